@@ -1,0 +1,42 @@
+"""A workbench for low-rank extrapolation (LoX), a defence of LLM safety against fine-tuning."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Checkpoint": "checkpoint",
+    "check_pair": "checkpoint",
+    "SafetySubspace": "subspace",
+    "SubspaceShare": "subspace",
+    "UncertifiedRank": "subspace",
+    "noise_edge": "subspace",
+    "top_factors": "svd",
+    "apply_lox": "lox",
+    "save_adapter": "adapter",
+    "LoxDial": "lox",
+    "random_subspace": "controls",
+    "full_delta": "controls",
+    "load_model": "models",
+    "generate": "generate",
+    "read_prompts": "prompts",
+    "sandbox_prompts": "prompts",
+    "measure_asr": "safety",
+    "AsrResult": "safety",
+    "ATTACKS": "attacks",
+    "run_attack": "attacks",
+    "compare_defences": "studies",
+    "Store": "store",
+}
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str):
+    """Import the module that holds `name` when it is first asked for."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lox_kit' has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

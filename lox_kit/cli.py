@@ -1,0 +1,350 @@
+"""The `lox` command: one verb per capability, each importing what it needs when it is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from . import __version__
+
+EPILOG = """
+MODEL, BASE and ALIGNED are checkpoint folders (safetensors) or names of the built-in sandbox:
+sandbox/base, sandbox/aligned, sandbox/aligned@3 (seed 3).
+
+\b
+The whole story on the sandbox:
+  lox check sandbox/base sandbox/aligned
+  lox factor sandbox/base sandbox/aligned -o S.safetensors
+  lox spectrum S.safetensors
+  lox apply S.safetensors sandbox/aligned -o lox-model -k 6 --alpha 1
+  lox attack arithmetic lox-model -o attacked
+  lox asr attacked
+  lox demo
+"""
+
+
+class Teaching(click.Group):
+    """A group whose commands stand in the order in which one uses them."""
+
+    def list_commands(self, ctx):
+        return list(self.commands)
+
+
+@click.group(cls=Teaching, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lox")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder of the results' store.")
+@click.pass_context
+def lox(ctx, debug, store):
+    """Find the safety subspace of an aligned language model, push further along it (LoX), and
+    measure what fine-tuning does to it.
+    """
+    ctx.obj = {"debug": debug, "store": store}
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print numbers as JSON.")
+out_option = click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
+include = click.option("--include", metavar="RE", help="Take only matrices whose name matches.")
+exclude = click.option("--exclude", metavar="RE", help="Leave out matrices whose name matches.")
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+
+
+def _edit_options(command):
+    """Add the options of a LoX edit."""
+    for option in (
+        click.option("--paper", is_flag=True, help="The paper's k=6, alpha=1.25."),
+        click.option("--alpha", type=float, help="Extrapolation factor. [default: 1.0]"),
+        click.option("-k", "k", type=int, help="Directions to push along; needed without --paper."),
+        out_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _k_alpha(k, alpha, paper):
+    """Return k and alpha from the options; there is no k that fits every pair."""
+    if paper:
+        if k is not None or alpha is not None:
+            raise ValueError("--paper sets k=6 and alpha=1.25; leave -k and --alpha out.")
+        return 6, 1.25
+    if k is None:
+        raise ValueError(
+            "say how many directions: -k 6, or --paper for the paper's k=6, alpha=1.25, tuned for "
+            "Llama-2-7B. `lox spectrum` shows where the spectrum falls off."
+        )
+    return k, 1.0 if alpha is None else alpha
+
+
+# --- the pair and its subspace ----------------------------------------------------------------
+
+
+@lox.command()
+@click.argument("base")
+@click.argument("aligned")
+@include
+@exclude
+@as_json
+def check(base, aligned, include, exclude, as_json):
+    """Say what would stop or surprise you, before anything slow."""
+    import dataclasses
+
+    from .checkpoint import Checkpoint, check_pair
+
+    report = check_pair(Checkpoint(base), Checkpoint(aligned), include=include, exclude=exclude)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report)))
+        return
+    click.echo(
+        f"{len(report.matrices)} matrices to factor, the largest {report.largest_mb:.1f} MB in "
+        f"float32; the aligned checkpoint is {report.total_mb:.1f} MB."
+    )
+    for note in report.notes or ["Nothing surprising."]:
+        click.echo(f"- {note}")
+
+
+@lox.command()
+@click.argument("base")
+@click.argument("aligned")
+@out_option
+@click.option("--rank", default="64", show_default=True, help="Directions per matrix, or 'full'.")
+@click.option("--spectrum", type=click.Choice(["top", "full"]), default="top", show_default=True)
+@click.option("--certify", default=16, show_default=True, help="Directions that must converge.")
+@include
+@exclude
+@device
+@click.option("--seed", default=0, show_default=True)
+def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device, seed):
+    """Factor the safety subspace of a pair into one file.
+
+    Streams both checkpoints matrix by matrix; no model is loaded. Cut off, the same call goes on
+    where it was.
+    """
+    from .models import pick_device
+    from .progress import layers
+    from .subspace import SafetySubspace
+
+    with layers("factoring") as on_layer:
+        subspace = SafetySubspace.from_pair(
+            base,
+            aligned,
+            out,
+            rank="full" if rank == "full" else _whole(rank),
+            spectrum=spectrum,
+            include=include,
+            exclude=exclude,
+            certify=certify,
+            seed=seed,
+            device=pick_device(device),
+            on_layer=on_layer,
+        )
+    size = out.stat().st_size / 1e6
+    click.echo(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
+
+
+def _whole(rank):
+    """Return a rank given as text."""
+    try:
+        return int(rank)
+    except ValueError:
+        raise ValueError(f"--rank {rank}: use a whole number, or 'full'.") from None
+
+
+@lox.command()
+@click.argument("subspace", type=click.Path(path_type=Path))
+@click.option("-k", "k", type=int, default=6, show_default=True, help="Energy in the top k.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a .png, .pdf or .svg.")
+@as_json
+def spectrum(subspace, k, plot, as_json):
+    """Show singular values, energy and how each matrix was decomposed."""
+    from .subspace import SafetySubspace
+
+    found = SafetySubspace.load(subspace)
+    frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
+    if plot:
+        from .plots import plot_spectra
+
+        plot_spectra(found).figure.savefig(plot)
+    if as_json:
+        click.echo(frame.to_json(orient="records"))
+        return
+    from .progress import print_frame
+
+    print_frame(frame, title=f"{found.info['aligned']} - {found.info['base']}")
+
+
+@lox.command()
+@click.argument("subspace", type=click.Path(path_type=Path))
+@click.argument("aligned")
+@_edit_options
+def apply(subspace, aligned, out, k, alpha, paper):
+    """Write the extrapolated model as a full checkpoint."""
+    k, alpha = _k_alpha(k, alpha, paper)
+    from .lox import apply_lox
+    from .progress import layers
+    from .subspace import SafetySubspace
+
+    with layers("writing") as on_layer:
+        apply_lox(SafetySubspace.load(subspace), aligned, out, k, alpha, on_layer=on_layer)
+    click.echo(f"{out}: {aligned} with LoX, k={k}, alpha={alpha:g}")
+
+
+@lox.command()
+@click.argument("subspace", type=click.Path(path_type=Path))
+@click.argument("aligned")
+@_edit_options
+def adapter(subspace, aligned, out, k, alpha, paper):
+    """Write the extrapolation as a PEFT adapter of ALIGNED."""
+    k, alpha = _k_alpha(k, alpha, paper)
+    from .adapter import save_adapter
+    from .subspace import SafetySubspace
+
+    left_out = save_adapter(SafetySubspace.load(subspace), aligned, out, k, alpha)
+    click.echo(f"{out}: adapter of {aligned}, k={k}, alpha={alpha:g}")
+    if left_out:
+        click.echo(
+            f"left out (tied or unchanged): {', '.join(left_out)}. `lox apply` edits tied ones too."
+        )
+
+
+# --- attack and measure -----------------------------------------------------------------------
+
+
+@lox.command()
+@click.argument("name")
+@click.argument("model")
+@out_option
+@click.option("--lr", type=float, help="Learning rate; default the preset's.")
+@click.option("--steps", type=int, help="Optimiser steps; default the preset's.")
+@click.option("--seed", default=0, show_default=True, help="Of the rows and their order.")
+@device
+@click.pass_obj
+def attack(obj, name, model, out, lr, steps, seed, device):
+    """Fine-tune MODEL with the attack NAME (arithmetic) and write the result."""
+    from .attacks import find_attack, run_attack
+    from .models import load_model
+    from .progress import stages
+
+    chosen = {"learning_rate": lr, "max_steps": steps, "seed": seed}
+    preset = find_attack(name, **{key: v for key, v in chosen.items() if v is not None})
+    if out.exists():
+        raise FileExistsError(f"{out} exists; remove it or choose another name.")
+    with stages() as on_stage:
+        run = run_attack(
+            load_model(model, device=device),
+            preset,
+            out,
+            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
+        )
+    click.echo(f"{out}: {model} after {len(run.losses)} steps of {name}")
+
+
+@lox.command()
+@click.argument("model")
+@click.option("--prompts", type=click.Path(path_type=Path), help="CSV with goal (and target).")
+@click.option("--judge", "judges", multiple=True, help="rule, target or keyword; may be repeated.")
+@click.option("--template", default="chat", show_default=True, help="chat or paper.")
+@click.option("--max-new-tokens", default=60, show_default=True, help="The paper's is 60.")
+@click.option("--limit", type=int, help="Only the first prompts of the file.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write answers and verdicts here.")
+@device
+@as_json
+@click.pass_obj
+def asr(obj, model, prompts, judges, template, max_new_tokens, limit, save, device, as_json):
+    """Measure attack success rate, refusal and degenerate answers, with 95 % intervals."""
+    from .models import load_model
+    from .progress import print_shares, stages
+    from .prompts import read_prompts, sandbox_prompts
+    from .safety import measure_asr
+    from .store import Store
+
+    asked = read_prompts(prompts, limit) if prompts else sandbox_prompts(limit=limit)
+    with Store(obj["store"]) as store, stages() as on_stage:
+        result = measure_asr(
+            load_model(model, device=device),
+            asked,
+            judges or ("rule",),
+            template=template,
+            max_new_tokens=max_new_tokens,
+            store=store,
+            on_answers=lambda done, total: on_stage("answering", done, total),
+        )
+    if save:
+        result.save(save)
+    if as_json:
+        click.echo(json.dumps({"model": model, **result.summary()}))
+    else:
+        print_shares(f"{model}, {len(asked)} prompts, 95 % Wilson intervals", result.summary())
+
+
+# --- the sandbox, the demo, the lab -----------------------------------------------------------
+
+
+@lox.group()
+def sandbox():
+    """The family of tiny models in a made-up world."""
+
+
+@sandbox.command("build")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the user's cache.")
+def sandbox_build(seed, out):
+    """Build base and aligned of one seed from scratch; minutes on a laptop CPU."""
+    from .progress import stages
+    from .sandbox.build import build
+
+    with stages() as on_stage:
+        folder = build(
+            seed, out, on_step=lambda name, s: on_stage(f"building {name}", s.step, s.total)
+        )
+    click.echo(str(folder))
+
+
+@lox.command()
+@click.option("--seeds", default="0", show_default=True, help="Such as 0,1,2,3.")
+@click.option(
+    "--build", "from_scratch", is_flag=True, help="Build seed 0 instead of the committed."
+)
+@click.option("-o", "--out", default="figures", show_default=True, type=click.Path(path_type=Path))
+@as_json
+@click.pass_obj
+def demo(obj, seeds, from_scratch, out, as_json):
+    """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
+    from .demo import run_demo
+
+    wanted = [int(s) for s in seeds.split(",")]
+    run_demo(wanted, out, from_scratch=from_scratch, store_folder=obj["store"], as_json=as_json)
+
+
+@lox.command()
+@click.argument("notebooks", default="notebooks", type=click.Path(path_type=Path))
+def lab(notebooks):
+    """Open JupyterLab on the notebooks."""
+    import subprocess
+
+    if not notebooks.is_dir():
+        raise FileNotFoundError(f"{notebooks}: no such folder; run this in the repository's root.")
+    raise SystemExit(subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks)]))
+
+
+def main() -> None:
+    """Run the command; errors become one line and exit status 2."""
+    try:
+        status = lox.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped; what was finished is kept.", err=True)
+        status = 130
+    except (ValueError, OSError, ImportError) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        click.echo(f"lox: {error}", err=True)
+        status = 2
+    sys.exit(status or 0)

@@ -1,0 +1,67 @@
+"""Controls of equal norm: what LoX must beat for its direction, or its low rank, to be the cause.
+
+Each takes a safety subspace and returns one that edits every matrix by an equally long step. They
+are measured in memory; nothing saves them.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from .subspace import FULL, SafetySubspace
+from .svd import Factors
+
+
+def random_subspace(subspace: SafetySubspace, k: int, *, seed: int = 0) -> SafetySubspace:
+    """Replace the top-k singular vectors by random orthonormal ones, keeping the singular values.
+
+    The step has the rank and, matrix by matrix, the Frobenius norm of the LoX step.
+    """
+    factors = {}
+    for name in subspace:
+        _, S, _ = subspace.top(name, k)
+        out, into = subspace[name].shape
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        factors[name] = _exact(
+            _orthonormal(out, len(S), generator), S, _orthonormal(into, len(S), generator).T
+        )
+    return _control(subspace, factors, control="random", control_k=k, control_seed=seed)
+
+
+def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
+    """Return the whole delta, shrunk matrix by matrix to the norm of its top-k part.
+
+    This is ExPO (Zheng et al. 2024, arXiv:2404.16792) at LoX's step length.
+
+    Raises
+    ------
+    ValueError
+        If the subspace does not hold every direction (`rank="full"`).
+    """
+    subspace.check_rank(None)
+    factors = {}
+    for name in subspace:
+        U, S, Vh = subspace.top(name, None)
+        whole = torch.linalg.vector_norm(S)
+        shrink = torch.linalg.vector_norm(S[:k]) / whole if whole > 0 else 0.0
+        factors[name] = _exact(U, S * shrink, Vh)
+    return _control(subspace, factors, control="full", control_k=k)
+
+
+def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Return random orthonormal columns, shape (rows, columns)."""
+    return torch.linalg.qr(torch.randn(rows, columns, generator=generator)).Q
+
+
+def _exact(U: Tensor, S: Tensor, Vh: Tensor) -> Factors:
+    """Return these triplets as the factors of the matrix they make."""
+    norm = float(torch.linalg.vector_norm(S))
+    return Factors(U, S, Vh, torch.zeros_like(S), norm, "svd")
+
+
+def _control(subspace: SafetySubspace, factors: dict[str, Factors], **what) -> SafetySubspace:
+    """Return the control as a subspace that knows what it is."""
+    return SafetySubspace({**subspace.info, "rank": FULL, **what}, factors=factors)

@@ -1,0 +1,24 @@
+"""Where things are kept: results in the user's data folder, rebuildable things in the cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_folder() -> Path:
+    """Return where results are kept: `LOX_KIT_STORE`, or the user's data folder."""
+    if set_by_user := os.environ.get("LOX_KIT_STORE"):
+        return Path(set_by_user).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("lox_kit", appauthor=False))
+
+
+def cache_folder() -> Path:
+    """Return where rebuildable things are kept: `LOX_KIT_CACHE`, or the user's cache folder."""
+    if set_by_user := os.environ.get("LOX_KIT_CACHE"):
+        return Path(set_by_user).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lox_kit", appauthor=False))

@@ -1,0 +1,96 @@
+"""Batched greedy decoding, each answer kept in the store as its batch is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .models import Model
+from .store import Store, content_key
+
+OnAnswers = Callable[[int, int], None]  # answers done, answers in all
+
+
+def generate(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    max_new_tokens: int = 60,
+    batch_size: int = 128,
+    store: Store | None = None,
+    on_answers: OnAnswers | None = None,
+) -> list[str]:
+    """Return the greedy answer to each rendered prompt.
+
+    Prompts of like length share a batch, padded on the left. A batch that does not fit into memory
+    is halved by accelerate's `find_executable_batch_size`. With a store, only what it lacks is
+    generated.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        As `prompts.render` makes them: special tokens are in the text.
+    max_new_tokens : int
+        60 in the paper.
+    """
+    keys = [_answer_key(model, text, max_new_tokens) for text in texts]
+    known = store.get_many("answer", keys) if store else {}
+    todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    in_order = sorted(todo, key=lambda key: len(todo[key]))
+    if on_answers and known:
+        on_answers(len(known), len(known) + len(todo))
+
+    def keep(batch: list[str], answers: list[str]) -> None:
+        made = dict(zip(batch, answers, strict=True))
+        known.update(made)
+        if store:
+            store.put_many("answer", made)
+        if on_answers:
+            on_answers(len(known), len(set(keys)))
+
+    if in_order:
+        from accelerate.utils import find_executable_batch_size
+
+        @find_executable_batch_size(starting_batch_size=min(batch_size, len(in_order)))
+        def run(size: int) -> None:
+            left = [key for key in in_order if key not in known]  # all but the batches that fitted
+            for start in range(0, len(left), size):
+                batch = left[start : start + size]
+                keep(batch, _decode(model, [todo[key] for key in batch], max_new_tokens))
+
+        run()
+    return [known[key] for key in keys]
+
+
+def _answer_key(model: Model, text: str, max_new_tokens: int) -> str:
+    """Return the key of one answer: the weights, the text, how it is decoded."""
+    dtype = str(next(model.module.parameters()).dtype)
+    return content_key(model=model.key, text=text, tokens=max_new_tokens, greedy=True, dtype=dtype)
+
+
+@torch.inference_mode()
+def _decode(model: Model, texts: list[str], max_new_tokens: int) -> list[str]:
+    """Return the greedy continuations of one batch."""
+    tokenizer = model.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    batch = tokenizer(
+        list(texts),
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+        add_special_tokens=False,
+        return_token_type_ids=False,
+    ).to(model.device)
+    output = model.module.generate(
+        **batch,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    answers = output[:, batch["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(answers, skip_special_tokens=True)

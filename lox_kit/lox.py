@@ -1,0 +1,243 @@
+"""LoX itself: push an aligned model further along the safety subspace.
+
+    W_lox = W_aligned + alpha * U_k S_k Vh_k          (Perin et al. 2025, arXiv:2506.15606, eq. 5)
+
+As a full checkpoint, or live on a resident model; `adapter` has it as a PEFT adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import __version__
+from .checkpoint import INDEX, Checkpoint
+from .stream import SafetensorsStream
+from .subspace import OnLayer, SafetySubspace
+
+CARRIED = ("config.json", "generation_config.json", "chat_template.jinja", "vocab.json")
+CARRIED += ("merges.txt", "added_tokens.json", "special_tokens_map.json")
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError if `alpha` is not a finite number >= 0.
+
+    Negative extrapolation strips alignment; it exists only as a measured control inside `studies`.
+    """
+    if not math.isfinite(alpha) or alpha < 0:
+        raise ValueError(
+            f"alpha={alpha}: use a finite number >= 0. Extrapolating backwards strips alignment, "
+            "and no function that saves a model does that."
+        )
+
+
+def edit(W: Tensor, U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Tensor:
+    """Return `W + alpha U S Vh`, summed in float32 and rounded once to the dtype of `W`.
+
+    Parameters
+    ----------
+    W : Tensor, shape (out, in)
+    U, S, Vh : Tensor, shapes (out, k), (k,), (k, in)
+    """
+    if len(S) == 0 or alpha == 0:
+        return W.clone()
+    return torch.addmm(W.to(torch.float32), U * (alpha * S), Vh).to(W.dtype)
+
+
+# --- a full checkpoint ------------------------------------------------------------------------
+
+
+def apply_lox(
+    subspace: SafetySubspace,
+    aligned: str | Path,
+    out: str | Path,
+    k: int | None,
+    alpha: float = 1.0,
+    *,
+    on_layer: OnLayer | None = None,
+) -> Path:
+    """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
+
+    Dtypes, sharding, config and tokenizer are those of `aligned`. The folder appears under its
+    name when it is whole; a run that was cut off is taken up again.
+
+    Parameters
+    ----------
+    aligned : path or sandbox name
+        The aligned checkpoint the subspace was made from.
+    k : int or None
+        Directions; 0 keeps none, None all that a `rank="full"` subspace holds.
+    alpha : float
+        Extrapolation factor, >= 0, on top of the aligned model.
+
+    Raises
+    ------
+    ValueError
+        If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
+    FileExistsError
+        If `out` exists.
+    """
+    check_alpha(alpha)
+    checkpoint = own_aligned(subspace, aligned)
+    subspace.check_rank(k)
+    out = Path(out)
+    refuse_existing(out)
+    recipe = recipe_of(subspace, k, alpha)
+    work = out.with_name(f".{out.name}.partial")
+    done = 0
+    for file in dict.fromkeys(info.file for info in checkpoint.tensors.values()):
+        mine = {n: i for n, i in checkpoint.tensors.items() if i.file == file}
+        if not (work / file.name).exists():
+            layout = {n: (i.dtype, i.shape) for n, i in mine.items()}
+            with SafetensorsStream(work / file.name, layout, {"lox_kit": recipe}) as stream:
+                for name in list(stream.missing):
+                    if on_layer:
+                        on_layer(
+                            done + len(mine) - len(stream.missing), len(checkpoint.tensors), name
+                        )
+                    W = checkpoint.read(name)
+                    if name in subspace:
+                        W = edit(W, *subspace.top(name, k), alpha)
+                    stream.write(name, W)
+        done += len(mine)
+    _carry(checkpoint.path, work)
+    (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
+    os.replace(work, out)
+    if on_layer:
+        on_layer(done, done, "")
+    return out
+
+
+def recipe_of(subspace: SafetySubspace, k: int | None, alpha: float) -> str:
+    """Return what determines an extrapolated model, as canonical JSON."""
+    names = ("base", "aligned", "base_fingerprint", "aligned_fingerprint", "rank", "include")
+    names += ("exclude", "certify", "seed", "version")
+    made_from = {name: subspace.info[name] for name in names}
+    return json.dumps({"k": k, "alpha": alpha, "subspace": made_from}, sort_keys=True)
+
+
+def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
+    """Open the aligned checkpoint and make sure the subspace was made from it."""
+    if control := subspace.info.get("control"):
+        raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
+    checkpoint = Checkpoint(aligned)
+    subspace.check_shapes(checkpoint)
+    if checkpoint.fingerprint != subspace.info["aligned_fingerprint"]:
+        raise ValueError(
+            f"{checkpoint.name} is not the checkpoint this subspace was made from "
+            f"({subspace.info['aligned']}): its weights, config or tokenizer differ. Factor the "
+            "pair you mean with `lox factor`."
+        )
+    return checkpoint
+
+
+def refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(f"{out} exists; remove it or choose another name.")
+
+
+def _carry(source: Path, out: Path) -> None:
+    """Copy config, tokenizer and index beside the weights."""
+    for file in sorted(source.iterdir()):
+        if file.name in (*CARRIED, INDEX) or file.name.startswith("tokenizer"):
+            shutil.copyfile(file, out / file.name)
+
+
+def model_card(
+    checkpoint: Checkpoint, subspace: SafetySubspace, k: int | None, alpha: float
+) -> str:
+    """Return the model card: what this is and how to make it again."""
+    info = subspace.info
+    return f"""---
+base_model: {checkpoint.name}
+tags: [lox, safety]
+---
+# {checkpoint.name}, extrapolated with LoX
+
+`W = W_aligned + alpha * Proj_k(W_aligned - W_base)` in {len(subspace)} matrices, with
+k = {"all" if k is None else k} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
+
+| | |
+|---|---|
+| base | {info["base"]} (`{info["base_fingerprint"][:16]}`) |
+| aligned | {info["aligned"]} (`{info["aligned_fingerprint"][:16]}`) |
+| include, exclude | {info["include"]}, {info["exclude"]} |
+| made with | lox_kit {__version__} |
+
+    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}
+    lox apply S.safetensors {info["aligned"]} -o DIR -k {k} --alpha {alpha:g}
+
+LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
+Measure refusal *and* helpfulness before use.
+"""
+
+
+# --- live -------------------------------------------------------------------------------------
+
+
+class LoxDial:
+    """Turn k and alpha on a model in memory.
+
+    Every setting is written from a kept copy of the aligned weights, `W0 + alpha U_k S_k Vh_k`, so
+    nothing drifts, and `off()` gives W0 back bit for bit.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The aligned model. Its parameters are changed in place.
+    subspace : SafetySubspace
+        The pair's, or a control made from it.
+    device : str, optional
+        Where the copy of the weights is kept; default beside the model. "cpu" spares GPU memory.
+
+    Raises
+    ------
+    ValueError
+        If the model lacks one of the matrices, or has it in another shape.
+    """
+
+    def __init__(self, model, subspace: SafetySubspace, *, device: str | None = None):
+        parameters = dict(model.named_parameters())
+        self.subspace = subspace
+        self.k: int | None = 0
+        self.alpha = 0.0
+        self._weights = {}
+        for name in subspace:
+            W = parameters.get(name)
+            factors = subspace[name]
+            if W is None or tuple(W.shape) != factors.shape:
+                raise ValueError(
+                    f"{name}: the subspace has shape {factors.shape}, the model has "
+                    f"{'no such parameter' if W is None else tuple(W.shape)}."
+                )
+            place = W.device if device is None else device
+            self._weights[name] = (W, W.detach().clone().to(place), factors)
+
+    def set(self, *, k: int | None, alpha: float) -> None:
+        """Put the model at `k` and `alpha`.
+
+        Raises
+        ------
+        ValueError
+            If alpha is negative or `k` is not stored; the model stays as it was.
+        """
+        check_alpha(alpha)
+        self.subspace.check_rank(k)
+        with torch.no_grad():
+            for W, W0, f in self._weights.values():
+                parts = (x.to(W.device) for x in (f.U[:, :k], f.S[:k], f.Vh[:k]))
+                W.copy_(edit(W0.to(W.device), *parts, alpha))
+        self.k, self.alpha = k, alpha
+
+    def off(self) -> None:
+        """Give the model its aligned weights back."""
+        with torch.no_grad():
+            for W, W0, _ in self._weights.values():
+                W.copy_(W0)
+        self.k, self.alpha = 0, 0.0

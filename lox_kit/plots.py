@@ -1,0 +1,265 @@
+"""Paper figures with matplotlib: plain data in, axes out, files that do not change by themselves.
+
+Every figure is drawn from plain data that `save_figure` writes beside it as JSON, and `redraw`
+makes it again from that file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg", force=False)
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from . import __version__
+from .subspace import SafetySubspace, noise_edge
+
+STYLE = Path(__file__).with_name("paper.mplstyle")
+ONE_COLUMN = (3.4, 2.5)  # inches
+TWO_COLUMNS = (7.0, 2.6)
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":")
+_PLACE = re.compile(r"layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight$")
+
+
+def module_of(name: str) -> str:
+    """Return the kind of matrix a parameter is: q_proj, down_proj, embed_tokens, ..."""
+    return name.removesuffix(".weight").rpartition(".")[2]
+
+
+# --- the subspace -----------------------------------------------------------------------------
+
+
+def spectrum_data(subspace: SafetySubspace) -> dict:
+    """Return what the subspace figures are drawn from."""
+    shapes = subspace.info["shapes"]
+    layers = []
+    for name, shape, norm in zip(subspace, shapes, subspace.norms, strict=True):
+        S = subspace.spectrum(name).astype(np.float64)
+        layers.append(
+            {
+                "name": name,
+                "S": [float(f"{s:.6g}") for s in S],
+                "norm": float(f"{norm:.6g}"),
+                "noise_edge": float(f"{noise_edge(tuple(shape), norm**2):.6g}"),
+            }
+        )
+    return {"figure": "spectrum", "pair": [subspace.info[n] for n in ("base", "aligned")]} | {
+        "layers": layers
+    }
+
+
+def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
+    """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
+    ax = ax or _new_axes()
+    modules = list(dict.fromkeys(module_of(x["name"]) for x in data["layers"]))
+    styles = {m: _style(i) for i, m in enumerate(modules)}
+    seen = set()
+    for layer in data["layers"]:
+        if not layer["norm"]:
+            continue
+        module = module_of(layer["name"])
+        values = np.array(layer["S"]) / layer["noise_edge"]
+        label = None if module in seen else module
+        seen.add(module)
+        ax.plot(range(1, len(values) + 1), values, **styles[module], label=label, linewidth=0.8)
+    ax.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
+    ax.text(
+        1.0, 1.0, "noise edge ", color="0.35", fontsize=7, va="bottom", ha="right",
+        transform=ax.get_yaxis_transform(),
+    )  # fmt: skip
+    most = max(len(x["S"]) for x in data["layers"])
+    ax.set(yscale="log", xlim=(1, min(64, most)), xlabel="direction")
+    ax.set(ylabel="singular value of ΔW / noise edge", ylim=(1e-2, None))
+    ax.legend(ncol=2, loc="upper right", borderaxespad=0, handlelength=1.6, labelspacing=0.2)
+    return ax
+
+
+def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
+    """Draw the share of |dW|^2 in the top k against k: every matrix, and the median in bold."""
+    ax = ax or _new_axes()
+    curves = []
+    for layer in data["layers"]:
+        if layer["norm"]:
+            share = np.cumsum(np.square(layer["S"])) / layer["norm"] ** 2
+            curves.append(np.minimum(share, 1.0))
+            ax.plot(range(1, len(share) + 1), curves[-1], color="0.75", linewidth=0.6)
+    shortest = min(map(len, curves))
+    median = np.median([c[:shortest] for c in curves], axis=0)
+    ax.plot(range(1, shortest + 1), median, color=OKABE_ITO[0], linewidth=1.6, label="median")
+    ax.plot([], [], color="0.75", linewidth=0.6, label="each matrix")
+    if shortest >= 6:
+        ax.plot(6, median[5], "o", color=OKABE_ITO[1])
+        ax.annotate(
+            f"k = 6: {median[5]:.0%}",
+            (6, median[5]),
+            (8, -9),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    ax.set(xlim=(1, min(64, shortest)), ylim=(0, 1.0), xlabel="directions kept, k")
+    ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    ax.set_ylabel("energy of ΔW in the top k")
+    ax.legend(loc="lower right")
+    return ax
+
+
+def figure_spectrum(data: dict) -> Figure:
+    """Draw spectrum and energy side by side."""
+    fig, axes = plt.subplots(1, 2, figsize=TWO_COLUMNS, layout="constrained")
+    plot_spectrum(data, ax=axes[0])
+    plot_energy(data, ax=axes[1])
+    return fig
+
+
+def energy_map_data(subspace: SafetySubspace, k: int) -> dict:
+    """Return what `figure_energy_map` is drawn from."""
+    energy = [float(f"{e:.6g}") for e in subspace.energy(k)]
+    return {"figure": "energy_map", "k": k, "energy": dict(zip(subspace, energy, strict=True))}
+
+
+def figure_energy_map(data: dict) -> Figure:
+    """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
+    cells, others = {}, {}
+    for name, energy in data["energy"].items():
+        if place := _PLACE.search(name):
+            cells[int(place.group(1)), place.group(2)] = energy
+        else:
+            others[module_of(name)] = energy
+    depths = sorted({d for d, _ in cells})
+    modules = list(dict.fromkeys(m for _, m in cells))
+    grid = np.array([[cells.get((d, m), np.nan) for m in modules] for d in depths])
+    width, height = TWO_COLUMNS[0] * 0.75, 0.9 + 0.28 * len(depths)
+    fig, axes = plt.subplots(
+        1, 2, figsize=(width, min(height, 8)), layout="constrained",
+        width_ratios=[len(modules), 1.0],
+    )  # fmt: skip
+    image = _heat(axes[0], grid, modules, [str(d) for d in depths])
+    axes[0].set(ylabel="layer", title=f"energy of ΔW in the top {data['k']}")
+    _heat(axes[1], np.array([[e] for e in others.values()]), ["outside"], list(others))
+    bar = fig.colorbar(image, ax=axes, format=matplotlib.ticker.PercentFormatter(1.0), aspect=12)
+    bar.outline.set_linewidth(0.5)
+    return fig
+
+
+def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
+    """Draw one heat map, with numbers in the cells while they are legible."""
+    image = ax.imshow(grid, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if grid.size <= 80:
+        for (i, j), value in np.ndenumerate(grid):
+            colour = "black" if value > 0.6 else "white"
+            ax.text(j, i, f"{value:.0%}", ha="center", va="center", color=colour, fontsize=6.5)
+    return image
+
+
+# --- defences ---------------------------------------------------------------------------------
+
+PANELS = {
+    "asr": "attack success rate",
+    "refusal": "refusal of forbidden",
+    "helpfulness": "help with allowed",
+    "task": "attack task solved",
+}
+
+
+def figure_defences(data: dict) -> Figure:
+    """Draw each arm's shares before and after the attack, one panel per measure, every seed.
+
+    Bars are 95 % Wilson intervals; the prompts are the same for all.
+    """
+    rows = data["rows"]
+    arms = list(dict.fromkeys(r["arm"] for r in rows))
+    seeds = sorted({r["seed"] for r in rows})
+    fig, axes = plt.subplots(1, len(PANELS), figsize=TWO_COLUMNS, layout="constrained", sharey=True)
+    for ax, (measure, title) in zip(axes, PANELS.items(), strict=True):
+        for row in rows:
+            share, after = row["measures"][measure], row["moment"] == "after"
+            spread = 0.12 * (seeds.index(row["seed"]) - (len(seeds) - 1) / 2)
+            x = arms.index(row["arm"]) + (0.22 if after else -0.22) + spread * 0.75
+            _interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)
+        names = [a.replace(" ", "\n") for a in arms]
+        ax.set_xticks(range(len(arms)), names)
+        ax.set(title=title, ylim=(-0.03, 1.03), xlim=(-0.6, len(arms) - 0.4))
+        ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        ax.grid(axis="y", color="0.9", linewidth=0.5)
+        ax.set_axisbelow(True)
+        ax.tick_params(axis="x", length=0)
+    for label, colour, filled in (
+        ("before the attack", OKABE_ITO[0], False),
+        ("after", OKABE_ITO[1], True),
+    ):
+        face = colour if filled else "white"
+        axes[0].plot([], [], "o", color=colour, markerfacecolor=face, label=label)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
+    return fig
+
+
+def _interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> None:
+    """Draw one share with its interval."""
+    ax.vlines(x, share["low"], share["high"], color=colour, linewidth=0.9)
+    ax.plot(x, share["value"], "o", color=colour, markerfacecolor=colour if filled else "white")
+
+
+# --- files ------------------------------------------------------------------------------------
+
+DRAW = {
+    "spectrum": figure_spectrum,
+    "energy_map": figure_energy_map,
+    "defences": figure_defences,
+}
+
+
+def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[Path]:
+    """Draw a figure from its data and write JSON, PDF, SVG and PNG; return their paths.
+
+    The same data give the same bytes: no dates are written.
+
+    Raises
+    ------
+    ValueError
+        If the data do not say which figure they are.
+    """
+    if data.get("figure") not in DRAW:
+        raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [folder / f"{name}.json"]
+    made[0].write_text(json.dumps(data, indent=1) + "\n")
+    with plt.style.context(STYLE):
+        fig = DRAW[data["figure"]](data)
+        for kind, dates in (
+            ("pdf", {"CreationDate": None, "Creator": f"lox_kit {__version__}"}),
+            ("svg", {"Date": None, "Creator": f"lox_kit {__version__}"}),
+            ("png", {"Software": f"lox_kit {__version__}"}),
+        ):
+            made.append(folder / f"{name}.{kind}")
+            fig.savefig(made[-1], metadata=dates)
+        plt.close(fig)
+    return made
+
+
+def redraw(file: str | Path) -> list[Path]:
+    """Draw a figure again from the JSON that `save_figure` left beside it."""
+    file = Path(file)
+    return save_figure(json.loads(file.read_text()), file.stem, file.parent)
+
+
+def _new_axes() -> Axes:
+    _, ax = plt.subplots(figsize=ONE_COLUMN, layout="constrained")
+    return ax
+
+
+def _style(i: int) -> dict:
+    """Return the i-th colour and line style: readable in grey too."""
+    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i // len(OKABE_ITO) % 4]}

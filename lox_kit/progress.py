@@ -1,0 +1,64 @@
+"""What the command line shows while it works, and its tables (rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function (what, done, total) that shows one bar with the time left, on stderr.
+
+    A new `what` starts the clock again; text after a comma may change with every step.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        last = ""
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal last
+            if what.split(", loss")[0] != last:
+                last = what.split(", loss")[0]
+                progress.reset(task)
+            progress.update(task, description=what, completed=done, total=total or None)
+
+        yield show
+
+
+@contextmanager
+def layers(verb: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield an `on_layer` function that shows how many matrices are done."""
+    with stages() as show:
+        yield lambda done, total, name: show(verb, done, total)
+
+
+def print_frame(frame, title: str) -> None:
+    """Print a data frame as a table, numbers to three digits."""
+    table = Table(title=title)
+    for column in frame.columns:
+        table.add_column(column, justify="left" if frame[column].dtype == object else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+
+
+def print_shares(title: str, summary: dict[str, dict]) -> None:
+    """Print shares with their intervals and counts."""
+    table = Table(title=title)
+    for column in ("measure", "share", "95 %", "count"):
+        table.add_column(column, justify="left" if column == "measure" else "right")
+    for name, s in summary.items():
+        interval = f"{s['low']:.2f} - {s['high']:.2f}"
+        table.add_row(name, f"{s['value']:.2f}", interval, f"{s['count']}/{s['n']}")
+    Console().print(table)

@@ -1,0 +1,126 @@
+"""The store: every generation, verdict and attack run, kept under what determines it.
+
+One SQLite file in the user's data folder (`LOX_KIT_STORE` moves it). A record's key is a hash of
+its content's causes, so changed weights, prompts or settings never meet a stale answer, and a run
+that was killed finds everything it had finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .folders import data_folder
+
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "9p"}
+
+
+def content_key(**causes) -> str:
+    """Return the key of whatever these causes determine: a hash of their canonical JSON.
+
+    Raises
+    ------
+    TypeError
+        If a cause is not plain data (numbers, strings, lists, dicts).
+    """
+    text = json.dumps(causes, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """Records by kind and key, each a JSON value.
+
+    Only the process that drives a run writes; workers hand their results back to it.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Default `data_folder()`. The records are in `lox.sqlite` there, checkpoints of attack runs
+        in `runs/`.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or the file cannot be opened.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        self.folder = Path(folder) if folder else data_folder()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "lox.sqlite"
+        try:
+            self._db = sqlite3.connect(file, timeout=30, check_same_thread=False)
+            # WAL lets a notebook read while a run writes, and breaks on network file systems.
+            journal = "DELETE" if on_network(self.folder) else "WAL"
+            self._db.execute(f"PRAGMA journal_mode={journal}")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS records (kind TEXT, key TEXT, value TEXT NOT NULL, "
+                "made TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (kind, key)) WITHOUT ROWID"
+            )
+        except sqlite3.DatabaseError as error:
+            raise OSError(
+                f"{file}: the store cannot be opened ({error}). Choose another folder with "
+                "--store or LOX_KIT_STORE, or move this file away."
+            ) from error
+
+    def get(self, kind: str, key: str):
+        """Return the stored value, or None."""
+        return self.get_many(kind, [key]).get(key)
+
+    def get_many(self, kind: str, keys: Iterable[str]) -> dict[str, object]:
+        """Return the stored values among `keys`."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, object] = {}
+        for start in range(0, len(wanted), 500):  # SQLite limits the variables of a statement
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(
+                f"SELECT key, value FROM records WHERE kind=? AND key IN ({marks})", [kind, *part]
+            )
+            found.update((key, json.loads(value)) for key, value in rows)
+        return found
+
+    def put(self, kind: str, key: str, value) -> None:
+        """Store one value; it is on disk when this returns."""
+        self.put_many(kind, {key: value})
+
+    def put_many(self, kind: str, values: Mapping[str, object]) -> None:
+        """Store several values in one transaction: all of them or none."""
+        with self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO records (kind, key, value) VALUES (?, ?, ?)",
+                [(kind, key, json.dumps(value)) for key, value in values.items()],
+            )
+
+    def count(self, kind: str) -> int:
+        """Return how many records of a kind there are."""
+        return self._db.execute("SELECT COUNT(*) FROM records WHERE kind=?", [kind]).fetchone()[0]
+
+    def run_folder(self, key: str) -> Path:
+        """Return where the checkpoint of an attack run with this key belongs."""
+        return self.folder / "runs" / key[:32]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+
+def on_network(folder: Path) -> bool:
+    """Whether a folder lies on a network file system, as far as /proc/mounts can tell."""
+    with contextlib.suppress(OSError):
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        real = str(folder.resolve())
+        inside = [m for m in mounts if real == m[1] or real.startswith(m[1].rstrip("/") + "/")]
+        if inside:
+            return max(inside, key=lambda m: len(m[1]))[2] in NETWORK_FILE_SYSTEMS
+    return str(folder).startswith("\\\\")  # a Windows share

@@ -1,0 +1,166 @@
+"""Write a safetensors file tensor by tensor, so that memory does not grow with the file.
+
+The safetensors library wants every tensor of a file in memory at once. Its format does not: eight
+bytes of header length, a JSON header, then the bytes in order. Names, shapes and dtypes are known
+before the first value here, so the header is written first and the tensors follow as they come.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
+
+
+class SafetensorsStream:
+    """A safetensors file that is written tensor by tensor and appears only when it is whole.
+
+    Until then it is `NAME.partial`. A partial file with the same header, left by a run that was
+    killed, is taken up after its last whole tensor: `missing` lists what is still to be written.
+
+    Parameters
+    ----------
+    path : path
+        The final name.
+    layout : mapping of name to (dtype, shape)
+        Every tensor, in the order in which they will be written.
+    metadata : mapping of str to str
+        Goes into the header. It must say what determines the values (sources, options): a partial
+        file is taken up only if its header is the same to the byte.
+    group : int
+        Tensors that belong together: of a partial file whole groups are kept.
+
+    Raises
+    ------
+    OSError
+        If the disk has not room for the whole file.
+    """
+
+    def __init__(
+        self, path: str | Path, layout: Layout, metadata: Mapping[str, str], *, group: int = 1
+    ):
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self._layout = dict(layout)
+        header, self._ends = _header(self._layout, metadata)
+        size = len(header) + (list(self._ends.values())[-1] if self._ends else 0)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = _kept_bytes(self.partial, header)
+        free = shutil.disk_usage(self.path.parent).free
+        if size - kept > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"{self.path} needs {(size - kept) / 1e9:.2f} GB and {self.path.parent} has "
+                f"{free / 1e9:.2f} GB free: make room or write elsewhere.",
+            )
+        whole = [n for n, end in self._ends.items() if len(header) + end <= kept]
+        whole = whole[: len(whole) // group * group]
+        self.missing = list(self._layout)[len(whole) :]
+        self._file = open(self.partial, "r+b" if kept else "wb")  # noqa: SIM115
+        if not kept:
+            self._file.write(header)
+        position = len(header) + (self._ends[whole[-1]] if whole else 0)
+        self._file.truncate(position)
+        self._file.seek(position)
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Append one tensor; it must be the next one `missing`.
+
+        Raises
+        ------
+        ValueError
+            If it is not the next one, or has another dtype or shape than the layout says.
+        """
+        expected = self.missing[0] if self.missing else "nothing"
+        if name != expected:
+            raise ValueError(f"{self.path.name}: {name} was written where {expected} belongs.")
+        dtype, shape = self._layout[name]
+        if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
+            raise ValueError(
+                f"{name}: the layout says {dtype} {tuple(shape)}, "
+                f"the tensor is {tensor.dtype} {tuple(tensor.shape)}."
+            )
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        try:
+            self._file.write(memoryview(data.numpy()))
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self.partial}: writing {name} failed ({error.strerror}). What was written is "
+                "kept; run the same call again to go on from there.",
+            ) from error
+        self.missing.pop(0)
+
+    def close(self) -> Path:
+        """Give the finished file its name.
+
+        Raises
+        ------
+        ValueError
+            If tensors are still missing.
+        """
+        if self.missing:
+            raise ValueError(f"{self.path.name}: {len(self.missing)} tensors were not written.")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self.partial, self.path)
+        return self.path
+
+    def __enter__(self) -> SafetensorsStream:
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()  # the partial file stays, to be taken up again
+
+
+def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """Return the header's bytes and where each tensor ends, counted from the header's end."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    ends: dict[str, int] = {}
+    offset = 0
+    for name, (dtype, shape) in layout.items():
+        end = offset + dtype.itemsize * int(torch.Size(shape).numel())
+        entries[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        ends[name] = offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, ends
+
+
+def _kept_bytes(partial: Path, header: bytes) -> int:
+    """Return the size of a partial file that starts with this very header, else 0."""
+    if not partial.exists():
+        return 0
+    with partial.open("rb") as f:
+        return partial.stat().st_size if f.read(len(header)) == header else 0

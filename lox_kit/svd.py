@@ -1,0 +1,154 @@
+"""The top singular triplets of one matrix, each with a measured residual.
+
+Seeded block Krylov iteration (Musco and Musco 2015, arXiv:1504.05477) in float32, continued until
+the leading triplets pass, and exact decomposition where they do not. The result says which of the
+two it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-4  # a triplet is certified when |dW v - s u| <= TOLERANCE * s
+ZERO = 1e-6  # singular values under ZERO * s_1 are rounding in float32, and set to 0
+BLOCK = 16
+GROWTH = 1.25  # the basis grows by this factor from one convergence check to the next
+MAX_BASIS = 0.4  # of the smaller side; beyond it decomposing exactly is cheaper than going on
+METHODS = ("krylov", "svd")  # by their number in a subspace file
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factors:
+    """Top singular triplets of one weight delta `dW`, shape (out, in)."""
+
+    U: Tensor  # (out, r) float32, orthonormal columns
+    S: Tensor  # (r,) float32, descending, >= 0
+    Vh: Tensor  # (r, in) float32, orthonormal rows
+    residual: Tensor  # (r,) float32: |dW v - s u| / s, 0 where s is 0
+    norm: float  # |dW|_F, of the whole delta
+    method: str  # one of METHODS: which algorithm made these numbers
+    spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
+
+    @property
+    def rank(self) -> int:
+        """Triplets held."""
+        return len(self.S)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (out, in) of the delta."""
+        return self.U.shape[0], self.Vh.shape[1]
+
+    @property
+    def certified(self) -> int:
+        """Leading triplets whose residual is within `TOLERANCE`."""
+        failed = (self.residual > TOLERANCE).nonzero()
+        return int(failed[0]) if len(failed) else self.rank
+
+
+def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 0) -> Factors:
+    """Return the `rank` leading singular triplets of `dW`.
+
+    Parameters
+    ----------
+    dW : Tensor, shape (out, in)
+        Worked on in float32 whatever its dtype: SVD has no half-precision kernel, and a delta
+        rounded to bfloat16 has lost its small singular values.
+    rank : int or None
+        How many; cut to min(out, in). None keeps all, exactly.
+    certify : int
+        Leading triplets that must reach a residual of `TOLERANCE`. If the iteration does not get
+        them there, the matrix is decomposed exactly.
+    seed : int
+        Of the random start; the result is the same for the same seed and machine.
+
+    Raises
+    ------
+    ValueError
+        If `rank` is not positive, or `dW` is not a finite matrix.
+    """
+    if dW.ndim != 2:
+        raise ValueError(f"a delta is a matrix (out, in); this one has shape {tuple(dW.shape)}.")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank}: keep at least one direction, or None for all.")
+    A = dW.to(torch.float32)
+    norm = frobenius(A)
+    if not norm < float("inf"):  # true of NaN as well
+        raise ValueError("the delta holds NaN or infinite values.")
+    smaller = min(A.shape)
+    full = rank is None or rank >= smaller
+    r = smaller if full else rank
+    if norm == 0.0:
+        zeros = torch.zeros(r, device=A.device)
+        eye = torch.eye(max(A.shape), r, device=A.device)
+        return Factors(eye[: A.shape[0]], zeros, eye[: A.shape[1]].T, zeros, 0.0, "svd")
+    transposed = A.shape[0] < A.shape[1]
+    A = A.T if transposed else A  # the smaller side on the right: its bases are the cheaper ones
+    found = None if full else _krylov(A, r, min(certify, r), seed)
+    method = "krylov" if found else "svd"
+    U, S, Vh = found or torch.linalg.svd(A, full_matrices=False)
+    U, S, Vh = U[:, :r], S[:r], Vh[:r]
+    S = torch.where(ZERO * S[0] >= S, 0.0, S)
+    residual = _residual(A, U, S, Vh)
+    if transposed:
+        U, Vh = Vh.T, U.T
+    return Factors(U.contiguous(), S.contiguous(), Vh.contiguous(), residual, norm, method)
+
+
+def singular_values(dW: Tensor) -> Tensor:
+    """Return all singular values of `dW`, descending, as float32 of shape (min(out, in),)."""
+    return torch.linalg.svdvals(dW.to(torch.float32))
+
+
+def frobenius(A: Tensor) -> float:
+    """Return |A|_F, accumulated in float64 without a float64 copy of the matrix."""
+    return float(torch.linalg.vector_norm(A, dtype=torch.float64))
+
+
+def _residual(A: Tensor, U: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
+    """Return |A v - s u| / s of each triplet, 0 where s is 0."""
+    error = torch.linalg.vector_norm(A @ Vh.T - U * S, dim=0)
+    return torch.where(S > 0, error / S, 0.0)
+
+
+def _krylov(A: Tensor, r: int, certify: int, seed: int):
+    """Return U, S, Vh of at least `r` triplets, or None if `certify` of them do not pass.
+
+    The basis Q grows by a block a step: Q_0 = orth(A G), Q_i = orth(A A^T Q_(i-1) - Q Q^T ...).
+    With B = A^T Q at hand from the steps themselves, the triplets are those of Q B^T. Narrow
+    blocks: for a basis of one size, more steps converge further than wider blocks do.
+    """
+    rows, columns = A.shape
+    limit = int(MAX_BASIS * columns)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(columns, BLOCK, generator=generator).to(A.device)
+    Q = torch.empty(rows, limit, device=A.device)
+    B = torch.empty(columns, limit, device=A.device)
+    Q[:, :BLOCK] = torch.linalg.qr(A @ start).Q
+    B[:, :BLOCK] = A.T @ Q[:, :BLOCK]
+    size, check_at = BLOCK, r + 2 * BLOCK
+    while size + BLOCK <= limit:
+        step = A @ torch.linalg.qr(B[:, size - BLOCK : size]).Q
+        for _ in range(2):  # once leaves 1e-4 of the old directions in float32
+            step -= Q[:, :size] @ (Q[:, :size].T @ step)
+        new = slice(size, size + BLOCK)
+        Q[:, new] = torch.linalg.qr(step).Q
+        B[:, new] = A.T @ Q[:, new]
+        size += BLOCK
+        if size >= check_at:
+            check_at = int(GROWTH * size)
+            U, S, Vh = _from_basis(Q[:, :size], B[:, :size], r)
+            if bool((_residual(A, U[:, :certify], S[:certify], Vh[:certify]) <= TOLERANCE).all()):
+                return U, S, Vh
+    return None
+
+
+def _from_basis(Q: Tensor, B: Tensor, r: int):
+    """Return the top `r` triplets of Q B^T, through the small Gram matrix of B in float64."""
+    W = torch.linalg.eigh(B.T.to(torch.float64) @ B.to(torch.float64))
+    S = W.eigenvalues.flip(0)[:r].clamp(min=0).sqrt().to(torch.float32)
+    W = W.eigenvectors.flip(1)[:, :r].to(torch.float32)
+    return Q @ W, S, ((B @ W) / S.clamp(min=ZERO * float(S[0]))).T
