@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -252,6 +253,15 @@ def check_pair(
         largest_mb=max(sizes.values()),
         total_mb=total / 1e6,
     )
+
+
+def deltas(
+    base: Checkpoint, other: Checkpoint, names: Iterable[str], device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each name with `W_other - W_base` in float32 on `device`, one matrix at a time."""
+    for name in names:
+        dW = other.read(name).to(device, torch.float32, copy=True)
+        yield name, dW.sub_(base.read(name).to(device))
 
 
 def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from . import __version__
 from .checkpoint import INDEX, Checkpoint
+from .factoring import OnLayer
 from .stream import SafetensorsStream
-from .subspace import OnLayer, SafetySubspace
+from .subspace import SafetySubspace
 
 CARRIED = ("config.json", "generation_config.json", "chat_template.jinja", "vocab.json")
 CARRIED += ("merges.txt", "added_tokens.json", "special_tokens_map.json")

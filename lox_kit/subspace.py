@@ -8,23 +8,29 @@ file it makes (Perin et al. 2025, arXiv:2506.15606, section 3).
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import __version__
-from .checkpoint import Checkpoint, check_pair
-from .stream import SafetensorsStream
-from .svd import METHODS, TOLERANCE, Factors, frobenius, singular_values, top_factors
-
-FULL = "full"
-OnLayer = Callable[[int, int, str], None]  # layers done, layers in all, the next one's name
+from .checkpoint import Checkpoint, deltas
+from .factoring import OnLayer, factor_all, pair_info, refuse_zero, tell
+from .subspace_file import (
+    FULL,
+    has_spectrum,
+    missing_layers,
+    open_stream,
+    read_factors,
+    read_info,
+    read_values,
+    write_layer,
+)
+from .svd import TOLERANCE, Factors, frobenius
 
 
 class UncertifiedRank(UserWarning):
@@ -90,53 +96,37 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             If the pair does not fit (`check_pair`), a delta is not finite, or every one is zero.
         """
-        if spectrum not in ("top", FULL):
-            raise ValueError(f"spectrum={spectrum!r}: use 'top' or 'full'.")
-        if rank != FULL and (not isinstance(rank, int) or rank < 1):
-            raise ValueError(f"rank={rank!r}: use a positive number, or 'full'.")
         first, second = Checkpoint(base), Checkpoint(aligned)
-        report = check_pair(first, second, include=include, exclude=exclude)
-        info = {
-            "layers": list(report.matrices),
-            "shapes": [list(second.tensors[n].shape) for n in report.matrices],
-            "base": first.name,
-            "aligned": second.name,
-            "base_fingerprint": first.fingerprint,
-            "aligned_fingerprint": second.fingerprint,
-            "rank": rank,
-            "spectrum": spectrum,
-            "include": include,
-            "exclude": exclude,
-            "certify": certify,
-            "seed": seed,
-            "tied": report.tied,
-            "version": __version__,
-        }
-        deltas = _deltas(first, second, device)
+        info = pair_info(
+            first,
+            second,
+            rank=rank,
+            spectrum=spectrum,
+            include=include,
+            exclude=exclude,
+            certify=certify,
+            seed=seed,
+        )
         if out is None:
-            factors, layers = {}, report.matrices
-            for i, (name, dW) in enumerate(deltas(layers)):
-                _tell(on_layer, i, layers)
-                factors[name] = _factor(name, dW, info)
-            _tell(on_layer, len(layers), layers)
-            _refuse_zero([f.norm for f in factors.values()])
+            factors = dict(factor_all(first, second, info, info["layers"], device, on_layer))
+            refuse_zero([f.norm for f in factors.values()])
             return cls(info, factors=factors)
-        return cls._stream(Path(out), info, deltas, on_layer)
+        return cls._stream(Path(out), first, second, info, device, on_layer)
 
     @classmethod
-    def _stream(cls, out, info, deltas, on_layer) -> SafetySubspace:
+    def _stream(cls, out, base, aligned, info, device, on_layer) -> SafetySubspace:
         """Factor into a file, layer by layer, going on where a partial one ends."""
-        layers = info["layers"]
-        with _open_stream(out, info) as file:
-            done = layers.index(file.missing[0].rpartition(".")[0]) if file.missing else len(layers)
-            for i, (name, dW) in enumerate(deltas(layers[done:]), start=done):
-                _tell(on_layer, i, layers)
-                for part, tensor in _tensors(name, _factor(name, dW, info)).items():
-                    file.write(part, tensor)
-        _tell(on_layer, len(layers), layers)
+        if out.exists():
+            if read_info(out) == info:
+                return cls.load(out)
+            raise FileExistsError(f"{out} exists and is another subspace; choose another name.")
+        with open_stream(out, info) as stream:
+            missing = missing_layers(stream)
+            for name, made in factor_all(base, aligned, info, missing, device, on_layer):
+                write_layer(stream, name, made)
         subspace = cls.load(out)
         try:
-            _refuse_zero(subspace.norms)
+            refuse_zero(subspace.norms)
         except ValueError:
             out.unlink()
             raise
@@ -151,24 +141,13 @@ class SafetySubspace(Mapping[str, Factors]):
         FileNotFoundError, ValueError
             If there is no such file, or it is not one that `from_pair` or `save` made.
         """
-        file = Path(file)
-        if not file.exists():
-            raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
-        try:
-            with safe_open(file, "pt") as f:
-                info = json.loads((f.metadata() or {}).get("lox_kit", "null"))
-        except SafetensorError as error:
-            raise ValueError(f"{file}: not a whole safetensors file ({error}).") from error
-        if not info:
-            raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
-        return cls(info, file=file)
+        return cls(read_info(Path(file)), file=Path(file))
 
     def save(self, file: str | Path) -> Path:
         """Write all factors to one safetensors file and return its path."""
-        with _open_stream(file, self.info) as stream:
-            for name in dict.fromkeys(part.rpartition(".")[0] for part in stream.missing):
-                for part, tensor in _tensors(name, self[name]).items():
-                    stream.write(part, tensor)
+        with open_stream(file, self.info) as stream:
+            for name in missing_layers(stream):
+                write_layer(stream, name, self[name])
         return Path(file)
 
     # --- a mapping of names to factors --------------------------------------------------------
@@ -178,11 +157,7 @@ class SafetySubspace(Mapping[str, Factors]):
             return self._factors[name]
         if self._file is None or name not in self._names:
             raise KeyError(f"{name}: not in this subspace ({len(self)} matrices).")
-        with safe_open(self._file, "pt") as f:
-            norm, method = f.get_tensor(f"{name}.info").tolist()
-            names = ["U", "S", "Vh", "residual"] + ["spectrum"] * self._has_spectrum
-            parts = {part: f.get_tensor(f"{name}.{part}") for part in names}
-        return Factors(**parts, norm=norm, method=METHODS[int(method)])
+        return read_factors(self._file, self.info, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -200,74 +175,63 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             If `k` is negative, or larger than what is stored.
         """
-        self.check_rank(k)
+        self._check_stored(k)
         factors = self[name]
         return factors.U[:, :k], factors.S[:k], factors.Vh[:k]
 
     def check_rank(self, k: int | None) -> None:
-        """Raise if `k` directions are not stored; warn if they are but were not certified.
+        """Raise ValueError if `k` directions are not stored; warn if they were not all certified.
 
-        A matrix whose smaller side is under `k` has all its directions in use.
+        Of a matrix whose smaller side is under `k`, all directions are meant.
         """
-        if k is None and self.info["rank"] != FULL:
-            raise ValueError(
-                f"k=None keeps all directions and the subspace holds {self.info['rank']}: factor "
-                'again with rank="full" (--rank full).'
-            )
-        if k is not None and k < 0:
-            raise ValueError(f"k={k}: use 0 or more directions, or None for all.")
-        if k is not None and self.info["rank"] != FULL and k > self.info["rank"]:
-            raise ValueError(
-                f"k={k} and the subspace holds {self.info['rank']} directions: factor again with "
-                f"rank={k} (--rank {k})."
-            )
-        loose = [n for n, (_, residual, _) in self._values.items() if _is_loose(residual, k)]
+        self._check_stored(k)
+        loose = [v.residual[:k].max() for v in self._values.values() if v.certified < _most(v, k)]
         if loose:
-            worst = max(float(self._values[n][1][:k].max()) for n in loose)
             warnings.warn(
                 f"k={k} goes beyond the certified directions in {len(loose)} of {len(self)} "
-                f"matrices (residual up to {worst:.0e} of the singular value; certified means "
+                f"matrices (residual up to {max(loose):.0e} of the singular value; certified means "
                 f"{TOLERANCE:.0e}). Factor again with certify={k} to make sure.",
                 UncertifiedRank,
                 stacklevel=3,
             )
 
-    @property
-    def _values(self) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-        """S, residual and |dW|_F of every matrix: the small part, read once."""
-        if not hasattr(self, "_values_read"):
-            self._values_read = dict(self._read_values())
-        return self._values_read
+    def _check_stored(self, k: int | None) -> None:
+        rank = self.info["rank"]
+        if k is None and rank != FULL:
+            raise ValueError(
+                f"k=None keeps all directions and the subspace holds {rank}: factor again with "
+                'rank="full" (--rank full).'
+            )
+        if k is not None and k < 0:
+            raise ValueError(f"k={k}: use 0 or more directions, or None for all.")
+        if k is not None and rank != FULL and k > rank:
+            raise ValueError(
+                f"k={k} and the subspace holds {rank} directions: factor again with rank={k} "
+                f"(--rank {k})."
+            )
 
-    def _read_values(self):
-        if self._file is None:
-            for name in self:
-                f = self[name]
-                yield name, (f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm)
-            return
-        with safe_open(self._file, "pt") as f:
-            for name in self:
-                S, residual, (norm, _) = (
-                    f.get_tensor(f"{name}.{p}").numpy() for p in ("S", "residual", "info")
-                )
-                yield name, (S, residual, float(norm))
+    @cached_property
+    def _values(self) -> dict[str, _Values]:
+        """S, residual, |dW|_F and method of every matrix: the small part, read once."""
+        if self._file is not None:
+            return {n: _Values(*rest) for n, *rest in read_values(self._file, self.info)}
+        return {
+            n: _Values(f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm, f.method)
+            for n, f in self._factors.items()
+        }
 
     @property
     def norms(self) -> np.ndarray:
         """|dW|_F of every matrix, shape (n_layers,)."""
-        return np.array([norm for _, _, norm in self._values.values()])
+        return np.array([v.norm for v in self._values.values()])
 
     def spectrum(self, name: str) -> np.ndarray:
         """Return the singular values of one matrix, descending: all of them if they were stored.
 
         Shape (rank,), or (min(out, in),) with `spectrum="full"` or `rank="full"`.
         """
-        return self[name].spectrum.cpu().numpy() if self._has_spectrum else self._values[name][0]
-
-    @property
-    def _has_spectrum(self) -> bool:
-        """Whether all singular values are stored beside the factors."""
-        return self.info["spectrum"] == FULL and self.info["rank"] != FULL
+        stored = has_spectrum(self.info)
+        return self[name].spectrum.cpu().numpy() if stored else self._values[name].S
 
     def energy(self, k: int | None) -> np.ndarray:
         """Return |Proj_k(dW)|_F^2 / |dW|_F^2 of every matrix: shape (n_layers,), in [0, 1].
@@ -275,9 +239,7 @@ class SafetySubspace(Mapping[str, Factors]):
         A matrix that alignment did not change has energy 0.
         """
         self.check_rank(k)
-        kept = [
-            float(np.square(S[:k], dtype=np.float64).sum()) for S, _, _ in self._values.values()
-        ]
+        kept = [np.square(v.S[:k], dtype=np.float64).sum() for v in self._values.values()]
         whole = np.square(self.norms)
         share = np.divide(kept, whole, out=np.zeros(len(self)), where=whole > 0)
         return np.minimum(share, 1.0)  # rounding in float32 can pass 1 by 1e-7
@@ -310,8 +272,8 @@ class SafetySubspace(Mapping[str, Factors]):
         for checkpoint in (first, second):
             self.check_shapes(checkpoint)
         shares = []
-        for i, (name, M) in enumerate(_deltas(first, second, device)(self._names)):
-            _tell(on_layer, i, self._names)
+        for i, (name, M) in enumerate(deltas(first, second, self._names, device)):
+            tell(on_layer, i, self._names)
             U = self[name].U[:, :k].to(M.device)
             whole = frobenius(M)
             shares.append(min(frobenius(U.T @ M) / whole, 1.0) if whole else 0.0)
@@ -335,19 +297,18 @@ class SafetySubspace(Mapping[str, Factors]):
 
         rows = []
         for name, shape in zip(self._names, self.info["shapes"], strict=True):
-            S, residual, norm = self._values[name]
-            failed = np.flatnonzero(residual > TOLERANCE)
+            v = self._values[name]
             rows.append(
                 {
                     "layer": name,
                     "out": shape[0],
                     "in": shape[1],
-                    "norm": norm,
-                    "s_1": float(S[0]),
-                    "rank": len(S),
-                    "certified": int(failed[0]) if len(failed) else len(S),
-                    "method": self[name].method,
-                    "noise_edge": noise_edge(tuple(shape), norm**2),
+                    "norm": v.norm,
+                    "s_1": float(v.S[0]),
+                    "noise_edge": noise_edge(tuple(shape), v.norm**2),
+                    "rank": len(v.S),
+                    "certified": v.certified,
+                    "method": v.method,
                 }
             )
         return pd.DataFrame(rows)
@@ -384,66 +345,20 @@ def noise_edge(shape: tuple[int, int], energy: float) -> float:
 # --- private ----------------------------------------------------------------------------------
 
 
-def _deltas(base: Checkpoint, other: Checkpoint, device: str):
-    """Return a function of names that yields each (name, W_other - W_base) in float32."""
+class _Values(NamedTuple):
+    """The small part of one matrix's factors."""
 
-    def stream(names):
-        for name in names:
-            dW = other.read(name).to(device, torch.float32)
-            yield name, dW - base.read(name).to(device, torch.float32)
+    S: np.ndarray
+    residual: np.ndarray
+    norm: float
+    method: str
 
-    return stream
-
-
-def _factor(name: str, dW: Tensor, info: dict) -> Factors:
-    """Factor one delta as `info` says, naming the matrix if it cannot be."""
-    rank = None if info["rank"] == FULL else info["rank"]
-    try:
-        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    if info["spectrum"] == FULL and rank is not None:
-        made = dataclasses.replace(made, spectrum=singular_values(dW))
-    return made
+    @property
+    def certified(self) -> int:
+        failed = np.flatnonzero(self.residual > TOLERANCE)
+        return int(failed[0]) if len(failed) else len(self.S)
 
 
-def _tensors(name: str, factors: Factors) -> dict[str, Tensor]:
-    """Return one matrix's tensors as they stand in the file."""
-    facts = torch.tensor([factors.norm, METHODS.index(factors.method)], dtype=torch.float32)
-    parts = {p: getattr(factors, p) for p in ("U", "S", "Vh", "residual")} | {"info": facts}
-    if factors.spectrum is not None:
-        parts["spectrum"] = factors.spectrum
-    return {f"{name}.{part}": tensor for part, tensor in parts.items()}
-
-
-def _open_stream(file: str | Path, info: dict) -> SafetensorsStream:
-    """Open the stream of a subspace file; all its tensors are float32."""
-    full_spectrum = info["spectrum"] == FULL and info["rank"] != FULL
-    layout = {}
-    for name, (out, into) in zip(info["layers"], info["shapes"], strict=True):
-        smaller = min(out, into)
-        r = smaller if info["rank"] == FULL else min(info["rank"], smaller)
-        shapes = {"U": (out, r), "S": (r,), "Vh": (r, into), "residual": (r,), "info": (2,)}
-        if full_spectrum:
-            shapes["spectrum"] = (smaller,)
-        layout |= {f"{name}.{part}": (torch.float32, shape) for part, shape in shapes.items()}
-    metadata = {"lox_kit": json.dumps(info)}
-    return SafetensorsStream(file, layout, metadata, group=6 if full_spectrum else 5)
-
-
-def _is_loose(residual: np.ndarray, k: int | None) -> bool:
-    return bool((residual[:k] > TOLERANCE).any())
-
-
-def _refuse_zero(norms) -> None:
-    """Raise if no matrix changed at all."""
-    if not np.any(np.asarray(list(norms)) > 0):
-        raise ValueError(
-            "the delta is zero in every matrix: base and aligned hold the same values. Give the "
-            "model from before the alignment as BASE."
-        )
-
-
-def _tell(on_layer: OnLayer | None, done: int, layers) -> None:
-    if on_layer:
-        on_layer(done, len(layers), layers[done] if done < len(layers) else "")
+def _most(values: _Values, k: int | None) -> int:
+    """Return how many directions of this matrix `k` asks for."""
+    return len(values.S) if k is None else min(k, len(values.S))

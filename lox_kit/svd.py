@@ -79,15 +79,15 @@ def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 
     if not norm < float("inf"):  # true of NaN as well
         raise ValueError("the delta holds NaN or infinite values.")
     smaller = min(A.shape)
-    full = rank is None or rank >= smaller
-    r = smaller if full else rank
+    r = smaller if rank is None else min(rank, smaller)
     if norm == 0.0:
         zeros = torch.zeros(r, device=A.device)
         eye = torch.eye(max(A.shape), r, device=A.device)
         return Factors(eye[: A.shape[0]], zeros, eye[: A.shape[1]].T, zeros, 0.0, "svd")
     transposed = A.shape[0] < A.shape[1]
     A = A.T if transposed else A  # the smaller side on the right: its bases are the cheaper ones
-    found = None if full else _krylov(A, r, min(certify, r), seed)
+    room = r + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
+    found = _krylov(A, r, min(certify, r), seed) if room else None
     method = "krylov" if found else "svd"
     U, S, Vh = found or torch.linalg.svd(A, full_matrices=False)
     U, S, Vh = U[:, :r], S[:r], Vh[:r]

@@ -1,0 +1,99 @@
+"""Walk a pair of checkpoints and factor what alignment changed, one matrix in memory at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from . import __version__
+from .checkpoint import Checkpoint, check_pair, deltas
+from .subspace_file import FULL, has_spectrum
+from .svd import Factors, singular_values, top_factors
+
+OnLayer = Callable[[int, int, str], None]  # layers done, layers in all, the next one's name
+
+
+def pair_info(
+    base: Checkpoint,
+    aligned: Checkpoint,
+    *,
+    rank: int | str,
+    spectrum: str,
+    include: str | None,
+    exclude: str | None,
+    certify: int,
+    seed: int,
+) -> dict:
+    """Check the pair and the options, and return all that decides the factors, as plain data.
+
+    Raises
+    ------
+    ValueError
+        If the pair does not fit (`check_pair`) or an option is out of range.
+    """
+    if spectrum not in ("top", FULL):
+        raise ValueError(f"spectrum={spectrum!r}: use 'top' or 'full'.")
+    if rank != FULL and (not isinstance(rank, int) or rank < 1):
+        raise ValueError(f"rank={rank!r}: use a positive number, or 'full'.")
+    report = check_pair(base, aligned, include=include, exclude=exclude)
+    return {
+        "layers": list(report.matrices),
+        "shapes": [list(aligned.tensors[n].shape) for n in report.matrices],
+        "base": base.name,
+        "aligned": aligned.name,
+        "base_fingerprint": base.fingerprint,
+        "aligned_fingerprint": aligned.fingerprint,
+        "rank": rank,
+        "spectrum": spectrum,
+        "include": include,
+        "exclude": exclude,
+        "certify": certify,
+        "seed": seed,
+        "tied": report.tied,
+        "version": __version__,
+    }
+
+
+def factor_all(
+    base: Checkpoint,
+    aligned: Checkpoint,
+    info: dict,
+    names: Sequence[str],
+    device: str,
+    on_layer: OnLayer | None,
+) -> Iterator[tuple[str, Factors]]:
+    """Factor the named deltas as `info` says, one after the other.
+
+    Raises
+    ------
+    ValueError
+        If a delta is not finite; the matrix is named.
+    """
+    layers = info["layers"]
+    rank = None if info["rank"] == FULL else info["rank"]
+    start = len(layers) - len(names)
+    for i, (name, dW) in enumerate(deltas(base, aligned, names, device), start):
+        tell(on_layer, i, layers)
+        try:
+            made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if has_spectrum(info):
+            made = dataclasses.replace(made, spectrum=singular_values(dW))
+        yield name, made
+    tell(on_layer, len(layers), layers)
+
+
+def refuse_zero(norms: Iterable[float]) -> None:
+    """Raise if no matrix changed at all."""
+    if not any(norm > 0 for norm in norms):
+        raise ValueError(
+            "the delta is zero in every matrix: base and aligned hold the same values. Give the "
+            "model from before the alignment as BASE."
+        )
+
+
+def tell(on_layer: OnLayer | None, done: int, layers: Sequence[str]) -> None:
+    """Report progress, if anyone listens."""
+    if on_layer:
+        on_layer(done, len(layers), layers[done] if done < len(layers) else "")
