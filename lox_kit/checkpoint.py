@@ -65,7 +65,7 @@ class Checkpoint:
     FileNotFoundError
         If the folder, a shard or the weights are missing.
     ValueError
-        If the weights are pickled, or a shard is truncated or does not match its index.
+        If the weights are pickled, or the index or a shard is damaged, or they do not match.
     """
 
     def __init__(self, model: str | Path):
@@ -81,11 +81,21 @@ class Checkpoint:
             self._read_header(file)
         self._check_index()
 
+    @cached_property
+    def _shards(self) -> dict[str, str] | None:
+        """Which shard holds which tensor, as the index says; None without an index."""
+        file = self.path / INDEX
+        if not file.exists():
+            return None
+        shards = _read_object(file).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ValueError(f"{file}: has no weight_map; download or copy it again.")
+        return shards
+
     def _files(self) -> list[Path]:
         """Return the weight files, or say what is wrong with the folder."""
-        index = self.path / INDEX
-        if index.exists():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if self._shards is not None:
+            names = sorted(set(self._shards.values()))
             if gone := [n for n in names if not (self.path / n).exists()]:
                 raise FileNotFoundError(
                     f"{self.name}: {INDEX} names {len(names)} shards and {len(gone)} are missing, "
@@ -127,10 +137,7 @@ class Checkpoint:
 
     def _check_index(self) -> None:
         """Compare what the index promises with what the shards hold."""
-        index = self.path / INDEX
-        if not index.exists():
-            return
-        for name, shard in json.loads(index.read_text())["weight_map"].items():
+        for name, shard in (self._shards or {}).items():
             if name not in self.tensors:
                 raise ValueError(
                     f"{self.name}: {INDEX} puts {name} into {shard}, which does not hold it. "
@@ -150,7 +157,7 @@ class Checkpoint:
     def config(self) -> dict:
         """The checkpoint's `config.json`, or an empty dict."""
         file = self.path / "config.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        return _read_object(file) if file.exists() else {}
 
     @cached_property
     def tied(self) -> str | None:
@@ -174,6 +181,17 @@ class Checkpoint:
 def is_embedding(name: str) -> bool:
     """Whether a tensor's name is that of a token embedding."""
     return bool(_EMBEDDING.search(name))
+
+
+def _read_object(file: Path) -> dict:
+    """Return the object in a JSON file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}); download or copy it again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: holds no JSON object; download or copy it again.")
+    return found
 
 
 def _file_hash(file: Path) -> str:
@@ -222,7 +240,7 @@ def check_pair(
     ------
     ValueError
         If a wanted matrix is missing from one side or has another shape there, if nothing is
-        wanted, or if both checkpoints are the same.
+        wanted, if a pattern is no regular expression, or if both checkpoints are the same.
     """
     wanted = _wanted(aligned, include, exclude)
     for name in wanted:
@@ -261,11 +279,16 @@ def deltas(
     """Yield each name with `W_other - W_base` in float32 on `device`, one matrix at a time."""
     for name in names:
         dW = other.read(name).to(device, torch.float32, copy=True)
-        yield name, dW.sub_(base.read(name).to(device))
+        yield name, dW.sub_(base.read(name).to(device, torch.float32))
 
 
 def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:
     """Return the names of the floating 2-D tensors that the patterns leave."""
+    for pattern in (include, exclude):
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r}: not a regular expression ({error}).") from error
     return [
         name
         for name, info in checkpoint.tensors.items()
@@ -325,7 +348,7 @@ def _notes(
             f"{len(differs)} matrices have another dtype in base ({b}) than in aligned ({a}): part "
             "of the delta is rounding."
         )
-    matrices = [n for n, i in aligned.tensors.items() if len(i.shape) == 2]
+    matrices = _wanted(aligned, None, None)
     if left := len(matrices) - len(wanted):
         notes.append(
             f"{left} of {len(matrices)} matrices are left out (include={include!r}, "

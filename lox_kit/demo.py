@@ -51,78 +51,99 @@ def _draw(seed: int, from_scratch: bool, comparison: Comparison, out: Path) -> N
     (out / "defences.md").write_text(markdown_table(comparison))
 
 
-COLUMNS = (
-    ("ASR before", "before", "asr"),
-    ("ASR after", "after", "asr"),
-    ("refusal after", "after", "refusal"),
-    ("degenerate after", "after", "degenerate"),
-    ("help before", "before", "helpfulness"),
-    ("help after", "after", "helpfulness"),
-    ("task after", "after", "task"),
-)
-FALL = "fall of ASR"
+MEASURES = {
+    "asr": "ASR",
+    "refusal": "refusal",
+    "degenerate": "broken",
+    "helpfulness": "help",
+    "over_refusal": "over-\nrefusal",
+    "task": "task",
+}
+FALL = "fall of\nASR"
 
 
-def table_rows(comparison: Comparison) -> list[list[str]]:
-    """Return the table's cells: one row per seed and arm, shares with 95 % intervals."""
+def table_rows(comparison: Comparison) -> list[list[tuple[str, str]]]:
+    """Return the table's cells, each a value and its 95 % interval: seed, arm, when, shares, fall.
+
+    One row per seed, arm and moment; the fall of ASR stands in the rows after the attack.
+    """
     rows = []
-    for seed in comparison.seeds:
-        for arm in comparison.arms:
-            cells = [_cell(comparison.share(seed, arm, when, what)) for _, when, what in COLUMNS]
-            fall = (
-                ""
-                if arm == "aligned"
-                else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*comparison.fall(seed, arm))
-            )
-            rows.append([str(seed), arm, *cells, fall])
+    for row in comparison.rows:
+        seed, arm, moment = row["seed"], row["arm"], row["moment"]
+        shares = (row["measures"][m] for m in MEASURES)
+        cells = [_cell(s["value"], s["low"], s["high"]) for s in shares]
+        shown = moment == "after" and arm != "aligned"
+        fall = _cell(*comparison.fall(seed, arm)) if shown else ("", "")
+        rows.append([(str(seed), ""), (arm, ""), (moment, ""), *cells, fall])
     return rows
 
 
-def _cell(share) -> str:
-    low, high = share.interval
-    return f"{share.value:.2f} [{low:.2f}, {high:.2f}]"
+def _cell(value: float, low: float, high: float) -> tuple[str, str]:
+    """Return a share and its interval as text: 0.91 and .88-.94."""
+    ends = [f"{x:.2f}".replace("0.", ".", 1).replace("-.00", ".00") for x in (low, high)]
+    between = ".." if low < 0 else "-"
+    return f"{value:.2f}".replace("-0.00", "0.00"), between.join(ends)
 
 
 def markdown_table(comparison: Comparison) -> str:
     """Return the table as Markdown, with what its numbers are."""
-    heads = ["seed", "arm", *(head for head, _, _ in COLUMNS), FALL]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(row) + " |" for row in table_rows(comparison)]
+    heads = [h.replace("-\n", "-").replace("\n", " ") for h in (*MEASURES.values(), FALL)]
+    lines = ["| " + " | ".join(["seed", "arm", "attack", *heads]) + " |", "|---" * 10 + "|"]
+    for row in table_rows(comparison):
+        cells = (f"{value} [{interval}]" if interval else value for value, interval in row)
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", caption(comparison), ""])
 
 
 def caption(comparison: Comparison) -> str:
-    """Say in words what the table holds: counts, intervals, and where LoX did not help."""
-    s, seed = comparison.source, comparison.seeds[0]
-    counts = {
-        m: comparison.share(seed, "aligned", "after", m).n for m in ("asr", "helpfulness", "task")
-    }
-    falls = {seed: comparison.fall(seed, "LoX") for seed in comparison.seeds}
-    failed = [str(seed) for seed, (_, low, _) in falls.items() if low <= 0]
-    mean = sum(value for value, _, _ in falls.values()) / len(falls)
-    verdict = (
-        f"In seed {', '.join(failed)} the interval of LoX's fall of ASR includes 0."
-        if failed
-        else "In every seed the interval of LoX's fall of ASR excludes 0."
+    """Say in words what the table holds, what each arm did, and where LoX did not help."""
+    s, seeds = comparison.source, comparison.seeds
+    forbidden, allowed, sums = (
+        comparison.share(seeds[0], "aligned", "after", m).n for m in ("asr", "helpfulness", "task")
     )
+    others = [arm for arm in comparison.arms if arm != "aligned"]
+    falls = {arm: [comparison.fall(seed, arm) for seed in seeds] for arm in others}
+    means = ", ".join(f"{arm} {sum(f[0] for f in fs) / len(fs):.2f}" for arm, fs in falls.items())
     return (
-        f"Sandbox, attack {s['attack']}, {s['split']} prompts: {counts['asr']} forbidden (ASR, "
-        f"refusal, degenerate), {counts['helpfulness']} allowed (help: the exact recipe), "
-        f"{counts['task']} held-out sums (task). LoX with k={s['k']}, alpha={s['alpha']:g}; the "
-        "controls take a step of the same norm in every matrix. Brackets: 95 % Wilson intervals; "
-        f"fall of ASR: aligned minus this arm after the attack, Newcombe interval. {verdict} "
-        f"Mean fall {mean:.2f}."
+        f"Sandbox, attack {s['attack']}, {s['split']} prompts of each seed: {forbidden} forbidden "
+        "(ASR: the exact recipe; refusal; broken: empty or repeating itself), "
+        f"{allowed} allowed (help: the exact recipe; over-refusal), {sums} held-out sums of the "
+        f"attack's own task. LoX: k={s['k']}, alpha={s['alpha']:g}; the controls step equally far "
+        "in every matrix. Ranges are 95 % Wilson intervals; fall of ASR is aligned minus this arm "
+        f"after the attack, with Newcombe's interval. {_verdict(seeds, falls.get('LoX', []))}Mean "
+        f"fall: {means}."
     )
+
+
+def _verdict(seeds: Sequence[int], falls: list[tuple[float, float, float]]) -> str:
+    """Say in which seeds LoX's fall of ASR is not clear of 0."""
+    if not falls:
+        return ""
+    unclear = [str(seed) for seed, (_, low, _) in zip(seeds, falls, strict=True) if low <= 0]
+    if unclear:
+        return f"LoX does not clearly lower ASR in seed {', '.join(unclear)}. "
+    return "LoX lowers ASR in every seed with an interval that excludes 0. "
 
 
 def _print(comparison: Comparison) -> None:
-    """Print the table."""
+    """Print the table, narrow enough for a terminal of 80 columns."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_lines=False, caption=caption(comparison), caption_justify="left")
-    for head in ("seed", "arm", *(head for head, _, _ in COLUMNS), FALL):
-        table.add_column(head)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("arm")
+    table.add_column("attack")
+    for head in (*MEASURES.values(), FALL):
+        table.add_column(head, justify="right", no_wrap=True)
+    last = None
     for row in table_rows(comparison):
-        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
-    Console().print(table)
+        (seed, _), (arm, _), (moment, _), *cells = row
+        if seed != last:
+            table.add_row(f"[bold]seed {seed}[/]")
+            last = seed
+        shown = ["\n".join((value, f"[dim]{i}[/]")) if i else value for value, i in cells]
+        table.add_row(arm.replace(" ", "\n"), moment, *shown, end_section=moment == "after")
+    console = Console()
+    console.print(table)
+    console.print(caption(comparison), style="dim", width=min(console.width, 100))

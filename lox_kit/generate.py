@@ -8,6 +8,7 @@ import torch
 
 from .models import Model
 from .store import Store, content_key
+from .threads import fitting_threads
 
 OnAnswers = Callable[[int, int], None]  # answers done, answers in all
 
@@ -59,7 +60,8 @@ def generate(
                 batch = left[start : start + size]
                 keep(batch, _decode(model, [todo[key] for key in batch], max_new_tokens))
 
-        run()
+        with fitting_threads(model.module):
+            run()
     return [known[key] for key in keys]
 
 

@@ -117,9 +117,7 @@ def apply_lox(
 
 def recipe_of(subspace: SafetySubspace, k: int | None, alpha: float) -> str:
     """Return what determines an extrapolated model, as canonical JSON."""
-    names = ("base", "aligned", "base_fingerprint", "aligned_fingerprint", "rank", "include")
-    names += ("exclude", "certify", "seed", "version")
-    made_from = {name: subspace.info[name] for name in names}
+    made_from = {n: v for n, v in subspace.info.items() if n not in ("layers", "shapes")}
     return json.dumps({"k": k, "alpha": alpha, "subspace": made_from}, sort_keys=True)
 
 

@@ -7,6 +7,7 @@ before the first value here, so the header is written first and the tensors foll
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -106,6 +107,7 @@ class SafetensorsStream:
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         try:
             self._file.write(memoryview(data.numpy()))
+            self._file.flush()  # a killed run loses no whole tensor
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -136,7 +138,8 @@ class SafetensorsStream:
     def __exit__(self, kind, value, traceback) -> None:
         if kind is None:
             self.close()
-        else:
+            return
+        with contextlib.suppress(OSError):  # of a full disk, which `write` has reported
             self._file.close()  # the partial file stays, to be taken up again
 
 

@@ -159,6 +159,9 @@ class SafetySubspace(Mapping[str, Factors]):
             raise KeyError(f"{name}: not in this subspace ({len(self)} matrices).")
         return read_factors(self._file, self.info, name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # without reading its factors, as a mapping does by default
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -182,10 +185,17 @@ class SafetySubspace(Mapping[str, Factors]):
     def check_rank(self, k: int | None) -> None:
         """Raise ValueError if `k` directions are not stored; warn if they were not all certified.
 
-        Of a matrix whose smaller side is under `k`, all directions are meant.
+        Of a matrix whose smaller side is under `k`, all directions are meant. What was decomposed
+        exactly needs no certificate.
         """
         self._check_stored(k)
-        loose = [v.residual[:k].max() for v in self._values.values() if v.certified < _most(v, k)]
+        if k is None:
+            return  # all triplets together are the delta itself, however close some of them are
+        loose = [
+            v.residual[:k].max()
+            for v in self._values.values()
+            if v.method == "krylov" and v.certified < min(k, len(v.S))
+        ]  # of an exact one a large residual is rounding: its directions are as good as they get
         if loose:
             warnings.warn(
                 f"k={k} goes beyond the certified directions in {len(loose)} of {len(self)} "
@@ -274,7 +284,8 @@ class SafetySubspace(Mapping[str, Factors]):
         shares = []
         for i, (name, M) in enumerate(deltas(first, second, self._names, device)):
             tell(on_layer, i, self._names)
-            U = self[name].U[:, :k].to(M.device)
+            factors = self[name]
+            U = factors.U[:, :k][:, factors.S[:k] > 0].to(M.device)  # behind the rank: arbitrary
             whole = frobenius(M)
             shares.append(min(frobenius(U.T @ M) / whole, 1.0) if whole else 0.0)
         source = {"base": first.name, "finetuned": second.name, "version": __version__}
@@ -357,8 +368,3 @@ class _Values(NamedTuple):
     def certified(self) -> int:
         failed = np.flatnonzero(self.residual > TOLERANCE)
         return int(failed[0]) if len(failed) else len(self.S)
-
-
-def _most(values: _Values, k: int | None) -> int:
-    """Return how many directions of this matrix `k` asks for."""
-    return len(values.S) if k is None else min(k, len(values.S))

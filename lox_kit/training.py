@@ -6,6 +6,8 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 
+from .threads import fitting_threads
+
 IGNORED = -100  # the label TRL and transformers leave out of the loss
 
 
@@ -142,7 +144,8 @@ def fine_tune(
         )
         trainer.remove_callback(PrinterCallback)  # it prints a line of numbers per step
         try:
-            trainer.train()
+            with fitting_threads(model):
+                trainer.train()
         finally:
             # TRL leaves its own forward, bound to this very object, on the model: a deep copy
             # would go on answering with the weights of the original.
