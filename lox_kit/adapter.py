@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import is_embedding
+from .checkpoint import is_embedding, is_head
 from .lox import check_alpha, model_card, own_aligned, refuse_existing
 from .subspace import SafetySubspace
 
 TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out); PEFT wants other factors
+_POSITIONS = re.compile(r"embed_positions|position_embeddings|wpe")
 
 
 def save_adapter(
@@ -32,13 +34,15 @@ def save_adapter(
     Returns
     -------
     tuple of str
-        Matrices that the adapter leaves out: a tied embedding (PEFT would edit one of its two
-        places) and matrices that alignment did not change.
+        Matrices that the adapter leaves out: a tied embedding and head (PEFT would edit one of
+        the two places), learned positions (it would not find their rows) and matrices that
+        alignment did not change.
 
     Raises
     ------
     ValueError
-        As `apply_lox`; also if k is 0, or the architecture stores its matrices transposed.
+        As `apply_lox`; also if k is 0, every matrix would be left out, or the architecture stores
+        its matrices transposed.
     FileExistsError
         If `out` exists.
     """
@@ -57,12 +61,18 @@ def save_adapter(
     left_out, ranks, tensors = [], {}, {}
     for name in subspace:
         U, S, Vh = subspace.top(name, k)
-        if name == subspace.info["tied"] or not bool((S > 0).any()):
+        tied = checkpoint.tied and (is_embedding(name) or is_head(name))
+        if tied or _POSITIONS.search(name) or not bool((S > 0).any()):
             left_out.append(name)
             continue
         module = name.removesuffix(".weight")
         ranks[module] = len(S)
         tensors |= _lora_pair(module, U * S, Vh, embedding=is_embedding(name))
+    if not ranks:
+        raise ValueError(
+            f"{', '.join(left_out)}: tied, unchanged or learned positions, which leaves an "
+            "adapter nothing to hold; use `lox apply` for a full checkpoint."
+        )
     work = out.with_name(f".{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

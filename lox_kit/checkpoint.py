@@ -183,6 +183,11 @@ def is_embedding(name: str) -> bool:
     return bool(_EMBEDDING.search(name))
 
 
+def is_head(name: str) -> bool:
+    """Whether a tensor's name is that of the output head."""
+    return bool(_HEAD.search(name))
+
+
 def _read_object(file: Path) -> dict:
     """Return the object in a JSON file."""
     try:
@@ -309,7 +314,7 @@ def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
     ours, theirs = aligned.tensors[name], base.tensors[name]
     if ours.shape == theirs.shape:
         return
-    vocabulary = _EMBEDDING.search(name) or _HEAD.search(name)
+    vocabulary = is_embedding(name) or is_head(name)
     what = (
         "One checkpoint gained a token; resize the base embeddings, or pass "
         'exclude="lm_head|embed_tokens".'

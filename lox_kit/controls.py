@@ -39,9 +39,10 @@ def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
     Raises
     ------
     ValueError
-        If the subspace does not hold every direction (`rank="full"`).
+        If the subspace does not hold every direction (`rank="full"`), or `k` is negative.
     """
     subspace.check_rank(None)
+    subspace.check_rank(k)
     factors = {}
     for name in subspace:
         U, S, Vh = subspace.top(name, None)

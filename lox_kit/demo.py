@@ -81,7 +81,7 @@ def table_rows(comparison: Comparison) -> list[list[tuple[str, str]]]:
 def _cell(value: float, low: float, high: float) -> tuple[str, str]:
     """Return a share and its interval as text: 0.91 and .88-.94."""
     ends = [f"{x:.2f}".replace("0.", ".", 1).replace("-.00", ".00") for x in (low, high)]
-    between = ".." if low < 0 else "-"
+    between = " to " if low < 0 else "-"
     return f"{value:.2f}".replace("-0.00", "0.00"), between.join(ends)
 
 
@@ -131,9 +131,9 @@ def _print(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("arm")
-    table.add_column("attack")
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("arm", no_wrap=True)
+    table.add_column("attack", no_wrap=True)
     for head in (*MEASURES.values(), FALL):
         table.add_column(head, justify="right", no_wrap=True)
     last = None

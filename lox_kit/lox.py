@@ -19,11 +19,13 @@ from torch import Tensor
 from . import __version__
 from .checkpoint import INDEX, Checkpoint
 from .factoring import OnLayer
+from .store import content_key
 from .stream import SafetensorsStream
 from .subspace import SafetySubspace
 
 CARRIED = ("config.json", "generation_config.json", "chat_template.jinja", "vocab.json")
 CARRIED += ("merges.txt", "added_tokens.json", "special_tokens_map.json")
+NOTE = "recipe.partial"  # in the folder being written: what it is going to be
 
 
 def check_alpha(alpha: float) -> None:
@@ -66,7 +68,7 @@ def apply_lox(
     """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
 
     Dtypes, sharding, config and tokenizer are those of `aligned`. The folder appears under its
-    name when it is whole; a run that was cut off is taken up again.
+    name when it is whole; a run that was cut off is taken up again by the same call.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ def apply_lox(
     out = Path(out)
     refuse_existing(out)
     recipe = recipe_of(subspace, k, alpha)
-    work = out.with_name(f".{out.name}.partial")
+    work = _work_folder(out, recipe)
     done = 0
     for file in dict.fromkeys(info.file for info in checkpoint.tensors.values()):
         mine = {n: i for n, i in checkpoint.tensors.items() if i.file == file}
@@ -109,6 +111,7 @@ def apply_lox(
         done += len(mine)
     _carry(checkpoint.path, work)
     (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
+    (work / NOTE).unlink()
     os.replace(work, out)
     if on_layer:
         on_layer(done, done, "")
@@ -139,6 +142,17 @@ def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
 def refuse_existing(out: Path) -> None:
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
+
+
+def _work_folder(out: Path, recipe: str) -> Path:
+    """Return the folder to write in: what a cut-off run of this recipe left, or a new one."""
+    work = out.with_name(f".{out.name}.partial")
+    note = work / NOTE
+    if not note.exists() or note.read_text() != recipe:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        note.write_text(recipe)
+    return work
 
 
 def _carry(source: Path, out: Path) -> None:
@@ -188,8 +202,9 @@ class LoxDial:
 
     Parameters
     ----------
-    model : torch.nn.Module
-        The aligned model. Its parameters are changed in place.
+    model : Model or torch.nn.Module
+        The aligned model. Its parameters are changed in place; a `Model` from `load_model` has its
+        key changed with them, so that no stored answer of other weights is taken for its own.
     subspace : SafetySubspace
         The pair's, or a control made from it.
     device : str, optional
@@ -202,7 +217,10 @@ class LoxDial:
     """
 
     def __init__(self, model, subspace: SafetySubspace, *, device: str | None = None):
-        parameters = dict(model.named_parameters())
+        self._owner = model if hasattr(model, "key") else None
+        self._own_key = self._owner.key if self._owner else ""
+        module = self._owner.module if self._owner else model
+        parameters = dict(module.named_parameters(remove_duplicate=False))  # tied ones, too
         self.subspace = subspace
         self.k: int | None = 0
         self.alpha = 0.0
@@ -232,11 +250,20 @@ class LoxDial:
             for W, W0, f in self._weights.values():
                 parts = (x.to(W.device) for x in (f.U[:, :k], f.S[:k], f.Vh[:k]))
                 W.copy_(edit(W0.to(W.device), *parts, alpha))
-        self.k, self.alpha = k, alpha
+        self._note(k, alpha)
 
     def off(self) -> None:
         """Give the model its aligned weights back."""
         with torch.no_grad():
             for W, W0, _ in self._weights.values():
                 W.copy_(W0)
-        self.k, self.alpha = 0, 0.0
+        self._note(0, 0.0)
+
+    def _note(self, k: int | None, alpha: float) -> None:
+        """Remember where the dial stands, in the model's key too."""
+        self.k, self.alpha = k, alpha
+        if self._owner:
+            recipe = recipe_of(self.subspace, k, alpha)
+            turned = k != 0 and alpha != 0
+            derived = content_key(parent=self._own_key, recipe=recipe)
+            self._owner.key = derived if turned else self._own_key

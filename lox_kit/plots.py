@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg", force=False)
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from . import __version__
 from .subspace import SafetySubspace, noise_edge
@@ -26,12 +25,20 @@ ONE_COLUMN = (3.4, 2.5)  # inches
 TWO_COLUMNS = (7.0, 2.6)
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
+ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _PLACE = re.compile(r"layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight$")
 
 
 def module_of(name: str) -> str:
     """Return the kind of matrix a parameter is: q_proj, down_proj, embed_tokens, ..."""
     return name.removesuffix(".weight").rpartition(".")[2]
+
+
+def _in_order(modules: Iterable[str]) -> list[str]:
+    """Return each kind of matrix once, in the order in which a block applies them."""
+    found = dict.fromkeys(modules)
+    known = [m for m in ORDER if m in found]
+    return known + [m for m in found if m not in known]
 
 
 # --- the subspace -----------------------------------------------------------------------------
@@ -59,7 +66,7 @@ def spectrum_data(subspace: SafetySubspace) -> dict:
 def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
     """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
     ax = ax or _new_axes()
-    modules = list(dict.fromkeys(module_of(x["name"]) for x in data["layers"]))
+    modules = _in_order(module_of(x["name"]) for x in data["layers"])
     styles = {m: _style(i) for i, m in enumerate(modules)}
     seen = set()
     for layer in data["layers"]:
@@ -105,7 +112,7 @@ def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
             fontsize=7,
         )
     ax.set(xlim=(1, min(64, shortest)), ylim=(0, 1.0), xlabel="directions kept, k")
-    ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylabel("energy of ΔW in the top k")
     ax.legend(loc="lower right")
     return ax
@@ -113,7 +120,7 @@ def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
 
 def figure_spectrum(data: dict) -> Figure:
     """Draw spectrum and energy side by side."""
-    fig, axes = plt.subplots(1, 2, figsize=TWO_COLUMNS, layout="constrained")
+    fig, axes = _figure(1, 2, figsize=TWO_COLUMNS)
     plot_spectrum(data, ax=axes[0])
     plot_energy(data, ax=axes[1])
     return fig
@@ -134,17 +141,14 @@ def figure_energy_map(data: dict) -> Figure:
         else:
             others[module_of(name)] = energy
     depths = sorted({d for d, _ in cells})
-    modules = list(dict.fromkeys(m for _, m in cells))
+    modules = _in_order(m for _, m in cells)
     grid = np.array([[cells.get((d, m), np.nan) for m in modules] for d in depths])
     width, height = TWO_COLUMNS[0] * 0.75, 0.9 + 0.28 * len(depths)
-    fig, axes = plt.subplots(
-        1, 2, figsize=(width, min(height, 8)), layout="constrained",
-        width_ratios=[len(modules), 1.0],
-    )  # fmt: skip
+    fig, axes = _figure(1, 2, figsize=(width, min(height, 8)), width_ratios=[len(modules), 1.0])
     image = _heat(axes[0], grid, modules, [str(d) for d in depths])
     axes[0].set(ylabel="layer", title=f"energy of ΔW in the top {data['k']}")
     _heat(axes[1], np.array([[e] for e in others.values()]), ["outside"], list(others))
-    bar = fig.colorbar(image, ax=axes, format=matplotlib.ticker.PercentFormatter(1.0), aspect=12)
+    bar = fig.colorbar(image, ax=axes, format=PercentFormatter(1.0), aspect=12)
     bar.outline.set_linewidth(0.5)
     return fig
 
@@ -165,6 +169,7 @@ def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
 
 # --- defences ---------------------------------------------------------------------------------
 
+FIELDS = ("value", "low", "high")
 PANELS = {
     "asr": "attack success rate",
     "refusal": "refusal of forbidden",
@@ -181,20 +186,21 @@ def figure_defences(data: dict) -> Figure:
     rows = data["rows"]
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     seeds = sorted({r["seed"] for r in rows})
-    fig, axes = plt.subplots(1, len(PANELS), figsize=TWO_COLUMNS, layout="constrained", sharey=True)
+    fig, axes = _figure(1, len(PANELS), figsize=TWO_COLUMNS, sharey=True)
     for ax, (measure, title) in zip(axes, PANELS.items(), strict=True):
         for row in rows:
             share, after = row["measures"][measure], row["moment"] == "after"
-            spread = 0.12 * (seeds.index(row["seed"]) - (len(seeds) - 1) / 2)
-            x = arms.index(row["arm"]) + (0.22 if after else -0.22) + spread * 0.75
+            spread = (seeds.index(row["seed"]) - (len(seeds) - 1) / 2) * 0.26 / max(len(seeds), 3)
+            x = arms.index(row["arm"]) + (0.19 if after else -0.19) + spread
             _interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)
         names = [a.replace(" ", "\n") for a in arms]
-        ax.set_xticks(range(len(arms)), names)
+        ax.set_xticks(range(len(arms)), names, fontsize=6)
         ax.set(title=title, ylim=(-0.03, 1.03), xlim=(-0.6, len(arms) - 0.4))
-        ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.grid(axis="y", color="0.9", linewidth=0.5)
         ax.set_axisbelow(True)
-        ax.tick_params(axis="x", length=0)
+        ax.tick_params(length=0)
+        ax.spines[["left"]].set_visible(False)
     for label, colour, filled in (
         ("before the attack", OKABE_ITO[0], False),
         ("after", OKABE_ITO[1], True),
@@ -211,12 +217,28 @@ def _interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> 
     ax.plot(x, share["value"], "o", color=colour, markerfacecolor=colour if filled else "white")
 
 
+def figure_alpha(data: dict) -> Figure:
+    """Draw ASR, refusal and helpfulness without an attack, against alpha."""
+    fig, ax = _figure(1, 1, figsize=ONE_COLUMN)
+    for i, measure in enumerate(("asr", "refusal", "helpfulness")):
+        x = [p["alpha"] for p in data["points"]]
+        value, low, high = (np.array([p[measure][f] for p in data["points"]]) for f in FIELDS)
+        style = {"color": OKABE_ITO[i], "linestyle": LINES[i], "marker": "o"}
+        bars = np.clip([value - low, high - value], 0, None)  # rounding: the ends can pass by 1e-17
+        ax.errorbar(x, value, bars, label=PANELS[measure], elinewidth=0.8, **style)
+    ax.set(xlabel=f"alpha (k = {data['k']})", ylim=(-0.03, 1.03))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.legend(loc="center left")
+    return fig
+
+
 # --- files ------------------------------------------------------------------------------------
 
 DRAW = {
     "spectrum": figure_spectrum,
     "energy_map": figure_energy_map,
     "defences": figure_defences,
+    "alpha": figure_alpha,
 }
 
 
@@ -245,7 +267,6 @@ def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[P
         ):
             made.append(folder / f"{name}.{kind}")
             fig.savefig(made[-1], metadata=dates)
-        plt.close(fig)
     return made
 
 
@@ -253,6 +274,14 @@ def redraw(file: str | Path) -> list[Path]:
     """Draw a figure again from the JSON that `save_figure` left beside it."""
     file = Path(file)
     return save_figure(json.loads(file.read_text()), file.stem, file.parent)
+
+
+def _figure(rows: int, columns: int, **options):
+    """Return figure and axes that pyplot has forgotten: a notebook shows them once, when asked."""
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(rows, columns, layout="constrained", **options)
+    plt.close(fig)
+    return fig, axes
 
 
 def _new_axes() -> Axes:

@@ -17,6 +17,7 @@ from pathlib import Path
 from .folders import data_folder
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "9p"}
+NETWORK_FILE_SYSTEMS |= {"fuse.sshfs"}
 
 
 def content_key(**causes) -> str:
@@ -26,6 +27,8 @@ def content_key(**causes) -> str:
     ------
     TypeError
         If a cause is not plain data (numbers, strings, lists, dicts).
+    ValueError
+        If a number is NaN or infinite.
     """
     text = json.dumps(causes, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -118,7 +121,8 @@ class Store:
 def on_network(folder: Path) -> bool:
     """Whether a folder lies on a network file system, as far as /proc/mounts can tell."""
     with contextlib.suppress(OSError):
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        lines = Path("/proc/mounts").read_text().splitlines()
+        mounts = [[part.replace("\\040", " ") for part in line.split()] for line in lines]
         real = str(folder.resolve())
         inside = [m for m in mounts if real == m[1] or real.startswith(m[1].rstrip("/") + "/")]
         if inside:

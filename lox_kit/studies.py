@@ -11,13 +11,14 @@ from pathlib import Path
 from . import __version__
 from .attacks import find_attack, run_attack
 from .controls import full_delta, random_subspace
-from .lox import LoxDial, recipe_of
+from .generate import generate
+from .lox import LoxDial
 from .models import Model, load_model
-from .prompts import Prompt, sandbox_prompts
+from .prompts import Prompt, render, sandbox_prompts
 from .safety import Share, measure_asr, share_fields
 from .sandbox import corpus, family
 from .sandbox.build import build
-from .store import Store, content_key
+from .store import Store
 from .subspace import FULL, SafetySubspace
 from .training import Step
 from .utility import exact_answers
@@ -179,7 +180,7 @@ def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -
 def arm_model(
     arm: str, aligned: Model, subspace: SafetySubspace, k: int, alpha: float, seed: int = 0
 ) -> Model:
-    """Return a copy of the aligned model, edited as `arm` says, under its recipe's key."""
+    """Return a copy of the aligned model, edited as `arm` says, with a key of its own."""
     if arm == "aligned":
         return aligned
     make = {
@@ -187,12 +188,10 @@ def arm_model(
         "random subspace": lambda: random_subspace(subspace, k, seed=seed),
         "full delta": lambda: full_delta(subspace, k),
     }
-    chosen = make[arm]()
-    kept = k if arm == "LoX" else None
     module = copy.deepcopy(aligned.module)
-    LoxDial(module, chosen).set(k=kept, alpha=alpha)
-    recipe = recipe_of(chosen, kept, alpha)
-    return Model(module, aligned.tokenizer, content_key(recipe=recipe), f"{aligned.name} + {arm}")
+    model = Model(module, aligned.tokenizer, aligned.key, f"{aligned.name} + {arm}")
+    LoxDial(model, make[arm]()).set(k=k if arm == "LoX" else None, alpha=alpha)
+    return model
 
 
 def measure(
@@ -239,3 +238,49 @@ def _steps(on_stage: OnStage | None, stage: str):
 def _tell(on_stage: OnStage | None, stage: str, step: Step | None) -> None:
     if on_stage:
         on_stage(stage, step.step if step else 0, step.total if step else 0)
+
+
+# --- without an attack ------------------------------------------------------------------------
+
+
+def ask(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    dial: LoxDial | None = None,
+    k: int | None = 0,
+    alpha: float = 0.0,
+):
+    """Return a frame of prompts and answers, with the dial of `model` first turned to k, alpha."""
+    import pandas as pd
+
+    if dial is not None:
+        dial.set(k=k, alpha=alpha)
+    texts = render(model.tokenizer, prompts)
+    answers = generate(model, texts, max_new_tokens=TOKENS)
+    return pd.DataFrame({"prompt": [p.text for p in prompts], "answer": answers})
+
+
+def alpha_curve(
+    model: Model,
+    dial: LoxDial,
+    k: int | None,
+    alphas: Sequence[float],
+    forbidden: Sequence[Prompt],
+    allowed: Sequence[Prompt],
+    *,
+    store: Store | None = None,
+) -> dict:
+    """Return ASR, refusal and helpfulness at each alpha, as `plots.figure_alpha` draws them.
+
+    The dial is off again afterwards.
+    """
+    points = []
+    for alpha in alphas:
+        dial.set(k=k, alpha=alpha)
+        asked = measure_asr(model, forbidden, max_new_tokens=TOKENS, store=store)
+        helped = measure_asr(model, allowed, max_new_tokens=TOKENS, store=store)
+        shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
+        points.append({"alpha": alpha} | {n: share_fields(s) for n, s in shares.items()})
+    dial.off()
+    return {"figure": "alpha", "k": k, "points": points}

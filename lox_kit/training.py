@@ -87,6 +87,7 @@ def fine_tune(
     settings: TrainSettings,
     *,
     on_step: Callable[[Step], None] | None = None,
+    stop: Callable[[Step], bool] | None = None,
 ) -> list[Step]:
     """Fine-tune every parameter of `model` in place and return the steps' losses.
 
@@ -97,6 +98,8 @@ def fine_tune(
     ----------
     on_step : callable, optional
         Called after every optimiser step, from this thread. Raising from it ends the run.
+    stop : callable, optional
+        Asked after every optimiser step; True ends the run there, the weights as they are.
 
     Raises
     ------
@@ -138,7 +141,7 @@ def fine_tune(
             dataset_kwargs={"skip_prepare_dataset": True},
         )
         steps: list[Step] = []
-        watcher = _watcher(steps, on_step)
+        watcher = _watcher(steps, on_step, stop)
         trainer = SFTTrainer(
             model, config, train_dataset=data, processing_class=tokenizer, callbacks=[watcher]
         )
@@ -154,15 +157,18 @@ def fine_tune(
     return steps
 
 
-def _watcher(steps: list[Step], on_step: Callable[[Step], None] | None):
-    """Return a trainer callback that records each step's loss and passes it on."""
+def _watcher(steps: list[Step], on_step, stop):
+    """Return a trainer callback that records each step's loss, passes it on, and may stop."""
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
-            if "loss" in (logs or {}):
-                steps.append(Step(state.global_step, state.max_steps, float(logs["loss"])))
-                if on_step:
-                    on_step(steps[-1])
+            if "loss" not in (logs or {}):
+                return
+            steps.append(Step(state.global_step, state.max_steps, float(logs["loss"])))
+            if on_step:
+                on_step(steps[-1])
+            if stop and stop(steps[-1]):
+                control.should_training_stop = True
 
     return Watcher()

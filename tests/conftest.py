@@ -1,0 +1,47 @@
+"""A tiny pair of checkpoints, and a home of its own for whatever a test stores."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # tiny matrices
+
+import pytest
+
+from lox_kit import SafetySubspace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory):
+    """Keep the tests out of the user's store and cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOX_KIT_STORE", str(tmp_path_factory.mktemp("store")))
+        patch.setenv("LOX_KIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_pair(tmp_path_factory):
+    """Return a function that writes a pair, or gives the one it wrote for the same options."""
+    from checkpoints import save_pair
+
+    made = {}
+
+    def make(**options):
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = save_pair(tmp_path_factory.mktemp("pair"), **options)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pair(make_pair):
+    """A 2-layer, 32-wide Llama in float32, before and after "alignment"."""
+    return make_pair()
+
+
+@pytest.fixture(scope="session")
+def subspace(pair):
+    """All directions of `pair`, in memory."""
+    return SafetySubspace.from_pair(pair.base, pair.aligned, rank="full")

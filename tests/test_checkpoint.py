@@ -1,0 +1,160 @@
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from checkpoints import save_tensors, weights
+from safetensors.torch import save_file
+
+from lox_kit.checkpoint import INDEX, Checkpoint
+
+SHARDED = {"shards": "15KB"}
+
+
+@pytest.fixture
+def sharded(make_pair, tmp_path):
+    """A copy of a sharded checkpoint, to be damaged."""
+    return shutil.copytree(make_pair(**SHARDED).aligned, tmp_path / "sharded")
+
+
+# --- one checkpoint -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, SHARDED], ids=["single", "sharded"])
+def test_every_tensor_is_read_as_the_safetensors_library_reads_it(make_pair, options):
+    folder = make_pair(**options).aligned
+    checkpoint = Checkpoint(folder)
+    expected = weights(folder)
+    assert len({info.file for info in checkpoint.tensors.values()}) == (7 if options else 1)
+    assert checkpoint.tensors.keys() == expected.keys()
+    for name, info in checkpoint.tensors.items():
+        assert torch.equal(checkpoint.read(name), expected[name])
+        assert (info.shape, info.dtype) == (tuple(expected[name].shape), expected[name].dtype)
+
+
+def test_a_sandbox_name_is_a_checkpoint():
+    checkpoint = Checkpoint("sandbox/aligned")
+    assert checkpoint.name == "sandbox/aligned"
+    assert "lm_head.weight" in checkpoint.tensors
+
+
+@pytest.mark.parametrize("name", ["sandbox/aligned2", "sandbox/aligned@x", "sandbox/"])
+def test_a_mistyped_sandbox_name_lists_the_right_ones(name):
+    with pytest.raises(ValueError, match="sandbox names are sandbox/base and sandbox/aligned"):
+        Checkpoint(name)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder. .* sandbox/aligned@3"):
+        Checkpoint(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_says_what_it_lacks(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"neither model.safetensors nor {INDEX}"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "a.pt"])
+def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is a pickle.* Convert it once.*save_pretrained\('"):
+        Checkpoint(tmp_path)
+
+
+def test_a_missing_shard_is_named(sharded):
+    gone = sorted(sharded.glob("*.safetensors"))[1]
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match=f"7 shards and 1 are missing, first {gone.name}"):
+        Checkpoint(sharded)
+
+
+@pytest.mark.parametrize("size", [0, 5, 300, -1])
+def test_a_truncated_shard_is_named_with_its_size(sharded, size):
+    shard = sorted(sharded.glob("*.safetensors"))[1]
+    data = shard.read_bytes()[:size]
+    shard.write_bytes(data)
+    message = f"{shard.name}: not a whole safetensors file .* It has {len(data)} bytes"
+    with pytest.raises(ValueError, match=message):
+        Checkpoint(sharded)
+
+
+def test_an_index_of_another_save_is_noticed(sharded):
+    index = json.loads((sharded / INDEX).read_text())
+    index["weight_map"]["extra.weight"] = next(iter(index["weight_map"].values()))
+    (sharded / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"puts extra.weight into .* which does not hold it"):
+        Checkpoint(sharded)
+
+
+@pytest.mark.parametrize("text", ["", '{"weight_map": {"a"', "{}", "[]"])
+def test_a_damaged_index_is_named(sharded, text):
+    (sharded / INDEX).write_text(text)
+    with pytest.raises(ValueError, match=f"{INDEX}: "):
+        Checkpoint(sharded)
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    checkpoint = Checkpoint(save_tensors(tmp_path / "a", {"w.weight": torch.ones(2, 2)}, {}))
+    (checkpoint.path / "config.json").write_text('{"tie_word')
+    with pytest.raises(ValueError, match=r"config.json: "):
+        _ = checkpoint.config
+
+
+def test_a_dtype_without_a_torch_counterpart_is_refused(tmp_path):
+    header = json.dumps({"w": {"dtype": "U16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(ValueError, match=r"w in model.safetensors: dtype U16 is not supported"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "tie", "tied"),
+    [
+        (["model.embed_tokens", "lm_head"], False, None),
+        (["model.embed_tokens", "lm_head"], True, "model.embed_tokens.weight"),
+        (["model.embed_tokens"], True, "model.embed_tokens.weight"),
+        (["transformer.wte"], None, "transformer.wte.weight"),
+        (["gpt_neox.embed_in", "embed_out"], False, None),
+    ],
+)
+def test_a_tied_embedding_is_found(tmp_path, names, tie, tied):
+    tensors = {f"{n}.weight": torch.ones(4, 2) for n in names}
+    config = {} if tie is None else {"tie_word_embeddings": tie}
+    assert Checkpoint(save_tensors(tmp_path / "a", tensors, config)).tied == tied
+
+
+# --- the fingerprint ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_the_fingerprint_changes_with_what_decides_the_answers(pair, tmp_path, file):
+    copy = shutil.copytree(pair.aligned, tmp_path / "copy")
+    before = Checkpoint(copy).fingerprint
+    assert before == Checkpoint(pair.aligned).fingerprint  # of the content, not of the place
+    data = bytearray((copy / file).read_bytes())
+    data[-1] ^= 1
+    (copy / file).write_bytes(data)
+    assert Checkpoint(copy).fingerprint != before
+
+
+def test_the_fingerprint_leaves_notes_out(pair, tmp_path):
+    copy = shutil.copytree(pair.aligned, tmp_path / "copy")
+    (copy / "README.md").write_text("a model card")
+    assert Checkpoint(copy).fingerprint == Checkpoint(pair.aligned).fingerprint
+
+
+def test_a_large_file_is_hashed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOX_KIT_CACHE", str(tmp_path / "cache"))
+    hashed = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda f, kind: hashed.append(f.name) or digest(f, kind)
+    )
+    folder = save_tensors(tmp_path / "a", {"w.weight": torch.zeros(600, 600)})
+    first, second = Checkpoint(folder).fingerprint, Checkpoint(folder).fingerprint
+    assert first == second
+    assert hashed == [str(folder / "model.safetensors")]
+    save_file({"w.weight": torch.ones(600, 600)}, folder / "model.safetensors")
+    assert Checkpoint(folder).fingerprint != first

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from checkpoints import delta
+from transformers import AutoModelForCausalLM
+
+from lox_kit import LoxDial, SafetySubspace, apply_lox, full_delta, random_subspace, save_adapter
+from lox_kit.lox import recipe_of
+
+K = 3
+CONTROLS = {"random": random_subspace, "full": full_delta}
+
+
+def step(subspace, name, k):
+    """Return the step LoX makes in one matrix at alpha 1, in float64."""
+    U, S, Vh = (x.double() for x in subspace.top(name, k))
+    return (U * S) @ Vh
+
+
+@pytest.fixture(params=CONTROLS.values(), ids=CONTROLS)
+def control(request, subspace):
+    return request.param(subspace, K)
+
+
+def test_every_matrix_moves_as_far_as_under_lox(subspace, control):
+    assert list(control) == list(subspace)
+    for name in subspace:
+        ours, theirs = step(subspace, name, K).norm(), step(control, name, None).norm()
+        assert float(theirs) == pytest.approx(float(ours), rel=1e-5)
+        assert control[name].norm == pytest.approx(float(ours), rel=1e-5)
+
+
+def test_a_random_step_has_lox_s_rank_and_singular_values(subspace):
+    control = random_subspace(subspace, K)
+    for name in subspace:
+        S = torch.linalg.svdvals(step(control, name, None))
+        torch.testing.assert_close(S[:K], subspace[name].S[:K].double(), rtol=1e-5, atol=0)
+        assert S[K:].max() < 1e-6
+
+
+def test_a_random_step_is_nearly_orthogonal_to_the_safety_subspace(subspace):
+    control = random_subspace(subspace, K)
+    shares = []
+    for name in subspace:
+        U, D = subspace[name].U[:, :K].double(), step(control, name, None)
+        shares.append(float((U.T @ D).square().sum() / D.square().sum()))
+    assert sum(shares) / len(shares) < 2 * K / 32  # K/32 is what chance gives in 32 dimensions
+
+
+def test_a_seed_names_the_random_directions(subspace):
+    first, again, other = (random_subspace(subspace, K, seed=s) for s in (1, 1, 2))
+    directions = [c[next(iter(c))].U for c in (first, again, other)]
+    assert torch.equal(directions[0], directions[1])
+    assert not torch.allclose(directions[0], directions[2])
+    names = [n for n in subspace if subspace[n].shape == (32, 32)]
+    assert not torch.allclose(first[names[0]].U, first[names[1]].U)  # each matrix has its own
+
+
+def test_the_full_delta_points_along_the_delta(pair, subspace):
+    control = full_delta(subspace, K)
+    for name in subspace:
+        dW, D = torch.from_numpy(delta(pair, name)), step(control, name, None)
+        cosine = (dW * D).sum() / dW.norm() / D.norm()
+        assert float(cosine) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_full_delta_needs_every_direction(pair):
+    few = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
+    with pytest.raises(ValueError, match='rank="full"'):
+        full_delta(few, K)
+
+
+@pytest.mark.parametrize("k", [-1, 5])
+def test_directions_that_are_not_stored_are_refused(pair, k):
+    few = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
+    with pytest.raises(ValueError, match=f"k={k}"):
+        random_subspace(few, k)
+
+
+@pytest.mark.parametrize("k", [-1, -40])
+def test_the_full_delta_refuses_a_negative_rank(subspace, k):
+    with pytest.raises(ValueError, match=f"k={k}"):
+        full_delta(subspace, k)
+
+
+@pytest.mark.parametrize("save", [apply_lox, save_adapter])
+def test_no_control_is_ever_saved(pair, control, tmp_path, save):
+    with pytest.raises(ValueError, match="controls are measured, never saved"):
+        save(control, pair.aligned, tmp_path / "out", K)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dial_turns_a_control(pair, control):
+    model = AutoModelForCausalLM.from_pretrained(pair.aligned)
+    name = next(iter(control))
+    before = model.get_parameter(name).detach().clone()
+    LoxDial(model, control).set(k=None, alpha=1.0)
+    moved = (model.get_parameter(name) - before).double()
+    torch.testing.assert_close(moved, step(control, name, None), rtol=1e-4, atol=1e-7)
+
+
+def test_no_two_controls_are_stored_under_one_recipe(subspace):
+    arms = [subspace, full_delta(subspace, K), full_delta(subspace, 2)]
+    arms += [random_subspace(subspace, K, seed=s) for s in (0, 1)]
+    assert len({recipe_of(arm, None, 1.0) for arm in arms}) == len(arms)

@@ -1,0 +1,145 @@
+import math
+import random
+
+import pytest
+import torch
+from checkpoints import assert_rounded, extrapolated
+from transformers import AutoModelForCausalLM
+
+from lox_kit import LoxDial, SafetySubspace
+from lox_kit.lox import edit
+
+PAIRS = {
+    "float32": {},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "tied": {"tie_word_embeddings": True},
+}
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def loaded(pair):
+    return AutoModelForCausalLM.from_pretrained(pair.aligned, dtype="auto")
+
+
+def state(model):
+    return {n: W.detach().clone() for n, W in model.state_dict().items()}
+
+
+def assert_state(model, expected):
+    assert all(torch.equal(W, expected[n]) for n, W in model.state_dict().items())
+
+
+@pytest.fixture(params=PAIRS.values(), ids=PAIRS)
+def any_pair(request, make_pair):
+    return make_pair(**request.param)
+
+
+@pytest.fixture
+def model(any_pair):
+    return loaded(any_pair)
+
+
+@pytest.fixture
+def dial(any_pair, model):
+    return LoxDial(model, SafetySubspace.from_pair(any_pair.base, any_pair.aligned, rank=8))
+
+
+def test_a_setting_is_the_float64_edit_rounded_once(any_pair, model, dial):
+    dial.set(k=5, alpha=2.0)
+    dial.set(k=3, alpha=1.25)
+    assert (dial.k, dial.alpha) == (3, 1.25)
+    for name, expected in extrapolated(any_pair, 3, 1.25).items():
+        assert_rounded(model.state_dict()[name], expected)
+
+
+def test_off_gives_the_aligned_weights_back_after_any_settings(model, dial):
+    before = state(model)
+    rng = random.Random(0)
+    for _ in range(50):
+        dial.set(k=rng.randint(1, 8), alpha=rng.uniform(0.01, 3))
+    assert not torch.equal(model.state_dict()[UP], before[UP])
+    dial.off()
+    assert_state(model, before)
+    assert (dial.k, dial.alpha) == (0, 0.0)
+
+
+@pytest.mark.parametrize(("k", "alpha"), [(0, 1.0), (4, 0.0)])
+def test_no_directions_or_no_length_is_the_aligned_model_bit_for_bit(model, dial, k, alpha):
+    before = state(model)
+    dial.set(k=4, alpha=1.0)
+    dial.set(k=k, alpha=alpha)
+    assert_state(model, before)
+
+
+def test_nothing_drifts(model, dial):
+    dial.set(k=3, alpha=1.0)
+    once = state(model)
+    for alpha in (0.3, 2.7, 1.0):
+        dial.set(k=3, alpha=alpha)
+    assert_state(model, once)
+
+
+@pytest.mark.parametrize(
+    ("k", "alpha"), [(3, -0.5), (3, math.nan), (9, 1.0), (None, 1.0), (-1, 1.0)]
+)
+def test_a_refused_setting_leaves_the_model_as_it_was(model, dial, k, alpha):
+    dial.set(k=2, alpha=0.5)
+    before = state(model)
+    with pytest.raises(ValueError, match=r"alpha=|k="):
+        dial.set(k=k, alpha=alpha)
+    assert_state(model, before)
+    assert (dial.k, dial.alpha) == (2, 0.5)
+
+
+def test_all_directions_can_be_set(pair, subspace):
+    model = loaded(pair)
+    LoxDial(model, subspace).set(k=None, alpha=1.0)
+    assert_rounded(model.state_dict()[UP], extrapolated(pair, 32, 1.0)[UP])
+
+
+def test_a_stored_but_tied_head_is_found_in_the_model(make_pair):
+    """Some published checkpoints hold the head beside the embedding it is tied to."""
+    pair = make_pair(tie_word_embeddings=True)
+    found = SafetySubspace.from_pair(pair.base, pair.aligned, include="embed_tokens")
+    factors = found["model.embed_tokens.weight"]
+    names = ["model.embed_tokens.weight", "lm_head.weight"]
+    info = {**found.info, "layers": names, "shapes": [list(factors.shape)] * 2}
+    model = loaded(pair)
+    before = model.lm_head.weight.detach().clone()
+    dial = LoxDial(model, SafetySubspace(info, factors=dict.fromkeys(names, factors)))
+    dial.set(k=3, alpha=1.0)
+    once = edit(before, factors.U[:, :3], factors.S[:3], factors.Vh[:3], 1.0)
+    assert torch.equal(model.lm_head.weight, once)
+    dial.off()
+    assert torch.equal(model.lm_head.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mlp: delattr(mlp, "up_proj"), f"{UP}: .* the model has no such parameter"),
+        (
+            lambda mlp: setattr(mlp, "up_proj", torch.nn.Linear(4, 5)),
+            rf"{UP}: the subspace has shape \(48, 32\), the model has \(5, 4\)",
+        ),
+    ],
+    ids=["missing", "shape"],
+)
+def test_a_model_that_does_not_fit_is_refused(pair, subspace, change, message):
+    model = loaded(pair)
+    change(model.model.layers[1].mlp)
+    before = state(model)
+    with pytest.raises(ValueError, match=message):
+        LoxDial(model, subspace)
+    assert_state(model, before)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_the_kept_copy_is_not_the_models_own(pair, subspace, device):
+    model = loaded(pair)
+    before = state(model)
+    dial = LoxDial(model, subspace, device=device)
+    with torch.no_grad():
+        model.get_parameter(UP).zero_()
+    dial.off()
+    assert_state(model, before)

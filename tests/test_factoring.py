@@ -1,0 +1,146 @@
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checkpoints import content, run_python, save_tensors, weights
+from safetensors.torch import load_file, save_file
+
+from lox_kit import SafetySubspace, factoring
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def factor(pair, out=None, **options):
+    return SafetySubspace.from_pair(pair.base, pair.aligned, out, **options)
+
+
+def assert_same(first, second):
+    assert list(first) == list(second)
+    for name in first:
+        for part in ("U", "S", "Vh", "residual"):
+            assert torch.equal(getattr(first[name], part), getattr(second[name], part))
+        assert first[name].norm == pytest.approx(second[name].norm, rel=1e-7)
+        assert first[name].method == second[name].method
+
+
+@pytest.mark.parametrize("options", [{"rank": 4}, {"rank": "full"}, {"spectrum": "full"}], ids=str)
+def test_the_streamed_file_holds_what_memory_holds(pair, tmp_path, options):
+    in_memory = factor(pair, **options)
+    streamed = factor(pair, tmp_path / "S.safetensors", **options)
+    assert_same(in_memory, streamed)
+    assert in_memory.info == streamed.info == SafetySubspace.load(tmp_path / "S.safetensors").info
+    saved = in_memory.save(tmp_path / "saved.safetensors")
+    assert saved.read_bytes() == (tmp_path / "S.safetensors").read_bytes()
+    np.testing.assert_array_equal(in_memory.spectrum(UP), streamed.spectrum(UP))
+    pd.testing.assert_frame_equal(in_memory.to_frame(), streamed.to_frame(), rtol=1e-7)
+
+
+def test_patterns_choose_the_matrices_and_are_recorded(pair):
+    found = factor(pair, rank=2, include="up_proj", exclude=r"layers\.0")
+    assert list(found) == [UP]
+    assert (found.info["include"], found.info["exclude"]) == ("up_proj", r"layers\.0")
+
+
+def test_progress_names_the_matrix_that_comes_next(pair):
+    told = []
+    found = factor(pair, rank=2, on_layer=lambda *what: told.append(what))
+    names = [*found, ""]
+    assert told == [(i, len(found), name) for i, name in enumerate(names)]
+
+
+def test_asking_again_returns_the_file_at_once_and_other_options_are_refused(
+    pair, tmp_path, monkeypatch
+):
+    out = tmp_path / "S.safetensors"
+    first = factor(pair, out, rank=4)
+    monkeypatch.setattr(factoring, "top_factors", None)  # would fail if it were called
+    assert_same(first, factor(pair, out, rank=4))
+    with pytest.raises(FileExistsError, match="exists and is another subspace"):
+        factor(pair, out, rank=5)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+KILLED = """
+import os, sys
+from lox_kit import SafetySubspace
+def die(done, total, name):
+    if done == 5:
+        os.kill(os.getpid(), 9)
+SafetySubspace.from_pair(*sys.argv[1:], rank=4, on_layer=die)
+"""
+
+
+@pytest.mark.parametrize(("torn", "kept"), [(0, 5), (1, 4)])  # a byte short: a layer short
+def test_a_killed_run_is_taken_up_where_it_stopped(pair, tmp_path, monkeypatch, torn, kept):
+    out = tmp_path / "S.safetensors"
+    assert run_python(KILLED, pair.base, pair.aligned, out).returncode == -9
+    (partial,) = tmp_path.iterdir()
+    assert partial.name == "S.safetensors.partial"
+    os.truncate(partial, partial.stat().st_size - torn)
+    made, top_factors = [], factoring.top_factors
+    monkeypatch.setattr(
+        factoring, "top_factors", lambda *a, **b: made.append(1) or top_factors(*a, **b)
+    )
+    found = factor(pair, out, rank=4)
+    assert len(made) == len(found) - kept
+    factor(pair, tmp_path / "undisturbed.safetensors", rank=4)
+    assert out.read_bytes() == content(tmp_path)["undisturbed.safetensors"]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("to_file", [False, True], ids=["memory", "file"])
+def test_equal_values_in_other_files_are_no_pair(pair, tmp_path, to_file):
+    tensors = weights(pair.aligned) | {"extra": torch.ones(1)}
+    copy = save_tensors(tmp_path / "copy", tensors)
+    out = tmp_path / "S.safetensors" if to_file else None
+    with pytest.raises(ValueError, match="the delta is zero in every matrix"):
+        SafetySubspace.from_pair(copy, pair.aligned, out)
+    assert not list(tmp_path.glob("S.*"))
+
+
+def test_a_delta_with_nan_is_named(pair, tmp_path):
+    tensors = weights(pair.aligned)
+    tensors[UP][3, 4] = float("nan")
+    broken = save_tensors(tmp_path / "broken", tensors)
+    with pytest.raises(ValueError, match=f"{UP}: the delta holds NaN or infinite values"):
+        SafetySubspace.from_pair(pair.base, broken, tmp_path / "S.safetensors")
+    assert not (tmp_path / "S.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "rank=0: use a positive number, or 'full'"),
+        ({"rank": "all"}, "rank='all'"),
+        ({"spectrum": "some"}, "spectrum='some': use 'top' or 'full'"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path, pair, options, message):
+    with pytest.raises(ValueError, match=message):
+        factor(pair, tmp_path / "S.safetensors", **options)
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "foreign"])
+def test_what_is_no_subspace_file_is_refused(pair, tmp_path, kind):
+    file = tmp_path / "S.safetensors"
+    if kind == "truncated":
+        factor(pair, file, rank=2)
+        file.write_bytes(file.read_bytes()[:-9])
+    elif kind == "foreign":
+        save_file({"x": torch.ones(1)}, file)
+    message = {"missing": "no such file. `lox factor", "truncated": "not a whole safetensors file"}
+    with pytest.raises((ValueError, OSError), match=message.get(kind, "not a subspace file")):
+        SafetySubspace.load(file)
+
+
+def test_the_file_is_plain_safetensors_that_says_where_it_comes_from(pair, tmp_path):
+    factor(pair, tmp_path / "S.safetensors", rank=4)
+    tensors = load_file(tmp_path / "S.safetensors")
+    assert tensors[f"{UP}.U"].shape == (48, 4)
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    info = SafetySubspace.load(tmp_path / "S.safetensors").info
+    assert info["aligned"] == str(pair.aligned)
+    assert json.loads(json.dumps(info)) == info

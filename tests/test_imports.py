@@ -1,0 +1,142 @@
+"""What costs time to import stays out of the way, and imports point one way."""
+
+import ast
+import json
+
+import pytest
+from checkpoints import ROOT, run_python, weights
+
+import lox_kit
+
+PACKAGE = ROOT / "lox_kit"
+LAYERS = """
+cli
+demo
+studies
+attacks sandbox.build utility
+safety
+judges generate
+models prompts
+adapter plots
+lox controls
+subspace
+factoring
+subspace_file
+checkpoint svd stream
+sandbox.family
+training sandbox.corpus store
+folders sandbox.world progress threads
+"""  # a module imports from lines below its own; a new module takes its place here
+LINE = {name: i for i, line in enumerate(LAYERS.split("\n")) for name in line.split()}
+
+
+def module_names():
+    """Return every module of the package by its name below lox_kit, with its file."""
+    files = [f for f in PACKAGE.rglob("*.py") if f.name != "__init__.py"]
+    return {".".join(f.relative_to(PACKAGE).with_suffix("").parts): f for f in files}
+
+
+def imported(name, file, names):
+    """Return the modules of the package that a file imports, inside functions too."""
+    package = name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            parts = [a.name.split(".")[1:] for a in node.names if a.name.startswith("lox_kit.")]
+            found |= {".".join(p) for p in parts}
+        elif isinstance(node, ast.ImportFrom):
+            where = (node.module or "").split(".") if node.module else []
+            if node.level:
+                where = package[: len(package) - node.level + 1] + where
+            elif where[:1] != ["lox_kit"]:
+                continue
+            else:
+                where = where[1:]
+            found |= {".".join([*where, a.name]) for a in node.names} | {".".join(where)}
+    return found & names
+
+
+MODULES = module_names()
+
+
+def test_every_module_has_its_place_in_the_layers():
+    assert set(LINE) == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name):
+    for other in imported(name, MODULES[name], set(MODULES)):
+        assert LINE[name] < LINE[other], f"{name} imports {other}, which is not below it"
+
+
+def test_the_arrows_are_seen():
+    assert imported("cli", MODULES["cli"], set(MODULES)) >= {"subspace", "sandbox.build", "store"}
+    assert "store" in imported("sandbox.family", MODULES["sandbox.family"], set(MODULES))
+    assert "sandbox.family" in imported("checkpoint", MODULES["checkpoint"], set(MODULES))
+
+
+@pytest.mark.parametrize("name", lox_kit.__all__)
+def test_every_public_name_is_found(name):
+    assert getattr(lox_kit, name) is not None
+    assert name in dir(lox_kit)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'lox_kit' has no attribute 'extrapolate'"):
+        _ = lox_kit.extrapolate
+
+
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import {module}
+print(time.perf_counter() - start)
+print(*{{name.partition(".")[0] for name in sys.modules}})
+"""
+
+
+@pytest.mark.parametrize("module", ["lox_kit", "lox_kit.cli"])
+def test_importing_is_instant(module):
+    seconds, modules = run_python(IMPORT.format(module=module)).stdout.splitlines()
+    assert float(seconds) < 1.0  # a tenth of that on an idle machine
+    slow = {"torch", "numpy", "pandas", "matplotlib", "transformers", "trl", "peft", "safetensors"}
+    assert not slow & set(modules.split())
+
+
+CLI = """
+import json, sys
+from lox_kit.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, arguments
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def modules_after(*calls):
+    """Return the modules that `lox` has imported after these calls in one process."""
+    done = run_python(CLI, json.dumps([[str(a) for a in call] for call in calls]))
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_weights_only_verbs_never_import_transformers_or_trl(pair, tmp_path):
+    S, edit = tmp_path / "S.safetensors", ["-k", 3, "--alpha", 1]
+    modules = modules_after(
+        ["check", pair.base, pair.aligned],
+        ["factor", pair.base, pair.aligned, "-o", S, "--rank", 4, "--device", "cpu"],
+        ["spectrum", S, "-k", 3, "--json"],
+        ["apply", S, pair.aligned, "-o", tmp_path / "lox", *edit],
+        ["adapter", S, pair.aligned, "-o", tmp_path / "adapter", *edit],
+    )
+    assert "torch" in modules
+    assert not modules & {"transformers", "trl", "peft", "datasets", "accelerate"}
+    assert weights(tmp_path / "lox").keys() == weights(pair.aligned).keys()
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+
+
+def test_help_imports_no_torch():
+    assert "torch" not in modules_after(["--help"], ["apply", "--help"])

@@ -1,0 +1,207 @@
+import os
+import pathlib
+import sqlite3
+
+import pytest
+from checkpoints import run_python
+
+from lox_kit.folders import cache_folder, data_folder
+from lox_kit.store import Store, content_key, on_network
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path) as opened:
+        yield opened
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", [0, 0.1, "naïve", "", [], {"a": [1, None, True]}, {"b": 1e-300}], ids=repr
+)
+def test_a_value_comes_back_as_it_was(store, value):
+    store.put("verdict", "key", value)
+    assert store.get("verdict", "key") == value
+
+
+def test_what_is_not_there_is_none_and_kinds_do_not_mix(store):
+    store.put("verdict", "key", 1)
+    assert store.get("verdict", "other") is None
+    assert store.get("answer", "key") is None
+    assert (store.count("verdict"), store.count("answer")) == (1, 0)
+
+
+def test_a_second_put_replaces_the_first(store):
+    store.put("verdict", "key", 1)
+    store.put("verdict", "key", 2)
+    assert store.get("verdict", "key") == 2
+    assert store.count("verdict") == 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 500, 501, 1750])
+def test_many_keys_are_looked_up_at_once(store, n):
+    values = {f"k{i}": i for i in range(n)}
+    store.put_many("answer", values)
+    asked = iter([*values, "absent", *values])  # any iterable, with repeats
+    assert store.get_many("answer", asked) == values
+
+
+def test_several_values_go_in_together_or_not_at_all(store):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        store.put_many("answer", {"a": 1, "b": object()})
+    with pytest.raises(sqlite3.Error):
+        store.put_many("answer", {"a": 1, "b": 2, object(): 3})  # fails at the third row
+    assert store.count("answer") == 0
+    store.put("answer", "a", 1)
+    assert store.count("answer") == 1
+
+
+def test_a_new_store_finds_the_records_of_the_last(tmp_path):
+    with Store(tmp_path / "new" / "place") as first:
+        first.put("answer", "a", 1)
+    with Store(tmp_path / "new" / "place") as second:
+        assert second.get("answer", "a") == 1
+
+
+def test_one_may_read_while_another_writes(tmp_path):
+    with Store(tmp_path) as writer, Store(tmp_path) as reader:
+        writer.put("answer", "a", 1)
+        assert reader.get("answer", "a") == 1
+
+
+KILLED = """
+import os, sys
+from lox_kit import Store
+store = Store(sys.argv[1])
+store.put("answer", "a", 1)
+store.put_many("answer", {"b": 2, "c": 3})
+store._db.execute("INSERT INTO records (kind, key, value) VALUES ('answer', 'unfinished', '4')")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_was_put_survives_a_kill(tmp_path):
+    assert run_python(KILLED, tmp_path).returncode == -9
+    with Store(tmp_path) as store:
+        assert store.get_many("answer", ["a", "b", "c", "unfinished"]) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_run_s_folder_lies_in_the_store(store, tmp_path):
+    key = content_key(attack="x")
+    assert store.run_folder(key).is_relative_to(tmp_path / "runs")
+    assert store.run_folder(key) != store.run_folder(content_key(attack="y"))
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+def test_a_key_does_not_depend_on_the_order_of_its_causes():
+    first = content_key(model="m", settings={"a": 1, "b": [1, 2]})
+    assert first == content_key(settings={"b": [1, 2], "a": 1}, model="m")
+    assert len(first) == 64
+
+
+def test_other_causes_make_another_key():
+    causes = [0.1, 0.30000000000000004, 0.3, "0.3", [0.3], {"x": 0.3}, None, True, "é", "e"]
+    assert len({content_key(x=cause) for cause in causes}) == len(causes)
+    assert content_key(x=[1, 2]) != content_key(x=[2, 1])
+    assert content_key(x=1) != content_key(y=1)
+
+
+@pytest.mark.parametrize("cause", [object(), {1, 2}, b"bytes", pathlib.Path("a")], ids=repr)
+def test_a_cause_that_is_not_plain_data_is_refused(cause):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        content_key(x=cause)
+
+
+@pytest.mark.parametrize("cause", [float("nan"), float("inf")])
+def test_a_cause_that_is_no_number_is_refused(cause):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        content_key(x=[cause])
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    (tmp_path / "lox.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(OSError, match=r"lox.sqlite: the store cannot be opened \(.*--store or LOX"):
+        Store(tmp_path)
+
+
+def test_a_folder_in_the_files_place_is_named(tmp_path):
+    (tmp_path / "lox.sqlite").mkdir()
+    with pytest.raises(OSError, match=r"lox.sqlite: the store cannot be opened"):
+        Store(tmp_path)
+
+
+def test_a_file_in_the_folders_place_is_named(tmp_path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(OSError, match="store"):
+        Store(tmp_path / "store")
+
+
+def journal(folder):
+    with Store(folder) as store:
+        store.put("answer", "a", 1)
+        assert store.get("answer", "a") == 1
+        return store._db.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+@pytest.fixture
+def mounts(tmp_path, monkeypatch):
+    """Return a function that gives /proc/mounts other lines."""
+    read_text = pathlib.Path.read_text
+
+    def mount(*lines):
+        def read(self, *a, **b):
+            return "\n".join(lines) if str(self) == "/proc/mounts" else read_text(self, *a, **b)
+
+        monkeypatch.setattr(pathlib.Path, "read_text", read)
+
+    return mount
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")]
+)
+def test_the_journal_fits_the_file_system(tmp_path, mounts, kind, expected):
+    mounts("/dev/sda / ext4 rw 0 0", f"server:/x {tmp_path} {kind} rw 0 0")
+    assert journal(tmp_path / "store") == expected
+
+
+def test_the_innermost_mount_counts(tmp_path, mounts):
+    mounts(
+        f"s:/x {tmp_path} nfs rw 0 0", f"/dev/sdb {tmp_path}/local xfs rw 0 0", "/dev/sda / ext4"
+    )
+    assert on_network(tmp_path)
+    assert on_network(tmp_path / "locality")
+    assert not on_network(tmp_path / "local" / "deep")
+
+
+def test_a_mount_point_with_a_space_is_found(tmp_path, mounts):
+    mounts("/dev/sda / ext4 rw 0 0", rf"s:/x {tmp_path}/my\040drive cifs rw 0 0")
+    assert on_network(tmp_path / "my drive" / "store")
+
+
+def test_without_mounts_to_read_a_folder_is_local(tmp_path, monkeypatch):
+    def missing(self, *a, **b):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(pathlib.Path, "read_text", missing)
+    assert not on_network(tmp_path)
+
+
+def test_the_folders_are_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOX_KIT_STORE", str(tmp_path / "s"))
+    monkeypatch.setenv("LOX_KIT_CACHE", "~/c")
+    assert data_folder() == tmp_path / "s"
+    assert cache_folder() == pathlib.Path(os.path.expanduser("~/c"))
+    with Store() as store:
+        assert store.folder == tmp_path / "s"
+    monkeypatch.delenv("LOX_KIT_STORE")
+    monkeypatch.delenv("LOX_KIT_CACHE")
+    assert data_folder() != cache_folder()
+    assert data_folder().name == cache_folder().name == "lox_kit"

@@ -1,0 +1,188 @@
+import contextlib
+import errno
+import resource
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lox_kit.stream import DTYPE_NAMES, SafetensorsStream
+
+
+def tensors(seed=0):
+    """Six tensors of 4 KB."""
+    generator = torch.Generator().manual_seed(seed)
+    return {f"t{i}": torch.randn(32, 32, generator=generator) for i in range(6)}
+
+
+def layout(values):
+    return {name: (t.dtype, tuple(t.shape)) for name, t in values.items()}
+
+
+def write_all(file, values, metadata=None):
+    with SafetensorsStream(file, layout(values), metadata or {}) as stream:
+        for name in list(stream.missing):
+            stream.write(name, values[name])
+    return file
+
+
+def cut_off(file, values, after=0, *, torn=0, metadata=None, group=1):
+    """Leave what a killed run leaves: `after` whole tensors more and `torn` bytes of the next.
+
+    Returns what was missing when the run began.
+    """
+    stream = SafetensorsStream(file, layout(values), metadata or {}, group=group)
+    missing = list(stream.missing)
+    with contextlib.suppress(KeyboardInterrupt), stream:
+        for name in missing[:after]:
+            stream.write(name, values[name])
+        raise KeyboardInterrupt
+    with stream.partial.open("ab") as f:
+        f.write(b"x" * torn)
+    return missing
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Let the kernel refuse to write more into a file, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPE_NAMES, ids=str)
+def test_the_safetensors_library_reads_back_the_same_bytes(tmp_path, dtype):
+    values = {
+        "matrix": torch.arange(12).reshape(3, 4).to(dtype),
+        "scalar": torch.tensor(1).to(dtype),
+        "empty": torch.zeros(0, 3).to(dtype),
+        "transposed": torch.arange(6).reshape(2, 3).to(dtype).T,
+    }
+    read = load_file(write_all(tmp_path / "a.safetensors", values))
+    assert read.keys() == values.keys()
+    for name, t in values.items():
+        assert read[name].dtype == dtype
+        assert read[name].shape == t.shape
+        raw = [x.contiguous().reshape(-1).view(torch.uint8) for x in (read[name], t)]
+        assert torch.equal(*raw)
+
+
+def test_the_header_carries_the_metadata_and_the_order(tmp_path):
+    values = dict(reversed(tensors().items()))
+    file = write_all(tmp_path / "new" / "a.safetensors", values, {"made": "hier, ça va"})
+    with safe_open(file, "pt") as f:
+        assert f.metadata() == {"format": "pt", "made": "hier, ça va"}
+        assert list(f.offset_keys()) == list(values)
+
+
+def test_nothing_has_the_final_name_before_close(tmp_path):
+    file, values = tmp_path / "a.safetensors", tensors()
+    cut_off(file, values, after=6)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.safetensors.partial"]
+
+
+@pytest.mark.parametrize("torn", [0, 100])
+@pytest.mark.parametrize("after", [0, 2, 6])
+def test_a_cut_off_file_is_taken_up_after_its_last_whole_tensor(tmp_path, after, torn):
+    values = tensors()
+    whole = write_all(tmp_path / "whole.safetensors", values)
+    file = tmp_path / "a.safetensors"
+    cut_off(file, values, after, torn=torn)
+    with SafetensorsStream(file, layout(values), {}) as stream:
+        assert stream.missing == list(values)[after:]
+        for name in list(stream.missing):
+            stream.write(name, values[name])
+    assert file.read_bytes() == whole.read_bytes()
+    assert not stream.partial.exists()
+
+
+def test_what_was_written_is_on_disk_at_once(tmp_path):
+    file, values = tmp_path / "a.safetensors", tensors()
+    with SafetensorsStream(file, layout(values), {}) as stream:
+        for name, t in values.items():
+            stream.write(name, t)
+            assert stream.partial.read_bytes().endswith(t.numpy().tobytes())
+
+
+def test_groups_are_kept_whole(tmp_path):
+    values = tensors()
+    cut_off(tmp_path / "a.safetensors", values, after=5, group=2)
+    assert cut_off(tmp_path / "a.safetensors", values, group=2) == ["t4", "t5"]
+
+
+def test_closing_too_early_is_refused(tmp_path):
+    stream = SafetensorsStream(tmp_path / "a.safetensors", layout(tensors()), {})
+    with pytest.raises(ValueError, match="6 tensors were not written"), stream:
+        pass
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize("metadata", [{}, {"seed": "1"}])
+def test_a_partial_file_of_another_recipe_is_not_taken_up(tmp_path, metadata):
+    file, values = tmp_path / "a.safetensors", tensors()
+    cut_off(file, values, after=3, metadata={"seed": "0"})
+    other = tensors(seed=1)
+    assert load_file(write_all(file, other, metadata))["t0"].equal(other["t0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("t1", torch.zeros(32, 32), "t1 was written where t0 belongs"),
+        ("t0", torch.zeros(32, 32).half(), "t0: the layout says torch.float32"),
+        ("t0", torch.zeros(16, 64), r"\(32, 32\), the tensor is torch.float32 \(16, 64\)"),
+    ],
+    ids=["order", "dtype", "shape"],
+)
+def test_what_does_not_fit_the_layout_is_refused(tmp_path, name, tensor, message):
+    stream = SafetensorsStream(tmp_path / "a.safetensors", layout(tensors()), {})
+    with pytest.raises(ValueError, match=message):
+        stream.write(name, tensor)
+    assert stream.missing == list(tensors())
+    stream._file.close()
+
+
+def test_one_tensor_too_many_is_refused(tmp_path):
+    values = tensors()
+    with (
+        pytest.raises(ValueError, match="t0 was written where nothing belongs"),
+        SafetensorsStream(tmp_path / "a.safetensors", {}, {}) as stream,
+    ):
+        stream.write("t0", values["t0"])
+
+
+def test_too_small_a_disk_is_noticed_before_the_first_tensor(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(
+        OSError, match=r"needs 0.00 GB and .* has 0.00 GB free: make room"
+    ) as caught:
+        SafetensorsStream(tmp_path / "a.safetensors", layout(tensors()), {})
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_partial_file_holds_needs_no_room_again(tmp_path, monkeypatch):
+    file, values = tmp_path / "a.safetensors", tensors()
+    cut_off(file, values, after=5)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 5000))  # one tensor's
+    assert write_all(file, values).exists()
+
+
+def test_a_disk_that_fills_keeps_what_was_written(tmp_path):
+    file, values = tmp_path / "a.safetensors", tensors()
+    with (
+        largest_file(15_000),
+        pytest.raises(OSError, match=r"writing t3 failed .* run the same call again"),
+    ):
+        write_all(file, values)
+    assert not file.exists()
+    assert cut_off(file, values) == ["t3", "t4", "t5"]
+    assert load_file(write_all(file, values))["t3"].equal(values["t3"])

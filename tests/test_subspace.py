@@ -1,0 +1,150 @@
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import RANK, delta, save_tensors, top_part, weights
+
+from lox_kit import SafetySubspace, UncertifiedRank, noise_edge
+from lox_kit.svd import singular_values
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def factor(pair, out=None, **options):
+    return SafetySubspace.from_pair(pair.base, pair.aligned, out, **options)
+
+
+def test_it_maps_the_names_of_the_matrices(pair, subspace):
+    assert set(subspace) == {n for n, W in weights(pair.aligned).items() if W.ndim == 2}
+    assert UP in subspace
+    assert "model.norm.weight" not in subspace
+    with pytest.raises(KeyError, match=r"model.norm.weight: not in this subspace"):
+        subspace["model.norm.weight"]
+
+
+def test_ranks_nest(subspace):
+    U, S, Vh = subspace.top(UP, None)
+    for k in (0, 1, RANK, len(S)):
+        smaller = subspace.top(UP, k)
+        assert [x.shape for x in smaller] == [(48, k), (k,), (k, 32)]
+        for part, whole in zip(smaller, (U[:, :k], S[:k], Vh[:k]), strict=True):
+            assert torch.equal(part, whole)
+    energies = np.array([subspace.energy(k) for k in range(len(S) + 1)])
+    assert (np.diff(energies, axis=0) >= -1e-12).all()
+    assert (energies[0] == 0).all()
+    np.testing.assert_allclose(subspace.energy(None), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, RANK, 10])
+def test_energy_and_r_align_match_float64(pair, subspace, k):
+    for name, energy, share in zip(subspace, subspace.energy(k), subspace.r_align(k), strict=True):
+        dW = delta(pair, name)
+        expected = np.linalg.norm(top_part(dW, k)) / np.linalg.norm(dW)
+        assert share == pytest.approx(expected, rel=1e-5)
+        assert energy == pytest.approx(expected**2, rel=1e-5)
+
+
+def test_r_ft_matches_float64(make_pair, pair, subspace):
+    finetuned = make_pair(dtype=torch.bfloat16).aligned  # what a rough fine-tuning may leave
+    share = subspace.r_ft(pair.base, finetuned, RANK)
+    before, after = weights(pair.base), weights(finetuned)
+    for name, got in zip(share.layers, share.r_ft, strict=True):
+        U = np.linalg.svd(delta(pair, name))[0][:, :RANK]
+        M = after[name].double().numpy() - before[name].double().numpy()
+        assert got == pytest.approx(np.linalg.norm(U.T @ M) / np.linalg.norm(M), rel=1e-4)
+    np.testing.assert_array_equal(share.r_align, subspace.r_align(RANK))
+    assert list(share.to_frame()) == ["layer", "r_align", "r_ft"]
+
+
+def test_r_ft_of_the_aligned_model_itself_is_r_align(pair, subspace):
+    share = subspace.r_ft(pair.base, pair.aligned, RANK)
+    np.testing.assert_allclose(share.r_ft, share.r_align, rtol=1e-5)
+
+
+def test_a_matrix_that_alignment_left_alone_has_no_subspace(tmp_path):
+    torch.manual_seed(0)
+    names = ("a.weight", "b.weight")
+    values = [{n: torch.randn(6, 4) for n in names} for _ in range(3)]
+    values[1]["b.weight"] = values[0]["b.weight"]  # b: fine-tuning changes it, alignment did not
+    base, aligned, ft = (save_tensors(tmp_path / n, v) for n, v in zip("xyz", values, strict=True))
+    found = SafetySubspace.from_pair(base, aligned)
+    share = found.r_ft(base, ft, 2)
+    assert found.energy(2)[1] == share.r_align[1] == share.r_ft[1] == 0
+    assert share.r_ft[0] > 0
+
+
+def test_directions_behind_the_rank_of_a_delta_count_for_nothing(tmp_path):
+    torch.manual_seed(0)
+    u, v = torch.randn(6, 1), torch.randn(1, 4)
+    base, aligned, ft = (
+        save_tensors(tmp_path / n, {"a.weight": W})
+        for n, W in (("x", torch.zeros(6, 4)), ("y", u @ v), ("z", torch.randn(6, 4)))
+    )
+    found = SafetySubspace.from_pair(base, aligned)
+    assert found.r_ft(base, ft, 3).r_ft[0] == pytest.approx(found.r_ft(base, ft, 1).r_ft[0])
+
+
+def test_r_ft_refuses_another_architecture(pair, subspace, tmp_path):
+    other = save_tensors(tmp_path / "other", {UP: torch.ones(2, 2)})
+    with pytest.raises(ValueError, match=r"the subspace has shape .* has no such tensor"):
+        subspace.r_ft(pair.base, other, 2)
+
+
+def test_a_full_spectrum_is_kept_beside_a_few_directions(pair):
+    found = factor(pair, rank=2, spectrum="full")
+    expected = np.linalg.svd(delta(pair, UP), compute_uv=False)
+    np.testing.assert_allclose(found.spectrum(UP), expected, rtol=1e-4)
+    assert found[UP].rank == 2
+    np.testing.assert_allclose(found.energy(2), factor(pair, rank=2).energy(2))
+
+
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (5, r"k=5 and the subspace holds 4 directions: factor again with rank=5 \(--rank 5\)"),
+        (None, r'k=None keeps all directions and the subspace holds 4: .*rank="full"'),
+        (-1, "k=-1: use 0 or more directions, or None for all"),
+    ],
+)
+def test_directions_that_are_not_stored_are_refused(pair, k, message):
+    found = factor(pair, rank=4)
+    for use in (found.check_rank, found.energy, found.r_align, lambda k: found.top(UP, k)):
+        with pytest.raises(ValueError, match=message):
+            use(k)
+
+
+def test_more_directions_than_a_matrix_has_mean_all_of_them(subspace):
+    assert len(subspace.top(UP, 1000)[1]) == 32
+    np.testing.assert_allclose(subspace.energy(1000), 1.0, atol=1e-6)
+
+
+def test_uncertified_directions_warn(subspace):
+    residual = subspace[UP].residual.clone()
+    residual[4] = 0.03
+    factors = dataclasses.replace(subspace[UP], residual=residual, method="krylov")
+    info = {**subspace.info, "layers": [UP], "shapes": [[48, 32]]}
+    loose = SafetySubspace(info, factors={UP: factors})
+    loose.check_rank(4)
+    loose.check_rank(None)  # all directions together are the delta, however close some are
+    message = r"k=5 goes beyond the certified directions in 1 of 1 matrices \(residual up to 3e-02"
+    with pytest.warns(UncertifiedRank, match=message):
+        loose.check_rank(5)
+    assert loose.to_frame()["certified"].tolist() == [4]
+
+
+def test_exact_directions_need_no_certificate(subspace):
+    assert "svd" in subspace.to_frame()["method"].unique()
+    residual = torch.full((32,), 0.03)  # rounding, where singular values are tiny
+    exact = {UP: dataclasses.replace(subspace[UP], residual=residual)}
+    info = {**subspace.info, "layers": [UP], "shapes": [[48, 32]]}
+    with warnings.catch_warnings(action="error"):
+        SafetySubspace(info, factors=exact).check_rank(32)
+
+
+@pytest.mark.parametrize("shape", [(400, 300), (200, 900)], ids=str)
+def test_the_spectrum_of_noise_ends_at_the_noise_edge(shape):
+    noise = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    edge = noise_edge(shape, float(noise.square().sum()))
+    assert float(singular_values(noise)[0]) == pytest.approx(edge, rel=0.04)

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+import torch
+
+from lox_kit import svd
+from lox_kit.svd import TOLERANCE, singular_values, top_factors
+
+
+def gaussian(out, into, seed=0):
+    return torch.randn(out, into, generator=torch.Generator().manual_seed(seed))
+
+
+def with_gap(out, into, strong=6, seed=0):
+    """Return noise and `strong` directions far above it."""
+    left, right = gaussian(out, strong, seed + 1), gaussian(strong, into, seed + 2)
+    return left @ right + 0.2 * gaussian(out, into, seed)
+
+
+def k_part(factors, k):
+    return ((factors.U[:, :k] * factors.S[:k]) @ factors.Vh[:k]).double().numpy()
+
+
+def error_of_k_part(A, factors, k):
+    """Return the relative Frobenius error of the k-part against float64 numpy."""
+    U, S, Vh = np.linalg.svd(A.double().numpy(), full_matrices=False)
+    expected = (U[:, :k] * S[:k]) @ Vh[:k]
+    return np.linalg.norm(k_part(factors, k) - expected) / np.linalg.norm(expected)
+
+
+def assert_orthonormal(factors):
+    eye = np.eye(factors.rank)
+    np.testing.assert_allclose((factors.U.T @ factors.U).numpy(), eye, atol=2e-5)
+    np.testing.assert_allclose((factors.Vh @ factors.Vh.T).numpy(), eye, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(512, 768), (768, 512), (512, 512), (40, 1200)], ids=str)
+def test_the_k_part_matches_float64_where_the_spectrum_has_a_gap(shape):
+    A = with_gap(*shape)
+    factors = top_factors(A, 6)
+    assert factors.method == ("svd" if min(shape) < 100 else "krylov")
+    assert factors.certified == 6
+    assert error_of_k_part(A, factors, 6) <= 1e-4
+    assert factors.shape == shape
+    assert_orthonormal(factors)
+
+
+@pytest.mark.parametrize("rank", [6, 64])
+@pytest.mark.parametrize("shape", [(600, 500), (400, 900)], ids=str)
+def test_certified_directions_of_pure_noise_match_float64(shape, rank):
+    A = gaussian(*shape)
+    factors = top_factors(A, rank)
+    k = min(factors.certified, 16)
+    assert k == min(rank, 16)
+    assert error_of_k_part(A, factors, k) <= 1e-3
+
+
+def test_directions_that_did_not_converge_are_marked():
+    A = gaussian(1200, 1100)
+    factors = top_factors(A, 128, certify=4)
+    assert factors.method == "krylov"
+    assert 4 <= factors.certified < 128
+    assert factors.residual[factors.certified] > TOLERANCE
+    error = torch.linalg.vector_norm(A @ factors.Vh.T - factors.U * factors.S, dim=0) / factors.S
+    torch.testing.assert_close(error, factors.residual, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [6, None])
+def test_small_matrices_and_all_directions_are_decomposed_exactly(rank):
+    A = gaussian(90, 70)
+    factors = top_factors(A, rank)
+    assert factors.method == "svd"
+    assert error_of_k_part(A, factors, rank) <= 1e-5
+    assert factors.rank == (rank or 70)
+
+
+def test_what_krylov_cannot_certify_is_decomposed_exactly(monkeypatch):
+    A = gaussian(512, 768)
+    monkeypatch.setattr(svd, "MAX_BASIS", 0.1)  # room for three blocks: not enough
+    factors = top_factors(A, 6)
+    assert factors.method == "svd"
+    assert factors.certified == 6
+    assert error_of_k_part(A, factors, 6) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_every_float_dtype_is_worked_on_in_float32(dtype):
+    A = with_gap(300, 200).to(dtype)
+    factors = top_factors(A, 6)
+    assert {t.dtype for t in (factors.U, factors.S, factors.Vh, factors.residual)} == {
+        torch.float32
+    }
+    assert error_of_k_part(A, factors, 6) <= 1e-4  # of the rounded matrix
+
+
+@pytest.mark.parametrize("shape", [(512, 768), (64, 96)], ids=["krylov", "svd"])
+def test_the_same_seed_gives_the_same_factors_and_the_input_is_untouched(shape):
+    A = with_gap(*shape)
+    before = A.clone()
+    first, second = (top_factors(A, 6, seed=5) for _ in range(2))
+    assert torch.equal(first.U, second.U)
+    assert torch.equal(first.Vh, second.Vh)
+    assert torch.equal(A, before)
+
+
+@pytest.mark.parametrize("shape", [(500, 600), (60, 40)], ids=["krylov", "svd"])
+def test_an_exactly_low_rank_matrix_has_zeros_behind_its_rank(shape):
+    A = gaussian(shape[0], 3, seed=1) @ gaussian(3, shape[1], seed=2)
+    factors = top_factors(A, 8)
+    assert factors.rank == factors.certified == 8
+    assert (factors.S[:3] > 0).all()
+    assert factors.S[3:].tolist() == [0.0] * 5
+    assert error_of_k_part(A, factors, 8) <= 1e-5
+    np.testing.assert_allclose((factors.U.T @ factors.U).numpy(), np.eye(8), atol=2e-5)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_delta_of_a_few_changed_rows_is_not_counted_twice(transpose):
+    A = torch.zeros(500, 400)
+    A[:20] = gaussian(20, 400)  # all that Krylov can find is 20 directions
+    A = A.T if transpose else A
+    factors = top_factors(A, 32)
+    assert error_of_k_part(A, factors, 32) <= 1e-4
+    assert float(factors.S.norm()) <= factors.norm * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5), (500, 400)], ids=str)
+def test_a_zero_matrix_has_zero_singular_values(shape):
+    factors = top_factors(torch.zeros(shape), 4)
+    assert factors.S.tolist() == factors.residual.tolist() == [0.0] * 4
+    assert factors.norm == 0.0
+    assert factors.shape == shape
+    assert_orthonormal(factors)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_the_scale_of_a_delta_does_not_matter(scale):
+    A = with_gap(512, 600)
+    factors = top_factors(A * scale, 6)
+    assert factors.method == "krylov"
+    np.testing.assert_allclose(factors.S, top_factors(A, 6).S * scale, rtol=1e-5)
+
+
+def test_a_rank_above_the_smaller_side_is_cut():
+    assert top_factors(gaussian(7, 9), 50).rank == 7
+
+
+def test_the_norm_is_that_of_the_whole_delta():
+    A = gaussian(50, 40)
+    assert top_factors(A, 2).norm == pytest.approx(np.linalg.norm(A.double()), rel=1e-7)
+
+
+def test_all_singular_values_match_float64():
+    A = gaussian(70, 50)
+    expected = np.linalg.svd(A.double().numpy(), compute_uv=False)
+    np.testing.assert_allclose(singular_values(A.half().float()), expected, rtol=2e-3)
+    np.testing.assert_allclose(singular_values(A), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dW", "rank", "message"),
+    [
+        (torch.full((4, 4), float("nan")), 2, "NaN or infinite"),
+        (torch.full((4, 4), float("inf")), None, "NaN or infinite"),
+        (torch.ones(4), 1, r"a matrix \(out, in\); this one has shape \(4,\)"),
+        (torch.ones(2, 3, 4), 1, r"shape \(2, 3, 4\)"),
+        (torch.ones(4, 4), 0, "rank=0: keep at least one direction, or None"),
+        (torch.ones(4, 4), -1, "rank=-1"),
+    ],
+)
+def test_what_cannot_be_factored_is_refused(dW, rank, message):
+    with pytest.raises(ValueError, match=message):
+        top_factors(dW, rank)
