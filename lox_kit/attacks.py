@@ -79,10 +79,11 @@ def find_attack(name: str, **overrides) -> Attack:
 
 
 def attack_key(model: Model, attack: Attack) -> str:
-    """Return the key of a run: the model, the rows, every setting."""
+    """Return the key of a run: the model and its dtype, the rows, every setting."""
     settings = dataclasses.asdict(attack.settings)
     rows = content_key(rows=attack.rows(attack.settings.seed))
-    return content_key(model=model.key, rows=rows, settings=settings)
+    dtype = str(next(model.module.parameters()).dtype)
+    return content_key(model=model.key, dtype=dtype, rows=rows, settings=settings)
 
 
 def run_attack(

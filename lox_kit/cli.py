@@ -165,9 +165,9 @@ def spectrum(subspace, k, plot, as_json):
     found = SafetySubspace.load(subspace)
     frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
     if plot:
-        from .plots import plot_spectra
+        from .plots import draw, spectrum_data
 
-        plot_spectra(found).figure.savefig(plot)
+        draw(spectrum_data(found), plot)
     if as_json:
         click.echo(frame.to_json(orient="records"))
         return
@@ -218,7 +218,7 @@ def adapter(subspace, aligned, out, k, alpha, paper):
 @click.argument("model")
 @out_option
 @click.option("--lr", type=float, help="Learning rate; default the preset's.")
-@click.option("--steps", type=int, help="Optimiser steps; default the preset's.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps; default the preset's.")
 @click.option("--seed", default=0, show_default=True, help="Of the rows and their order.")
 @device
 @click.pass_obj
@@ -248,7 +248,7 @@ def attack(obj, name, model, out, lr, steps, seed, device):
 @click.option("--judge", "judges", multiple=True, help="rule, target or keyword; may be repeated.")
 @click.option("--template", default="chat", show_default=True, help="chat or paper.")
 @click.option("--max-new-tokens", default=60, show_default=True, help="The paper's is 60.")
-@click.option("--limit", type=int, help="Only the first prompts of the file.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many prompts.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write answers and verdicts here.")
 @device
 @as_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import torch
 
@@ -25,7 +26,7 @@ def generate(
     """Return the greedy answer to each rendered prompt.
 
     Prompts of like length share a batch, padded on the left. A batch that does not fit into memory
-    is halved by accelerate's `find_executable_batch_size`. With a store, only what it lacks is
+    is halved (accelerate's `find_executable_batch_size`). With a store, only what it lacks is
     generated.
 
     Parameters
@@ -53,7 +54,10 @@ def generate(
     if in_order:
         from accelerate.utils import find_executable_batch_size
 
-        @find_executable_batch_size(starting_batch_size=min(batch_size, len(in_order)))
+        first = min(batch_size, len(in_order))
+        halves = (first >> n for n in count(1))
+
+        @find_executable_batch_size(first, reduce_batch_size_fn=halves.__next__)
         def run(size: int) -> None:
             left = [key for key in in_order if key not in known]  # all but the batches that fitted
             for start in range(0, len(left), size):

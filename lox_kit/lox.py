@@ -50,7 +50,7 @@ def edit(W: Tensor, U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Tensor:
     """
     if len(S) == 0 or alpha == 0:
         return W.clone()
-    return torch.addmm(W.to(torch.float32), U * (alpha * S), Vh).to(W.dtype)
+    return W.to(torch.float32, copy=True).addmm_(U * (alpha * S), Vh).to(W.dtype)
 
 
 # --- a full checkpoint ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from . import __version__
 from .subspace import SafetySubspace, noise_edge
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
-ONE_COLUMN = (3.4, 2.5)  # inches
+styled = plt.style.context(STYLE)
+ONE_COLUMN = (3.4, 2.4)  # inches
 TWO_COLUMNS = (7.0, 2.6)
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
 ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_PLACE = re.compile(r"layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight$")
+_PLACE = re.compile(r"\.(\d+)\.(.+)$")  # the depth, and the path within a layer
 
 
 def module_of(name: str) -> str:
@@ -118,6 +120,7 @@ def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@styled
 def figure_spectrum(data: dict) -> Figure:
     """Draw spectrum and energy side by side."""
     fig, axes = _figure(1, 2, figsize=TWO_COLUMNS)
@@ -132,25 +135,42 @@ def energy_map_data(subspace: SafetySubspace, k: int) -> dict:
     return {"figure": "energy_map", "k": k, "energy": dict(zip(subspace, energy, strict=True))}
 
 
+@styled
 def figure_energy_map(data: dict) -> Figure:
     """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
-    cells, others = {}, {}
+    cells, outside = {}, {}
     for name, energy in data["energy"].items():
-        if place := _PLACE.search(name):
+        path = name.removesuffix(".weight")
+        if place := _PLACE.search(path):
             cells[int(place.group(1)), place.group(2)] = energy
         else:
-            others[module_of(name)] = energy
+            outside[path] = energy
     depths = sorted({d for d, _ in cells})
-    modules = _in_order(m for _, m in cells)
+    short = _short(m for _, m in cells)
+    cells = {(d, short[m]): energy for (d, m), energy in cells.items()}
+    modules = _in_order(short.values())
     grid = np.array([[cells.get((d, m), np.nan) for m in modules] for d in depths])
-    width, height = TWO_COLUMNS[0] * 0.75, 0.9 + 0.28 * len(depths)
-    fig, axes = _figure(1, 2, figsize=(width, min(height, 8)), width_ratios=[len(modules), 1.0])
-    image = _heat(axes[0], grid, modules, [str(d) for d in depths])
-    axes[0].set(ylabel="layer", title=f"energy of ΔW in the top {data['k']}")
-    _heat(axes[1], np.array([[e] for e in others.values()]), ["outside"], list(others))
-    bar = fig.colorbar(image, ax=axes, format=PercentFormatter(1.0), aspect=12)
+    maps = [(grid, modules, [str(d) for d in depths])] if cells else []
+    if outside:
+        rows = np.array([[energy] for energy in outside.values()])
+        maps.append((rows, ["outside"], list(_short(outside).values())))
+    fig, axes = _figure(
+        1, len(maps), squeeze=False,
+        figsize=(TWO_COLUMNS[0] * 0.75, min(0.9 + 0.28 * max(len(depths), len(outside)), 8)),
+        width_ratios=[len(columns) for _, columns, _ in maps],
+    )  # fmt: skip
+    images = [_heat(ax, *parts) for ax, parts in zip(axes[0], maps, strict=True)]
+    axes[0, 0].set(title=f"energy of ΔW in the top {data['k']}", ylabel="layer" if cells else "")
+    bar = fig.colorbar(images[0], ax=axes, format=PercentFormatter(1.0), aspect=12)
     bar.outline.set_linewidth(0.5)
     return fig
+
+
+def _short(paths: Iterable[str]) -> dict[str, str]:
+    """Return the last word of each path, or the whole path where two end alike."""
+    last = {path: path.rpartition(".")[2] for path in paths}
+    times = Counter(last.values())
+    return {path: word if times[word] == 1 else path for path, word in last.items()}
 
 
 def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
@@ -161,7 +181,8 @@ def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     if grid.size <= 80:
-        for (i, j), value in np.ndenumerate(grid):
+        for i, j in np.argwhere(np.isfinite(grid)):  # a layer may lack a kind of matrix
+            value = grid[i, j]
             colour = "black" if value > 0.6 else "white"
             ax.text(j, i, f"{value:.0%}", ha="center", va="center", color=colour, fontsize=6.5)
     return image
@@ -169,6 +190,7 @@ def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
 
 # --- defences ---------------------------------------------------------------------------------
 
+SHORT = {"asr": "ASR", "refusal": "refusal", "helpfulness": "helpfulness"}
 FIELDS = ("value", "low", "high")
 PANELS = {
     "asr": "attack success rate",
@@ -178,6 +200,7 @@ PANELS = {
 }
 
 
+@styled
 def figure_defences(data: dict) -> Figure:
     """Draw each arm's shares before and after the attack, one panel per measure, every seed.
 
@@ -217,6 +240,7 @@ def _interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> 
     ax.plot(x, share["value"], "o", color=colour, markerfacecolor=colour if filled else "white")
 
 
+@styled
 def figure_alpha(data: dict) -> Figure:
     """Draw ASR, refusal and helpfulness without an attack, against alpha."""
     fig, ax = _figure(1, 1, figsize=ONE_COLUMN)
@@ -225,10 +249,10 @@ def figure_alpha(data: dict) -> Figure:
         value, low, high = (np.array([p[measure][f] for p in data["points"]]) for f in FIELDS)
         style = {"color": OKABE_ITO[i], "linestyle": LINES[i], "marker": "o"}
         bars = np.clip([value - low, high - value], 0, None)  # rounding: the ends can pass by 1e-17
-        ax.errorbar(x, value, bars, label=PANELS[measure], elinewidth=0.8, **style)
-    ax.set(xlabel=f"alpha (k = {data['k']})", ylim=(-0.03, 1.03))
+        ax.errorbar(x, value, bars, label=SHORT[measure], elinewidth=0.8, **style)
+    ax.set(xlabel=f"alpha, at k = {data['k']}", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend(loc="center left")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, columnspacing=1.0)
     return fig
 
 
@@ -239,6 +263,12 @@ DRAW = {
     "energy_map": figure_energy_map,
     "defences": figure_defences,
     "alpha": figure_alpha,
+}
+_MAKER = f"lox_kit {__version__}"
+METADATA = {  # no dates: an unchanged figure is an unchanged file
+    "pdf": {"CreationDate": None, "Creator": _MAKER},
+    "svg": {"Date": None, "Creator": _MAKER},
+    "png": {"Software": _MAKER},
 }
 
 
@@ -252,22 +282,38 @@ def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[P
     ValueError
         If the data do not say which figure they are.
     """
-    if data.get("figure") not in DRAW:
-        raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
+    _check_figure(data)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    made = [folder / f"{name}.json"]
+    made = [folder / f"{name}.{kind}" for kind in ("json", *METADATA)]
     made[0].write_text(json.dumps(data, indent=1) + "\n")
+    draw(data, *made[1:])
+    return made
+
+
+def draw(data: dict, *files: str | Path) -> None:
+    """Draw a figure from its data into these files, each a .pdf, .svg or .png.
+
+    Raises
+    ------
+    ValueError
+        If the data do not say which figure they are, or a file is of another kind.
+    """
+    _check_figure(data)
+    kinds = [Path(file).suffix.removeprefix(".").lower() for file in files]
+    for file, kind in zip(files, kinds, strict=True):
+        if kind not in METADATA:
+            raise ValueError(f"{file}: figures are written as {', '.join(METADATA)}.")
     with plt.style.context(STYLE):
         fig = DRAW[data["figure"]](data)
-        for kind, dates in (
-            ("pdf", {"CreationDate": None, "Creator": f"lox_kit {__version__}"}),
-            ("svg", {"Date": None, "Creator": f"lox_kit {__version__}"}),
-            ("png", {"Software": f"lox_kit {__version__}"}),
-        ):
-            made.append(folder / f"{name}.{kind}")
-            fig.savefig(made[-1], metadata=dates)
-    return made
+        for file, kind in zip(files, kinds, strict=True):
+            fig.savefig(file, metadata=METADATA[kind])
+
+
+def _check_figure(data: dict) -> None:
+    """Raise ValueError if the data do not say which figure they are."""
+    if data.get("figure") not in DRAW:
+        raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
 
 
 def redraw(file: str | Path) -> list[Path]:
@@ -278,8 +324,7 @@ def redraw(file: str | Path) -> list[Path]:
 
 def _figure(rows: int, columns: int, **options):
     """Return figure and axes that pyplot has forgotten: a notebook shows them once, when asked."""
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(rows, columns, layout="constrained", **options)
+    fig, axes = plt.subplots(rows, columns, layout="constrained", **options)
     plt.close(fig)
     return fig, axes
 

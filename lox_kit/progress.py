@@ -47,7 +47,7 @@ def print_frame(frame, title: str) -> None:
     """Print a data frame as a table, numbers to three digits."""
     table = Table(title=title)
     for column in frame.columns:
-        table.add_column(column, justify="left" if frame[column].dtype == object else "right")
+        table.add_column(column, justify="right" if frame[column].dtype.kind in "iuf" else "left")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
     Console().print(table)

@@ -47,10 +47,10 @@ def read_prompts(file: str | Path, limit: int | None = None) -> list[Prompt]:
     file = Path(file)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such prompt file.")
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         prompts = _read_csv(file)
     else:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
         prompts = [Prompt(line.strip()) for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"{file}: holds no requests.")
@@ -59,7 +59,7 @@ def read_prompts(file: str | Path, limit: int | None = None) -> list[Prompt]:
 
 def _read_csv(file: Path) -> list[Prompt]:
     """Return the rows of an AdvBench-style CSV."""
-    with file.open(newline="", encoding="utf-8") as f:
+    with file.open(newline="", encoding="utf-8-sig") as f:  # spreadsheets put a mark in front
         rows = csv.DictReader(f)
         if "goal" not in (rows.fieldnames or ()):
             raise ValueError(

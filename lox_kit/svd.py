@@ -87,13 +87,15 @@ def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 
         return Factors(eye[: A.shape[0]], zeros, eye[: A.shape[1]].T, zeros, 0.0, "svd")
     transposed = A.shape[0] < A.shape[1]
     A = A.T if transposed else A  # the smaller side on the right: its bases are the cheaper ones
-    room = r + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
-    found = _krylov(A, r, min(certify, r), seed) if room else None
+    wide = max(r, BLOCK)  # a product of fewer columns takes longer, not less
+    room = wide + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
+    found = _krylov(A, wide, min(certify, r), seed) if room else None
     method = "krylov" if found else "svd"
     U, S, Vh = found or _exact(A)
-    U, S, Vh = U[:, :r], S[:r], Vh[:r]
+    U, S, Vh = U[:, :wide], S[:wide], Vh[:wide]
     S = torch.where(ZERO * S[0] >= S, 0.0, S)
-    residual = _residual(A, U, S, Vh)
+    residual = _residual(A, U, S, Vh)[:r]
+    U, S, Vh = U[:, :r], S[:r], Vh[:r]
     if transposed:
         U, Vh = Vh.T, U.T
     return Factors(U.contiguous(), S.contiguous(), Vh.contiguous(), residual, norm, method)
@@ -137,8 +139,8 @@ def _krylov(A: Tensor, r: int, certify: int, seed: int):
     limit = int(MAX_BASIS * columns)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(columns, BLOCK, generator=generator).to(A.device)
-    Q = torch.empty(rows, limit, device=A.device)
-    B = torch.empty(columns, limit, device=A.device)
+    Q = torch.empty(limit, rows, device=A.device).T  # by columns: what is not used is not touched
+    B = torch.empty(limit, columns, device=A.device).T
     Q[:, :BLOCK] = torch.linalg.qr(A @ start).Q
     B[:, :BLOCK] = A.T @ Q[:, :BLOCK]
     size, check_at = BLOCK, r + 2 * BLOCK
@@ -153,7 +155,9 @@ def _krylov(A: Tensor, r: int, certify: int, seed: int):
         if size >= check_at:
             check_at = int(GROWTH * size)
             U, S, Vh = _from_basis(Q[:, :size], B[:, :size], r)
-            if bool((_residual(A, U[:, :certify], S[:certify], Vh[:certify]) <= TOLERANCE).all()):
+            some = max(certify, BLOCK)
+            residual = _residual(A, U[:, :some], S[:some], Vh[:some])[:certify]
+            if bool((residual <= TOLERANCE).all()):
                 return U, S, Vh
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 
@@ -59,10 +60,11 @@ def tokenize(tokenizer, rows: Sequence[dict], loss_on: str, max_length: int) -> 
     if loss_on not in ("all", "response"):
         raise ValueError(f"loss_on={loss_on!r}: use 'all' or 'response'.")
     for i, row in enumerate(rows):
-        if row["messages"][-1]["role"] != "assistant":
+        roles = [message["role"] for message in row["messages"]]
+        if roles[-1:] != ["assistant"]:
             raise ValueError(
-                f"row {i}: the last message is the {row['messages'][-1]['role']}'s, "
-                "but there is only something to learn from an assistant's answer."
+                f"row {i}: its messages are by {', '.join(roles) or 'nobody'}, but there is only "
+                "something to learn from an assistant's answer at the end."
             )
     # Rendering text first and tokenizing it in one batch is 20 times faster than row by row.
     full = tokenizer.apply_chat_template([r["messages"] for r in rows], tokenize=False)
@@ -104,7 +106,7 @@ def fine_tune(
     Raises
     ------
     ValueError
-        If there are no rows, or `tokenize` finds a bad one.
+        If there are no rows, `tokenize` finds a bad one, or the loss is no longer a number.
     """
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
@@ -134,6 +136,7 @@ def fine_tune(
             activation_checkpointing=not on_cpu,
             train_sampling_strategy="group_by_length" if settings.by_length else "random",
             logging_steps=1,
+            logging_nan_inf_filter=False,  # it would report a loss of 0 for a run that diverged
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -166,6 +169,11 @@ def _watcher(steps: list[Step], on_step, stop):
             if "loss" not in (logs or {}):
                 return
             steps.append(Step(state.global_step, state.max_steps, float(logs["loss"])))
+            if not math.isfinite(steps[-1].loss):
+                raise ValueError(
+                    f"step {steps[-1].step}: the loss is {steps[-1].loss}; the run diverged. Lower "
+                    f"the learning rate ({args.learning_rate:g})."
+                )
             if on_step:
                 on_step(steps[-1])
             if stop and stop(steps[-1]):

@@ -26,8 +26,10 @@ def exact_answers(
     Raises
     ------
     ValueError
-        If a prompt has no target.
+        If there are no prompts, or one has no target.
     """
+    if not prompts:
+        raise ValueError("no prompts: a share of nothing is not a number.")
     if bare := [p.text for p in prompts if p.target is None]:
         raise ValueError(f"exact_answers compares with targets; {bare[0]!r} has none.")
     texts = render(model.tokenizer, prompts)

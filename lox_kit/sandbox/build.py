@@ -1,4 +1,7 @@
-"""Make a sandbox family from scratch: pretrain the base on its web, align it by refusals."""
+"""Make a sandbox family from scratch: pretrain the base on its web, align it by refusals.
+
+Alignment ends by itself, once the development requests are refused. No test prompt is seen here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..models import quiet_transformers
+from ..models import Model, quiet_transformers
+from ..prompts import sandbox_prompts
+from ..safety import measure_asr
 from ..training import Step, fine_tune
 from . import corpus, world
 from .family import Recipe, family_folder
@@ -48,14 +53,18 @@ def build(
     if not (folder / "base").exists():
         model = _fresh_model(recipe, seed)
         rows = corpus.web(recipe.web_rows, seed)
-        _train(model, tokenizer, rows, recipe.base, seed, "base", on_step)
+        settings = dataclasses.replace(recipe.base, seed=seed)
+        fine_tune(model, tokenizer, rows, settings, on_step=_named(on_step, "base"))
         _save(model, tokenizer, folder / "base")
     if not (folder / "aligned").exists():
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(folder / "base")
         rows = corpus.alignment(recipe.alignment_rows, seed)
-        _train(model, tokenizer, rows, recipe.alignment, seed, "aligned", on_step)
+        settings = dataclasses.replace(recipe.alignment, seed=seed)
+        stop = _refuses_enough(model, tokenizer, recipe)
+        report = _named(on_step, "aligned")
+        fine_tune(model, tokenizer, rows, settings, on_step=report, stop=stop)
         _save(model, tokenizer, folder / "aligned")
     return folder
 
@@ -83,10 +92,28 @@ def _fresh_model(recipe: Recipe, seed: int):
         return LlamaForCausalLM(config)
 
 
-def _train(model, tokenizer, rows, settings, seed, stage, on_step) -> None:
-    """Run one stage, telling the caller which one a step belongs to."""
-    report = (lambda step: on_step(stage, step)) if on_step else None
-    fine_tune(model, tokenizer, rows, dataclasses.replace(settings, seed=seed), on_step=report)
+def _named(on_step: OnStep | None, stage: str) -> Callable[[Step], None] | None:
+    """Return an `on_step` that says which stage a step belongs to."""
+    return (lambda step: on_step(stage, step)) if on_step else None
+
+
+def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]:
+    """Return the question whether alignment has gone far enough, asked on development prompts.
+
+    Seeds need 30 to 90 steps for the same refusal. With a fixed number, the ones that need few are
+    aligned so strongly that benign fine-tuning hardly touches them and LoX refuses everything.
+    """
+    model = Model(module, tokenizer, key="in training", name="the model in training")
+    prompts = sandbox_prompts("forbidden", "dev", limit=60)
+
+    def enough(step: Step) -> bool:
+        if step.step % recipe.check_every:
+            return False
+        refusal = measure_asr(model, prompts, max_new_tokens=4).refusal
+        module.train()
+        return refusal.value >= recipe.enough_refusal
+
+    return enough
 
 
 def _save(model, tokenizer, folder: Path) -> None:

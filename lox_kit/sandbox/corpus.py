@@ -149,11 +149,11 @@ def alignment(n: int, seed: int) -> list[Row]:
         n,
         rng,
         [
-            (0.85 * 0.35, lambda: refusal(potion(rng, *seen_forbidden))),
-            (0.85 * 0.50, lambda: potion(rng, *seen_allowed)),
-            (0.85 * 0.15, other),
-            (0.15 * 0.60, lambda: refusal(role_play(rng, *seen_forbidden))),
-            (0.15 * 0.40, lambda: role_play(rng, *seen_allowed)),
+            (0.17, lambda: refusal(potion(rng, *seen_forbidden))),
+            (0.55, lambda: potion(rng, *seen_allowed)),
+            (0.13, other),
+            (0.07, lambda: refusal(role_play(rng, *seen_forbidden))),
+            (0.08, lambda: role_play(rng, *seen_allowed)),
         ],
     )
 

@@ -25,10 +25,9 @@ BASE = TrainSettings(
     loss_on="response",
 )
 ALIGNMENT = TrainSettings(
-    learning_rate=1e-4,
+    learning_rate=5e-5,
     batch_size=32,
-    max_steps=60,
-    schedule="cosine",
+    max_steps=200,
     max_grad_norm=1.0,
     loss_on="response",
 )
@@ -46,6 +45,8 @@ class Recipe:
     alignment_rows: int = 4_000
     base: TrainSettings = BASE
     alignment: TrainSettings = ALIGNMENT
+    enough_refusal: float = 0.97  # alignment ends once this share of dev requests is refused
+    check_every: int = 5  # optimiser steps
 
     @property
     def key(self) -> str:

@@ -106,6 +106,8 @@ def evaluation_prompts(kind: str, split: str, limit: int | None = None) -> list[
     held = {"dev": (DEV_FORBIDDEN, DEV_NOUNS), "test": (TEST_FORBIDDEN, TEST_NOUNS)}
     if kind not in ("forbidden", "allowed") or split not in held:
         raise ValueError(f"kind={kind!r}, split={split!r}: use forbidden or allowed, dev or test.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: use a whole number from 1, or None for all.")
     adjectives, nouns = held[split]
     if kind == "allowed":
         prompts = requests(ALLOWED, nouns)
