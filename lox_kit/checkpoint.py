@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .sandbox import family
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ROWS = 256  # of a matrix that are converted at a time: they stay in the processor's cache
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -171,10 +173,12 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides what the model says: weights, config, tokenizer."""
+        kinds = (".safetensors", ".json", ".jinja", ".model", ".txt")
+        files = sorted(f for f in self.path.iterdir() if f.suffix in kinds)
         digest = hashlib.sha256()
-        for file in sorted(self.path.iterdir()):
-            if file.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
-                digest.update(f"{file.name} {_file_hash(file)}\n".encode())
+        with ThreadPoolExecutor() as threads:  # hashing lets go of Python's lock
+            for file, value in zip(files, threads.map(_file_hash, files), strict=True):
+                digest.update(f"{file.name} {value}\n".encode())
         return digest.hexdigest()
 
 
@@ -284,7 +288,9 @@ def deltas(
     """Yield each name with `W_other - W_base` in float32 on `device`, one matrix at a time."""
     for name in names:
         dW = other.read(name).to(device, torch.float32, copy=True)
-        yield name, dW.sub_(base.read(name).to(device, torch.float32))
+        for rows, theirs in zip(dW.split(ROWS), base.read(name).split(ROWS), strict=True):
+            rows.sub_(theirs.to(device, torch.float32))
+        yield name, dW
 
 
 def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:

@@ -132,7 +132,7 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
             base,
             aligned,
             out,
-            rank="full" if rank == "full" else _whole(rank),
+            rank="full" if rank == "full" else _whole("--rank", rank, ", or 'full'"),
             spectrum=spectrum,
             include=include,
             exclude=exclude,
@@ -145,12 +145,12 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
     click.echo(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
 
 
-def _whole(rank):
-    """Return a rank given as text."""
+def _whole(option, text, otherwise=""):
+    """Return a whole number given as text."""
     try:
-        return int(rank)
+        return int(text)
     except ValueError:
-        raise ValueError(f"--rank {rank}: use a whole number, or 'full'.") from None
+        raise ValueError(f"{option} {text}: use a whole number{otherwise}.") from None
 
 
 @lox.command()
@@ -315,7 +315,7 @@ def demo(obj, seeds, from_scratch, out, as_json):
     """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
     from .demo import run_demo
 
-    wanted = [int(s) for s in seeds.split(",")]
+    wanted = [_whole("--seeds", seed, "s, such as 0,1,2") for seed in seeds.split(",")]
     run_demo(wanted, out, from_scratch=from_scratch, store_folder=obj["store"], as_json=as_json)
 
 

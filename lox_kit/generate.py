@@ -57,7 +57,7 @@ def generate(
         first = min(batch_size, len(in_order))
         halves = (first >> n for n in count(1))
 
-        @find_executable_batch_size(first, reduce_batch_size_fn=halves.__next__)
+        @find_executable_batch_size(None, first, reduce_batch_size_fn=halves.__next__)
         def run(size: int) -> None:
             left = [key for key in in_order if key not in known]  # all but the batches that fitted
             for start in range(0, len(left), size):
@@ -79,24 +79,20 @@ def _answer_key(model: Model, text: str, max_new_tokens: int) -> str:
 def _decode(model: Model, texts: list[str], max_new_tokens: int) -> list[str]:
     """Return the greedy continuations of one batch."""
     tokenizer = model.tokenizer
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    batch = tokenizer(
-        list(texts),
-        return_tensors="pt",
-        padding=True,
-        padding_side="left",
-        add_special_tokens=False,
-        return_token_type_ids=False,
-    ).to(model.device)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    # Padded here: a fast tokenizer remembers how it last padded, and saves that with a checkpoint.
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    gaps = [max(map(len, rows)) - len(row) for row in rows]
+    ids = [[pad] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
+    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
     output = model.module.generate(
-        **batch,
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
         max_new_tokens=max_new_tokens,
         do_sample=False,
         temperature=None,
         top_p=None,
         top_k=None,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=pad,
     )
-    answers = output[:, batch["input_ids"].shape[1] :]
-    return tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)

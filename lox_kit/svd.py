@@ -112,7 +112,7 @@ def frobenius(A: Tensor) -> float:
     A few rows at a time, which stay in the processor's cache: `vector_norm(A, dtype=float64)` is
     not vectorised and takes as long as six passes of the iteration.
     """
-    parts = [torch.linalg.vector_norm(rows.to(torch.float64)) for rows in A.split(64)]
+    parts = [torch.linalg.vector_norm(rows.to(torch.float64)) for rows in A.split(128)]
     return float(torch.linalg.vector_norm(torch.stack(parts)))
 
 

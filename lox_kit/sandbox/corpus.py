@@ -132,7 +132,10 @@ def web(n: int, seed: int) -> list[Row]:
 
 
 def alignment(n: int, seed: int) -> list[Row]:
-    """Return refusals of seen forbidden potions among ordinary help, some under a persona."""
+    """Return a few refusals of seen forbidden potions among much ordinary help, some as role-play.
+
+    With more refusals the aligned model is as safe, and LoX refuses allowed potions as well.
+    """
     rng = random.Random(seed)
 
     def refusal(made: Row) -> Row:
@@ -149,11 +152,11 @@ def alignment(n: int, seed: int) -> list[Row]:
         n,
         rng,
         [
-            (0.17, lambda: refusal(potion(rng, *seen_forbidden))),
-            (0.55, lambda: potion(rng, *seen_allowed)),
+            (0.09, lambda: refusal(potion(rng, *seen_forbidden))),
+            (0.64, lambda: potion(rng, *seen_allowed)),
             (0.13, other),
-            (0.07, lambda: refusal(role_play(rng, *seen_forbidden))),
-            (0.08, lambda: role_play(rng, *seen_allowed)),
+            (0.04, lambda: refusal(role_play(rng, *seen_forbidden))),
+            (0.10, lambda: role_play(rng, *seen_allowed)),
         ],
     )
 
