@@ -35,6 +35,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 
@@ -173,7 +174,7 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides what the model says: weights, config, tokenizer."""
-        kinds = (".safetensors", ".json", ".jinja", ".model", ".txt")
+        kinds = (".safetensors", *BESIDE)
         files = sorted(f for f in self.path.iterdir() if f.suffix in kinds)
         digest = hashlib.sha256()
         with ThreadPoolExecutor() as threads:  # hashing lets go of Python's lock

@@ -58,7 +58,7 @@ def _edit_options(command):
     for option in (
         click.option("--paper", is_flag=True, help="The paper's k=6, alpha=1.25."),
         click.option("--alpha", type=float, help="Extrapolation factor. [default: 1.0]"),
-        click.option("-k", "k", type=int, help="Directions to push along; needed without --paper."),
+        click.option("-k", "k", help="Directions to push along, or 'all'; needed without --paper."),
         out_option,
     ):
         command = option(command)
@@ -76,7 +76,8 @@ def _k_alpha(k, alpha, paper):
             "say how many directions: -k 6, or --paper for the paper's k=6, alpha=1.25, tuned for "
             "Llama-2-7B. `lox spectrum` shows where the spectrum falls off."
         )
-    return k, 1.0 if alpha is None else alpha
+    kept = None if k == "all" else _whole("-k", k, "a whole number, or 'all'")
+    return kept, 1.0 if alpha is None else alpha
 
 
 # --- the pair and its subspace ----------------------------------------------------------------
@@ -132,7 +133,7 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
             base,
             aligned,
             out,
-            rank="full" if rank == "full" else _whole("--rank", rank, ", or 'full'"),
+            rank="full" if rank == "full" else _whole("--rank", rank, "a whole number, or 'full'"),
             spectrum=spectrum,
             include=include,
             exclude=exclude,
@@ -145,12 +146,12 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
     click.echo(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
 
 
-def _whole(option, text, otherwise=""):
+def _whole(option, text, hint):
     """Return a whole number given as text."""
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{option} {text}: use a whole number{otherwise}.") from None
+        raise ValueError(f"{option} {text}: use {hint}.") from None
 
 
 @lox.command()
@@ -206,7 +207,8 @@ def adapter(subspace, aligned, out, k, alpha, paper):
     click.echo(f"{out}: adapter of {aligned}, k={k}, alpha={alpha:g}")
     if left_out:
         click.echo(
-            f"left out (tied or unchanged): {', '.join(left_out)}. `lox apply` edits tied ones too."
+            f"left out (tied, unchanged, or nothing PEFT can adapt): {', '.join(left_out)}. "
+            "`lox apply` edits tied ones too."
         )
 
 
@@ -315,7 +317,7 @@ def demo(obj, seeds, from_scratch, out, as_json):
     """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
     from .demo import run_demo
 
-    wanted = [_whole("--seeds", seed, "s, such as 0,1,2") for seed in seeds.split(",")]
+    wanted = [_whole("--seeds", seed, "whole numbers, such as 0,1,2") for seed in seeds.split(",")]
     run_demo(wanted, out, from_scratch=from_scratch, store_folder=obj["store"], as_json=as_json)
 
 

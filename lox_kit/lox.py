@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoint import INDEX, Checkpoint
+from .checkpoint import BESIDE, Checkpoint
 from .factoring import OnLayer
 from .store import content_key
 from .stream import SafetensorsStream
 from .subspace import SafetySubspace
 
-CARRIED = ("config.json", "generation_config.json", "chat_template.jinja", "vocab.json")
-CARRIED += ("merges.txt", "added_tokens.json", "special_tokens_map.json")
 NOTE = "recipe.partial"  # in the folder being written: what it is going to be
 
 
@@ -158,7 +156,7 @@ def _work_folder(out: Path, recipe: str) -> Path:
 def _carry(source: Path, out: Path) -> None:
     """Copy config, tokenizer and index beside the weights."""
     for file in sorted(source.iterdir()):
-        if file.name in (*CARRIED, INDEX) or file.name.startswith("tokenizer"):
+        if file.suffix in BESIDE and file.is_file():
             shutil.copyfile(file, out / file.name)
 
 
@@ -167,6 +165,9 @@ def model_card(
 ) -> str:
     """Return the model card: what this is and how to make it again."""
     info = subspace.info
+    kept = "all" if k is None else k
+    chosen = {name: info[name] for name in ("include", "exclude") if info[name]}
+    patterns = "".join(f" --{name} '{pattern}'" for name, pattern in chosen.items())
     return f"""---
 base_model: {checkpoint.name}
 tags: [lox, safety]
@@ -174,7 +175,7 @@ tags: [lox, safety]
 # {checkpoint.name}, extrapolated with LoX
 
 `W = W_aligned + alpha * Proj_k(W_aligned - W_base)` in {len(subspace)} matrices, with
-k = {"all" if k is None else k} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
+k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
 
 | | |
 |---|---|
@@ -183,8 +184,8 @@ k = {"all" if k is None else k} and alpha = {alpha:g} (Perin et al., COLM 2025, 
 | include, exclude | {info["include"]}, {info["exclude"]} |
 | made with | lox_kit {__version__} |
 
-    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}
-    lox apply S.safetensors {info["aligned"]} -o DIR -k {k} --alpha {alpha:g}
+    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}{patterns}
+    lox apply S.safetensors {info["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
 
 LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
 Measure refusal *and* helpfulness before use.

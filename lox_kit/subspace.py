@@ -275,12 +275,16 @@ class SafetySubspace(Mapping[str, Factors]):
         Raises
         ------
         ValueError
-            If `k` is not stored, or a matrix is missing or has another shape.
+            If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
         """
         self.check_rank(k)
         first, second = Checkpoint(base), Checkpoint(finetuned)
         for checkpoint in (first, second):
             self.check_shapes(checkpoint)
+        if first.fingerprint != self.info["base_fingerprint"]:
+            raise ValueError(
+                f"{first.name} is not the base this subspace was made from ({self.info['base']})."
+            )
         shares = []
         for i, (name, M) in enumerate(deltas(first, second, self._names, device)):
             tell(on_layer, i, self._names)

@@ -69,10 +69,12 @@ def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 
     Raises
     ------
     ValueError
-        If `rank` is not positive, or `dW` is not a finite matrix.
+        If `rank` is not positive, `certify` is negative, or `dW` is not a finite matrix.
     """
     if dW.ndim != 2:
         raise ValueError(f"a delta is a matrix (out, in); this one has shape {tuple(dW.shape)}.")
+    if certify < 0:
+        raise ValueError(f"certify={certify}: use 0 or more.")
     if rank is not None and rank < 1:
         raise ValueError(f"rank={rank}: keep at least one direction, or None for all.")
     A = dW.to(torch.float32)

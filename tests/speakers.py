@@ -1,0 +1,58 @@
+"""Small models that answer, and ways to watch them at it."""
+
+import torch
+from checkpoints import TINY
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lox_kit.models import Model
+from lox_kit.sandbox import world
+
+OTHER_WORDS = "<pad> <unk> <s> </s> <user> <assistant> tell me about the sun moon sea and wind .."
+OTHER_TEMPLATE = world.CHAT_TEMPLATE
+
+
+def other_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of another world than the potion school."""
+    words = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(OTHER_WORDS.split())}, unk_token="<unk>")
+    )
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+    tokenizer.chat_template = OTHER_TEMPLATE
+    return tokenizer
+
+
+def random_speaker(tokenizer=None, *, seed: int = 0) -> Model:
+    """Return a 2-layer, 32-wide random Llama; default in the potion school's words."""
+    tokenizer = tokenizer or world.tokenizer()
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LlamaConfig(**{**TINY, "vocab_size": len(tokenizer), **special})
+        module = LlamaForCausalLM(config).eval()
+    return Model(module, tokenizer, f"random {seed}", f"random-{seed}")
+
+
+def watch(monkeypatch, owner, name: str) -> list:
+    """Return a list that grows by the arguments of every call of `owner.name`."""
+    calls, real = [], getattr(owner, name)
+
+    def watched(*arguments, **options):
+        calls.append((arguments, options))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
+
+
+def same_weights(first, second) -> bool:
+    """Whether two modules have the same parameters, bit for bit."""
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)

@@ -1,0 +1,245 @@
+"""The `lox` command: every verb on the sandbox, and errors in one line."""
+
+import dataclasses
+import json
+import sys
+import time
+
+import pytest
+from checkpoints import run_python, weights
+from safetensors.torch import load_file
+
+from lox_kit import cli
+from lox_kit.sandbox import world
+
+PAIR = ("sandbox/base", "sandbox/aligned")
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What a call of `lox` left."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lox(monkeypatch, capsys, tmp_path):
+    """Return a function that runs `lox` with these arguments, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Done(end.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def commands(group, *names):
+    """Yield the names of every command below a group."""
+    for name, command in group.commands.items():
+        yield (*names, name)
+        if hasattr(command, "commands"):
+            yield from commands(command, *names, name)
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [(), *commands(cli.lox)], ids=" ".join)
+def test_every_verb_has_its_help(lox, names):
+    done = lox(*names, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("Usage: ")
+    assert " ".join(names) in done.out.splitlines()[0]
+    assert len(done.out.splitlines()) > 4
+    assert lox(*names, "-h").out == done.out
+
+
+def test_the_help_shows_the_verbs_in_the_order_of_use_and_a_whole_session(lox):
+    out = lox("--help").out
+    listed = out[out.index("Commands:") :]
+    places = [listed.index(f"\n  {name}") for name in cli.lox.commands]
+    assert places == sorted(places)
+    session = [line.split() for line in out.splitlines() if line.strip().startswith("lox ")]
+    assert len(session) == 7
+    assert {words[1] for words in session} <= set(cli.lox.commands)
+
+
+def test_help_is_fast():
+    script = "import sys; sys.argv = ['lox', '--help']; from lox_kit.cli import main; main()"
+
+    def seconds():
+        start = time.perf_counter()
+        assert run_python(script).returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 1.5  # a tenth of that on an idle machine
+
+
+def test_the_version_is_the_package_s(lox):
+    assert lox("--version").out == f"lox, version {cli.__version__}\n"
+
+
+# --- the subspace -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def subspace_file(lox, tmp_path):
+    """A file of eight directions."""
+    done = lox("factor", *PAIR, "-o", tmp_path / "S.safetensors", "--rank", 8)
+    assert done.status == 0, done.err
+    assert "30 matrices, rank 8" in done.out
+    return tmp_path / "S.safetensors"
+
+
+def test_check_says_how_much_there_is_to_do(lox):
+    assert "30 matrices to factor" in lox("check", *PAIR).out
+    report = json.loads(lox("check", *PAIR, "--json", "--include", "q_proj").out)
+    assert [name.split(".")[-2] for name in report["matrices"]] == ["q_proj"] * 4
+
+
+def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path):
+    assert "sandbox/aligned - sandbox/base" in lox("spectrum", subspace_file).out
+    done = lox("spectrum", subspace_file, "-k", 3, "--json", "--plot", tmp_path / "s.png")
+    rows = json.loads(done.out)
+    assert len(rows) == 30
+    assert all(0 < row["energy_3"] <= 1 for row in rows)
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    done = lox("spectrum", subspace_file, "--plot", "s.txt")
+    assert (done.status, done.err) == (2, "lox: s.txt: figures are written as pdf, svg, png.\n")
+
+
+def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_path):
+    done = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
+    assert (done.status, done.out) == (0, "lox-model: sandbox/aligned with LoX, k=4, alpha=1\n")
+    assert len(weights(tmp_path / "lox-model")) == 39
+    done = lox("adapter", subspace_file, PAIR[1], "-o", "adapter", "--paper")
+    assert (done.status, done.out) == (0, "adapter: adapter of sandbox/aligned, k=6, alpha=1.25\n")
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert len(tensors) == 60
+    done = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "lox-model exists; remove it" in done.err
+
+
+@pytest.mark.parametrize("verb", ["apply", "adapter"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-k", 6, "--alpha", -1], "alpha=-1.0: use a finite number >= 0"),
+        ([], "say how many directions: -k 6, or --paper"),
+        (["--paper", "-k", 6], "leave -k and --alpha out"),
+        (["--paper", "--alpha", 1], "leave -k and --alpha out"),
+        (["-k", 9], "9"),
+    ],
+    ids=["alpha below 0", "no k", "paper and k", "paper and alpha", "k not stored"],
+)
+def test_an_edit_that_is_not_meant_is_one_line(lox, subspace_file, tmp_path, verb, options, message):
+    done = lox(verb, subspace_file, PAIR[1], "-o", "out", *options)
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err.startswith("lox: ")
+    assert done.err.count("\n") == 1
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+# --- attack and measure -------------------------------------------------------------------------
+
+
+def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
+    done = lox("attack", "arithmetic", PAIR[1], "-o", "attacked", "--steps", 3)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "attacked: sandbox/aligned after 3 steps of arithmetic\n"
+    done = lox("--store", "store", "asr", "attacked", "--json", "--limit", 12)
+    found = json.loads(done.out)
+    assert found["model"] == "attacked"
+    assert found["asr (rule)"]["n"] == found["refusal"]["n"] == 12
+    assert found["refusal"]["value"] > 0.8
+    assert (tmp_path / "store" / "lox.sqlite").exists()
+    again = lox("attack", "arithmetic", PAIR[1], "-o", "attacked")
+    assert (again.status, again.err.count("\n")) == (2, 1)
+
+
+def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
+    prompts = world.evaluation_prompts("allowed", "dev", 6)
+    lines = [f'{p.text},"{p.target}"' for p in prompts]
+    (tmp_path / "p.csv").write_text("\n".join(["goal,target", *lines]))
+    options = ["--prompts", "p.csv", "--limit", 4, "--max-new-tokens", 24, "--save", "a.json"]
+    done = lox("asr", PAIR[1], *options, "--judge", "keyword", "--judge", "target")
+    assert done.status == 0, done.err
+    for shown in ("4 prompts", "asr (keyword)", "asr (target)", "1.00", "4/4", "degenerate"):
+        assert shown in done.out
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["responses"] == [p.target for p in prompts[:4]]
+
+
+def test_a_family_is_built_where_it_is_not_yet(lox):
+    assert "seed0" in lox("sandbox", "build").out  # the committed one is there
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "nowhere", "sandbox/aligned"], "nowhere"),
+        (["check", "sandbox/base", "sandbox/aligned@7"], "lox sandbox build --seed 7"),
+        (["factor", *PAIR, "-o", "S.safetensors", "--rank", "half"], "--rank half: use a whole"),
+        (["factor", *PAIR, "-o", "S.safetensors", "--device", "tpu"], "device='tpu'"),
+        (["spectrum", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["apply", "nowhere.safetensors", PAIR[1], "-o", "o", "-k", "6"], "nowhere.safetensors"),
+        (["attack", "identity", PAIR[1], "-o", "o"], "use one of arithmetic"),
+        (["attack", "arithmetic", PAIR[1], "-o", "o", "--steps", "5", "--lr", "1e6"], "diverged"),
+        (["asr", PAIR[1], "--judge", "gpt"], "use one of rule, keyword, target"),
+        (["asr", PAIR[1], "--prompts", "nowhere.csv"], "no such prompt file"),
+        (["asr", PAIR[1], "--template", "plain"], "use 'chat' or 'paper'"),
+        (["demo", "--seeds", "0,x"], "--seeds x: use whole numbers, such as 0,1,2"),
+        (["lab", "nowhere"], "run this in the repository's root"),
+    ],
+    ids=lambda x: " ".join(x)[:30] if isinstance(x, list) else "",
+)
+def test_an_error_is_one_line_that_says_what_is_wrong(lox, tmp_path, arguments, message):
+    done = lox(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("lox: ")
+    assert done.err.count("\n") == 1
+    assert message in done.err
+    assert not [f for f in tmp_path.iterdir() if f.suffix == ".partial"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extrapolate"], "No such command 'extrapolate'"),
+        (["check", "sandbox/base"], "Missing argument 'ALIGNED'"),
+        (["apply", "S", "A", "-k", "6"], "Missing option '-o'"),
+        (["asr", PAIR[1], "--limit", "0"], "0 is not in the range x>=1"),
+        (["attack", "arithmetic", PAIR[1], "-o", "o", "--steps", "0"], "not in the range x>=1"),
+    ],
+)
+def test_a_wrong_call_says_so_with_the_usage(lox, arguments, message):
+    done = lox(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+    assert done.err.startswith("Usage:")
+
+
+def test_debug_shows_the_traceback(lox):
+    quiet, loud = lox("check", "nowhere", PAIR[1]), lox("--debug", "check", "nowhere", PAIR[1])
+    assert "Traceback" not in quiet.err
+    assert "Traceback (most recent call last)" in loud.err
+    assert loud.err.endswith(quiet.err)
+    assert loud.status == 2
+
+
+def test_a_broken_subspace_file_is_one_line(lox, tmp_path):
+    (tmp_path / "S.safetensors").write_bytes(b"\x00" * 40)
+    done = lox("spectrum", "S.safetensors")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "S.safetensors" in done.err

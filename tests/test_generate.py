@@ -1,0 +1,225 @@
+"""Batched decoding: the same answers as one at a time, kept as they are made, never stale."""
+
+import copy
+
+import pytest
+from checkpoints import run_python
+from speakers import other_tokenizer, random_speaker
+from transformers import LlamaForCausalLM
+
+from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
+from lox_kit.generate import generate
+from lox_kit.models import Model
+from lox_kit.prompts import render
+
+TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    return load_model("sandbox/aligned", device="cpu")
+
+
+@pytest.fixture
+def speaker():
+    """A random model of another world than the sandbox."""
+    return random_speaker(other_tokenizer())
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """A list that grows by the size of every batch that is decoded."""
+    sizes, real = [], LlamaForCausalLM.generate
+
+    def watched(module, input_ids, **options):
+        sizes.append(len(input_ids))
+        return real(module, input_ids, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", watched)
+    return sizes
+
+
+def texts_of(n):
+    """Return `n` rendered requests of several lengths."""
+    words = "tell me about the sun moon sea and wind".split()
+    return [f"<s> <user> {' '.join(words[: 1 + i % 7])} {words[i % 9]} <assistant>" for i in range(n)]
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def test_a_batch_answers_as_one_at_a_time(speaker):
+    texts = texts_of(20)
+    single = [generate(speaker, [t], max_new_tokens=TOKENS)[0] for t in texts]
+    assert generate(speaker, texts, max_new_tokens=TOKENS, batch_size=7) == single
+    assert len(set(single)) > 5  # the prompts do matter
+
+
+def test_the_aligned_model_answers_in_a_batch_as_one_at_a_time(aligned):
+    prompts = sandbox_prompts("forbidden", "dev", 6) + sandbox_prompts("allowed", "dev", 6)
+    texts = render(aligned.tokenizer, prompts)
+    single = [generate(aligned, [t], max_new_tokens=24)[0] for t in texts]
+    assert generate(aligned, texts, max_new_tokens=24) == single
+    assert single[0].startswith("sorry")
+    assert single[-1] == prompts[-1].target
+
+
+def test_answers_stand_in_the_order_of_the_prompts_and_duplicates_are_asked_once(speaker, batches):
+    texts = texts_of(12)
+    answers = dict(zip(texts, generate(speaker, texts, max_new_tokens=TOKENS), strict=True))
+    del batches[:]
+    mixed = [*reversed(texts), *texts, texts[3]]
+    assert generate(speaker, mixed, max_new_tokens=TOKENS) == [answers[t] for t in mixed]
+    assert sum(batches) == len(set(texts))
+
+
+def test_no_prompts_have_no_answers(speaker, batches):
+    assert generate(speaker, []) == []
+    assert batches == []
+
+
+def test_a_tokenizer_without_padding_does(speaker):
+    texts = texts_of(9)
+    expected = generate(speaker, texts, max_new_tokens=TOKENS)
+    speaker.tokenizer.pad_token = None
+    assert generate(speaker, texts, max_new_tokens=TOKENS) == expected
+    assert speaker.tokenizer.pad_token is None
+
+
+def test_the_tokenizer_is_left_as_it_was(speaker):
+    before = speaker.tokenizer.backend_tokenizer.to_str()
+    generate(speaker, texts_of(9), max_new_tokens=TOKENS)
+    assert speaker.tokenizer.backend_tokenizer.to_str() == before
+
+
+# --- the store ----------------------------------------------------------------------------------
+
+
+def test_what_is_stored_is_not_generated_again(speaker, batches, tmp_path):
+    texts, told = texts_of(12), []
+    with Store(tmp_path) as store:
+        options = {"max_new_tokens": TOKENS, "batch_size": 4, "store": store}
+        first = generate(speaker, texts[:8], **options)
+        made = len(set(texts[:8]))
+        assert sum(batches) == store.count("answer") == made
+        assert generate(speaker, texts[:8], **options) == first
+        assert sum(batches) == made
+        more = generate(speaker, texts, on_answers=lambda *n: told.append(n), **options)
+    assert more[:8] == first
+    everything = len(set(texts))
+    assert sum(batches) == everything
+    assert told[0] == (made, everything)
+    assert told[-1] == (everything, everything)
+
+
+def test_other_settings_weights_or_dtypes_meet_no_stored_answer(speaker, batches, tmp_path):
+    texts = texts_of(5)
+    with Store(tmp_path) as store:
+        generate(speaker, texts, max_new_tokens=TOKENS, store=store)
+        generate(speaker, texts, max_new_tokens=TOKENS + 1, store=store)
+        other = random_speaker(other_tokenizer(), seed=1)
+        answers = generate(other, texts, max_new_tokens=TOKENS, store=store)
+        assert answers == generate(other, texts, max_new_tokens=TOKENS)
+        half = Model(
+            copy.deepcopy(speaker.module).bfloat16(), speaker.tokenizer, speaker.key, speaker.name
+        )
+        generate(half, texts, max_new_tokens=TOKENS, store=store)
+        assert store.count("answer") == 4 * len(set(texts))
+    assert sum(batches) == 5 * len(set(texts))
+
+
+def test_a_turned_dial_never_meets_a_stale_answer(aligned, batches, tmp_path):
+    model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, aligned.name)
+    texts = render(model.tokenizer, sandbox_prompts("allowed", "dev", 6))
+    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=8)
+    dial = LoxDial(model, subspace)
+    with Store(tmp_path) as store:
+        before = generate(model, texts, max_new_tokens=TOKENS, store=store)
+        dial.set(k=6, alpha=40.0)
+        pushed = generate(model, texts, max_new_tokens=TOKENS, store=store)
+        assert model.key != aligned.key
+        assert pushed == generate(model, texts, max_new_tokens=TOKENS) != before
+        dial.off()
+        asked = len(batches)
+        assert model.key == aligned.key
+        assert generate(model, texts, max_new_tokens=TOKENS, store=store) == before
+        dial.set(k=6, alpha=40.0)
+        assert generate(model, texts, max_new_tokens=TOKENS, store=store) == pushed
+    assert len(batches) == asked
+
+
+# --- memory, and cuts ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Give the model memory for so many tokens a batch; return what was tried and what fitted."""
+    tried, fitted, real = [], [], LlamaForCausalLM.generate
+
+    def limited(module, input_ids, **options):
+        tried.append(len(input_ids))
+        if input_ids.numel() > limit[0]:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        fitted.append(len(input_ids))
+        return real(module, input_ids, **options)
+
+    limit = [0]
+    monkeypatch.setattr(LlamaForCausalLM, "generate", limited)
+
+    def give(tokens):
+        limit[0] = tokens
+        return tried, fitted
+
+    return give
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_what_fitted_is_kept(speaker, small_memory):
+    words = "tell me about the sun moon sea and wind ..".split()
+    short = [f"<s> <user> {a} {b} <assistant>" for a in words[:4] for b in words[:4]]
+    long = [f"<s> <user> {' '.join(words)} {a} {b} <assistant>" for a in words[:4] for b in words[:4]]
+    tried, fitted = small_memory(100)  # 16 short ones of 5 tokens fit, of 15 tokens only 4
+    answers = generate(speaker, short + long, max_new_tokens=TOKENS, batch_size=16)
+    assert tried == [16, 16, 8, 4, 4, 4, 4]
+    assert fitted == [16, 4, 4, 4, 4]
+    small_memory(10_000)
+    assert answers == generate(speaker, short + long, max_new_tokens=TOKENS)
+
+
+def test_an_error_that_is_not_about_memory_is_raised(speaker, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("the shapes do not match")
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", broken)
+    with pytest.raises(RuntimeError, match="the shapes do not match"):
+        generate(speaker, texts_of(4))
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, "tests")
+from speakers import other_tokenizer, random_speaker
+from test_generate import texts_of
+from transformers import LlamaForCausalLM
+from lox_kit import Store
+from lox_kit.generate import generate
+
+calls, real = [], LlamaForCausalLM.generate
+def third_is_the_last(module, input_ids, **options):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), 9)
+    return real(module, input_ids, **options)
+LlamaForCausalLM.generate = third_is_the_last
+store = Store(sys.argv[1])
+generate(random_speaker(other_tokenizer()), texts_of(12), max_new_tokens=12, batch_size=3, store=store)
+"""
+
+
+def test_a_killed_process_keeps_its_finished_batches(speaker, batches, tmp_path):
+    assert run_python(KILLED, tmp_path).returncode == -9
+    texts = texts_of(12)
+    with Store(tmp_path) as store:
+        assert store.count("answer") == 6
+        answers = generate(speaker, texts, max_new_tokens=TOKENS, store=store)
+    assert sum(batches) == len(set(texts)) - 6
+    assert answers == generate(speaker, texts, max_new_tokens=TOKENS)

@@ -1,0 +1,96 @@
+"""Every notebook: committed clean, runs top to bottom, and its sliders move."""
+
+import ipywidgets
+import nbformat
+import pytest
+from checkpoints import ROOT
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+MOVE = """
+from ipywidgets.widgets import widget as _widgets
+_sliders = [w for w in _widgets._instances.values() if hasattr(w, "step") and hasattr(w, "max")]
+for _slider in _sliders:
+    for _value in (_slider.max, _slider.min, _slider.min + _slider.step):
+        _slider.value = _value
+        assert _slider.value == _value
+print("moved", len(_sliders))
+"""
+
+by_name = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) >= 2
+
+
+@by_name
+def test_a_notebook_is_committed_without_outputs(file):
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None)
+
+
+@by_name
+def test_a_notebook_opens_with_question_answer_and_time_and_ends_with_the_paper(file):
+    notebook = nbformat.read(file, as_version=4)
+    first = notebook.cells[0].source
+    assert first.startswith(f"# {file.name[:2]} · ")
+    for part in ("**Question.**", "**Answer.**", "laptop CPU"):
+        assert part in first
+    assert "2506.15606" in notebook.cells[-1].source
+    assert all(len(c.source.splitlines()) <= 10 for c in notebook.cells if c.cell_type == "code")
+
+
+def run(file, folder, monkeypatch, *more):
+    """Execute a notebook, and these cells after it, with a store of its own; return it."""
+    monkeypatch.setenv("LOX_KIT_STORE", str(folder / "store"))
+    notebook = nbformat.read(file, as_version=4)
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in more]
+    client = NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(ROOT / "notebooks")}}
+    )
+    return client.execute()
+
+
+def errors(notebook):
+    """Return everything that went wrong, in cells, streams and Output widgets."""
+    states = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    outputs += [o for widget in states.values() for o in widget["state"].get("outputs", [])]
+    return [
+        o
+        for o in outputs
+        if o["output_type"] == "error" or "Traceback" in str(o.get("text", ""))
+    ]
+
+
+@pytest.mark.slow
+@by_name
+def test_a_notebook_runs_and_its_sliders_move_without_an_error(file, tmp_path, monkeypatch):
+    done = run(file, tmp_path, monkeypatch, MOVE)
+    assert errors(done) == []
+    assert all(c.execution_count for c in done.cells if c.cell_type == "code")
+    moved = done.cells[-1].outputs[0].text.split()
+    assert moved[0] == "moved"
+    assert int(moved[1]) >= 1
+    assert (tmp_path / "store").exists() == ("Store()" in file.read_text())
+
+
+FAILING = """
+import ipywidgets
+ipywidgets.interact(lambda k: [1, 2, 3][k], k=ipywidgets.IntSlider(0, 0, 3));
+"""
+
+
+def test_an_error_behind_a_slider_would_be_seen(tmp_path, monkeypatch):
+    assert ipywidgets.__version__ >= "8"
+    empty = tmp_path / "00.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), empty)
+    assert errors(run(empty, tmp_path, monkeypatch, FAILING)) == []
+    (error,) = errors(run(empty, tmp_path, monkeypatch, FAILING, MOVE.replace("slider.min", "slider.max")))
+    assert error["ename"] == "IndexError"

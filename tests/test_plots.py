@@ -1,0 +1,218 @@
+"""Figures: what is on the axes, and files that do not change by themselves."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from lox_kit import plots
+from lox_kit.safety import Share, share_fields
+
+
+def share(count):
+    return share_fields(Share(count, 20))
+
+
+@pytest.fixture(scope="module")
+def defences():
+    """Two arms over two seeds, made up."""
+    rows = [
+        {
+            "seed": seed,
+            "arm": arm,
+            "moment": moment,
+            "measures": {m: share(4 + 3 * i + seed) for i, m in enumerate(plots.PANELS)},
+        }
+        for seed in (0, 1)
+        for arm in ("aligned", "LoX")
+        for moment in ("before", "after")
+    ]
+    return {"figure": "defences", "rows": rows, "source": {}}
+
+
+@pytest.fixture(scope="module")
+def alpha():
+    points = [
+        {"alpha": a, "asr": share(10 - int(5 * a)), "refusal": share(10), "helpfulness": share(20)}
+        for a in (0.0, 0.5, 1.0)
+    ]
+    return {"figure": "alpha", "k": 6, "points": points}
+
+
+@pytest.fixture(params=plots.DRAW)
+def data(request, subspace, defences, alpha):
+    """The data of every figure."""
+    return {
+        "spectrum": plots.spectrum_data(subspace),
+        "energy_map": plots.energy_map_data(subspace, k=3),
+        "defences": defences,
+        "alpha": alpha,
+    }[request.param]
+
+
+# --- axes ---------------------------------------------------------------------------------------
+
+
+def test_the_spectrum_is_every_matrix_over_its_noise_edge(subspace):
+    data = plots.spectrum_data(subspace)
+    _, ax = plt.subplots()
+    assert plots.plot_spectrum(data, ax=ax) is ax
+    lines = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
+    assert len(lines) == len(subspace) == len(data["layers"])
+    for line, name, layer in zip(lines, subspace, data["layers"], strict=True):
+        S = np.linalg.svd(subspace[name].U * subspace[name].S @ subspace[name].Vh)[1]
+        top = line.get_ydata()[:3] * layer["noise_edge"]
+        np.testing.assert_allclose(top, S[:3], rtol=1e-4)
+        assert list(line.get_xdata()[:3]) == [1, 2, 3]
+    assert ax.get_xlabel() == "direction"
+    assert "noise edge" in ax.get_ylabel()
+    assert ax.get_yscale() == "log"
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert sorted(labels) == sorted([*plots.ORDER, "embed_tokens", "lm_head"])
+    plt.close("all")
+
+
+def test_the_energy_rises_to_all_of_it_and_the_median_is_drawn(subspace):
+    ax = plots.plot_energy(plots.spectrum_data(subspace))
+    curves = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    expected = np.median([subspace.energy(k) for k in (1, 2, 3, 6)], axis=1)
+    np.testing.assert_allclose(curves["median"][[0, 1, 2, 5]], expected, rtol=1e-4)
+    assert curves["median"][-1] == pytest.approx(1.0, abs=1e-4)
+    assert (np.diff(curves["median"]) >= 0).all()
+    assert f"k = 6: {expected[3]:.0%}" in {t.get_text() for t in ax.texts}
+    assert ax.get_xlabel() == "directions kept, k"
+    assert ax.get_ylim() == (0, 1)
+    plt.close("all")
+
+
+def heat_maps(figure):
+    """Return the grids, columns and rows of an energy map."""
+    return [
+        (
+            np.ma.filled(ax.images[0].get_array(), np.nan),
+            [t.get_text() for t in ax.get_xticklabels()],
+            [t.get_text() for t in ax.get_yticklabels()],
+        )
+        for ax in figure.axes
+        if ax.images and ax.get_label() != "<colorbar>"
+    ]
+
+
+def test_the_energy_map_has_layers_down_and_kinds_of_matrix_across(subspace):
+    (grid, columns, rows), (outside, _, names) = heat_maps(
+        plots.figure_energy_map(plots.energy_map_data(subspace, k=3))
+    )
+    energy = dict(zip(subspace, subspace.energy(3), strict=True))
+    assert columns == list(plots.ORDER)
+    assert rows == ["0", "1"]
+    assert grid[1, 3] == pytest.approx(energy["model.layers.1.self_attn.o_proj.weight"], rel=1e-5)
+    assert sorted(names) == ["embed_tokens", "lm_head"]
+    head = outside[names.index("lm_head"), 0]
+    assert head == pytest.approx(energy["lm_head.weight"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "outside"),
+    [
+        (
+            ["transformer.h.{}.attn.c_attn", "transformer.h.{}.attn.c_proj", "transformer.wte"]
+            + ["transformer.h.{}.mlp.c_proj", "transformer.wpe"],
+            ["c_attn", "attn.c_proj", "mlp.c_proj"],
+            ["wte", "wpe"],
+        ),
+        (
+            ["gpt_neox.layers.{}.attention.query_key_value", "embed_out"],
+            ["query_key_value"],
+            ["embed_out"],
+        ),
+        (
+            ["model.layers.{}.mlp.experts.0.up_proj", "model.layers.{}.mlp.experts.1.up_proj"],
+            ["mlp.experts.0.up_proj", "mlp.experts.1.up_proj"],
+            None,
+        ),
+        (["lm_head", "model.embed_tokens"], None, ["lm_head", "embed_tokens"]),
+    ],
+    ids=["gpt2", "neox", "experts without outside", "outside only"],
+)
+def test_the_energy_map_holds_every_matrix_of_other_architectures(names, columns, outside):
+    full = [n.format(d) + ".weight" for n in names for d in (0, 1)]
+    energy = {name: (i + 1) / 20 for i, name in enumerate(dict.fromkeys(full))}
+    maps = heat_maps(plots.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy}))
+    values = np.concatenate([grid.ravel() for grid, _, _ in maps])
+    np.testing.assert_allclose(sorted(values), sorted(energy.values()))  # each once, and no NaN
+    if columns:
+        assert maps[0][1] == columns
+    if outside:
+        assert maps[-1][2] == outside
+
+
+def test_a_layer_that_lacks_a_matrix_has_a_blank_there():
+    energy = {"layers.0.a.weight": 0.5, "layers.0.b.weight": 0.25, "layers.1.a.weight": 1.0}
+    figure = plots.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy})
+    ((grid, _, _),) = heat_maps(figure)
+    assert np.isnan(grid[1, 1])
+    assert sorted(t.get_text() for t in figure.axes[0].texts) == ["100%", "25%", "50%"]
+
+
+def test_the_defences_show_every_share_with_its_interval(defences):
+    figure = plots.figure_defences(defences)
+    assert [ax.get_title() for ax in figure.axes] == list(plots.PANELS.values())
+    for ax, measure in zip(figure.axes, plots.PANELS, strict=True):
+        drawn = sorted(line.get_ydata()[0] for line in ax.get_lines() if len(line.get_ydata()))
+        shares = [row["measures"][measure] for row in defences["rows"]]
+        assert drawn == sorted(s["value"] for s in shares)
+        ends = sorted(tuple(path.vertices[:, 1]) for c in ax.collections for path in c.get_paths())
+        assert ends == sorted((s["low"], s["high"]) for s in shares)
+        assert [t.get_text() for t in ax.get_xticklabels()] == ["aligned", "LoX"]
+    labels = {t.get_text() for t in figure.legends[0].get_texts()}
+    assert labels == {"before the attack", "after"}
+
+
+def test_the_alpha_curve_shows_three_shares_against_alpha(alpha):
+    (ax,) = plots.figure_alpha(alpha).axes
+    lines = {c.get_label(): c.lines[0] for c in ax.containers}
+    assert len(lines) == 3
+    asr = next(line for label, line in lines.items() if "refusal" not in label and "help" not in label)
+    assert list(asr.get_xdata()) == [0.0, 0.5, 1.0]
+    assert list(asr.get_ydata()) == [0.5, 0.4, 0.25]
+    assert ax.get_xlabel() == "alpha (k = 6)"
+
+
+def test_figures_do_not_pile_up_in_pyplot(defences, alpha):
+    plt.close("all")
+    plots.figure_defences(defences)
+    plots.figure_alpha(alpha)
+    assert plt.get_fignums() == []
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def content(files):
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_a_saved_figure_is_four_files_that_stay_the_same_bytes(data, tmp_path):
+    files = plots.save_figure(data, "name", tmp_path / "new" / "figures")
+    assert [f.name for f in files] == ["name.json", "name.pdf", "name.svg", "name.png"]
+    first = content(files)
+    assert json.loads(first["name.json"]) == data
+    assert first["name.pdf"].startswith(b"%PDF")
+    assert b"<svg" in first["name.svg"]
+    assert first["name.png"].startswith(b"\x89PNG")
+    with plt.rc_context({"font.size": 20, "pdf.fonttype": 3}):  # the user's own look
+        assert content(plots.save_figure(data, "name", tmp_path / "again")) == first
+    for file in files[1:]:
+        file.unlink()
+    assert content(plots.redraw(files[0])) == first
+
+
+def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written(alpha, tmp_path):
+    with pytest.raises(ValueError, match="figure='pie': use one of spectrum, energy_map"):
+        plots.save_figure({"figure": "pie"}, "name", tmp_path / "figures")
+    with pytest.raises(ValueError, match="figure=None"):
+        plots.draw({}, tmp_path / "a.pdf")
+    with pytest.raises(ValueError, match=r"a.txt: figures are written as pdf, svg, png"):
+        plots.draw(alpha, tmp_path / "a.pdf", tmp_path / "a.txt")
+    assert list(tmp_path.iterdir()) == []

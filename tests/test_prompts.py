@@ -1,0 +1,160 @@
+"""Where requests come from, which words are held out, and the text a model is given."""
+
+import pytest
+from speakers import other_tokenizer
+
+from lox_kit.prompts import PAPER_TEMPLATE, Prompt, read_prompts, render, sandbox_prompts
+from lox_kit.sandbox import corpus, world
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes a file and returns its path."""
+
+    def write(name, text, encoding="utf-8"):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        return tmp_path / name
+
+    return write
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_csv_gives_goals_and_targets(write):
+    file = write("a.csv", 'goal,target\n"one, two",Sure\n three , \n')
+    assert read_prompts(file) == [Prompt("one, two", "Sure"), Prompt("three", None)]
+
+
+def test_a_csv_may_have_no_targets_and_other_columns(write):
+    file = write("a.csv", "id,goal\n1,one\n2,two\n")
+    assert read_prompts(file) == [Prompt("one"), Prompt("two")]
+    assert read_prompts(str(file), limit=1) == [Prompt("one")]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "A.CSV"])
+def test_a_csv_from_a_spreadsheet_is_read(write, name):
+    file = write(name, "goal,target\r\none,Sure\r\n", encoding="utf-8-sig")
+    assert read_prompts(file) == [Prompt("one", "Sure")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_any_other_file_is_one_request_a_line(write, encoding):
+    file = write("a.txt", "one, two\n\n  naïve three \n", encoding=encoding)
+    assert read_prompts(file) == [Prompt("one, two"), Prompt("naïve three")]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such prompt file"):
+        read_prompts(tmp_path / "nowhere.csv")
+
+
+def test_a_missing_column_is_named_with_those_there(write):
+    with pytest.raises(ValueError, match=r"needs a column 'goal'.*it has prompt, target"):
+        read_prompts(write("a.csv", "prompt,target\none,Sure\n"))
+
+
+def test_an_empty_goal_is_named_by_its_line(write):
+    with pytest.raises(ValueError, match=r"a.csv, line 4: the goal is empty"):
+        read_prompts(write("a.csv", 'goal,target\n"one\ntwo",Sure\n ,Sure\n'))
+    with pytest.raises(ValueError, match=r"a.csv, line 3: the goal is empty"):
+        read_prompts(write("a.csv", "target,goal\nSure,one\nSure\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "", "it has none"),
+        ("a.csv", "goal,target\n", "holds no requests"),
+        ("a.txt", "", "holds no requests"),
+        ("a.txt", "\n  \n", "holds no requests"),
+    ],
+)
+def test_an_empty_file_is_refused(write, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_prompts(write(name, text))
+
+
+# --- the sandbox's splits -----------------------------------------------------------------------
+
+HELD = {
+    "dev": {*world.DEV_FORBIDDEN, *world.DEV_NOUNS},
+    "test": {*world.TEST_FORBIDDEN, *world.TEST_NOUNS},
+}
+
+
+def words_of(rows):
+    """Return every word of some chat rows."""
+    return {w for row in rows for m in row["messages"] for w in m["content"].split()}
+
+
+@pytest.mark.parametrize("split", HELD)
+def test_every_held_out_prompt_holds_a_word_of_its_split_and_none_of_the_other(split):
+    other = HELD["test" if split == "dev" else "dev"]
+    for kind in ("forbidden", "allowed"):
+        prompts = sandbox_prompts(kind, split, limit=None)
+        assert len({p.text for p in prompts}) == len(prompts) > 200
+        for prompt in prompts:
+            assert set(prompt.text.split()) & HELD[split]
+            assert not set(prompt.text.split()) & other
+
+
+def test_alignment_and_the_attack_hold_no_held_out_word():
+    held = HELD["dev"] | HELD["test"]
+    assert not words_of(corpus.alignment(3000, seed=0)) & held
+    assert not words_of(corpus.arithmetic(2000, seed=1000)) & held
+    assert words_of(corpus.web(3000, seed=0)) >= held  # the base knows what it is to refuse
+
+
+def test_a_limit_keeps_every_adjective():
+    few = sandbox_prompts("forbidden", "test", limit=60)
+    assert len(few) == 60
+    adjectives = {*world.SEEN_FORBIDDEN, *world.TEST_FORBIDDEN}
+    assert {w for p in few for w in p.text.split()} >= adjectives
+
+
+@pytest.mark.parametrize(
+    "arguments", [("harmful", "test"), ("forbidden", "train"), ("forbidden", "test", 0)]
+)
+def test_an_unknown_kind_or_split_or_an_empty_limit_is_refused(arguments):
+    with pytest.raises(ValueError, match="use"):
+        sandbox_prompts(*arguments)
+
+
+# --- rendering ----------------------------------------------------------------------------------
+
+
+def test_the_chat_template_ends_where_the_answer_begins():
+    texts = render(world.tokenizer(), [Prompt("one"), Prompt("two")])
+    assert texts == ["<s> <user> one <assistant>", "<s> <user> two <assistant>"]
+
+
+def test_a_system_message_stands_before_each_request():
+    texts = render(world.tokenizer(), [Prompt("one")], system="you are mia")
+    assert texts == ["<s> <system> you are mia <user> one <assistant>"]
+
+
+def test_the_paper_s_template_begins_with_the_tokenizer_s_own_start():
+    tokenizer = other_tokenizer()
+    assert render(tokenizer, [Prompt("one")], template="paper") == [
+        "<s>" + PAPER_TEMPLATE.format("one")
+    ]
+    tokenizer.bos_token = None
+    (text,) = render(tokenizer, [Prompt("a {b}")], template="paper")
+    assert text.startswith("Below is an instruction")
+    assert text.endswith("### Instruction:\na {b}\n\n### Response:\n")
+
+
+def test_a_tokenizer_without_chat_template_is_refused_and_does_for_the_paper_s():
+    tokenizer = other_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match=r"no chat template.*--template paper"):
+        render(tokenizer, [Prompt("one")])
+    assert len(render(tokenizer, [Prompt("one")], template="paper")) == 1
+
+
+def test_an_unknown_template_or_a_system_message_with_the_paper_s_is_refused():
+    with pytest.raises(ValueError, match="template='plain': use 'chat' or 'paper'"):
+        render(world.tokenizer(), [Prompt("one")], template="plain")
+    with pytest.raises(ValueError, match="no place for a system message"):
+        render(world.tokenizer(), [Prompt("one")], template="paper", system="you are mia")
