@@ -80,6 +80,11 @@ def _k_alpha(k, alpha, paper):
     return kept, 1.0 if alpha is None else alpha
 
 
+def _shown(k):
+    """Return k for people."""
+    return f"k={'all' if k is None else k}"
+
+
 # --- the pair and its subspace ----------------------------------------------------------------
 
 
@@ -190,7 +195,7 @@ def apply(subspace, aligned, out, k, alpha, paper):
 
     with layers("writing") as on_layer:
         apply_lox(SafetySubspace.load(subspace), aligned, out, k, alpha, on_layer=on_layer)
-    click.echo(f"{out}: {aligned} with LoX, k={k}, alpha={alpha:g}")
+    click.echo(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
 
 
 @lox.command()
@@ -204,7 +209,7 @@ def adapter(subspace, aligned, out, k, alpha, paper):
     from .subspace import SafetySubspace
 
     left_out = save_adapter(SafetySubspace.load(subspace), aligned, out, k, alpha)
-    click.echo(f"{out}: adapter of {aligned}, k={k}, alpha={alpha:g}")
+    click.echo(f"{out}: adapter of {aligned}, {_shown(k)}, alpha={alpha:g}")
     if left_out:
         click.echo(
             f"left out (tied, unchanged, or nothing PEFT can adapt): {', '.join(left_out)}. "
@@ -329,7 +334,8 @@ def lab(notebooks):
 
     if not notebooks.is_dir():
         raise FileNotFoundError(f"{notebooks}: no such folder; run this in the repository's root.")
-    raise SystemExit(subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks)]))
+    command = [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None", str(notebooks)]
+    raise SystemExit(subprocess.call(command))
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from .subspace_file import (
     read_values,
     write_layer,
 )
-from .svd import TOLERANCE, Factors, frobenius
+from .svd import TOLERANCE, Factors, count_certified, frobenius
 
 
 class UncertifiedRank(UserWarning):
@@ -192,10 +192,8 @@ class SafetySubspace(Mapping[str, Factors]):
         if k is None:
             return  # all triplets together are the delta itself, however close some of them are
         loose = [
-            v.residual[:k].max()
-            for v in self._values.values()
-            if v.method == "krylov" and v.certified < min(k, len(v.S))
-        ]  # of an exact one a large residual is rounding: its directions are as good as they get
+            v.residual[:k].max() for v in self._values.values() if v.certified < min(k, len(v.S))
+        ]
         if loose:
             warnings.warn(
                 f"k={k} goes beyond the certified directions in {len(loose)} of {len(self)} "
@@ -370,5 +368,4 @@ class _Values(NamedTuple):
 
     @property
     def certified(self) -> int:
-        failed = np.flatnonzero(self.residual > TOLERANCE)
-        return int(failed[0]) if len(failed) else len(self.S)
+        return count_certified(self.residual, self.method)
