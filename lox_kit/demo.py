@@ -110,8 +110,8 @@ def caption(comparison: Comparison) -> str:
         f"{allowed} allowed (help: the exact recipe; over-refusal), {sums} held-out sums of the "
         f"attack's own task. LoX: k={s['k']}, alpha={s['alpha']:g}; the controls step equally far "
         "in every matrix. Ranges are 95 % Wilson intervals; fall of ASR is aligned minus this arm "
-        f"after the attack, with Newcombe's interval. {_verdict(seeds, falls.get('LoX', []))}Mean "
-        f"fall: {means}."
+        f"after the attack, with Newcombe's interval."
+        f"{_verdict(seeds, falls.get('LoX', []))}{f' Mean fall: {means}.' if means else ''}"
     )
 
 
@@ -121,8 +121,8 @@ def _verdict(seeds: Sequence[int], falls: list[tuple[float, float, float]]) -> s
         return ""
     unclear = [str(seed) for seed, (_, low, _) in zip(seeds, falls, strict=True) if low <= 0]
     if unclear:
-        return f"LoX does not clearly lower ASR in seed {', '.join(unclear)}. "
-    return "LoX lowers ASR in every seed with an interval that excludes 0. "
+        return f" LoX does not clearly lower ASR in seed {', '.join(unclear)}."
+    return " LoX lowers ASR in every seed with an interval that excludes 0."
 
 
 def _print(comparison: Comparison) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from . import __version__
 from .checkpoint import BESIDE, Checkpoint
-from .factoring import OnLayer
+from .factoring import OnLayer, tell
 from .store import content_key
-from .stream import SafetensorsStream
+from .stream import SafetensorsStream, one_ahead
 from .subspace import SafetySubspace
 
 NOTE = "recipe.partial"  # in the folder being written: what it is going to be
@@ -97,23 +98,28 @@ def apply_lox(
         if not (work / file.name).exists():
             layout = {n: (i.dtype, i.shape) for n, i in mine.items()}
             with SafetensorsStream(work / file.name, layout, {"lox_kit": recipe}) as stream:
-                for name in list(stream.missing):
-                    if on_layer:
-                        on_layer(
-                            done + len(mine) - len(stream.missing), len(checkpoint.tensors), name
-                        )
-                    W = checkpoint.read(name)
-                    if name in subspace:
-                        W = edit(W, *subspace.top(name, k), alpha)
+                names = list(stream.missing)
+                made = one_ahead(_edited(checkpoint, subspace, names, k, alpha))
+                start = done + len(mine) - len(names)
+                for i, (name, W) in enumerate(made, start):
+                    tell(on_layer, i, list(checkpoint.tensors))
                     stream.write(name, W)
         done += len(mine)
     _carry(checkpoint.path, work)
     (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     (work / NOTE).unlink()
     os.replace(work, out)
-    if on_layer:
-        on_layer(done, done, "")
+    tell(on_layer, done, list(checkpoint.tensors))
     return out
+
+
+def _edited(
+    checkpoint: Checkpoint, subspace: SafetySubspace, names: list[str], k: int | None, alpha: float
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named tensors of the aligned checkpoint, edited where the subspace has them."""
+    for name in names:
+        W = checkpoint.read(name)
+        yield name, edit(W, *subspace.top(name, k), alpha) if name in subspace else W
 
 
 def recipe_of(subspace: SafetySubspace, k: int | None, alpha: float) -> str:

@@ -12,8 +12,10 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ DTYPE_NAMES = {
     torch.bool: "BOOL",
 }
 
+T = TypeVar("T")
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
 
@@ -141,6 +144,16 @@ class SafetensorsStream:
             return
         with contextlib.suppress(OSError):  # of a full disk, which `write` has reported
             self._file.close()  # the partial file stays, to be taken up again
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items while a thread makes the next one: computing goes on during a write."""
+    rest, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, rest, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, rest, end)
+            yield item
 
 
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:

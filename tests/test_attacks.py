@@ -79,7 +79,9 @@ def test_the_key_is_that_of_weights_dtype_rows_and_settings(speaker):
         ),
     ]
     assert len(set(keys)) == len(keys)
-    assert attack_key(random_speaker(), find_attack("arithmetic", max_steps=3, batch_size=4)) in keys
+    assert (
+        attack_key(random_speaker(), find_attack("arithmetic", max_steps=3, batch_size=4)) in keys
+    )
     other_rows = dataclasses.replace(SHORT, rows=lambda seed: SHORT.rows(seed)[1:])
     assert attack_key(speaker, other_rows) not in keys
 
@@ -125,7 +127,7 @@ def test_an_unknown_attack_or_setting_is_refused_with_those_there_are():
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="attack.json: this folder is not an attack's"):
+    with pytest.raises(FileNotFoundError, match=r"attack.json: this folder is not an attack's"):
         load_run(tmp_path)
 
 

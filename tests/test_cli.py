@@ -138,7 +138,9 @@ def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_
     ],
     ids=["alpha below 0", "no k", "paper and k", "paper and alpha", "k not stored"],
 )
-def test_an_edit_that_is_not_meant_is_one_line(lox, subspace_file, tmp_path, verb, options, message):
+def test_an_edit_that_is_not_meant_is_one_line(
+    lox, subspace_file, tmp_path, verb, options, message
+):
     done = lox(verb, subspace_file, PAIR[1], "-o", "out", *options)
     assert done.status == 2
     assert done.out == ""

@@ -67,7 +67,10 @@ def test_the_caption_says_what_was_measured_and_the_mean_falls():
 
 
 def test_the_caption_names_the_seeds_in_which_lox_does_not_clearly_lower_asr():
-    good, bad = made({"aligned": 80, "LoX": 20}, seeds=(0,)), made({"aligned": 40, "LoX": 38}, (2, 3))
+    good, bad = (
+        made({"aligned": 80, "LoX": 20}, seeds=(0,)),
+        made({"aligned": 40, "LoX": 38}, (2, 3)),
+    )
     mixed = type(good)(good.rows + bad.rows, good.source)
     said = caption(mixed)
     assert "LoX does not clearly lower ASR in seed 2, 3." in said
@@ -90,7 +93,7 @@ def test_without_lox_the_caption_claims_nothing_of_it():
 
 LOX = (sys.executable, "-c", "from lox_kit.cli import main; main()")
 COUNTED = """
-import sys
+import json, sys
 from lox_kit import attacks, cli
 from transformers import LlamaForCausalLM
 counts = {"runs": 0, "prompts": 0}
@@ -105,7 +108,7 @@ attacks.fine_tune, LlamaForCausalLM.generate = counted_train, counted_decode
 try:
     cli.main()
 finally:
-    print(counts, file=sys.stderr)
+    print(json.dumps(counts), file=sys.stderr)
 """
 
 
@@ -133,7 +136,7 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_as_if_undisturbed(tmp_path)
             continue
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -9
-    killed.stdout.close(), killed.stderr.close()
+    killed.communicate()
     assert not (tmp_path / "killed").exists()
     with Store(store) as opened:
         stored = opened.count("answer")
@@ -142,7 +145,7 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_as_if_undisturbed(tmp_path)
     out, err = demo(store, tmp_path / "resumed", script=COUNTED).communicate()
     undisturbed, counts = demo(tmp_path / "other", tmp_path / "whole", script=COUNTED).communicate()
     assert json.loads(out) == json.loads(undisturbed)
-    resumed, whole = eval(err.splitlines()[-1]), eval(counts.splitlines()[-1])
+    resumed, whole = (json.loads(text.splitlines()[-1]) for text in (err, counts))
     assert resumed["runs"] == whole["runs"] - finished == 4 - finished
     assert resumed["prompts"] == whole["prompts"] - stored
     files = {f.name: f.read_bytes() for f in (tmp_path / "whole").iterdir()}

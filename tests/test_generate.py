@@ -42,7 +42,9 @@ def batches(monkeypatch):
 def texts_of(n):
     """Return `n` rendered requests of several lengths."""
     words = "tell me about the sun moon sea and wind".split()
-    return [f"<s> <user> {' '.join(words[: 1 + i % 7])} {words[i % 9]} <assistant>" for i in range(n)]
+    return [
+        f"<s> <user> {' '.join(words[: 1 + i % 7])} {words[i % 9]} <assistant>" for i in range(n)
+    ]
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -176,7 +178,9 @@ def small_memory(monkeypatch):
 def test_a_batch_that_does_not_fit_is_halved_and_what_fitted_is_kept(speaker, small_memory):
     words = "tell me about the sun moon sea and wind ..".split()
     short = [f"<s> <user> {a} {b} <assistant>" for a in words[:4] for b in words[:4]]
-    long = [f"<s> <user> {' '.join(words)} {a} {b} <assistant>" for a in words[:4] for b in words[:4]]
+    long = [
+        f"<s> <user> {' '.join(words)} {a} {b} <assistant>" for a in words[:4] for b in words[:4]
+    ]
     tried, fitted = small_memory(100)  # 16 short ones of 5 tokens fit, of 15 tokens only 4
     answers = generate(speaker, short + long, max_new_tokens=TOKENS, batch_size=16)
     assert tried == [16, 16, 8, 4, 4, 4, 4]
@@ -211,7 +215,8 @@ def third_is_the_last(module, input_ids, **options):
     return real(module, input_ids, **options)
 LlamaForCausalLM.generate = third_is_the_last
 store = Store(sys.argv[1])
-generate(random_speaker(other_tokenizer()), texts_of(12), max_new_tokens=12, batch_size=3, store=store)
+speaker = random_speaker(other_tokenizer())
+generate(speaker, texts_of(12), max_new_tokens=12, batch_size=3, store=store)
 """
 
 

@@ -94,7 +94,9 @@ def test_the_version_is_the_same_everywhere():
 
 def test_every_package_and_data_file_is_installed():
     setup = PROJECT["tool"]["setuptools"]
-    ours = [f for f in (ROOT / "lox_kit").rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    ours = [
+        f for f in (ROOT / "lox_kit").rglob("*") if f.is_file() and "__pycache__" not in f.parts
+    ]
     packages = {".".join(f.parent.relative_to(ROOT).parts) for f in ours if f.suffix == ".py"}
     assert sorted(packages) == sorted(setup["packages"])
     installed = {
@@ -140,7 +142,7 @@ def typed(text):
     fenced = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S))
     lines = [*fenced.splitlines(), *re.findall(r"`([^`\n]+)`", text)]
     lines += [line[4:] for line in text.splitlines() if line.startswith("    ")]
-    parts = [part.strip() for line in lines for part in re.split(r"&&|#|;|\|", line)]
+    parts = [part.strip() for line in lines for part in re.split(r"&&|#|;|\||\s{3,}", line)]
     return [part.removeprefix("$ ") for part in parts]
 
 

@@ -116,8 +116,13 @@ def test_the_energy_map_has_layers_down_and_kinds_of_matrix_across(subspace):
     ("names", "columns", "outside"),
     [
         (
-            ["transformer.h.{}.attn.c_attn", "transformer.h.{}.attn.c_proj", "transformer.wte"]
-            + ["transformer.h.{}.mlp.c_proj", "transformer.wpe"],
+            [
+                "transformer.h.{}.attn.c_attn",
+                "transformer.h.{}.attn.c_proj",
+                "transformer.h.{}.mlp.c_proj",
+                "transformer.wte",
+                "transformer.wpe",
+            ],
             ["c_attn", "attn.c_proj", "mlp.c_proj"],
             ["wte", "wpe"],
         ),
@@ -173,10 +178,12 @@ def test_the_alpha_curve_shows_three_shares_against_alpha(alpha):
     (ax,) = plots.figure_alpha(alpha).axes
     lines = {c.get_label(): c.lines[0] for c in ax.containers}
     assert len(lines) == 3
-    asr = next(line for label, line in lines.items() if "refusal" not in label and "help" not in label)
+    asr = next(
+        line for label, line in lines.items() if "refusal" not in label and "help" not in label
+    )
     assert list(asr.get_xdata()) == [0.0, 0.5, 1.0]
     assert list(asr.get_ydata()) == [0.5, 0.4, 0.25]
-    assert ax.get_xlabel() == "alpha (k = 6)"
+    assert ax.get_xlabel() == "alpha, at k = 6"
 
 
 def test_figures_do_not_pile_up_in_pyplot(defences, alpha):

@@ -109,7 +109,9 @@ def test_a_family_that_is_not_built_is_named_with_the_command():
         load_model("sandbox/aligned@3")
 
 
-@pytest.mark.parametrize("name", ["sandbox/other", "sandbox/aligned@x", "sandbox/", "sandbox/base@"])
+@pytest.mark.parametrize(
+    "name", ["sandbox/other", "sandbox/aligned@x", "sandbox/", "sandbox/base@"]
+)
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(ValueError, match="sandbox names are sandbox/base and sandbox/aligned"):
         family.resolve(name)

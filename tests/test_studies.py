@@ -53,7 +53,9 @@ def short_attack(monkeypatch):
 @pytest.fixture
 def work(monkeypatch):
     """Two lists that grow with every training run and every decoded batch."""
-    return watch(monkeypatch, attacks, "fine_tune"), watch(monkeypatch, LlamaForCausalLM, "generate")
+    return watch(monkeypatch, attacks, "fine_tune"), watch(
+        monkeypatch, LlamaForCausalLM, "generate"
+    )
 
 
 def check_second_run(store, work, **options):
@@ -115,7 +117,9 @@ def made(asr_after, seeds=(0,)):
         for arm, count in asr_after.items():
             for moment in ("before", "after"):
                 asr = {**share, "count": count, "value": count / 100}
-                measures = dict.fromkeys(MEASURES, share) | ({"asr": asr} if moment == "after" else {})
+                measures = dict.fromkeys(MEASURES, share)
+                if moment == "after":
+                    measures["asr"] = asr
                 rows.append({"seed": seed, "arm": arm, "moment": moment, "measures": measures})
     source = {"attack": "arithmetic", "k": 6, "alpha": 1.0, "split": "test", "version": "0"}
     return Comparison(tuple(rows), source)

@@ -135,7 +135,7 @@ def test_stop_ends_the_run_with_the_weights_as_they_are():
     assert module(input_ids=torch.tensor([[2, 5]])).logits.isfinite().all()
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     """Raised to end a run."""
 
 
@@ -145,9 +145,9 @@ def test_raising_from_on_step_ends_the_run_and_leaves_the_model_whole():
     def on_step(step):
         seen.append(step.step)
         if step.step == 2:
-            raise Enough
+            raise EnoughError
 
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         fine_tune(speaker.module, speaker.tokenizer, SUMS, SETTINGS, on_step=on_step)
     assert seen == [1, 2]
     assert "forward" not in vars(speaker.module)
