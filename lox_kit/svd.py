@@ -167,6 +167,9 @@ def _krylov(A: Tensor, r: int, certify: int, seed: int):
             W, S = _from_basis(B[:size], r)
             if certify == 0 or _has_converged(step, R @ W[-BLOCK:, :certify], S[:certify]):
                 V = (W.T @ B[:size]) / S.clamp(min=ZERO * float(S[0]))[:, None]
+                if float(S[-1]) <= ZERO * float(S[0]):  # these have no v of length 1 yet
+                    V, R = torch.linalg.qr(V.T)
+                    V = (V * torch.where(R.diagonal() < 0, -1.0, 1.0)).T
                 return (W.T @ Q[:size]).T, S, V
         new = slice(size, size + BLOCK)
         Q[new] = _orthonormal_rows(step)
