@@ -1,6 +1,6 @@
 """Time and memory of factoring and extrapolating a pair, against the published algorithm.
 
-    python benchmarks/lox_edit.py [--hidden 2048] [--layers 4] [--folder DIR] [--json FILE]
+    python benchmarks/lox_edit.py [--hidden 2048] [--layers 16] [--folder DIR] [--json FILE]
     python benchmarks/lox_edit.py --quick
 
 Every measured program is a fresh process with a fresh hash cache, and its files are dropped from
@@ -35,7 +35,7 @@ def main() -> None:
     """Make the pairs, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=2048)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--folder", help="where the checkpoints go; default the system's temporary")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     parser.add_argument("--quick", action="store_true", help="hidden size 256: a smoke check")
@@ -43,7 +43,7 @@ def main() -> None:
     hidden = 256 if options.quick else options.hidden
     with tempfile.TemporaryDirectory(prefix="lox-", dir=options.folder) as temporary:
         folder = Path(temporary)
-        other = 16 if options.layers < 16 else 4
+        other = 4 if options.layers > 4 else 16
         check_room(folder, hidden, max(options.layers, other))
         numbers = {"machine": machine(), "pair": describe(hidden, options.layers)}
         print_lines(numbers["machine"] | numbers["pair"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import torch
+
 from . import __version__
 from .checkpoint import Checkpoint, check_pair, deltas
 from .subspace_file import FULL, has_spectrum
 from .svd import Factors, singular_values, top_factors
+from .threads import map_in_order
 
 OnLayer = Callable[[int, int, str], None]  # layers done, layers in all, the next one's name
 
@@ -70,18 +73,27 @@ def factor_all(
         If a delta is not finite; the matrix is named.
     """
     layers = info["layers"]
-    rank = None if info["rank"] == FULL else info["rank"]
     start = len(layers) - len(names)
-    for i, (name, dW) in enumerate(deltas(base, aligned, names, device), start):
-        tell(on_layer, i, layers)
-        try:
-            made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        if has_spectrum(info):
-            made = dataclasses.replace(made, spectrum=singular_values(dW))
-        yield name, made
-    tell(on_layer, len(layers), layers)
+    # Two at a time: twice the memory of one matrix, whatever the machine.
+    workers = 2 if device == "cpu" and torch.get_num_threads() > 1 else 1
+    made = map_in_order(lambda name: _factor(base, aligned, info, name, device), names, workers)
+    tell(on_layer, start, layers)
+    for done, (name, factors) in enumerate(zip(names, made, strict=True), start + 1):
+        yield name, factors
+        tell(on_layer, done, layers)
+
+
+def _factor(base: Checkpoint, aligned: Checkpoint, info: dict, name: str, device: str) -> Factors:
+    """Factor one delta as `info` says."""
+    ((_, dW),) = deltas(base, aligned, [name], device)
+    rank = None if info["rank"] == FULL else info["rank"]
+    try:
+        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if has_spectrum(info):
+        made = dataclasses.replace(made, spectrum=singular_values(dW))
+    return made
 
 
 def refuse_zero(norms: Iterable[float]) -> None:

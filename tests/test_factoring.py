@@ -144,3 +144,17 @@ def test_the_file_is_plain_safetensors_that_says_where_it_comes_from(pair, tmp_p
     info = SafetySubspace.load(tmp_path / "S.safetensors").info
     assert info["aligned"] == str(pair.aligned)
     assert json.loads(json.dumps(info)) == info
+
+
+def test_two_matrices_at_a_time_give_the_factors_of_one_after_the_other(pair):
+    before = torch.get_num_threads()
+    try:
+        made = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made.append(SafetySubspace.from_pair(pair.base, pair.aligned, rank=4))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for name in made[0]:
+        torch.testing.assert_close(made[1][name].S, made[0][name].S)
