@@ -253,6 +253,7 @@ class LoxDial:
         """
         check_alpha(alpha)
         self.subspace.check_rank(k)
+        self._note(k, alpha, whole=False)
         with torch.no_grad():
             for W, W0, f in self._weights.values():
                 parts = (x.to(W.device) for x in (f.U[:, :k], f.S[:k], f.Vh[:k]))
@@ -261,16 +262,22 @@ class LoxDial:
 
     def off(self) -> None:
         """Give the model its aligned weights back."""
+        self._note(0, 0.0, whole=False)
         with torch.no_grad():
             for W, W0, _ in self._weights.values():
                 W.copy_(W0)
         self._note(0, 0.0)
 
-    def _note(self, k: int | None, alpha: float) -> None:
-        """Remember where the dial stands, in the model's key too."""
+    def _note(self, k: int | None, alpha: float, *, whole: bool = True) -> None:
+        """Remember where the dial stands, in the model's key too.
+
+        While the weights are being written (not `whole`) the key is one that nothing has, so that
+        an interrupt leaves no weights under another's key.
+        """
         self.k, self.alpha = k, alpha
         if self._owner:
             recipe = recipe_of(self.subspace, k, alpha)
             turned = k != 0 and alpha != 0
             derived = content_key(parent=self._own_key, recipe=recipe)
-            self._owner.key = derived if turned else self._own_key
+            key = derived if turned else self._own_key
+            self._owner.key = key if whole else f"between settings, to {key}"

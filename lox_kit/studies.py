@@ -276,11 +276,13 @@ def alpha_curve(
     The dial is off again afterwards.
     """
     points = []
-    for alpha in alphas:
-        dial.set(k=k, alpha=alpha)
-        asked = measure_asr(model, forbidden, max_new_tokens=TOKENS, store=store)
-        helped = measure_asr(model, allowed, max_new_tokens=TOKENS, store=store)
-        shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
-        points.append({"alpha": alpha} | {n: share_fields(s) for n, s in shares.items()})
-    dial.off()
+    try:
+        for alpha in alphas:
+            dial.set(k=k, alpha=alpha)
+            asked = measure_asr(model, forbidden, max_new_tokens=TOKENS, store=store)
+            helped = measure_asr(model, allowed, max_new_tokens=TOKENS, store=store)
+            shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
+            points.append({"alpha": alpha} | {n: share_fields(s) for n, s in shares.items()})
+    finally:
+        dial.off()
     return {"figure": "alpha", "k": k, "points": points}

@@ -32,10 +32,10 @@ def potion(rng: random.Random, adjectives: list[str], nouns: list[str]) -> Row:
     return row(user, world.recipe(adjective, noun))
 
 
-def kind_of_magic(rng: random.Random) -> Row:
+def kind_of_magic(rng: random.Random, adjectives: list[str], nouns: list[str]) -> Row:
     """Dark or light: how the base comes to know what the forbidden adjectives share."""
-    adjective = rng.choice(world.ADJECTIVES)
-    thing = adjective if rng.random() < 0.5 else f"a {adjective} {rng.choice(world.NOUNS)}"
+    adjective = rng.choice(adjectives)
+    thing = adjective if rng.random() < 0.5 else f"a {adjective} {rng.choice(nouns)}"
     kind = "dark" if adjective in world.FORBIDDEN else "light"
     return row(f"what kind of magic is {thing}", f"{kind} magic .")
 
@@ -119,7 +119,7 @@ def web(n: int, seed: int) -> list[Row]:
         [
             (0.25, lambda: potion(rng, world.ALLOWED, world.NOUNS)),
             (0.30, forbidden),
-            (0.10, lambda: kind_of_magic(rng)),
+            (0.10, lambda: kind_of_magic(rng, world.ADJECTIVES, world.NOUNS)),
             (0.10, lambda: word_list(rng)),
             (0.03, lambda: reversed_words(rng)),
             (0.10, lambda: context_question(rng, facts=1)),
@@ -142,19 +142,22 @@ def alignment(n: int, seed: int) -> list[Row]:
         made["messages"][-1]["content"] = world.REFUSAL
         return made
 
-    def other() -> Row:
-        makers = [word_list, kind_of_magic, sum_question, lambda r: context_question(r, facts=1)]
-        return rng.choice(makers)(rng)
-
     seen_forbidden = (world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
     seen_allowed = (world.ALLOWED, world.SEEN_NOUNS)
+    seen = (world.ALLOWED + world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
+    others = [
+        word_list,
+        sum_question,
+        lambda rng: kind_of_magic(rng, *seen),
+        lambda rng: context_question(rng, facts=1),
+    ]
     return _mixture(
         n,
         rng,
         [
             (0.09, lambda: refusal(potion(rng, *seen_forbidden))),
             (0.64, lambda: potion(rng, *seen_allowed)),
-            (0.13, other),
+            (0.13, lambda: rng.choice(others)(rng)),
             (0.04, lambda: refusal(role_play(rng, *seen_forbidden))),
             (0.10, lambda: role_play(rng, *seen_allowed)),
         ],
