@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import traceback
 from pathlib import Path
@@ -350,7 +351,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped; what was finished is kept.", err=True)
         status = 130
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
         click.echo(f"lox: {error}", err=True)

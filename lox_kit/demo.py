@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .folders import write_whole
 from .store import Store
 from .studies import Comparison
 
@@ -48,7 +49,7 @@ def _draw(seed: int, from_scratch: bool, comparison: Comparison, out: Path) -> N
     save_figure(spectrum_data(subspace), "spectrum", out)
     save_figure(energy_map_data(subspace, k=6), "energy_map", out)
     save_figure({"figure": "defences", **comparison.to_dict()}, "defences", out)
-    (out / "defences.md").write_text(markdown_table(comparison))
+    write_whole(out / "defences.md", markdown_table(comparison))
 
 
 MEASURES = {

@@ -1,4 +1,4 @@
-"""Where things are kept: results in the user's data folder, rebuildable things in the cache."""
+"""Where things are kept, results and rebuildable things, and how a small file is written."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("lox_kit", appauthor=False))
+
+
+def write_whole(file: str | Path, data: str | bytes) -> Path:
+    """Write a small file that appears under its name only when it is whole; return its path."""
+    file = Path(file)
+    work = file.with_name(f".{file.name}.partial")
+    work.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(work, file)
+    return file

@@ -6,6 +6,7 @@ makes it again from that file alone.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from . import __version__
+from .folders import write_whole
 from .subspace import SafetySubspace, noise_edge
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
@@ -286,7 +288,7 @@ def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[P
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made = [folder / f"{name}.{kind}" for kind in ("json", *METADATA)]
-    made[0].write_text(json.dumps(data, indent=1) + "\n")
+    write_whole(made[0], json.dumps(data, indent=1) + "\n")
     draw(data, *made[1:])
     return made
 
@@ -307,7 +309,9 @@ def draw(data: dict, *files: str | Path) -> None:
     with plt.style.context(STYLE):
         fig = DRAW[data["figure"]](data)
         for file, kind in zip(files, kinds, strict=True):
-            fig.savefig(file, metadata=METADATA[kind])
+            page = io.BytesIO()
+            fig.savefig(page, format=kind, metadata=METADATA[kind])
+            write_whole(file, page.getvalue())
 
 
 def _check_figure(data: dict) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from .folders import write_whole
 from .generate import OnAnswers, generate
 from .judges import Judge, find_judge, is_refusal
 from .models import Model
@@ -85,8 +86,7 @@ class AsrResult:
 
     def save(self, file: str | Path) -> Path:
         """Write everything, answers included, as JSON."""
-        Path(file).write_text(json.dumps(dataclasses.asdict(self), indent=1))
-        return Path(file)
+        return write_whole(file, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def load(cls, file: str | Path) -> AsrResult:

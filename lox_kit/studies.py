@@ -11,6 +11,7 @@ from pathlib import Path
 from . import __version__
 from .attacks import find_attack, run_attack
 from .controls import full_delta, random_subspace
+from .folders import write_whole
 from .generate import generate
 from .lox import LoxDial
 from .models import Model, load_model
@@ -77,8 +78,7 @@ class Comparison:
 
     def save(self, file: str | Path) -> Path:
         """Write the numbers as JSON; answers stay in the store."""
-        Path(file).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        return Path(file)
+        return write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, file: str | Path) -> Comparison:
@@ -124,7 +124,7 @@ def compare_defences(
         Families of the sandbox; the seed also fixes the attack's rows and their order.
     k, alpha : LoX's rank and factor; the controls take the same step length.
     arms : sequence of str
-        Of `ARMS`.
+        Of `ARMS`, "aligned" among them.
     split : "dev" or "test"
         Nothing was tuned on the second.
     limit : int, optional
@@ -139,6 +139,8 @@ def compare_defences(
     """
     if unknown := [a for a in arms if a not in ARMS]:
         raise ValueError(f"arm {unknown[0]!r}: use some of {', '.join(ARMS)}.")
+    if "aligned" not in arms:
+        raise ValueError("arms: 'aligned' must be among them, to compare the others with.")
     find_attack(attack)
     rows = []
     for seed in seeds:
