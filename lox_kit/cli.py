@@ -316,7 +316,9 @@ def sandbox_build(seed, out):
 @click.option(
     "--build", "from_scratch", is_flag=True, help="Build seed 0 instead of the committed."
 )
-@click.option("-o", "--out", default="figures", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", default="figures/demo", show_default=True, type=click.Path(path_type=Path)
+)
 @as_json
 @click.pass_obj
 def demo(obj, seeds, from_scratch, out, as_json):
