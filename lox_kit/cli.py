@@ -180,7 +180,19 @@ def spectrum(subspace, k, plot, as_json):
         return
     from .progress import print_frame
 
-    print_frame(frame, title=f"{found.info['aligned']} - {found.info['base']}")
+    short = frame[["s_1", "noise_edge", "method", f"energy_{k}"]].rename(
+        columns={"noise_edge": "noise", f"energy_{k}": f"energy {k}"}
+    )
+    names = [n.removeprefix("model.").removesuffix(".weight") for n in frame["layer"]]
+    short.insert(0, "matrix", names)
+    short.insert(
+        1, "out x in", [f"{o}x{i}" for o, i in zip(frame["out"], frame["in"], strict=True)]
+    )
+    short.insert(
+        4, "sure", [f"{c}/{r}" for c, r in zip(frame.certified, frame["rank"], strict=True)]
+    )
+    print_frame(short, title=f"{found.info['aligned']} - {found.info['base']}")
+    click.echo("noise: the edge of pure noise of this norm; sure: certified of stored directions")
 
 
 @lox.command()

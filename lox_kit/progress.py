@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -47,9 +48,10 @@ def layers(verb: str) -> Iterator[Callable[[int, int, str], None]]:
 
 def print_frame(frame, title: str) -> None:
     """Print a data frame as a table, numbers to three digits."""
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in frame.columns:
-        table.add_column(column, justify="right" if frame[column].dtype.kind in "iuf" else "left")
+        side = "right" if frame[column].dtype.kind in "iuf" else "left"
+        table.add_column(column, justify=side, no_wrap=True)
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
     Console().print(table)
