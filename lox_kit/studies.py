@@ -165,7 +165,7 @@ def compare_defences(
     return Comparison(tuple(rows), source)
 
 
-def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[Path, Path]:
+def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:
     """Return base and aligned of a sandbox seed, built first if they are not there.
 
     Seed 0 is the committed family unless `rebuild` asks for one built here.
@@ -176,7 +176,9 @@ def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -
         family.family_folder(seed, recipe),
         on_step=lambda name, step: _tell(on_stage, f"building {name}, seed {seed}", step),
     )
-    return folder / "base", folder / "aligned"
+    if rebuild:
+        return str(folder / "base"), str(folder / "aligned")
+    return family.member("base", seed), family.member("aligned", seed)
 
 
 def arm_model(
