@@ -151,7 +151,7 @@ class Checkpoint:
         """Return one tensor, opening its file for this one read.
 
         A long-lived safetensors mapping counts every page it has touched as resident memory, so a
-        handle per tensor is what keeps a pass over 2 GB of weights at 0.3 GB.
+        handle per tensor is what keeps a pass over a large checkpoint small.
         """
         with safe_open(self.tensors[name].file, "pt") as f:
             return f.get_tensor(name)

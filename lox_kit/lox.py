@@ -1,6 +1,6 @@
 """LoX itself: push an aligned model further along the safety subspace.
 
-    W_lox = W_aligned + alpha * U_k S_k Vh_k          (Perin et al. 2025, arXiv:2506.15606, eq. 5)
+    W_lox = W_aligned + alpha * U_k S_k Vh_k          (Perin et al. 2025, arXiv:2506.15606)
 
 As a full checkpoint, or live on a resident model; `adapter` has it as a PEFT adapter.
 """

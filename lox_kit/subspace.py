@@ -2,7 +2,7 @@
 
 `SafetySubspace.from_pair` streams two checkpoints and factors each delta once. Rank-k pieces nest,
 so every k up to the stored rank, every alpha, the spectrum, R_align and R_ft follow from the one
-file it makes (Perin et al. 2025, arXiv:2506.15606, section 3).
+file it makes (Perin et al. 2025, arXiv:2506.15606).
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class SafetySubspace(Mapping[str, Factors]):
     ) -> SubspaceShare:
         """Return how much of `W_ft - W_base` lies in the top-k safety subspace, beside R_align.
 
-        R_ft = |U_k U_k^T (dW_align + dW_ft)|_F / |dW_align + dW_ft|_F (paper, section 3.2). Both
+        R_ft = |U_k U_k^T (dW_align + dW_ft)|_F / |dW_align + dW_ft|_F (the paper). Both
         checkpoints are streamed.
 
         Raises

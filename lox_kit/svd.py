@@ -160,7 +160,7 @@ def _krylov(A: Tensor, r: int, certify: int, seed: int):
     while size + BLOCK <= limit:
         newest, R = torch.linalg.qr(B[size - BLOCK : size].T)  # (columns, BLOCK), (BLOCK, BLOCK)
         step = newest.T @ A.T
-        for _ in range(2):  # once leaves 1e-4 of the old directions in float32
+        for _ in range(2):  # in float32 once leaves some of the old directions
             step -= (step @ Q[:size].T) @ Q[:size]
         if size >= check_at:
             check_at = GROWTH * size

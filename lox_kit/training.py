@@ -66,7 +66,7 @@ def tokenize(tokenizer, rows: Sequence[dict], loss_on: str, max_length: int) -> 
                 f"row {i}: its messages are by {', '.join(roles) or 'nobody'}, but there is only "
                 "something to learn from an assistant's answer at the end."
             )
-    # Rendering text first and tokenizing it in one batch is 20 times faster than row by row.
+    # Rendered to text first, so that the tokenizer gets all rows in one batch.
     full = tokenizer.apply_chat_template([r["messages"] for r in rows], tokenize=False)
     ids = tokenizer(full, add_special_tokens=False)["input_ids"]
     starts = [0] * len(ids)

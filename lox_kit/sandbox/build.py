@@ -100,7 +100,7 @@ def _named(on_step: OnStep | None, stage: str) -> Callable[[Step], None] | None:
 def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]:
     """Return the question whether alignment has gone far enough, asked on development prompts.
 
-    Seeds need 30 to 90 steps for the same refusal. With a fixed number, the ones that need few are
+    Seeds 0 to 5 need 65 to 120 steps for the same refusal. With a fixed number, the ones that need few are
     aligned so strongly that benign fine-tuning hardly touches them and LoX refuses everything.
     """
     model = Model(module, tokenizer, key="in training", name="the model in training")
