@@ -100,8 +100,8 @@ def _named(on_step: OnStep | None, stage: str) -> Callable[[Step], None] | None:
 def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]:
     """Return the question whether alignment has gone far enough, asked on development prompts.
 
-    Seeds 0 to 5 need 65 to 120 steps for the same refusal. With a fixed number, the ones that need few are
-    aligned so strongly that benign fine-tuning hardly touches them and LoX refuses everything.
+    Seeds 0 to 5 need 65 to 120 steps for the same refusal. With one number for all, those that
+    need few are aligned so strongly that LoX makes them refuse allowed requests as well.
     """
     model = Model(module, tokenizer, key="in training", name="the model in training")
     prompts = sandbox_prompts("forbidden", "dev", limit=60)
