@@ -80,6 +80,17 @@ def turn(state, **setting):
 # --- answers and measures -----------------------------------------------------------------------
 
 
+def test_a_new_k_is_shown_once_it_has_settled_and_a_new_alpha_at_once(open_state):
+    state = open_state()
+    state.setting.k = 3
+    assert state.curve["k"] == 6  # other panels of this setting draw first
+    assert state.job.wait(60)
+    assert state.curve["k"] == column(state, "LoX")["k"] == 3
+    state.setting.alpha = 2.0
+    assert column(state, "LoX")["alpha"] == 2.0
+    assert column(state, "LoX")["pending"]
+
+
 def test_every_model_is_asked_what_it_would_answer_alone(open_state, subspace, aligned, base):
     state = open_state()
     turn(state, k=6, alpha=2.0)
