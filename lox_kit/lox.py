@@ -24,6 +24,7 @@ from .store import content_key
 from .stream import SafetensorsStream, one_ahead
 from .subspace import SafetySubspace
 
+CACHED_ROWS = 128
 NOTE = "recipe.partial"  # in the folder being written: what it is going to be
 
 
@@ -49,7 +50,12 @@ def edit(W: Tensor, U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Tensor:
     """
     if len(S) == 0 or alpha == 0:
         return W.clone()
-    return W.to(torch.float32, copy=True).addmm_(U * (alpha * S), Vh).to(W.dtype)
+    made, left = torch.empty_like(W), U * (alpha * S)
+    # on a CPU a few rows at a time, whose float32 copy never leaves the processor's cache
+    rows = CACHED_ROWS if W.device.type == "cpu" else len(W)
+    for new, old, u in zip(made.split(rows), W.split(rows), left.split(rows), strict=True):
+        new.copy_(old.to(torch.float32, copy=True).addmm_(u, Vh))
+    return made
 
 
 # --- a full checkpoint ------------------------------------------------------------------------

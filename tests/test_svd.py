@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from lox_kit import svd
-from lox_kit.svd import TOLERANCE, singular_values, top_factors
+from lox_kit.svd import TOLERANCE, frobenius, singular_values, top_factors
 
 
 def gaussian(out, into, seed=0):
@@ -170,3 +172,16 @@ def test_all_singular_values_match_float64():
 def test_what_cannot_be_factored_is_refused(dW, rank, message):
     with pytest.raises(ValueError, match=message):
         top_factors(dW, rank)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-20, 1.0, 1e19, 1e30])
+def test_the_norm_matches_float64_at_any_scale(scale):
+    A = scale * torch.randn(300, 700, generator=torch.Generator().manual_seed(0))
+    assert frobenius(A) == pytest.approx(float(A.double().norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_the_norm_of_what_is_not_finite_is_not_finite(value):
+    A = torch.ones(3, 4)
+    A[1, 2] = value
+    assert not math.isfinite(frobenius(A))
