@@ -12,7 +12,6 @@ from checkpoints import ROOT
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import load_model, plots, widgets
-from lox_kit.cuts import nearest_cell
 from lox_kit.directions import random_direction, weights_of
 from lox_kit.flatness import Scans, cliff_distance
 from lox_kit.grid import Grid
@@ -315,11 +314,11 @@ def test_the_table_has_an_interval_for_each_cliff(open_state):
     state.angle = 0.0  # towards the base, which is over the cliff
     rows = {r["name"]: r for r in state.data["cliffs"]}
     cliff = rows["aligned"]["ahead"]
-    index = nearest_cell(state.grid, (0.0, 0.0))
-    line = [state.landscape.cell(i, index[1]) for i in range(index[0], 5)]
-    expected = cliff_distance(
-        Scans(np.array([c.at[0] for c in line]), np.array([[c.per_prompt for c in line]]))
-    )
+    base = state.landscape.marks["LoX"]  # it lies on this line between two cells
+    line = {state.grid.at((i, 2))[0]: state.landscape.cell(i, 2) for i in range(2, 5)}
+    line = dict(sorted({**line, base.at[0]: base.cell}.items()))
+    told = [reading.per_prompt for reading in line.values()]
+    expected = cliff_distance(Scans(np.array(list(line)), np.array([told])))
     assert 0 < cliff["distance"] == expected.value < expected.high
     assert (cliff["low"], cliff["high"]) == (expected.to_dict()["low"], expected.to_dict()["high"])
     text = cliffs_html(state.data)
