@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from .canvas import OKABE_ITO, new_figure
 
-CUT_COLOUR = OKABE_ITO[1]
+CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
 BETWEEN = "interpolated between measured cells"
 

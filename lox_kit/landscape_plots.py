@@ -129,7 +129,7 @@ def figure_landscape_map(data: dict) -> Figure:
     plot_landscape_map(data, ax=ax)
     _colour_bar(fig, ax.mesh, ax, data)
     if data["trajectories"]:
-        fig.legend(loc="outside lower center", ncol=1)
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncol=1)
     return fig
 
 

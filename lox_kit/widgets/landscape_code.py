@@ -26,10 +26,10 @@ def landscape_code(state) -> str:
     note = f"  # in the panel also, from memory: {', '.join(left_out)}" if left_out else ""
     more, plane = state.plane_code
     names, metric = _metric(state)
-    heading, start, direction = _line(state)
+    towards, line = _line(state)
     imports = {
         "lox_kit": ["load_model", "plots", *names, *more.get("lox_kit", [])],
-        "lox_kit.cuts": ["cut_data", "cut_through", *heading],
+        "lox_kit.cuts": ["cut_data", "cut_through", towards],
         "lox_kit.directions": more.get("lox_kit.directions", []),
         "lox_kit.grid": ["Axis", "Grid"],
         "lox_kit.landscape": ["evaluate"],
@@ -51,11 +51,8 @@ checkpoints = {paths!r}{note}
 landscape = evaluate(
     plane, grid, metric, model, checkpoints=checkpoints, budget={_budget(state, landscape)}
 )
-cut = cut_data(
-    cut_through(landscape, {start}, {direction}),
-    metric.limits,
-    {state.label!r},
-)
+{line}
+cut = cut_data(cut_through(landscape, start, direction), metric.limits, {state.label!r})
 print(cut["cliffs"])
 ways = {state.trajectories!r}
 data = {{"figure": {state.figure!r}, **map_data(landscape.to_dict(), ways, cut=cut)}}
@@ -64,12 +61,12 @@ plots.save_figure(data, {state.figure_name!r})
     )
 
 
-def _line(state) -> tuple[list[str], str, str]:
-    """Return what is imported for the cut's line, its start, and its direction."""
+def _line(state) -> tuple[str, str]:
+    """Return what is imported for the cut's direction, and the lines that say where it runs."""
     if state.between:
-        start, end = (f"plane.points[{name!r}].at" for name in state.between)
-        return ["way"], start, f"way({start}, {end})"
-    return ["heading"], repr(state.line[0]), f"heading({state.angle:g})"
+        ends = f"start, end = (plane.points[name].at for name in {state.between!r})"
+        return "way", f"{ends}\ndirection = way(start, end)"
+    return "heading", f"start, direction = {state.line[0]!r}, heading({state.angle:g})"
 
 
 def _budget(state, landscape) -> int:
