@@ -347,7 +347,7 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
                   **percent},
         "aspectmode": "manual",
         "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
-        "camera": {"eye": {"x": 1.35, "y": -1.57, "z": 0.87},
+        "camera": {"eye": {"x": 1.7, "y": -1.98, "z": 1.1},
                    "center": {"x": 0, "y": 0, "z": -0.12}},
     }  # fmt: skip
     layout["xaxis"] = _axis(domain=[0.55, 0.905], anchor="y", range=_ends(a), showgrid=False)
