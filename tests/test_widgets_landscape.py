@@ -323,7 +323,10 @@ def test_the_table_has_an_interval_for_each_cliff(open_state):
     assert (cliff["low"], cliff["high"]) == (expected.to_dict()["low"], expected.to_dict()["high"])
     text = cliffs_html(state.data)
     assert f"{cliff['distance']:.2f} [" in text
-    assert f"between {cliff['before']:.2f} and {cliff['behind']:.2f}, measured" in text
+    assert f"between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>" in text
+    assert "interpolated" not in text
+    state.angle = 20.0
+    assert "interpolated" in cliffs_html(state.data)
 
 
 # --- what is drawn ------------------------------------------------------------------------------
@@ -411,6 +414,13 @@ def test_two_panels_of_one_state_move_together_and_class_use_is_shared(open_stat
     assert here[0] == here[1]
     assert "At (0.50, 0.50)" in here[0]
     assert [find(p, "lox-at-a").value for p in panels] == [0.5, 0.5]
+    between = [find(p, "lox-between") for p in panels]
+    assert [w.label for w in between] == ["through this cell"] * 2
+    between[0].label = "aligned → attacked"
+    assert state.between == ("aligned", "attacked") == between[1].value
+    assert all(find(p, "lox-angle").disabled for p in panels)
+    state.reset()
+    assert [w.label for w in between] == ["through this cell"] * 2
     setting.classroom = True
     assert all("lox-answer" not in find(p, "lox-here").value for p in panels)
 

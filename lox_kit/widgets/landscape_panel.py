@@ -110,9 +110,10 @@ def _cut(state: LandscapeState) -> list[ipywidgets.Widget]:
     angle.tooltip = "Of the cut, in degrees from a towards b: 0 is along a, 90 along b"
     ipywidgets.link((state, "angle"), (angle, "value"))
     ipywidgets.dlink((state, "between"), (angle, "disabled"), bool)
-    options = [(HERE, None), *((" → ".join(pair), pair) for pair in state.pairs)]
-    between = ipywidgets.Dropdown(options=options, value=state.between, description="cut")
-    ipywidgets.link((state, "between"), (between, "value"))
+    options = [(HERE, ()), *((" → ".join(pair), pair) for pair in state.pairs)]
+    between = ipywidgets.Dropdown(options=options, value=state.between or (), description="cut")
+    both_ways = (lambda pair: pair or (), lambda value: value or None)  # None selects nothing
+    ipywidgets.link((state, "between"), (between, "value"), transform=both_ways)
     return [between.add_class("lox-between"), angle]
 
 

@@ -67,16 +67,22 @@ def _cliff(cliff: dict | None) -> str:
     """Return one distance with its interval, and the places around it."""
     if cliff is None:
         return _none("not measured")
-    how = "measured" if cliff["measured"] else "interpolated"
+    how = "" if cliff["measured"] else "interpolated"
     reach = f"none within {cliff['reach']:.2f}"
     if cliff["distance"] == 0:
-        return f"it is over the cliff<small>{how}</small>"
+        return f"it is over the cliff{_small(how)}"
     if cliff["distance"] is None:
         low = "" if cliff["low"] is None else f" [{cliff['low']:.2f}, {reach}]"
-        return f"{reach}{low}<small>{how}</small>"
+        return f"{reach}{low}{_small(how)}"
     low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
-    places = f"{cliff['before']:.2f} and {cliff['behind']:.2f}, {how}"
-    return f"{cliff['distance']:.2f} [{low}, {high}]<small>between {places}</small>"
+    places = f"between {cliff['before']:.2f} and {cliff['behind']:.2f}"
+    return (
+        f"{cliff['distance']:.2f} [{low}, {high}]{_small(', '.join(filter(None, (places, how))))}"
+    )
+
+
+def _small(text: str) -> str:
+    return f"<small>{text}</small>" if text else ""
 
 
 def _interval(data: dict, numbers: list[float]) -> str:
