@@ -76,9 +76,8 @@ def _cliff(cliff: dict | None) -> str:
         return f"{reach}{low}{_small(how)}"
     low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
     places = f"between {cliff['before']:.2f} and {cliff['behind']:.2f}"
-    return (
-        f"{cliff['distance']:.2f} [{low}, {high}]{_small(', '.join(filter(None, (places, how))))}"
-    )
+    around = _small(f"{places}, {how}" if how else places)
+    return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
 
 
 def _small(text: str) -> str:
