@@ -7,12 +7,13 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 import traitlets
 from checkpoints import ROOT
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import load_model, plots, widgets
-from lox_kit.directions import random_direction, weights_of
+from lox_kit import SafetySubspace, load_model, plots, widgets
+from lox_kit.directions import between, lox_direction, random_direction, weights_of
 from lox_kit.flatness import Scans, cliff_distance
 from lox_kit.grid import Grid
 from lox_kit.interactive_viewer import CUT, MAP, MEASURED_ON_CUT, SURFACE, facets, viewer_spec
@@ -25,6 +26,7 @@ from lox_kit.store import Store
 from lox_kit.trajectory import Trajectory
 from lox_kit.widgets import landscape_state
 from lox_kit.widgets.landscape_table import cliffs_html, here_html
+from lox_kit.widgets.plane_code import plane_code
 
 FEW = 4
 
@@ -459,6 +461,25 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, line, tmp_path,
     assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data["landscape_3d"]))
     again = json.loads((tmp_path / "figures" / "landscape-3d-5x5.json").read_text())
     assert again == json.loads(json.dumps(data["landscape_3d"]))
+
+
+def test_code_names_what_a_plane_was_made_of_or_says_that_it_is_to_be_saved(aligned, tmp_path):
+    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=3)
+    to_lox = lox_direction(subspace, 2, 0.5)
+    plane = Plane.through(aligned, to_lox, between("sandbox/aligned", "sandbox/base"))
+    for known in (plane, Plane.random(aligned, 3), Plane.load(plane.save(tmp_path / "p"))):
+        imports, lines = plane_code(known)
+        head = "".join(f"from {m} import {', '.join(n)}\n" for m, n in imports.items())
+        found = {"Plane": Plane}
+        exec(head + lines, found)
+        assert found["plane"].key == known.key
+        assert found["plane"].points == known.points
+    moved = Model(copy.deepcopy(aligned.module), aligned.tokenizer, "other weights", aligned.name)
+    with torch.no_grad():
+        next(moved.module.parameters()).add_(0.1)
+    _, lines = plane_code(Plane.through(aligned, to_lox, moved))
+    assert "plane.save('plane.safetensors')" in lines
+    assert "plane = Plane.load('plane.safetensors')" in lines
 
 
 def test_the_tour_opens_the_viewer_with_a_model_of_its_own():
