@@ -7,6 +7,7 @@ at once; `hold` keeps them. Dot products accumulate in float64, tensor by tensor
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ class Direction:
     parts: Mapping[str, Part]
     key: str  # hash of what determines it
     name: str  # for people
+    made: Mapping[str, object] | None = None  # the function here that made it, and of what
 
     @property
     def low_rank(self) -> bool:
@@ -133,6 +135,11 @@ class Weights:
             self.key, self.name = checkpoint.fingerprint, checkpoint.name
         self.tensors = {n: t for n, t in found.items() if t.dtype.is_floating_point}
 
+    @property
+    def source(self) -> dict[str, str]:
+        """What tells whether a checkpoint of this name has these weights."""
+        return {"name": self.name, "key": self.key}
+
 
 def weights_of(model: Model | str | Path | Weights) -> Weights:
     """Return the weights of a model, checkpoint folder or sandbox name."""
@@ -166,7 +173,8 @@ def between(start: Model | str | Path | Weights, end: Model | str | Path | Weigh
         return _wide(second) - _wide(first.to(second.device))
 
     key = content_key(start=start.key, end=end.key)
-    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}")
+    made = {"function": "between", "start": start.source, "end": end.source}
+    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}", made)
 
 
 def combine(terms: Sequence[tuple[float, Direction]], name: str) -> Direction:
@@ -201,7 +209,9 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
         U, S, Vh = subspace.top(name, k)
         if bool((S > 0).any()):
             parts[name] = LowRank(U * (alpha * S), Vh)
-    return Direction(parts, content_key(lox=recipe_of(subspace, k, alpha)), "LoX")
+    recipe = recipe_of(subspace, k, alpha)
+    made = {"function": "lox_direction", **json.loads(recipe)}
+    return Direction(parts, content_key(lox=recipe), "LoX", made)
 
 
 def random_direction(
@@ -236,7 +246,9 @@ def random_direction(
 
     names = [n for n, t in weights.tensors.items() if len(t.shape) == 2]
     key = content_key(random=seed, normalise=normalise, origin=weights.key, torch=torch.__version__)
-    return Direction(_Computed(names, draw), key, f"random {seed}")
+    made = {"function": "random_direction", "model": weights.source}
+    made |= {"seed": seed, "normalise": normalise}
+    return Direction(_Computed(names, draw), key, f"random {seed}", made)
 
 
 def adapter_direction(base: str | Path, folder: str | Path) -> Direction:

@@ -50,6 +50,9 @@ class Flat:
     points : dict of name to Point
     origin_key, origin_name : str
         Of the model at (0, 0).
+    made : mapping or None
+        The method that made it, and of what: names and keys of checkpoints, and how directions were
+        made. None where that is not known.
     """
 
     directions: tuple[Direction, ...]
@@ -59,6 +62,7 @@ class Flat:
     points: Mapping[str, Point]
     origin_key: str
     origin_name: str
+    made: Mapping[str, object] | None = None
 
     @property
     def key(self) -> str:
@@ -124,6 +128,7 @@ class Flat:
             "points": {n: dataclasses.asdict(p) for n, p in self.points.items()},
             "origin": [self.origin_key, self.origin_name],
             "directions": [[d.key, d.name] for d in self.directions],
+            "made": self.made,
         }
         file = Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -160,9 +165,8 @@ class Flat:
         )
         points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
         about |= {"scale": tuple(about["scale"]), "axes": tuple(about["axes"])}
-        return cls(
-            directions, about["scale"], about["unit"], about["axes"], points, *about["origin"]
-        )
+        fields = (about["scale"], about["unit"], about["axes"], points, *about["origin"])
+        return cls(directions, *fields, about.get("made"))
 
 
 def _squared_rest(

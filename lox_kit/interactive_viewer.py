@@ -7,6 +7,7 @@ from textwrap import wrap
 
 import numpy as np
 
+from .cuts import joined
 from .interactive import DASH, GREY, LINES, OKABE_ITO, Spec, _axis, _layout, _title
 from .interactive_landscape import FLAT, SYMBOLS
 from .landscape_plots import MARKERS, coordinates
@@ -16,14 +17,17 @@ LIFT = 0.015  # of the height: what lies on the surface is drawn just above it
 WIDE, LONG = 56, 6  # characters and lines of an answer where one hovers
 # places of the traces; the trajectories come after them
 SURFACE, MAP, CUT, CUT_ON_MAP, CUT_ON_SURFACE, HERE_ON_MAP, HERE_ON_SURFACE, HERE_ON_CUT = range(8)
-MEASURED, MODELS_ON_MAP, MODELS_ON_SURFACE = 8, 9, 10
+MEASURED, MODELS_ON_MAP, MODELS_ON_SURFACE, MEASURED_ON_CUT = 8, 9, 10, 11
+CUT_TOP = 0.24  # of the figure's height
+BETWEEN = "dots: measured · thin line: interpolated, straight facets between the nearest cells"
 
 
 def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
     """Return surface and map side by side, and the cut below them.
 
     Between measured cells the surface is joined by straight facets, and the map has the value of
-    the nearest one; what is not measured says so where one hovers, and has no dot.
+    the nearest one; what is not measured says so where one hovers, and has no dot. On the cut the
+    same facets are a thin line, and what is measured is dots with intervals.
 
     Parameters
     ----------
@@ -43,6 +47,7 @@ def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
         *_here_traces(data, height),
         _dots(a, b, values),
         *_models(data, height),
+        _measured_on_cut(data),
     ]
     for trace in traces:
         trace["showlegend"] = False  # the trajectories alone are named there
@@ -65,14 +70,9 @@ def facets(a: np.ndarray, b: np.ndarray, values: np.ndarray, at: np.ndarray) -> 
     at : array (n, 2)
         Where, in the plane's coordinates.
     """
-    from scipy.interpolate import griddata
-
     places = np.argwhere(np.isfinite(values))
-    known = values[tuple(places.T)]
-    if len(places) < 3 or np.linalg.matrix_rank(places - places[0]) < 2:
-        return np.full(len(at), np.nan)
     steps = (a[1] - a[0], b[1] - b[0])
-    return griddata(places, known, (at - (a[0], b[0])) / steps, method="linear")
+    return joined(places, values[tuple(places.T)])((at - (a[0], b[0])) / steps)
 
 
 def _nearest(values: np.ndarray) -> np.ndarray:
@@ -156,10 +156,38 @@ def _wrapped(text: str) -> str:
 
 
 def _cut_traces(data: dict, height: float) -> list[dict]:
-    """Return the cut as a curve with intervals, and as a line on map and surface."""
+    """Return the cut as a thin curve, and as a line on map and surface."""
     cut = data["cut"]
     x, y = [at[0] for at in cut["at"]], [at[1] for at in cut["at"]]
-    value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
+    value = np.array(cut["value"], dtype=float)
+    line = {"color": HERE, "width": 2}
+    said = [
+        f"({a:.2f}, {b:.2f}): {shown_value(data, v)}{'' if m else ', interpolated'}"
+        for a, b, v, m in zip(x, y, value, cut["measured"], strict=True)
+    ]
+    curve = {
+        "type": "scatter",
+        "x": _plain(cut["places"]),
+        "y": _plain(value),
+        "xaxis": "x2",
+        "yaxis": "y2",
+        "mode": "lines",
+        "line": line | {"width": 1},
+        "customdata": said,
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+    flat = {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line | {"dash": "dot"}}
+    space = {"type": "scatter3d", "x": x, "y": y, "z": _plain(value + LIFT * height)}
+    quiet = {"hoverinfo": "skip"}
+    return [curve, flat | quiet, space | {"mode": "lines", "line": line | {"width": 5}} | quiet]
+
+
+def _measured_on_cut(data: dict) -> dict:
+    """Return a dot with its interval for everything on the cut that was measured."""
+    cut = data["cut"]
+    measured = np.array(cut["measured"], dtype=bool)
+    numbers = (np.array(cut[n], dtype=float)[measured] for n in ("places", "value", "low", "high"))
+    places, value, low, high = numbers
     bars = {
         "type": "data",
         "symmetric": False,
@@ -170,24 +198,17 @@ def _cut_traces(data: dict, height: float) -> list[dict]:
     }
     if not np.isfinite(high - low).all():
         bars = {"visible": False}  # one prompt: a margin has no interval
-    line = {"color": HERE, "width": 2}
-    curve = {
+    return {
         "type": "scatter",
-        "x": _plain(cut["places"]),
+        "x": _plain(places),
         "y": _plain(value),
         "xaxis": "x2",
         "yaxis": "y2",
-        "mode": "lines+markers",
-        "line": line,
-        "marker": {"size": 6},
+        "mode": "markers",
+        "marker": {"size": 7, "color": HERE},
         "error_y": bars,
-        "customdata": cut["at"],
-        "hovertemplate": "at (%{customdata[0]:.2f}, %{customdata[1]:.2f}): %{y}<extra></extra>",
+        "hoverinfo": "skip",  # the curve says it
     }
-    flat = {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line | {"dash": "dot"}}
-    space = {"type": "scatter3d", "x": x, "y": y, "z": _plain(value + LIFT * height)}
-    quiet = {"hoverinfo": "skip"}
-    return [curve, flat | quiet, space | {"mode": "lines", "line": line | {"width": 5}} | quiet]
 
 
 def _here_traces(data: dict, height: float) -> list[dict]:
@@ -326,8 +347,8 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
                   **percent},
         "aspectmode": "manual",
         "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
-        "camera": {"eye": {"x": 1.35, "y": -1.57, "z": 0.87},
-                   "center": {"x": 0, "y": 0, "z": -0.12}},
+        "camera": {"eye": {"x": 1.78, "y": -2.08, "z": 1.15},
+                   "center": {"x": -0.06, "y": -0.05, "z": -0.12}},
     }  # fmt: skip
     layout["xaxis"] = _axis(domain=[0.55, 0.905], anchor="y", range=_ends(a), showgrid=False)
     layout["yaxis"] = _axis(domain=[top, 1], anchor="x", range=_ends(b), showgrid=False)
@@ -337,10 +358,12 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
     layout["xaxis2"]["title"] = _title(data["cut"]["label"], size)
     pad = 0.04 * (high - low)
     layout["yaxis2"] = _axis(
-        domain=[0, 0.24], anchor="x2", range=[low - pad, high + pad], **percent
+        domain=[0, CUT_TOP], anchor="x2", range=[low - pad, high + pad], **percent
     )
-    layout["shapes"] = [_threshold(data)]
+    layout["shapes"] = [_threshold(data), *_cliffs(data)]
     layout["annotations"] = [_name(n, p, size) for n, p in data["points"].items()]
+    if not all(data["cut"]["measured"]):
+        layout["annotations"].append(_note(size))
     return layout
 
 
@@ -362,6 +385,31 @@ def _threshold(data: dict) -> dict:
     y, line = data["cut"]["threshold"], {"color": GREY, "width": 1.2, "dash": "dot"}
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y2", "y0": y, "y1": y,
             "line": line}  # fmt: skip
+
+
+def _cliffs(data: dict) -> list[dict]:
+    """Return the cut's cliffs: a line at each, and its interval as far as the cut goes."""
+    shapes, above = [], {"xref": "x2", "yref": "y2 domain", "y0": 0, "y1": 1}
+    for side, sign in (("ahead", 1), ("behind", -1)):
+        cliff = data["cut"]["cliffs"][side]
+        if cliff is None or cliff["low"] is None or cliff["distance"] == 0:
+            continue
+        low, high = (sign * (cliff["reach"] if cliff[n] is None else cliff[n])
+                     for n in ("low", "high"))  # fmt: skip
+        shapes.append({"type": "rect", **above, "x0": low, "x1": high, "layer": "below",
+                       "line": {"width": 0}, "fillcolor": "rgba(213,94,0,0.12)"})  # fmt: skip
+        if cliff["distance"] is not None:
+            x = sign * cliff["distance"]
+            line = {"color": HERE, "width": 1.2, "dash": "dash"}
+            shapes.append({"type": "line", **above, "x0": x, "x1": x, "line": line})
+    return shapes
+
+
+def _note(size: int) -> dict:
+    """Return what is measured on the cut and what is not, above it."""
+    return {"x": 1, "y": CUT_TOP, "xref": "paper", "yref": "paper", "xanchor": "right",
+            "yanchor": "bottom", "text": BETWEEN, "showarrow": False,
+            "font": {"size": size - 1, "color": GREY}}  # fmt: skip
 
 
 def _name(name: str, point: dict, size: int) -> dict:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mpl_toolkits.mplot3d import proj3d
 
 from .canvas import ARM_COLOURS, LINES, OKABE_ITO, TWO_COLUMNS, new_figure, share_axis, styled
+from .cut_plots import figure_over_cut, line_on
 
 MARKERS = {"aligned": "o", "LoX": "^", "attacked": "s", "attacked LoX": "D"}
 ARROWS = (("aligned", "LoX"), ("aligned", "attacked"), ("LoX", "attacked LoX"))
@@ -27,7 +28,9 @@ EDGE = {  # a white edge with a black rim: seen on any colour
 ON_PLANE = 1e-3  # of the extent: points nearer than this are shown as lying on the plane
 
 
-def map_data(landscape: dict, trajectories: Sequence[dict] = (), title: str = "") -> dict:
+def map_data(
+    landscape: dict, trajectories: Sequence[dict] = (), title: str = "", cut: dict | None = None
+) -> dict:
     """Return what `figure_landscape_map` and `figure_landscape_3d` are drawn from.
 
     Parameters
@@ -36,8 +39,11 @@ def map_data(landscape: dict, trajectories: Sequence[dict] = (), title: str = ""
         From `Landscape.to_dict`, of a plane.
     trajectories : sequence of dict
         From `Trajectory.to_dict`.
+    cut : dict, optional
+        From `cuts.cut_data`: drawn below the landscape.
     """
-    return {**landscape, "trajectories": list(trajectories), "title": title}
+    data = {**landscape, "trajectories": list(trajectories), "title": title}
+    return data | {"cut": cut} if cut else data
 
 
 def coordinates(data: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,6 +87,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
         style = {"color": OKABE_ITO[1 + i % 6], "linestyle": LINES[i % 4], "linewidth": 1.1}
         label = f"{way['name']}: {way['explained']:.0%} of its length lies in the plane"
         ax.plot(*zip(*way["at"], strict=True), marker=".", markersize=2.5, label=label, **style)
+    line_on(data, ax)
     extent = max(np.ptp(a), np.ptp(b))
     for name, mark in data["marks"].items():
         _mark(ax, name, mark, cmap(norm(_shown(mark))), extent)
@@ -117,12 +124,12 @@ def _mark(ax: Axes, name: str, mark: dict, colour, extent: float) -> None:
 
 @styled
 def figure_landscape_map(data: dict) -> Figure:
-    """Draw the landscape from above."""
-    fig, ax = new_figure(1, 1, figsize=(4.6, 3.6))
+    """Draw the landscape from above, and below it the cut, where the data have one."""
+    fig, ax = figure_over_cut(data, (4.6, 3.6))
     plot_landscape_map(data, ax=ax)
     _colour_bar(fig, ax.mesh, ax, data)
     if data["trajectories"]:
-        fig.legend(loc="outside lower center", ncol=1)
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncol=1)
     return fig
 
 
@@ -141,19 +148,21 @@ def figure_landscape_3d(data: dict) -> Figure:
     """Draw the paper's figure: the surface, the models on their own values, and arrows.
 
     The surface joins measured cells only, and stays in [0, 1] for a share. Off the plane a model's
-    own value differs from its cell's: a thin line joins the two.
+    own value differs from its cell's: a thin line joins the two. Below it stands the cut, where the
+    data have one.
     """
     from matplotlib.cm import ScalarMappable
 
     a, b, values = coordinates(data)
     cmap, norm = colours(data)
-    fig, ax = new_figure(1, 1, figsize=(4.8, 3.5), subplot_kw={"projection": "3d"})
+    fig, ax = figure_over_cut(data, (4.8, 3.5), "3d")
     ax.computed_zorder = False  # markers and arrows lie above the surface, whatever the angle
     A, B = np.meshgrid(a, b, indexing="ij")
     corners = (values[:-1, :-1], values[1:, :-1], values[:-1, 1:], values[1:, 1:])
     faces = cmap(norm(np.mean(corners, axis=0)))
     ax.plot_surface(A, B, values, facecolors=faces, rstride=1, cstride=1, shade=False,
                     edgecolor="white", linewidth=0.15, zorder=1)  # fmt: skip
+    line_on(data, ax, space=True)
     for start, end in ARROWS:
         if {start, end} <= set(data["marks"]):
             ends = (data["marks"][name] for name in (start, end))

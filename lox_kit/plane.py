@@ -54,6 +54,7 @@ class Plane(Flat):
             If the models are of two architectures, or the directions are zero or parallel.
         """
         origin = weights_of(aligned)
+        lox, attacked, attacked_lox = map(_opened, (lox, attacked, attacked_lox))
         to_lox = _delta(origin, lox, "LoX")
         attack = _delta(origin, attacked, "attack")
         if isinstance(attacked_lox, Direction):
@@ -64,6 +65,7 @@ class Plane(Flat):
             attack_lox = combine([(1.0, to_both), (-1.0, to_lox)], "attack on LoX")
         mean = combine([(0.5, attack), (0.5, attack_lox)], "mean attack")
         plane = cls._orthonormal(origin, to_lox.hold(origin), mean.hold(origin))
+        plane = plane._made("from_models", origin, lox, attacked, attacked_lox)
         return plane._with_points(
             {"LoX": (1.0, 0.0)}, {"attacked": attack, "attacked LoX": to_both}
         )
@@ -80,8 +82,9 @@ class Plane(Flat):
             As `from_models`.
         """
         origin = weights_of(aligned)
+        lox, attacked = map(_opened, (lox, attacked))
         D = [_delta(origin, m, n).hold(origin) for m, n in ((lox, "LoX"), (attacked, "attack"))]
-        plane = cls._orthonormal(origin, *D)
+        plane = cls._orthonormal(origin, *D)._made("through", origin, lox, attacked)
         return plane._with_points({"LoX": (1.0, 0.0), "attacked": (0.0, 1.0)}, {})
 
     @classmethod
@@ -97,7 +100,8 @@ class Plane(Flat):
         D = [random_direction(origin, 2 * seed + i, normalise).hold(origin) for i in (0, 1)]
         labels = tuple(f"random direction {i} ({normalise}-normalised)" for i in (1, 2))
         points = {"aligned": Point((0.0, 0.0), 0.0)}
-        return cls(tuple(D), (1.0, 0.0, 1.0), "direction", labels, points, origin.key, origin.name)
+        plane = cls(tuple(D), (1.0, 0.0, 1.0), "direction", labels, points, origin.key, origin.name)
+        return plane._made("random", origin, seed=seed, normalise=normalise)
 
     @classmethod
     def _orthonormal(cls, origin: Weights, first: Direction, second: Direction) -> Plane:
@@ -114,6 +118,11 @@ class Plane(Flat):
         points = {"aligned": Point((0.0, 0.0), 0.0)}
         scale = (n, c, math.sqrt(rest))
         return cls((first, second), scale, "L2", labels, points, origin.key, origin.name)
+
+    def _made(self, method: str, *of: Weights | Direction, **options) -> Plane:
+        """Return the plane with what makes it again."""
+        sources = [s.made if isinstance(s, Direction) else s.source for s in of]
+        return dataclasses.replace(self, made={"method": method, "of": sources, **options})
 
     def _with_points(
         self, on: Mapping[str, tuple[float, float]], off: Mapping[str, Direction]
@@ -149,6 +158,11 @@ class Line(Flat):
         label = f"along {held.name} ({'L2' if unit == 'L2' else 'in units of it'})"
         points = {"origin": Point((0.0,), 0.0)}
         return cls((held,), (n, 0.0, 1.0), unit, (label,), points, weights.key, weights.name)
+
+
+def _opened(source: Source | Direction) -> Weights | Direction:
+    """Return a model's weights, opened once; a direction as it is."""
+    return source if isinstance(source, Direction) else weights_of(source)
 
 
 def _delta(origin: Weights, model: Source | Direction, name: str) -> Direction:

@@ -15,7 +15,8 @@ cli_attacks cli_judging cli_utility cli_landscape
 cli_options demo
 widgets.spectrum_panel widgets.dial_panel widgets.landscape_panel
 widgets.dial_state widgets.landscape_state
-widgets.landscape_code
+widgets.landscape_code widgets.landscape_rows
+widgets.plane_code
 widgets.spectrum_state
 widgets.setting widgets.code
 widgets.shell widgets.drawing widgets.dial_table widgets.landscape_table widgets.measures
@@ -38,6 +39,7 @@ judges.completions judges.protocol judges.replies directions
 models prompts
 adapter plots interactive_landscape
 attack_plots judging_plots spectrum_plots landscape_plots
+cut_plots
 canvas
 lox controls
 subspace

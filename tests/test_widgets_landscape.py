@@ -7,15 +7,17 @@ import threading
 
 import numpy as np
 import pytest
+import torch
+import traitlets
 from checkpoints import ROOT
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import load_model, plots, widgets
-from lox_kit.cuts import cliff_on, cut_through, nearest_cell
-from lox_kit.directions import random_direction, weights_of
-from lox_kit.grid import Axis, Grid
-from lox_kit.interactive_viewer import MAP, SURFACE, facets, viewer_spec
-from lox_kit.landscape import Cell, Landscape, evaluate
+from lox_kit import SafetySubspace, load_model, plots, widgets
+from lox_kit.directions import between, lox_direction, random_direction, weights_of
+from lox_kit.flatness import Scans, cliff_distance
+from lox_kit.grid import Grid
+from lox_kit.interactive_viewer import CUT, MAP, MEASURED_ON_CUT, SURFACE, facets, viewer_spec
+from lox_kit.landscape import evaluate
 from lox_kit.metrics import Asr, RefusalMargin
 from lox_kit.models import Model
 from lox_kit.plane import Line, Plane
@@ -24,6 +26,7 @@ from lox_kit.store import Store
 from lox_kit.trajectory import Trajectory
 from lox_kit.widgets import landscape_state
 from lox_kit.widgets.landscape_table import cliffs_html, here_html
+from lox_kit.widgets.plane_code import plane_code
 
 FEW = 4
 
@@ -70,19 +73,6 @@ def run(state):
     state.run()
     assert state.job.wait(120)
     assert (state.job.status, state.job.error) == ("done", "")
-
-
-def made_up(values, limits=(0.0, 1.0)):
-    """Return a landscape with these values, on a grid of steps 1 and 2 from (0, 0)."""
-    values = np.array(values, dtype=float)
-    grid = Grid((Axis(1.0, 0, values.shape[0] - 1), Axis(2.0, 0, values.shape[1] - 1)))
-    cells = {
-        i: Cell(i, grid.at(i), values[i], values[i], values[i], (values[i],), ())
-        for i in grid.indices
-        if np.isfinite(values[i])
-    }
-    source = {"metric": "m", "limits": limits and list(limits)}
-    return Landscape(grid, cells, {}, ("one", "two"), (), True, source)
 
 
 # --- the job ------------------------------------------------------------------------------------
@@ -243,65 +233,102 @@ def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(open_state):
     state.look_at(0.52, -0.48)
     assert state.data["here"]["index"] == [3, 1]
     assert state.data["cut"]["value"] == values[3].tolist()
-    state.way = "a"
+    state.angle = 0.0
     assert state.data["cut"]["value"] == values[:, 1].tolist()
     assert state.data["cut"]["places"] == [-1.5, -1.0, -0.5, 0.0, 0.5]
-    state.way = "antidiagonal"
-    assert state.data["cut"]["value"] == [values[i, 4 - i] for i in range(5)]
+    assert all(state.data["cut"]["measured"])
+    state.angle = 135.0  # the cells are as far apart along a as along b
+    assert state.data["cut"]["value"] == [values[i, 4 - i] for i in range(4, -1, -1)]
     state.pointed = (0, 4)
     here, cell = state.data["here"], state.landscape.cell(0, 4)
     assert here["index"] == [0, 4]
     assert here["answer"] == cell.answers[state.landscape.telling_prompt]
-    assert here["place"] == pytest.approx(-3 * math.hypot(0.5, 0.5))
+    assert here["place"] == pytest.approx(3 * math.hypot(0.5, 0.5))
     state.a = 0.0
     assert state.pointed is None
     state.reset()
-    assert (state.a, state.b, state.way, state.finer) == (0.0, 0.0, "b", 2)
+    assert (state.a, state.b, state.angle, state.finer) == (0.0, 0.0, 90.0, 2)
     assert state.data["measured"] == [25, 289]
 
 
-@pytest.mark.parametrize("way", ["a", "b", "diagonal", "antidiagonal"])
-def test_the_span_of_a_cut_is_as_far_as_its_cells_go(open_state, way):
+@pytest.mark.parametrize("angle", [0.0, 45.0, 90.0, 135.0])
+def test_the_span_of_a_cut_is_as_far_as_its_cells_go(open_state, angle):
     state = open_state()
     run(state)
     for at in ((0.0, 0.0), (0.5, -1.0), (-1.0, 1.0)):
         state.look_at(*at)
-        state.way = way
+        state.angle = angle
         places = state.data["cut"]["places"]
         assert state.data["cut"]["span"] == pytest.approx([places[0], places[-1]])
 
 
-def test_cliffs_lie_between_the_measured_cells_around_them():
-    landscape = made_up([[0, 0.2, 0.4, 0.9, 1.0], [0.1, np.nan, np.nan, 0.6, 0], [1, 1, 0, 0, 0]])
-    limits = (0.0, 1.0)
-    first = cliff_on(cut_through(landscape, (0, 0), "b"), limits)
-    assert (first.distance, first.low, first.high, first.reach) == (5.0, 4.0, 6.0, 8.0)
-    gap = cliff_on(cut_through(landscape, (1, 0), "b"), limits)
-    assert (gap.distance, gap.low, gap.high) == (3.0, 0.0, 6.0)
-    over = cliff_on(cut_through(landscape, (2, 1), "b"), limits)
-    assert (over.distance, over.high) == (0.0, 0.0)
-    back = cliff_on(cut_through(landscape, (2, 3), "b"), limits, forward=False)
-    assert (back.distance, back.low, back.high) == (3.0, 2.0, 4.0)
-    none = cliff_on(cut_through(landscape, (2, 3), "b"), limits)
-    assert (none.distance, none.reach) == (math.inf, 2.0)
-    assert cliff_on(cut_through(landscape, (1, 1), "b"), limits) is None
-    diagonal = cliff_on(cut_through(landscape, (2, 2), "antidiagonal"), limits, forward=False)
-    assert diagonal.distance == pytest.approx(0.5 * math.hypot(1, 2))
+def test_a_cut_between_two_models_starts_at_the_one_and_meets_the_other(open_state):
+    state = open_state(grid=None)  # around all models
+    assert state.pairs == [(m, n) for m in state.plane.points for n in state.plane.points if m != n]
+    with pytest.raises(traitlets.TraitError, match="use two models of"):
+        state.between = ("LoX", "nobody")
+    state.between = ("LoX", "attacked")
+    assert state.data["cut"]["places"] == []
+    assert state.data["cliffs"][0]["value"] is None
+    run(state)
+    cut, marks = state.data["cut"], state.landscape.marks
+    ends = np.array([state.plane.points[n].at for n in ("LoX", "attacked")])
+    for name, place in (("LoX", 0.0), ("attacked", np.hypot(*(ends[1] - ends[0])))):
+        (i,) = np.flatnonzero(np.isclose(cut["places"], place))
+        assert cut["measured"][i]  # at the model's own place, which lies between the cells
+        assert cut["at"][i] == list(marks[name].at)
+        assert [cut[n][i] for n in ("value", "low", "high")] == [
+            getattr(marks[name].cell, n) for n in ("value", "low", "high")
+        ]
+    assert sum(cut["measured"]) == 2
+    assert cut["span"] == pytest.approx([cut["places"][0], cut["places"][-1]])
+    assert cut["label"] == "distance from LoX towards attacked"
+    row = state.data["cliffs"][0]
+    assert (row["name"], row["at"]) == ("LoX → attacked", list(marks["LoX"].at))
+    assert row["value"][0] == marks["LoX"].cell.value
+    state.a = 1.0  # the cell that is looked at; the cut stays
+    assert state.data["cut"]["places"] == cut["places"]
 
 
-def test_the_cliff_of_a_margin_is_where_it_falls_below_zero():
-    landscape = made_up([[3.0, 1.0, -0.5]] * 2, limits=None)
-    cliff = cliff_on(cut_through(landscape, (0, 0), "b"), None)
-    assert (cliff.distance, cliff.low, cliff.high) == (3.0, 2.0, 4.0)
+def test_what_is_between_cells_passes_for_no_measurement(open_state):
+    state = open_state()
+    run(state)
+    state.angle = 30.0
+    cut = state.data["cut"]
+    measured, drawn = np.array(cut["measured"]), viewer_spec(state.data)
+    assert 0 < measured.sum() < len(measured)
+    curve, dots = drawn["data"][CUT], drawn["data"][MEASURED_ON_CUT]
+    assert (curve["mode"], dots["mode"]) == ("lines", "markers")
+    assert len(curve["x"]) == len(measured)
+    np.testing.assert_allclose(dots["x"], np.array(cut["places"])[measured], rtol=1e-5, atol=1e-9)
+    assert len(dots["error_y"]["array"]) == measured.sum()
+    said = [text.endswith("interpolated") for text in curve["customdata"]]
+    assert said == (~measured).tolist()
+    assert any("interpolated" in a["text"] for a in drawn["layout"]["annotations"])
+    state.angle = 90.0
+    notes = viewer_spec(state.data)["layout"]["annotations"]
+    assert not any("interpolated" in a["text"] for a in notes)
 
 
-def test_cuts_that_cannot_be_made_are_refused():
-    landscape = made_up([[0, 1], [0, 1]])
-    with pytest.raises(ValueError, match="way='up': use one of a, b, diagonal"):
-        cut_through(landscape, (0, 0), "up")
-    with pytest.raises(ValueError, match=r"cell \(2, 0\): the grid has 2 x 2 cells"):
-        cut_through(landscape, (2, 0), "a")
-    assert nearest_cell(landscape, (0.6, 0.9)) == (1, 0)
+def test_the_table_has_an_interval_for_each_cliff(open_state):
+    state = open_state()
+    run(state)
+    state.angle = 0.0  # towards the base, which is over the cliff
+    rows = {r["name"]: r for r in state.data["cliffs"]}
+    cliff = rows["aligned"]["ahead"]
+    base = state.landscape.marks["LoX"]  # it lies on this line between two cells
+    line = {state.grid.at((i, 2))[0]: state.landscape.cell(i, 2) for i in range(2, 5)}
+    line = dict(sorted({**line, base.at[0]: base.cell}.items()))
+    told = [reading.per_prompt for reading in line.values()]
+    expected = cliff_distance(Scans(np.array(list(line)), np.array([told])))
+    assert 0 < cliff["distance"] == expected.value < expected.high
+    assert (cliff["low"], cliff["high"]) == (expected.to_dict()["low"], expected.to_dict()["high"])
+    text = cliffs_html(state.data)
+    assert f"{cliff['distance']:.2f} [" in text
+    assert f"between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>" in text
+    assert "interpolated" not in text
+    state.angle = 20.0
+    assert "interpolated" in cliffs_html(state.data)
 
 
 # --- what is drawn ------------------------------------------------------------------------------
@@ -389,6 +416,13 @@ def test_two_panels_of_one_state_move_together_and_class_use_is_shared(open_stat
     assert here[0] == here[1]
     assert "At (0.50, 0.50)" in here[0]
     assert [find(p, "lox-at-a").value for p in panels] == [0.5, 0.5]
+    between = [find(p, "lox-between") for p in panels]
+    assert [w.label for w in between] == ["through this cell"] * 2
+    between[0].label = "aligned → attacked"
+    assert state.between == ("aligned", "attacked") == between[1].value
+    assert all(find(p, "lox-angle").disabled for p in panels)
+    state.reset()
+    assert [w.label for w in between] == ["through this cell"] * 2
     setting.classroom = True
     assert all("lox-answer" not in find(p, "lox-here").value for p in panels)
 
@@ -401,10 +435,15 @@ def find(widget, name):
     return next((part for part in parts if part), None)
 
 
-def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", [90.0, 35.0, ("aligned", "attacked")])
+def test_save_figure_and_code_give_what_is_on_screen(open_state, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     way = Trajectory("sums", ((0.0, 0.0), (0.1, 0.2)), (0.0, 0.1), 0.3, 0.7)
     state = open_state(trajectories=[way])
+    if isinstance(line, tuple):
+        state.between = line
+    else:
+        state.angle = line
     with pytest.raises(ValueError, match="nothing is measured on this plane yet"):
         state.figure_data()
     run(state)
@@ -412,15 +451,35 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monke
     for figure, name in (("landscape_map", "landscape-map-5x5"), ("landscape_3d",) * 2):
         state.figure = figure
         data[figure] = state.figure_data()
+        assert data[figure]["cut"] == state.data["cut"]
         assert state.figure_name.startswith(name.replace("_", "-"))
         files = plots.save_figure(data[figure], state.figure_name)
         assert all(f.stat().st_size > 1000 for f in files)
-    state.plane.save("plane.safetensors")
-    code = state.code().replace('"figures"', "")
     found = {}
-    exec(compile(code, "code", "exec"), found)
+    exec(compile(state.code(), "code", "exec"), found)
+    assert found["plane"].key == state.plane.key
     assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data["landscape_3d"]))
-    assert found["cut"].to_dict()["value"] == state.data["cut"]["value"]
+    again = json.loads((tmp_path / "figures" / "landscape-3d-5x5.json").read_text())
+    assert again == json.loads(json.dumps(data["landscape_3d"]))
+
+
+def test_code_names_what_a_plane_was_made_of_or_says_that_it_is_to_be_saved(aligned, tmp_path):
+    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=3)
+    to_lox = lox_direction(subspace, 2, 0.5)
+    plane = Plane.through(aligned, to_lox, between("sandbox/aligned", "sandbox/base"))
+    for known in (plane, Plane.random(aligned, 3), Plane.load(plane.save(tmp_path / "p"))):
+        imports, lines = plane_code(known)
+        head = "".join(f"from {m} import {', '.join(n)}\n" for m, n in imports.items())
+        found = {"Plane": Plane}
+        exec(head + lines, found)
+        assert found["plane"].key == known.key
+        assert found["plane"].points == known.points
+    moved = Model(copy.deepcopy(aligned.module), aligned.tokenizer, "other weights", aligned.name)
+    with torch.no_grad():
+        next(moved.module.parameters()).add_(0.1)
+    _, lines = plane_code(Plane.through(aligned, to_lox, moved))
+    assert "plane.save('plane.safetensors')" in lines
+    assert "plane = Plane.load('plane.safetensors')" in lines
 
 
 def test_the_tour_opens_the_viewer_with_a_model_of_its_own():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..prompts import Prompt
 from ..subspace import SafetySubspace
@@ -19,16 +19,20 @@ def subspace_code(subspace: SafetySubspace, *names: str) -> str:
     ValueError
         If it is a control: `from_pair` does not make it.
     """
-    info = subspace.info
+    return f"""from lox_kit import {", ".join(sorted(["SafetySubspace", *names]))}
+
+subspace = {pair_call(subspace.info)}
+"""
+
+
+def pair_call(info: Mapping) -> str:
+    """Return the call that factors the subspace of this `info`; raise ValueError for a control."""
     if control := info.get("control"):
         raise ValueError(f"this is the control {control!r}; its code is the call that made it.")
     chosen = {n: info[n] for n, default in OPTIONS.items() if info[n] != default}
     options = "".join(f", {name}={value!r}" for name, value in chosen.items())
     pair = f"{str(info['base'])!r}, {str(info['aligned'])!r}"
-    return f"""from lox_kit import {", ".join(sorted(["SafetySubspace", *names]))}
-
-subspace = SafetySubspace.from_pair({pair}, rank={info["rank"]!r}{options})
-"""
+    return f"SafetySubspace.from_pair({pair}, rank={info['rank']!r}{options})"
 
 
 def dial_code(

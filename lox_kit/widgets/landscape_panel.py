@@ -11,8 +11,8 @@ from .landscape_table import cliffs_html, here_html
 from .shell import Panel
 
 QUESTION = "How far is it from each model to the cliff, and how flat is the ground on the way?"
-WAYS = (("along a", "a"), ("along b", "b"), ("along both", "diagonal"),
-        ("a up, b down", "antidiagonal"))  # fmt: skip
+STEP = 5  # degrees of the cut's angle
+HERE = "through this cell"
 FIGURES = (("map", "landscape_map"), ("surface", "landscape_3d"))
 
 
@@ -79,7 +79,7 @@ def _actions(panel: Panel, state: LandscapeState) -> ipywidgets.Widget:
 
 
 def _controls(state: LandscapeState) -> ipywidgets.Widget:
-    """Return the sliders that choose a cell, and the cut's direction."""
+    """Return the sliders that choose a cell, and what chooses the cut."""
     sliders = []
     for i, name in enumerate("ab"):
         values = state.grid.values(i)
@@ -99,11 +99,22 @@ def _controls(state: LandscapeState) -> ipywidgets.Widget:
             slider.step = axis.step
 
     state.observe(resize, "finer")
-    way = ipywidgets.ToggleButtons(options=WAYS, value=state.way)
-    ipywidgets.link((state, "way"), (way, "value"))
-    return ipywidgets.HBox([*sliders, _labelled("cut", way.add_class("lox-way"))]).add_class(
-        "lox-controls"
-    )
+    return ipywidgets.HBox([*sliders, *_cut(state)]).add_class("lox-controls")
+
+
+def _cut(state: LandscapeState) -> list[ipywidgets.Widget]:
+    """Return what chooses the cut: between which models, or at which angle through the cell."""
+    angle = ipywidgets.FloatSlider(
+        state.angle, min=0, max=180 - STEP, step=STEP, description="angle", readout_format=".0f"
+    ).add_class("lox-angle")
+    angle.tooltip = "Of the cut, in degrees from a towards b: 0 is along a, 90 along b"
+    ipywidgets.link((state, "angle"), (angle, "value"))
+    ipywidgets.dlink((state, "between"), (angle, "disabled"), bool)
+    options = [(HERE, ()), *((" → ".join(pair), pair) for pair in state.pairs)]
+    between = ipywidgets.Dropdown(options=options, value=state.between or (), description="cut")
+    both_ways = (lambda pair: pair or (), lambda value: value or None)  # None selects nothing
+    ipywidgets.link((state, "between"), (between, "value"), transform=both_ways)
+    return [between.add_class("lox-between"), angle]
 
 
 def _labelled(text: str, buttons: ipywidgets.Widget) -> ipywidgets.Widget:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import permutations
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import traitlets
 
-from ..cuts import ASR_CLIFF, MARGIN_CLIFF, WAYS, Cliff, Cut, cliff_on, cut_through, nearest_cell
+from ..cuts import cut_data, cut_through, heading, nearest_cell, way
 from ..grid import Grid, Index
 from ..landscape import Cell, Landscape, Mark, evaluate, source_of
 from ..landscape_plots import map_data
@@ -25,6 +26,8 @@ from ..trajectory import Trajectory
 from ..walk import check_origin
 from .job import Job, Ticket
 from .landscape_code import landscape_code
+from .landscape_rows import cliff_rows
+from .plane_code import plane_code
 from .setting import Look
 
 FEW = 24  # prompts that the sandbox is measured on
@@ -32,8 +35,7 @@ COARSE = 5  # cells a side of the first pass
 BREATH = 0.4  # seconds between pictures of a run: drawing takes time from measuring
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = ("landscape_map", "landscape_3d")
-LABELS = {"a": "along a", "b": "along b", "diagonal": "along both",
-          "antidiagonal": "along a, against b"}  # fmt: skip
+ALONG = {0.0: "along a", 90.0: "along b"}
 
 _open: WeakValueDictionary[int, LandscapeState] = WeakValueDictionary()  # by id(model)
 
@@ -46,11 +48,13 @@ class LandscapeState(traitlets.HasTraits):
     Attributes
     ----------
     a, b : float
-        What is looked at; the cut goes through the nearest cell.
+        What is looked at: the nearest cell.
+    angle : float
+        Of the cut through that cell, in degrees from a towards b: 0 is along a, 90 along b.
+    between : (str, str) or None
+        Two of the plane's models: the cut then goes from the one to the other.
     pointed : tuple (i, j) or None
         The cell under the pointer, which is shown in its place.
-    way : one of `cuts.WAYS`
-        The cut's direction.
     finer : int
         How often the coarse grid is halved: 0 to 3.
     figure : one of `FIGURES`
@@ -63,7 +67,8 @@ class LandscapeState(traitlets.HasTraits):
     a = traitlets.Float(0.0)
     b = traitlets.Float(0.0)
     pointed = traitlets.Tuple(default_value=None, allow_none=True)
-    way = traitlets.Enum(tuple(WAYS), "b")
+    angle = traitlets.Float(90.0, min=0.0, max=180.0)
+    between = traitlets.Tuple(default_value=None, allow_none=True)
     finer = traitlets.Int(2, min=0, max=MOST_FINER)
     figure = traitlets.Enum(FIGURES, FIGURES[0])
     data = traitlets.Dict(read_only=True)
@@ -101,7 +106,7 @@ class LandscapeState(traitlets.HasTraits):
         self._shown = 0.0  # when
         super().__init__()
         _open[id(model)] = self
-        self.observe(self._look, ["a", "b", "way", "finer"])
+        self.observe(self._look, ["a", "b", "angle", "between", "finer"])
         self.observe(self._show, "pointed")
         self.job.observe(self._show, "status")  # also what came since the last picture
         self._show()
@@ -128,27 +133,36 @@ class LandscapeState(traitlets.HasTraits):
         source = source_of(self.plane, self.metric)
         return Landscape(grid, found, dict(self._marks), self.plane.axes, texts, complete, source)
 
-    def cliffs(self, landscape: Landscape, cut: Cut, index: Index) -> list[dict]:
-        """Return, for the cell that is looked at and each model's, the cliff on both sides.
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The models that a cut can go between: from each to every other that lies elsewhere."""
+        points = self.plane.points
+        return [(m, n) for m, n in permutations(points, 2) if points[m].at != points[n].at]
 
-        Each row: name, at (the cell's coordinates), ahead and behind (`Cliff` as dict, or None
-        where the cell is not measured), mark (the model's readings, once there are any).
-        """
-        rows = [self._row("this cell", landscape, cut, index, None)]
-        for name, point in self.plane.points.items():
-            cell = nearest_cell(landscape, point.at)
-            along = cut_through(landscape, cell, self.way)
-            rows.append(self._row(name, landscape, along, cell, self._marks.get(name)))
-        return rows
+    @traitlets.validate("between")
+    def _check_between(self, proposal):
+        pair = proposal["value"]
+        if pair is not None and pair not in self.pairs:
+            raise traitlets.TraitError(f"between={pair}: use two models of {self.pairs}.")
+        return pair
 
-    def _row(self, name: str, landscape: Landscape, cut: Cut, index: Index, mark) -> dict:
-        limits = self.metric.limits
-        sides = {n: _plain(cliff_on(cut, limits, n == "ahead")) for n in ("ahead", "behind")}
-        reading = landscape.cell(*index) if mark is None else mark.own or mark.cell
-        numbers = reading and [reading.value, reading.low, reading.high]
-        distance = self.plane.points[name].distance if name in self.plane.points else None
-        return {"name": name, "at": list(landscape.grid.at(index)), "value": numbers,
-                "distance": distance, **sides}  # fmt: skip
+    @property
+    def line(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where the cut starts, and its direction."""
+        if self.between:
+            start, end = (self.plane.points[name].at for name in self.between)
+            return start, way(start, end)
+        grid = self.grid
+        return grid.at(nearest_cell(grid, (self.a, self.b))), heading(self.angle)
+
+    @property
+    def label(self) -> str:
+        """What the axis along the cut says."""
+        if self.between:
+            return "distance from {} towards {}".format(*self.between)
+        (a, b), angle = self.line[0], self.angle
+        along = ALONG.get(angle, f"at {angle:g}° from a towards b")
+        return f"distance from ({a:.2f}, {b:.2f}) {along}"
 
     def look_at(self, a: float, b: float) -> None:
         """Look at the cell nearest to a point."""
@@ -157,7 +171,8 @@ class LandscapeState(traitlets.HasTraits):
 
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
-        self.pointed, self.way, self.finer, self.figure = None, "b", 2, FIGURES[0]
+        self.pointed, self.angle, self.between = None, 90.0, None
+        self.finer, self.figure = 2, FIGURES[0]
         self.look_at(0.0, 0.0)
 
     def close(self) -> None:
@@ -215,54 +230,40 @@ class LandscapeState(traitlets.HasTraits):
         with self.job.lock:
             self._shown = time.monotonic()
             landscape = self.landscape
-            chosen = nearest_cell(landscape, (self.a, self.b))
-            cut = cut_through(landscape, chosen, self.way)
-            shown = self.pointed or chosen
+            start, direction = self.line
+            through = cut_through(landscape, start, direction)
+            cut = cut_data(through, self.metric.limits, self.label)
+            name = " → ".join(self.between) if self.between else "this cell"
+            points = self.plane.points
+            shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
             self.set_trait(
                 "data",
                 {
-                    **map_data(landscape.to_dict(), self.trajectories),
-                    "points": {n: asdict(p) for n, p in self.plane.points.items()},
-                    "cut": self._cut_data(landscape, cut, chosen),
+                    **map_data(landscape.to_dict(), self.trajectories, cut=cut),
+                    "points": {n: asdict(p) for n, p in points.items()},
                     "here": self._here(landscape, cut, shown),
-                    "cliffs": self.cliffs(landscape, cut, chosen),
+                    "cliffs": cliff_rows(landscape, points, cut, direction, name),
                     "measured": [len(landscape.cells), landscape.grid.size],
                 },
             )
 
-    def _cut_data(self, landscape: Landscape, cut: Cut, chosen: Index) -> dict:
-        """Return the cut, with how far it can go and what its axis says."""
-        start, grid, (i, j) = landscape.grid.at(chosen), landscape.grid, WAYS[self.way]
-        ends = []
-        for sign in (-1, 1):
-            steps = min(
-                (chosen[x] if sign * s < 0 else grid.shape[x] - 1 - chosen[x])
-                for x, s in enumerate((i, j))
-                if s
-            )
-            step = (i * grid.axes[0].step, j * grid.axes[1].step)
-            ends.append(sign * steps * (step[0] ** 2 + step[1] ** 2) ** 0.5)
-        label = f"distance from ({start[0]:.2f}, {start[1]:.2f}) {LABELS[self.way]}"
-        threshold = ASR_CLIFF if self.metric.limits else MARGIN_CLIFF
-        return {**cut.to_dict(), "span": ends, "label": label, "threshold": threshold}
-
-    def _here(self, landscape: Landscape, cut: Cut, index: Index) -> dict:
+    def _here(self, landscape: Landscape, cut: dict, index: Index) -> dict:
         """Return the cell that is looked at, with its answer to the example prompt."""
-        cell, at = landscape.cell(*index), landscape.grid.at(index)
-        places = dict(zip((c.index for c in cut.cells), cut.places.tolist(), strict=True))
+        cell, at = landscape.cell(*index), list(landscape.grid.at(index))
+        place = cut["places"][cut["at"].index(at)] if at in cut["at"] else None
         answer = prompt = None
         if cell and cell.answers:
             i = landscape.telling_prompt
             prompt, answer = landscape.prompts[i], cell.answers[i]
         numbers = [cell.value, cell.low, cell.high] if cell else [None] * 3
-        return {"index": list(index), "at": list(at), "place": places.get(index),
+        return {"index": list(index), "at": at, "place": place,
                 **dict(zip(("value", "low", "high"), numbers, strict=True)),
                 "prompt": prompt, "answer": answer}  # fmt: skip
 
     # --- what is saved --------------------------------------------------------------------------
 
     def figure_data(self) -> dict:
-        """Return the data of the map or of the surface, as measured so far.
+        """Return the data of the map or of the surface, with the cut, as measured so far.
 
         Raises
         ------
@@ -272,23 +273,22 @@ class LandscapeState(traitlets.HasTraits):
         landscape = self.landscape
         if not landscape.cells:
             raise ValueError("nothing is measured on this plane yet: press Run.")
-        return {"figure": self.figure, **map_data(landscape.to_dict(), self.trajectories)}
+        data = map_data(landscape.to_dict(), self.trajectories, cut=self.data["cut"])
+        return {"figure": self.figure, **data}
 
     @property
     def figure_name(self) -> str:
         """What a figure of this is called."""
         return f"{self.figure.replace('_', '-')}-{'x'.join(map(str, self.grid.shape))}"
 
+    @cached_property
+    def plane_code(self) -> tuple[dict[str, list[str]], str]:
+        """What is imported for the plane, and the lines that make it again."""
+        return plane_code(self.plane)
+
     def code(self) -> str:
         """Return the calls that give what is on screen."""
         return landscape_code(self)
-
-
-def _plain(cliff: Cliff | None) -> dict | None:
-    """Return a cliff as plain data, None for infinite."""
-    if cliff is None:
-        return None
-    return {n: None if v == float("inf") else v for n, v in asdict(cliff).items()}
 
 
 def _sandbox_metric(model: Model) -> Asr:

@@ -37,13 +37,15 @@ def cliffs_html(data: dict) -> str:
     rows = "".join(_row(data, row) for row in data["cliffs"])
     measured, total = data["measured"]
     threshold = shown_value(data, data["cut"]["threshold"])
-    heads = ("", data["metric"], "off the plane", "its cell", "cliff ahead", "cliff behind")
+    heads = ("", data["metric"], "off the plane", "from", "cliff ahead", "cliff behind")
     top = "".join(f"<th scope='col'>{escape(h)}</th>" for h in heads)
     side = "below" if data["limits"] is None else "above"
     about = (
-        f"Cliff: distance along the cut's direction to where the metric goes {side} {threshold}, "
-        f"half way between the two measured cells in brackets. {measured} of {total} cells are "
-        "measured; where there are gaps, a nearer cliff can hide in them."
+        "Cliff: distance along the cut's direction, in units of the plane's axes, to where the "
+        f"metric goes {side} {threshold}: half way between the two places below it, which are the "
+        "grid's resolution. In brackets its 95 % interval over the prompts (bootstrap). "
+        f"{measured} of {total} cells are measured; where there are gaps, a nearer cliff can hide "
+        "in them."
     )
     return (
         "<table class='lox-table'><caption>cliff distances read from the grid</caption>"
@@ -62,14 +64,24 @@ def _row(data: dict, row: dict) -> str:
 
 
 def _cliff(cliff: dict | None) -> str:
-    """Return one distance, with the cells around it."""
+    """Return one distance with its interval, and the places around it."""
     if cliff is None:
         return _none("not measured")
-    if cliff["distance"] is None:
-        return f"none within {cliff['reach']:.2f}"
+    how = "" if cliff["measured"] else "interpolated"
+    reach = f"none within {cliff['reach']:.2f}"
     if cliff["distance"] == 0:
-        return "it is over the cliff"
-    return f"{cliff['distance']:.2f} [{cliff['low']:.2f}, {cliff['high']:.2f}]"
+        return f"it is over the cliff{_small(how)}"
+    if cliff["distance"] is None:
+        low = "" if cliff["low"] is None else f" [{cliff['low']:.2f}, {reach}]"
+        return f"{reach}{low}{_small(how)}"
+    low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
+    places = f"between {cliff['before']:.2f} and {cliff['behind']:.2f}"
+    around = _small(f"{places}, {how}" if how else places)
+    return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
+
+
+def _small(text: str) -> str:
+    return f"<small>{text}</small>" if text else ""
 
 
 def _interval(data: dict, numbers: list[float]) -> str:

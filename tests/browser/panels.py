@@ -83,6 +83,26 @@ def wait_shown(page: Page, panel: str, plot: str, expression: str, value) -> Non
     )
 
 
+FINISH = """
+from ipywidgets.widgets import widget as _widgets
+_jobs = [w.state.job for w in list(_widgets._instances.values()) if hasattr(w, "state")
+         and hasattr(w.state, "job")]
+assert all(job.wait(120) for job in _jobs), "a job did not end"
+"""
+EXECUTE = """(code) => {
+    const context = window.jupyterapp.shell.currentWidget.context.sessionContext;
+    const future = context.session.kernel.requestExecute(
+        {code, silent: true, store_history: false});
+    return future.done.then((reply) => reply.content.evalue ?? '');
+}"""
+
+
 def wait_job(page: Page, status: str, panel: str = DIAL) -> None:
-    """Wait until a panel's job says so itself."""
+    """Wait until a panel's job says so itself.
+
+    "done" is that of what was pressed before, not of an earlier run: the page asks the kernel to
+    wait, on the connection that carried what was pressed.
+    """
+    if status == "done":
+        assert page.evaluate(EXECUTE, FINISH) == ""
     expect(page.locator(f"{panel} .lox-job")).to_contain_text(status, timeout=120_000)

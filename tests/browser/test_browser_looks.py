@@ -35,7 +35,7 @@ COMPLETE = """(panel) => {
     const words = document.querySelector(panel + ' .lox-cliffs').innerText;
     return words.includes('289 of 289');
 }"""
-HEIGHT = 1700
+HEIGHT = 2000  # in which the tallest panel is seen whole
 
 
 @pytest.fixture(params=[(1280, False), (900, False), (1280, True)], ids=["1280", "900", "class"])
