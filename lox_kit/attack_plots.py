@@ -107,37 +107,12 @@ def figure_epochs(data: dict) -> Figure:
 
 # --- aligned and LoX under one attack ---------------------------------------------------------
 
-ARMS = ("aligned", "LoX")
+ARMS = {"aligned": 2.2, "LoX": 1.2}  # line widths: both are seen where one lies on the other
 OVERLAYS = (":", "--", "-.")  # line styles of the runs that are laid over the first one
 
 
-def lab_run(name: str, attack, k: int, alpha: float, ways: dict) -> dict:
-    """Return one run of the attack lab as plain data.
-
-    Parameters
-    ----------
-    name : str
-        What the attack is called on screen.
-    attack : Attack
-    k, alpha : int, float
-        Of LoX.
-    ways : mapping of "aligned" and "LoX" to `curves.Way`
-    """
-    settings = attack.settings
-    return {
-        "attack": name,
-        "learning_rate": settings.learning_rate,
-        "steps": next(iter(ways.values())).total,
-        "training": "LoRA" if settings.lora_rank else "full",
-        "seed": settings.seed,
-        "k": k,
-        "alpha": alpha,
-        "arms": {arm: way.to_dict() for arm, way in ways.items()},
-    }
-
-
 def run_title(run: dict) -> str:
-    """Return what a run is, on one line."""
+    """Return what a run of the attack lab is, on one line."""
     return (
         f"{run['attack']} · learning rate {run['learning_rate']:g} · {run['steps']} steps · "
         f"{run['training']} · seed {run['seed']} · k = {run['k']}, α = {run['alpha']:g}"
@@ -161,15 +136,16 @@ def figure_attack_lab(data: dict) -> Figure:
     """Draw loss, ASR and helpfulness along an attack, for the aligned model and its LoX.
 
     The first run is drawn in full, with 95 % Wilson bands; the others are thin and dashed. A
-    dotted line stands at the step `data["at"]`.
+    dotted line stands at the step `data["at"]`. Each of `data["runs"]` says what it is (attack,
+    learning_rate, steps, training, seed, k, alpha) and has `curves.Way.to_dict` in `arms`.
     """
     runs = data["runs"]
     fig, axes = new_figure(1, 3, figsize=(7.0, 2.7))
     for i, run in enumerate(runs):
         style = {"linestyle": "-"} if i == 0 else {"linestyle": OVERLAYS[(i - 1) % 3]}
-        style |= {"linewidth": 1.4 if i == 0 else 0.8}
         for arm, way in run["arms"].items():
-            _way(axes, way, lab_panels(runs), style | {"color": ARM_COLOURS[arm]}, band=i == 0)
+            style |= {"color": ARM_COLOURS[arm], "linewidth": ARMS[arm] * (1 if i == 0 else 0.6)}
+            _way(axes, way, lab_panels(runs), style, band=i == 0)
     steps = max(run["steps"] for run in runs)
     titles = ["loss (nats per token)", *lab_panels(runs).values()]
     for ax, title in zip(axes, titles, strict=True):
@@ -179,7 +155,7 @@ def figure_attack_lab(data: dict) -> Figure:
     for ax in axes[1:]:
         share_axis(ax)
     for arm in ARMS:
-        axes[0].plot([], [], color=ARM_COLOURS[arm], label=arm)
+        axes[0].plot([], [], color=ARM_COLOURS[arm], linewidth=ARMS[arm], label=arm)
     for i, run in enumerate(runs[1:]):
         style = {"color": "0.35", "linestyle": OVERLAYS[i % 3], "linewidth": 0.8}
         axes[0].plot([], [], label=run_title(run), **style)
@@ -201,7 +177,7 @@ def _way(axes, way: dict, panels: dict[str, str], style: dict, *, band: bool) ->
         value, low, high = (
             [p["measures"][measure][f] for p in points] for f in ("value", "low", "high")
         )
-        ax.plot(steps, value, marker="o", markersize=2.5, **style)
+        ax.plot(steps, value, marker="o", markersize=2 + style["linewidth"], **style)
         if band:
             ax.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
 

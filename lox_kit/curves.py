@@ -215,18 +215,23 @@ class Route:
             If the loss is no longer a number.
         """
         record = self.record
-        found = self.known(store).points
+        known = self.known(store)
+        found = dict(known.points)
         missing = {step: record["points"][str(step)] for step in self.at if step not in found}
         folder = store.run_folder(content_key(curve=record["run"]))
         losses = _to_go_on_from(folder, min([s for s in missing if s], default=self.total))
         module = copy.deepcopy(self.model.module)
         victim = Model(module, self.model.tokenizer, record["run"], self.model.name)
 
+        def keep() -> None:
+            if len(losses) > len(known.losses):
+                store.put("losses", record["run"], losses)
+
         def point(step: int, model: Model) -> None:
             if step in missing:
                 found[step] = self._measure(model, store)
                 store.put("curve", missing[step], found[step])
-                store.put("losses", record["run"], losses)
+                keep()
                 if on_point:
                     on_point(step, found[step])
 
@@ -239,6 +244,7 @@ class Route:
             point(step.step, victim)
             victim.module.train()
 
+        keep()
         point(0, self.model)
         try:
             with work_folder(folder):
@@ -252,7 +258,7 @@ class Route:
                     folder=folder,
                 )
         finally:
-            store.put("losses", record["run"], losses)
+            keep()
         if len(losses) == self.total:
             remove_folder(folder)
         return Way(self.total, self.at, tuple(losses), found)

@@ -27,8 +27,8 @@ def lab_spec(data: dict, size: int = 12) -> Spec:
     Parameters
     ----------
     data : dict
-        As `AttackLabState.data`: `runs` from `attack_plots.lab_run`, the one on the controls first,
-        and `at`.
+        As `AttackLabState.data`, see `attack_plots.figure_attack_lab`; the run on the controls is
+        the first one, and may be empty.
     size : int
         Height of the text in pixels.
     """
@@ -45,20 +45,24 @@ def lab_spec(data: dict, size: int = 12) -> Spec:
 def _first(run: dict, arm: str, measures: dict[str, str]) -> list[dict]:
     """Return one model's lines in the run on the controls, with their bands."""
     colour = ARM_COLOURS[arm]
-    line = {"color": colour, "width": 2.2}
+    line = {"color": colour, "width": 1.5 * ARMS[arm]}
     at = f" at k = {run['k']}, α = {run['alpha']:g}" if arm == "LoX" else ""
     shown = {"name": arm + at, "legendgroup": arm}
     traces = [_losses(run, arm, line) | shown | {"showlegend": True}]
     for plot, measure in enumerate(measures, start=1):
         share = _shares(run, arm, measure, plot, line) | {"mode": "lines+markers"}
         traces.append(_band(run, arm, measure, plot, colour))
-        traces.append(share | shown | {"marker": {"size": 6, "color": colour}})
+        traces.append(share | shown | {"marker": {"size": 4 + 2 * ARMS[arm], "color": colour}})
     return traces
 
 
 def _over(run: dict, arm: str, measures: dict[str, str], i: int) -> list[dict]:
     """Return one model's lines in a run that is laid over the first, thin and dashed."""
-    line = {"color": ARM_COLOURS[arm], "width": 1.2, "dash": DASH[OVERLAYS[i % len(OVERLAYS)]]}
+    line = {
+        "color": ARM_COLOURS[arm],
+        "width": 0.8 * ARMS[arm],
+        "dash": DASH[OVERLAYS[i % len(OVERLAYS)]],
+    }
     title = f"{i + 1}: {escape(run_title(run))}"
     shown = {"name": title, "legendgroup": title}
     traces = [_losses(run, arm, line) | shown | {"showlegend": arm == "LoX"}]
@@ -123,7 +127,9 @@ def _lab_layout(data: dict, measures: dict[str, str], size: int) -> dict:
     # the run's title above those of the plots; a line of the legend for every run
     layout["margin"] |= {"t": 4.6 * size, "b": (4.6 + 1.8 * len(runs)) * size, "l": 3.4 * size}
     titles = ("loss (nats per token)", *measures.values())
-    notes = [_note(escape(run_title(runs[0])), 0.5, 2.6 * size, size)]
+    there = any(arm["losses"] or arm["points"] for arm in runs[0]["arms"].values())
+    title = escape(run_title(runs[0])) + ("" if there else " · not run yet")
+    notes = [_note(title, 0.5, 2.6 * size, size)]
     for plot, ((x, y), domain) in enumerate(zip(AXES, WIDTHS, strict=True)):
         places = (x.replace("x", "xaxis"), y.replace("y", "yaxis"))
         span = [-0.02 * steps, 1.02 * steps]
