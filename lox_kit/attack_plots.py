@@ -107,7 +107,8 @@ def figure_epochs(data: dict) -> Figure:
 
 # --- aligned and LoX under one attack ---------------------------------------------------------
 
-ARMS = {"aligned": 2.2, "LoX": 1.2}  # line widths: both are seen where one lies on the other
+ARMS = ("aligned", "LoX")
+ARM_WIDTHS = {"aligned": 2.2, "LoX": 1.2}  # both are seen where one lies on the other
 OVERLAYS = (":", "--", "-.")  # line styles of the runs that are laid over the first one
 
 
@@ -144,7 +145,10 @@ def figure_attack_lab(data: dict) -> Figure:
     for i, run in enumerate(runs):
         style = {"linestyle": "-"} if i == 0 else {"linestyle": OVERLAYS[(i - 1) % 3]}
         for arm, way in run["arms"].items():
-            style |= {"color": ARM_COLOURS[arm], "linewidth": ARMS[arm] * (1 if i == 0 else 0.6)}
+            style |= {
+                "color": ARM_COLOURS[arm],
+                "linewidth": ARM_WIDTHS[arm] * (1 if i == 0 else 0.6),
+            }
             _way(axes, way, lab_panels(runs), style, band=i == 0)
     steps = max(run["steps"] for run in runs)
     titles = ["loss (nats per token)", *lab_panels(runs).values()]
@@ -155,7 +159,7 @@ def figure_attack_lab(data: dict) -> Figure:
     for ax in axes[1:]:
         share_axis(ax)
     for arm in ARMS:
-        axes[0].plot([], [], color=ARM_COLOURS[arm], linewidth=ARMS[arm], label=arm)
+        axes[0].plot([], [], color=ARM_COLOURS[arm], linewidth=ARM_WIDTHS[arm], label=arm)
     for i, run in enumerate(runs[1:]):
         style = {"color": "0.35", "linestyle": OVERLAYS[i % 3], "linewidth": 0.8}
         axes[0].plot([], [], label=run_title(run), **style)

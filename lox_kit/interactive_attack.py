@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from .attack_plots import ARMS, OVERLAYS, lab_panels, run_title
+from .attack_plots import ARM_WIDTHS, ARMS, OVERLAYS, lab_panels, run_title
 from .canvas import ARM_COLOURS
 from .interactive import DASH, GREY, Spec, _axis, _layout, _legend, _title
 
@@ -45,14 +45,16 @@ def lab_spec(data: dict, size: int = 12) -> Spec:
 def _first(run: dict, arm: str, measures: dict[str, str]) -> list[dict]:
     """Return one model's lines in the run on the controls, with their bands."""
     colour = ARM_COLOURS[arm]
-    line = {"color": colour, "width": 1.5 * ARMS[arm]}
+    line = {"color": colour, "width": 1.5 * ARM_WIDTHS[arm]}
     at = f" at k = {run['k']}, α = {run['alpha']:g}" if arm == "LoX" else ""
     shown = {"name": arm + at, "legendgroup": arm}
     traces = [_losses(run, arm, line) | shown | {"showlegend": True}]
     for plot, measure in enumerate(measures, start=1):
         share = _shares(run, arm, measure, plot, line) | {"mode": "lines+markers"}
         traces.append(_band(run, arm, measure, plot, colour))
-        traces.append(share | shown | {"marker": {"size": 4 + 2 * ARMS[arm], "color": colour}})
+        traces.append(
+            share | shown | {"marker": {"size": 4 + 2 * ARM_WIDTHS[arm], "color": colour}}
+        )
     return traces
 
 
@@ -60,7 +62,7 @@ def _over(run: dict, arm: str, measures: dict[str, str], i: int) -> list[dict]:
     """Return one model's lines in a run that is laid over the first, thin and dashed."""
     line = {
         "color": ARM_COLOURS[arm],
-        "width": 0.8 * ARMS[arm],
+        "width": 0.8 * ARM_WIDTHS[arm],
         "dash": DASH[OVERLAYS[i % len(OVERLAYS)]],
     }
     title = f"{i + 1}: {escape(run_title(run))}"

@@ -18,7 +18,7 @@ from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.prompts import Prompt
 from lox_kit.studies import arm_model
-from lox_kit.widgets import attack_lab_runs
+from lox_kit.widgets import attack_lab_runs, attack_lab_state
 from lox_kit.widgets.attack_lab_code import attack_call
 from lox_kit.widgets.attack_lab_runs import Choice, attacks_for, questions_for, trainings
 from lox_kit.widgets.attack_lab_table import numbers_at, numbers_html
@@ -51,7 +51,8 @@ def store(tmp_path):
 
 @pytest.fixture
 def open_state(subspace, model, store, monkeypatch):
-    """Return a function that opens a state on few prompts and few steps."""
+    """Return a function that opens a state on few prompts and few steps, each of them shown."""
+    monkeypatch.setattr(attack_lab_state, "BREATH", 0.0)
     monkeypatch.setattr(attack_lab_runs, "FEW", FEW)
     monkeypatch.setattr(attack_lab_runs, "POINTS", POINTS)
     opened = []
@@ -60,6 +61,7 @@ def open_state(subspace, model, store, monkeypatch):
         state = widgets.AttackLabState(subspace, model, **{"store": store, **options})
         opened.append(state)
         state.steps = STEPS
+        state.job._updates._interval = 0.0
         return state
 
     yield make
@@ -128,10 +130,7 @@ def test_both_models_get_the_same_rows_in_the_same_order(open_state, monkeypatch
 def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
     open_state, monkeypatch
 ):
-    monkeypatch.setattr("lox_kit.widgets.attack_lab_state.BREATH", 0.0)
-    monkeypatch.setattr("lox_kit.widgets.job.INTERVAL", 0.0)
     state = open_state()
-    state.job._updates._interval = 0.0
     seen = []
     state.observe(
         lambda change: seen.append(
@@ -188,7 +187,6 @@ def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state
 def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
     arm, open_state, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("lox_kit.widgets.attack_lab_state.BREATH", 0.0)
     with Store(tmp_path / "other") as other:
         whole = open_state(store=other)
         run(whole)
@@ -208,7 +206,6 @@ def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
 
 
 def test_a_paused_run_waits_and_goes_on(open_state, monkeypatch):
-    monkeypatch.setattr("lox_kit.widgets.attack_lab_state.BREATH", 0.0)
     state = open_state()
     paused = threading.Event()
 
@@ -268,6 +265,7 @@ def test_a_model_that_was_changed_since_is_refused_when_run_is_pressed(open_stat
 
 def test_an_attack_and_a_training_bring_their_own_rate_and_steps(open_state):
     state = open_state()
+    state.reset()  # from the few steps of these tests
     assert list(state.attacks) == ["arithmetic", "context", "mixed", "persona", "forbidden"]
     for name, attack in state.attacks.items():
         for training, settings in trainings(attack).items():
@@ -445,7 +443,8 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
     assert "mine <b>" not in json.dumps(lab_spec(state.data))
     made = eval(attack_call(state.runs.attack(state.choice)), {"file_attack": file_attack})
     assert made.settings == state.runs.attack(state.choice).settings
-    assert made.data() == mine.data()
+    words = state.runs.model.tokenizer
+    assert made.data(words) == mine.data(words)
     assert "file_attack(" in state.code()
     state.chosen, state.attack = (state.listed[0][1],), "mixed"
     del state.attacks["mine <b>"]
