@@ -65,8 +65,7 @@ def _over(run: dict, arm: str, measures: dict[str, str], i: int) -> list[dict]:
         "width": 0.8 * ARM_WIDTHS[arm],
         "dash": DASH[OVERLAYS[i % len(OVERLAYS)]],
     }
-    title = f"{i + 1}: {escape(run_title(run))}"
-    shown = {"name": title, "legendgroup": title}
+    shown = {"name": f"{i + 1}: {escape(run['attack'])}", "legendgroup": f"run {i + 1}"}
     traces = [_losses(run, arm, line) | shown | {"showlegend": arm == "LoX"}]
     for plot, measure in enumerate(measures, start=1):
         traces.append(_shares(run, arm, measure, plot, line) | shown)
@@ -126,8 +125,9 @@ def _lab_layout(data: dict, measures: dict[str, str], size: int) -> dict:
              for plot in (ASR, HELP)}  # fmt: skip
     layout = _layout(size)
     layout["hovermode"], layout["legend"] = "closest", _legend(size)
-    # the run's title above those of the plots; a line of the legend for every run
-    layout["margin"] |= {"t": 4.6 * size, "b": (4.6 + 1.8 * len(runs)) * size, "l": 3.4 * size}
+    layout["legend"]["tracegroupgap"] = 0
+    # the run's title above those of the plots; below them two lines of the legend
+    layout["margin"] |= {"t": 4.6 * size, "b": 6.4 * size, "l": 3.4 * size}
     titles = ("loss (nats per token)", *measures.values())
     there = any(arm["losses"] or arm["points"] for arm in runs[0]["arms"].values())
     title = escape(run_title(runs[0])) + ("" if there else " · not run yet")

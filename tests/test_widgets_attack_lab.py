@@ -363,11 +363,11 @@ def test_the_numbers_at_a_step_are_those_of_the_store(open_state):
         }
     text = numbers_html(state.data)
     lox = state.runs.known(state.choice)["LoX"]
-    assert f"<b>{lox.losses[3]:.3f}</b><small>step 4</small>" in text
+    assert f"<b>{lox.losses[3]:.3f}</b> <small>at 4</small>" in text
     share = lox.points[3]["helpfulness"]
     assert (
         f"<b>{share['value']:.0%}</b> <span>{share['count']} of 4</span>"
-        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, step 3</small>"
+        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at 3</small>"
     ) in text
     shapes = lab_spec(state.data)["layout"]["shapes"]
     assert [(s["x0"], s["xref"]) for s in shapes] == [(4, "x"), (4, "x2"), (4, "x3")]

@@ -30,7 +30,7 @@ def attack_lab_panel(state: AttackLabState) -> Panel:
             panel.refresh()
 
     state.observe(panel.guard(draw), "data")
-    parts = [_what(panel), _lox(panel), drawing.widget, _where(panel), table, _finished(panel)]
+    parts = [_what(panel), drawing.widget, _where(panel), table, _finished(panel)]
     return panel.fill(*parts, draw=draw)
 
 
@@ -57,12 +57,11 @@ def _what(panel: Panel) -> ipywidgets.Widget:
     controls = {"attack": attack, "training": training, "learning_rate": rate, "steps": steps,
                 "seed": seed}  # fmt: skip
     _tie(panel, controls, follow)
+    for name, control in controls.items():
+        control.add_class("lox-" + name.rpartition("_")[2])
     run = panel.button("Run", "play", state.run, "Attack aligned, then LoX; goes on where it was")
-    parts = [attack, training, rate, steps, seed, run]
-    names = ("attack", "training", "rate", "steps", "seed")
-    for part, name in zip(parts, names, strict=False):
-        part.add_class(f"lox-{name}")
-    return ipywidgets.HBox(parts).add_class("lox-controls")
+    rows = ([attack, training, seed, run], [rate, steps, *_lox(state)])
+    return ipywidgets.VBox([ipywidgets.HBox(row).add_class("lox-controls") for row in rows])
 
 
 def _tie(
@@ -115,16 +114,16 @@ def _move(slider: ipywidgets.IntSlider, value: int, most: int) -> None:
     slider.max = most
 
 
-def _lox(panel: Panel) -> ipywidgets.Widget:
+def _lox(state: AttackLabState) -> list[ipywidgets.Widget]:
     """Return the two sliders of LoX, which all panels of this setting share."""
-    setting = panel.state.setting
+    setting = state.setting
     k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
     alpha = ipywidgets.FloatSlider(
         setting.alpha, min=0, max=setting.most_alpha, step=STEP, description="alpha"
     ).add_class("lox-alpha")
     ipywidgets.link((setting, "k"), (k, "value"))
     ipywidgets.link((setting, "alpha"), (alpha, "value"))
-    return ipywidgets.HBox([k, alpha]).add_class("lox-controls")
+    return [k, alpha]
 
 
 def _where(panel: Panel) -> ipywidgets.Widget:

@@ -63,13 +63,15 @@ def numbers_html(data: dict) -> str:
         m: name for m, name in COLUMNS.items() if m in measured or m in ("asr", "helpfulness")
     }
     heads = ("run", "model", "loss (nats per token)", *shares.values())
-    top = "".join(f"<th scope='col'>{h}</th>" for h in heads)
+    widths = ("22%", "9%")  # the others share what is left
+    styles = (f" style='width:{w}'" for w in widths)
+    top = "".join(f"<th scope='col'{next(styles, '')}>{h}</th>" for h in heads)
     rows = "".join(_rows(run, i, at, list(shares)) for i, run in enumerate(runs))
     return (
         f"<table class='lox-table'><caption>numbers at step {at}</caption>"
         f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<small>At step {at}. Shares are of the nearest measured step at or before it, which "
-        "stands below them, with 95 % Wilson intervals.</small>"
+        f"<small>At step {at}, or where a number says “at”, the nearest one before it that was "
+        "trained or measured. Shares have 95 % Wilson intervals.</small>"
     )
 
 
@@ -90,7 +92,7 @@ def _loss(found: dict) -> str:
     """Return the loss and its step."""
     if found["loss"] is None:
         return _none()
-    return f"<b>{found['loss']:.3f}</b><small>step {found['loss_step']}</small>"
+    return f"<b>{found['loss']:.3f}</b> <small>at {found['loss_step']}</small>"
 
 
 def _share(found: dict, name: str) -> str:
@@ -100,7 +102,7 @@ def _share(found: dict, name: str) -> str:
         return _none()
     return (
         f"<b>{share['value']:.0%}</b> <span>{share['count']} of {share['n']}</span>"
-        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, step {found['measured_at']}</small>"
+        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at {found['measured_at']}</small>"
     )
 
 

@@ -81,11 +81,11 @@ def test_keys_on_the_slider_move_the_line_and_the_numbers(page, kernel):
     cells = page.locator(f"{LAB} .lox-numbers tbody tr").nth(1).locator("td")
     way = arm(kernel, "LoX")
     expect(cells.nth(0)).to_contain_text(f"{way['losses'][FEW - 3]:.3f}")
-    expect(cells.nth(0)).to_contain_text(f"step {FEW - 2}")
+    expect(cells.nth(0)).to_contain_text(f"at {FEW - 2}")
     point = [p for p in way["points"] if p["step"] <= FEW - 2][-1]
     share = point["measures"]["helpfulness"]
     expect(cells.nth(2)).to_contain_text(f"{share['count']} of {share['n']}")
-    expect(cells.nth(2)).to_contain_text(f"step {point['step']}")
+    expect(cells.nth(2)).to_contain_text(f"at {point['step']}")
 
 
 def test_pause_resume_cancel_and_run_again_goes_on(page, kernel):
@@ -126,8 +126,8 @@ def test_a_run_in_the_list_is_laid_over_by_keyboard(page, kernel):
     run_short(page, kernel, seed=101)
     wait_job(page, "done", LAB)
     listed = page.locator(f"{LAB} .lox-runs select")
-    keys = evaluate(kernel, f"[title for title, key in {STATE}.listed]")
-    assert listed.locator("option").all_inner_texts() == keys
+    titles = evaluate(kernel, f"[title for title, key in {STATE}.listed]")
+    expect(listed.locator("option")).to_have_text(titles)
     listed.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowDown")
