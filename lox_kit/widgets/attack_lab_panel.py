@@ -72,22 +72,24 @@ def _tie(
 ) -> None:
     """Let controls set the state's traits of their names, and follow them, and `also` others.
 
-    What they set is held back while they follow: a slider whose range changes moves by itself.
+    What they set is held back while they follow: a slider whose range changes moves by itself. One
+    change is made after the other: a page's callbacks come in several threads.
     """
     state, following = panel.state, []
 
     def all_follow() -> None:
-        following.append(True)
-        try:
-            with state.job.lock:  # the job changes the list, too
+        with state.job.lock:
+            following.append(True)
+            try:
                 follow()
-        finally:
-            following.pop()
+            finally:
+                following.pop()
 
     def setter(name: str, control: ipywidgets.Widget) -> Callable[[], None]:
         def set_trait() -> None:
-            if not following:
-                setattr(state, name, control.value)
+            with state.job.lock:
+                if not following:
+                    setattr(state, name, control.value)
 
         return panel.guard(set_trait)
 

@@ -142,12 +142,13 @@ class AttackLabState(traitlets.HasTraits):
 
     def reset(self) -> None:
         """Go back to the start; what was trained is kept."""
-        self.setting.reset()
-        self.chosen, self.seed = (), 0
-        self.attack = next(iter(self.attacks))
-        self.training = self.trainings[0]
-        self._take_preset()
-        self.at = self.steps
+        with self.job.lock:  # callbacks of a page come in several threads
+            self.setting.reset()
+            self.chosen, self.seed = (), 0
+            self.attack = next(iter(self.attacks))
+            self.training = self.trainings[0]
+            self._take_preset()
+            self.at = self.steps
 
     def close(self) -> None:
         """Stop the job behind the step it is at, which is saved."""
@@ -162,7 +163,8 @@ class AttackLabState(traitlets.HasTraits):
         """Take the attack's own rate and steps."""
         if self.training not in self.trainings:
             self.training = self.trainings[0]
-        self.learning_rate, self.steps = self.preset
+        with self.hold_trait_notifications():  # nothing is shown of one without the other
+            self.learning_rate, self.steps = self.preset
 
     @traitlets.validate("attack", "training")
     def _check_name(self, proposal) -> str:
@@ -202,11 +204,12 @@ class AttackLabState(traitlets.HasTraits):
             If the model has other weights than when the panel was opened.
         """
         check_aligned(self.runs.subspace, self.runs.model)
-        choice = self.choice
-        if all(way.finished for way in self.ways(choice).values()):
-            self._keep(choice)
-            return "Nothing is left to train: this run is in the store."
-        self.job.start(partial(self._attack_both, choice))
+        with self.job.lock:
+            choice = self.choice
+            if all(way.finished for way in self.ways(choice).values()):
+                self._keep(choice)
+                return "Nothing is left to train: this run is in the store."
+            self.job.start(partial(self._attack_both, choice))
         return None
 
     def ways(self, choice: Choice) -> dict[str, Way]:

@@ -67,11 +67,13 @@ def look(request, tour):
 def show_runs(page):
     """Let the attack lab show a whole run with another one laid over it."""
     runs = page.locator(f"{LAB} .lox-runs select")
-    for attack in ("mixed", "arithmetic"):
-        click(page, LAB, ".lox-reset")
+    click(page, LAB, ".lox-reset")
+    for attack, steps in (("mixed", 40), ("arithmetic", 80)):
         page.locator(f"{LAB} .lox-attack select").select_option(attack)
+        wait_shown(page, LAB, ".lox-lab", "gd.layout.shapes[0].x0", steps)
         click(page, LAB, ".lox-run")
         expect(runs.locator("option", has_text=f"{attack} ·").first).to_be_attached(timeout=120_000)
+        wait_shown(page, LAB, ".lox-lab", "gd.data[5].y.length", steps)
     wait_job(page, "done", LAB)
     titles = runs.locator("option").all_inner_texts()
     runs.select_option(index=next(i for i, t in enumerate(titles) if t.startswith("mixed")))
