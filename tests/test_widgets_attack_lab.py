@@ -281,6 +281,34 @@ def test_an_attack_and_a_training_bring_their_own_rate_and_steps(open_state):
     assert (state.attack, state.training, state.steps) == ("arithmetic", "full", 80)
 
 
+def test_no_attack_is_shown_with_the_rate_or_steps_of_another(open_state):
+    state = open_state()
+    presets = {(n, *state.runs.preset(n, how)) for n, a in state.attacks.items()
+               for how in trainings(a)}  # fmt: skip
+    seen = []
+    state.observe(lambda change: seen.append(change["new"]["runs"][0]), "data")
+    for name in state.attacks:
+        for training in ("full", "LoRA"):
+            state.attack, state.training = name, training
+    state.reset()
+    assert len(seen) >= 10
+    assert {(run["attack"], run["learning_rate"], run["steps"]) for run in seen} == presets
+
+
+def test_a_press_waits_for_a_change_that_is_under_way(open_state):
+    state = open_state()
+    panel = widgets.attack_lab_panel(state)
+    with state.job.lock:  # as another callback's thread has it
+        pressed = threading.Thread(target=find(panel, "lox-run").click)
+        pressed.start()
+        pressed.join(0.3)
+        assert pressed.is_alive()
+        state.steps = 4
+    pressed.join(60)
+    assert state.job.wait(120)
+    assert [len(way["losses"]) for way in arms(state).values()] == [4, 4]
+
+
 def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
     state = open_state()
     for name, value in (("attack", "gsm8k"), ("training", "half"), ("steps", 0), ("at", 7),
@@ -366,7 +394,7 @@ def test_the_numbers_at_a_step_are_those_of_the_store(open_state):
     assert f"<b>{lox.losses[3]:.3f}</b> <small>at 4</small>" in text
     share = lox.points[3]["helpfulness"]
     assert (
-        f"<b>{share['value']:.0%}</b> <span>{share['count']} of 4</span>"
+        f"<b>{share['value']:.0%}</b> <span>{share['count']}/4</span>"
         f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at 3</small>"
     ) in text
     shapes = lab_spec(state.data)["layout"]["shapes"]

@@ -60,8 +60,13 @@ def _what(panel: Panel) -> ipywidgets.Widget:
     for name, control in controls.items():
         control.add_class("lox-" + name.rpartition("_")[2])
     run = panel.button("Run", "play", state.run, "Attack aligned, then LoX; goes on where it was")
-    rows = ([attack, training, seed, run], [rate, steps, *_lox(state)])
-    return ipywidgets.VBox([ipywidgets.HBox(row).add_class("lox-controls") for row in rows])
+    rows = ([attack, training, seed, run], [_row(rate, steps), _row(*_lox(state))])
+    return ipywidgets.VBox([_row(*row) for row in rows])
+
+
+def _row(*parts: ipywidgets.Widget) -> ipywidgets.Widget:
+    """Return parts side by side, as many as the width takes."""
+    return ipywidgets.HBox(parts).add_class("lox-controls")
 
 
 def _tie(
@@ -133,7 +138,7 @@ def _where(panel: Panel) -> ipywidgets.Widget:
     state = panel.state
     at = ipywidgets.IntSlider(state.at, 0, state.most, description="at step").add_class("lox-at")
     _tie(panel, {"at": at}, lambda: _move(at, state.at, state.most), "steps", "chosen")
-    return ipywidgets.HBox([at]).add_class("lox-controls")
+    return _row(at)
 
 
 def _finished(panel: Panel) -> ipywidgets.Widget:

@@ -77,7 +77,8 @@ def numbers_html(data: dict) -> str:
 
 def _rows(run: dict, i: int, at: int, shares: list[str]) -> str:
     """Return one run's lines."""
-    title = escape(run_title(run)) if i == 0 else f"{i}: {escape(run_title(run))}"
+    title = escape(run_title(run)).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    title = f"{i}: {title}" if i else title
     lines = []
     for arm in ARMS:
         found = numbers_at(run["arms"][arm], at)
@@ -101,7 +102,7 @@ def _share(found: dict, name: str) -> str:
     if share is None:
         return _none()
     return (
-        f"<b>{share['value']:.0%}</b> <span>{share['count']} of {share['n']}</span>"
+        f"<b>{share['value']:.0%}</b> <span>{share['count']}/{share['n']}</span>"
         f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at {found['measured_at']}</small>"
     )
 

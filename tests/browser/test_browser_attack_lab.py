@@ -84,7 +84,7 @@ def test_keys_on_the_slider_move_the_line_and_the_numbers(page, kernel):
     expect(cells.nth(0)).to_contain_text(f"at {FEW - 2}")
     point = [p for p in way["points"] if p["step"] <= FEW - 2][-1]
     share = point["measures"]["helpfulness"]
-    expect(cells.nth(2)).to_contain_text(f"{share['count']} of {share['n']}")
+    expect(cells.nth(2)).to_contain_text(f"{share['count']}/{share['n']}")
     expect(cells.nth(2)).to_contain_text(f"at {point['step']}")
 
 
