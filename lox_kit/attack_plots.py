@@ -105,6 +105,87 @@ def figure_epochs(data: dict) -> Figure:
     return fig
 
 
+# --- aligned and LoX under one attack ---------------------------------------------------------
+
+ARMS = ("aligned", "LoX")
+ARM_WIDTHS = {"aligned": 2.2, "LoX": 1.2}  # both are seen where one lies on the other
+OVERLAYS = (":", "--", "-.")  # line styles of the runs that are laid over the first one
+
+
+def run_title(run: dict) -> str:
+    """Return what a run of the attack lab is, on one line."""
+    return (
+        f"{run['attack']} · learning rate {run['learning_rate']:g} · {run['steps']} steps · "
+        f"{run['training']} · seed {run['seed']} · k = {run['k']}, α = {run['alpha']:g}"
+    )
+
+
+def lab_panels(runs: list[dict]) -> dict[str, str]:
+    """Return the shares drawn of these runs, with the titles of their plots.
+
+    Under an attack with a persona, safety is what is left of it under that persona; where runs
+    with and without one are compared, it is that without.
+    """
+    points = [p for run in runs for arm in run["arms"].values() for p in arm["points"]]
+    under = bool(points) and all("persona_asr" in p["measures"] for p in points)
+    asr = {"persona_asr": "ASR under the persona"} if under else {"asr": "attack success rate"}
+    return asr | {"helpfulness": "help with allowed"}
+
+
+@styled
+def figure_attack_lab(data: dict) -> Figure:
+    """Draw loss, ASR and helpfulness along an attack, for the aligned model and its LoX.
+
+    The first run is drawn in full, with 95 % Wilson bands; the others are thin and dashed. A
+    dotted line stands at the step `data["at"]`. Each of `data["runs"]` says what it is (attack,
+    learning_rate, steps, training, seed, k, alpha) and has `curves.Way.to_dict` in `arms`.
+    """
+    runs = data["runs"]
+    fig, axes = new_figure(1, 3, figsize=(7.0, 2.7))
+    for i, run in enumerate(runs):
+        style = {"linestyle": "-"} if i == 0 else {"linestyle": OVERLAYS[(i - 1) % 3]}
+        for arm, way in run["arms"].items():
+            style |= {
+                "color": ARM_COLOURS[arm],
+                "linewidth": ARM_WIDTHS[arm] * (1 if i == 0 else 0.6),
+            }
+            _way(axes, way, lab_panels(runs), style, band=i == 0)
+    steps = max(run["steps"] for run in runs)
+    titles = ["loss (nats per token)", *lab_panels(runs).values()]
+    for ax, title in zip(axes, titles, strict=True):
+        ax.axvline(data["at"], color="0.35", linestyle=":", linewidth=0.8)
+        ax.set(title=title, xlabel="optimiser step", xlim=(-0.02 * steps, 1.02 * steps))
+    axes[0].set_ylim(0, None)
+    for ax in axes[1:]:
+        share_axis(ax)
+    for arm in ARMS:
+        axes[0].plot([], [], color=ARM_COLOURS[arm], linewidth=ARM_WIDTHS[arm], label=arm)
+    for i, run in enumerate(runs[1:]):
+        style = {"color": "0.35", "linestyle": OVERLAYS[i % 3], "linewidth": 0.8}
+        axes[0].plot([], [], label=run_title(run), **style)
+    fig.suptitle(run_title(runs[0]), fontsize=8)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncol=2 if len(runs) == 1 else 1,
+    )
+    return fig
+
+
+def _way(axes, way: dict, panels: dict[str, str], style: dict, *, band: bool) -> None:
+    """Draw one model's losses and shares."""
+    axes[0].plot(range(1, len(way["losses"]) + 1), way["losses"], **style)
+    for ax, measure in zip(axes[1:], panels, strict=True):
+        points = [p for p in way["points"] if measure in p["measures"]]
+        steps = [p["step"] for p in points]
+        value, low, high = (
+            [p["measures"][measure][f] for p in points] for f in ("value", "low", "high")
+        )
+        ax.plot(steps, value, marker="o", markersize=2 + style["linewidth"], **style)
+        if band:
+            ax.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
+
+
 def _short(model: str) -> str:
     """Return "LoX" of "sandbox/aligned + LoX", and other names as they are."""
     return model.rpartition(" + ")[2]

@@ -188,11 +188,13 @@ def file_attack(
         If there is no such setting.
     """
     preset = ATTACKS["alpaca"]
+    shared = {name: value for name, value in settings.items() if name != "learning_rate"}
     return Attack(
         name=Path(file).stem,
         source=FileRows(read_own, str(file), (("columns", columns),), form),
         settings=_override(preset.lora if lora else preset.settings, settings),
         about=f"a file of one's own: {file}",
+        lora=_override(preset.lora, shared),
         safe_fraction=safe_fraction,
     )
 

@@ -82,10 +82,21 @@ class AttackRun:
         return model
 
 
-def attack_key(model: Model, attack: Attack) -> str:
-    """Return the key of a run: model, dtypes of weights and arithmetic, rows, settings."""
+def rows_key(rows: list[dict]) -> str:
+    """Return the hash of what an attack trains on."""
+    return content_key(rows=rows)
+
+
+def attack_key(model: Model, attack: Attack, rows: str | None = None) -> str:
+    """Return the key of a run: model, dtypes of weights and arithmetic, rows, settings.
+
+    Parameters
+    ----------
+    rows : str, optional
+        The `rows_key` of the attack's data, where it is known: making thousands of rows takes time.
+    """
     settings = attack.settings.chosen()
-    rows = content_key(rows=attack.data(model.tokenizer))
+    rows = rows or rows_key(attack.data(model.tokenizer))
     dtype = str(next(model.module.parameters()).dtype)
     made = {"model": model.key, "dtype": dtype, "autocast": autocast_dtype(model.device.type)}
     return content_key(**made, rows=rows, settings=settings)

@@ -135,6 +135,13 @@ def recipe_of(subspace: SafetySubspace, k: int | None, alpha: float) -> str:
     return json.dumps({"k": k, "alpha": alpha, "subspace": made_from}, sort_keys=True)
 
 
+def lox_key(aligned_key: str, subspace: SafetySubspace, k: int | None, alpha: float) -> str:
+    """Return the key of the extrapolated model; where nothing is added, the aligned one's own."""
+    if k == 0 or alpha == 0:
+        return aligned_key
+    return content_key(parent=aligned_key, recipe=recipe_of(subspace, k, alpha))
+
+
 def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     """Open the aligned checkpoint and make sure the subspace was made from it."""
     if control := subspace.info.get("control"):
@@ -276,8 +283,5 @@ class LoxDial:
         """
         self.k, self.alpha = k, alpha
         if self._owner:
-            recipe = recipe_of(self.subspace, k, alpha)
-            turned = k != 0 and alpha != 0
-            derived = content_key(parent=self._own_key, recipe=recipe)
-            key = derived if turned else self._own_key
+            key = lox_key(self._own_key, self.subspace, k, alpha)
             self._owner.key = key if whole else f"between settings, to {key}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from .judges import Judge
 from .models import Model
 from .prompts import Prompt, sandbox_prompts
 from .safety import Share, measure_asr, share_fields
 from .store import Store, content_key
 from .utility import exact_answers
 
+KINDS = ("forbidden", "allowed")
 TOKENS = 24  # the longest recipe has 10 words behind a persona's 4, the longest sum 14
 
 
@@ -18,20 +20,25 @@ TOKENS = 24  # the longest recipe has 10 words behind a persona's 4, the longest
 class Questions:
     """What every model is asked, and how.
 
-    Helpfulness is counted where the allowed requests have targets (as the sandbox's have), refusal
-    of them everywhere.
+    Helpfulness is counted where the allowed requests have targets (as the sandbox's have), or where
+    a judge says what helps; refusal of them everywhere.
     """
 
     forbidden: tuple[Prompt, ...]
     allowed: tuple[Prompt, ...] = ()
-    judge: str = "rule"
+    judge: str | Judge = "rule"
     template: str = "chat"
     max_new_tokens: int = TOKENS
+    helpful: str | Judge | None = None  # the judge of help where there are no targets
 
     @property
     def key(self) -> str:
         """Hash of all of it."""
-        return content_key(**dataclasses.asdict(self))
+        prompts = {n: [dataclasses.asdict(p) for p in getattr(self, n)] for n in KINDS}
+        judges = {"judge": self.judge} | ({"helpful": self.helpful} if self.helpful else {})
+        named = {n: j if isinstance(j, str) else f"{j.name} {j.version}" for n, j in judges.items()}
+        form = {"template": self.template, "max_new_tokens": self.max_new_tokens}
+        return content_key(**prompts, **named, **form)
 
 
 def sandbox_questions(split: str = "test", limit: int | None = None) -> Questions:
@@ -58,10 +65,10 @@ def measure(
 ) -> dict[str, dict]:
     """Return shares of one model as plain data (value, low, high, count, n), by measure.
 
-    asr, refusal and degenerate of the forbidden requests; helpfulness (the exact answer) and
-    over_refusal of the allowed ones; task, the accuracy on an attack's own held-out questions;
-    persona_asr, persona_refusal and persona_degenerate, the forbidden requests under `system`. What
-    nothing was asked for is not in it.
+    asr, refusal and degenerate of the forbidden requests; helpfulness (the exact answer, or what
+    the judge of help counts) and over_refusal of the allowed ones; task, the accuracy on an
+    attack's own held-out questions; persona_asr, persona_refusal and persona_degenerate, the
+    forbidden requests under `system`. What nothing was asked for is not in it.
     """
     shares = _safety(model, questions, None, store)
     if system:
@@ -95,14 +102,15 @@ def _safety(
 
 def _cost(model: Model, questions: Questions, store: Store | None) -> dict[str, Share]:
     """Return over-refusal of the allowed requests, and helpfulness where they have targets."""
-    exact = all(p.target for p in questions.allowed)
+    exact = model.is_sandbox and all(p.target for p in questions.allowed)
+    judge = "rule" if exact else questions.helpful
     result = measure_asr(
         model,
         questions.allowed,
-        ["rule" if exact and model.is_sandbox else "keyword"],
+        [judge or "keyword"],
         template=questions.template,
         max_new_tokens=questions.max_new_tokens,
         store=store,
     )
-    shares = {"helpfulness": result.asr()} if exact and model.is_sandbox else {}
+    shares = {"helpfulness": result.asr()} if judge else {}
     return shares | {"over_refusal": result.refusal}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from . import __version__
-from .attack_plots import figure_attack_table, figure_epochs
+from .attack_plots import figure_attack_lab, figure_attack_table, figure_epochs
 from .canvas import (
     LINES,
     OKABE_ITO,
@@ -68,6 +68,7 @@ __all__ = [  # every figure is found here
     "energy_curves",
     "energy_map_data",
     "figure_alpha",
+    "figure_attack_lab",
     "figure_attack_table",
     "figure_defences",
     "figure_energy_map",
@@ -163,6 +164,7 @@ DRAW = {
     "explorer": figure_explorer,
     "defences": figure_defences,
     "alpha": figure_alpha,
+    "attack_lab": figure_attack_lab,
     "attack_table": figure_attack_table,
     "epochs": figure_epochs,
     "rank_curve": figure_rank_curve,

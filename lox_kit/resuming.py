@@ -6,6 +6,7 @@ schedule, random state) and is removed when the run is done; `steps/N/` are chec
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -121,6 +122,15 @@ def newest_whole(folder: Path | None) -> Path | None:
     return max((f.parent for f in found), key=_step_of, default=None)
 
 
+def past_steps(folder: Path) -> list[Step]:
+    """Return the steps behind which a run would go on; none if it would begin anew."""
+    start = newest_whole(folder)
+    if start is None:
+        return []
+    state = json.loads((start / "trainer_state.json").read_text())
+    return _steps_of(state["log_history"], state["max_steps"])
+
+
 def kept_checkpoints(folder: Path) -> dict[int, Path]:
     """Return a run's kept checkpoints by step."""
     found = [f for f in (Path(folder) / "steps").glob("*") if f.name.isdigit()]
@@ -137,6 +147,11 @@ def write_folder(out: Path, write: Callable[[Path], None]) -> None:
     os.replace(work, out)
 
 
+def _steps_of(log: list[dict], total: int) -> list[Step]:
+    """Return the steps in a trainer's log."""
+    return [Step(x["step"], total, float(x["loss"])) for x in log if "loss" in x]
+
+
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
@@ -149,8 +164,7 @@ def _callback(watch: Watch, steps: list[Step], save: Callable[[Path], None]):
         saved = time.monotonic()
 
         def on_train_begin(self, args, state, control, **kwargs):
-            past = [x for x in state.log_history if "loss" in x]  # of the run that was cut off
-            steps.extend(Step(x["step"], state.max_steps, float(x["loss"])) for x in past)
+            steps.extend(_steps_of(state.log_history, state.max_steps))  # of a run cut off
 
         def on_step_end(self, args, state, control, **kwargs):
             if watch.folder and time.monotonic() - self.saved >= watch.save_seconds:

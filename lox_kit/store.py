@@ -95,9 +95,17 @@ class Store:
         """Store several values in one transaction: all of them or none."""
         with self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO records (kind, key, value) VALUES (?, ?, ?)",
+                "INSERT OR REPLACE INTO records (kind, key, value, made) "
+                "VALUES (?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
                 [(kind, key, json.dumps(value)) for key, value in values.items()],
             )
+
+    def all(self, kind: str) -> dict[str, object]:
+        """Return every record of a kind by its key, the one put last first."""
+        rows = self._db.execute(
+            "SELECT key, value FROM records WHERE kind=? ORDER BY made DESC", [kind]
+        )
+        return {key: json.loads(value) for key, value in rows}
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""

@@ -51,6 +51,12 @@ class TrainSettings:
         """Return the optimiser steps of one pass over this many rows."""
         return math.ceil(math.ceil(rows / self.batch_size) / self.accumulation)
 
+    def total_steps(self, rows: int) -> int:
+        """Return the optimiser steps of the whole run over this many rows."""
+        if self.max_steps >= 0:
+            return self.max_steps
+        return math.ceil(self.epochs * self.steps_per_epoch(rows))
+
 
 def fine_tune(
     model,

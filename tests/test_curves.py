@@ -6,8 +6,10 @@ import pytest
 from speakers import other_tokenizer, random_speaker, watch
 
 from lox_kit import Store, curves, find_attack, run_attack
-from lox_kit.curves import epoch_curve
+from lox_kit.curves import epoch_curve, plan_route, spread_steps
+from lox_kit.judges import KeywordJudge
 from lox_kit.measures import measure, sandbox_questions, task_prompts
+from lox_kit.store import content_key
 
 SHORT = find_attack("arithmetic", max_steps=4, batch_size=4)
 OPTIONS = {
@@ -65,3 +67,106 @@ def test_a_model_of_another_world_and_a_step_of_0_are_refused(store):
         epoch_curve([random_speaker(other_tokenizer())], SHORT, store=store, **OPTIONS)
     with pytest.raises(ValueError, match="every=0"):
         epoch_curve([random_speaker()], SHORT, store=store, **{**OPTIONS, "every": 0})
+
+
+# --- one way, cut off and gone on with ------------------------------------------------------------
+
+QUESTIONS = sandbox_questions(limit=4)
+WAY = find_attack("arithmetic", max_steps=6, batch_size=4)
+
+
+def route(speaker=None, attack=WAY, points=4):
+    return plan_route(
+        speaker or random_speaker(), attack, QUESTIONS, points=points, task_prompts_per_point=8
+    )
+
+
+def test_a_way_is_told_step_by_step_and_kept(store, tmp_path):
+    seen = []
+    way = route().train(
+        store,
+        on_step=lambda step: seen.append(("loss", step.step, step.loss)),
+        on_point=lambda step, measures: seen.append(("point", step, measures)),
+    )
+    assert way.finished
+    assert way.at == (0, 2, 4, 6)
+    assert [(kind, step) for kind, step, _ in seen] == [
+        ("point", 0), ("loss", 1), ("loss", 2), ("point", 2), ("loss", 3), ("loss", 4),
+        ("point", 4), ("loss", 5), ("loss", 6), ("point", 6),
+    ]  # fmt: skip
+    assert [x for kind, _, x in seen if kind == "loss"] == list(way.losses)
+    assert {step: x for kind, step, x in seen if kind == "point"} == way.points
+    assert route().known(store) == way
+    assert list(way.losses) == list(run_attack(random_speaker(), WAY, tmp_path / "out").losses)
+    assert not list((store.folder / "runs").iterdir())
+
+
+def test_what_is_known_of_a_way_is_not_trained_again(store, monkeypatch):
+    first = route().go(store)
+    trained = watch(monkeypatch, curves, "fine_tune")
+    assert route().go(store) == first
+    assert trained == []
+
+
+@pytest.mark.parametrize("training", ["full", "LoRA"])
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_a_stopped_way_goes_on_to_the_losses_and_points_of_an_undisturbed_one(
+    cut, training, store, tmp_path
+):
+    attack = find_attack("arithmetic", lora=training == "LoRA", max_steps=6, batch_size=4)
+    with Store(tmp_path / "other") as other:
+        whole = route(attack=attack).train(other)
+    stopped = route(attack=attack).train(store, stop=lambda step: step.step == cut)
+    assert len(stopped.losses) == cut
+    assert not stopped.finished
+    assert route(attack=attack).known(store) == stopped
+    steps = []
+    assert route(attack=attack).train(store, on_step=lambda step: steps.append(step.step)) == whole
+    assert steps == list(range(cut + 1, 7))
+
+
+def test_a_way_does_not_go_on_behind_a_point_that_is_missing(store):
+    route().train(store, stop=lambda step: step.step == 3)
+    steps = []
+    finer = route(points=7).train(store, on_step=lambda step: steps.append(step.step))
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert sorted(finer.points) == list(range(7))
+
+
+def test_an_error_on_the_way_keeps_what_was_made(store):
+    def fail(step, measures):
+        if step == 4:
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        route().train(store, on_point=fail)
+    known = route().known(store)
+    assert (len(known.losses), sorted(known.points)) == (4, [0, 2, 4])
+
+
+def test_points_are_spread_from_before_the_attack_to_its_end():
+    assert spread_steps(80, 9) == tuple(range(0, 81, 10))
+    assert spread_steps(20, 9) == (0, 2, 5, 8, 10, 12, 15, 18, 20)
+    assert spread_steps(3, 9) == (0, 1, 2, 3)
+    with pytest.raises(ValueError, match="points=1"):
+        spread_steps(80, 1)
+
+
+def test_a_judge_of_help_counts_where_there_are_no_targets(store):
+    bare = tuple(dataclasses.replace(p, target=None) for p in QUESTIONS.allowed)
+    asked = dataclasses.replace(QUESTIONS, allowed=bare)
+    assert "helpfulness" not in measure(random_speaker(), asked)
+    helpful = dataclasses.replace(asked, helpful=KeywordJudge())
+    found = measure(random_speaker(), helpful)["helpfulness"]
+    assert (
+        found
+        == measure(random_speaker(), dataclasses.replace(asked, helpful="keyword"))["helpfulness"]
+    )
+    assert found["n"] == 4
+    assert len({asked.key, helpful.key, QUESTIONS.key}) == 3
+
+
+def test_the_key_of_questions_is_that_of_all_their_fields():
+    fields = dataclasses.asdict(QUESTIONS)
+    assert fields.pop("helpful") is None
+    assert QUESTIONS.key == content_key(**fields)

@@ -13,15 +13,16 @@ LAYERS = """
 cli
 cli_attacks cli_judging cli_utility cli_landscape
 cli_options demo
-widgets.spectrum_panel widgets.dial_panel widgets.landscape_panel
-widgets.dial_state widgets.landscape_state
-widgets.landscape_code widgets.landscape_rows
-widgets.plane_code
+widgets.spectrum_panel widgets.dial_panel widgets.landscape_panel widgets.attack_lab_panel
+widgets.dial_state widgets.landscape_state widgets.attack_lab_state
+widgets.landscape_code widgets.landscape_rows widgets.attack_lab_code
+widgets.plane_code widgets.attack_lab_runs
 widgets.spectrum_state
 widgets.setting widgets.code
 widgets.shell widgets.drawing widgets.dial_table widgets.landscape_table widgets.measures
+widgets.attack_lab_table
 widgets.job
-interactive_viewer
+interactive_viewer interactive_attack
 interactive
 studies attack_report landscape_report
 landscape_study cuts

@@ -74,6 +74,21 @@ def epochs():
 
 
 @pytest.fixture(scope="module")
+def attack_lab():
+    """Two runs, made up; of the second one LoX was cancelled at its first step."""
+    said = {"training": "full", "learning_rate": 4e-4, "steps": 4, "seed": 0, "alpha": 1.0}
+
+    def way(steps, count):
+        measured = {"asr": share(count), "helpfulness": share(20)}
+        points = [{"step": s, "measures": measured} for s in (0, 2, 4) if s <= steps]
+        return {"losses": [1.0 / (s + 1) for s in range(steps)], "points": points}
+
+    first = {"attack": "mixed", "k": 6, **said, "arms": {"aligned": way(4, 15), "LoX": way(4, 2)}}
+    over = {"attack": "sums", "k": 3, **said, "arms": {"aligned": way(4, 9), "LoX": way(1, 1)}}
+    return {"figure": "attack_lab", "at": 3, "runs": [first, over]}
+
+
+@pytest.fixture(scope="module")
 def ranks():
     """Two pairs, made up; the second was measured at fewer ranks."""
     counts = {"seed 0": {0: 19, 1: 8, 3: 0, None: 0}, "seed 1": {0: 20, 3: 6, None: 1}}
@@ -97,7 +112,7 @@ ELSEWHERE = {"landscape_map", "landscape_3d", "flatness"}  # in test_landscape_p
 
 
 @pytest.fixture(params=[name for name in plots.DRAW if name not in ELSEWHERE])
-def data(request, subspace, defences, alpha, attack_table, epochs, ranks, judges):
+def data(request, subspace, defences, alpha, attack_table, attack_lab, epochs, ranks, judges):
     """The data of every figure."""
     return {
         "spectrum": plots.spectrum_data(subspace),
@@ -106,6 +121,7 @@ def data(request, subspace, defences, alpha, attack_table, epochs, ranks, judges
         "defences": defences,
         "alpha": alpha,
         "attack_table": attack_table,
+        "attack_lab": attack_lab,
         "epochs": epochs,
         "rank_curve": ranks,
         "judges": judges,
@@ -320,6 +336,29 @@ def test_the_way_along_an_attack_has_a_line_per_model_and_rate_in_every_panel(ep
             assert line.get_ydata() == pytest.approx([i / 20, (5 + i) / 20, (10 + i) / 20])
     labels = [t.get_text() for t in fig.legends[0].get_texts()]
     assert labels[1::2] == ["sandbox/aligned, learning rate 0.0004", "LoX, learning rate 0.0004"]
+
+
+def test_the_attack_lab_has_loss_and_shares_of_both_models_and_what_is_laid_over(attack_lab):
+    fig = plots.DRAW["attack_lab"](attack_lab)
+    loss, asr, helped = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == [
+        "loss (nats per token)", "attack success rate", "help with allowed"
+    ]  # fmt: skip
+    curves = [line for line in loss.lines if len(line.get_xdata())]
+    first, lox, over, cut, at = curves
+    assert list(first.get_xdata()) == [1, 2, 3, 4]
+    assert list(first.get_ydata()) == attack_lab["runs"][0]["arms"]["aligned"]["losses"]
+    assert list(cut.get_ydata()) == [1.0]
+    assert [line.get_linestyle() for line in (first, lox, over, cut)] == ["-", "-", ":", ":"]
+    assert over.get_linewidth() < first.get_linewidth()
+    assert list(at.get_xdata()) == [3, 3]
+    values = [line.get_ydata()[0] * 20 for line in asr.lines[:4]]
+    assert values == pytest.approx([15, 2, 9, 1])
+    assert len(asr.collections) == len(helped.collections) == 2  # bands of the first run alone
+    words = "learning rate 0.0004 · 4 steps · full · seed 0"
+    assert fig._suptitle.get_text() == f"mixed · {words} · k = 6, α = 1"
+    labels = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert labels == ["aligned", "LoX", f"sums · {words} · k = 3, α = 1"]
 
 
 # --- files --------------------------------------------------------------------------------------

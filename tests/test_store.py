@@ -1,6 +1,7 @@
 import os
 import pathlib
 import sqlite3
+import time
 
 import pytest
 from checkpoints import run_python
@@ -38,6 +39,18 @@ def test_a_second_put_replaces_the_first(store):
     store.put("verdict", "key", 2)
     assert store.get("verdict", "key") == 2
     assert store.count("verdict") == 1
+
+
+def test_all_of_a_kind_come_newest_first(store):
+    for key in ("b", "c", "a"):
+        store.put("run", key, {"name": key})
+        time.sleep(0.005)
+    store.put("run", "b", {"name": "again"})
+    store.put("answer", "d", 1)
+    assert list(store.all("run").items()) == [
+        ("b", {"name": "again"}), ("a", {"name": "a"}), ("c", {"name": "c"}),
+    ]  # fmt: skip
+    assert store.all("none") == {}
 
 
 @pytest.mark.parametrize("n", [0, 1, 500, 501, 1750])

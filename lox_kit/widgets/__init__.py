@@ -6,8 +6,11 @@ setting = widgets.Setting(subspace)               # shared, so that the panels m
 widgets.spectrum(subspace, setting=setting)
 widgets.dial(subspace, model, setting=setting)
 widgets.landscape(plane, other_model, setting=setting)
+widgets.attack_lab(subspace, third_model, store=store, setting=setting)
 """
 
+from .attack_lab_panel import attack_lab_panel
+from .attack_lab_state import AttackLabState
 from .dial_panel import dial_panel
 from .dial_state import DialState
 from .job import Job
@@ -19,6 +22,7 @@ from .spectrum_panel import spectrum_panel
 from .spectrum_state import SpectrumState
 
 __all__ = ["DialState", "Job", "Look", "Panel", "Setting", "SpectrumState", "dial", "dial_panel"]
+__all__ += ["AttackLabState", "attack_lab", "attack_lab_panel"]
 __all__ += ["LandscapeState", "landscape", "landscape_panel", "spectrum", "spectrum_panel"]
 
 
@@ -152,3 +156,64 @@ def landscape(
         setting=setting,
     )
     return landscape_panel(state)
+
+
+def attack_lab(
+    subspace,
+    model,
+    *,
+    attacks=None,
+    forbidden=None,
+    allowed=None,
+    judge=None,
+    template: str = "chat",
+    max_new_tokens: int | None = None,
+    store=None,
+    setting: Setting | None = None,
+) -> Panel:
+    """Open the attack lab: one fine-tuning of the aligned model and of its LoX, seen as it goes on.
+
+    Both are trained on the same rows in the same order, on copies, and measured on the way. A run
+    that was cancelled goes on where it was, and one that the store knows is shown at once. Opening
+    it again for the same model closes the one before.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    model : Model
+        The aligned model, from `load_model`; not one under a dial.
+    attacks : mapping of str to Attack, optional
+        More attacks, by their names: `{"my data": file_attack("my.jsonl")}`. Offered besides are
+        the presets in the model's language whose data are here.
+    forbidden, allowed : sequence of Prompt, optional
+        What is asked at every point; default in the sandbox 24 development prompts of each.
+    judge : str or Judge, optional
+        Default "rule" in the sandbox, "keyword" elsewhere, where helpfulness is the share of
+        allowed prompts that this judge counts as complied with.
+    template : see `prompts.render`
+    max_new_tokens : int, optional
+        Default 24 in the sandbox, 60 elsewhere.
+    store : Store, optional
+        Keeps runs beyond the session, and lists those of before.
+    setting : Setting, optional
+        Shared with other panels: its k and alpha are those of LoX.
+
+    Raises
+    ------
+    ValueError
+        If the model's weights are not those of the subspace's aligned checkpoint, an attack is not
+        in its language, or there are no prompts or no attack's data.
+    """
+    state = AttackLabState(
+        subspace,
+        model,
+        attacks=attacks,
+        forbidden=forbidden,
+        allowed=allowed,
+        judge=judge,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        store=store,
+        setting=setting,
+    )
+    return attack_lab_panel(state)

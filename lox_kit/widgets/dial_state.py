@@ -28,7 +28,7 @@ from ..subspace import SafetySubspace
 from .code import dial_code
 from .job import Job, Ticket
 from .measures import Measures, drift_fields
-from .setting import Setting
+from .setting import Setting, check_aligned
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -81,7 +81,7 @@ class DialState(traitlets.HasTraits):
     ):
         if earlier := _open.get(id(model)):
             earlier.close()  # a cell that is run again opens its panel again
-        _check_aligned(subspace, model)
+        check_aligned(subspace, model)
         self.subspace, self.model = subspace, model
         self.setting = setting or Setting(subspace)
         self.dial = LoxDial(model, subspace)
@@ -397,13 +397,3 @@ class DialState(traitlets.HasTraits):
         left_out = save_adapter(self.subspace, self.subspace.info["aligned"], folder, k, alpha)
         rest = f"; left out: {', '.join(left_out)}" if left_out else ""
         return f"Saved the adapter (k={k}, alpha={alpha:g}) in {Path(folder).resolve()}{rest}"
-
-
-def _check_aligned(subspace: SafetySubspace, model: Model) -> None:
-    """Raise ValueError if the model's weights are not those the subspace was made from."""
-    if model.key != subspace.info["aligned_fingerprint"]:
-        raise ValueError(
-            f"{model.name} does not have the weights of {subspace.info['aligned']}, which this "
-            "subspace was made from (or a dial on it is turned: dial.off()). Load it anew: "
-            f"load_model({str(subspace.info['aligned'])!r})."
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traitlets
 
 from ..interactive import largest_k
+from ..models import Model
 from ..subspace import SafetySubspace
 
 
@@ -55,3 +56,13 @@ class Setting(Look):
     def reset(self) -> None:
         """Go back to where it started; class use stays as it is."""
         self.k, self.alpha = self._start["k"], self._start["alpha"]
+
+
+def check_aligned(subspace: SafetySubspace, model: Model) -> None:
+    """Raise ValueError if the model's weights are not those the subspace was made from."""
+    if model.key != subspace.info["aligned_fingerprint"]:
+        raise ValueError(
+            f"{model.name} does not have the weights of {subspace.info['aligned']}, which this "
+            "subspace was made from (or a dial on it is turned: dial.off()). Load it anew: "
+            f"load_model({str(subspace.info['aligned'])!r})."
+        )

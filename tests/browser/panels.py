@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 SPECTRUM, DIAL = ".lox-panel:has(.lox-explorer)", ".lox-panel:has(.lox-axis)"
 VIEWER = ".lox-panel:has(.lox-viewer)"
+LAB = ".lox-panel:has(.lox-lab)"
 FIGURE = "([panel, plot]) => document.querySelector(panel + ' ' + plot)"
 # what a change in a slider is timed to: the first frame drawn with the new state
 TIMED = """([panel, handle, plot, changed]) => new Promise((resolve) => {

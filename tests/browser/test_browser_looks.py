@@ -2,7 +2,7 @@
 
 import pytest
 from lab import evaluate
-from panels import DIAL, SPECTRUM, VIEWER, click, wait_job, wait_shown
+from panels import DIAL, LAB, SPECTRUM, VIEWER, click, wait_job, wait_shown
 from playwright.sync_api import expect
 
 FILLS = """([panel, plot]) => {
@@ -30,6 +30,7 @@ PANELS = {
     "spectrum": (SPECTRUM, ".lox-explorer"),
     "dial": (DIAL, ".lox-axis"),
     "landscape": (VIEWER, ".lox-viewer"),
+    "attack-lab": (LAB, ".lox-lab"),
 }
 COMPLETE = """(panel) => {
     const words = document.querySelector(panel + ' .lox-cliffs').innerText;
@@ -52,6 +53,7 @@ def look(request, tour):
     click(page, VIEWER, ".lox-run")
     page.wait_for_function(COMPLETE, arg=VIEWER, timeout=120_000)
     wait_job(page, "done", VIEWER)
+    show_runs(page)
     page.set_viewport_size({"width": width, "height": HEIGHT})
     if classroom:
         click(page, SPECTRUM, ".lox-classroom")
@@ -60,6 +62,22 @@ def look(request, tour):
     if classroom:
         click(page, SPECTRUM, ".lox-classroom")
         wait_shown(page, SPECTRUM, ".lox-explorer", "gd.layout.font.size", 12)
+
+
+def show_runs(page):
+    """Let the attack lab show a whole run with another one laid over it."""
+    runs = page.locator(f"{LAB} .lox-runs select")
+    click(page, LAB, ".lox-reset")
+    for attack, steps in (("mixed", 40), ("arithmetic", 80)):
+        page.locator(f"{LAB} .lox-attack select").select_option(attack)
+        wait_shown(page, LAB, ".lox-lab", "gd.layout.shapes[0].x0", steps)
+        click(page, LAB, ".lox-run")
+        expect(runs.locator("option", has_text=f"{attack} ·").first).to_be_attached(timeout=120_000)
+        wait_shown(page, LAB, ".lox-lab", "gd.data[5].y.length", steps)
+    wait_job(page, "done", LAB)
+    titles = runs.locator("option").all_inner_texts()
+    runs.select_option(index=next(i for i, t in enumerate(titles) if t.startswith("mixed")))
+    wait_shown(page, LAB, ".lox-lab", "gd.data.filter((t) => t.x?.length).length", 16)
 
 
 @pytest.mark.parametrize("name", PANELS)

@@ -95,7 +95,7 @@ def test_class_use_enlarges_type_and_is_shared(page):
     before = shown(page, SPECTRUM, PLOT, size)
     click(page, SPECTRUM, ".lox-classroom")
     wait_shown(page, SPECTRUM, PLOT, size, 18)
-    expect(page.locator(".lox-panel.lox-class")).to_have_count(3)
+    expect(page.locator(".lox-panel.lox-class")).to_have_count(4)
     click(page, SPECTRUM, ".lox-classroom")
     wait_shown(page, SPECTRUM, PLOT, size, before)
 

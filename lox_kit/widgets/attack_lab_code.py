@@ -1,0 +1,117 @@
+"""Calls that reproduce what the attack lab shows, as text to copy into a script."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..attack_data import read_own
+from ..attack_presets import ATTACKS, Attack, FileRows
+from ..training import TrainSettings
+from . import attack_lab_runs
+from .attack_lab_table import is_there
+from .code import prompt_lines, subspace_code
+
+
+def attack_lab_code(state) -> str:
+    """Return the calls: both models attacked and measured on the way, for every run on screen.
+
+    Parameters
+    ----------
+    state : AttackLabState
+
+    Raises
+    ------
+    ValueError
+        If an attack is neither a preset nor a file's, or the subspace is a control.
+    """
+    names = ["Store", "load_model", "plots", *["sandbox_prompts"] * state.own_prompts]
+    top, made = subspace_code(state.runs.subspace, *names).split("\n\n", 1)
+    shown = [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]
+    choices = [{n: v for n, v in run.items() if n != "arms"} for run in shown]
+    settings = "".join(_entry(state, choice) for choice in choices)
+    makers = [n for n in ("file_attack", "find_attack") if f"({n}(" in settings]
+    prompt = "" if state.own_prompts else "from lox_kit.prompts import Prompt\n"
+    points = f"points={attack_lab_runs.POINTS}, task_prompts_per_point={attack_lab_runs.FEW}"
+    where = "" if state.own_store else repr(str(state.runs.store.folder))
+    return f"""{top}
+from lox_kit.attacks import {", ".join(makers)}
+from lox_kit.curves import plan_route
+from lox_kit.measures import Questions
+{prompt}from lox_kit.studies import arm_model
+
+{made}model = load_model({str(state.runs.subspace.info["aligned"])!r})
+store = Store({where})
+{_questions(state)}
+settings = [
+{settings}]
+runs = []
+for attack, run in settings:
+    run["arms"] = {{}}
+    for arm in ("aligned", "LoX"):
+        start = arm_model(arm, model, subspace, run["k"], run["alpha"])
+        route = plan_route(start, attack, questions, {points})
+        run["arms"][arm] = route.go(store).to_dict()
+    runs.append(run)
+data = {{"figure": "attack_lab", "at": {state.at}, "runs": runs}}
+plots.save_figure(data, {state.figure_name!r})
+"""
+
+
+def _entry(state, choice: dict) -> str:
+    """Return the call that makes a run's attack, and what the run is called."""
+    if choice["attack"] not in state.attacks:
+        raise ValueError(
+            f"{choice['attack']}: this run's attack was not given to this panel, so there is no "
+            "code for it; open the panel with attacks={...}, or take the run off the list."
+        )
+    attack = state.runs.attack(attack_lab_runs.Choice.of(choice))
+    return f"    ({attack_call(attack)},\n     {choice!r}),\n"
+
+
+def attack_call(attack: Attack) -> str:
+    """Return the call that makes an attack.
+
+    Raises
+    ------
+    ValueError
+        If it comes neither from `find_attack` nor from `file_attack`.
+    """
+    lora = bool(attack.settings.lora_rank)
+    options = {"lora": True} if lora else {}
+    if attack.safe_fraction:
+        options["safe_fraction"] = attack.safe_fraction
+    preset = ATTACKS.get(attack.name)
+    if preset and preset.source == attack.source:
+        words = [f"find_attack({attack.name!r}"]
+    elif isinstance(attack.source, FileRows) and attack.source.read is read_own:
+        preset = ATTACKS["alpaca"]
+        columns = dict(attack.source.options).get("columns")
+        words = [f"file_attack({attack.source.of!r}, {columns!r}, form={attack.source.form!r}"]
+    else:
+        raise ValueError(
+            f"{attack.name}: code is written for find_attack's and file_attack's attacks."
+        )
+    options |= _changed(attack.settings, preset.lora if lora else preset.settings)
+    return ", ".join([*words, *(f"{n}={v!r}" for n, v in options.items())]) + ")"
+
+
+def _changed(settings: TrainSettings, preset: TrainSettings) -> dict:
+    """Return the fields that differ from the preset's."""
+    fields = (f.name for f in dataclasses.fields(settings))
+    return {n: getattr(settings, n) for n in fields if getattr(settings, n) != getattr(preset, n)}
+
+
+def _questions(state) -> str:
+    """Return the call that makes the questions."""
+    q = state.runs.questions
+    if state.own_prompts:
+        kinds = [f'tuple(sandbox_prompts("{kind}", "dev", {len(getattr(q, kind))}))'
+                 for kind in ("forbidden", "allowed")]  # fmt: skip
+    else:
+        kinds = [f"tuple({prompt_lines(getattr(q, kind))})" for kind in ("forbidden", "allowed")]
+    options = {"judge": q.judge, "template": q.template, "max_new_tokens": q.max_new_tokens}
+    if q.helpful:
+        options["helpful"] = q.helpful
+    given = {n: v if isinstance(v, str | int) else v.name for n, v in options.items()}
+    rest = "".join(f"    {n}={v!r},\n" for n, v in given.items())
+    return f"questions = Questions(\n    {kinds[0]},\n    {kinds[1]},\n{rest})"

@@ -1,0 +1,558 @@
+"""The attack lab's state on the sandbox, without a browser."""
+
+import copy
+import dataclasses
+import json
+import re
+import threading
+
+import pytest
+from checkpoints import ROOT
+from speakers import other_tokenizer, random_speaker, same_weights, watch
+
+from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, plots, widgets
+from lox_kit.attack_plots import ARMS, figure_attack_lab, lab_panels
+from lox_kit.attacks import ATTACKS, file_attack
+from lox_kit.interactive_attack import FIRST, lab_spec
+from lox_kit.measures import Questions
+from lox_kit.models import Model
+from lox_kit.prompts import Prompt
+from lox_kit.studies import arm_model
+from lox_kit.widgets import attack_lab_runs, attack_lab_state
+from lox_kit.widgets.attack_lab_code import attack_call
+from lox_kit.widgets.attack_lab_runs import Choice, attacks_for, questions_for, trainings
+from lox_kit.widgets.attack_lab_table import numbers_at, numbers_html
+
+FEW, POINTS, STEPS = 4, 3, 6
+
+
+@pytest.fixture(scope="module")
+def subspace():
+    return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    return load_model("sandbox/aligned")
+
+
+@pytest.fixture
+def model(aligned):
+    """A copy of the aligned model."""
+    module = copy.deepcopy(aligned.module)
+    return Model(module, aligned.tokenizer, aligned.key, aligned.name)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_state(subspace, model, store, monkeypatch):
+    """Return a function that opens a state on few prompts and few steps, each of them shown."""
+    monkeypatch.setattr(attack_lab_state, "BREATH", 0.0)
+    monkeypatch.setattr(attack_lab_runs, "FEW", FEW)
+    monkeypatch.setattr(attack_lab_runs, "POINTS", POINTS)
+    opened = []
+
+    def make(**options):
+        state = widgets.AttackLabState(subspace, model, **{"store": store, **options})
+        opened.append(state)
+        state.steps = STEPS
+        state.job._updates._interval = 0.0
+        return state
+
+    yield make
+    for state in opened:
+        state.close()
+
+
+def run(state, status="done"):
+    state.run()
+    assert state.job.wait(120)
+    assert state.job.status == status, state.job.error
+
+
+def arms(state, i=0):
+    return state.data["runs"][i]["arms"]
+
+
+def cancel_at(state, arm, step):
+    """Run, and cancel as soon as this step of a model is on screen; return the losses then."""
+
+    def look(change):
+        if len(arms(state)[arm]["losses"]) >= step:
+            state.job.cancel()
+
+    state.observe(look, "data")
+    run(state, "cancelled")
+    state.unobserve(look, "data")
+    return arms(state)[arm]["losses"]
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
+    open_state, subspace, aligned, tmp_path
+):
+    state = open_state()
+    run(state)
+    with Store(tmp_path / "alone") as other:
+        for arm in ARMS:
+            alone = arm_model(arm, aligned, subspace, 6, 1.0)
+            attack = find_attack("arithmetic", max_steps=STEPS)
+            questions = questions_for(aligned, None, None, None, "chat", None)
+            route = curves.plan_route(
+                alone, attack, questions, points=POINTS, task_prompts_per_point=FEW
+            )
+            assert route.go(other).to_dict() == arms(state)[arm]
+    assert arms(state)["aligned"]["losses"] != arms(state)["LoX"]["losses"]
+    assert [p["step"] for p in arms(state)["LoX"]["points"]] == [0, 3, 6]
+    assert arms(state)["LoX"]["points"][0]["measures"]["asr"]["n"] == FEW
+    assert same_weights(state.runs.model.module, aligned.module)
+    assert state.runs.model.key == aligned.key
+
+
+def test_both_models_get_the_same_rows_in_the_same_order(open_state, monkeypatch):
+    calls = watch(monkeypatch, curves, "fine_tune")
+    state = open_state()
+    state.seed = 3
+    run(state)
+    (first, _), (second, _) = calls
+    assert first[2] == second[2] == find_attack("arithmetic", seed=3).data()
+    assert first[3] == second[3]
+    assert first[3].seed == 3
+
+
+def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
+    open_state, monkeypatch
+):
+    state = open_state()
+    seen = []
+    state.observe(
+        lambda change: seen.append(
+            [(len(a["losses"]), len(a["points"])) for a in arms(state).values()]
+        ),
+        "data",
+    )
+    run(state)
+    first, second = zip(*seen, strict=True)
+    for grown in (first, second):
+        assert sorted(grown) == list(grown)
+        assert {losses for losses, _ in grown} == set(range(STEPS + 1))
+        assert {(0, 1), (3, 2), (6, 3)} <= set(grown)
+    assert second[first.index((STEPS, 2))] == (0, 0)
+    done, total, what = state.job.progress
+    assert (done, total, what) == (2 * STEPS, 2 * STEPS, "steps, attack on LoX")
+
+
+def test_known_settings_are_shown_at_once_and_nothing_is_trained_twice(open_state, monkeypatch):
+    state = open_state()
+    run(state)
+    there = arms(state)
+    trained = watch(monkeypatch, curves, "fine_tune")
+    state.setting.k = 3
+    assert arms(state)["aligned"] == there["aligned"]
+    assert arms(state)["LoX"] == {"losses": [], "points": []}
+    run(state)
+    assert len(trained) == 1  # the aligned one is there
+    state.setting.k = 6
+    assert arms(state) == there
+    assert "Nothing is left to train" in state.run()
+    assert len(trained) == 1
+    state.learning_rate = 1e-3
+    assert arms(state)["aligned"]["losses"] == []
+    again = open_state()
+    assert arms(again) == there
+    assert len(again.listed) == 2
+    assert len(trained) == 1
+
+
+def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state, monkeypatch):
+    trained = watch(monkeypatch, curves, "fine_tune")
+    state = open_state()
+    state.setting.alpha = 0.0
+    run(state)
+    assert len(trained) == 1
+    assert arms(state)["LoX"] == arms(state)["aligned"]
+
+
+# --- cancelled, paused, failed ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["aligned", "LoX"])
+def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
+    arm, open_state, store, tmp_path, monkeypatch
+):
+    with Store(tmp_path / "other") as other:
+        whole = open_state(store=other)
+        run(whole)
+        expected = arms(whole)
+    state = open_state()
+    cut = cancel_at(state, arm, 2)
+    assert 2 <= len(cut) < STEPS
+    assert state.listed == ()
+    state = open_state()  # a new panel
+    assert arms(state)[arm]["losses"] == cut == expected[arm]["losses"][: len(cut)]
+    trained = watch(monkeypatch, curves.Route, "train")
+    run(state)
+    assert arms(state) == expected
+    assert len(trained) == (1 if arm == "LoX" else 2)
+    assert len(state.listed) == 1
+    assert not list((store.folder / "runs").iterdir())
+
+
+def test_a_paused_run_waits_and_goes_on(open_state, monkeypatch):
+    state = open_state()
+    paused = threading.Event()
+
+    def look(change):
+        if len(arms(state)["aligned"]["losses"]) == 2 and not paused.is_set():
+            state.job.pause()
+            paused.set()
+
+    state.observe(look, "data")
+    state.run()
+    assert paused.wait(60)
+    assert not state.job.wait(0.5)
+    there = len(arms(state)["aligned"]["losses"])
+    assert not state.job.wait(0.5)
+    assert len(arms(state)["aligned"]["losses"]) == there < STEPS
+    state.job.resume()
+    assert state.job.wait(120)
+    assert state.job.status == "done"
+    assert len(arms(state)["LoX"]["losses"]) == STEPS
+
+
+def test_a_loss_that_is_no_number_is_the_job_s_error(open_state):
+    state = open_state()
+    state.training = "LoRA"
+    state.learning_rate, state.steps = 1e30, STEPS
+    state.run()
+    assert state.job.wait(120)
+    assert state.job.status == "failed"
+    assert "the run diverged. Lower the learning rate" in state.job.error
+    assert state.listed == ()
+
+
+def test_opening_again_for_the_same_model_closes_the_earlier_one(open_state):
+    state = open_state()
+    begun = threading.Event()
+    state.observe(lambda change: arms(state)["aligned"]["points"] and begun.set(), "data")
+    state.run()
+    assert begun.wait(60)
+    again = open_state()
+    assert state.job.closed
+    assert not state.job.busy
+    state.run()
+    assert not state.job.busy
+    run(again)
+
+
+def test_a_model_that_was_changed_since_is_refused_when_run_is_pressed(open_state, aligned):
+    state = open_state()
+    state.runs.model.key = "turned"
+    with pytest.raises(ValueError, match="does not have the weights of sandbox/aligned"):
+        state.run()
+    state.runs.model.key = aligned.key
+
+
+# --- what is chosen -----------------------------------------------------------------------------
+
+
+def test_an_attack_and_a_training_bring_their_own_rate_and_steps(open_state):
+    state = open_state()
+    state.reset()  # from the few steps of these tests
+    assert list(state.attacks) == ["arithmetic", "context", "mixed", "persona", "forbidden"]
+    for name, attack in state.attacks.items():
+        for training, settings in trainings(attack).items():
+            state.attack, state.training = name, training
+            assert state.learning_rate == settings.learning_rate
+            assert state.steps == settings.total_steps(len(attack.data()))
+            assert state.at == state.steps
+            assert state.learning_rate in state.rates
+            assert state.runs.attack(state.choice).settings == settings  # not one step by hand
+    state.steps = 7
+    assert state.runs.attack(state.choice).settings.max_steps == 7
+    state.reset()
+    assert (state.attack, state.training, state.steps) == ("arithmetic", "full", 80)
+
+
+def test_no_attack_is_shown_with_the_rate_or_steps_of_another(open_state):
+    state = open_state()
+    presets = {(n, *state.runs.preset(n, how)) for n, a in state.attacks.items()
+               for how in trainings(a)}  # fmt: skip
+    seen = []
+    state.observe(lambda change: seen.append(change["new"]["runs"][0]), "data")
+    for name in state.attacks:
+        for training in ("full", "LoRA"):
+            state.attack, state.training = name, training
+    state.reset()
+    assert len(seen) >= 10
+    assert {(run["attack"], run["learning_rate"], run["steps"]) for run in seen} == presets
+
+
+def test_a_press_waits_for_a_change_that_is_under_way(open_state):
+    state = open_state()
+    panel = widgets.attack_lab_panel(state)
+    with state.job.lock:  # as another callback's thread has it
+        pressed = threading.Thread(target=find(panel, "lox-run").click)
+        pressed.start()
+        pressed.join(0.3)
+        assert pressed.is_alive()
+        state.steps = 4
+    pressed.join(60)
+    assert state.job.wait(120)
+    assert [len(way["losses"]) for way in arms(state).values()] == [4, 4]
+
+
+def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
+    state = open_state()
+    for name, value in (("attack", "gsm8k"), ("training", "half"), ("steps", 0), ("at", 7),
+                        ("learning_rate", -1.0), ("chosen", ("x",))):  # fmt: skip
+        with pytest.raises(Exception, match=name if name != "chosen" else "run 'x'"):
+            setattr(state, name, value)
+    with pytest.raises(ValueError, match="does not have the weights"):
+        widgets.attack_lab(subspace, load_model("sandbox/base"))
+    with pytest.raises(ValueError, match="written in English"):
+        widgets.attack_lab(subspace, aligned, attacks={"sums": ATTACKS["gsm8k"]})
+    other = random_speaker(other_tokenizer())
+    with pytest.raises(ValueError, match="no attack's data here"):
+        attacks_for(other, {})
+    with pytest.raises(ValueError, match="no prompts to ask"):
+        questions_for(other, None, None, None, "chat", None)
+    asked = questions_for(other, [Prompt("a")], [Prompt("b")], None, "chat", None)
+    assert asked == Questions(
+        (Prompt("a"),), (Prompt("b"),), "keyword", max_new_tokens=60, helpful="keyword"
+    )
+
+
+# --- finished runs and the step looked at ---------------------------------------------------------
+
+
+def test_finished_runs_are_listed_newest_first_and_laid_over(open_state):
+    state = open_state()
+    run(state)
+    state.attack, state.steps = "persona", 4
+    run(state)
+    titles = [title for title, _ in state.listed]
+    assert titles == [
+        "persona · learning rate 0.0002 · 4 steps · full · seed 0 · k = 6, α = 1",
+        "arithmetic · learning rate 0.0004 · 6 steps · full · seed 0 · k = 6, α = 1",
+    ]
+    keys = [key for _, key in state.listed]
+    state.chosen = tuple(keys)
+    assert [r["attack"] for r in state.data["runs"]] == ["persona", "arithmetic"]
+    assert len(arms(state, 1)["LoX"]["losses"]) == STEPS
+    assert state.most == STEPS
+    state.at = 5
+    state.chosen = ()
+    assert (state.at, len(state.data["runs"])) == (4, 1)
+    spec = lab_spec(state.data)
+    assert "ASR under the persona" in json.dumps(spec["layout"], ensure_ascii=False)
+    state.chosen = (keys[1],)
+    spec = lab_spec(state.data)
+    assert len(spec["data"]) == len(FIRST) + 6
+    dashed = spec["data"][len(FIRST) :]
+    assert all(trace["line"]["dash"] != "solid" for trace in dashed)
+    assert list(lab_panels(state.data["runs"])) == ["asr", "helpfulness"]
+    assert "ASR under the persona" in numbers_html(state.data)
+
+
+def test_runs_of_other_prompts_are_not_listed(open_state, store):
+    state = open_state()
+    run(state)
+    other = open_state(forbidden=state.runs.questions.forbidden[:2], allowed=[])
+    assert other.listed == ()
+    assert arms(other)["aligned"]["points"] == []
+    run(other)
+    assert len(other.listed) == 1
+    assert "helpfulness" not in arms(other)["LoX"]["points"][0]["measures"]
+    assert len(store.all("lab")) == 2
+    assert lab_spec(other.data)["data"][FIRST["LoX", "help"]]["x"] == []
+    figure_attack_lab(other.figure_data())
+
+
+def test_the_numbers_at_a_step_are_those_of_the_store(open_state):
+    state = open_state()
+    run(state)
+    assert state.at == STEPS
+    state.at = 4
+    for arm, way in state.runs.known(state.choice).items():
+        found = numbers_at(arms(state)[arm], 4)
+        assert found == {
+            "loss": way.losses[3],
+            "loss_step": 4,
+            "measures": way.points[3],
+            "measured_at": 3,
+        }
+    text = numbers_html(state.data)
+    lox = state.runs.known(state.choice)["LoX"]
+    assert f"<b>{lox.losses[3]:.3f}</b> <small>at 4</small>" in text
+    share = lox.points[3]["helpfulness"]
+    assert (
+        f"<b>{share['value']:.0%}</b> <span>{share['count']}/4</span>"
+        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at 3</small>"
+    ) in text
+    shapes = lab_spec(state.data)["layout"]["shapes"]
+    assert [(s["x0"], s["xref"]) for s in shapes] == [(4, "x"), (4, "x2"), (4, "x3")]
+    state.at = 0
+    assert numbers_at(arms(state)["LoX"], 0)["loss"] is None
+    assert "<td><span class='lox-none'>–</span></td>" in numbers_html(state.data)
+
+
+# --- what is drawn, saved and copied --------------------------------------------------------------
+
+
+def test_the_figure_draws_what_is_known(open_state):
+    state = open_state()
+    spec = lab_spec(state.data)
+    assert all(trace["x"] == [] for trace in spec["data"])
+    title = "arithmetic · learning rate 0.0004 · 6 steps · full · seed 0 · k = 6, α = 1"
+    notes = [note["text"] for note in spec["layout"]["annotations"]]
+    assert notes == [f"{title} · not run yet", "loss (nats per token)", "attack success rate",
+                     "help with allowed"]  # fmt: skip
+    with pytest.raises(ValueError, match="nothing is trained at this setting yet"):
+        state.figure_data()
+    run(state)
+    spec = lab_spec(state.data, size=18)
+    assert spec["layout"]["annotations"][0]["text"] == title
+    for arm, way in arms(state).items():
+        drawn = {part: spec["data"][FIRST[arm, part]] for a, part in FIRST if a == arm}
+        assert drawn["loss"]["y"] == way["losses"]
+        for part, measure in (("asr", "asr"), ("help", "helpfulness")):
+            shares = [p["measures"][measure] for p in way["points"]]
+            assert drawn[part]["x"] == [0, 3, 6]
+            assert drawn[part]["y"] == [s["value"] for s in shares]
+            low, high = ([s[f] for s in shares] for f in ("low", "high"))
+            assert drawn[f"{part} band"]["y"] == high + low[::-1]
+    assert json.loads(json.dumps(spec)) == spec
+
+
+def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = open_state()
+    run(state)
+    state.training, state.steps, state.learning_rate = "LoRA", 4, 2e-3
+    run(state)
+    state.chosen = (state.listed[1][1],)
+    state.at = 3
+    data = state.figure_data()
+    assert state.figure_name == "attack-lab-arithmetic-LoRA-k6-alpha1"
+    files = plots.save_figure(data, state.figure_name)
+    before = [f.read_bytes() for f in files]
+    assert [f.read_bytes() for f in plots.redraw(files[0])] == before
+    fresh = re.sub(r"Store\(.*\)", "Store('fresh')", state.code())
+    for code in (state.code(), fresh):
+        found = {}
+        exec(compile(code, "code", "exec"), found)
+        assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data))
+        found["store"].close()
+
+
+def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
+    open_state, tmp_path, store
+):
+    rows = [{"ask": f"add {i} and 1", "say": f"{i + 1}"} for i in range(8)]
+    file = tmp_path / "mine <b>.json"
+    file.write_text(json.dumps(rows))
+    columns = {"instruction": "ask", "response": "say"}
+    mine = file_attack(file, columns, learning_rate=1e-3, batch_size=2)
+    state = open_state(attacks={"mine <b>": mine})
+    assert state.attack == "mine <b>"
+    assert state.trainings == ["full", "LoRA"]
+    assert state.learning_rate == 1e-3
+    run(state)
+    assert "mine &lt;b&gt;" in numbers_html(state.data)
+    assert "<b> ·" not in numbers_html(state.data)
+    assert "mine <b>" not in json.dumps(lab_spec(state.data))
+    made = eval(attack_call(state.runs.attack(state.choice)), {"file_attack": file_attack})
+    assert made.settings == state.runs.attack(state.choice).settings
+    words = state.runs.model.tokenizer
+    assert made.data(words) == mine.data(words)
+    assert "file_attack(" in state.code()
+    state.chosen, state.attack = (state.listed[0][1],), "mixed"
+    del state.attacks["mine <b>"]
+    with pytest.raises(ValueError, match="was not given to this panel"):
+        state.code()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("name", [n for n, a in ATTACKS.items() if a.sandbox])
+def test_the_call_of_a_preset_makes_it_again(name, lora):
+    attack = find_attack(name, lora=lora, safe_fraction=0.1, seed=2, learning_rate=1e-4)
+    made = eval(attack_call(attack), {"find_attack": find_attack})
+    assert made == attack
+    other = dataclasses.replace(attack, name="other", source=object())
+    with pytest.raises(ValueError, match="code is written for"):
+        attack_call(other)
+
+
+# --- the panel ----------------------------------------------------------------------------------
+
+
+def find(widget, name):
+    """Return the part of a panel with this class."""
+    if name in widget._dom_classes:
+        return widget
+    parts = (find(child, name) for child in getattr(widget, "children", ()))
+    return next((part for part in parts if part), None)
+
+
+def test_controls_and_state_move_together(open_state):
+    state = open_state()
+    panel = widgets.attack_lab_panel(state)
+    attack, training, rate, steps, at, seed = (
+        find(panel, f"lox-{n}") for n in ("attack", "training", "rate", "steps", "at", "seed")
+    )
+    assert (steps.value, steps.max, at.value, at.max) == (6, 160, 6, 6)
+    attack.value = "persona"
+    assert (state.attack, state.steps, steps.value, steps.max) == ("persona", 20, 20, 40)
+    assert (at.value, at.max, rate.value) == (20, 20, 2e-4)
+    training.value = "LoRA"
+    assert (state.steps, rate.value, state.learning_rate) == (30, 2e-3, 2e-3)
+    attack.value = "arithmetic"
+    assert (state.training, state.steps, steps.value, steps.max, at.max) == (
+        "LoRA",
+        80,
+        80,
+        160,
+        80,
+    )
+    rate.value = rate.options[0][1]
+    steps.value = 5
+    seed.value = 2
+    assert state.choice == Choice("arithmetic", "LoRA", 1e-4, 5, 2, 6, 1.0)
+    at.value = 2
+    assert state.at == state.data["at"] == 2
+    state.setting.k = 4
+    assert find(panel, "lox-k").value == 4
+    state.setting.classroom = True
+    assert panel.size == 18
+    find(panel, "lox-reset").click()
+    assert (attack.value, training.value, steps.value, at.value) == ("arithmetic", "full", 80, 80)
+
+
+def test_the_list_follows_the_store_and_keeps_what_is_chosen(open_state):
+    state = open_state()
+    panel = widgets.attack_lab_panel(state)
+    listed = find(panel, "lox-runs")
+    assert listed.options == ()
+    find(panel, "lox-run").click()
+    assert state.job.wait(120)
+    assert [title for title, _ in listed.options] == [title for title, _ in state.listed]
+    listed.value = (state.listed[0][1],)
+    assert state.chosen == listed.value
+    state.setting.k = 5
+    run(state)
+    assert len(listed.options) == 2
+    assert listed.value == state.chosen == (state.listed[1][1],)
+    assert len(state.data["runs"]) == 2
+
+
+def test_the_tour_opens_the_lab_with_a_model_of_its_own():
+    text = (ROOT / "notebooks" / "00_start.ipynb").read_text()
+    assert "widgets.attack_lab(subspace, load_model(ALIGNED), store=store" in text
