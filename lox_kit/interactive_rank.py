@@ -120,9 +120,9 @@ def _level(aligned: dict, measure: str, most: int) -> dict:
     return {
         **_curve(ends, [share["value"] for _ in ends], "x", "y", {}),
         "line": {"color": OKABE_ITO[i], "dash": "dash", "width": 1.2},
-        "name": f"aligned model: {label}",
+        "name": f"aligned: {label}",
         "showlegend": True,
-        "text": [f"aligned model, {label}" for _ in ends],
+        "text": [f"aligned, {label}" for _ in ends],
         "customdata": [_said(share) for _ in ends],
         "hovertemplate": SHOWN,
     }
@@ -212,7 +212,7 @@ def _rank_layout(data: dict, ranks: list[int], most: int, size: int) -> dict:
     layout["yaxis2"] = _axis(domain=[0, 1], anchor="x2", range=[0, 1.02], dtick=0.25)
     layout["yaxis2"]["title"] = _title(f"R at k = {data['k']}", size)
     layout["shapes"] = [_line_at_k(data["k"]), *_edge(data)]
-    layout["annotations"] = _words(data, size)
+    layout["annotations"] = _words(data, most, size)
     return layout
 
 
@@ -244,7 +244,7 @@ def _edge(data: dict) -> list[dict]:
     return [{"type": "line", "xref": "x2", "yref": "y2 domain", **ends, "line": line}]
 
 
-def _words(data: dict, size: int) -> list[dict]:
+def _words(data: dict, most: int, size: int) -> list[dict]:
     """Return the words in the figure: k, what is on the right, the safety rank."""
     plain = {"showarrow": False, "font": {"size": size}}
     above = {"yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4}
@@ -263,6 +263,8 @@ def _words(data: dict, size: int) -> list[dict]:
             if row["r"] == data["safety_rank"]
         )
         here = {"xref": "x", "yref": "y", "x": place(data["safety_rank"]), "y": asr}
-        side = {"xanchor": "left", "yanchor": "bottom", "xshift": 8, "yshift": 8}
+        late = place(data["safety_rank"]) > place(most) / 2
+        side = {"xanchor": "right" if late else "left", "xshift": -8 if late else 8}
+        side |= {"yanchor": "bottom", "yshift": 8}
         words.append(plain | here | side | {"text": f"safety rank {data['safety_rank']}"})
     return words

@@ -278,7 +278,7 @@ def attack_style(i: int) -> dict:
 def figure_rank_and_r(data: dict) -> Figure:
     """Draw the rank curve of one pair, R along its layers, and R_ft / R_align of every attack."""
     attacks = list(data["ratios"])
-    tall = 2.6 + 0.16 * len(attacks)
+    tall = 2.9 + 0.2 * len(attacks)
     fig = plt.figure(figsize=(TWO_COLUMNS[0], tall), layout="constrained")
     plt.close(fig)  # pyplot forgets it
     rows = [["curve", "r"], ["curve", "ratio"]] if attacks else [["curve", "r"]]
@@ -288,6 +288,9 @@ def figure_rank_and_r(data: dict) -> Figure:
     plot_r(data, ax=axes["r"])
     if attacks:
         plot_ratios(data, ax=axes["ratio"])
+    parts = [axes[name].get_legend_handles_labels() for name in ("curve", "r")]
+    handles, labels = ([x for part in parts for x in part[i]] for i in (0, 1))
+    fig.legend(handles, labels, loc="outside lower center", ncol=4, columnspacing=1.2)
     return fig
 
 
@@ -312,7 +315,9 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
     if found is not None:
         at = place(found), next(p["measures"]["asr"]["value"] for p in points if p["r"] == found)
         ax.plot(*at, "o", markersize=9, markerfacecolor="none", color=OKABE_ITO[0])
-        ax.annotate(f"safety rank {found}", at, (6, 7), textcoords="offset points", fontsize=7)
+        late = at[0] > place(points[-1]["r"]) / 2
+        side = {"xytext": (-6 if late else 6, 7), "ha": "right" if late else "left"}
+        ax.annotate(f"safety rank {found}", at, textcoords="offset points", fontsize=7, **side)
     ax.axvline(place(data["k"]), color="0.4", linestyle=":", linewidth=1.0, zorder=0)
     ax.text(
         place(data["k"]), 1.0, f" k = {data['k']}", fontsize=7, color="0.35", va="bottom",
@@ -322,7 +327,6 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
     ax.set_xticks([place(r) for r in ranks], map(str, ranks))
     ax.set_xlabel("directions of ΔW added to the base, r")
     share_axis(ax)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncol=3, columnspacing=1.0)
     return ax
 
 
@@ -333,7 +337,7 @@ def plot_r(data: dict, *, ax: Axes) -> Axes:
         x, y, _ = r_threads(data, attack)
         ax.plot(_numbers(x), _numbers(y), color=style["color"], linewidth=0.4, alpha=0.5)
         x, y = r_line(data, attack)
-        label = R_ALIGN if attack is None else f"$R_\\mathrm{{ft}}$, {attack}"
+        label = R_ALIGN if attack is None else f"$R_\\mathrm{{ft}}$, {_text(attack)}"
         ax.plot(_numbers(x), _numbers(y), **style, marker="o", markersize=2.5, label=label)
     ticks = layer_ticks(data)
     ax.set_xticks(list(ticks), list(ticks.values()))
@@ -342,8 +346,8 @@ def plot_r(data: dict, *, ax: Axes) -> Axes:
     ax.set_axisbelow(True)
     what = "every kind (thin) and their median" if data["kind"] == ALL else data["kind"]
     ax.set_title(what)
-    columns = min(3, 1 + len(data["ratios"]))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncol=columns, columnspacing=1.0)
+    pad = 0.03 * (max(ticks) - min(ticks)) + 0.2
+    ax.set_xlim(min(ticks) - pad, max(ticks) + pad)
     return ax
 
 
@@ -357,12 +361,17 @@ def plot_ratios(data: dict, *, ax: Axes) -> Axes:
             ax.hlines(y, found["low"], found["high"], color=colour, linewidth=2.4)
             ax.plot(found["median"], y, "o", color=colour, markersize=4)
     ax.axvline(1.0, color="0.6", linewidth=0.6, zorder=0)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), map(_text, names))
     ax.set_xlabel(r"$R_\mathrm{ft} / R_\mathrm{align}$")
     ends = [found["most"][1] for found in data["ratios"].values() if found]
     ax.set(xlim=(0, 1.05 * max([1.0, *ends])), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
     return ax
+
+
+def _text(name: str) -> str:
+    """Return a name as matplotlib is to show it: a dollar is no formula."""
+    return name.replace("$", r"\$")
 
 
 def _numbers(values: list) -> list[float]:

@@ -221,6 +221,15 @@ def test_the_latest_of_many_values_is_the_one_that_is_delivered():
     assert given == [0, 99]
 
 
+def test_what_is_given_with_a_delay_waits_for_a_later_one():
+    given, latest = [], Latest(threading.RLock(), interval=0.0, delay=0.2)
+    for i in range(100):
+        latest.give(lambda i=i: given.append(i))
+    assert given == []
+    time.sleep(0.5)
+    assert given == [99]
+
+
 def test_a_job_s_own_words_are_shown_as_text(job):
     holds = threading.Event()
 

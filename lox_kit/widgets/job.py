@@ -213,11 +213,14 @@ class Job(traitlets.HasTraits):
 
 
 class Latest:
-    """Calls the functions it is given at most every `interval` seconds, the last one always."""
+    """Calls the functions it is given at most every `interval` seconds, the last one always.
 
-    def __init__(self, lock: threading.RLock, interval: float = INTERVAL):
+    Each waits `delay` seconds for a later one to take its place.
+    """
+
+    def __init__(self, lock: threading.RLock, interval: float = INTERVAL, delay: float = 0.0):
         self._lock = lock
-        self._interval = interval
+        self._interval, self._delay = interval, delay
         self._waiting: Callable[[], None] | None = None
         self._last = -interval
         self._timer: threading.Timer | None = None
@@ -226,7 +229,7 @@ class Latest:
         """Call this now, or once the interval is over unless a later one takes its place."""
         with self._lock:
             self._waiting = function
-            left = self._last + self._interval - time.monotonic()
+            left = max(self._delay, self._last + self._interval - time.monotonic())
             if left <= 0:
                 self.flush()
             elif self._timer is None:

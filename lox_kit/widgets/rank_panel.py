@@ -8,6 +8,7 @@ import ipywidgets
 
 from ..interactive_rank import rank_spec
 from .drawing import Drawing
+from .job import INTERVAL, Latest
 from .rank_state import RankState
 from .rank_table import ratios_html, safety_rank_text
 from .shell import Panel, hide_empty
@@ -33,7 +34,9 @@ def rank_panel(state: RankState) -> Panel:
             note.value = escape(state.note)
             panel.refresh()
 
-    state.observe(panel.guard(draw), "data")
+    # A little later: the panel whose slider is dragged is drawn first, and this one once.
+    soon = Latest(state.job.lock, delay=INTERVAL)
+    state.observe(lambda change: soon.give(panel.guard(draw)), "data")
     parts = [_controls(panel), note, drawing.widget, found, ratios]
     return panel.fill(*parts, draw=draw)
 

@@ -149,8 +149,9 @@ class RankState(traitlets.HasTraits):
 
     def close(self) -> None:
         """Follow the setting no more and stop the job at its next step."""
-        self.setting.unobserve(self._show, "k")
-        self.job.close()
+        if not self.job.closed:
+            self.setting.unobserve(self._show, "k")
+            self.job.close()
 
     # --- the job --------------------------------------------------------------------------------
 

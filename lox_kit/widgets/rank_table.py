@@ -27,18 +27,20 @@ def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
     if None not in points:
         return "Safety rank: not known before the aligned model is measured."
     level = points[None]["asr"]
-    than = f"{MARGIN:.0%} above the aligned model's {level['value']:.0%} (n = {level['n']})"
+    than = f"less than {100 * MARGIN:g} point above the aligned model's {level['value']:.0%}"
     found = data["safety_rank"]
     if found is None:
         waiting = [r for r in ranks if r not in points]
         words = "not found so far" if waiting else f"above {max(ranks)}"
-        return f"Safety rank: {words}. It is the smallest r whose ASR is less than {than}."
+        return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
     below = max((r for r in points if r is not None and r < found), default=found - 1)
-    gap = f" between {below} and it nothing was measured;" if found - below > 1 else ""
+    gap = f" (none between {below} and it was)" if found - below > 1 else ""
     helped = points[found].get("helpfulness")
-    price = f" There, help with allowed requests is {helped['value']:.0%}." if helped else ""
+    price = f" Help with allowed requests there: {helped['value']:.0%}." if helped else ""
+    one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
     return (
-        f"Safety rank {found}: the smallest r measured;{gap} at it ASR is less than {than}.{price}"
+        f"Safety rank {found}: the smallest r measured{gap} whose ASR is {than}.{price}"
+        f"{one if 1 / level['n'] > MARGIN else ''}"
     )
 
 

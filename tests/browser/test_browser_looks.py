@@ -2,7 +2,7 @@
 
 import pytest
 from lab import evaluate
-from panels import DIAL, SPECTRUM, VIEWER, click, wait_job, wait_shown
+from panels import DIAL, RANK, SPECTRUM, VIEWER, click, wait_job, wait_shown
 from playwright.sync_api import expect
 
 FILLS = """([panel, plot]) => {
@@ -30,6 +30,7 @@ PANELS = {
     "spectrum": (SPECTRUM, ".lox-explorer"),
     "dial": (DIAL, ".lox-axis"),
     "landscape": (VIEWER, ".lox-viewer"),
+    "rank": (RANK, ".lox-rank"),
 }
 COMPLETE = """(panel) => {
     const words = document.querySelector(panel + ' .lox-cliffs').innerText;
@@ -52,6 +53,10 @@ def look(request, tour):
     click(page, VIEWER, ".lox-run")
     page.wait_for_function(COMPLETE, arg=VIEWER, timeout=120_000)
     wait_job(page, "done", VIEWER)
+    click(page, RANK, ".lox-reset")
+    click(page, RANK, ".lox-run")
+    wait_shown(page, RANK, ".lox-rank", "gd.data[2].x.length", 9)
+    wait_job(page, "done", RANK)
     page.set_viewport_size({"width": width, "height": HEIGHT})
     if classroom:
         click(page, SPECTRUM, ".lox-classroom")
