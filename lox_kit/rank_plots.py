@@ -41,11 +41,10 @@ def figure_rank_curve(data: dict) -> Figure:
         places = [*range(len(ranks)), len(ranks) + 0.4]
         ax.set_xticks(places, [*map(str, ranks), "aligned"])
         ax.axvline(len(ranks) - 0.3, color="0.8", linewidth=0.6)
-        ax.set(title=RANK_PANELS[measure], ylim=(-0.03, 1.03))
+        ax.set(title=RANK_PANELS[measure], xlabel="directions of ΔW, r", ylim=(-0.03, 1.03))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.grid(axis="y", color="0.9", linewidth=0.5)
         ax.set_axisbelow(True)
-    fig.supxlabel("directions of ΔW added to the base, r", fontsize=plt.rcParams["font.size"])
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
     return fig
 
@@ -207,7 +206,7 @@ def layer_place(data: dict, layer: dict) -> float:
     """Return where a matrix stands on the axis of layers; what is outside comes after them."""
     if layer["depth"] is not None:
         return layer["depth"]
-    step = max(1.0, APART * len(data["depths"]))
+    step = max(1.4, APART * len(data["depths"]))
     return max(data["depths"], default=-1) + step * (1 + data["outside"].index(layer["kind"]))
 
 

@@ -356,7 +356,7 @@ def test_the_safety_rank_is_put_into_words(open_state):
     measure(state)
     rank = state.curve.safety_rank(PAIR[1])
     text = safety_rank_text(state.data, state.ranks)
-    assert text.startswith(f"Safety rank {rank}: the smallest r measured")
+    assert text.startswith(f"Safety rank {rank}: the smallest r measured whose ASR is less than 1")
     assert "Help with allowed requests there: " in text
     assert f"With n = {FEW} a single answer is 25.0 points." in text
     rows = state.data["rows"]
@@ -365,7 +365,7 @@ def test_the_safety_rank_is_put_into_words(open_state):
     assert "not found so far" in safety_rank_text(none | {"rows": rows[:2]}, state.ranks)
     assert "not known before" in safety_rank_text(none | {"rows": rows[1:]}, state.ranks)
     gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 0, 4)]}
-    assert "(none between 0 and it was)" in safety_rank_text(gap, state.ranks)
+    assert "Safety rank 4 (1 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
 
 
 def test_names_that_people_gave_are_escaped(open_state, run):

@@ -34,12 +34,12 @@ def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
         words = "not found so far" if waiting else f"above {max(ranks)}"
         return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
     below = max((r for r in points if r is not None and r < found), default=found - 1)
-    gap = f" (none between {below} and it was)" if found - below > 1 else ""
+    gap = f" ({below + 1} to {found - 1} were not measured)" if found - below > 1 else ""
     helped = points[found].get("helpfulness")
     price = f" Help with allowed requests there: {helped['value']:.0%}." if helped else ""
     one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
     return (
-        f"Safety rank {found}: the smallest r measured{gap} whose ASR is {than}.{price}"
+        f"Safety rank {found}{gap}: the smallest r measured whose ASR is {than}.{price}"
         f"{one if 1 / level['n'] > MARGIN else ''}"
     )
 
