@@ -302,10 +302,13 @@ def test_a_k_whose_directions_are_not_certified_says_so(subspace):
     }
     info = {**subspace.info, "layers": list(loose)}
     info["shapes"] = [list(f.shape) for f in loose.values()]
-    state = widgets.RankState(SafetySubspace(info, factors=loose), ranks=(0,))
-    assert "k=6 goes beyond the certified directions" in state.note
+    found = SafetySubspace(info, factors=loose)
+    state = widgets.RankState(found, ranks=(0,))
+    assert state.note.startswith("k=6 goes beyond the certified directions")
     state.setting.k = 0
     assert state.note == ""
+    state = widgets.RankState(found, ranks=(0, 4))
+    assert "The curve: k=4 goes beyond the certified directions" in state.note
 
 
 # --- what is saved ------------------------------------------------------------------------------

@@ -92,9 +92,10 @@ class RankState(traitlets.HasTraits):
                 "template": template,
                 "max_new_tokens": max_new_tokens or (TOKENS if sandbox else 60),
             }
+            # what cannot be measured is refused before anything is loaded
             stored_rank_curve(subspace, self.forbidden, store=MemoryStore(), **self.options)
-            subspace.check_rank(max(self.options["ranks"]))
         self.given = curve
+        self._beyond = _uncertified(subspace, self.options.get("ranks", ()))
         self._rows: dict[int | None, dict] = {}
         self._r_ft: dict[str, np.ndarray] = {}
         super().__init__()
@@ -221,17 +222,17 @@ class RankState(traitlets.HasTraits):
 
     def _show(self, change=None) -> None:
         """Put what is known now into `data`, and what is to be said about it into `note`."""
-        with self.job.lock, warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            curve = self.curve
-            data = rank_and_r_data(
-                self.subspace, curve, self.r_ft, k=self.setting.k, kind=self.kind
-            )
+        with self.job.lock:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                data = rank_and_r_data(
+                    self.subspace, self.curve, self.r_ft, k=self.setting.k, kind=self.kind
+                )
             self.set_trait("note", " ".join([*(str(w.message) for w in caught), *self._remarks()]))
             self.set_trait("data", data)
 
     def _remarks(self) -> list[str]:
-        """Return what the curve lacks."""
+        """Return what the curve lacks, or goes beyond."""
         if not self.given and not self.options:
             return ["No prompts: give the panel forbidden= and allowed= for the rank curve."]
         if self.given and not all("helpfulness" in r["measures"] for r in self.given.rows):
@@ -239,7 +240,7 @@ class RankState(traitlets.HasTraits):
                 "This curve was measured without allowed requests: a model that helps with nothing "
                 "looks safe, too."
             ]
-        return []
+        return [f"The curve: {text}" for text in self._beyond]
 
     # --- what is saved --------------------------------------------------------------------------
 
@@ -261,6 +262,14 @@ def _usual_ranks(subspace: SafetySubspace) -> list[int]:
     """Return the paper's ranks and two more, as far as they are stored."""
     stored = subspace.info["rank"]
     return [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
+
+
+def _uncertified(subspace: SafetySubspace, ranks: Sequence[int]) -> list[str]:
+    """Return what `check_rank` warns of at the largest rank; it refuses what is not stored."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        subspace.check_rank(max(ranks, default=0))
+    return [str(w.message) for w in caught]
 
 
 def _check_attacked(subspace: SafetySubspace, name: str, attacked: Attacked) -> None:

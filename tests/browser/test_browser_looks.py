@@ -53,10 +53,10 @@ def look(request, tour):
     click(page, VIEWER, ".lox-run")
     page.wait_for_function(COMPLETE, arg=VIEWER, timeout=120_000)
     wait_job(page, "done", VIEWER)
-    click(page, RANK, ".lox-reset")
     click(page, RANK, ".lox-run")
     wait_shown(page, RANK, ".lox-rank", "gd.data[2].x.length", 9)
     wait_job(page, "done", RANK)
+    click(page, RANK, ".lox-reset")
     page.set_viewport_size({"width": width, "height": HEIGHT})
     if classroom:
         click(page, SPECTRUM, ".lox-classroom")

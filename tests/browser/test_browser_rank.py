@@ -15,7 +15,7 @@ ALIVE = "__import__('ipywidgets').widgets.widget._instances.values()"
 STATE = f"next(w.state for w in {ALIVE} if 'RankState' in repr(getattr(w, 'state', None)))"
 ASR, SUMS = f"gd.data[{VALUES[0]}]", f"gd.data[{FIRST_ATTACK + 1}]"
 MARK = "gd.layout.annotations[0].text"
-RANK_MS = 300
+RANK_MS = 400
 FORGET = f"""
 from lox_kit.store import MemoryStore as _Memory
 _state = {STATE}
