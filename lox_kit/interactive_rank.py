@@ -17,7 +17,8 @@ from .interactive import (
     _legend,
     _title,
 )
-from .rank_plots import ALL, CURVES, attack_style, layer_ticks, place, r_line, r_threads
+from .rank_data import ALL, layer_ticks, place, r_line, r_threads
+from .rank_plots import CURVES, attack_style
 
 # places of the traces; after them two for every attack: each kind thin, their median
 BANDS, VALUES, LEVELS = (0, 1), (2, 3), (4, 5)
@@ -31,7 +32,7 @@ def rank_and_r(data: dict):
     Parameters
     ----------
     data : dict
-        From `rank_plots.rank_and_r_data`.
+        From `rank_data.rank_and_r_data`.
     """
     import plotly.graph_objects as go
 
@@ -46,7 +47,7 @@ def rank_spec(
     Parameters
     ----------
     data : dict
-        From `rank_plots.rank_and_r_data`.
+        From `rank_data.rank_and_r_data`.
     size : int
         Height of the text in pixels.
     ranks : sequence of int

@@ -31,7 +31,8 @@ from .canvas import (
 from .folders import write_whole
 from .judging_plots import figure_interval, figure_judges, interval_data, judges_data
 from .landscape_plots import figure_flatness, figure_landscape_3d, figure_landscape_map
-from .rank_plots import figure_rank_and_r, figure_rank_curve, rank_and_r_data
+from .rank_data import rank_and_r_data
+from .rank_plots import figure_rank_and_r, figure_rank_curve
 from .spectrum_plots import (
     ORDER,
     energy_curves,

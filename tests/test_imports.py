@@ -39,6 +39,7 @@ judges.completions judges.protocol judges.replies directions
 models prompts
 adapter plots interactive_landscape
 rank_plots
+rank_data
 attack_plots judging_plots spectrum_plots landscape_plots
 canvas
 lox controls

@@ -8,7 +8,7 @@ from checkpoints import save_tensors, weights
 
 from lox_kit import SafetySubspace, plots
 from lox_kit.interactive_rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
-from lox_kit.rank_plots import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
+from lox_kit.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
 from lox_kit.rank_result import RankCurve
 from lox_kit.shares import Share, share_fields
 

@@ -19,7 +19,7 @@ from lox_kit.attacks import find_attack, run_attack
 from lox_kit.interactive_rank import FIRST_ATTACK, rank_spec
 from lox_kit.models import is_sandbox
 from lox_kit.prompts import Prompt, sandbox_prompts
-from lox_kit.rank_plots import place, rank_and_r_data
+from lox_kit.rank_data import place, rank_and_r_data
 from lox_kit.rank_result import RankCurve
 from lox_kit.widgets import rank_state
 from lox_kit.widgets.rank_table import ratios_html, safety_rank_text

@@ -16,7 +16,7 @@ from ..judges import Judge
 from ..models import is_sandbox
 from ..prompts import Prompt, sandbox_prompts
 from ..rank_curve import RANKS, TOKENS, rank_curve, stored_rank_curve
-from ..rank_plots import ALL, check_pairs, kinds_shown, rank_and_r_data
+from ..rank_data import ALL, check_pairs, kinds_shown, rank_and_r_data
 from ..rank_result import RankCurve
 from ..store import MemoryStore, Store
 from ..subspace import FULL, SafetySubspace
@@ -87,13 +87,12 @@ class RankState(traitlets.HasTraits):
         if forbidden and curve is None:
             self.options = {
                 "allowed": tuple(allowed),
-                "ranks": tuple(sorted(ranks if ranks is not None else _usual_ranks(subspace))),
+                "ranks": _sorted(ranks, subspace),
                 "judge": judge or ("rule" if sandbox else "keyword"),
                 "template": template,
                 "max_new_tokens": max_new_tokens or (TOKENS if sandbox else 60),
             }
-            # what cannot be measured is refused before anything is loaded
-            stored_rank_curve(subspace, self.forbidden, store=MemoryStore(), **self.options)
+            self._stored(MemoryStore())  # refuses what cannot be measured before a model is loaded
         self.given = curve
         self._beyond = _uncertified(subspace, self.options.get("ranks", ()))
         self._rows: dict[int | None, dict] = {}
@@ -164,14 +163,9 @@ class RankState(traitlets.HasTraits):
 
     def _recall(self, ticket: Ticket) -> None:
         """Take what the store has: no model is loaded, at most a checkpoint is hashed."""
-        rows = {}
-        if self.options:
-            found = stored_rank_curve(
-                self.subspace, self.forbidden, store=self.store, **self.options
-            )
-            rows = {row["r"]: row for row in found.rows}
+        rows = self._stored(self.store).rows if self.options else ()
         with self.job.lock:
-            self._rows |= rows
+            self._rows |= {row["r"]: row for row in rows}
         for name in self.attacked:
             ticket.step(what=f"looking for {name}")
             known = stored_erosion(
@@ -180,6 +174,10 @@ class RankState(traitlets.HasTraits):
             if known is not None:
                 with self.job.lock:
                     self._r_ft[name] = known
+
+    def _stored(self, store: Store | MemoryStore) -> RankCurve:
+        """Return the rows that a store has."""
+        return stored_rank_curve(self.subspace, self.forbidden, store=store, **self.options)
 
     def _measure(self, ticket: Ticket) -> None:
         """Stream the attacked checkpoints, then measure the curve, model by model."""
@@ -258,10 +256,12 @@ class RankState(traitlets.HasTraits):
         return rank_code(self)
 
 
-def _usual_ranks(subspace: SafetySubspace) -> list[int]:
-    """Return the paper's ranks and two more, as far as they are stored."""
-    stored = subspace.info["rank"]
-    return [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
+def _sorted(ranks: Sequence[int] | None, subspace: SafetySubspace) -> tuple[int, ...]:
+    """Return the ranks asked for, or the paper's and two more as far as they are stored."""
+    if ranks is None:
+        stored = subspace.info["rank"]
+        ranks = [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
+    return tuple(sorted(ranks))
 
 
 def _uncertified(subspace: SafetySubspace, ranks: Sequence[int]) -> list[str]:
