@@ -413,6 +413,7 @@ def test_two_panels_of_one_state_move_together(open_state, run):
     assert state.job.wait(60)
     find(panels[0], "lox-k").value = 9
     find(panels[1], "lox-kind").value = "v_proj"
+    assert "at k = 9" in find(panels[0], "lox-ratios").value  # its own slider: at once
     for panel in panels:
         assert find(panel, "lox-k").value == 9
         soon(lambda panel=panel: "at k = 9, v_proj" in find(panel, "lox-ratios").value)

@@ -213,14 +213,11 @@ class Job(traitlets.HasTraits):
 
 
 class Latest:
-    """Calls the functions it is given at most every `interval` seconds, the last one always.
+    """Calls the functions it is given at most every `interval` seconds, the last one always."""
 
-    Each waits `delay` seconds for a later one to take its place.
-    """
-
-    def __init__(self, lock: threading.RLock, interval: float = INTERVAL, delay: float = 0.0):
+    def __init__(self, lock: threading.RLock, interval: float = INTERVAL):
         self._lock = lock
-        self._interval, self._delay = interval, delay
+        self._interval = interval
         self._waiting: Callable[[], None] | None = None
         self._last = -interval
         self._timer: threading.Timer | None = None
@@ -229,7 +226,7 @@ class Latest:
         """Call this now, or once the interval is over unless a later one takes its place."""
         with self._lock:
             self._waiting = function
-            left = max(self._delay, self._last + self._interval - time.monotonic())
+            left = self._last + self._interval - time.monotonic()
             if left <= 0:
                 self.flush()
             elif self._timer is None:
@@ -247,3 +244,25 @@ class Latest:
             if function:
                 self._last = time.monotonic()
                 function()
+
+
+class Later:
+    """Calls the last function it is given, once nothing has come for `delay` seconds."""
+
+    def __init__(self, lock: threading.RLock, delay: float):
+        self._lock, self._delay = lock, delay
+        self._timer: threading.Timer | None = None
+
+    def give(self, function: Callable[[], None]) -> None:
+        """Call this unless a later one takes its place in time."""
+
+        def call() -> None:
+            with self._lock:
+                function()
+
+        with self._lock:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = threading.Timer(self._delay, call)
+            self._timer.daemon = True
+            self._timer.start()

@@ -8,11 +8,12 @@ import ipywidgets
 
 from ..interactive_rank import rank_spec
 from .drawing import Drawing
-from .job import INTERVAL, Latest
+from .job import Later
 from .rank_state import RankState
 from .rank_table import ratios_html, safety_rank_text
 from .shell import Panel, hide_empty
 
+REST = 0.4  # seconds that another panel's slider must rest before this one is drawn
 QUESTION = "How many directions does safety need, and how much of them does an attack leave?"
 
 
@@ -34,10 +35,19 @@ def rank_panel(state: RankState) -> Panel:
             note.value = escape(state.note)
             panel.refresh()
 
-    # A little later: the panel whose slider is dragged is drawn first, and this one once.
-    soon = Latest(state.job.lock, delay=INTERVAL)
-    state.observe(lambda change: soon.give(panel.guard(draw)), "data")
-    parts = [_controls(panel), note, drawing.widget, found, ratios]
+    k = ipywidgets.IntSlider(state.setting.k, 0, state.setting.most_k, description="k").add_class(
+        "lox-k"
+    )
+    later = Later(state.job.lock, REST)
+
+    def follow() -> None:
+        if k.value == state.setting.k:
+            draw()
+        else:  # another panel's slider is moved: that one is drawn first, and this one once
+            later.give(panel.guard(draw))
+
+    state.observe(panel.guard(follow), "data")
+    parts = [_controls(panel, k), note, drawing.widget, found, ratios]
     return panel.fill(*parts, draw=draw)
 
 
@@ -46,11 +56,10 @@ def _spec(state: RankState, size: int) -> dict:
     return rank_spec(state.data, size, ranks=state.ranks, most=state.setting.most_k)
 
 
-def _controls(panel: Panel) -> ipywidgets.Widget:
+def _controls(panel: Panel, k: ipywidgets.IntSlider) -> ipywidgets.Widget:
     """Return what measures, the slider, and the kind of matrix."""
     state, setting = panel.state, panel.state.setting
     run = panel.button("Run", "play", state.run, "Measure what is missing, one model at a time")
-    k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
     kind = ipywidgets.Dropdown(options=state.kinds, value=state.kind, description="matrices")
     ipywidgets.link((setting, "k"), (k, "value"))
     ipywidgets.link((state, "kind"), (kind, "value"))
