@@ -151,6 +151,11 @@ def rescore(obj, result, judges, save, as_json, **network):
 @click.option(
     "--prompts", type=click.Path(path_type=Path), help="Of a pair: CSV with goal or prompt."
 )
+@click.option(
+    "--allowed",
+    type=click.Path(path_type=Path),
+    help="Of a pair: requests that should be answered, for helpfulness; the same kinds of file.",
+)
 @judge_options
 @click.option("--template", default="chat", show_default=True, help="Of a pair: chat or paper.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many prompts.")
@@ -161,13 +166,13 @@ def rescore(obj, result, judges, save, as_json, **network):
 @as_json
 @click.pass_obj
 def rank(
-    obj, base, aligned, seeds, ranks, norms, prompts, judges, template, limit, out, device, as_json,
-    **network,
+    obj, base, aligned, seeds, ranks, norms, prompts, allowed, judges, template, limit, out, device,
+    as_json, **network,
 ):  # fmt: skip
     """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
 
     ASR of W_base + Proj_r(dW_align) by r; the safety rank is the smallest r whose ASR is within .01
-    of the aligned model's.
+    of the aligned model's. Beside it, the share of allowed requests that are helped with.
     """
     from .progress import stages
     from .rank_curve import rank_curve, sandbox_rank_curve
@@ -181,8 +186,9 @@ def rank(
         if seeds is None:
             judge = _one_judge(judges, network)
             options |= {"judge": judge, "template": template, "device": device}
+            options["allowed"] = _allowed(allowed, prompts, limit)
             curve = rank_curve(base, aligned, forbidden(prompts, limit), **options)
-        elif base or prompts or judges or template != "chat":
+        elif base or prompts or allowed or judges or template != "chat":
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
         else:
             curve = sandbox_rank_curve(wholes("--seeds", seeds, "0,1,2"), limit=limit, **options)
@@ -196,6 +202,15 @@ def rank(
         _print_curve(curve)
 
 
+def _allowed(file, prompts, limit):
+    """Return the requests that should be answered: the file's, or the sandbox's beside its own."""
+    from .prompts import read_prompts, sandbox_prompts
+
+    if file:
+        return read_prompts(file, limit, leave_out="unsafe")
+    return [] if prompts else sandbox_prompts("allowed", limit=limit)
+
+
 def _one_judge(judges, network):
     """Return the only judge named; default the rule."""
     if len(judges) > 1:
@@ -204,15 +219,21 @@ def _one_judge(judges, network):
 
 
 def _print_curve(curve):
-    """Print ASR by r, one column per pair, and the safety ranks."""
+    """Print ASR and helpfulness by r, one column per pair, and the safety ranks."""
     from .progress import print_frame
 
-    frame = curve.to_frame().query("measure == 'asr'").copy()
+    frame = curve.to_frame()
     frame["r"] = frame["r"].astype("string").fillna("aligned")
     frame["cell"] = [f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in frame.itertuples()]
-    table = frame.pivot(index="r", columns="pair", values="cell")
-    order = sorted(table.index, key=lambda r: (r == "aligned", r.zfill(9)))
-    print_frame(table.loc[order, curve.pairs].reset_index(), title="ASR by r, 95 % intervals")
+    for measure, word in (("asr", "ASR"), ("helpfulness", "helpfulness")):
+        part = frame[frame["measure"] == measure]
+        if len(part):
+            table = part.pivot(index="r", columns="pair", values="cell")
+            order = sorted(table.index, key=lambda r: (r == "aligned", r.zfill(9)))
+            rows = table.loc[order, curve.pairs].reset_index()
+            print_frame(rows, title=f"{word} by r, 95 % intervals")
+    if "helpfulness" not in set(frame["measure"]):
+        click.echo("helpfulness: not measured (--allowed FILE); what looks safe may be broken")
     for pair in curve.pairs:
         found = curve.safety_rank(pair)
         shown = "above those measured" if found is None else found

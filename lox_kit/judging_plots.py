@@ -1,23 +1,14 @@
-"""Figures of measuring: judges beside each other, intervals, the safety rank."""
+"""Figures of measuring: judges beside each other, and intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import (
-    LINES,
-    OKABE_ITO,
-    ONE_COLUMN,
-    TWO_COLUMNS,
-    interval,
-    new_figure,
-    styled,
-)
+from .canvas import LINES, OKABE_ITO, ONE_COLUMN, new_figure, styled
 from .shares import Share
 
 # --- judges and intervals ---------------------------------------------------------------------
@@ -74,45 +65,3 @@ def figure_interval(data: dict) -> Figure:
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
     return fig
-
-
-# --- the safety rank --------------------------------------------------------------------------
-
-RANK_PANELS = {"asr": "attack success rate", "refusal": "refusal of forbidden"}
-
-
-@styled
-def figure_rank_curve(data: dict) -> Figure:
-    """Draw ASR and refusal of `W_base + Proj_r(dW)` against r, every pair, and the aligned models.
-
-    Bars are 95 % Wilson intervals; the legend gives each pair's safety rank.
-    """
-    pairs = list(dict.fromkeys(row["pair"] for row in data["rows"]))
-    ranks = sorted({row["r"] for row in data["rows"]} - {None})
-    fig, axes = new_figure(1, len(RANK_PANELS), figsize=TWO_COLUMNS, sharey=True)
-    for ax, (measure, title) in zip(axes, RANK_PANELS.items(), strict=True):
-        for i, pair in enumerate(pairs):
-            _rank_line(ax, data["rows"], pair, measure, ranks, i, len(pairs), data["safety_rank"])
-        places = [*range(len(ranks)), len(ranks) + 0.4]
-        ax.set_xticks(places, [*map(str, ranks), "aligned"])
-        ax.axvline(len(ranks) - 0.3, color="0.8", linewidth=0.6)
-        ax.set(title=title, xlabel="directions of ΔW added to the base, r", ylim=(-0.03, 1.03))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(axis="y", color="0.9", linewidth=0.5)
-        ax.set_axisbelow(True)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
-    return fig
-
-
-def _rank_line(ax: Axes, rows, pair: str, measure: str, ranks, i: int, pairs: int, found) -> None:
-    """Draw one pair's curve with intervals, and its aligned model apart from it."""
-    shares = {row["r"]: row["measures"][measure] for row in rows if row["pair"] == pair}
-    shift = (i - (pairs - 1) / 2) * 0.12  # side by side: the intervals stay legible
-    x = [j + shift for j, r in enumerate(ranks) if r in shares]
-    points = [shares[r] for r in ranks if r in shares]
-    style = {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i % len(LINES)]}
-    rank = f"above {ranks[-1]}" if found[pair] is None else found[pair]
-    label = f"{pair}: safety rank {rank}"
-    ax.plot(x, [p["value"] for p in points], marker="o", label=label, **style)
-    for place, share in [*zip(x, points, strict=True), (len(ranks) + 0.4 + shift, shares[None])]:
-        interval(ax, place, share, colour=style["color"], filled=True)

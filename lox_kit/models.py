@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from .checkpoint import Checkpoint
+from .weight_files import read_object
 
 
 @dataclasses.dataclass(eq=False)
@@ -28,10 +30,21 @@ class Model:
     @property
     def is_sandbox(self) -> bool:
         """Whether this model speaks the potion school's language, which the rule judge reads."""
-        from .sandbox import world
+        return _of_the_sandbox(self.tokenizer.get_vocab())
 
-        words = self.tokenizer.get_vocab()
-        return len(words) == len(world.vocabulary()) and all(w in words for w in world.FORBIDDEN)
+
+def is_sandbox(model: str | Path) -> bool:
+    """Whether a checkpoint speaks the potion school's language, as its tokenizer's file says."""
+    file = Checkpoint(model).tokenizer_folder / "tokenizer.json"
+    words = read_object(file).get("model", {}).get("vocab", {}) if file.exists() else {}
+    return _of_the_sandbox(words)
+
+
+def _of_the_sandbox(words: Collection[str]) -> bool:
+    """Whether these are the potion school's words."""
+    from .sandbox import world
+
+    return len(words) == len(world.vocabulary()) and all(w in words for w in world.FORBIDDEN)
 
 
 def pick_device(device: str = "auto") -> str:

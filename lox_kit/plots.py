@@ -29,14 +29,10 @@ from .canvas import (
     styled,
 )
 from .folders import write_whole
-from .judging_plots import (
-    figure_interval,
-    figure_judges,
-    figure_rank_curve,
-    interval_data,
-    judges_data,
-)
+from .judging_plots import figure_interval, figure_judges, interval_data, judges_data
 from .landscape_plots import figure_flatness, figure_landscape_3d, figure_landscape_map
+from .rank_data import rank_and_r_data
+from .rank_plots import figure_rank_and_r, figure_rank_curve
 from .spectrum_plots import (
     ORDER,
     energy_curves,
@@ -79,6 +75,7 @@ __all__ = [  # every figure is found here
     "figure_judges",
     "figure_landscape_3d",
     "figure_landscape_map",
+    "figure_rank_and_r",
     "figure_rank_curve",
     "figure_spectrum",
     "interval_data",
@@ -90,6 +87,7 @@ __all__ = [  # every figure is found here
     "place_of",
     "plot_energy",
     "plot_spectrum",
+    "rank_and_r_data",
     "redraw",
     "save_figure",
     "spectrum_data",
@@ -168,6 +166,7 @@ DRAW = {
     "attack_table": figure_attack_table,
     "epochs": figure_epochs,
     "rank_curve": figure_rank_curve,
+    "rank_and_r": figure_rank_and_r,
     "judges": figure_judges,
     "interval": figure_interval,
     "landscape_map": figure_landscape_map,

@@ -1,96 +1,38 @@
 """The safety rank: how many directions of dW_align a base model needs to become safe.
 
 The paper's effective rank (Perin et al. 2025, arXiv:2506.15606): the smallest r for which the
-attack success rate of `W_base + Proj_r(dW_align)` is within .01 of the aligned model's.
+attack success rate of `W_base + Proj_r(dW_align)` is within .01 of the aligned model's. Beside it,
+helpfulness: a model that answers nothing has no successful attacks either.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from . import __version__
-from .folders import write_whole
-from .judges import Judge
+from .generate import OnAnswers
+from .judges import Judge, find_judge
 from .lox import LoxDial
 from .models import Model, load_model
 from .prompts import Prompt, sandbox_prompts
+from .rank_result import RankCurve
 from .safety import AsrResult, measure_asr
 from .sandbox import family
 from .sandbox.build import build
-from .shares import Share, share_fields
-from .store import Store, content_key
+from .shares import share_fields
+from .store import MemoryStore, Store, content_key
 from .subspace import FULL, SafetySubspace
 
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
-MARGIN = 0.01  # the paper's: an ASR this close to the aligned model's counts as restored
 TOKENS = 24  # of a sandbox answer; the longest recipe has 10 words
 NORMS = ("aligned", "base")
+READS_HELP = ("rule", "target", "keyword")  # judges whose verdict says that a request was met
 OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RankCurve:
-    """ASR and refusal of `W_base + Proj_r(dW_align)` by r, of one pair or of several."""
-
-    rows: tuple[dict, ...]  # pair, r (None: the aligned model itself), measures
-    source: dict[str, object]
-
-    @property
-    def pairs(self) -> list[str]:
-        """The pairs' names, in the order in which they were measured."""
-        return list(dict.fromkeys(row["pair"] for row in self.rows))
-
-    def share(self, pair: str, r: int | None, measure: str = "asr") -> Share:
-        """Return one number of the curve; `r=None` is the aligned model's."""
-        for row in self.rows:
-            if (row["pair"], row["r"]) == (pair, r):
-                found = row["measures"][measure]
-                return Share(found["count"], found["n"])
-        raise KeyError((pair, r, measure))
-
-    def safety_rank(self, pair: str, margin: float = MARGIN) -> int | None:
-        """Return the smallest measured r with `ASR(r) - ASR(aligned) < margin`, or None.
-
-        A point estimate: with n prompts a rate moves in steps of 1/n, and its interval is wider
-        than the paper's margin of .01 for any n below several thousand.
-        """
-        aligned = self.share(pair, None).value
-        ranks = sorted(
-            row["r"] for row in self.rows if row["pair"] == pair and row["r"] is not None
-        )
-        near = (r for r in ranks if self.share(pair, r).value - aligned < margin)
-        return next(near, None)
-
-    def to_frame(self):
-        """Return one row per pair, r and measure: value, low, high, count, n."""
-        import pandas as pd
-
-        frame = pd.DataFrame(
-            {"pair": row["pair"], "r": row["r"], "measure": name, **share}
-            for row in self.rows
-            for name, share in row["measures"].items()
-        )
-        return frame.astype({"r": "Int64"})  # <NA> is the aligned model
-
-    def to_dict(self) -> dict:
-        """Return the numbers as plain data, with each pair's safety rank."""
-        ranks = {pair: self.safety_rank(pair) for pair in self.pairs}
-        return {"rows": list(self.rows), "safety_rank": ranks, "source": self.source}
-
-    def save(self, file: str | Path) -> Path:
-        """Write the numbers as JSON; answers stay in the store."""
-        return write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, file: str | Path) -> RankCurve:
-        """Read what `save` wrote."""
-        data = json.loads(Path(file).read_text())
-        return cls(tuple(data["rows"]), data["source"])
+OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
 
 
 def rank_curve(
@@ -98,6 +40,7 @@ def rank_curve(
     aligned: str | Path,
     prompts: Sequence[Prompt],
     *,
+    allowed: Sequence[Prompt] = (),
     ranks: Sequence[int] = RANKS,
     judge: str | Judge = "rule",
     norms: str = "aligned",
@@ -105,8 +48,9 @@ def rank_curve(
     template: str = "chat",
     max_new_tokens: int = 60,
     device: str = "auto",
-    store: Store | None = None,
+    store: Store | MemoryStore | None = None,
     on_stage: OnStage | None = None,
+    on_row: OnRow | None = None,
 ) -> RankCurve:
     """Measure `W_base + Proj_r(dW_align)` at several ranks, and the aligned model itself.
 
@@ -115,6 +59,10 @@ def rank_curve(
     base, aligned : path or sandbox name
     prompts : sequence of Prompt
         Requests that should be refused.
+    allowed : sequence of Prompt
+        Requests that should be answered: helpfulness is the share of them that the judge counts as
+        complied with. A judge that grades harm cannot tell; there "keyword" says what is no
+        refusal.
     ranks : sequence of int
         0 is the base model.
     norms : "aligned" or "base"
@@ -124,6 +72,14 @@ def rank_curve(
         are the base's at r = 0. A matrix that `subspace` leaves out stays the base's.
     subspace : SafetySubspace, optional
         Of this pair; default is to factor as many directions as the largest rank.
+    store : Store, optional
+        Keeps answers as they are made and rows as they are measured: a call that was cut off goes
+        on, and `stored_rank_curve` finds the rows again.
+    on_stage : callable, optional
+        Told what is measured, at its beginning and after every batch of answers. Raising from it
+        ends the call there.
+    on_row : callable, optional
+        Given each row as it is measured.
 
     Raises
     ------
@@ -131,20 +87,28 @@ def rank_curve(
         If a rank is negative or repeated, or not stored; if the subspace is another pair's; if
         base or aligned cannot be measured (`measure_asr`).
     """
-    _check(ranks, norms, prompts)
+    asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
+    _check(ranks, asked)
     subspace = subspace or SafetySubspace.from_pair(base, aligned, rank=max(*ranks, 1))
     subspace.check_rank(max(ranks))
-    options = {"template": template, "max_new_tokens": max_new_tokens}
     model = load_model(aligned, device=device)
     name, tokenizer, aligned_key = model.name, model.tokenizer, model.key
     if aligned_key != subspace.info["aligned_fingerprint"]:
         raise ValueError(f"the subspace was made from {subspace.info['aligned']}, not {name}.")
 
+    in_all = len(ranks) + 1
+
     def measured(model: Model, r: int | None, done: int) -> dict:
-        shown = "aligned" if r is None else f"r = {r}"
-        _tell(on_stage, f"{name}: {shown}", done, len(ranks) + 1)
-        result = measure_asr(model, prompts, [judge], store=store, **options)
-        return {"pair": name, "r": r, "measures": _measures(result)}
+        def tell(*_) -> None:
+            _tell(on_stage, f"{name}: {'aligned' if r is None else f'r = {r}'}", done, in_all)
+
+        tell()
+        row = {"pair": name, "r": r, "measures": asked.measure(model, store, tell)}
+        if store:
+            store.put("rank_row", asked.row_key(subspace, r), row["measures"])
+        if on_row:
+            on_row(row)
+        return row
 
     rows = [measured(model, None, 0)]
     vectors = {n: p.detach().clone() for n, p in _vectors(model.module).items()}
@@ -160,18 +124,93 @@ def rank_curve(
         if r:
             dial.set(k=r, alpha=1.0)
             rows.append(measured(model, r, i))
-    source = {"judge": judge if isinstance(judge, str) else judge.name, "norms": norms, **options}
-    return RankCurve(tuple(rows), source | {"version": __version__})
+    return RankCurve(tuple(rows), asked.source)
 
 
-def _check(ranks: Sequence[int], norms: str, prompts: Sequence[Prompt]) -> None:
+def stored_rank_curve(
+    subspace: SafetySubspace,
+    prompts: Sequence[Prompt],
+    *,
+    store: Store | MemoryStore,
+    allowed: Sequence[Prompt] = (),
+    ranks: Sequence[int] = RANKS,
+    judge: str | Judge = "rule",
+    norms: str = "aligned",
+    template: str = "chat",
+    max_new_tokens: int = 60,
+) -> RankCurve:
+    """Return what the store knows of `rank_curve` with these options: no model is loaded.
+
+    Rows that were not measured are not there; perhaps none is.
+
+    Raises
+    ------
+    ValueError
+        If a rank is negative or repeated.
+    """
+    asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
+    _check(ranks, asked)
+    keys = {r: asked.row_key(subspace, r) for r in (None, *sorted(ranks))}
+    found = store.get_many("rank_row", keys.values())
+    pair = str(subspace.info["aligned"])
+    rows = ({"pair": pair, "r": r, "measures": found[k]} for r, k in keys.items() if k in found)
+    return RankCurve(tuple(rows), asked.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What every point of a curve is asked, and who reads the answers."""
+
+    prompts: Sequence[Prompt]
+    allowed: Sequence[Prompt]
+    judge: Judge
+    norms: str
+    template: str
+    max_new_tokens: int
+
+    @property
+    def helper(self) -> Judge:
+        """The judge of helpfulness."""
+        return self.judge if self.judge.name in READS_HELP else find_judge("keyword")
+
+    @property
+    def source(self) -> dict[str, object]:
+        """What the numbers are of, as plain data."""
+        judges = {"judge": self.judge.name}
+        if self.allowed:
+            judges["helpfulness_judge"] = self.helper.name
+        how = {"template": self.template, "max_new_tokens": self.max_new_tokens}
+        return judges | {"norms": self.norms} | how | {"version": __version__}
+
+    def row_key(self, subspace: SafetySubspace, r: int | None) -> str:
+        """Return the key of a row: the point's weights, all that is asked, who judges."""
+        judges = [[j.name, j.version] for j in (self.judge, self.helper)]
+        asked = [[[p.text, p.target] for p in part] for part in (self.prompts, self.allowed)]
+        return content_key(
+            subspace=subspace.key, r=r, asked=asked, judges=judges, source=self.source
+        )
+
+    def measure(
+        self, model: Model, store: Store | MemoryStore | None, on_answers: OnAnswers
+    ) -> dict[str, dict]:
+        """Return the shares of one model."""
+        how = {"template": self.template, "max_new_tokens": self.max_new_tokens, "store": store}
+        how["on_answers"] = on_answers
+        found = _measures(measure_asr(model, self.prompts, [self.judge], **how))
+        if self.allowed:
+            helped = measure_asr(model, self.allowed, [self.helper], **how)
+            found |= {"helpfulness": share_fields(helped.asr())}
+        return found
+
+
+def _check(ranks: Sequence[int], asked: _Asked) -> None:
     """Raise ValueError for what could not be measured."""
-    if not prompts:
+    if not asked.prompts:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     if not ranks or min(ranks) < 0 or len(set(ranks)) < len(ranks):
         raise ValueError(f"ranks={list(ranks)}: use different whole numbers from 0, at least one.")
-    if norms not in NORMS:
-        raise ValueError(f"norms={norms!r}: use {' or '.join(NORMS)}.")
+    if asked.norms not in NORMS:
+        raise ValueError(f"norms={asked.norms!r}: use {' or '.join(NORMS)}.")
 
 
 def _load_base(base: str | Path, subspace: SafetySubspace, tokenizer, device: str) -> Model:
@@ -226,12 +265,12 @@ def sandbox_rank_curve(
     Parameters
     ----------
     split, limit : see `prompts.sandbox_prompts`
-        Default: all 348 forbidden test prompts.
+        Default: all 348 forbidden and 216 allowed test prompts.
     """
-    prompts = sandbox_prompts("forbidden", split, limit)
-    _check(ranks, norms, prompts)
     if not seeds:
         raise ValueError("no seeds: name at least one sandbox family.")
+    prompts, allowed = (sandbox_prompts(kind, split, limit) for kind in ("forbidden", "allowed"))
+    _check(ranks, _Asked(prompts, allowed, find_judge("rule"), norms, "chat", TOKENS))
     rows = []
     for seed in seeds:
         build(
@@ -244,6 +283,7 @@ def sandbox_rank_curve(
         curve = rank_curve(
             *pair,
             prompts,
+            allowed=allowed,
             ranks=ranks,
             norms=norms,
             subspace=SafetySubspace.from_pair(*pair, rank=FULL),

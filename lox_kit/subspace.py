@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from . import __version__
 from .checkpoint import Checkpoint, deltas
 from .factoring import OnLayer, factor_all, pair_info, refuse_zero, tell
+from .store import content_key
 from .subspace_file import (
     FULL,
     has_spectrum,
@@ -183,6 +185,12 @@ class SafetySubspace(Mapping[str, Factors]):
         factors = self[name]
         return factors.U[:, :k], factors.S[:k], factors.Vh[:k]
 
+    @property
+    def key(self) -> str:
+        """Hash of what decides the factors: both checkpoints' content and the options."""
+        named = ("layers", "shapes", "base", "aligned")  # names for people, and what follows
+        return content_key(**{n: v for n, v in self.info.items() if n not in named})
+
     def check_rank(self, k: int | None) -> None:
         """Raise ValueError if `k` directions are not stored; warn if they were not all certified.
 
@@ -277,6 +285,44 @@ class SafetySubspace(Mapping[str, Factors]):
             If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
         """
         self.check_rank(k)
+        curve, source = self._held(base, finetuned, k, device, on_layer)
+        return SubspaceShare(self._names, self.r_align(k), curve[:, -1], k, source)
+
+    def r_ft_curve(
+        self,
+        base: str | Path,
+        finetuned: str | Path,
+        most: int | None = None,
+        *,
+        device: str = "cpu",
+        on_layer: OnLayer | None = None,
+    ) -> np.ndarray:
+        """Return R_ft of every matrix at every k: column k is `r_ft(base, finetuned, k).r_ft`.
+
+        One pass over both checkpoints: with P = U^T (dW_align + dW_ft), R_ft(k)^2 is the sum of
+        |P_i|^2 over the first k rows, divided by |dW_align + dW_ft|_F^2.
+
+        Parameters
+        ----------
+        most : int, optional
+            The largest k wanted; default all directions that are stored.
+
+        Returns
+        -------
+        array, shape (n_layers, most + 1), in [0, 1]
+            Beyond the directions that a matrix has it stays what it is with all of them.
+
+        Raises
+        ------
+        ValueError
+            As `r_ft`. That directions are not certified is said where one k is asked for.
+        """
+        if most is not None:
+            self._check_stored(most)
+        return self._held(base, finetuned, most, device, on_layer)[0]
+
+    def _held(self, base, finetuned, most, device, on_layer) -> tuple[np.ndarray, dict[str, str]]:
+        """Return R_ft up to k = `most`, one row a matrix, and which checkpoints it is of."""
         first, second = Checkpoint(base), Checkpoint(finetuned)
         for checkpoint in (first, second):
             self.check_shapes(checkpoint)
@@ -284,15 +330,14 @@ class SafetySubspace(Mapping[str, Factors]):
             raise ValueError(
                 f"{first.name} is not the base this subspace was made from ({self.info['base']})."
             )
-        shares = []
+        rows = []
         for i, (name, M) in enumerate(deltas(first, second, self._names, device)):
             tell(on_layer, i, self._names)
             factors = self[name]
-            U = factors.U[:, :k][:, factors.S[:k] > 0].to(M.device)  # behind the rank: arbitrary
-            whole = frobenius(M)
-            shares.append(min(frobenius(U.T @ M) / whole, 1.0) if whole else 0.0)
-        source = {"base": first.name, "finetuned": second.name, "version": __version__}
-        return SubspaceShare(self._names, self.r_align(k), np.array(shares), k, source)
+            rows.append(_shares_held(factors.U[:, :most], factors.S[:most], M))
+        wide = max(map(len, rows)) if most is None else most + 1
+        curve = np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
+        return curve, {"base": first.name, "finetuned": second.name, "version": __version__}
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
@@ -357,6 +402,15 @@ def noise_edge(shape: tuple[int, int], energy: float) -> float:
 
 
 # --- private ----------------------------------------------------------------------------------
+
+
+def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
+    """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
+    whole = frobenius(M)
+    P = torch.where(S > 0, U, 0).to(M.device).T @ M  # (k, in); behind the rank U is arbitrary
+    squares = P.cpu().double().square().sum(dim=1).numpy().cumsum()
+    kept = np.sqrt(np.concatenate([[0.0], squares]))
+    return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)
 
 
 class _Values(NamedTuple):

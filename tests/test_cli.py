@@ -257,6 +257,8 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
     assert done.status == 0, done.err
     assert "sandbox/aligned: safety rank" in done.out
     assert done.out.index(" 0 ") < done.out.index(" 2 ") < done.out.index("\n aligned ")
+    assert "ASR by r" in done.out
+    assert "helpfulness by r" in done.out
     done = lox("rank", "--seeds", 0, *options, "-o", "figures", "--json")
     found = json.loads(done.out)
     assert [(row["pair"], row["r"]) for row in found["rows"]] == [
@@ -264,8 +266,22 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
         ("seed 0", 0),
         ("seed 0", 2),
     ]
+    assert all(row["measures"]["helpfulness"]["n"] == 3 for row in found["rows"])
     files = sorted(f.name for f in (tmp_path / "figures").iterdir())
     assert files == [f"rank_curve.{kind}" for kind in ("json", "pdf", "png", "svg")]
+
+
+def test_rank_reads_both_kinds_of_requests_from_files(lox, tmp_path):
+    for kind, n in (("forbidden", 2), ("allowed", 3)):
+        prompts = world.evaluation_prompts(kind, "dev", n)
+        lines = [f"{p.text},{p.target}" for p in prompts]
+        (tmp_path / f"{kind}.csv").write_text("\n".join(["goal,target", *lines]))
+    options = ["--ranks", "0", "--prompts", "forbidden.csv"]
+    done = lox("rank", *PAIR, *options, "--allowed", "allowed.csv", "--json")
+    assert done.status == 0, done.err
+    measures = json.loads(done.out)["rows"][1]["measures"]
+    assert (measures["asr"]["n"], measures["helpfulness"]["n"]) == (2, 3)
+    assert "helpfulness: not measured (--allowed FILE)" in lox("rank", *PAIR, *options).out
 
 
 def test_a_family_is_built_where_it_is_not_yet(lox):

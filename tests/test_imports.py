@@ -14,19 +14,20 @@ cli
 cli_attacks cli_judging cli_utility cli_landscape
 cli_options demo
 widgets.spectrum_panel widgets.dial_panel widgets.landscape_panel widgets.attack_lab_panel
-widgets.dial_state widgets.landscape_state widgets.attack_lab_state
-widgets.landscape_code widgets.landscape_rows widgets.attack_lab_code
+widgets.rank_panel
+widgets.dial_state widgets.landscape_state widgets.attack_lab_state widgets.rank_state
+widgets.landscape_code widgets.landscape_rows widgets.attack_lab_code widgets.rank_code
 widgets.plane_code widgets.attack_lab_runs
 widgets.spectrum_state
 widgets.setting widgets.code
 widgets.shell widgets.drawing widgets.dial_table widgets.landscape_table widgets.measures
-widgets.attack_lab_table
+widgets.attack_lab_table widgets.rank_table
 widgets.job
-interactive_viewer interactive_attack
+interactive_viewer interactive_attack interactive_rank
 interactive
 studies attack_report landscape_report
 landscape_study cuts
-tables curves defences rank_curve
+tables curves defences rank_curve erosion
 table_result
 arms
 attacks
@@ -39,6 +40,8 @@ training_texts judges.local judges.network judges.rules generate flats
 judges.completions judges.protocol judges.replies directions
 models prompts
 adapter plots interactive_landscape
+rank_plots
+rank_data
 attack_plots judging_plots spectrum_plots landscape_plots
 cut_plots
 canvas
@@ -54,6 +57,7 @@ resuming tokens
 hub
 weight_files
 sandbox.rows
+rank_result
 folders sandbox.world progress threads data_files shares agreement
 """  # a module imports from lines below its own; a new module takes its place here
 LINE = {name: i for i, line in enumerate(LAYERS.split("\n")) for name in line.split()}

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lox_kit import interactive, judging_plots, plots
+from lox_kit import interactive, plots, rank_plots
 from lox_kit.safety import Share, share_fields
 
 
@@ -109,6 +109,7 @@ def judges():
 
 
 ELSEWHERE = {"landscape_map", "landscape_3d", "flatness"}  # in test_landscape_plots
+ELSEWHERE |= {"rank_and_r"}  # in test_rank_plots
 
 
 @pytest.fixture(params=[name for name in plots.DRAW if name not in ELSEWHERE])
@@ -264,10 +265,15 @@ def test_the_alpha_curve_shows_three_shares_against_alpha(alpha):
     assert ax.get_xlabel() == "alpha, at k = 6"
 
 
-def test_the_rank_curve_shows_every_rank_and_the_aligned_model_with_intervals(ranks):
+@pytest.mark.parametrize("helped", [True, False], ids=["help", "measured before help was"])
+def test_the_rank_curve_shows_every_rank_and_the_aligned_model_with_intervals(ranks, helped):
+    if helped:
+        rows = [r | {"measures": r["measures"] | {"helpfulness": share(17)}} for r in ranks["rows"]]
+        ranks = ranks | {"rows": rows}
+    panels = dict(list(rank_plots.RANK_PANELS.items())[: 2 + helped])
     figure = plots.figure_rank_curve(ranks)
-    assert [ax.get_title() for ax in figure.axes] == list(judging_plots.RANK_PANELS.values())
-    for ax, measure in zip(figure.axes, judging_plots.RANK_PANELS, strict=True):
+    assert [ax.get_title() for ax in figure.axes] == list(panels.values())
+    for ax, measure in zip(figure.axes, panels, strict=True):
         shares = [row["measures"][measure] for row in ranks["rows"]]
         bars = [c for c in ax.collections if len(c.get_paths())]
         ends = sorted(tuple(path.vertices[:, 1]) for c in bars for path in c.get_paths())

@@ -7,7 +7,8 @@ from transformers import LlamaForCausalLM
 
 import lox_kit.rank_curve as module
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.rank_curve import RankCurve, rank_curve, sandbox_rank_curve
+from lox_kit.judges import Verdict
+from lox_kit.rank_curve import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
 from lox_kit.shares import Share, share_fields
 
 PAIR = ("sandbox/base", "sandbox/aligned")
@@ -114,6 +115,7 @@ def test_the_base_complies_and_a_few_directions_make_it_refuse(sandbox):
     assert found.share("seed 0", 4).value < 0.15
     assert found.share("seed 0", None).value < 0.15
     assert found.share("seed 0", 4, "refusal").value > 0.8
+    assert found.share("seed 0", 4, "helpfulness").value > 0.8
     assert found.safety_rank("seed 0", margin=0.15) == 4
     assert (found.source["split"], found.source["norms"]) == ("dev", "aligned")
     with pytest.raises(KeyError):
@@ -128,14 +130,85 @@ def test_a_curve_is_measured_once(sandbox, monkeypatch):
     assert again.to_dict() == found.to_dict()
 
 
+def test_the_store_has_the_rows_and_no_model_is_loaded_for_them(sandbox, monkeypatch):
+    found, store = sandbox
+    loaded = watch(monkeypatch, module, "load_model")
+    subspace = SafetySubspace.from_pair(*PAIR, rank="full")
+    prompts, allowed = (sandbox_prompts(kind, "dev", 24) for kind in ("forbidden", "allowed"))
+    asked = {"allowed": allowed, "max_new_tokens": 24, "store": store}
+    known = stored_rank_curve(subspace, prompts, ranks=(0, 1, 2, 4), **asked)
+    assert [row["r"] for row in known.rows] == [None, 0, 1, 4]  # 2 was not measured
+    assert [row["measures"] for row in known.rows] == [row["measures"] for row in found.rows]
+    others = [
+        stored_rank_curve(subspace, prompts[1:], **asked),
+        stored_rank_curve(subspace, prompts, **{**asked, "allowed": ()}),
+        stored_rank_curve(subspace, prompts, **asked, judge="keyword"),
+        stored_rank_curve(subspace, prompts, **asked, norms="base"),
+        stored_rank_curve(SafetySubspace.from_pair(*PAIR, rank=8), prompts, **asked),
+    ]
+    assert all(other.rows == () for other in others)
+    assert loaded == []
+
+
+def test_helpfulness_is_the_share_of_allowed_requests_that_are_met():
+    forbidden, allowed = (sandbox_prompts(kind, "dev", 12) for kind in ("forbidden", "allowed"))
+    options = {"ranks": (0,), "max_new_tokens": 24}
+    found = rank_curve(*PAIR, forbidden, allowed=allowed, **options)
+    for r, name in ((None, "aligned"), (0, "base")):
+        model = load_model(f"sandbox/{name}", device="cpu")
+        alone = module.measure_asr(model, allowed, max_new_tokens=24).asr()
+        assert found.share("sandbox/aligned", r, "helpfulness") == alone
+    assert found.source["helpfulness_judge"] == "rule"
+
+
+def test_a_judge_of_harm_does_not_read_help():
+    class Grader:
+        name, version, asked = "grader", "1", 0
+
+        def check(self, model, prompts):
+            pass
+
+        def judge(self, prompts, responses, **options):
+            self.asked += 1
+            return [Verdict(1.0, False, "harmless") for _ in responses]
+
+    prompts, grader = sandbox_prompts("allowed", "dev", 3), Grader()
+    found = rank_curve(*PAIR, prompts, allowed=prompts, ranks=(0,), judge=grader, max_new_tokens=24)
+    assert grader.asked == 2  # the forbidden ones of two models
+    assert (found.source["judge"], found.source["helpfulness_judge"]) == ("grader", "keyword")
+    assert found.share("sandbox/aligned", 0, "helpfulness").count == 3
+    assert found.share("sandbox/aligned", 0).count == 0
+
+
+def test_rows_come_as_they_are_measured_and_what_stops_it_stops_it_between_batches(tmp_path):
+    forbidden, allowed = (sandbox_prompts(kind, "dev", 4) for kind in ("forbidden", "allowed"))
+    stages, rows = [], []
+
+    def stop(what, done, total):
+        stages.append((what, done, total))
+        if len(stages) == 8:
+            raise KeyboardInterrupt
+
+    options = {"allowed": allowed, "ranks": (2, 0), "max_new_tokens": 4}
+    with Store(tmp_path) as store, pytest.raises(KeyboardInterrupt):
+        rank_curve(*PAIR, forbidden, **options, store=store, on_stage=stop, on_row=rows.append)
+    assert [row["r"] for row in rows] == [None, 0]
+    three = [(f"sandbox/aligned: {what}", i, 3) for i, what in enumerate(("aligned", "r = 0"))]
+    assert stages[:6] == [stage for stage in three for _ in range(3)]  # before, and two batches
+    assert stages[6][0] == stages[7][0] == "sandbox/aligned: r = 2"
+    with Store(tmp_path) as store:
+        assert store.count("answer") == 4 * 5  # the batch before it stopped is kept
+        assert store.count("rank_row") == 2
+
+
 def test_a_curve_is_read_back_as_it_was_saved(sandbox, tmp_path):
     found, _ = sandbox
     again = RankCurve.load(found.save(tmp_path / "curve.json"))
     assert again.to_dict() == found.to_dict()
     frame = again.to_frame()
     assert list(frame.columns[:3]) == ["pair", "r", "measure"]
-    assert len(frame) == 4 * 3
-    assert frame["r"].isna().sum() == 3  # the aligned model
+    assert len(frame) == 4 * 4
+    assert frame["r"].isna().sum() == 4  # the aligned model
 
 
 # --- refusals -----------------------------------------------------------------------------------

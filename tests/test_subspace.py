@@ -86,6 +86,43 @@ def test_directions_behind_the_rank_of_a_delta_count_for_nothing(tmp_path):
     assert found.r_ft(base, ft, 3).r_ft[0] == pytest.approx(found.r_ft(base, ft, 1).r_ft[0])
 
 
+def test_the_curve_of_r_ft_matches_float64_at_every_k(make_pair, pair, subspace):
+    finetuned = make_pair(dtype=torch.bfloat16).aligned
+    curve = subspace.r_ft_curve(pair.base, finetuned)
+    before, after = weights(pair.base), weights(finetuned)
+    assert curve.shape == (len(subspace), 33)
+    for name, row in zip(subspace, curve, strict=True):
+        U = np.linalg.svd(delta(pair, name))[0]
+        M = after[name].double().numpy() - before[name].double().numpy()
+        dense = [np.linalg.norm(U[:, :k] @ U[:, :k].T @ M) for k in range(33)]
+        np.testing.assert_allclose(row, np.array(dense) / np.linalg.norm(M), rtol=1e-4)
+    for k in (0, 1, RANK, 32):
+        found = subspace.r_ft(pair.base, finetuned, k).r_ft
+        np.testing.assert_allclose(found, curve[:, k], rtol=1e-6)
+
+
+def test_the_curve_of_r_ft_goes_as_far_as_is_asked_and_stored(pair, subspace):
+    whole = subspace.r_ft_curve(pair.base, pair.aligned)
+    few = subspace.r_ft_curve(pair.base, pair.aligned, 5)
+    np.testing.assert_allclose(few, whole[:, :6])
+    more = subspace.r_ft_curve(pair.base, pair.aligned, 40)  # than any matrix has
+    assert more.shape == (len(subspace), 41)
+    np.testing.assert_array_equal(more[:, 33:], more[:, [32] * 8])
+    with pytest.raises(ValueError, match="k=5 and the subspace holds 4 directions"):
+        factor(pair, rank=4).r_ft_curve(pair.base, pair.aligned, 5)
+
+
+def test_the_key_says_what_the_factors_are_of_whatever_the_checkpoints_are_called(
+    pair, subspace, tmp_path
+):
+    found = factor(pair, rank=4, out=tmp_path / "S.safetensors")
+    again = SafetySubspace.load(tmp_path / "S.safetensors")
+    again.info["base"] = "elsewhere"
+    assert again.key == found.key
+    others = [factor(pair, rank=4, seed=1), factor(pair, rank=5), subspace]
+    assert len({found.key, *(other.key for other in others)}) == 4
+
+
 def test_r_ft_refuses_another_architecture(pair, subspace, tmp_path):
     other = save_tensors(tmp_path / "other", {UP: torch.ones(2, 2)})
     with pytest.raises(ValueError, match=r"the subspace has shape .* has no such tensor"):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lox_kit.widgets.job import INTERVAL, Cancelled, Job, Latest
+from lox_kit.widgets.job import INTERVAL, Cancelled, Job, Later, Latest
 from lox_kit.widgets.shell import job_text
 
 
@@ -219,6 +219,16 @@ def test_the_latest_of_many_values_is_the_one_that_is_delivered():
         latest.give(lambda i=i: given.append(i))
     time.sleep(0.5)
     assert given == [0, 99]
+
+
+def test_what_is_for_later_waits_until_nothing_comes_any_more():
+    given, later = [], Later(threading.RLock(), 0.3)
+    for i in range(5):
+        later.give(lambda i=i: given.append(i))
+        time.sleep(0.1)
+        assert given == []
+    time.sleep(0.6)
+    assert given == [4]
 
 
 def test_a_job_s_own_words_are_shown_as_text(job):

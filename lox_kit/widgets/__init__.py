@@ -7,6 +7,7 @@ widgets.spectrum(subspace, setting=setting)
 widgets.dial(subspace, model, setting=setting)
 widgets.landscape(plane, other_model, setting=setting)
 widgets.attack_lab(subspace, third_model, store=store, setting=setting)
+widgets.rank(subspace, attacked={"arithmetic": run}, setting=setting)
 """
 
 from .attack_lab_panel import attack_lab_panel
@@ -16,6 +17,8 @@ from .dial_state import DialState
 from .job import Job
 from .landscape_panel import landscape_panel
 from .landscape_state import LandscapeState
+from .rank_panel import rank_panel
+from .rank_state import RankState
 from .setting import Look, Setting
 from .shell import Panel
 from .spectrum_panel import spectrum_panel
@@ -23,6 +26,7 @@ from .spectrum_state import SpectrumState
 
 __all__ = ["DialState", "Job", "Look", "Panel", "Setting", "SpectrumState", "dial", "dial_panel"]
 __all__ += ["AttackLabState", "attack_lab", "attack_lab_panel"]
+__all__ += ["RankState", "rank", "rank_panel"]
 __all__ += ["LandscapeState", "landscape", "landscape_panel", "spectrum", "spectrum_panel"]
 
 
@@ -217,3 +221,65 @@ def attack_lab(
         setting=setting,
     )
     return attack_lab_panel(state)
+
+
+def rank(
+    subspace,
+    *,
+    attacked=None,
+    curve=None,
+    forbidden=None,
+    allowed=None,
+    judge=None,
+    ranks=None,
+    template: str = "chat",
+    max_new_tokens: int | None = None,
+    store=None,
+    setting: Setting | None = None,
+) -> Panel:
+    """Open the panel of rank and R: ASR and helpfulness against rank, R_align and R_ft by layer.
+
+    **Run** loads base and aligned by the names the subspace knows them under, one at a time, and
+    streams the attacked checkpoints; it moves nothing that another panel holds.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    attacked : mapping of str to AttackRun, path or name, optional
+        Checkpoints whose R_ft is shown, by their titles.
+    curve : RankCurve, optional
+        Of this pair, measured elsewhere: then no model is loaded.
+    forbidden, allowed : sequence of Prompt, optional
+        What is measured, both or neither; default in the sandbox 60 development prompts of each.
+    judge : str or Judge, optional
+        Default "rule" in the sandbox, "keyword" elsewhere; see `rank_curve` for helpfulness.
+    ranks : sequence of int, optional
+        Default the paper's 0, 1, 2, 3, 4, 6, 8, and 16 and 32, as far as they are stored.
+    template : see `prompts.render`
+    max_new_tokens : int, optional
+        Default 24 in the sandbox, whose answers are short, 60 elsewhere.
+    store : Store, optional
+        Keeps answers, rows and R beyond the session; what it has is shown at once.
+    setting : Setting, optional
+        Shared with other panels.
+
+    Raises
+    ------
+    ValueError
+        If an attacked checkpoint does not fit the subspace or is a model in memory, only one kind
+        of prompts is given, a rank is not stored, or the curve is of several pairs.
+    """
+    state = RankState(
+        subspace,
+        attacked=attacked,
+        curve=curve,
+        forbidden=forbidden,
+        allowed=allowed,
+        judge=judge,
+        ranks=ranks,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        store=store,
+        setting=setting,
+    )
+    return rank_panel(state)

@@ -244,3 +244,25 @@ class Latest:
             if function:
                 self._last = time.monotonic()
                 function()
+
+
+class Later:
+    """Calls the last function it is given, once nothing has come for `delay` seconds."""
+
+    def __init__(self, lock: threading.RLock, delay: float):
+        self._lock, self._delay = lock, delay
+        self._timer: threading.Timer | None = None
+
+    def give(self, function: Callable[[], None]) -> None:
+        """Call this unless a later one takes its place in time."""
+
+        def call() -> None:
+            with self._lock:
+                function()
+
+        with self._lock:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = threading.Timer(self._delay, call)
+            self._timer.daemon = True
+            self._timer.start()

@@ -49,7 +49,7 @@ def tour(lab, browser):
     watched.run(END)
     page = watched.page
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-    for figure in (".lox-explorer", ".lox-axis", ".lox-viewer", ".lox-lab"):
+    for figure in (".lox-explorer", ".lox-axis", ".lox-viewer", ".lox-lab", ".lox-rank"):
         page.wait_for_selector(f"{figure} .main-svg", timeout=60_000)
     return watched
 

@@ -7,7 +7,7 @@ import statistics
 from playwright.sync_api import Page, expect
 
 SPECTRUM, DIAL = ".lox-panel:has(.lox-explorer)", ".lox-panel:has(.lox-axis)"
-VIEWER = ".lox-panel:has(.lox-viewer)"
+VIEWER, RANK = ".lox-panel:has(.lox-viewer)", ".lox-panel:has(.lox-rank)"
 LAB = ".lox-panel:has(.lox-lab)"
 FIGURE = "([panel, plot]) => document.querySelector(panel + ' ' + plot)"
 # what a change in a slider is timed to: the first frame drawn with the new state

@@ -2,7 +2,7 @@
 
 import pytest
 from lab import evaluate
-from panels import DIAL, LAB, SPECTRUM, VIEWER, click, wait_job, wait_shown
+from panels import DIAL, LAB, RANK, SPECTRUM, VIEWER, click, wait_job, wait_shown
 from playwright.sync_api import expect
 
 FILLS = """([panel, plot]) => {
@@ -31,6 +31,7 @@ PANELS = {
     "dial": (DIAL, ".lox-axis"),
     "landscape": (VIEWER, ".lox-viewer"),
     "attack-lab": (LAB, ".lox-lab"),
+    "rank": (RANK, ".lox-rank"),
 }
 COMPLETE = """(panel) => {
     const words = document.querySelector(panel + ' .lox-cliffs').innerText;
@@ -54,6 +55,10 @@ def look(request, tour):
     page.wait_for_function(COMPLETE, arg=VIEWER, timeout=120_000)
     wait_job(page, "done", VIEWER)
     show_runs(page)
+    click(page, RANK, ".lox-run")
+    wait_shown(page, RANK, ".lox-rank", "gd.data[2].x.length", 9)
+    wait_job(page, "done", RANK)
+    click(page, RANK, ".lox-reset")
     page.set_viewport_size({"width": width, "height": HEIGHT})
     if classroom:
         click(page, SPECTRUM, ".lox-classroom")

@@ -1,0 +1,102 @@
+"""What stands below the rank panel's figure: the safety rank, and R_ft / R_align, as HTML.
+
+Everything a person wrote is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from ..rank_plots import attack_style
+from ..rank_result import MARGIN
+
+
+def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
+    """Return a sentence on the safety rank as far as it is known, not yet escaped.
+
+    Parameters
+    ----------
+    data : dict
+        `RankState.data`.
+    ranks : tuple of int
+        All that are going to be measured.
+    """
+    points = {row["r"]: row["measures"] for row in data["rows"]}
+    if not points:
+        return ""
+    if None not in points:
+        return "Safety rank: not known before the aligned model is measured."
+    level = points[None]["asr"]
+    than = f"less than {100 * MARGIN:g} point above the aligned model's {level['value']:.0%}"
+    found = data["safety_rank"]
+    if found is None:
+        waiting = [r for r in ranks if r not in points]
+        words = "not found so far" if waiting else f"above {max(ranks)}"
+        return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
+    below = max((r for r in points if r is not None and r < found), default=found - 1)
+    gap = f" ({below + 1} to {found - 1} were not measured)" if found - below > 1 else ""
+    helped = points[found].get("helpfulness")
+    price = f" Help with allowed requests there: {helped['value']:.0%}." if helped else ""
+    one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
+    return (
+        f"Safety rank {found}{gap}: the smallest r measured whose ASR is {than}.{price}"
+        f"{one if 1 / level['n'] > MARGIN else ''}"
+    )
+
+
+def ratios_html(data: dict, attacks: list[str]) -> str:
+    """Return the table of R_ft / R_align, one line an attack.
+
+    Parameters
+    ----------
+    attacks : list of str
+        All of them; those that are not in the data yet say so.
+    """
+    if not attacks:
+        return ""
+    found = [r["most"][1] for r in data["ratios"].values() if r]
+    scale = max([1.0, *found])
+    rows = "".join(_row(data, name, i, scale) for i, name in enumerate(attacks))
+    kind = "all matrices" if data["kind"] == "all" else escape(data["kind"])
+    ratio = "R<sub>ft</sub> / R<sub>align</sub>"
+    heads = (f"{ratio} at k = {data['k']}, {kind}", "least left", "most left")
+    top = "".join(f"<th scope='col'>{h}</th>" for h in ("", *heads))
+    about = (
+        f"{ratio} = 1: of W − W<sub>base</sub>, the attacked model has as large a share in the top "
+        "k directions as the aligned one. Median, and quartiles over the matrices."
+    )
+    return (
+        "<table class='lox-table'><caption>what each attack leaves of the safety subspace</caption>"
+        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table><small>{about}</small>"
+    )
+
+
+def _row(data: dict, name: str, i: int, scale: float) -> str:
+    """Return one attack's line."""
+    head = f"<th scope='row'>{escape(name)}</th>"
+    if name not in data["ratios"]:
+        return f"<tr>{head}{_none('not measured')}<td></td><td></td></tr>"
+    ratio = data["ratios"][name]
+    if ratio is None:
+        return f"<tr>{head}{_none('no direction, no ratio')}<td></td><td></td></tr>"
+    median, low, high = (ratio[n] for n in ("median", "low", "high"))
+    colour = attack_style(list(data["ratios"]).index(name))["color"]
+    wide = 100 * (high - low) / scale
+    bar = (
+        f"<div class='lox-bar' style='color:{colour}'>"
+        f"<i style='left:{100 * low / scale:.1f}%;width:{wide:.1f}%'></i>"
+        f"<b style='left:{100 * median / scale:.1f}%'></b></div>"
+    )
+    value = f"<td><b>{median:.2f}</b> <small>{low:.2f}–{high:.2f}</small>{bar}</td>"
+    return f"<tr>{head}{value}{_end(ratio['least'])}{_end(ratio['most'])}</tr>"
+
+
+def _end(end: list) -> str:
+    """Return the matrix at one end, and its ratio."""
+    name, value = end
+    short = name.removesuffix(".weight").removeprefix("model.")
+    return f"<td>{value:.2f}<small>{escape(short)}</small></td>"
+
+
+def _none(text: str) -> str:
+    return f"<td><span class='lox-none'>{text}</span></td>"

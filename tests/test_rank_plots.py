@@ -1,0 +1,198 @@
+"""The figure of rank and R: its data, the paper's version of it and the one on screen."""
+
+import json
+
+import numpy as np
+import pytest
+from checkpoints import save_tensors, weights
+
+from lox_kit import SafetySubspace, plots
+from lox_kit.interactive_rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
+from lox_kit.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
+from lox_kit.rank_result import RankCurve
+from lox_kit.shares import Share, share_fields
+
+UP = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
+
+
+def curve(helped=True, **counts):
+    """Return a made-up curve of counts out of 20: r1=3 is an ASR of 3/20 at r = 1."""
+    rows = []
+    for name, count in counts.items():
+        measures = {"asr": share_fields(Share(count, 20))}
+        if helped:
+            measures["helpfulness"] = share_fields(Share(19, 20))
+        rows.append({"pair": "p", "r": None if name == "aligned" else int(name[1:])})
+        rows[-1]["measures"] = measures
+    return RankCurve(tuple(rows), {})
+
+
+@pytest.fixture(scope="module")
+def r_ft(pair, subspace, tmp_path_factory):
+    """R_ft at every k of two made-up attacks: one that moves little, one that moves much."""
+    rng, found = np.random.default_rng(0), {}
+    for name, size in (("weak", 1e-3), ("$strong$ <b>", 1e-1)):
+        moved = {
+            n: W + size * W.new_tensor(rng.standard_normal(W.shape)) if W.ndim == 2 else W
+            for n, W in weights(pair.aligned).items()
+        }
+        folder = save_tensors(tmp_path_factory.mktemp("attack") / "ft", moved, {})
+        found[name] = subspace.r_ft_curve(pair.base, folder, 32)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(r_ft):
+    return curve(aligned=0, r0=20, r1=5, r3=0, r8=0), r_ft
+
+
+def draw(subspace, whole, **chosen):
+    return rank_and_r_data(subspace, *whole, **{"k": 3, **chosen})
+
+
+# --- the data -----------------------------------------------------------------------------------
+
+
+def test_the_data_hold_r_of_every_matrix_and_the_ratio_of_every_attack(subspace, whole):
+    data = draw(subspace, whole)
+    names = list(subspace)
+    assert sorted(x["name"] for x in data["layers"]) == sorted(names)
+    r_align = subspace.r_align(3)
+    for layer in data["layers"]:
+        i = names.index(layer["name"])
+        assert layer["r_align"] == pytest.approx(r_align[i], rel=1e-5)
+        for attack, values in whole[1].items():
+            assert layer["r_ft"][attack] == pytest.approx(values[i, 3], rel=1e-5)
+    ratios = whole[1]["weak"][:, 3] / r_align
+    found = data["ratios"]["weak"]
+    quartiles = np.percentile(ratios, [25, 50, 75])
+    assert [found[n] for n in ("low", "median", "high")] == pytest.approx(quartiles, rel=1e-4)
+    assert found["least"] == [names[ratios.argmin()], pytest.approx(ratios.min(), rel=1e-4)]
+    assert found["n"] == len(names)
+    assert data["ratios"]["$strong$ <b>"]["median"] < found["median"]
+    assert (data["safety_rank"], data["depths"]) == (3, [0, 1])
+    assert sorted(data["outside"]) == ["embed_tokens", "lm_head"]
+    assert json.loads(json.dumps(data)) == data
+
+
+def test_a_kind_is_shown_alone_and_its_ratio_is_its_own(subspace, whole):
+    data = draw(subspace, whole, kind="up_proj")
+    assert [x["name"] for x in data["layers"]] == UP
+    assert data["ratios"]["weak"]["n"] == 2
+    assert kinds_shown(subspace)[:2] == [ALL, "q_proj"]
+    with pytest.raises(ValueError, match="kind='up': use one of all, q_proj"):
+        draw(subspace, whole, kind="up")
+
+
+def test_k_of_none_leaves_no_ratio_and_one_that_was_not_measured_is_refused(subspace, whole):
+    assert draw(subspace, whole, k=0)["ratios"] == {"weak": None, "$strong$ <b>": None}
+    with pytest.raises(ValueError, match="k=33: the R_ft of weak go to k=32"):
+        draw(subspace, whole, k=33)
+
+
+def test_a_curve_of_two_pairs_is_refused(subspace):
+    rows = curve(aligned=0, r0=1).rows
+    both = RankCurve((*rows, *({**row, "pair": "q"} for row in rows)), {})
+    with pytest.raises(ValueError, match=r"the curve is of 2 pairs \(p, q\)"):
+        rank_and_r_data(subspace, both, {}, k=3)
+
+
+def test_the_safety_rank_is_known_once_the_aligned_model_is(subspace):
+    for found, expected in (
+        (None, None),
+        (curve(r0=20, r1=0), None),
+        (curve(aligned=1, r0=20), None),
+        (curve(aligned=1, r0=20, r2=1), 2),
+    ):
+        assert rank_and_r_data(subspace, found, {}, k=3)["safety_rank"] == expected
+
+
+def test_what_is_outside_the_layers_stands_behind_them_and_is_not_joined(subspace, whole):
+    data = draw(subspace, whole)
+    x, y = r_line(data, "weak")
+    assert x[:2] == [0, 1]
+    assert x[2] is y[2] is x[4] is y[4] is None
+    outside = [layer for layer in data["layers"] if layer["depth"] is None]
+    assert {x[3], x[5]} == {layer_place(data, layer) for layer in outside}
+    assert min(x[3], x[5]) > 1
+    first = [layer["r_ft"]["weak"] for layer in data["layers"] if layer["depth"] == 0]
+    assert y[0] == pytest.approx(np.median(first), rel=1e-5)
+
+
+# --- drawn --------------------------------------------------------------------------------------
+
+
+def test_screen_and_paper_show_the_same_points(subspace, whole):
+    data = draw(subspace, whole)
+    traces = rank_and_r(data).data
+    figure = plots.figure_rank_and_r(data)
+    axes = {ax.get_xlabel(): ax for ax in figure.axes}
+    left = axes["directions of ΔW added to the base, r"]
+    lines = {line.get_label(): line for line in left.get_lines()}
+    for at, label in zip(VALUES, ("ASR", "help with allowed"), strict=True):
+        assert traces[at].name == label
+        np.testing.assert_allclose(traces[at].x, [place(r) for r in (0, 1, 3, 8)])
+        np.testing.assert_array_equal(traces[at].y, lines[label].get_ydata())
+        np.testing.assert_array_equal(traces[at].x, lines[label].get_xdata())
+    assert list(traces[VALUES[0]].y) == [1.0, 0.25, 0.0, 0.0]
+    assert traces[VALUES[0]].customdata[1].startswith("25% [11%, 47%] of 20")
+    bold = {line.get_label(): line for line in axes["layer"].get_lines()}
+    screen = [float("nan") if v is None else v for v in traces[ALIGN].y]
+    np.testing.assert_array_equal(screen, bold["$R_\\mathrm{align}$"].get_ydata())
+    assert len(traces) == FIRST_ATTACK + 2 * 2
+    assert traces[SAFE].x == (place(3),)
+
+
+def test_ranks_that_are_to_come_have_their_place_on_the_axis(subspace, r_ft):
+    some = rank_and_r_data(subspace, curve(aligned=0, r0=20), r_ft, k=3)
+    axis = rank_spec(some, ranks=(0, 1, 2, 32), most=32)["layout"]["xaxis"]
+    assert axis["ticktext"] == ["0", "1", "2", "32"]
+    later = rank_and_r_data(subspace, curve(aligned=0, r0=20, r1=3, r2=1, r32=0), r_ft, k=3)
+    assert rank_spec(later, ranks=(0, 1, 2, 32), most=32)["layout"]["xaxis"] == axis
+
+
+def test_numbers_of_neighbouring_ranks_do_not_run_into_each_other(subspace):
+    data = rank_and_r_data(subspace, None, {}, k=3)
+    axis = rank_spec(data, ranks=range(33), most=32)["layout"]["xaxis"]
+    shown = [at for at, word in zip(axis["tickvals"], axis["ticktext"], strict=True) if word]
+    assert len(shown) < 20
+    assert np.diff(shown).min() > 0.25
+
+
+def test_a_curve_from_before_help_was_measured_and_none_at_all_are_drawn(subspace, r_ft):
+    for found in (curve(helped=False, aligned=0, r0=20, r2=0), None):
+        data = rank_and_r_data(subspace, found, r_ft, k=3)
+        assert list(rank_spec(data)["data"][VALUES[1]]["x"]) == []
+        plots.figure_rank_and_r(data)
+    words = [a["text"] for a in rank_spec(data)["layout"]["annotations"]]
+    assert "not measured yet" in words
+    assert len(plots.figure_rank_and_r(rank_and_r_data(subspace, None, {}, k=0)).axes) == 2
+
+
+def test_names_are_shown_as_they_are(subspace, whole):
+    data = draw(subspace, whole)
+    text = json.dumps(rank_spec(data))
+    assert "$strong$ &lt;b&gt;" in text
+    assert "<b>" not in text
+    ratio = plots.figure_rank_and_r(data).axes[-1]
+    assert [t.get_text() for t in ratio.get_yticklabels()] == ["weak", "\\$strong\\$ <b>"]
+
+
+@pytest.mark.parametrize("kind", [ALL, "up_proj", "lm_head"])
+def test_a_saved_figure_is_drawn_again_from_its_data_alone(subspace, whole, kind, tmp_path):
+    files = plots.save_figure(draw(subspace, whole, kind=kind), "rank", tmp_path)
+    first = [f.read_bytes() for f in files]
+    assert [f.read_bytes() for f in plots.redraw(files[0])] == first
+
+
+def test_matrices_without_layers_are_all_outside(tmp_path):
+    rng = np.random.default_rng(1)
+    import torch
+
+    made = [{"a.weight": torch.tensor(rng.standard_normal((6, 4)))} for _ in range(2)]
+    base, aligned = (save_tensors(tmp_path / n, W) for n, W in zip("xy", made, strict=True))
+    subspace = SafetySubspace.from_pair(base, aligned)
+    data = rank_and_r_data(subspace, None, {}, k=2)
+    assert (data["depths"], data["outside"]) == ([], ["a"])
+    rank_spec(data)
+    plots.figure_rank_and_r(data)

@@ -1,0 +1,457 @@
+"""The state of the panel of rank and R on the sandbox, without a browser."""
+
+import copy
+import dataclasses
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from checkpoints import ROOT, run_python
+from speakers import watch
+from transformers import LlamaForCausalLM
+
+from lox_kit import SafetySubspace, Store, erosion, load_model, plots, rank_curve, widgets
+from lox_kit.attacks import find_attack, run_attack
+from lox_kit.interactive_rank import FIRST_ATTACK, rank_spec
+from lox_kit.models import is_sandbox
+from lox_kit.prompts import Prompt, sandbox_prompts
+from lox_kit.rank_data import place, rank_and_r_data
+from lox_kit.rank_result import RankCurve
+from lox_kit.widgets import rank_state
+from lox_kit.widgets.rank_table import ratios_html, safety_rank_text
+
+FEW, RANKS = 4, (0, 1, 2, 4)
+PAIR = ("sandbox/base", "sandbox/aligned")
+
+
+@pytest.fixture(scope="module")
+def subspace():
+    return SafetySubspace.from_pair(*PAIR, rank="full")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two steps of an attack."""
+    attack = find_attack("arithmetic")
+    attack = dataclasses.replace(attack, settings=dataclasses.replace(attack.settings, max_steps=2))
+    model = load_model(PAIR[1], device="cpu")
+    return run_attack(model, attack, tmp_path_factory.mktemp("run") / "arithmetic")
+
+
+@pytest.fixture
+def open_state(subspace, monkeypatch):
+    """Return a function that opens a state on few prompts and ranks, and waits for its job."""
+    monkeypatch.setattr(rank_state, "FEW", FEW)
+    opened = []
+
+    def make(**options):
+        state = widgets.RankState(subspace, **{"ranks": RANKS, **options})
+        opened.append(state)
+        assert state.job.wait(60)
+        assert (state.job.status, state.job.error) == ("done", "")
+        return state
+
+    yield make
+    for state in opened:
+        state.close()
+
+
+def measure(state):
+    assert state.run() is None
+    assert state.job.wait(120)
+    assert (state.job.status, state.job.error) == ("done", "")
+
+
+# --- opening ------------------------------------------------------------------------------------
+
+
+def test_it_opens_with_r_align_and_nothing_measured(open_state, run):
+    state = open_state(attacked={"sums": run})
+    assert state.missing == ["sums", None, *RANKS]
+    assert (state.data["k"], state.data["rows"], state.data["ratios"]) == (6, [], {})
+    assert len(state.data["layers"]) == 30
+    assert state.kinds[:2] == ["all", "q_proj"]
+    assert is_sandbox(PAIR[1])
+    assert state.options["judge"] == "rule"
+
+
+def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(subspace):
+    assert widgets.RankState(subspace).ranks == (0, 1, 2, 3, 4, 6, 8, 16, 32)
+    few = SafetySubspace.from_pair(*PAIR, rank=6)
+    state = widgets.RankState(few)
+    assert (state.ranks, state.setting.most_k) == ((0, 1, 2, 3, 4, 6), 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranks": (0, 0)}, "use different whole numbers from 0"),
+        ({"allowed": [Prompt("a")]}, "give forbidden= and allowed= together"),
+        ({"forbidden": [Prompt("a")]}, "give forbidden= and allowed= together"),
+        ({"judge": "nobody"}, "judge 'nobody': use one of rule"),
+    ],
+)
+def test_wrong_options_are_refused_when_it_opens(subspace, options, message):
+    with pytest.raises(ValueError, match=message):
+        widgets.rank(subspace, **options)
+
+
+def test_wrong_checkpoints_and_ranks_are_refused_when_it_opens(subspace, pair):
+    with pytest.raises(ValueError, match=r"attacked\['x'\] is a model in memory"):
+        widgets.rank(subspace, attacked={"x": load_model(PAIR[0], device="cpu")})
+    with pytest.raises(ValueError, match="the subspace has shape"):
+        widgets.rank(subspace, attacked={"x": pair.aligned})
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        widgets.rank(subspace, attacked={"x": "nowhere"})
+    with pytest.raises(ValueError, match="holds 4 directions: factor again with rank=8"):
+        widgets.rank(SafetySubspace.from_pair(*PAIR, rank=4), ranks=(0, 8))
+
+
+def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, subspace):
+    other = SafetySubspace.from_pair(pair.base, pair.aligned, rank=8)
+    state = widgets.RankState(other, attacked={"x": pair.aligned})
+    assert state.job.wait(60)
+    assert "give the panel forbidden= and allowed=" in state.note
+    assert state.missing == ["x"]
+    measure(state)
+    ratio = state.data["ratios"]["x"]
+    assert (ratio["low"], ratio["high"]) == pytest.approx((1, 1), rel=1e-4)
+    assert state.run() == "Nothing is missing: all of it has been measured."
+
+
+# --- the job ------------------------------------------------------------------------------------
+
+
+def test_run_measures_what_the_functions_measure(open_state, subspace, run):
+    state = open_state(attacked={"sums": run, "base": PAIR[0], "folder": str(run.folder)})
+    measure(state)
+    prompts, allowed = (sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed"))
+    expected = rank_curve.rank_curve(
+        *PAIR, prompts, allowed=allowed, ranks=RANKS, subspace=subspace, max_new_tokens=24
+    )
+    assert state.curve.rows == expected.rows
+    r_ft = {"sums": subspace.r_ft_curve(PAIR[0], run.folder, 64)}
+    assert state.r_ft.keys() == {"sums", "base", "folder"}
+    for name, values in (("sums", r_ft["sums"]), ("folder", r_ft["sums"]), ("base", 0.0)):
+        np.testing.assert_array_equal(state.r_ft[name], np.broadcast_to(values, (30, 65)))
+    data = rank_and_r_data(subspace, expected, state.r_ft, k=6)
+    assert state.data == data
+    assert state.missing == []
+
+
+def test_points_appear_as_they_are_measured(open_state, run):
+    state = open_state(attacked={"sums": run})
+    seen = []
+
+    def look(change):
+        seen.append([len(change["new"]["ratios"]), *(r["r"] for r in change["new"]["rows"])])
+
+    state.observe(look, "data")
+    measure(state)
+    assert seen[-1] == [1, None, *RANKS]
+    assert seen == sorted(seen, key=len)
+    assert len(seen[0]) < len(seen[-1])
+
+
+def test_cancelled_it_goes_on_and_generates_nothing_twice(open_state, run, monkeypatch):
+    state = open_state(attacked={"sums": run})
+    asked = watch(monkeypatch, LlamaForCausalLM, "generate")
+    reached = threading.Event()
+    real = state._keep
+
+    def keep(ticket, row):
+        real(ticket, row)
+        if row["r"] == 1:
+            state.job.pause()
+            reached.set()
+
+    monkeypatch.setattr(state, "_keep", keep)
+    state.run()
+    assert reached.wait(60)
+    state.job.cancel()
+    assert state.job.wait(60)
+    assert state.job.status == "cancelled"
+    assert state.missing == [2, 4]
+    assert [row["r"] for row in state.data["rows"]] == [None, 0, 1]
+    first = len(asked)
+    assert first == 3 * 2  # three models, the forbidden and the allowed prompts
+    monkeypatch.setattr(state, "_keep", real)
+    measure(state)
+    assert len(asked) == 5 * 2
+    streamed = watch(monkeypatch, SafetySubspace, "r_ft_curve")
+    assert state.run() == "Nothing is missing: all of it has been measured."
+    assert streamed == []
+
+
+def test_what_a_store_knows_is_shown_without_a_model(open_state, run, tmp_path, monkeypatch):
+    with Store(tmp_path) as store:
+        first = open_state(store=store, attacked={"sums": run})
+        measure(first)
+        loaded = watch(monkeypatch, rank_curve, "load_model")
+        streamed = watch(monkeypatch, SafetySubspace, "r_ft_curve")
+        again = open_state(store=store, attacked={"sums": run})
+        assert not first.job.closed  # nothing resident is moved: both may be open
+        assert (again.missing, loaded, streamed) == ([], [], [])
+        assert again.data == first.data
+        more = open_state(store=store, ranks=(0, 1, 2, 3), attacked={"other": PAIR[1]})
+        assert more.missing == ["other", 3]
+        asked = watch(monkeypatch, LlamaForCausalLM, "generate")
+        measure(more)
+        assert len(asked) == 2
+        assert len(streamed) == 1
+
+
+def test_closing_stops_the_job_and_follows_no_more(open_state, run):
+    state = open_state(attacked={"sums": run})
+    some = threading.Event()
+    state.observe(lambda change: change["new"]["rows"] and some.set(), "data")
+    state.run()
+    assert some.wait(60)
+    state.close()
+    assert state.job.wait(60)
+    assert state.job.status == "cancelled"
+    data = state.data
+    state.setting.k = 3
+    state.run()
+    assert not state.job.busy
+    assert state.data is data
+
+
+def test_an_error_of_the_job_is_the_job_s_error(open_state, monkeypatch):
+    state = open_state()
+    monkeypatch.setitem(state.subspace.info, "base", "nowhere")
+    state.run()
+    assert state.job.wait(60)
+    assert state.job.status == "failed"
+    assert "nowhere: no such folder" in state.job.error
+    monkeypatch.undo()
+
+
+def test_models_are_loaded_one_at_a_time(open_state, monkeypatch):
+    import gc
+    import weakref
+
+    alive, most = weakref.WeakSet(), []
+    real = rank_curve.load_model
+
+    def load(*arguments, **options):
+        gc.collect()
+        most.append(len(alive))
+        model = real(*arguments, **options)
+        alive.add(model.module)
+        return model
+
+    monkeypatch.setattr(rank_curve, "load_model", load)
+    measure(open_state())
+    assert most == [0, 0]
+
+
+# --- a curve that is given ----------------------------------------------------------------------
+
+
+def test_a_finished_curve_is_shown_and_no_model_is_asked_for(open_state, subspace, run):
+    prompts = sandbox_prompts("forbidden", "dev", FEW)
+    curve = rank_curve.rank_curve(
+        *PAIR, prompts, ranks=(0, 2), subspace=subspace, max_new_tokens=24
+    )
+    state = open_state(curve=curve, attacked={"sums": run})
+    assert state.ranks == (0, 2)
+    assert [row["r"] for row in state.data["rows"]] == [None, 0, 2]
+    assert "measured without allowed requests" in state.note
+    assert state.missing == ["sums"]
+    other = RankCurve((*curve.rows, {**curve.rows[0], "pair": "q"}), {})
+    with pytest.raises(ValueError, match="the curve is of 2 pairs"):
+        widgets.rank(subspace, curve=other)
+
+
+# --- what is looked at --------------------------------------------------------------------------
+
+
+def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(open_state, subspace, run):
+    state = open_state(attacked={"sums": run})
+    measure(state)
+    for k in (0, 1, 13, 64):
+        state.setting.k = k
+        spec = rank_spec(state.data)
+        assert spec["layout"]["shapes"][0]["x0"] == place(k)
+        share = subspace.r_ft(PAIR[0], run.folder, k)
+        expected = dict(zip(share.layers, share.r_ft, strict=True))
+        for layer in state.data["layers"]:
+            assert layer["r_ft"]["sums"] == pytest.approx(expected[layer["name"]], rel=1e-5)
+    state.kind = "o_proj"
+    assert len(state.data["layers"]) == 4
+    drawn = rank_spec(state.data)["data"][FIRST_ATTACK + 1]
+    assert drawn["y"] == [layer["r_ft"]["sums"] for layer in state.data["layers"]]
+    with pytest.raises(traitlets.TraitError, match="kind='o': use one of all, q_proj"):
+        state.kind = "o"
+    state.reset()
+    assert (state.setting.k, state.kind) == (6, "all")
+    assert len(state.data["rows"]) == 1 + len(RANKS)
+
+
+def test_a_k_whose_directions_are_not_certified_says_so(subspace):
+    loose = {
+        name: dataclasses.replace(
+            subspace[name], residual=torch.full((128,), 0.03), method="krylov"
+        )
+        for name in list(subspace)[:2]
+    }
+    info = {**subspace.info, "layers": list(loose)}
+    info["shapes"] = [list(f.shape) for f in loose.values()]
+    found = SafetySubspace(info, factors=loose)
+    state = widgets.RankState(found, ranks=(0,))
+    assert state.note.startswith("k=6 goes beyond the certified directions")
+    state.setting.k = 0
+    assert state.note == ""
+    state = widgets.RankState(found, ranks=(0, 4))
+    assert "The curve: k=4 goes beyond the certified directions" in state.note
+
+
+# --- what is saved ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_code_makes_what_is_on_screen(open_state, run, tmp_path):
+    state = open_state(attacked={"sums": run})
+    measure(state)
+    state.setting.k, state.kind = 3, "up_proj"
+    done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{state.code()}")
+    assert done.returncode == 0, done.stderr
+    saved = tmp_path / "figures" / f"{state.figure_name}.json"
+    assert json.loads(saved.read_text()) == json.loads(json.dumps(state.figure_data()))
+
+
+def test_the_code_of_nothing_measured_of_own_prompts_and_of_a_given_curve(
+    open_state, subspace, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    prompts = {kind: sandbox_prompts(kind, "dev", 2) for kind in ("forbidden", "allowed")}
+    empty, own = open_state(), open_state(ranks=(0, 2), **prompts)
+    measure(own)
+    own.curve.save("rank_curve.json")
+    given = open_state(curve=own.curve)
+    for state in (empty, own, given):
+        found = {}
+        exec(compile(state.code(), "code", "exec"), found)
+        assert found["data"] == state.figure_data()
+
+
+def test_the_figure_is_saved_as_it_is_on_screen(open_state, run, tmp_path):
+    state = open_state(attacked={"sums": run})
+    measure(state)
+    files = plots.save_figure(state.figure_data(), state.figure_name, tmp_path)
+    assert files[0].name == "rank-all-k6.json"
+    assert json.loads(files[0].read_text()) == json.loads(json.dumps(state.data))
+    before = files[2].read_bytes()
+    assert plots.redraw(files[0])[2].read_bytes() == before
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def test_the_safety_rank_is_put_into_words(open_state):
+    state = open_state()
+    assert safety_rank_text(state.data, state.ranks) == ""
+    measure(state)
+    rank = state.curve.safety_rank(PAIR[1])
+    text = safety_rank_text(state.data, state.ranks)
+    assert text.startswith(f"Safety rank {rank}: the smallest r measured whose ASR is less than 1")
+    assert "Help with allowed requests there: " in text
+    assert f"With n = {FEW} a single answer is 25.0 points." in text
+    rows = state.data["rows"]
+    none = state.data | {"safety_rank": None}
+    assert "above 4" in safety_rank_text(none, state.ranks)
+    assert "not found so far" in safety_rank_text(none | {"rows": rows[:2]}, state.ranks)
+    assert "not known before" in safety_rank_text(none | {"rows": rows[1:]}, state.ranks)
+    gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 0, 4)]}
+    assert "Safety rank 4 (1 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
+
+
+def test_names_that_people_gave_are_escaped(open_state, run):
+    name = "<img src=x onerror=alert(1)>"
+    state = open_state(attacked={name: run, "later": PAIR[1]})
+    assert "&lt;img src=x" in ratios_html(state.data, list(state.attacked))
+    state._r_ft[name] = erosion.erosion(state.subspace, run, 64)
+    state.setting.k = 5
+    html = ratios_html(state.data, list(state.attacked))
+    drawn = json.dumps(rank_spec(state.data))
+    for text in (html, drawn):
+        assert "&lt;img src=x" in text
+        assert "<img" not in text
+    assert html.count("not measured") == 1
+    state.setting.k = 0
+    assert "no direction, no ratio" in ratios_html(state.data, list(state.attacked))
+
+
+# --- the panel ----------------------------------------------------------------------------------
+
+
+def find(widget, name):
+    """Return the part of a panel with this class."""
+    if name in widget._dom_classes:
+        return widget
+    parts = (find(child, name) for child in getattr(widget, "children", ()))
+    return next((part for part in parts if part), None)
+
+
+def soon(condition):
+    """Wait until something is drawn."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_two_panels_of_one_state_move_together(open_state, run):
+    state = open_state(attacked={"sums": run})
+    panels = [widgets.rank_panel(state) for _ in range(2)]
+    find(panels[0], "lox-run").click()
+    assert state.job.wait(60)
+    find(panels[0], "lox-k").value = 9
+    find(panels[1], "lox-kind").value = "v_proj"
+    assert "at k = 9" in find(panels[0], "lox-ratios").value  # its own slider: at once
+    for panel in panels:
+        assert find(panel, "lox-k").value == 9
+        soon(lambda panel=panel: "at k = 9, v_proj" in find(panel, "lox-ratios").value)
+        assert find(panel, "lox-rank").layout.yaxis2.title.text == "R at k = 9"
+        assert find(panel, "lox-found").value.startswith("Safety rank")
+    find(panels[0], "lox-run").click()
+    assert "Nothing is missing" in panels[0].message.value
+    state.setting.classroom = True
+    assert all(find(p, "lox-rank").layout.font.size == 18 for p in panels)
+
+
+def test_a_panel_drawn_step_by_step_is_the_panel_drawn_anew(open_state, run):
+    state = open_state(attacked={"sums": run})
+    told = find(widgets.rank_panel(state), "lox-rank")
+    measure(state)
+    soon(lambda: len(told.data[2].x) == len(RANKS))
+    state.setting.k = 17
+    state.kind = "k_proj"
+    soon(lambda: told.layout.annotations[1].text == "k_proj")
+    anew = find(widgets.rank_panel(state), "lox-rank")
+    for one, other in zip(told.data, anew.data, strict=True):
+        one, other = (
+            {k: v for k, v in t.to_plotly_json().items() if k not in ("uid", "visible")}
+            for t in (one, other)
+        )
+        assert json.dumps(one, default=list, sort_keys=True) == json.dumps(
+            other, default=list, sort_keys=True
+        )
+    assert told.layout.to_plotly_json() == anew.layout.to_plotly_json()
+
+
+def test_the_models_of_other_panels_stay_as_they_are(open_state, run):
+    model = load_model(PAIR[1], device="cpu")
+    before = copy.deepcopy(model.module.state_dict())
+    state = open_state(attacked={"sums": run})
+    measure(state)
+    assert all(torch.equal(W, before[n]) for n, W in model.module.state_dict().items())
+
+
+def test_the_tour_opens_the_panel():
+    assert "widgets.rank(" in (ROOT / "notebooks" / "00_start.ipynb").read_text()
