@@ -28,7 +28,10 @@ function render({ el }) {
     if (mine?.contains(event.target)) {
       const theirs = event.ctrlKey || event.altKey || event.metaKey;
       const runs = event.shiftKey && event.key === "Enter";
-      mine.toggleAttribute("data-lm-suppress-shortcuts", !theirs && !runs);
+      // On the focused element, too: an arrow on a list matches there, before the panel is asked.
+      for (const place of [mine, event.target]) {
+        place.toggleAttribute("data-lm-suppress-shortcuts", !theirs && !runs);
+      }
     }
   };
   window.addEventListener("keydown", own, true);

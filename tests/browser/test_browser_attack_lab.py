@@ -138,7 +138,12 @@ def test_a_run_in_the_list_is_laid_over_by_keyboard(page, kernel):
 
 
 def test_the_controls_choose_by_keyboard_and_bring_the_preset(page, kernel):
-    page.locator(f"{LAB} .lox-attack select").select_option("persona")
+    attack = page.locator(f"{LAB} .lox-attack select")
+    attack.focus()
+    page.keyboard.press("ArrowDown")
+    wait_shown(page, LAB, PLOT, AT, [40] * 3)
+    assert evaluate(kernel, f"{STATE}.attack") == "context"
+    attack.select_option("persona")
     wait_shown(page, LAB, PLOT, AT, [20] * 3)
     assert readout(page, LAB, ".lox-steps") == "20"
     page.locator(f"{LAB} .lox-training button", has_text="LoRA").press("Enter")
