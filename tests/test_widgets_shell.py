@@ -1,11 +1,13 @@
 """What every panel has around it."""
 
 import json
+import time
 
 import ipywidgets
 import pytest
 
 from lox_kit import widgets
+from lox_kit.widgets import shell
 
 
 @pytest.fixture
@@ -96,3 +98,22 @@ def test_an_error_stays_until_a_button_is_pressed(panel):
     assert "role='alert'" in panel.message.value
     panel.guard(lambda: None)(ipywidgets.Button())
     assert panel.message.value == ""
+
+
+def test_a_panel_draws_at_once_for_its_own_slider_and_later_for_anothers(subspace, monkeypatch):
+    monkeypatch.setattr(shell, "REST", 0.2)
+    panel = widgets.rank(subspace, forbidden=[], allowed=[])
+    slider, drawn = ipywidgets.IntSlider(panel.state.setting.k), []
+    follow = shell.in_turn(panel, lambda: drawn.append(panel.state.setting.k), {"k": slider})
+    panel.state.observe(follow, "data")
+    slider.value = panel.state.setting.k = 3
+    assert drawn == [3]
+    for k in (4, 5):
+        panel.state.setting.k = k
+    assert drawn == [3]
+    deadline = time.monotonic() + 10
+    while drawn == [3] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    assert drawn == [3, 5]
+    panel.close()

@@ -250,7 +250,7 @@ def rank(
     curve : RankCurve, optional
         Of this pair, measured elsewhere: then no model is loaded.
     forbidden, allowed : sequence of Prompt, optional
-        What is measured, both or neither; default in the sandbox 60 development prompts of each.
+        What is measured, both or neither; default in the sandbox 120 development prompts of each.
     judge : str or Judge, optional
         Default "rule" in the sandbox, "keyword" elsewhere; see `rank_curve` for helpfulness.
     ranks : sequence of int, optional

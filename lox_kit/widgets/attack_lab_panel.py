@@ -11,7 +11,7 @@ from .attack_lab_state import AttackLabState
 from .attack_lab_table import numbers_html
 from .dial_state import STEP
 from .drawing import Drawing
-from .shell import Panel
+from .shell import Panel, in_turn
 
 QUESTION = "What does this fine-tuning do to safety, with and without LoX?"
 LISTED = 4  # finished runs seen at a time
@@ -29,12 +29,21 @@ def attack_lab_panel(state: AttackLabState) -> Panel:
             table.value = numbers_html(state.data)
             panel.refresh()
 
-    state.observe(panel.guard(draw), "data")
-    parts = [_what(panel), drawing.widget, _where(panel), table, _finished(panel)]
+    lox = _lox(state)
+    state.observe(in_turn(panel, draw, lox), "data")
+    for name, slider in lox.items():
+        ipywidgets.link((state.setting, name), (slider, "value"))
+    parts = [
+        _what(panel, list(lox.values())),
+        drawing.widget,
+        _where(panel),
+        table,
+        _finished(panel),
+    ]
     return panel.fill(*parts, draw=draw)
 
 
-def _what(panel: Panel) -> ipywidgets.Widget:
+def _what(panel: Panel, lox: list[ipywidgets.Widget]) -> ipywidgets.Widget:
     """Return what chooses the attack and its settings, and Run."""
     state = panel.state
     attack = ipywidgets.Dropdown(options=list(state.attacks), description="attack")
@@ -60,7 +69,7 @@ def _what(panel: Panel) -> ipywidgets.Widget:
     for name, control in controls.items():
         control.add_class("lox-" + name.rpartition("_")[2])
     run = panel.button("Run", "play", state.run, "Attack aligned, then LoX; goes on where it was")
-    rows = ([attack, training, seed, run], [_row(rate, steps), _row(*_lox(state))])
+    rows = ([attack, training, seed, run], [_row(rate, steps), _row(*lox)])
     return ipywidgets.VBox([_row(*row) for row in rows])
 
 
@@ -121,16 +130,14 @@ def _move(slider: ipywidgets.IntSlider, value: int, most: int) -> None:
     slider.max = most
 
 
-def _lox(state: AttackLabState) -> list[ipywidgets.Widget]:
-    """Return the two sliders of LoX, which all panels of this setting share."""
+def _lox(state: AttackLabState) -> dict[str, ipywidgets.Widget]:
+    """Return the two sliders of LoX, by the trait of the setting that each is to be linked with."""
     setting = state.setting
     k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
     alpha = ipywidgets.FloatSlider(
         setting.alpha, min=0, max=setting.most_alpha, step=STEP, description="alpha"
     ).add_class("lox-alpha")
-    ipywidgets.link((setting, "k"), (k, "value"))
-    ipywidgets.link((setting, "alpha"), (alpha, "value"))
-    return [k, alpha]
+    return {"k": k, "alpha": alpha}
 
 
 def _where(panel: Panel) -> ipywidgets.Widget:

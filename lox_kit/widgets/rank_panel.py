@@ -8,12 +8,10 @@ import ipywidgets
 
 from ..interactive_rank import rank_spec
 from .drawing import Drawing
-from .job import Later
 from .rank_state import RankState
 from .rank_table import ratios_html, safety_rank_text
-from .shell import Panel, hide_empty
+from .shell import Panel, hide_empty, in_turn
 
-REST = 0.4  # seconds that another panel's slider must rest before this one is drawn
 QUESTION = "How many directions does safety need, and how much of them does an attack leave?"
 
 
@@ -38,15 +36,8 @@ def rank_panel(state: RankState) -> Panel:
     k = ipywidgets.IntSlider(state.setting.k, 0, state.setting.most_k, description="k").add_class(
         "lox-k"
     )
-    later = Later(state.job.lock, REST)
 
-    def follow() -> None:
-        if k.value == state.setting.k:
-            draw()
-        else:  # another panel's slider is moved: that one is drawn first, and this one once
-            later.give(panel.guard(draw))
-
-    state.observe(panel.guard(follow), "data")
+    state.observe(in_turn(panel, draw, {"k": k}), "data")
     parts = [_controls(panel, k), note, drawing.widget, found, ratios]
     return panel.fill(*parts, draw=draw)
 

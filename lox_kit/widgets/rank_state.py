@@ -24,7 +24,7 @@ from .job import Job, Ticket
 from .rank_code import rank_code
 from .setting import Setting
 
-FEW = 60  # prompts of each kind that the sandbox is measured on
+FEW = 120  # prompts of each kind that the sandbox is measured on: one is .8 points
 MORE = (16, 32)  # ranks beyond the paper's, where they are stored
 
 

@@ -8,7 +8,7 @@ A panel is a state and a body of widgets in this shell. The state offers
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -16,11 +16,12 @@ import anywidget
 import ipywidgets
 
 from .. import plots
-from .job import Job
+from .job import Job, Later
 
 HERE = Path(__file__).parent
 CSS = (HERE / "panel.css").read_text(encoding="utf-8")
 FOLDER = "figures"  # below the folder the notebook runs in
+REST = 0.4  # seconds that another panel's slider must rest before this one is drawn
 SIZES = {False: 12, True: 18}  # of text in pixels, at a desk and in class
 
 
@@ -152,6 +153,25 @@ class Panel(ipywidgets.VBox):
         """Put on the type of class use, or take it off."""
         (self.add_class if self.state.setting.classroom else self.remove_class)("lox-class")
         self._draw()
+
+
+def in_turn(
+    panel: Panel, draw: Callable[[], None], sliders: Mapping[str, ipywidgets.Widget]
+) -> Callable[..., None]:
+    """Return an observer that draws at once, or, while another panel's slider moves, once it rests.
+
+    So that one is drawn first, and this one once. `sliders` are the panel's own, by the traits of
+    the setting that they are going to be linked with: they are the last to follow another panel's.
+    """
+    setting, later = panel.state.setting, Later(panel.state.job.lock, REST)
+
+    def follow() -> None:
+        if all(slider.value == getattr(setting, name) for name, slider in sliders.items()):
+            draw()
+        else:
+            later.give(panel.guard(draw))
+
+    return panel.guard(follow)
 
 
 def hide_empty(line: ipywidgets.HTML) -> None:

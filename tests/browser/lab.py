@@ -94,6 +94,7 @@ class Lab:
         """Return a client of the one kernel that runs."""
         (file,) = (self.folder / "jupyter_runtime_dir").glob("kernel-*.json")
         client = BlockingKernelClient(connection_file=str(file))
+        client.context.rcvhwm = 0  # else what panels say while nobody listens crowds out the rest
         client.load_connection_file()
         client.start_channels()
         client.wait_for_ready(timeout=60)
