@@ -6,7 +6,7 @@ from html import escape
 
 from .attack_plots import ARM_WIDTHS, ARMS, OVERLAYS, lab_panels, run_title
 from .canvas import ARM_COLOURS
-from .interactive import DASH, GREY, Spec, _axis, _layout, _legend, _title
+from .plotly_canvas import DASH, GREY, Spec, axis_title, common_layout, legend_below, plain_axis
 
 LOSS, ASR, HELP = range(3)  # the plots, left to right
 AXES = (("x", "y"), ("x2", "y2"), ("x3", "y3"))
@@ -123,8 +123,8 @@ def _lab_layout(data: dict, measures: dict[str, str], size: int) -> dict:
     ends = {LOSS: {"range": [0, 1.05 * max(losses, default=1.0)]}}
     ends |= {plot: {"range": [-0.04, 1.04], "tickformat": ".0%", "dtick": 0.25}
              for plot in (ASR, HELP)}  # fmt: skip
-    layout = _layout(size)
-    layout["hovermode"], layout["legend"] = "closest", _legend(size)
+    layout = common_layout(size)
+    layout["hovermode"], layout["legend"] = "closest", legend_below(size)
     layout["legend"]["tracegroupgap"] = 0
     # the run's title above those of the plots; below them two lines of the legend
     layout["margin"] |= {"t": 4.6 * size, "b": 6.4 * size, "l": 3.4 * size}
@@ -135,9 +135,9 @@ def _lab_layout(data: dict, measures: dict[str, str], size: int) -> dict:
     for plot, ((x, y), domain) in enumerate(zip(AXES, WIDTHS, strict=True)):
         places = (x.replace("x", "xaxis"), y.replace("y", "yaxis"))
         span = [-0.02 * steps, 1.02 * steps]
-        layout[places[0]] = _axis(domain=list(domain), anchor=y, range=span, nticks=6)
-        layout[places[0]]["title"] = _title("optimiser step", size)
-        layout[places[1]] = _axis(domain=[0, 1], anchor=x, **ends[plot])
+        layout[places[0]] = plain_axis(domain=list(domain), anchor=y, range=span, nticks=6)
+        layout[places[0]]["title"] = axis_title("optimiser step", size)
+        layout[places[1]] = plain_axis(domain=[0, 1], anchor=x, **ends[plot])
         notes.append(_note(titles[plot], sum(domain) / 2, 0.6 * size, size))
     layout["annotations"] = notes
     layout["shapes"] = [_at(data["at"], x) for x, _ in AXES]

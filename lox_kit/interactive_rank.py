@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from .interactive import (
+from .canvas import LINES, OKABE_ITO
+from .plotly_canvas import (
     DASH,
     GREY,
-    LINES,
-    OKABE_ITO,
     Spec,
-    _axis,
-    _curve,
-    _layout,
-    _legend,
-    _title,
+    axis_title,
+    common_layout,
+    legend_below,
+    line_trace,
+    plain_axis,
 )
 from .rank_data import ALL, layer_ticks, place, r_line, r_threads
 from .rank_plots import CURVES, attack_style
@@ -87,7 +86,7 @@ def _band(points: list[dict], measure: str) -> dict:
     y = [s["high"] for _, s in there] + [s["low"] for _, s in back]
     red, green, blue = (int(OKABE_ITO[CURVES[measure][1]][i : i + 2], 16) for i in (1, 3, 5))
     return {
-        **_curve(x, y, "x", "y", {"width": 0}),
+        **line_trace(x, y, "x", "y", {"width": 0}),
         "fill": "toself",
         "fillcolor": f"rgba({red},{green},{blue},0.15)",
         "hoverinfo": "skip",
@@ -102,7 +101,7 @@ def _values(points: list[dict], measure: str) -> dict:
     said = [_said(s) for _, s in known]
     line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
     return {
-        **_curve([place(r) for r, _ in known], [s["value"] for _, s in known], "x", "y", line),
+        **line_trace([place(r) for r, _ in known], [s["value"] for _, s in known], "x", "y", line),
         "mode": "lines+markers",
         "marker": {"size": 7},
         "name": label,
@@ -119,7 +118,7 @@ def _level(aligned: dict, measure: str, most: int) -> dict:
     share = aligned.get(measure)
     ends = [place(0), place(most)] if share else []
     return {
-        **_curve(ends, [share["value"] for _ in ends], "x", "y", {}),
+        **line_trace(ends, [share["value"] for _ in ends], "x", "y", {}),
         "line": {"color": OKABE_ITO[i], "dash": "dash", "width": 1.2},
         "name": f"aligned: {label}",
         "showlegend": True,
@@ -142,7 +141,7 @@ def _safe(data: dict, points: list[dict]) -> dict:
     y = [p["measures"]["asr"]["value"] for p in at]
     ring = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": OKABE_ITO[0], "width": 2.5}}
     return {
-        **_curve([place(p["r"]) for p in at], y, "x", "y", {}),
+        **line_trace([place(p["r"]) for p in at], y, "x", "y", {}),
         "mode": "markers",
         "marker": ring,
         "hoverinfo": "skip",
@@ -158,7 +157,10 @@ def _r_traces(data: dict, attack: str | None, i: int) -> list[dict]:
     style = {"color": "#000000", "linestyle": "-"} if attack is None else attack_style(i)
     name = "R<sub>align</sub>" if attack is None else f"R<sub>ft</sub>, {escape(attack)}"
     x, y, names = r_threads(data, attack)
-    faint = {**_curve(x, y, "x2", "y2", {"color": style["color"], "width": 0.8}), "opacity": 0.4}
+    faint = {
+        **line_trace(x, y, "x2", "y2", {"color": style["color"], "width": 0.8}),
+        "opacity": 0.4,
+    }
     faint |= {"text": [escape(n) for n in names], "showlegend": False}
     faint["hovertemplate"] = f"{name}, %{{text}}: %{{y:.3f}}<extra></extra>"
     x, y = r_line(data, attack)
@@ -166,7 +168,7 @@ def _r_traces(data: dict, attack: str | None, i: int) -> list[dict]:
     middle = "median" if data["kind"] == ALL else escape(data["kind"])
     ticks = _names(data)
     bold = {
-        **_curve(x, y, "x2", "y2", line),
+        **line_trace(x, y, "x2", "y2", line),
         "mode": "lines+markers",
         "marker": {"size": 6, "color": style["color"]},
         "name": name,
@@ -188,19 +190,19 @@ def _names(data: dict) -> dict[float, str]:
 
 def _rank_layout(data: dict, ranks: list[int], most: int, size: int) -> dict:
     """Return axes, marks and words."""
-    layout = _layout(size)
+    layout = common_layout(size)
     layout["hovermode"] = "closest"
-    layout["legend"] = _legend(size)
+    layout["legend"] = legend_below(size)
     layout["margin"] = layout["margin"] | {"t": 3.4 * size, "b": 9.5 * size}
-    layout["xaxis"] = _axis(
+    layout["xaxis"] = plain_axis(
         domain=[0, 0.45], anchor="y", range=[-0.2, place(most) + 0.2], **_rank_ticks(ranks, size)
     )
-    layout["xaxis"]["title"] = _title("directions of ΔW added to the base, r", size)
-    layout["yaxis"] = _axis(domain=[0, 1], anchor="x", range=[-0.04, 1.04], tickformat=".0%")
+    layout["xaxis"]["title"] = axis_title("directions of ΔW added to the base, r", size)
+    layout["yaxis"] = plain_axis(domain=[0, 1], anchor="x", range=[-0.04, 1.04], tickformat=".0%")
     layout["yaxis"]["dtick"] = 0.25
     ticks = layer_ticks(data)
     pad = 0.03 * (max(ticks) - min(ticks)) + 0.2
-    layout["xaxis2"] = _axis(
+    layout["xaxis2"] = plain_axis(
         domain=[0.55, 1],
         anchor="y2",
         range=[min(ticks) - pad, max(ticks) + pad],
@@ -209,9 +211,9 @@ def _rank_layout(data: dict, ranks: list[int], most: int, size: int) -> dict:
         tickangle=0,
         showgrid=False,
     )
-    layout["xaxis2"]["title"] = _title("layer", size)
-    layout["yaxis2"] = _axis(domain=[0, 1], anchor="x2", range=[0, 1.02], dtick=0.25)
-    layout["yaxis2"]["title"] = _title(f"R at k = {data['k']}", size)
+    layout["xaxis2"]["title"] = axis_title("layer", size)
+    layout["yaxis2"] = plain_axis(domain=[0, 1], anchor="x2", range=[0, 1.02], dtick=0.25)
+    layout["yaxis2"]["title"] = axis_title(f"R at k = {data['k']}", size)
     layout["shapes"] = [_line_at_k(data["k"]), *_edge(data)]
     layout["annotations"] = _words(data, most, size)
     return layout

@@ -7,10 +7,11 @@ from textwrap import wrap
 
 import numpy as np
 
+from .canvas import LINES, OKABE_ITO
 from .cuts import joined
-from .interactive import DASH, GREY, LINES, OKABE_ITO, Spec, _axis, _layout, _title
 from .interactive_landscape import FLAT, SYMBOLS
 from .landscape_plots import MARKERS, coordinates
+from .plotly_canvas import DASH, GREY, Spec, axis_title, common_layout, plain_axis
 
 HERE = "#D55E00"
 LIFT = 0.015  # of the height: what lies on the surface is drawn just above it
@@ -323,7 +324,7 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
     percent = {"tickformat": ".0%"} if share else {}
     first, second = (escape(name) for name in data["axes"])
     top = 0.37  # above it surface and map, below it the cut
-    layout = _layout(size)
+    layout = common_layout(size)
     layout["hovermode"], layout["showlegend"] = "closest", bool(data["trajectories"])
     layout["legend"] = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0.995,
                         "yanchor": "top", "yref": "container", "font": {"size": size - 1},
@@ -350,14 +351,14 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
         "camera": {"eye": {"x": 1.78, "y": -2.08, "z": 1.15},
                    "center": {"x": -0.06, "y": -0.05, "z": -0.12}},
     }  # fmt: skip
-    layout["xaxis"] = _axis(domain=[0.55, 0.905], anchor="y", range=_ends(a), showgrid=False)
-    layout["yaxis"] = _axis(domain=[top, 1], anchor="x", range=_ends(b), showgrid=False)
+    layout["xaxis"] = plain_axis(domain=[0.55, 0.905], anchor="y", range=_ends(a), showgrid=False)
+    layout["yaxis"] = plain_axis(domain=[top, 1], anchor="x", range=_ends(b), showgrid=False)
     layout["xaxis"]["title"], layout["yaxis"]["title"] = (
-        _title(f"a, {first}", size), _title(f"b, {second}", size))  # fmt: skip
-    layout["xaxis2"] = _axis(domain=[0, 1], anchor="y2", range=_span(data))
-    layout["xaxis2"]["title"] = _title(data["cut"]["label"], size)
+        axis_title(f"a, {first}", size), axis_title(f"b, {second}", size))  # fmt: skip
+    layout["xaxis2"] = plain_axis(domain=[0, 1], anchor="y2", range=_span(data))
+    layout["xaxis2"]["title"] = axis_title(data["cut"]["label"], size)
     pad = 0.04 * (high - low)
-    layout["yaxis2"] = _axis(
+    layout["yaxis2"] = plain_axis(
         domain=[0, CUT_TOP], anchor="x2", range=[low - pad, high + pad], **percent
     )
     layout["shapes"] = [_threshold(data), *_cliffs(data)]

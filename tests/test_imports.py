@@ -23,8 +23,8 @@ widgets.setting widgets.code
 widgets.shell widgets.drawing widgets.dial_table widgets.landscape_table widgets.measures
 widgets.attack_lab_table widgets.rank_table
 widgets.job
-interactive_viewer interactive_attack interactive_rank
 interactive
+interactive_viewer interactive_attack interactive_rank interactive_spectrum interactive_alpha
 studies attack_report landscape_report
 landscape_study cuts
 tables curves defences rank_curve erosion
@@ -39,7 +39,7 @@ data_sets judges.classifier judges.guard judges.policy drafts walk grid plane
 training_texts judges.local judges.network judges.rules generate flats
 judges.completions judges.protocol judges.replies directions
 models prompts
-adapter plots interactive_landscape
+adapter plots interactive_landscape plotly_canvas
 rank_plots
 rank_data
 attack_plots judging_plots spectrum_plots landscape_plots

@@ -8,7 +8,14 @@ import pytest
 import traitlets
 from checkpoints import run_python
 
-from lox_kit import SafetySubspace, interactive, plots, spectrum_plots, widgets
+from lox_kit import (
+    SafetySubspace,
+    interactive,
+    interactive_spectrum,
+    plots,
+    spectrum_plots,
+    widgets,
+)
 from lox_kit.widgets.drawing import Drawing
 from lox_kit.widgets.spectrum_panel import short_names
 
@@ -124,7 +131,7 @@ def test_the_map_holds_every_matrix_and_frames_the_selected_one(state, subspace)
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, 0.5, 1.5)
 
 
-@pytest.mark.parametrize("view", interactive.VIEWS)
+@pytest.mark.parametrize("view", interactive_spectrum.VIEWS)
 def test_screen_and_paper_have_the_same_colours(state, view):
     state.selected, state.view = Q1, view
     figure = interactive.explorer(state.data)
@@ -147,12 +154,12 @@ def test_k_of_none_marks_nothing(state):
 
 
 def test_a_drawing_that_is_told_what_changed_is_the_figure_drawn_anew(state):
-    drawing = Drawing(interactive.explorer_spec(state.data), "a-name")
+    drawing = Drawing(interactive_spectrum.explorer_spec(state.data), "a-name")
     moves = [("k", 9), ("view", "layer"), ("selected", Q1), ("view", "kind"), ("k", 0)]
     moves += [("view", "matrix"), ("view", "all"), ("selected", "lm_head.weight"), ("k", 32)]
     for name, value in moves:
         setattr(state.setting if name == "k" else state, name, value)
-        spec = interactive.explorer_spec(state.data, 18 if value == 9 else 12)
+        spec = interactive_spectrum.explorer_spec(state.data, 18 if value == 9 else 12)
         drawing.show(spec)
         told = drawing.widget.to_dict()
         anew = type(drawing.widget)(spec).to_dict()
@@ -165,8 +172,8 @@ def test_a_drawing_that_is_told_what_changed_is_the_figure_drawn_anew(state):
 
 
 def test_a_trace_that_would_change_its_type_is_refused(state):
-    drawing = Drawing(interactive.explorer_spec(state.data), "a-name")
-    spec = interactive.explorer_spec(state.data)
+    drawing = Drawing(interactive_spectrum.explorer_spec(state.data), "a-name")
+    spec = interactive_spectrum.explorer_spec(state.data)
     with pytest.raises(ValueError, match="trace 0 is a heatmap and cannot become a scatter"):
         drawing.show(spec | {"data": spec["data"][::-1]})
 

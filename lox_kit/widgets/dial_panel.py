@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipywidgets
 
-from ..interactive import alpha_spec
+from ..interactive_alpha import alpha_spec
 from .dial_state import STEP, DialState
 from .dial_table import table_html
 from .drawing import Drawing

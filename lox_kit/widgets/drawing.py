@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..interactive import Spec
+from ..plotly_canvas import Spec
 
 CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 HIDDEN = {"type": "scatter", "visible": False}

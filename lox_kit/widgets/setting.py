@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traitlets
 
-from ..interactive import largest_k
+from ..interactive_spectrum import largest_k
 from ..models import Model
 from ..subspace import SafetySubspace
 

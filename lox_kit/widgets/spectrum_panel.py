@@ -7,7 +7,7 @@ from html import escape
 import ipywidgets
 
 from .. import plots
-from ..interactive import explorer_spec
+from ..interactive_spectrum import explorer_spec
 from .drawing import Drawing
 from .shell import Panel, hide_empty
 from .spectrum_state import SpectrumState

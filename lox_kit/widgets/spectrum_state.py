@@ -7,7 +7,7 @@ import warnings
 import traitlets
 
 from .. import plots
-from ..interactive import VIEWS, explorer_part, first_cell
+from ..interactive_spectrum import VIEWS, explorer_part, first_cell
 from ..subspace import SafetySubspace
 from .code import subspace_code
 from .setting import Setting
@@ -20,7 +20,7 @@ class SpectrumState(traitlets.HasTraits):
     ----------
     selected : str
         A matrix of the subspace, by its full name.
-    view : one of `interactive.VIEWS`
+    view : one of `interactive_spectrum.VIEWS`
     data : dict
         What `interactive.explorer` and `plots.figure_explorer` are drawn from.
     note : str
