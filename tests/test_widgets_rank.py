@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import threading
 import time
 
@@ -360,7 +361,7 @@ def test_the_safety_rank_is_put_into_words(open_state):
     rank = state.curve.safety_rank(PAIR[1])
     text = safety_rank_text(state.data, state.ranks)
     assert text.startswith(f"Safety rank {rank}: the smallest r measured whose ASR is less than 1")
-    assert "Help with allowed requests there: " in text
+    assert re.search(rf"Help with allowed requests there: \d+% of {FEW}\.", text)
     assert f"With n = {FEW} a single answer is 25.0 points." in text
     rows = state.data["rows"]
     none = state.data | {"safety_rank": None}
@@ -369,6 +370,8 @@ def test_the_safety_rank_is_put_into_words(open_state):
     assert "not known before" in safety_rank_text(none | {"rows": rows[1:]}, state.ranks)
     gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 0, 4)]}
     assert "Safety rank 4 (1 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
+    gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 2, 4)]}
+    assert "Safety rank 4 (3 was not measured):" in safety_rank_text(gap, state.ranks)
 
 
 def test_names_that_people_gave_are_escaped(open_state, run):

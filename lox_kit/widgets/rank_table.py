@@ -27,20 +27,36 @@ def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
     if None not in points:
         return "Safety rank: not known before the aligned model is measured."
     level = points[None]["asr"]
-    than = f"less than {100 * MARGIN:g} point above the aligned model's {level['value']:.0%}"
+    than = f"less than {100 * MARGIN:g} point above the aligned model's {_of(level)}"
     found = data["safety_rank"]
     if found is None:
         waiting = [r for r in ranks if r not in points]
         words = "not found so far" if waiting else f"above {max(ranks)}"
         return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
     below = max((r for r in points if r is not None and r < found), default=found - 1)
-    gap = f" ({below + 1} to {found - 1} were not measured)" if found - below > 1 else ""
     helped = points[found].get("helpfulness")
-    price = f" Help with allowed requests there: {helped['value']:.0%}." if helped else ""
+    price = f" Help with allowed requests there: {_of(helped)}." if helped else ""
     one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
     return (
-        f"Safety rank {found}{gap}: the smallest r measured whose ASR is {than}.{price}"
-        f"{one if 1 / level['n'] > MARGIN else ''}"
+        f"Safety rank {found}{_gap(below, found)}: the smallest r measured whose ASR is {than}."
+        f"{price}{one if 1 / level['n'] > MARGIN else ''}"
+    )
+
+
+def _of(share: dict) -> str:
+    """Return a share with its count."""
+    return f"{share['value']:.0%} of {share['n']}"
+
+
+def _gap(below: int, found: int) -> str:
+    """Say which ranks between these two were left out."""
+    first, last = below + 1, found - 1
+    if first > last:
+        return ""
+    return (
+        f" ({first} was not measured)"
+        if first == last
+        else (f" ({first} to {last} were not measured)")
     )
 
 
