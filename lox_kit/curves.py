@@ -21,19 +21,10 @@ from .store import Store, content_key
 from .training import fine_tune
 
 
-def ask(
-    model: Model,
-    prompts: Sequence[Prompt],
-    *,
-    dial: LoxDial | None = None,
-    k: int | None = 0,
-    alpha: float = 0.0,
-):
-    """Return a frame of prompts and answers, with the dial of `model` first turned to k, alpha."""
+def ask(model: Model, prompts: Sequence[Prompt]):
+    """Return a frame of prompts and answers."""
     import pandas as pd
 
-    if dial is not None:
-        dial.set(k=k, alpha=alpha)
     texts = render(model.tokenizer, prompts)
     answers = generate(model, texts, max_new_tokens=TOKENS)
     return pd.DataFrame({"prompt": [p.text for p in prompts], "answer": answers})

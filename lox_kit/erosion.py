@@ -61,7 +61,7 @@ def erosion(
 def stored_erosion(
     subspace: SafetySubspace, attacked: Attacked, most: int, store: Store | MemoryStore
 ) -> np.ndarray | None:
-    """Return what the store has of `erosion`, or None; no weights are read."""
+    """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
     found = store.get("r_ft", _key(subspace, attacked, most))
     return None if found is None else np.array(found)
 

@@ -19,9 +19,9 @@ from .plotly_canvas import (
 from .rank_data import ALL, layer_ticks, place, r_line, r_threads
 from .rank_plots import CURVES, attack_style
 
-# places of the traces; after them two for every attack: each kind thin, their median
-BANDS, VALUES, LEVELS = (0, 1), (2, 3), (4, 5)
-SAFE, THIN_ALIGN, ALIGN, FIRST_ATTACK = 6, 7, 8, 9
+# places of traces: two bands, two curves, two levels, the ring, R_align of each kind and the
+# median; after them two more for every attack
+VALUES, SAFE, ALIGN, FIRST_ATTACK = (2, 3), 6, 8, 9
 SHOWN = "%{text}: %{customdata}<extra></extra>"
 
 

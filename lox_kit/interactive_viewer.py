@@ -356,7 +356,7 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
     layout["xaxis"]["title"], layout["yaxis"]["title"] = (
         axis_title(f"a, {first}", size), axis_title(f"b, {second}", size))  # fmt: skip
     layout["xaxis2"] = plain_axis(domain=[0, 1], anchor="y2", range=_span(data))
-    layout["xaxis2"]["title"] = axis_title(data["cut"]["label"], size)
+    layout["xaxis2"]["title"] = axis_title(escape(data["cut"]["label"]), size)
     pad = 0.04 * (high - low)
     layout["yaxis2"] = plain_axis(
         domain=[0, CUT_TOP], anchor="x2", range=[low - pad, high + pad], **percent

@@ -8,20 +8,17 @@ from concurrent.futures import Executor
 
 from .arms import OnStage, arm_model, pair_of, steps_of
 from .attacks import AttackRun, find_attack, run_attack
-from .curves import ask
 from .directions import Direction, between, lox_direction, norm
 from .flatness import Scans, away, random_directions, scan, scan_visage
-from .flats import Flat
 from .grid import Axis, Grid
 from .landscape import Landscape, evaluate
 from .metrics import Asr
 from .models import Model, load_model
 from .plane import Plane
-from .prompts import Prompt, sandbox_prompts
+from .prompts import sandbox_prompts
 from .store import Store
 from .subspace import FULL, SafetySubspace
 from .trajectory import Trajectory, project
-from .walk import Walk
 
 TOKENS = 16  # the longest recipe, behind a persona's opening words, has 14 and the end of text
 KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
@@ -171,12 +168,6 @@ def attack_lengths(family: Family, attack: str, store: Store) -> dict[str, float
     """Return how far the attack moved each model, L2 over all weights."""
     runs = attack_both(family, attack, store)
     return {n: norm(between(m, runs[n].load())) for n, m in family.models.items()}
-
-
-def ask_at(model: Model, flat: Flat, at: tuple[float, ...], prompts: Sequence[Prompt]):
-    """Return a frame of prompts and what the model answers at a point; then it is home again."""
-    with Walk(model, flat) as walk:
-        return ask(walk.go(at), prompts)
 
 
 def _asr(limit: int, split: str, attack: str | None = None) -> Asr:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class Store:
         self.folder = Path(folder) if folder else data_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "lox.sqlite"
+        self._lock = threading.RLock()  # one connection, perhaps for the jobs of several panels
         try:
             self._db = sqlite3.connect(file, timeout=30, check_same_thread=False)
             # WAL lets a notebook read while a run writes, and breaks on network file systems.
@@ -81,8 +83,8 @@ class Store:
         for start in range(0, len(wanted), 500):  # SQLite limits the variables of a statement
             part = wanted[start : start + 500]
             marks = ",".join("?" * len(part))
-            rows = self._db.execute(
-                f"SELECT key, value FROM records WHERE kind=? AND key IN ({marks})", [kind, *part]
+            rows = self._rows(
+                f"SELECT key, value FROM records WHERE kind=? AND key IN ({marks})", kind, *part
             )
             found.update((key, json.loads(value)) for key, value in rows)
         return found
@@ -93,7 +95,7 @@ class Store:
 
     def put_many(self, kind: str, values: Mapping[str, object]) -> None:
         """Store several values in one transaction: all of them or none."""
-        with self._db:
+        with self._lock, self._db:
             self._db.executemany(
                 "INSERT OR REPLACE INTO records (kind, key, value, made) "
                 "VALUES (?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
@@ -102,14 +104,17 @@ class Store:
 
     def all(self, kind: str) -> dict[str, object]:
         """Return every record of a kind by its key, the one put last first."""
-        rows = self._db.execute(
-            "SELECT key, value FROM records WHERE kind=? ORDER BY made DESC", [kind]
-        )
+        rows = self._rows("SELECT key, value FROM records WHERE kind=? ORDER BY made DESC", kind)
         return {key: json.loads(value) for key, value in rows}
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""
-        return self._db.execute("SELECT COUNT(*) FROM records WHERE kind=?", [kind]).fetchone()[0]
+        return self._rows("SELECT COUNT(*) FROM records WHERE kind=?", kind)[0][0]
+
+    def _rows(self, query: str, *values: str) -> list[tuple]:
+        """Return what a query finds."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
 
     def run_folder(self, key: str) -> Path:
         """Return where the checkpoint of an attack run with this key belongs."""

@@ -173,15 +173,15 @@ def test_every_arm_has_its_own_key_and_an_equally_long_step(aligned, subspace):
     assert arm_model(ARMS[2], aligned, subspace, 6, 1.0, seed=1).key != models[ARMS[2]].key
 
 
-def test_asking_turns_the_dial_and_shows_prompts_and_answers(subspace):
+def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(subspace):
     model = load_model("sandbox/aligned", device="cpu")
     dial, prompts = LoxDial(model, subspace), sandbox_prompts("allowed", "dev", 3)
     frame = ask(model, prompts)
     assert list(frame["answer"]) == [p.target for p in prompts]
-    pushed = ask(model, prompts, dial=dial, k=6, alpha=40.0)
-    assert (dial.k, dial.alpha) == (6, 40.0)
-    assert list(pushed["answer"]) != list(frame["answer"])
-    assert ask(model, prompts, dial=dial).equals(frame)  # k=0: off
+    dial.set(k=6, alpha=40.0)
+    assert list(ask(model, prompts)["answer"]) != list(frame["answer"])
+    dial.off()
+    assert ask(model, prompts).equals(frame)
 
 
 def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(subspace, tmp_path):

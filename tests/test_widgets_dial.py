@@ -80,11 +80,9 @@ def turn(state, **setting):
 # --- answers and measures -----------------------------------------------------------------------
 
 
-def test_a_new_k_is_shown_once_it_has_settled_and_a_new_alpha_at_once(open_state):
+def test_a_new_setting_is_shown_at_once_its_answers_pending(open_state):
     state = open_state()
     state.setting.k = 3
-    assert state.curve["k"] == 6  # other panels of this setting draw first
-    assert state.job.wait(60)
     assert state.curve["k"] == column(state, "LoX")["k"] == 3
     state.setting.alpha = 2.0
     assert column(state, "LoX")["alpha"] == 2.0
@@ -98,10 +96,11 @@ def test_every_model_is_asked_what_it_would_answer_alone(open_state, subspace, a
     assert len(prompts) == 5
     lox = copy.deepcopy(aligned.module)
     turned = Model(lox, aligned.tokenizer, aligned.key, "turned")
+    LoxDial(turned, subspace).set(k=6, alpha=2.0)
     expected = {
         "base": ask(base, prompts),
         "aligned": ask(aligned, prompts),
-        "LoX": ask(turned, prompts, dial=LoxDial(turned, subspace), k=6, alpha=2.0),
+        "LoX": ask(turned, prompts),
     }
     for name, frame in expected.items():
         assert answers(state, name) == frame["answer"].tolist()

@@ -164,8 +164,8 @@ def test_cancelled_it_goes_on_and_generates_nothing_twice(open_state, run, monke
     reached = threading.Event()
     real = state._keep
 
-    def keep(ticket, row):
-        real(ticket, row)
+    def keep(row):
+        real(row)
         if row["r"] == 1:
             state.job.pause()
             reached.set()
@@ -361,7 +361,7 @@ def test_the_safety_rank_is_put_into_words(open_state):
     rank = state.curve.safety_rank(PAIR[1])
     text = safety_rank_text(state.data, state.ranks)
     assert text.startswith(f"Safety rank {rank}: the smallest r measured whose ASR is less than 1")
-    assert re.search(rf"Help with allowed requests there: \d+% of {FEW}\.", text)
+    assert re.search(rf"Help with allowed requests there: \d+% \(\d+ of {FEW}, ", text)
     assert f"With n = {FEW} a single answer is 25.0 points." in text
     rows = state.data["rows"]
     none = state.data | {"safety_rank": None}

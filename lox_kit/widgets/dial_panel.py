@@ -8,7 +8,8 @@ from ..interactive_alpha import alpha_spec
 from .dial_state import STEP, DialState
 from .dial_table import table_html
 from .drawing import Drawing
-from .shell import Panel
+from .setting import Setting
+from .shell import Panel, in_turn
 
 QUESTION = "What does pushing further along the safety subspace change, and what does it cost?"
 
@@ -33,10 +34,15 @@ def dial_panel(state: DialState) -> Panel:
         draw_table()
         draw_axis()
 
-    state.observe(panel.guard(draw_table), "table")
-    state.observe(panel.guard(draw_axis), "curve")
-    setting.observe(panel.guard(draw_axis), "alpha")
-    parts = [_controls(state), _prompts(panel), table, drawing.widget, _actions(panel)]
+    sliders = _sliders(setting)
+    state.observe(in_turn(panel, draw_table, sliders), "table")
+    follow = in_turn(panel, draw_axis, sliders)
+    state.observe(follow, "curve")
+    setting.observe(follow, "alpha")
+    for name, slider in sliders.items():
+        ipywidgets.link((setting, name), (slider, "value"))
+    controls = ipywidgets.HBox(list(sliders.values())).add_class("lox-controls")
+    parts = [controls, _prompts(panel), table, drawing.widget, _actions(panel)]
     return panel.fill(*parts, draw=draw)
 
 
@@ -61,16 +67,13 @@ def _axis(state: DialState, size: int) -> dict:
     return alpha_spec(state.curve, state.setting.alpha, most=most, size=size)
 
 
-def _controls(state: DialState) -> ipywidgets.Widget:
-    """Return the two sliders."""
-    setting = state.setting
+def _sliders(setting: Setting) -> dict[str, ipywidgets.Widget]:
+    """Return the two sliders, by the trait of the setting that each is to be linked with."""
     k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
     alpha = ipywidgets.FloatSlider(
         setting.alpha, min=0, max=setting.most_alpha, step=STEP, description="alpha"
     ).add_class("lox-alpha")
-    ipywidgets.link((setting, "k"), (k, "value"))
-    ipywidgets.link((setting, "alpha"), (alpha, "value"))
-    return ipywidgets.HBox([k, alpha]).add_class("lox-controls")
+    return {"k": k, "alpha": alpha}
 
 
 def _prompts(panel: Panel) -> ipywidgets.Widget:

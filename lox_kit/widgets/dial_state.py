@@ -160,12 +160,8 @@ class DialState(traitlets.HasTraits):
         return self.measures.forbidden[0].text if self.measures.forbidden else ""
 
     def _follow(self, change=None) -> None:
-        """Show what is known of this setting, and start on what is not.
-
-        Of a new k once it has settled: another panel's picture of it is not to wait for this one's.
-        """
-        if change is None or change["name"] != "k":
-            self._show()
+        """Show what is known of this setting, and start on what is not."""
+        self._show()
         self.job.start(self._answer)
 
     # --- the job --------------------------------------------------------------------------------
@@ -175,7 +171,6 @@ class DialState(traitlets.HasTraits):
         ticket.settle(SETTLE)
         k, alpha, prompts = self.setting.k, self.setting.alpha, [p for p, _ in self.shown()]
         order = [LOX, *(name for name in self.names if name != LOX)]
-        ticket.step(0, len(order), f"answers of {LOX}", self._show)
         with self._at(k, alpha):
             for i, name in enumerate(order):
                 self._ask(name, k, alpha, prompts)

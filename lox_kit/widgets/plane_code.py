@@ -17,8 +17,9 @@ def plane_code(plane: Flat) -> tuple[dict[str, list[str]], str]:
     """
     try:
         call, used = _call(plane.made)
-    except (LookupError, OSError, ValueError):  # not known, not there, or other weights
-        note = f"# it was made of models in memory: first, plane.save({PLANE_FILE!r})"
+    except (LookupError, OSError, ValueError) as error:  # not known, not there, other weights
+        why = " ".join(str(error).split())
+        note = f"# no call makes this plane again ({why}): first, plane.save({PLANE_FILE!r})"
         return {}, f"{note}\nplane = Plane.load({PLANE_FILE!r})"
     functions = sorted(used - {"SafetySubspace"})
     imports = {"lox_kit.directions": functions} if functions else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import traitlets
@@ -208,10 +207,10 @@ class RankState(traitlets.HasTraits):
             subspace=self.subspace,
             store=self.store,
             on_stage=lambda what, done, total: ticket.step(done, total, what, self._show),
-            on_row=partial(self._keep, ticket),
+            on_row=self._keep,
         )
 
-    def _keep(self, ticket: Ticket, row: dict) -> None:
+    def _keep(self, row: dict) -> None:
         """Take a row of the curve."""
         with self.job.lock:
             self._rows[row["r"]] = row

@@ -33,7 +33,7 @@ def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
         waiting = [r for r in ranks if r not in points]
         words = "not found so far" if waiting else f"above {max(ranks)}"
         return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
-    below = max((r for r in points if r is not None and r < found), default=found - 1)
+    below = max((r for r in points if r is not None and r < found), default=-1)
     helped = points[found].get("helpfulness")
     price = f" Help with allowed requests there: {_of(helped)}." if helped else ""
     one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
@@ -44,8 +44,9 @@ def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
 
 
 def _of(share: dict) -> str:
-    """Return a share with its count."""
-    return f"{share['value']:.0%} of {share['n']}"
+    """Return a share with its count and interval."""
+    low, high = f"{100 * share['low']:.0f}", f"{share['high']:.0%}"
+    return f"{share['value']:.0%} ({share['count']} of {share['n']}, {low}–{high})"
 
 
 def _gap(below: int, found: int) -> str:
@@ -79,12 +80,20 @@ def ratios_html(data: dict, attacks: list[str]) -> str:
     top = "".join(f"<th scope='col'>{h}</th>" for h in ("", *heads))
     about = (
         f"{ratio} = 1: of W − W<sub>base</sub>, the attacked model has as large a share in the top "
-        "k directions as the aligned one. Median, and quartiles over the matrices."
+        "k directions as the aligned one; of an attacked LoX model that share includes what LoX "
+        f"had added. Median, and quartiles over the matrices{_counted(data)}."
     )
     return (
-        "<table class='lox-table'><caption>what each attack leaves of the safety subspace</caption>"
+        "<table class='lox-table'><caption>how much of each attacked model lies in the safety "
+        "subspace</caption>"
         f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table><small>{about}</small>"
     )
+
+
+def _counted(data: dict) -> str:
+    """Say how many matrices a ratio is of."""
+    numbers = {str(ratio["n"]) for ratio in data["ratios"].values() if ratio}
+    return f" (n = {', '.join(sorted(numbers))})" if numbers else ""
 
 
 def _row(data: dict, name: str, i: int, scale: float) -> str:

@@ -27,7 +27,7 @@ _state._show()
 SLOWLY = f"""{FORGET}
 import time as _time
 _keep = _state._keep
-_state._keep = lambda ticket, row: (_time.sleep(0.5), _keep(ticket, row))
+_state._keep = lambda row: (_time.sleep(0.5), _keep(row))
 """
 
 
