@@ -2,6 +2,7 @@ import os
 import pathlib
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkpoints import run_python
@@ -218,3 +219,16 @@ def test_the_folders_are_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("LOX_KIT_CACHE")
     assert data_folder() != cache_folder()
     assert data_folder().name == cache_folder().name == "lox_kit"
+
+
+def test_threads_that_share_a_store_lose_nothing(tmp_path):
+    with Store(tmp_path) as store:
+
+        def work(thread):
+            for i in range(100):
+                store.put("answer", f"{thread} {i}", i)
+                assert store.get("answer", f"{thread} {i}") == i
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+        assert store.count("answer") == 400

@@ -372,6 +372,8 @@ def test_the_safety_rank_is_put_into_words(open_state):
     assert "Safety rank 4 (1 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
     gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 2, 4)]}
     assert "Safety rank 4 (3 was not measured):" in safety_rank_text(gap, state.ranks)
+    gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 4)]}
+    assert "Safety rank 4 (0 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
 
 
 def test_names_that_people_gave_are_escaped(open_state, run):
