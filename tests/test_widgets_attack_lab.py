@@ -295,6 +295,32 @@ def test_no_attack_is_shown_with_the_rate_or_steps_of_another(open_state):
     assert {(run["attack"], run["learning_rate"], run["steps"]) for run in seen} == presets
 
 
+def test_an_attack_made_for_lora_keeps_its_own_settings_and_seed(open_state, tmp_path):
+    rows = [{"instruction": f"add {i} and 1", "response": f"{i + 1}"} for i in range(8)]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(rows))
+    own = {"lora": True, "learning_rate": 3e-4, "lora_rank": 32, "seed": 3}
+    attacks = {
+        "sums": find_attack("arithmetic", max_steps=5, **own),
+        "file": file_attack(file, max_steps=5, **own),
+    }
+    state = open_state(attacks=attacks)
+    state.reset()  # from the few steps of these tests
+    for name, attack in attacks.items():
+        state.attack = name
+        assert state.trainings == ["LoRA"]
+        assert state.choice == Choice(name, "LoRA", 3e-4, 5, 3, 6, 1.0)
+        assert state.runs.attack(state.choice) == attack
+    state.attack = "mixed"
+    assert state.seed == 0
+    assert state.trainings == ["full", "LoRA"]
+    state.seed = 1
+    state.training = "full"
+    assert state.seed == 1
+    state.reset()
+    assert state.choice == Choice("sums", "LoRA", 3e-4, 5, 3, 6, 1.0)
+
+
 def test_a_press_waits_for_a_change_that_is_under_way(open_state):
     state = open_state()
     panel = widgets.attack_lab_panel(state)

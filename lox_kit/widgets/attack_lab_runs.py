@@ -71,7 +71,8 @@ class Runs:
     def preset(self, name: str, training: str) -> tuple[float, int]:
         """Return learning rate and steps of an attack's own settings."""
         settings = trainings(self.attacks[name])[training]
-        return settings.learning_rate, settings.total_steps(len(self._plan(name, 0).rows))
+        rows = self._plan(name, self.attacks[name].settings.seed).rows
+        return settings.learning_rate, settings.total_steps(len(rows))
 
     def attack(self, choice: Choice) -> Attack:
         """Return the attack with the settings of a choice."""
@@ -134,9 +135,13 @@ class Runs:
 
 
 def trainings(attack: Attack) -> dict[str, TrainSettings]:
-    """Return the settings of an attack for full training, for LoRA, or both."""
-    own = "LoRA" if attack.settings.lora_rank else "full"
-    return {own: attack.settings} | ({"LoRA": attack.lora} if attack.lora else {})
+    """Return the settings of an attack for full training, for LoRA, or both.
+
+    An attack that was made for LoRA has those of its own alone.
+    """
+    if attack.settings.lora_rank:
+        return {"LoRA": attack.settings}
+    return {"full": attack.settings} | ({"LoRA": attack.lora} if attack.lora else {})
 
 
 def attacks_for(model: Model, own: Mapping[str, Attack]) -> dict[str, Attack]:

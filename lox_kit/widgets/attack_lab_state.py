@@ -44,9 +44,9 @@ class AttackLabState(traitlets.HasTraits):
     Attributes
     ----------
     attack : str
-        One of `attacks`. Choosing another one takes its preset's rate and steps.
+        One of `attacks`. Choosing another one takes its own rate, steps and seed.
     training : str
-        One of `trainings`: "full" or "LoRA"; also takes the preset's rate and steps.
+        One of `trainings`: "full" or "LoRA"; also takes the attack's own rate and steps.
     learning_rate, steps, seed : float, int, int
     at : int
         The step that is looked at.
@@ -144,7 +144,7 @@ class AttackLabState(traitlets.HasTraits):
         """Go back to the start; what was trained is kept."""
         with self.job.lock:  # callbacks of a page come in several threads
             self.setting.reset()
-            self.chosen, self.seed = (), 0
+            self.chosen = ()
             self.attack = next(iter(self.attacks))
             self.training = self.trainings[0]
             self._take_preset()
@@ -160,11 +160,13 @@ class AttackLabState(traitlets.HasTraits):
         _open.pop(id(self.runs.model), None)
 
     def _take_preset(self, change=None) -> None:
-        """Take the attack's own rate and steps."""
-        if self.training not in self.trainings:
-            self.training = self.trainings[0]
-        with self.hold_trait_notifications():  # nothing is shown of one without the other
+        """Take the attack's own rate and steps, and if it is newly chosen its seed."""
+        with self.hold_trait_notifications():  # nothing is shown of one without the others
+            if self.training not in self.trainings:
+                self.training = self.trainings[0]
             self.learning_rate, self.steps = self.preset
+            if change is None or change["name"] == "attack":
+                self.seed = self.attacks[self.attack].settings.seed
 
     @traitlets.validate("attack", "training")
     def _check_name(self, proposal) -> str:
