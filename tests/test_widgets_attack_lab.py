@@ -8,9 +8,9 @@ import threading
 
 import pytest
 from checkpoints import ROOT
-from speakers import other_tokenizer, random_speaker, same_weights, watch
+from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, plots, widgets
+from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, measures, plots, widgets
 from lox_kit.attack_plots import ARMS, figure_attack_lab, lab_panels
 from lox_kit.attacks import ATTACKS, file_attack
 from lox_kit.interactive_attack import FIRST, lab_spec
@@ -354,6 +354,17 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
     assert asked == Questions(
         (Prompt("a"),), (Prompt("b"),), "keyword", max_new_tokens=60, helpful="keyword"
     )
+
+
+def test_a_judge_of_harm_does_not_read_the_lab_s_help():
+    other, grader = random_speaker(other_tokenizer()), HarmGrader()
+    asked = questions_for(other, [Prompt("the sun")], [Prompt("the moon")], grader, "chat", 4)
+    found = measures.measure(other, asked)
+    assert grader.asked == 1
+    assert (found["asr"]["count"], found["helpfulness"]["count"]) == (0, 1)
+    for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
+        asked = questions_for(other, [Prompt("a")], [Prompt("b")], judge, "chat", None)
+        assert (asked.judge, asked.helpful) == (judge, helper)
 
 
 # --- finished runs and the step looked at ---------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ..attack_plots import ARMS
 from ..attacks import ATTACKS, Attack, check_language
 from ..curves import Route, Way, plan_route, read_way, spread_steps
-from ..judges import Judge
+from ..judges import Judge, helpfulness_judge
 from ..lox import lox_key
 from ..measures import TOKENS, Questions
 from ..models import Model
@@ -177,6 +177,8 @@ def questions_for(
 ) -> Questions:
     """Return what is asked, with the sandbox's own requests where none are given.
 
+    Outside the sandbox, `judges.helpfulness_judge` reads the answers to the allowed ones.
+
     Raises
     ------
     ValueError
@@ -190,7 +192,7 @@ def questions_for(
         raise ValueError(f"{model.name}: no prompts to ask: give the panel forbidden=.")
     judge = judge or ("rule" if model.is_sandbox else "keyword")
     tokens = max_new_tokens or (TOKENS if model.is_sandbox else 60)
-    helpful = None if model.is_sandbox else judge
+    helpful = None if model.is_sandbox else helpfulness_judge(judge)
     return Questions(
         tuple(forbidden), tuple(allowed or ()), judge, template, tokens, helpful=helpful
     )
