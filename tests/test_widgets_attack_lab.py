@@ -517,6 +517,36 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
         state.code()
 
 
+@pytest.mark.parametrize("change", [{"file": "b.jsonl"}, {"batch_size": 4}, {"lora": True}])
+def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
+    change, open_state, tmp_path
+):
+    def mine(file="a.jsonl", **settings):
+        attack = file_attack(tmp_path / file, **{"batch_size": 2, "learning_rate": 1e-3} | settings)
+        return {"my data": attack}
+
+    for n, name in enumerate(("a.jsonl", "b.jsonl")):
+        rows = [{"instruction": f"add {i} and {n}", "response": f"{i + n}"} for i in range(8)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    state = open_state(attacks=mine())
+    run(state)
+    there = arms(state)
+    state.chosen = (state.listed[0][1],)
+    assert len(state.data["runs"]) == 1  # it is the one on the controls
+    assert "a.jsonl" in state.code()
+    state = open_state(attacks=mine(**change))
+    assert arms(state)["aligned"]["losses"] == []
+    state.chosen = (state.listed[0][1],)
+    assert arms(state, 1) == there
+    with pytest.raises(ValueError, match="attack, with its data and settings, was not"):
+        state.code()
+    run(state)
+    assert arms(state)["aligned"]["losses"] != there["aligned"]["losses"]
+    assert len(state.data["runs"]) == 2
+    state.chosen = ()
+    assert "file_attack(" in state.code()
+
+
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("name", [n for n, a in ATTACKS.items() if a.sandbox])
 def test_the_call_of_a_preset_makes_it_again(name, lora):

@@ -125,6 +125,15 @@ class Runs:
         """Return what a listed run came to."""
         return {arm: read_way(record["ways"][arm], self.store) for arm in ARMS}
 
+    def is_as_given(self, record: dict) -> bool:
+        """Whether a listed run's attack and subspace are those given here, not just its names."""
+        choice = Choice.of(record)
+        attack = self.attacks.get(choice.attack)
+        if attack is None or choice.training not in trainings(attack):
+            return False
+        here = {arm: self._record(arm, choice)["run"] for arm in ARMS}
+        return here == {arm: way["run"] for arm, way in record["ways"].items()}
+
     def _record(self, arm: str, choice: Choice) -> dict:
         """Return the keys under which the store has a model's losses and points."""
         model = self.model

@@ -138,7 +138,12 @@ class AttackLabState(traitlets.HasTraits):
     @property
     def most(self) -> int:
         """Steps of the longest run on screen."""
-        return max([self.steps, *(self._records[key]["steps"] for key in self.chosen)])
+        return max([self.steps, *(record["steps"] for record in self.laid_over)])
+
+    @property
+    def laid_over(self) -> list[dict]:
+        """The records of the chosen runs."""
+        return [self._records[key] for key in self.chosen]
 
     def reset(self) -> None:
         """Go back to the start; what was trained is kept."""
@@ -281,8 +286,11 @@ class AttackLabState(traitlets.HasTraits):
     def _drawn(self) -> list[tuple[Choice, dict[str, Way]]]:
         """Return what is on screen: the run on the controls, then those laid over it."""
         here = self.choice
-        over = [self._records[key] for key in self.chosen]
-        laid = [(Choice.of(r), self.runs.ways(r)) for r in over if Choice.of(r) != here]
+        laid = [
+            (Choice.of(record), self.runs.ways(record))
+            for record in self.laid_over
+            if Choice.of(record) != here or not self.runs.is_as_given(record)
+        ]
         return [(here, self.ways(here)), *laid]
 
     # --- what is shown --------------------------------------------------------------------------
