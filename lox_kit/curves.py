@@ -124,7 +124,7 @@ class Way:
 
     total: int  # optimiser steps to its end
     at: tuple[int, ...]  # the steps at which it is measured
-    losses: tuple[float, ...]  # of the steps made, in nats per token
+    losses: Sequence[float]  # of the steps made, in nats per token
     points: dict[int, dict[str, dict]]  # what `measure` gave, by step
 
     @property

@@ -180,6 +180,19 @@ def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state
     assert arms(state)["LoX"] == arms(state)["aligned"]
 
 
+def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
+    asked = []
+    monkeypatch.setattr(attack_lab_state, "BREATH", 1e9)  # no pictures but those of points
+    for steps in (4, 12):
+        state = open_state()
+        state.steps = steps
+        read = watch(monkeypatch, attack_lab_runs, "read_way")
+        run(state)
+        assert len(arms(state)["LoX"]["losses"]) == steps
+        asked.append(len(read))
+    assert asked[0] == asked[1]
+
+
 # --- cancelled, paused, failed ------------------------------------------------------------------
 
 

@@ -243,19 +243,19 @@ class AttackLabState(traitlets.HasTraits):
         model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
         route = runs.route(model, choice)
 
-        def grow(**parts) -> None:
-            way = self._live.get(place) or route.known(runs.store)
-            self._live[place] = dataclasses.replace(way, **parts)
+        known = route.known(runs.store)
+        way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
+        self._live[place] = way
 
         def on_step(step: Step) -> None:
             self._made += 1
-            grow(losses=(*self.ways(choice)[arm].losses[: step.step - 1], step.loss))
+            way.losses[step.step - 1 :] = [step.loss]
             left = step.total - step.step + later
             with suppress(Cancelled):  # `stop` saves the run at this step and ends it
                 ticket.step(self._made, self._made + left, what, self._show_some)
 
         def on_point(step: int, measures: dict) -> None:
-            grow(points={**self.ways(choice)[arm].points, step: measures})
+            way.points[step] = measures
             self._show_some()
 
         try:
