@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from speakers import other_tokenizer, random_speaker, watch
+from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import Store, curves, find_attack, measures, run_attack
 from lox_kit.curves import epoch_curve, plan_route, spread_steps
@@ -101,6 +101,24 @@ def test_a_way_is_told_step_by_step_and_kept(store, tmp_path):
     assert route().known(store) == way
     assert list(way.losses) == list(run_attack(random_speaker(), WAY, tmp_path / "out").losses)
     assert not list((store.folder / "runs").iterdir())
+
+
+@pytest.mark.parametrize("training", ["full", "LoRA"])
+def test_a_model_that_is_trained_itself_goes_the_way_of_a_copy(
+    training, store, tmp_path, monkeypatch
+):
+    attack = find_attack("arithmetic", lora=training == "LoRA", max_steps=6, batch_size=4)
+    trained = watch(monkeypatch, curves, "fine_tune")
+    kept, spent = random_speaker(), random_speaker()
+    with Store(tmp_path / "other") as other:
+        expected = route(kept, attack).train(other)
+    assert trained[0][0][0] is not kept.module
+    assert same_weights(kept.module, random_speaker().module)
+    assert kept.key == random_speaker().key
+    assert route(spent, attack).train(store, own=True) == expected
+    assert trained[1][0][0] is spent.module
+    assert spent.key == content_key(run=route(kept, attack).record["run"], step=6)
+    assert route(kept, attack).known(store) == expected
 
 
 def test_what_is_known_of_a_way_is_not_trained_again(store, monkeypatch):

@@ -180,6 +180,24 @@ def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state
     assert arms(state)["LoX"] == arms(state)["aligned"]
 
 
+def test_of_lox_there_is_one_copy_which_is_trained_itself(open_state, monkeypatch):
+    trained = watch(monkeypatch, curves, "fine_tune")
+    made = []
+
+    def make(*arguments):
+        made.append(arm_model(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(attack_lab_state, "arm_model", make)
+    state = open_state()
+    run(state)
+    assert made[0] is state.runs.model
+    assert [arguments[0] is m.module for (arguments, _), m in zip(trained, made, strict=True)] == [
+        False,
+        True,
+    ]
+
+
 def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
     asked = []
     monkeypatch.setattr(attack_lab_state, "BREATH", 1e9)  # no pictures but those of points

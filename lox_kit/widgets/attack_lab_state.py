@@ -261,6 +261,7 @@ class AttackLabState(traitlets.HasTraits):
         try:
             route.train(
                 runs.store,
+                own=arm == "LoX",  # which was made for this run
                 on_step=on_step,
                 on_point=on_point,
                 stop=lambda step: ticket.cancelled.is_set(),
