@@ -201,7 +201,9 @@ def attack_lab(
     max_new_tokens : int, optional
         Default 24 in the sandbox, 60 elsewhere.
     store : Store, optional
-        Keeps runs beyond the session, and lists those of before.
+        Keeps runs beyond the session, and lists those of before. Default is a folder in
+        `folders.cache_folder()` that is removed at the end; a cancelled or paused run may keep
+        there what it goes on from: the weights and the optimiser's state.
     setting : Setting, optional
         Shared with other panels: its k and alpha are those of LoX.
 

@@ -17,6 +17,7 @@ from ..arms import arm_model
 from ..attack_plots import run_title
 from ..attacks import Attack
 from ..curves import Way
+from ..folders import cache_folder
 from ..judges import Judge
 from ..models import Model
 from ..prompts import Prompt
@@ -353,8 +354,10 @@ class AttackLabState(traitlets.HasTraits):
 
 
 def _passing_store(state: AttackLabState) -> Store:
-    """Return a store that is gone with the state."""
-    folder = tempfile.mkdtemp(prefix="lox-lab-")
+    """Return a store that is gone with the state; on disk, as it holds whole training states."""
+    place = cache_folder()  # the system's own folder for such things is often memory
+    place.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="attack-lab-", dir=place)
     store = Store(folder)
     finalize(state, shutil.rmtree, folder, ignore_errors=True)
     finalize(state, store.close)  # the last one is called first
