@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import json
 import re
 import threading
@@ -13,9 +14,12 @@ from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, 
 from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, measures, plots, widgets
 from lox_kit.attack_plots import ARMS, figure_attack_lab, lab_panels
 from lox_kit.attacks import ATTACKS, file_attack
-from lox_kit.interactive_attack import FIRST, lab_spec
+from lox_kit.canvas import ARM_COLOURS
+from lox_kit.folders import cache_folder
+from lox_kit.interactive_attack import BAND, FIRST, lab_spec
 from lox_kit.measures import Questions
 from lox_kit.models import Model
+from lox_kit.plotly_canvas import rgba
 from lox_kit.prompts import Prompt
 from lox_kit.studies import arm_model
 from lox_kit.widgets import attack_lab_runs, attack_lab_state
@@ -497,7 +501,13 @@ def test_the_figure_draws_what_is_known(open_state):
             assert drawn[part]["y"] == [s["value"] for s in shares]
             low, high = ([s[f] for s in shares] for f in ("low", "high"))
             assert drawn[f"{part} band"]["y"] == high + low[::-1]
+            assert drawn[f"{part} band"]["fillcolor"] == rgba(ARM_COLOURS[arm], BAND)
     assert json.loads(json.dumps(spec)) == spec
+
+
+def test_a_colour_with_an_opacity_is_as_plotly_takes_it():
+    assert rgba("#0072B2", 0.15) == "rgba(0,114,178,0.15)"
+    assert rgba("#ffffff", 1) == "rgba(255,255,255,1)"
 
 
 def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
@@ -519,6 +529,17 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monke
         exec(compile(code, "code", "exec"), found)
         assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data))
         found["store"].close()
+
+
+def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(subspace, model):
+    state = widgets.AttackLabState(subspace, model)
+    folder = state.runs.store.folder
+    assert folder.parent == cache_folder()
+    assert folder.exists()
+    state.close()
+    del state
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
