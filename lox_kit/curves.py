@@ -115,7 +115,7 @@ class Way:
 
     total: int  # optimiser steps to its end
     at: tuple[int, ...]  # the steps at which it is measured
-    losses: tuple[float, ...]  # of the steps made, in nats per token
+    losses: Sequence[float]  # of the steps made, in nats per token
     points: dict[int, dict[str, dict]]  # what `measure` gave, by step
 
     @property
@@ -181,17 +181,21 @@ class Route:
         self,
         store: Store,
         *,
+        own: bool = False,
         on_step: Callable[[Step], None] | None = None,
         on_point: Callable[[int, dict], None] | None = None,
         stop: Callable[[Step], bool] | None = None,
     ) -> Way:
-        """Train a copy of the model, and measure what the store has not; it stays as it is.
+        """Train a copy of the model, and measure what the store has not; the model stays as it is.
 
         Points are kept as they are made, and the losses with them. A run that was stopped or killed
         is taken up again by the same call, and on a CPU ends as if nothing had happened.
 
         Parameters
         ----------
+        own : bool
+            Train the model itself, once it is measured as it is: no second one in memory. For a
+            model made for this run alone; its key names the trained weights from then on.
         on_step : callable, optional
             Called after every optimiser step, before the point that may be due there.
         on_point : callable, optional
@@ -211,8 +215,7 @@ class Route:
         missing = {step: record["points"][str(step)] for step in self.at if step not in found}
         folder = store.run_folder(content_key(curve=record["run"]))
         losses = _to_go_on_from(folder, min([s for s in missing if s], default=self.total))
-        module = copy.deepcopy(self.model.module)
-        victim = Model(module, self.model.tokenizer, record["run"], self.model.name)
+        victim = self.model if own else dataclasses.replace(self.model)
 
         def keep() -> None:
             if len(losses) > len(known.losses):
@@ -237,6 +240,9 @@ class Route:
 
         keep()
         point(0, self.model)
+        if not own:
+            victim.module = copy.deepcopy(victim.module)
+        victim.key = record["run"]
         try:
             with work_folder(folder):
                 fine_tune(

@@ -6,7 +6,17 @@ from html import escape
 
 from .attack_plots import ARM_WIDTHS, ARMS, OVERLAYS, lab_panels, run_title
 from .canvas import ARM_COLOURS
-from .plotly_canvas import DASH, GREY, Spec, axis_title, common_layout, legend_below, plain_axis
+from .plotly_canvas import (
+    DASH,
+    GREY,
+    Spec,
+    axis_title,
+    common_layout,
+    legend_below,
+    line_trace,
+    plain_axis,
+    rgba,
+)
 
 LOSS, ASR, HELP = range(3)  # the plots, left to right
 AXES = (("x", "y"), ("x2", "y2"), ("x3", "y3"))
@@ -96,8 +106,7 @@ def _band(run: dict, arm: str, measure: str, plot: int, colour: str) -> dict:
     steps = [p["step"] for p in points]
     low, high = ([p["measures"][measure][f] for p in points] for f in ("low", "high"))
     area = _line(plot, steps + steps[::-1], high + low[::-1], {"width": 0, "color": colour})
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    fill = {"fill": "toself", "fillcolor": f"rgba({red},{green},{blue},{BAND})"}
+    fill = {"fill": "toself", "fillcolor": rgba(colour, BAND)}
     return area | fill | {"hoverinfo": "skip"}
 
 
@@ -108,9 +117,7 @@ def _measured(run: dict, arm: str, measure: str) -> list[dict]:
 
 def _line(plot: int, x: list, y: list, line: dict) -> dict:
     """Return a line in one of the plots; the loss alone is named below."""
-    xaxis, yaxis = AXES[plot]
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "xaxis": xaxis, "yaxis": yaxis,
-            "line": line, "showlegend": False}  # fmt: skip
+    return line_trace(x, y, *AXES[plot], line) | {"showlegend": False}
 
 
 # --- layout -----------------------------------------------------------------------------------

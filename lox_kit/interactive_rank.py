@@ -15,6 +15,7 @@ from .plotly_canvas import (
     legend_below,
     line_trace,
     plain_axis,
+    rgba,
 )
 from .rank_data import ALL, layer_ticks, place, r_line, r_threads
 from .rank_plots import CURVES, attack_style
@@ -84,11 +85,10 @@ def _band(points: list[dict], measure: str) -> dict:
     there, back = known, known[::-1]
     x = [place(r) for r, _ in (*there, *back)]
     y = [s["high"] for _, s in there] + [s["low"] for _, s in back]
-    red, green, blue = (int(OKABE_ITO[CURVES[measure][1]][i : i + 2], 16) for i in (1, 3, 5))
     return {
         **line_trace(x, y, "x", "y", {"width": 0}),
         "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},0.15)",
+        "fillcolor": rgba(OKABE_ITO[CURVES[measure][1]], 0.15),
         "hoverinfo": "skip",
         "showlegend": False,
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
-from .judges import Judge
+from .judges import Judge, find_judge
 from .models import Model
 from .prompts import Prompt, sandbox_prompts
 from .safety import Share, measure_asr, share_fields
@@ -13,6 +14,7 @@ from .store import Store, content_key
 from .utility import exact_answers
 
 KINDS = ("forbidden", "allowed")
+BARE = ("rule", "keyword", "target")  # judges whose version 1 a key gives as their name alone
 TOKENS = 24  # the longest recipe has 10 words behind a persona's 4, the longest sum 14
 
 
@@ -31,14 +33,31 @@ class Questions:
     max_new_tokens: int = TOKENS
     helpful: str | Judge | None = None  # the judge of help where there are no targets
 
+    @functools.cached_property
+    def judges(self) -> dict[str, Judge]:
+        """The judges that are given, by field, each made once.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            See `find_judge`.
+        """
+        given = {"judge": self.judge} | ({"helpful": self.helpful} if self.helpful else {})
+        return {name: find_judge(judge) for name, judge in given.items()}
+
     @property
     def key(self) -> str:
-        """Hash of all of it."""
+        """Hash of all of it, with the judges' versions."""
         prompts = {n: [dataclasses.asdict(p) for p in getattr(self, n)] for n in KINDS}
-        judges = {"judge": self.judge} | ({"helpful": self.helpful} if self.helpful else {})
-        named = {n: j if isinstance(j, str) else f"{j.name} {j.version}" for n, j in judges.items()}
+        named = {n: _judge_key(getattr(self, n), judge) for n, judge in self.judges.items()}
         form = {"template": self.template, "max_new_tokens": self.max_new_tokens}
         return content_key(**prompts, **named, **form)
+
+
+def _judge_key(given: str | Judge, judge: Judge) -> str:
+    """Return a judge's name and version; the keys of stored points have some without."""
+    bare = isinstance(given, str) and given in BARE
+    return judge.name if bare and judge.version == "1" else f"{judge.name} {judge.version}"
 
 
 def sandbox_questions(split: str = "test", limit: int | None = None) -> Questions:
@@ -70,11 +89,11 @@ def measure(
     attack's own held-out questions; persona_asr, persona_refusal and persona_degenerate, the
     forbidden requests under `system`. What nothing was asked for is not in it.
     """
-    shares = _safety(model, questions, None, store)
+    shares = _safety(model, questions, questions.template, None, store)
     if system:
         # The paper's template has no place for a persona; the attack's own has.
         form = "identity" if questions.template == "paper" else questions.template
-        asked = _safety(model, dataclasses.replace(questions, template=form), system, store)
+        asked = _safety(model, questions, form, system, store)
         shares |= {f"persona_{name}": share for name, share in asked.items()}
     if questions.allowed:
         shares |= _cost(model, questions, store)
@@ -85,14 +104,14 @@ def measure(
 
 
 def _safety(
-    model: Model, questions: Questions, system: str | None, store: Store | None
+    model: Model, questions: Questions, template: str, system: str | None, store: Store | None
 ) -> dict[str, Share]:
     """Return ASR, refusal and degenerate share of the forbidden requests."""
     result = measure_asr(
         model,
         questions.forbidden,
-        [questions.judge],
-        template=questions.template,
+        [questions.judges["judge"]],
+        template=template,
         system=system,
         max_new_tokens=questions.max_new_tokens,
         store=store,
@@ -103,7 +122,7 @@ def _safety(
 def _cost(model: Model, questions: Questions, store: Store | None) -> dict[str, Share]:
     """Return over-refusal of the allowed requests, and helpfulness where they have targets."""
     exact = model.is_sandbox and all(p.target for p in questions.allowed)
-    judge = "rule" if exact else questions.helpful
+    judge = "rule" if exact else questions.judges.get("helpful")
     result = measure_asr(
         model,
         questions.allowed,

@@ -58,6 +58,12 @@ def legend_below(size: int) -> dict:
     }
 
 
+def rgba(colour: str, opacity: float) -> str:
+    """Return a colour like #0072B2 with an opacity from 0 to 1, as plotly takes it."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
 def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict) -> dict:
     """Return a line trace on these axes."""
     return {

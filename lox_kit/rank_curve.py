@@ -15,7 +15,7 @@ import torch
 
 from . import __version__
 from .generate import OnAnswers
-from .judges import Judge, find_judge
+from .judges import Judge, find_judge, helpfulness_judge
 from .lox import LoxDial
 from .models import Model, load_model
 from .prompts import Prompt, sandbox_prompts
@@ -30,7 +30,6 @@ from .subspace import FULL, SafetySubspace
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
 TOKENS = 24  # of a sandbox answer; the longest recipe has 10 words
 NORMS = ("aligned", "base")
-READS_HELP = ("rule", "target", "keyword")  # judges whose verdict says that a request was met
 OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
 OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
 
@@ -60,9 +59,8 @@ def rank_curve(
     prompts : sequence of Prompt
         Requests that should be refused.
     allowed : sequence of Prompt
-        Requests that should be answered: helpfulness is the share of them that the judge counts as
-        complied with. A judge that grades harm cannot tell; there "keyword" says what is no
-        refusal.
+        Requests that should be answered: helpfulness is the share of them that
+        `judges.helpfulness_judge` counts as complied with.
     ranks : sequence of int
         0 is the base model.
     norms : "aligned" or "base"
@@ -171,7 +169,7 @@ class _Asked:
     @property
     def helper(self) -> Judge:
         """The judge of helpfulness."""
-        return self.judge if self.judge.name in READS_HELP else find_judge("keyword")
+        return find_judge(helpfulness_judge(self.judge))
 
     @property
     def source(self) -> dict[str, object]:

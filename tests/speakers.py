@@ -5,6 +5,7 @@ from checkpoints import TINY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lox_kit.judges import Verdict
 from lox_kit.models import Model
 from lox_kit.sandbox import world
 
@@ -50,6 +51,23 @@ def random_speaker(tokenizer=None, *, seed: int = 0) -> Model:
         config = LlamaConfig(**{**TINY, "vocab_size": len(tokenizer), **special})
         module = LlamaForCausalLM(config).eval()
     return Model(module, tokenizer, f"random {seed}", f"random-{seed}")
+
+
+class HarmGrader:
+    """A judge of harm that finds none; `asked` counts the answers it read."""
+
+    name, version = "grader", "1"
+
+    def __init__(self):
+        self.asked = 0
+
+    def check(self, model, prompts):
+        """Judge any model."""
+
+    def judge(self, prompts, responses, **options):
+        """Return that nothing is harmful."""
+        self.asked += len(responses)
+        return [Verdict(1.0, False, "harmless", judge=self.name) for _ in responses]
 
 
 def watch(monkeypatch, owner, name: str) -> list:

@@ -1,14 +1,16 @@
 """Safety and utility along an attack."""
 
 import dataclasses
+import json
 
 import pytest
-from speakers import other_tokenizer, random_speaker, watch
+from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import Store, curves, find_attack, run_attack
+from lox_kit import Store, curves, find_attack, measures, run_attack
 from lox_kit.curves import epoch_curve, plan_route, spread_steps
-from lox_kit.judges import KeywordJudge
+from lox_kit.judges import JUDGES, KeywordJudge
 from lox_kit.measures import measure, sandbox_questions, task_prompts
+from lox_kit.sandbox import world
 from lox_kit.store import content_key
 
 SHORT = find_attack("arithmetic", max_steps=4, batch_size=4)
@@ -101,6 +103,24 @@ def test_a_way_is_told_step_by_step_and_kept(store, tmp_path):
     assert not list((store.folder / "runs").iterdir())
 
 
+@pytest.mark.parametrize("training", ["full", "LoRA"])
+def test_a_model_that_is_trained_itself_goes_the_way_of_a_copy(
+    training, store, tmp_path, monkeypatch
+):
+    attack = find_attack("arithmetic", lora=training == "LoRA", max_steps=6, batch_size=4)
+    trained = watch(monkeypatch, curves, "fine_tune")
+    kept, spent = random_speaker(), random_speaker()
+    with Store(tmp_path / "other") as other:
+        expected = route(kept, attack).train(other)
+    assert trained[0][0][0] is not kept.module
+    assert same_weights(kept.module, random_speaker().module)
+    assert kept.key == random_speaker().key
+    assert route(spent, attack).train(store, own=True) == expected
+    assert trained[1][0][0] is spent.module
+    assert spent.key == content_key(run=route(kept, attack).record["run"], step=6)
+    assert route(kept, attack).known(store) == expected
+
+
 def test_what_is_known_of_a_way_is_not_trained_again(store, monkeypatch):
     first = route().go(store)
     trained = watch(monkeypatch, curves, "fine_tune")
@@ -170,3 +190,38 @@ def test_the_key_of_questions_is_that_of_all_their_fields():
     fields = dataclasses.asdict(QUESTIONS)
     assert fields.pop("helpful") is None
     assert QUESTIONS.key == content_key(**fields)
+
+
+@pytest.mark.parametrize("name", ["rule", "keyword", "target"])
+def test_the_key_of_questions_has_a_rule_s_first_version_as_its_bare_name(name, monkeypatch):
+    asked = dataclasses.replace(QUESTIONS, judge=name, helpful=name)
+    first = asked.key
+    assert first == content_key(**dataclasses.asdict(asked))
+    monkeypatch.setattr(JUDGES[name], "version", "2")
+    assert dataclasses.replace(asked).key != first
+
+
+CLASSIFIER = """
+model = "sandbox/aligned"
+template = "{{prompt}} {{response}}"
+labels = {labels}
+positive = ["{positive}"]
+"""
+
+
+def test_points_of_a_judge_s_file_are_measured_anew_when_the_file_has_changed(store, tmp_path):
+    file = tmp_path / "judge.toml"
+    asked = dataclasses.replace(QUESTIONS, judge=f"classifier:{file}")
+    labels = world.tokenizer().convert_ids_to_tokens([10, 11])
+    for positive in labels:
+        file.write_text(CLASSIFIER.format(labels=json.dumps(labels), positive=positive))
+        way = dataclasses.replace(route(), questions=dataclasses.replace(asked))
+        assert way.known(store).points == {}
+        assert way.train(store) == way.known(store)
+
+
+def test_a_judge_is_made_once_for_a_key_and_every_point(store, monkeypatch):
+    made = watch(monkeypatch, measures, "find_judge")
+    asked = dataclasses.replace(QUESTIONS, judge="keyword", helpful="keyword")
+    dataclasses.replace(route(), questions=asked).train(store)
+    assert [arguments for arguments, _ in made] == [("keyword",), ("keyword",)]

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from speakers import watch
+from speakers import HarmGrader, watch
 from transformers import LlamaForCausalLM
 
 import lox_kit.rank_curve as module
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.judges import Verdict
 from lox_kit.rank_curve import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
 from lox_kit.shares import Share, share_fields
 
@@ -162,19 +161,9 @@ def test_helpfulness_is_the_share_of_allowed_requests_that_are_met():
 
 
 def test_a_judge_of_harm_does_not_read_help():
-    class Grader:
-        name, version, asked = "grader", "1", 0
-
-        def check(self, model, prompts):
-            pass
-
-        def judge(self, prompts, responses, **options):
-            self.asked += 1
-            return [Verdict(1.0, False, "harmless") for _ in responses]
-
-    prompts, grader = sandbox_prompts("allowed", "dev", 3), Grader()
+    prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
     found = rank_curve(*PAIR, prompts, allowed=prompts, ranks=(0,), judge=grader, max_new_tokens=24)
-    assert grader.asked == 2  # the forbidden ones of two models
+    assert grader.asked == 2 * 3  # the forbidden ones of two models
     assert (found.source["judge"], found.source["helpfulness_judge"]) == ("grader", "keyword")
     assert found.share("sandbox/aligned", 0, "helpfulness").count == 3
     assert found.share("sandbox/aligned", 0).count == 0

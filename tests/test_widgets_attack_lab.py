@@ -2,20 +2,24 @@
 
 import copy
 import dataclasses
+import gc
 import json
 import re
 import threading
 
 import pytest
 from checkpoints import ROOT
-from speakers import other_tokenizer, random_speaker, same_weights, watch
+from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, plots, widgets
+from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, measures, plots, widgets
 from lox_kit.attack_plots import ARMS, figure_attack_lab, lab_panels
 from lox_kit.attacks import ATTACKS, file_attack
-from lox_kit.interactive_attack import FIRST, lab_spec
+from lox_kit.canvas import ARM_COLOURS
+from lox_kit.folders import cache_folder
+from lox_kit.interactive_attack import BAND, FIRST, lab_spec
 from lox_kit.measures import Questions
 from lox_kit.models import Model
+from lox_kit.plotly_canvas import rgba
 from lox_kit.prompts import Prompt
 from lox_kit.studies import arm_model
 from lox_kit.widgets import attack_lab_runs, attack_lab_state
@@ -180,6 +184,37 @@ def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state
     assert arms(state)["LoX"] == arms(state)["aligned"]
 
 
+def test_of_lox_there_is_one_copy_which_is_trained_itself(open_state, monkeypatch):
+    trained = watch(monkeypatch, curves, "fine_tune")
+    made = []
+
+    def make(*arguments):
+        made.append(arm_model(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(attack_lab_state, "arm_model", make)
+    state = open_state()
+    run(state)
+    assert made[0] is state.runs.model
+    assert [arguments[0] is m.module for (arguments, _), m in zip(trained, made, strict=True)] == [
+        False,
+        True,
+    ]
+
+
+def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
+    asked = []
+    monkeypatch.setattr(attack_lab_state, "BREATH", 1e9)  # no pictures but those of points
+    for steps in (4, 12):
+        state = open_state()
+        state.steps = steps
+        read = watch(monkeypatch, attack_lab_runs, "read_way")
+        run(state)
+        assert len(arms(state)["LoX"]["losses"]) == steps
+        asked.append(len(read))
+    assert asked[0] == asked[1]
+
+
 # --- cancelled, paused, failed ------------------------------------------------------------------
 
 
@@ -295,6 +330,32 @@ def test_no_attack_is_shown_with_the_rate_or_steps_of_another(open_state):
     assert {(run["attack"], run["learning_rate"], run["steps"]) for run in seen} == presets
 
 
+def test_an_attack_made_for_lora_keeps_its_own_settings_and_seed(open_state, tmp_path):
+    rows = [{"instruction": f"add {i} and 1", "response": f"{i + 1}"} for i in range(8)]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(rows))
+    own = {"lora": True, "learning_rate": 3e-4, "lora_rank": 32, "seed": 3}
+    attacks = {
+        "sums": find_attack("arithmetic", max_steps=5, **own),
+        "file": file_attack(file, max_steps=5, **own),
+    }
+    state = open_state(attacks=attacks)
+    state.reset()  # from the few steps of these tests
+    for name, attack in attacks.items():
+        state.attack = name
+        assert state.trainings == ["LoRA"]
+        assert state.choice == Choice(name, "LoRA", 3e-4, 5, 3, 6, 1.0)
+        assert state.runs.attack(state.choice) == attack
+    state.attack = "mixed"
+    assert state.seed == 0
+    assert state.trainings == ["full", "LoRA"]
+    state.seed = 1
+    state.training = "full"
+    assert state.seed == 1
+    state.reset()
+    assert state.choice == Choice("sums", "LoRA", 3e-4, 5, 3, 6, 1.0)
+
+
 def test_a_press_waits_for_a_change_that_is_under_way(open_state):
     state = open_state()
     panel = widgets.attack_lab_panel(state)
@@ -328,6 +389,17 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
     assert asked == Questions(
         (Prompt("a"),), (Prompt("b"),), "keyword", max_new_tokens=60, helpful="keyword"
     )
+
+
+def test_a_judge_of_harm_does_not_read_the_lab_s_help():
+    other, grader = random_speaker(other_tokenizer()), HarmGrader()
+    asked = questions_for(other, [Prompt("the sun")], [Prompt("the moon")], grader, "chat", 4)
+    found = measures.measure(other, asked)
+    assert grader.asked == 1
+    assert (found["asr"]["count"], found["helpfulness"]["count"]) == (0, 1)
+    for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
+        asked = questions_for(other, [Prompt("a")], [Prompt("b")], judge, "chat", None)
+        assert (asked.judge, asked.helpful) == (judge, helper)
 
 
 # --- finished runs and the step looked at ---------------------------------------------------------
@@ -429,7 +501,13 @@ def test_the_figure_draws_what_is_known(open_state):
             assert drawn[part]["y"] == [s["value"] for s in shares]
             low, high = ([s[f] for s in shares] for f in ("low", "high"))
             assert drawn[f"{part} band"]["y"] == high + low[::-1]
+            assert drawn[f"{part} band"]["fillcolor"] == rgba(ARM_COLOURS[arm], BAND)
     assert json.loads(json.dumps(spec)) == spec
+
+
+def test_a_colour_with_an_opacity_is_as_plotly_takes_it():
+    assert rgba("#0072B2", 0.15) == "rgba(0,114,178,0.15)"
+    assert rgba("#ffffff", 1) == "rgba(255,255,255,1)"
 
 
 def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
@@ -451,6 +529,17 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monke
         exec(compile(code, "code", "exec"), found)
         assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data))
         found["store"].close()
+
+
+def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(subspace, model):
+    state = widgets.AttackLabState(subspace, model)
+    folder = state.runs.store.folder
+    assert folder.parent == cache_folder()
+    assert folder.exists()
+    state.close()
+    del state
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
@@ -478,6 +567,36 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
     del state.attacks["mine <b>"]
     with pytest.raises(ValueError, match="was not given to this panel"):
         state.code()
+
+
+@pytest.mark.parametrize("change", [{"file": "b.jsonl"}, {"batch_size": 4}, {"lora": True}])
+def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
+    change, open_state, tmp_path
+):
+    def mine(file="a.jsonl", **settings):
+        attack = file_attack(tmp_path / file, **{"batch_size": 2, "learning_rate": 1e-3} | settings)
+        return {"my data": attack}
+
+    for n, name in enumerate(("a.jsonl", "b.jsonl")):
+        rows = [{"instruction": f"add {i} and {n}", "response": f"{i + n}"} for i in range(8)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    state = open_state(attacks=mine())
+    run(state)
+    there = arms(state)
+    state.chosen = (state.listed[0][1],)
+    assert len(state.data["runs"]) == 1  # it is the one on the controls
+    assert "a.jsonl" in state.code()
+    state = open_state(attacks=mine(**change))
+    assert arms(state)["aligned"]["losses"] == []
+    state.chosen = (state.listed[0][1],)
+    assert arms(state, 1) == there
+    with pytest.raises(ValueError, match="attack, with its data and settings, was not"):
+        state.code()
+    run(state)
+    assert arms(state)["aligned"]["losses"] != there["aligned"]["losses"]
+    assert len(state.data["runs"]) == 2
+    state.chosen = ()
+    assert "file_attack(" in state.code()
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import run_python
-from speakers import random_speaker, same_weights, watch
+from speakers import HarmGrader, random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
 from lox_kit.models import Model
@@ -116,6 +116,13 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
     expected = alpha_curve(other, LoxDial(other, subspace), 6, [0, 1, 2, 4], *prompts)
     measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.curve["points"]]
     assert measured == expected["points"]
+
+
+def test_a_judge_of_harm_does_not_read_the_dial_s_help(aligned):
+    prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
+    shares = Measures(prompts, prompts, grader, "chat", 24).shares(aligned)
+    assert grader.asked == 3
+    assert (shares["asr"]["count"], shares["helpfulness"]["count"]) == (0, 3)
 
 
 def test_drift_is_the_mean_divergence_of_the_next_word(open_state, subspace, aligned):

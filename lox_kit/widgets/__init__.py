@@ -77,7 +77,8 @@ def dial(
         What is measured; default in the sandbox 60 development prompts of each.
     judge : str or Judge, optional
         Default "rule" in the sandbox, "keyword" elsewhere. Helpfulness is the share of allowed
-        prompts that this judge counts as complied with.
+        prompts that it counts as complied with; where it grades harm, as policy, llama-guard and
+        classifiers do, "keyword" reads them instead (`judges.helpfulness_judge`).
     template : see `prompts.render`
     max_new_tokens : int, optional
         Default 24 in the sandbox, whose answers are short, 60 elsewhere.
@@ -192,13 +193,17 @@ def attack_lab(
     forbidden, allowed : sequence of Prompt, optional
         What is asked at every point; default in the sandbox 24 development prompts of each.
     judge : str or Judge, optional
-        Default "rule" in the sandbox, "keyword" elsewhere, where helpfulness is the share of
-        allowed prompts that this judge counts as complied with.
+        Default "rule" in the sandbox, "keyword" elsewhere. Helpfulness is in the sandbox the share
+        of exact answers, elsewhere that of allowed prompts that the judge counts as complied with;
+        where it grades harm, as policy, llama-guard and classifiers do, "keyword" reads them
+        instead (`judges.helpfulness_judge`).
     template : see `prompts.render`
     max_new_tokens : int, optional
         Default 24 in the sandbox, 60 elsewhere.
     store : Store, optional
-        Keeps runs beyond the session, and lists those of before.
+        Keeps runs beyond the session, and lists those of before. Default is a folder in
+        `folders.cache_folder()` that is removed at the end; a cancelled or paused run may keep
+        there what it goes on from: the weights and the optimiser's state.
     setting : Setting, optional
         Shared with other panels: its k and alpha are those of LoX.
 

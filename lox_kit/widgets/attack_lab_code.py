@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..attack_data import read_own
+from ..attack_plots import run_title
 from ..attack_presets import ATTACKS, Attack, FileRows
 from ..training import TrainSettings
 from . import attack_lab_runs
@@ -22,8 +23,10 @@ def attack_lab_code(state) -> str:
     Raises
     ------
     ValueError
-        If an attack is neither a preset nor a file's, or the subspace is a control.
+        If an attack is neither a preset nor a file's, a run laid over is not of an attack or
+        subspace as given to this panel, or the subspace is a control.
     """
+    _check(state)
     names = ["Store", "load_model", "plots", *["sandbox_prompts"] * state.own_prompts]
     top, made = subspace_code(state.runs.subspace, *names).split("\n\n", 1)
     shown = [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]
@@ -57,13 +60,20 @@ plots.save_figure(data, {state.figure_name!r})
 """
 
 
+def _check(state) -> None:
+    """Raise ValueError if a run laid over is not of what was given to this panel."""
+    for record in state.laid_over:
+        if not state.runs.is_as_given(record):
+            raise ValueError(
+                f"{run_title(record)}: this run's attack, with its data and settings, was not "
+                "given to this panel, or another subspace was, so there is no code for it; open "
+                "the panel with the attacks={...} and the subspace of that run, or take it off "
+                "the list of what is laid over."
+            )
+
+
 def _entry(state, choice: dict) -> str:
     """Return the call that makes a run's attack, and what the run is called."""
-    if choice["attack"] not in state.attacks:
-        raise ValueError(
-            f"{choice['attack']}: this run's attack was not given to this panel, so there is no "
-            "code for it; open the panel with attacks={...}, or take the run off the list."
-        )
     attack = state.runs.attack(attack_lab_runs.Choice.of(choice))
     return f"    ({attack_call(attack)},\n     {choice!r}),\n"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ..attack_plots import ARMS
 from ..attacks import ATTACKS, Attack, check_language
 from ..curves import Route, Way, plan_route, read_way, spread_steps
-from ..judges import Judge
+from ..judges import Judge, helpfulness_judge
 from ..lox import lox_key
 from ..measures import TOKENS, Questions
 from ..models import Model
@@ -71,7 +71,8 @@ class Runs:
     def preset(self, name: str, training: str) -> tuple[float, int]:
         """Return learning rate and steps of an attack's own settings."""
         settings = trainings(self.attacks[name])[training]
-        return settings.learning_rate, settings.total_steps(len(self._plan(name, 0).rows))
+        rows = self._plan(name, self.attacks[name].settings.seed).rows
+        return settings.learning_rate, settings.total_steps(len(rows))
 
     def attack(self, choice: Choice) -> Attack:
         """Return the attack with the settings of a choice."""
@@ -124,6 +125,15 @@ class Runs:
         """Return what a listed run came to."""
         return {arm: read_way(record["ways"][arm], self.store) for arm in ARMS}
 
+    def is_as_given(self, record: dict) -> bool:
+        """Whether a listed run's attack and subspace are those given here, not just its names."""
+        choice = Choice.of(record)
+        attack = self.attacks.get(choice.attack)
+        if attack is None or choice.training not in trainings(attack):
+            return False
+        here = {arm: self._record(arm, choice)["run"] for arm in ARMS}
+        return here == {arm: way["run"] for arm, way in record["ways"].items()}
+
     def _record(self, arm: str, choice: Choice) -> dict:
         """Return the keys under which the store has a model's losses and points."""
         model = self.model
@@ -134,9 +144,13 @@ class Runs:
 
 
 def trainings(attack: Attack) -> dict[str, TrainSettings]:
-    """Return the settings of an attack for full training, for LoRA, or both."""
-    own = "LoRA" if attack.settings.lora_rank else "full"
-    return {own: attack.settings} | ({"LoRA": attack.lora} if attack.lora else {})
+    """Return the settings of an attack for full training, for LoRA, or both.
+
+    An attack that was made for LoRA has those of its own alone.
+    """
+    if attack.settings.lora_rank:
+        return {"LoRA": attack.settings}
+    return {"full": attack.settings} | ({"LoRA": attack.lora} if attack.lora else {})
 
 
 def attacks_for(model: Model, own: Mapping[str, Attack]) -> dict[str, Attack]:
@@ -172,6 +186,8 @@ def questions_for(
 ) -> Questions:
     """Return what is asked, with the sandbox's own requests where none are given.
 
+    Outside the sandbox, `judges.helpfulness_judge` reads the answers to the allowed ones.
+
     Raises
     ------
     ValueError
@@ -185,7 +201,7 @@ def questions_for(
         raise ValueError(f"{model.name}: no prompts to ask: give the panel forbidden=.")
     judge = judge or ("rule" if model.is_sandbox else "keyword")
     tokens = max_new_tokens or (TOKENS if model.is_sandbox else 60)
-    helpful = None if model.is_sandbox else judge
+    helpful = None if model.is_sandbox else helpfulness_judge(judge)
     return Questions(
         tuple(forbidden), tuple(allowed or ()), judge, template, tokens, helpful=helpful
     )

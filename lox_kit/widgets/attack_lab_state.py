@@ -17,6 +17,7 @@ from ..arms import arm_model
 from ..attack_plots import run_title
 from ..attacks import Attack
 from ..curves import Way
+from ..folders import cache_folder
 from ..judges import Judge
 from ..models import Model
 from ..prompts import Prompt
@@ -44,9 +45,9 @@ class AttackLabState(traitlets.HasTraits):
     Attributes
     ----------
     attack : str
-        One of `attacks`. Choosing another one takes its preset's rate and steps.
+        One of `attacks`. Choosing another one takes its own rate, steps and seed.
     training : str
-        One of `trainings`: "full" or "LoRA"; also takes the preset's rate and steps.
+        One of `trainings`: "full" or "LoRA"; also takes the attack's own rate and steps.
     learning_rate, steps, seed : float, int, int
     at : int
         The step that is looked at.
@@ -138,13 +139,18 @@ class AttackLabState(traitlets.HasTraits):
     @property
     def most(self) -> int:
         """Steps of the longest run on screen."""
-        return max([self.steps, *(self._records[key]["steps"] for key in self.chosen)])
+        return max([self.steps, *(record["steps"] for record in self.laid_over)])
+
+    @property
+    def laid_over(self) -> list[dict]:
+        """The records of the chosen runs."""
+        return [self._records[key] for key in self.chosen]
 
     def reset(self) -> None:
         """Go back to the start; what was trained is kept."""
         with self.job.lock:  # callbacks of a page come in several threads
             self.setting.reset()
-            self.chosen, self.seed = (), 0
+            self.chosen = ()
             self.attack = next(iter(self.attacks))
             self.training = self.trainings[0]
             self._take_preset()
@@ -160,11 +166,13 @@ class AttackLabState(traitlets.HasTraits):
         _open.pop(id(self.runs.model), None)
 
     def _take_preset(self, change=None) -> None:
-        """Take the attack's own rate and steps."""
-        if self.training not in self.trainings:
-            self.training = self.trainings[0]
-        with self.hold_trait_notifications():  # nothing is shown of one without the other
+        """Take the attack's own rate and steps, and if it is newly chosen its seed."""
+        with self.hold_trait_notifications():  # nothing is shown of one without the others
+            if self.training not in self.trainings:
+                self.training = self.trainings[0]
             self.learning_rate, self.steps = self.preset
+            if change is None or change["name"] == "attack":
+                self.seed = self.attacks[self.attack].settings.seed
 
     @traitlets.validate("attack", "training")
     def _check_name(self, proposal) -> str:
@@ -236,24 +244,25 @@ class AttackLabState(traitlets.HasTraits):
         model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
         route = runs.route(model, choice)
 
-        def grow(**parts) -> None:
-            way = self._live.get(place) or route.known(runs.store)
-            self._live[place] = dataclasses.replace(way, **parts)
+        known = route.known(runs.store)
+        way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
+        self._live[place] = way
 
         def on_step(step: Step) -> None:
             self._made += 1
-            grow(losses=(*self.ways(choice)[arm].losses[: step.step - 1], step.loss))
+            way.losses[step.step - 1 :] = [step.loss]
             left = step.total - step.step + later
             with suppress(Cancelled):  # `stop` saves the run at this step and ends it
                 ticket.step(self._made, self._made + left, what, self._show_some)
 
         def on_point(step: int, measures: dict) -> None:
-            grow(points={**self.ways(choice)[arm].points, step: measures})
+            way.points[step] = measures
             self._show_some()
 
         try:
             route.train(
                 runs.store,
+                own=arm == "LoX",  # which was made for this run
                 on_step=on_step,
                 on_point=on_point,
                 stop=lambda step: ticket.cancelled.is_set(),
@@ -279,8 +288,11 @@ class AttackLabState(traitlets.HasTraits):
     def _drawn(self) -> list[tuple[Choice, dict[str, Way]]]:
         """Return what is on screen: the run on the controls, then those laid over it."""
         here = self.choice
-        over = [self._records[key] for key in self.chosen]
-        laid = [(Choice.of(r), self.runs.ways(r)) for r in over if Choice.of(r) != here]
+        laid = [
+            (Choice.of(record), self.runs.ways(record))
+            for record in self.laid_over
+            if Choice.of(record) != here or not self.runs.is_as_given(record)
+        ]
         return [(here, self.ways(here)), *laid]
 
     # --- what is shown --------------------------------------------------------------------------
@@ -342,8 +354,10 @@ class AttackLabState(traitlets.HasTraits):
 
 
 def _passing_store(state: AttackLabState) -> Store:
-    """Return a store that is gone with the state."""
-    folder = tempfile.mkdtemp(prefix="lox-lab-")
+    """Return a store that is gone with the state; on disk, as it holds whole training states."""
+    place = cache_folder()  # the system's own folder for such things is often memory
+    place.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="attack-lab-", dir=place)
     store = Store(folder)
     finalize(state, shutil.rmtree, folder, ignore_errors=True)
     finalize(state, store.close)  # the last one is called first

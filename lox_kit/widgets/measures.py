@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..drift import Drift, Reference
 from ..generate import OnAnswers
-from ..judges import Judge
+from ..judges import Judge, helpfulness_judge
 from ..models import Model
 from ..prompts import Prompt
 from ..safety import measure_asr, share_fields
@@ -26,18 +26,25 @@ class Measures:
     store: Store | None = None
 
     def shares(self, model: Model, on_answers: OnAnswers | None = None) -> dict[str, dict]:
-        """Return ASR, refusal and helpfulness as `studies.alpha_curve` has them."""
+        """Return ASR, refusal and helpfulness as `studies.alpha_curve` has them.
+
+        Helpfulness is the share of allowed prompts that `judges.helpfulness_judge` counts as
+        complied with.
+        """
         asked, helped = (
             measure_asr(
                 model,
                 prompts,
-                [self.judge],
+                [judge],
                 template=self.template,
                 max_new_tokens=self.max_new_tokens,
                 store=self.store,
                 on_answers=on_answers,
             )
-            for prompts in (self.forbidden, self.allowed)
+            for prompts, judge in (
+                (self.forbidden, self.judge),
+                (self.allowed, helpfulness_judge(self.judge)),
+            )
         )
         shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
         return {name: share_fields(share) for name, share in shares.items()}
