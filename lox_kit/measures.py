@@ -45,6 +45,10 @@ class Questions:
         given = {"judge": self.judge} | ({"helpful": self.helpful} if self.helpful else {})
         return {name: find_judge(judge) for name, judge in given.items()}
 
+    def __getstate__(self) -> dict:
+        """Leave the judges that were made here to whoever unpickles this to make anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "judges"}
+
     @property
     def key(self) -> str:
         """Hash of all of it, with the judges' versions."""

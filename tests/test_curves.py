@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import pytest
 from speakers import other_tokenizer, random_speaker, same_weights, watch
@@ -225,3 +226,11 @@ def test_a_judge_is_made_once_for_a_key_and_every_point(store, monkeypatch):
     asked = dataclasses.replace(QUESTIONS, judge="keyword", helpful="keyword")
     dataclasses.replace(route(), questions=asked).train(store)
     assert [arguments for arguments, _ in made] == [("keyword",), ("keyword",)]
+
+
+def test_judges_that_were_made_here_do_not_travel_to_another_process():
+    questions = dataclasses.replace(sandbox_questions("dev", 2), judge="policy:some-model")
+    key = questions.key  # makes the judge, with its client, which cannot travel
+    there = pickle.loads(pickle.dumps(questions))
+    assert "judges" not in vars(there)
+    assert there.key == key
