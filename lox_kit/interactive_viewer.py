@@ -348,7 +348,7 @@ def _viewer_layout(data: dict, a, b, values: np.ndarray, size: int) -> dict:
                   **percent},
         "aspectmode": "manual",
         "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
-        "camera": {"eye": {"x": 1.57, "y": -1.84, "z": 1.02},
+        "camera": {"eye": {"x": 1.78, "y": -2.08, "z": 1.15},
                    "center": {"x": -0.06, "y": -0.05, "z": -0.12}},
     }  # fmt: skip
     layout["xaxis"] = plain_axis(domain=[0.55, 0.905], anchor="y", range=_ends(a), showgrid=False)
