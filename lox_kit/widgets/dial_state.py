@@ -33,6 +33,7 @@ from .setting import Setting, check_aligned
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
 SETTLE = 0.1  # seconds a setting must last before models are asked
+SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
 PAGE = 2  # evaluation prompts shown at a time, of each kind
 FEW = 60  # prompts of each kind that the sandbox is measured on
 STEP = 0.25  # of alpha
@@ -162,13 +163,14 @@ class DialState(traitlets.HasTraits):
     def _follow(self, change=None) -> None:
         """Show what is known of this setting, and start on what is not."""
         self._show()
-        self.job.start(self._answer)
+        settle = SETTLE_K if change is not None and change["name"] == "k" else SETTLE
+        self.job.start(partial(self._answer, settle))
 
     # --- the job --------------------------------------------------------------------------------
 
-    def _answer(self, ticket: Ticket) -> None:
+    def _answer(self, settle: float, ticket: Ticket) -> None:
         """Ask the dial first, then the others what they have not been asked; measure if quick."""
-        ticket.settle(SETTLE)
+        ticket.settle(settle)
         k, alpha, prompts = self.setting.k, self.setting.alpha, [p for p, _ in self.shown()]
         order = [LOX, *(name for name in self.names if name != LOX)]
         with self._at(k, alpha):
