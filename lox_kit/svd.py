@@ -190,8 +190,8 @@ def singular_values(dW: Tensor) -> Tensor:
 def frobenius(A: Tensor) -> float:
     """Return |A|_F within a few 1e-7 of it: every row in float32, all rows in float64.
 
-    `vector_norm(A, dtype=float64)` is not vectorised and takes as long as six passes of the
-    iteration.
+    `vector_norm(A, dtype=float64)` is not vectorised and takes as long as several passes of
+    the iteration.
     """
     rows = torch.linalg.vector_norm(A.to(torch.float32), dim=1).cpu().to(torch.float64)
     norm = float(torch.linalg.vector_norm(rows))
