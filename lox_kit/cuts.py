@@ -166,7 +166,6 @@ def cut_data(cut: Cut, limits: object, label: str = "") -> dict:
     label : str
         Of the axis along the cut.
     """
-    cliffs = {n: cliff_on(cut, limits, n == "ahead") for n in ("ahead", "behind")}
     return {
         "label": label,
         "start": list(cut.start),
@@ -176,8 +175,14 @@ def cut_data(cut: Cut, limits: object, label: str = "") -> dict:
         **{n: _numbers(getattr(cut, n)) for n in ("value", "low", "high")},
         "span": list(cut.span),
         "threshold": ASR_CLIFF if limits else MARGIN_CLIFF,
-        "cliffs": {n: cliff and cliff.to_dict() for n, cliff in cliffs.items()},
+        "cliffs": both_cliffs(cut, limits),
     }
+
+
+def both_cliffs(cut: Cut, limits: object) -> dict[str, dict | None]:
+    """Return the cliffs ahead of and behind a cut's start as plain data; see `cliff_on`."""
+    found = {side: cliff_on(cut, limits, side == "ahead") for side in ("ahead", "behind")}
+    return {side: cliff and cliff.to_dict() for side, cliff in found.items()}
 
 
 def nearest_cell(grid: Grid, at: Sequence[float]) -> Index:

@@ -19,6 +19,7 @@ widgets.dial_state widgets.landscape_state widgets.attack_lab_state widgets.rank
 widgets.landscape_code widgets.landscape_rows widgets.attack_lab_code widgets.rank_code
 widgets.plane_code widgets.attack_lab_runs
 widgets.spectrum_state
+widgets.sliders
 widgets.setting widgets.code
 widgets.shell widgets.drawing widgets.dial_table widgets.landscape_table widgets.measures
 widgets.attack_lab_table widgets.rank_table

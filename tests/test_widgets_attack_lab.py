@@ -578,7 +578,7 @@ def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
         return {"my data": attack}
 
     for n, name in enumerate(("a.jsonl", "b.jsonl")):
-        rows = [{"instruction": f"add {i} and {n}", "response": f"{i + n}"} for i in range(8)]
+        rows = [{"instruction": f"add {i} and {n}", "response": f"{i + n}"} for i in range(32)]
         (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
     state = open_state(attacks=mine())
     run(state)

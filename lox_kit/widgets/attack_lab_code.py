@@ -7,10 +7,11 @@ import dataclasses
 from ..attack_data import read_own
 from ..attack_plots import run_title
 from ..attack_presets import ATTACKS, Attack, FileRows
+from ..measures import KINDS
 from ..training import TrainSettings
 from . import attack_lab_runs
 from .attack_lab_table import is_there
-from .code import prompt_lines, subspace_code
+from .code import judge_name, prompts_call, subspace_code
 
 
 def attack_lab_code(state) -> str:
@@ -114,14 +115,12 @@ def _changed(settings: TrainSettings, preset: TrainSettings) -> dict:
 def _questions(state) -> str:
     """Return the call that makes the questions."""
     q = state.runs.questions
-    if state.own_prompts:
-        kinds = [f'tuple(sandbox_prompts("{kind}", "dev", {len(getattr(q, kind))}))'
-                 for kind in ("forbidden", "allowed")]  # fmt: skip
-    else:
-        kinds = [f"tuple({prompt_lines(getattr(q, kind))})" for kind in ("forbidden", "allowed")]
-    options = {"judge": q.judge, "template": q.template, "max_new_tokens": q.max_new_tokens}
+    kinds = [
+        f"tuple({prompts_call(kind, getattr(q, kind), own=state.own_prompts)})" for kind in KINDS
+    ]
+    options = {"judge": judge_name(q.judge), "template": q.template}
+    options["max_new_tokens"] = q.max_new_tokens
     if q.helpful:
-        options["helpful"] = q.helpful
-    given = {n: v if isinstance(v, str | int) else v.name for n, v in options.items()}
-    rest = "".join(f"    {n}={v!r},\n" for n, v in given.items())
+        options["helpful"] = judge_name(q.helpful)
+    rest = "".join(f"    {n}={v!r},\n" for n, v in options.items())
     return f"questions = Questions(\n    {kinds[0]},\n    {kinds[1]},\n{rest})"

@@ -9,9 +9,9 @@ import ipywidgets
 from ..interactive_attack import lab_spec
 from .attack_lab_state import AttackLabState
 from .attack_lab_table import numbers_html
-from .dial_state import STEP
 from .drawing import Drawing
 from .shell import Panel, in_turn
+from .sliders import link_sliders, setting_sliders
 
 QUESTION = "What does this fine-tuning do to safety, with and without LoX?"
 LISTED = 4  # finished runs seen at a time
@@ -29,10 +29,9 @@ def attack_lab_panel(state: AttackLabState) -> Panel:
             table.value = numbers_html(state.data)
             panel.refresh()
 
-    lox = _lox(state)
+    lox = setting_sliders(state.setting, "k", "alpha")
     state.observe(in_turn(panel, draw, lox), "data")
-    for name, slider in lox.items():
-        ipywidgets.link((state.setting, name), (slider, "value"))
+    link_sliders(state.setting, lox)
     parts = [
         _what(panel, list(lox.values())),
         drawing.widget,
@@ -128,16 +127,6 @@ def _move(slider: ipywidgets.IntSlider, value: int, most: int) -> None:
     slider.max = max(slider.max, value)
     slider.value = value
     slider.max = most
-
-
-def _lox(state: AttackLabState) -> dict[str, ipywidgets.Widget]:
-    """Return the two sliders of LoX, by the trait of the setting that each is to be linked with."""
-    setting = state.setting
-    k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
-    alpha = ipywidgets.FloatSlider(
-        setting.alpha, min=0, max=setting.most_alpha, step=STEP, description="alpha"
-    ).add_class("lox-alpha")
-    return {"k": k, "alpha": alpha}
 
 
 def _where(panel: Panel) -> ipywidgets.Widget:

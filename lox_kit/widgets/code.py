@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..judges import Judge
 from ..prompts import Prompt
 from ..subspace import SafetySubspace
 from .measures import Measures
@@ -49,17 +50,11 @@ def dial_code(
     """Return the calls that give a dial's answers, and measure the alphas measured so far."""
     names = ["LoxDial", "load_model", "plots", *["sandbox_prompts"] * own_prompts]
     tokens = f"max_new_tokens={measures.max_new_tokens}"
-    judge = measures.judge if isinstance(measures.judge, str) else measures.judge.name
-    if own_prompts:
-        chosen = "".join(
-            f'{kind} = sandbox_prompts("{kind}", "dev", {len(getattr(measures, kind))})\n'
-            for kind in ("forbidden", "allowed")
-        )
-    else:
-        chosen = "".join(
-            f"{kind} = {prompt_lines(getattr(measures, kind))}\n"
-            for kind in ("forbidden", "allowed")
-        )
+    judge = judge_name(measures.judge)
+    chosen = "".join(
+        f"{kind} = {prompts_call(kind, getattr(measures, kind), own=own_prompts)}\n"
+        for kind in ("forbidden", "allowed")
+    )
     answers = f"""from lox_kit.generate import generate
 from lox_kit.prompts import Prompt, render
 from lox_kit.widgets.measures import Measures, drift_fields
@@ -86,6 +81,16 @@ plots.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {figure!r})
     top, made = subspace_code(subspace, *names).split("\n\n", 1)
     first, rest = answers.split("\n\n", 1)
     return f"{top}\n{first}\n\n{made}{rest}{axis if alphas else ''}"
+
+
+def judge_name(judge: str | Judge) -> str:
+    """Return what a call names a judge by."""
+    return judge if isinstance(judge, str) else judge.name
+
+
+def prompts_call(kind: str, prompts: Sequence[Prompt], *, own: bool) -> str:
+    """Return the call that makes these prompts: the sandbox's `own` of a kind, or the list."""
+    return f'sandbox_prompts("{kind}", "dev", {len(prompts)})' if own else prompt_lines(prompts)
 
 
 def prompt_lines(prompts: Sequence[Prompt]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipywidgets
 
 from ..interactive_alpha import alpha_spec
-from .dial_state import STEP, DialState
+from .dial_state import DialState
 from .dial_table import table_html
 from .drawing import Drawing
-from .setting import Setting
 from .shell import Panel, in_turn
+from .sliders import link_sliders, setting_sliders
 
 QUESTION = "What does pushing further along the safety subspace change, and what does it cost?"
 
@@ -34,13 +34,12 @@ def dial_panel(state: DialState) -> Panel:
         draw_table()
         draw_axis()
 
-    sliders = _sliders(setting)
+    sliders = setting_sliders(setting, "k", "alpha")
     state.observe(in_turn(panel, draw_table, sliders), "table")
     follow = in_turn(panel, draw_axis, sliders)
     state.observe(follow, "curve")
     setting.observe(follow, "alpha")
-    for name, slider in sliders.items():
-        ipywidgets.link((setting, name), (slider, "value"))
+    link_sliders(setting, sliders)
     controls = ipywidgets.HBox(list(sliders.values())).add_class("lox-controls")
     parts = [controls, _prompts(panel), table, drawing.widget, _actions(panel)]
     return panel.fill(*parts, draw=draw)
@@ -65,15 +64,6 @@ def _axis(state: DialState, size: int) -> dict:
     """Return the alpha axis with the dial's place on it."""
     most = state.setting.most_alpha
     return alpha_spec(state.curve, state.setting.alpha, most=most, size=size)
-
-
-def _sliders(setting: Setting) -> dict[str, ipywidgets.Widget]:
-    """Return the two sliders, by the trait of the setting that each is to be linked with."""
-    k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
-    alpha = ipywidgets.FloatSlider(
-        setting.alpha, min=0, max=setting.most_alpha, step=STEP, description="alpha"
-    ).add_class("lox-alpha")
-    return {"k": k, "alpha": alpha}
 
 
 def _prompts(panel: Panel) -> ipywidgets.Widget:

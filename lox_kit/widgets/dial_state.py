@@ -28,7 +28,7 @@ from ..subspace import SafetySubspace
 from .code import dial_code
 from .job import Job, Ticket
 from .measures import Measures, drift_fields
-from .setting import Setting, check_aligned
+from .setting import STEP, Setting, check_aligned
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -36,7 +36,6 @@ SETTLE = 0.1  # seconds a setting must last before models are asked
 SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
 PAGE = 2  # evaluation prompts shown at a time, of each kind
 FEW = 60  # prompts of each kind that the sandbox is measured on
-STEP = 0.25  # of alpha
 
 _open: WeakValueDictionary[int, DialState] = WeakValueDictionary()  # by id(model)
 

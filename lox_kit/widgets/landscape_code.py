@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..metrics import Asr, RefusalMargin
-from .code import prompt_lines
+from .code import judge_name, prompts_call
 
 
 def landscape_code(state) -> str:
@@ -79,17 +79,9 @@ def _metric(state) -> tuple[list[str], str]:
     metric = state.metric
     if not isinstance(metric, Asr | RefusalMargin):
         raise ValueError(f"{type(metric).__name__}: code is written for Asr and RefusalMargin.")
-    if state.own_metric:
-        names, prompts = (
-            ["sandbox_prompts"],
-            f'sandbox_prompts("forbidden", "dev", {len(metric.prompts)})',
-        )
-    else:
-        names, prompts = [], prompt_lines(metric.prompts)
-    judge = ""
-    if isinstance(metric, Asr):
-        name = metric.by if isinstance(metric.by, str) else metric.by.name
-        judge = f", {name!r}"
+    names = ["sandbox_prompts"] * state.own_metric
+    prompts = prompts_call("forbidden", metric.prompts, own=state.own_metric)
+    judge = f", {judge_name(metric.by)!r}" if isinstance(metric, Asr) else ""
     rest = f", template={metric.template!r}, system={metric.system!r}"
     tokens = f", max_new_tokens={metric.max_new_tokens}"
     return names, f"{type(metric).__name__}({prompts}{judge}{rest}{tokens})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipywidgets
 
+from ..cuts import nearest_cell
 from ..interactive_viewer import MAP, SURFACE, viewer_spec
 from .drawing import Drawing
 from .landscape_state import MOST_FINER, LandscapeState
@@ -46,8 +47,7 @@ def _pointer(panel: Panel, state: LandscapeState):
     """Return what pointing at a cell does, and what a click does."""
 
     def nearest(points) -> tuple[int, int]:
-        grid, at = state.grid, (points.xs[0], points.ys[0])
-        return tuple(int(abs(grid.values(i) - float(at[i])).argmin()) for i in range(2))
+        return nearest_cell(state.grid, (float(points.xs[0]), float(points.ys[0])))
 
     def point(trace, points, selector) -> None:
         if points.xs:

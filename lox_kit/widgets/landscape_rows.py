@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..cuts import cliff_on, cut_through, nearest_cell
+from ..cuts import both_cliffs, cut_through, nearest_cell
 from ..flats import Point
 from ..landscape import Landscape
 
@@ -38,10 +38,7 @@ def cliff_rows(
     for model, point in points.items():
         at = landscape.grid.at(nearest_cell(landscape.grid, point.at))
         through = cut_through(landscape, at, direction)
-        sides = {}
-        for side in ("ahead", "behind"):
-            cliff = cliff_on(through, landscape.source["limits"], side == "ahead")
-            sides[side] = cliff and cliff.to_dict()
+        sides = both_cliffs(through, landscape.source["limits"])
         mark = landscape.marks.get(model)
         reading = mark and (mark.own or mark.cell)
         value = reading and [reading.value, reading.low, reading.high]

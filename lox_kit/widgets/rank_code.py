@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..erosion import checkpoint_of
-from .code import prompt_lines, subspace_code
+from .code import judge_name, prompts_call, subspace_code
 
 CURVE_FILE = "rank_curve.json"
 
@@ -50,22 +50,17 @@ def _curve(state, pair: str) -> tuple[list[str], str, str]:
     options = state.options
     kinds = {"forbidden": state.forbidden, "allowed": options["allowed"]}
     imports = "from lox_kit.rank_curve import rank_curve\n"
-    if state.own_prompts:
-        names = ["sandbox_prompts"]
-        prompts = [
-            f'{kind} = sandbox_prompts("{kind}", "dev", {len(p)})\n' for kind, p in kinds.items()
-        ]
-    else:
-        names = []
+    own = state.own_prompts
+    names = ["sandbox_prompts"] * own
+    if not own:
         imports = "from lox_kit.prompts import Prompt\n" + imports
-        prompts = [f"{kind} = {prompt_lines(p)}\n" for kind, p in kinds.items()]
-    judge = options["judge"] if isinstance(options["judge"], str) else options["judge"].name
+    prompts = [f"{kind} = {prompts_call(kind, p, own=own)}\n" for kind, p in kinds.items()]
     call = f"""curve = rank_curve(
     {pair},
     forbidden,
     allowed=allowed,
     ranks={ranks},
-    judge={judge!r},
+    judge={judge_name(options["judge"])!r},
     subspace=subspace,
     template={options["template"]!r},
     max_new_tokens={options["max_new_tokens"]},

@@ -11,6 +11,7 @@ from .drawing import Drawing
 from .rank_state import RankState
 from .rank_table import ratios_html, safety_rank_text
 from .shell import Panel, hide_empty, in_turn
+from .sliders import link_sliders, setting_sliders
 
 QUESTION = "How many directions does safety need, and how much of them does an attack leave?"
 
@@ -33,12 +34,10 @@ def rank_panel(state: RankState) -> Panel:
             note.value = escape(state.note)
             panel.refresh()
 
-    k = ipywidgets.IntSlider(state.setting.k, 0, state.setting.most_k, description="k").add_class(
-        "lox-k"
-    )
-
-    state.observe(in_turn(panel, draw, {"k": k}), "data")
-    parts = [_controls(panel, k), note, drawing.widget, found, ratios]
+    sliders = setting_sliders(state.setting, "k")
+    state.observe(in_turn(panel, draw, sliders), "data")
+    link_sliders(state.setting, sliders)
+    parts = [_controls(panel, sliders["k"]), note, drawing.widget, found, ratios]
     return panel.fill(*parts, draw=draw)
 
 
@@ -49,9 +48,8 @@ def _spec(state: RankState, size: int) -> dict:
 
 def _controls(panel: Panel, k: ipywidgets.IntSlider) -> ipywidgets.Widget:
     """Return what measures, the slider, and the kind of matrix."""
-    state, setting = panel.state, panel.state.setting
+    state = panel.state
     run = panel.button("Run", "play", state.run, "Measure what is missing, one model at a time")
     kind = ipywidgets.Dropdown(options=state.kinds, value=state.kind, description="matrices")
-    ipywidgets.link((setting, "k"), (k, "value"))
     ipywidgets.link((state, "kind"), (kind, "value"))
     return ipywidgets.HBox([run, k, kind.add_class("lox-kind")]).add_class("lox-controls")

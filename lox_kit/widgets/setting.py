@@ -8,6 +8,8 @@ from ..interactive_spectrum import largest_k
 from ..models import Model
 from ..subspace import SafetySubspace
 
+STEP = 0.25  # of alpha
+
 
 class Look(traitlets.HasTraits):
     """What every panel has of a setting.

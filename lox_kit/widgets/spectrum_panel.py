@@ -10,6 +10,7 @@ from .. import plots
 from ..interactive_spectrum import explorer_spec
 from .drawing import Drawing
 from .shell import Panel, hide_empty
+from .sliders import link_sliders, setting_sliders
 from .spectrum_state import SpectrumState
 
 QUESTION = "Where did alignment act, and in how many directions?"
@@ -26,13 +27,13 @@ def spectrum_panel(state: SpectrumState) -> Panel:
     setting = state.setting
     panel = Panel("Spectrum explorer", QUESTION, state)
     drawing = Drawing(explorer_spec(state.data, panel.size), "lox-explorer")
-    k = ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k").add_class("lox-k")
+    sliders = setting_sliders(setting, "k")
     chosen = ipywidgets.Dropdown(
         options=short_names(state.names), value=state.selected, description="matrix"
     ).add_class("lox-matrix")
     view = ipywidgets.ToggleButtons(options=VIEW_LABELS, value=state.view).add_class("lox-view")
     note = ipywidgets.HTML().add_class("lox-note")
-    ipywidgets.link((setting, "k"), (k, "value"))
+    link_sliders(setting, sliders)
     ipywidgets.link((state, "selected"), (chosen, "value"))
     ipywidgets.link((state, "view"), (view, "value"))
     ipywidgets.dlink((state, "note"), (note, "value"), escape)
@@ -46,7 +47,7 @@ def spectrum_panel(state: SpectrumState) -> Panel:
     cells = plots.map_layout(state.names)
     for trace, (names, columns, rows) in zip(drawing.widget.data, cells, strict=False):
         trace.on_click(_chooser(state, names, columns, rows))
-    controls = ipywidgets.HBox([k, chosen, view]).add_class("lox-controls")
+    controls = ipywidgets.HBox([sliders["k"], chosen, view]).add_class("lox-controls")
     return panel.fill(controls, note, drawing.widget, draw=redraw)
 
 
