@@ -4,14 +4,15 @@
     python benchmarks/lox_edit.py --quick
 
 Every measured program is a fresh process with a fresh hash cache, and its files are dropped from
-the page cache before: what stands in the table is what a first `lox factor` and `lox apply` take,
-start and imports included.
+the page cache before: what stands in the table is what a first `lox extrapolate`, or `lox factor`
+and `lox apply`, take, start and imports included.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import filecmp
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ from llama_pair import SPECTRUM, llama_config, llama_shapes, make_pair
 
 K, ALPHA = 6, 1.25  # the paper's
 RANKS = {6: 20.0, 64: 8.0}  # stored rank: how many times faster it should be
+ONE_PASS = 6  # the rank at which that is `lox extrapolate`; the two verbs are measured as well
 CHUNK = 1 << 22
 HERE = Path(__file__).parent
 
@@ -63,6 +65,7 @@ def measure_speed(folder: Path, hidden: int, layers: int) -> dict:
     numbers = {"floor": disk_floor(base, aligned), "start": start(folder)}
     for rank in RANKS:
         numbers[f"rank {rank}"] = lox(folder, base, aligned, rank)
+    numbers["one pass"] = one_pass(folder, base, aligned)
     forget(base, aligned)
     kept = folder / "factors.safetensors"
     plain = HERE / "plain_lox.py"
@@ -71,6 +74,7 @@ def measure_speed(folder: Path, hidden: int, layers: int) -> dict:
     for rank in RANKS:
         ours, subspace = folder / f"edited-{rank}", folder / f"S-{rank}.safetensors"
         numbers[f"agreement {rank}"] = compare(ours, subspace, folder / "plain", kept, K)
+    same(folder / f"edited-{ONE_PASS}", folder / "edited")
     numbers["bytes"] = bytes_moved(folder, base, aligned)
     print_speed(numbers)
     return numbers
@@ -104,10 +108,28 @@ def lox(folder: Path, base: Path, aligned: Path, rank: int) -> dict[str, Took]:
     return took
 
 
+def one_pass(folder: Path, base: Path, aligned: Path) -> Took:
+    """Factor and apply by one command, which keeps the factors too."""
+    forget(base, aligned)
+    subspace, out = folder / "S.safetensors", folder / "edited"
+    arguments = ("-o", out, "-k", K, "--alpha", ALPHA, "--rank", ONE_PASS, "--factors", subspace)
+    report, cache = folder / "took", folder / "cache"
+    return run("lox", "extrapolate", base, aligned, *arguments, report=report, cache=cache)
+
+
+def same(first: Path, second: Path) -> None:
+    """Make sure that one command and two have written the same bytes."""
+    for file in weights(first):
+        if not filecmp.cmp(file, second / file.name, shallow=False):
+            raise RuntimeError(f"{file.name} of {first} and {second} differ.")
+
+
 def start(folder: Path) -> Took:
     """Measure a program that imports what `lox factor` imports and does nothing."""
     script = folder / "start.py"
-    script.write_text("import lox_kit.cli, lox_kit.models, lox_kit.progress, lox_kit.lox\n")
+    script.write_text(
+        "import lox_kit.cli, lox_kit.models, lox_kit.progress, lox_kit.lox_checkpoint\n"
+    )
     run(str(script), report=folder / "took", cache=folder / "none")  # from the disk once
     return run(str(script), report=folder / "took", cache=folder / "none")
 
@@ -204,15 +226,18 @@ def print_speed(numbers: dict) -> None:
     print(f"\n{'':26}{'factor':>9}{'apply':>9}{'total':>9}{'faster':>9}{'floor':>9}{'peak':>10}")
     width = f"{plain.seconds:27.1f} s{'1 x':>9}{plain.seconds / floor:7.0f} x"
     print(f"{'published algorithm, plain':26}{width}{plain.peak_mb:7.0f} MB")
-    for rank, target in RANKS.items():
-        factor, apply = (numbers[f"rank {rank}"][step] for step in ("factor", "apply"))
-        total = factor.seconds + apply.seconds
-        times = f"{factor.seconds:7.1f} s{apply.seconds:7.1f} s{total:7.1f} s"
-        ratios = f"{plain.seconds / total:7.1f} x{total / floor:7.1f} x"
-        peak = f"{max(factor.peak_mb, apply.peak_mb):7.0f} MB"
-        bare = (plain.seconds - start) / (total - 2 * start)
-        more = f"   wanted {target:g} x; {bare:.1f} x without start and imports"
-        print(f"{f'lox --rank {rank}':26}{times}{ratios}{peak}{more}")
+    ways = {f"factor, apply --rank {r}": (*numbers[f"rank {r}"].values(),) for r in RANKS}
+    ways = {f"extrapolate --rank {ONE_PASS}": (numbers["one pass"],)} | ways
+    wanted = {f"extrapolate --rank {ONE_PASS}": RANKS[ONE_PASS]}
+    wanted |= {f"factor, apply --rank {r}": x for r, x in RANKS.items() if r != ONE_PASS}
+    for way, steps in ways.items():
+        total = sum(took.seconds for took in steps)
+        each = [f"{took.seconds:7.1f} s" for took in steps] if len(steps) == 2 else [" " * 9] * 2
+        ratios = f"{total:7.1f} s{plain.seconds / total:7.1f} x{total / floor:7.1f} x"
+        peak = f"{max(took.peak_mb for took in steps):7.0f} MB"
+        bare = (plain.seconds - start) / (total - len(steps) * start)
+        aim = f"   wanted {wanted[way]:g} x;" if way in wanted else "  "
+        print(f"{way:26}{''.join(each)}{ratios}{peak}{aim} {bare:.1f} x without start and imports")
     print(f"{'reading and copying only':26}{floor:27.1f} s{'':9}{'1 x':>9}")
     print(f"{'start and imports':26}{start:27.1f} s, once in each program above")
     print("\nAgreement with the plain algorithm")

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .checkpoint import is_embedding, is_head
-from .lox import check_alpha, model_card, own_aligned, refuse_existing
+from .lox import check_alpha
+from .lox_checkpoint import model_card, own_aligned, refuse_existing
 from .subspace import SafetySubspace
 
 TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out); PEFT wants other factors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -220,10 +220,23 @@ def deltas(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield each name with `W_other - W_base` in float32 on `device`, one matrix at a time."""
     for name in names:
-        dW = other.read(name).to(device, torch.float32, copy=True)
-        for rows, theirs in zip(dW.split(ROWS), base.read(name).split(ROWS), strict=True):
-            rows.sub_(theirs.to(device, torch.float32))
-        yield name, dW
+        yield name, delta(base, other, name, device)
+
+
+def delta(
+    base: Checkpoint,
+    other: Checkpoint,
+    name: str,
+    device: str,
+    room: Callable[[tuple[int, ...], str], Tensor] | None = None,
+) -> Tensor:
+    """Return `W_other - W_base` of one tensor in float32, where `room` has a place for it."""
+    ours, theirs = other.read(name), base.read(name)
+    shape = tuple(ours.shape)
+    dW = room(shape, device) if room else torch.empty(shape, device=device)
+    for new, W, W_base in zip(dW.split(ROWS), ours.split(ROWS), theirs.split(ROWS), strict=True):
+        torch.sub(W.to(device, torch.float32), W_base.to(device, torch.float32), out=new)
+    return dW
 
 
 def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 import traceback
@@ -82,6 +83,11 @@ def _k_alpha(k, alpha, paper):
     return kept, 1.0 if alpha is None else alpha
 
 
+def _rank(text):
+    """Return how many directions are factored, from the option."""
+    return text if text == "full" else _whole("--rank", text, "a whole number, or 'full'")
+
+
 def _shown(k):
     """Return k for people."""
     return f"k={'all' if k is None else k}"
@@ -140,7 +146,7 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
             base,
             aligned,
             out,
-            rank="full" if rank == "full" else _whole("--rank", rank, "a whole number, or 'full'"),
+            rank=_rank(rank),
             spectrum=spectrum,
             include=include,
             exclude=exclude,
@@ -195,12 +201,51 @@ def spectrum(subspace, k, plot, as_json):
 def apply(subspace, aligned, out, k, alpha, paper):
     """Write the extrapolated model as a full checkpoint."""
     k, alpha = _k_alpha(k, alpha, paper)
-    from .lox import apply_lox
+    from .lox_checkpoint import apply_lox
     from .progress import layers
     from .subspace import SafetySubspace
 
     with layers("writing") as on_layer:
         apply_lox(SafetySubspace.load(subspace), aligned, out, k, alpha, on_layer=on_layer)
+    click.echo(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
+
+
+@lox.command()
+@click.argument("base")
+@click.argument("aligned")
+@_edit_options
+@click.option("--factors", type=click.Path(path_type=Path), help="Keep the factors in this file.")
+@click.option("--rank", help="Directions that are factored, or 'full'. [default: those of -k]")
+@include
+@exclude
+@device
+@click.option("--seed", default=0, show_default=True)
+def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exclude, device, seed):
+    """Factor and apply in one pass: a full checkpoint, for a k that is known.
+
+    The quickest way from a pair to one model. To try several k, or to look at the spectrum,
+    `lox factor` once.
+    """
+    k, alpha = _k_alpha(k, alpha, paper)
+    from .lox_checkpoint import extrapolate as write
+    from .models import pick_device
+    from .progress import layers
+
+    with layers("extrapolating") as on_layer:
+        write(
+            base,
+            aligned,
+            out,
+            k,
+            alpha,
+            factors=factors,
+            rank=_rank(rank) if rank else None,
+            include=include,
+            exclude=exclude,
+            seed=seed,
+            device=pick_device(device),
+            on_layer=on_layer,
+        )
     click.echo(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
 
 
@@ -285,6 +330,8 @@ def lab(notebooks):
 
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
+    # large pages for large tensors, where Linux has them: else filling them is most of a pass
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         status = lox.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -12,10 +12,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ DTYPE_NAMES = {
     torch.bool: "BOOL",
 }
 
-T = TypeVar("T")
+CHUNK = 1 << 22  # bytes handed to the system at a time: all of a large matrix takes it far longer
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
 
@@ -107,9 +106,10 @@ class SafetensorsStream:
                 f"{name}: the layout says {dtype} {tuple(shape)}, "
                 f"the tensor is {tensor.dtype} {tuple(tensor.shape)}."
             )
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         try:
-            self._file.write(memoryview(data.numpy()))
+            for start in range(0, len(data), CHUNK):
+                self._file.write(data[start : start + CHUNK])
             self._file.flush()  # a killed run loses no whole tensor
         except OSError as error:
             raise OSError(
@@ -146,14 +146,57 @@ class SafetensorsStream:
             self._file.close()  # the partial file stays, to be taken up again
 
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items while a thread makes the next one: computing goes on during a write."""
-    rest, end = iter(items), object()
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, rest, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, rest, end)
-            yield item
+class ShardedStream:
+    """The shards of a checkpoint as one stream: what is whole is there, `missing` is the rest.
+
+    A shard is flushed to the disk and given its name by a thread, while the next one is written.
+
+    Parameters
+    ----------
+    folder : path
+    layouts : mapping of file name to Layout
+        The shards, in the order in which they will be written.
+    metadata : mapping of str to str
+        Of every shard; see `SafetensorsStream`.
+    """
+
+    def __init__(self, folder: Path, layouts: Mapping[str, Layout], metadata: Mapping[str, str]):
+        self._open = [
+            SafetensorsStream(folder / name, layout, metadata)
+            for name, layout in layouts.items()
+            if not (folder / name).exists()
+        ]
+        self.missing = [name for shard in self._open for name in shard.missing]
+        self._thread = ThreadPoolExecutor(1)
+        self._closing: list[Future] = []
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Append one tensor; it must be the next one `missing`."""
+        while self._open and not self._open[0].missing:  # left whole, without its name
+            self._finish()
+        if not self._open:
+            raise ValueError(f"{name} was written where nothing belongs.")
+        self._open[0].write(name, tensor)
+        self.missing.pop(0)
+        if not self._open[0].missing:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._closing.append(self._thread.submit(self._open.pop(0).close))
+
+    def __enter__(self) -> ShardedStream:
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        with self._thread:  # waits for what is being closed
+            if kind is None:
+                while self._open:
+                    self._finish()
+        for shard in self._open:
+            shard.__exit__(kind, value, traceback)
+        if kind is None:
+            for closed in self._closing:
+                closed.result()
 
 
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:

@@ -119,10 +119,8 @@ class SafetySubspace(Mapping[str, Factors]):
     @classmethod
     def _stream(cls, out, base, aligned, info, device, on_layer) -> SafetySubspace:
         """Factor into a file, layer by layer, going on where a partial one ends."""
-        if out.exists():
-            if read_info(out) == info:
-                return cls.load(out)
-            raise FileExistsError(f"{out} exists and is another subspace; choose another name.")
+        if made := cls.made(out, info):
+            return made
         with open_stream(out, info) as stream:
             missing = missing_layers(stream)
             for name, made in factor_all(base, aligned, info, missing, device, on_layer):
@@ -134,6 +132,21 @@ class SafetySubspace(Mapping[str, Factors]):
             out.unlink()
             raise
         return subspace
+
+    @classmethod
+    def made(cls, file: str | Path, info: dict) -> SafetySubspace | None:
+        """Open a subspace file if it is there and came about as `info` says.
+
+        Raises
+        ------
+        FileExistsError
+            If it is another subspace.
+        """
+        if not Path(file).exists():
+            return None
+        if read_info(Path(file)) != info:
+            raise FileExistsError(f"{file} exists and is another subspace; choose another name.")
+        return cls.load(file)
 
     @classmethod
     def load(cls, file: str | Path) -> SafetySubspace:

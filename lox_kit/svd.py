@@ -2,7 +2,8 @@
 
 Seeded block Krylov iteration (Musco and Musco 2015, arXiv:1504.05477) in float32, continued until
 the leading triplets pass, and exact decomposition where they do not; of a product of thin matrices
-exactly from those. The result says which of these it was.
+exactly from those. The result says which of these it was. For a few triplets of a large matrix the
+iteration starts from what it finds in bfloat16, where the processor is quick at that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-4  # a triplet is certified when |dW v - s u| <= TOLERANCE * s
+ROUGH = 1e-2  # the same of an iteration in bfloat16, which can reach a few 1e-4
 ZERO = 1e-6  # singular values under ZERO * s_1 are rounding in float32, and set to 0
 SMALL = 1 << 20  # entries of a matrix that is decomposed in float64
 BLOCK = 16
@@ -213,31 +215,48 @@ def _exact(A: Tensor):
 
 
 def _krylov(A: Tensor, r: int, certify: int, seed: int):
-    """Return U, S, Vh of `r` triplets, or None if `certify` of them do not pass.
+    """Return U, S, Vh of `r` triplets, or None if `certify` of them do not pass."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
+    if r <= BLOCK and certify and A.numel() > SMALL and _is_quick_in_bfloat16(A.device):
+        rough = _iterated(A.to(torch.bfloat16), start, r, certify, r + BLOCK, ROUGH)
+        if rough:
+            return _iterated(A, rough[2], r, certify, r, TOLERANCE)
+    return _iterated(A, start, r, certify, r + BLOCK, TOLERANCE)
+
+
+def _is_quick_in_bfloat16(device: torch.device) -> bool:
+    """Whether this is a processor that multiplies bfloat16 at more than float32's speed."""
+    can = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.12 does not say
+    return device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _iterated(A: Tensor, start: Tensor, r: int, certify: int, check_at: int, tolerance: float):
+    """Return U, S, Vh of `r` triplets by block Krylov iteration, or None: see `_krylov`.
 
     The basis Q grows by a block a step: Q_0 = orth(A G), Q_i = orth(A A^T Q_(i-1) - Q Q^T ...).
     With B = A^T Q at hand from the steps themselves, the triplets are those of Q B^T. Narrow
     blocks: for a basis of one size, more steps converge further than wider blocks do. Q and B are
-    kept with vectors as rows, which is the order BLAS is quickest in.
+    kept with vectors as rows, which is the order BLAS is quickest in, and in float32 whatever the
+    dtype of A; `start` is G^T, and from a basis of `check_at` rows on it is seen whether they pass.
     """
     rows, columns = A.shape
     limit = int(MAX_BASIS * columns)
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(BLOCK, columns, generator=generator).to(A.device)
     Q = torch.empty(limit, rows, device=A.device)  # what is not used of it is not touched
     B = torch.empty(limit, columns, device=A.device)
-    Q[:BLOCK] = _orthonormal_rows(start @ A.T)
-    B[:BLOCK] = Q[:BLOCK] @ A
-    size, check_at = BLOCK, r + BLOCK
+    Q[:BLOCK] = _orthonormal_rows(_product(start, A.T))
+    B[:BLOCK] = _product(Q[:BLOCK], A)
+    size = BLOCK
     while size + BLOCK <= limit:
         newest, R = torch.linalg.qr(B[size - BLOCK : size].T)  # (columns, BLOCK), (BLOCK, BLOCK)
-        step = newest.T @ A.T
+        step = _product(newest.T, A.T)
         for _ in range(2):  # in float32 once leaves some of the old directions
             step -= (step @ Q[:size].T) @ Q[:size]
         if size >= check_at:
             check_at = GROWTH * size
             W, S = _from_basis(B[:size], r)
-            if certify == 0 or _has_converged(step, R @ W[-BLOCK:, :certify], S[:certify]):
+            last = R @ W[-BLOCK:, :certify]
+            if certify == 0 or _has_converged(step, last, S[:certify], tolerance):
                 V = (W.T @ B[:size]) / S.clamp(min=ZERO * float(S[0]))[:, None]
                 if float(S[-1]) <= ZERO * float(S[0]):  # these have no v of length 1 yet
                     V, R = torch.linalg.qr(V.T)
@@ -245,9 +264,14 @@ def _krylov(A: Tensor, r: int, certify: int, seed: int):
                 return (W.T @ Q[:size]).T, S, V
         new = slice(size, size + BLOCK)
         Q[new] = _orthonormal_rows(step)
-        B[new] = Q[new] @ A
+        B[new] = _product(Q[new], A)
         size += BLOCK
     return None
+
+
+def _product(X: Tensor, A: Tensor) -> Tensor:
+    """Return X A in float32, multiplied in the dtype of A."""
+    return (X.to(A.dtype) @ A).to(torch.float32)
 
 
 def _orthonormal_rows(X: Tensor) -> Tensor:
@@ -262,12 +286,12 @@ def _from_basis(B: Tensor, r: int) -> tuple[Tensor, Tensor]:
     return W.flip(1)[:, :r].to(torch.float32), S
 
 
-def _has_converged(step: Tensor, last: Tensor, S: Tensor) -> bool:
-    """Whether |A v - s u| <= TOLERANCE s for these triplets, without another pass over A.
+def _has_converged(step: Tensor, last: Tensor, S: Tensor, tolerance: float) -> bool:
+    """Whether |A v - s u| <= tolerance s for these triplets, without another pass over A.
 
     A B = A A^T Q lies in the basis but for its last block, A B_last = A newest R; what of that lies
     outside is step^T R. So the residual is |step^T R W_last| / s, with `last` = R W_last.
     """
     rounding = ZERO * S[0] >= S  # as good as zero, with no direction to converge to
     outside = torch.linalg.vector_norm(step.T @ (last / S.clamp(min=S[0] * ZERO)), dim=0)
-    return bool(((outside <= TOLERANCE * S) | rounding).all())
+    return bool(((outside <= tolerance * S) | rounding).all())

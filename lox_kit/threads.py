@@ -64,7 +64,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -
         with ThreadPoolExecutor(workers) as pool:
             for item in items:
                 running.append(pool.submit(function, item))
-                if len(running) == workers:
+                if len(running) > workers:  # one waits, to begin while a result is being used
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

@@ -407,7 +407,7 @@ def test_an_error_is_one_line_that_says_what_is_wrong(lox, tmp_path, arguments, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["extrapolate"], "No such command 'extrapolate'"),
+        (["extrapolated"], "No such command 'extrapolated'"),
         (["check", "sandbox/base"], "Missing argument 'ALIGNED'"),
         (["apply", "S", "A", "-k", "6"], "Missing option '-o'"),
         (["asr", PAIR[1], "--limit", "0"], "0 is not in the range x>=1"),

@@ -23,7 +23,7 @@ from lox_kit.directions import (
     random_direction,
     weights_of,
 )
-from lox_kit.lox import apply_lox
+from lox_kit.lox_checkpoint import apply_lox
 
 
 def dense(part):

@@ -46,6 +46,7 @@ rank_data
 attack_plots judging_plots spectrum_plots landscape_plots
 cut_plots
 canvas
+lox_checkpoint
 lox controls
 subspace
 factoring
@@ -121,8 +122,8 @@ def test_no_public_name_is_a_module_s_own():
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'lox_kit' has no attribute 'extrapolate'"):
-        _ = lox_kit.extrapolate
+    with pytest.raises(AttributeError, match="module 'lox_kit' has no attribute 'extrapolated'"):
+        _ = lox_kit.extrapolated
 
 
 IMPORT = """

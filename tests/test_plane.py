@@ -11,7 +11,8 @@ from two_numbers import two_numbers
 
 from lox_kit.directions import Direction, between, dot, lox_direction, norm, weights_of
 from lox_kit.flats import Flat
-from lox_kit.lox import LoxDial, apply_lox
+from lox_kit.lox import LoxDial
+from lox_kit.lox_checkpoint import apply_lox
 from lox_kit.models import Model
 from lox_kit.plane import Line, Plane
 from lox_kit.walk import Walk, point_key
