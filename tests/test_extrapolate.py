@@ -1,0 +1,188 @@
+"""One pass over a pair writes what factoring and applying write, and is taken up when cut off."""
+
+import math
+
+import pytest
+import torch
+from checkpoints import content, run_python, save_tensors, weights
+from test_lox import KINDS
+
+from lox_kit import SafetySubspace, apply_lox, extrapolate, lox_checkpoint
+from lox_kit.checkpoint import Checkpoint
+
+K, ALPHA = 3, 1.25
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def any_pair(request, make_pair):
+    return make_pair(**request.param)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Names of the matrices that are factored, as they are."""
+    names, factor_one = [], lox_checkpoint.factor_one
+
+    def count(base, aligned, info, name, device):
+        names.append(name)
+        return factor_one(base, aligned, info, name, device)
+
+    monkeypatch.setattr(lox_checkpoint, "factor_one", count)
+    return names
+
+
+def in_two_steps(pair, folder, **options):
+    """Return the subspace file and the checkpoint that the two verbs make."""
+    folder.mkdir()
+    file = folder / "S.safetensors"
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, file, **options)
+    return file, apply_lox(subspace, pair.aligned, folder / "lox", K, ALPHA)
+
+
+def test_one_pass_writes_the_bytes_of_the_two_steps(any_pair, tmp_path):
+    file, there = in_two_steps(any_pair, tmp_path / "two", rank=5)
+    factors = tmp_path / "S.safetensors"
+    out = extrapolate(
+        any_pair.base, any_pair.aligned, tmp_path / "lox", K, ALPHA, factors=factors, rank=5
+    )
+    assert content(out) == content(there)
+    assert factors.read_bytes() == file.read_bytes()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["S.safetensors", "lox", "two"]
+
+
+def test_without_a_rank_k_directions_are_factored(pair, tmp_path):
+    factors = tmp_path / "S.safetensors"
+    extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, ALPHA, factors=factors)
+    assert SafetySubspace.load(factors).info["rank"] == K
+
+
+def test_more_directions_than_usual_are_certified_too(pair, tmp_path):
+    factors = tmp_path / "S.safetensors"
+    extrapolate(pair.base, pair.aligned, tmp_path / "lox", 20, ALPHA, factors=factors)
+    assert SafetySubspace.load(factors).info["certify"] == 20
+
+
+def test_no_k_extrapolates_the_whole_delta(pair, subspace, tmp_path):
+    out = extrapolate(pair.base, pair.aligned, tmp_path / "lox", None)
+    there = apply_lox(subspace, pair.aligned, tmp_path / "there", None)
+    assert content(out) == content(there)
+
+
+@pytest.mark.parametrize(("k", "alpha"), [(0, 1.0), (K, 0.0)])
+def test_no_directions_or_no_length_is_the_identity_bit_for_bit(any_pair, tmp_path, k, alpha):
+    got = weights(extrapolate(any_pair.base, any_pair.aligned, tmp_path / "lox", k, alpha))
+    before = weights(any_pair.aligned)
+    assert all(
+        torch.equal(got[n].view(torch.uint8), W.view(torch.uint8)) for n, W in before.items()
+    )
+
+
+def test_only_matching_matrices_are_moved(pair, tmp_path):
+    got = weights(extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, include="mlp"))
+    before = weights(pair.aligned)
+    moved = {n for n in got if not torch.equal(got[n], before[n])}
+    assert moved == {n for n in got if "mlp" in n}
+
+
+def test_factors_that_are_there_are_used(pair, tmp_path, counted):
+    file, there = in_two_steps(pair, tmp_path / "two", rank=5)
+    out = extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, ALPHA, factors=file, rank=5)
+    assert content(out) == content(there)
+    assert counted == []
+
+
+def test_progress_names_every_tensor_and_ends(pair, tmp_path):
+    told = []
+    extrapolate(
+        pair.base, pair.aligned, tmp_path / "lox", K, on_layer=lambda *what: told.append(what)
+    )
+    names = [*weights(pair.aligned), ""]
+    assert [i for i, *_ in told] == list(range(len(names)))
+    assert {name for *_, name in told} == set(names)
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
+def test_an_alpha_that_strips_alignment_or_is_no_number_is_refused(pair, tmp_path, alpha):
+    with pytest.raises(ValueError, match=r"alpha=.*: use a finite number >= 0"):
+        extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, alpha)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"k": -1}, {"k": 4, "rank": 3}, {"k": None, "rank": 3}], ids=str
+)
+def test_directions_that_would_not_be_factored_are_refused(pair, tmp_path, options):
+    with pytest.raises(ValueError, match=f"k={options['k']}"):
+        extrapolate(pair.base, pair.aligned, tmp_path / "lox", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_left_alone(pair, tmp_path):
+    with pytest.raises(FileExistsError, match="exists; remove it or choose another name"):
+        extrapolate(pair.base, pair.aligned, tmp_path, K)
+    file, _ = in_two_steps(pair, tmp_path / "two", rank=5)
+    with pytest.raises(FileExistsError, match="exists and is another subspace"):
+        extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, factors=file, rank=6)
+    assert not (tmp_path / "lox").exists()
+
+
+def test_equal_values_in_other_files_are_no_pair(pair, tmp_path):
+    copy = save_tensors(tmp_path / "copy", weights(pair.aligned) | {"extra": torch.ones(1)})
+    out, factors = tmp_path / "lox", tmp_path / "S.safetensors"
+    with pytest.raises(ValueError, match="the delta is zero in every matrix"):
+        extrapolate(copy, pair.aligned, out, K, factors=factors)
+    assert not out.exists()
+    assert not factors.exists()
+
+
+def test_a_delta_with_nan_is_named(pair, tmp_path):
+    tensors, up = weights(pair.aligned), "model.layers.1.mlp.up_proj.weight"
+    tensors[up][3, 4] = float("nan")
+    broken = save_tensors(tmp_path / "broken", tensors)
+    with pytest.raises(ValueError, match=f"{up}: the delta holds NaN or infinite values"):
+        extrapolate(pair.base, broken, tmp_path / "lox", K)
+    assert not (tmp_path / "lox").exists()
+
+
+# --- cut off ------------------------------------------------------------------------------------
+
+KILLED = """
+import os, sys
+from lox_kit import extrapolate
+def die(done, total, name):
+    if done == int(sys.argv[5]):
+        os.kill(os.getpid(), 9)
+base, aligned, out, factors = sys.argv[1:5]
+extrapolate(base, aligned, out, 3, 1.25, factors=factors, rank=5, on_layer=die)
+"""
+
+
+@pytest.mark.parametrize("at", [0, 5, 9, 20])
+def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(make_pair, tmp_path, counted, at):
+    pair = make_pair(**KINDS["sharded"])
+    file, there = in_two_steps(pair, tmp_path / "two", rank=5)
+    out, factors = tmp_path / "lox", tmp_path / "S.safetensors"
+    died = run_python(KILLED, pair.base, pair.aligned, out, factors, at)
+    assert died.returncode == -9, died.stderr
+    assert not out.exists()
+    assert not factors.exists()
+    told = []
+    extrapolate(
+        pair.base,
+        pair.aligned,
+        out,
+        K,
+        ALPHA,
+        factors=factors,
+        rank=5,
+        on_layer=lambda i, *_: told.append(i),
+    )
+    assert told[0] == at
+    rest = list(Checkpoint(pair.aligned).tensors)[at:]
+    assert counted == [name for name in rest if name in SafetySubspace.load(file)]
+    assert content(out) == content(there)
+    assert factors.read_bytes() == file.read_bytes()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["S.safetensors", "lox", "two"]
