@@ -27,7 +27,7 @@ from .weight_files import (
     read_tensor,
 )
 
-ROWS = 256  # of a matrix that are converted at a time: they stay in the processor's cache
+ROWS = 128  # of a matrix that are converted at a time: they stay in the processor's cache
 CONFIGS = ("config.json", "generation_config.json", INDEX)  # beside these: tokenizer files
 
 
@@ -235,7 +235,7 @@ def delta(
     shape = tuple(ours.shape)
     dW = room(shape, device) if room else torch.empty(shape, device=device)
     for new, W, W_base in zip(dW.split(ROWS), ours.split(ROWS), theirs.split(ROWS), strict=True):
-        torch.sub(W.to(device, torch.float32), W_base.to(device, torch.float32), out=new)
+        new.copy_(W).sub_(W_base.to(device))
     return dW
 
 

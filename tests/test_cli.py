@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from checkpoints import run_python, weights
+from checkpoints import content, run_python, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
@@ -125,6 +125,22 @@ def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_
     done = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "lox-model exists; remove it" in done.err
+
+
+def test_extrapolate_makes_the_factors_and_the_model_in_one_go(lox, tmp_path):
+    done = lox("extrapolate", *PAIR, "-o", "one", "-k", 4, "--factors", "S", "--rank", 6)
+    assert (done.status, done.out) == (0, "one: sandbox/aligned with LoX, k=4, alpha=1\n")
+    assert lox("apply", "S", PAIR[1], "-o", "two", "-k", 4).status == 0
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    for options, message in (
+        (["-k", 4, "--rank", "six"], "--rank six: use a whole number, or 'full'"),
+        (["-k", 4, "--alpha", -1], "alpha=-1.0: use a finite number >= 0"),
+        ([], "say how many directions: -k 6, or --paper"),
+    ):
+        done = lox("extrapolate", *PAIR, "-o", "three", *options)
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert message in done.err
+    assert not (tmp_path / "three").exists()
 
 
 @pytest.mark.parametrize("verb", ["apply", "adapter"])

@@ -84,6 +84,45 @@ def test_what_krylov_cannot_certify_is_decomposed_exactly(monkeypatch):
     assert error_of_k_part(A, factors, 6) <= 1e-5
 
 
+@pytest.fixture
+def dtypes(monkeypatch):
+    """The dtypes of the matrices that are iterated on, as they are."""
+    seen, iterated = [], svd._iterated
+    monkeypatch.setattr(
+        svd, "_iterated", lambda A, *rest: seen.append(A.dtype) or iterated(A, *rest)
+    )
+    monkeypatch.setattr(svd, "SMALL", 1000)
+    return seen
+
+
+@pytest.mark.parametrize("matrix", [with_gap, gaussian], ids=["gap", "noise"])
+@pytest.mark.parametrize("quick", [True, False], ids=["bfloat16", "float32"])
+def test_a_start_in_bfloat16_leaves_the_float32_result_as_good(matrix, quick, dtypes, monkeypatch):
+    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: quick)
+    A = matrix(700, 600)
+    factors = top_factors(A, 6)
+    assert dtypes == [torch.bfloat16] * quick + [torch.float32]
+    assert (factors.method, factors.certified) == ("krylov", 6)
+    assert error_of_k_part(A, factors, 6) <= (1e-4 if matrix is with_gap else 1e-3)
+    assert_orthonormal(factors)
+
+
+@pytest.mark.parametrize("options", [{"rank": 64}, {"rank": 6, "certify": 0}], ids=str)
+def test_many_directions_or_none_to_certify_start_at_random(options, dtypes, monkeypatch):
+    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
+    top_factors(gaussian(700, 600), **options)
+    assert dtypes == [torch.float32]
+
+
+def test_a_rough_iteration_that_fails_is_no_start(dtypes, monkeypatch):
+    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(svd, "ROUGH", 1e-9)  # out of bfloat16's reach
+    A = with_gap(700, 600)
+    factors = top_factors(A, 6)
+    assert dtypes == [torch.bfloat16, torch.float32]
+    assert error_of_k_part(A, factors, 6) <= 1e-4
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_every_float_dtype_is_worked_on_in_float32(dtype):
     A = with_gap(300, 200).to(dtype)
