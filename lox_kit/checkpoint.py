@@ -228,14 +228,13 @@ def delta(
     other: Checkpoint,
     name: str,
     device: str,
-    room: Callable[[tuple[int, ...], str], Tensor] | None = None,
+    room: Callable[..., Tensor] = torch.empty,
 ) -> Tensor:
-    """Return `W_other - W_base` of one tensor in float32, where `room` has a place for it."""
+    """Return `W_other - W_base` of one tensor in float32, in memory that `room` gives."""
     ours, theirs = other.read(name), base.read(name)
-    shape = tuple(ours.shape)
-    dW = room(shape, device) if room else torch.empty(shape, device=device)
+    dW = room(tuple(ours.shape), dtype=torch.float32, device=torch.device(device))
     for new, W, W_base in zip(dW.split(ROWS), ours.split(ROWS), theirs.split(ROWS), strict=True):
-        new.copy_(W).sub_(W_base.to(device))
+        new.copy_(W).sub_(W_base.to(device, torch.float32))
     return dW
 
 

@@ -16,7 +16,7 @@ from .subspace_file import FULL, has_spectrum
 from .svd import Factors, product_factors, singular_values, top_factors
 from .threads import map_in_order
 
-_kept = threading.local()  # by each thread: room for the largest delta it has met
+_kept = threading.local()  # by each thread: room for the largest matrix it has met
 
 OnLayer = Callable[[int, int, str], None]  # layers done, layers in all, the next one's name
 
@@ -107,7 +107,7 @@ def factor_one(
         if product := _product(base, aligned, name):
             return product_factors(*product, rank, spectrum=has_spectrum(info), device=device)
         dW = delta(base, aligned, name, device, _room)
-        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
+        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"], room=_room)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     if has_spectrum(info):
@@ -115,14 +115,15 @@ def factor_one(
     return made
 
 
-def _room(shape: tuple[int, int], device: str) -> Tensor:
-    """Return room for a delta, the same at every call of a thread.
+def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return room for a matrix, the same at every call of a thread for this dtype.
 
     On a CPU memory that is new takes three times as long to fill as memory that was used before.
     """
-    size, room = shape[0] * shape[1], getattr(_kept, "room", None)
-    if room is None or room.numel() < size or room.device != torch.device(device):
-        _kept.room = room = torch.empty(size, device=device)
+    size, room = shape[0] * shape[1], getattr(_kept, str(dtype), None)
+    if room is None or room.numel() < size or room.device != device:
+        room = torch.empty(size, dtype=dtype, device=device)
+        setattr(_kept, str(dtype), room)
     return room[:size].view(shape)
 
 

@@ -34,7 +34,6 @@ DTYPE_NAMES = {
     torch.bool: "BOOL",
 }
 
-CHUNK = 1 << 22  # bytes handed to the system at a time: all of a large matrix takes it far longer
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
 
@@ -108,8 +107,7 @@ class SafetensorsStream:
             )
         data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         try:
-            for start in range(0, len(data), CHUNK):
-                self._file.write(data[start : start + CHUNK])
+            self._file.write(data)
             self._file.flush()  # a killed run loses no whole tensor
         except OSError as error:
             raise OSError(

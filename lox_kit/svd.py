@@ -9,6 +9,7 @@ iteration starts from what it finds in bfloat16, where the processor is quick at
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -62,7 +63,14 @@ def count_certified(residual: np.ndarray, method: str) -> int:
     return int(failed[0]) if len(failed) and method == "krylov" else len(residual)
 
 
-def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 0) -> Factors:
+def top_factors(
+    dW: Tensor,
+    rank: int | None,
+    *,
+    certify: int = 16,
+    seed: int = 0,
+    room: Callable[..., Tensor] = torch.empty,
+) -> Factors:
     """Return the `rank` leading singular triplets of `dW`.
 
     Parameters
@@ -77,6 +85,8 @@ def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 
         them there, the matrix is decomposed exactly.
     seed : int
         Of the random start; the result is the same for the same seed and machine.
+    room : function of shape, dtype and device
+        Gives the memory that a copy of `dW` in bfloat16 is put in, if one is needed.
 
     Raises
     ------
@@ -100,8 +110,8 @@ def top_factors(dW: Tensor, rank: int | None, *, certify: int = 16, seed: int = 
     transposed = A.shape[0] < A.shape[1]
     A = A.T if transposed else A  # the smaller side on the right: its bases are the cheaper ones
     wide = max(r, BLOCK)  # a product of fewer columns takes longer, not less
-    room = wide + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
-    found = _krylov(A, wide, min(certify, r), seed) if room else None
+    fits = wide + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
+    found = _krylov(A, wide, min(certify, r), seed, room) if fits else None
     method = "krylov" if found else "svd"
     U, S, Vh = found or _exact(A)
     U, S, Vh = U[:, :wide], S[:wide], Vh[:wide]
@@ -214,15 +224,23 @@ def _exact(A: Tensor):
     return tuple(x.to(torch.float32) for x in torch.linalg.svd(work, full_matrices=False))
 
 
-def _krylov(A: Tensor, r: int, certify: int, seed: int):
+def _krylov(A: Tensor, r: int, certify: int, seed: int, room: Callable[..., Tensor]):
     """Return U, S, Vh of `r` triplets, or None if `certify` of them do not pass."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
     if r <= BLOCK and certify and A.numel() > SMALL and _is_quick_in_bfloat16(A.device):
-        rough = _iterated(A.to(torch.bfloat16), start, r, certify, r + BLOCK, ROUGH)
+        rough = _iterated(_in_bfloat16(A, room), start, r, certify, r + BLOCK, ROUGH)
         if rough:
             return _iterated(A, rough[2], r, certify, r, TOLERANCE)
     return _iterated(A, start, r, certify, r + BLOCK, TOLERANCE)
+
+
+def _in_bfloat16(A: Tensor, room: Callable[..., Tensor]) -> Tensor:
+    """Return a copy in bfloat16 with the strides of A, a matrix or its transpose."""
+    transposed = not A.is_contiguous()
+    A = A.T if transposed else A
+    copy = room(tuple(A.shape), dtype=torch.bfloat16, device=A.device).copy_(A)
+    return copy.T if transposed else copy
 
 
 def _is_quick_in_bfloat16(device: torch.device) -> bool:

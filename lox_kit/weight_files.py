@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+CHUNK = 1 << 22  # bytes read at a time: smaller reads wait for the disk more often
 BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
@@ -182,7 +184,7 @@ def content_hash(folder: Path) -> str:
     """Return the hash of all weights, configs and tokenizer files of a folder."""
     files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", *BESIDE))
     digest = hashlib.sha256()
-    with ThreadPoolExecutor() as threads:  # hashing lets go of Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
         for file, value in zip(files, threads.map(file_hash, files), strict=True):
             digest.update(f"{file.name} {value}\n".encode())
     return digest.hexdigest()
@@ -195,11 +197,19 @@ def file_hash(file: Path) -> str:
     note = cache_folder() / "hashes" / hashlib.sha256(known.encode()).hexdigest()
     if note.exists():
         return note.read_text()
-    with file.open("rb") as f:
-        value = hashlib.file_digest(f, "sha256").hexdigest()
+    value = _digest(file)
     if stat.st_size > 1 << 20:  # smaller ones are hashed faster than looked up
         note.parent.mkdir(parents=True, exist_ok=True)
         fresh = note.with_suffix(f".{uuid.uuid4().hex}.new")  # of this one: others may hash it, too
         fresh.write_text(value)
         fresh.replace(note)
     return value
+
+
+def _digest(file: Path) -> str:
+    """Return a file's SHA-256."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    with file.open("rb", buffering=0) as f:
+        while read := f.readinto(buffer):
+            digest.update(buffer[:read])
+    return digest.hexdigest()

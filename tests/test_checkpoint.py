@@ -1,4 +1,3 @@
-import hashlib
 import json
 import shutil
 
@@ -7,6 +6,7 @@ import torch
 from checkpoints import save_tensors, weights
 from safetensors.torch import save_file
 
+from lox_kit import weight_files
 from lox_kit.checkpoint import INDEX, Checkpoint
 
 SHARDED = {"shards": "15KB"}
@@ -148,13 +148,13 @@ def test_the_fingerprint_leaves_notes_out(pair, tmp_path):
 def test_a_large_file_is_hashed_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LOX_KIT_CACHE", str(tmp_path / "cache"))
     hashed = []
-    digest = hashlib.file_digest
+    digest = weight_files._digest
     monkeypatch.setattr(
-        hashlib, "file_digest", lambda f, kind: hashed.append(f.name) or digest(f, kind)
+        weight_files, "_digest", lambda file: hashed.append(file.name) or digest(file)
     )
     folder = save_tensors(tmp_path / "a", {"w.weight": torch.zeros(600, 600)})
     first, second = Checkpoint(folder).fingerprint, Checkpoint(folder).fingerprint
     assert first == second
-    assert hashed == [str(folder / "model.safetensors")]
+    assert hashed == ["model.safetensors"]
     save_file({"w.weight": torch.ones(600, 600)}, folder / "model.safetensors")
     assert Checkpoint(folder).fingerprint != first
