@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
 import traceback
@@ -330,8 +329,6 @@ def lab(notebooks):
 
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
-    # large pages for large tensors, where Linux has them: else filling them is most of a pass
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         status = lox.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
