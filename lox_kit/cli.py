@@ -222,8 +222,8 @@ def apply(subspace, aligned, out, k, alpha, paper):
 def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exclude, device, seed):
     """Factor and apply in one pass: a full checkpoint, for a k that is known.
 
-    The quickest way from a pair to one model. To try several k, or to look at the spectrum,
-    `lox factor` once.
+    To try several k, or to look at the spectrum, `lox factor` once. Cut off, the same call goes on
+    where it was.
     """
     k, alpha = _k_alpha(k, alpha, paper)
     from .lox_checkpoint import extrapolate as write

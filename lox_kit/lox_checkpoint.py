@@ -88,8 +88,8 @@ def extrapolate(
 ) -> Path:
     """Factor a pair and write the extrapolated model, in one pass over both checkpoints.
 
-    What `SafetySubspace.from_pair` and then `apply_lox` write, without reading the aligned weights
-    twice: the way to one model of a k that is known. A run that was cut off is taken up again.
+    What `SafetySubspace.from_pair` and then `apply_lox` write, in one call, for a k that is known.
+    A run that was cut off is taken up again; at most one matrix is then factored twice.
 
     Parameters
     ----------
