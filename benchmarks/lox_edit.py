@@ -28,7 +28,7 @@ from llama_pair import SPECTRUM, llama_config, llama_shapes, make_pair
 
 K, ALPHA = 6, 1.25  # the paper's
 RANKS = {6: 20.0, 64: 8.0}  # stored rank: how many times faster it should be
-ONE_PASS = 6  # the rank at which that is `lox extrapolate`; the two verbs are measured as well
+ONE_PASS = 6  # the rank at which `lox extrapolate` is measured as well as the two verbs
 CHUNK = 1 << 22
 HERE = Path(__file__).parent
 
@@ -226,18 +226,16 @@ def print_speed(numbers: dict) -> None:
     print(f"\n{'':26}{'factor':>9}{'apply':>9}{'total':>9}{'faster':>9}{'floor':>9}{'peak':>10}")
     width = f"{plain.seconds:27.1f} s{'1 x':>9}{plain.seconds / floor:7.0f} x"
     print(f"{'published algorithm, plain':26}{width}{plain.peak_mb:7.0f} MB")
-    ways = {f"factor, apply --rank {r}": (*numbers[f"rank {r}"].values(),) for r in RANKS}
-    ways = {f"extrapolate --rank {ONE_PASS}": (numbers["one pass"],)} | ways
-    wanted = {f"extrapolate --rank {ONE_PASS}": RANKS[ONE_PASS]}
-    wanted |= {f"factor, apply --rank {r}": x for r, x in RANKS.items() if r != ONE_PASS}
-    for way, steps in ways.items():
+    ways = [("extrapolate", ONE_PASS, [numbers["one pass"]])]
+    ways += [("factor, apply", r, [*numbers[f"rank {r}"].values()]) for r in RANKS]
+    for way, rank, steps in ways:
         total = sum(took.seconds for took in steps)
         each = [f"{took.seconds:7.1f} s" for took in steps] if len(steps) == 2 else [" " * 9] * 2
         ratios = f"{total:7.1f} s{plain.seconds / total:7.1f} x{total / floor:7.1f} x"
         peak = f"{max(took.peak_mb for took in steps):7.0f} MB"
         bare = (plain.seconds - start) / (total - len(steps) * start)
-        aim = f"   wanted {wanted[way]:g} x;" if way in wanted else "  "
-        print(f"{way:26}{''.join(each)}{ratios}{peak}{aim} {bare:.1f} x without start and imports")
+        more = f"   wanted {RANKS[rank]:g} x; {bare:.1f} x without start and imports"
+        print(f"{f'{way} --rank {rank}':26}{''.join(each)}{ratios}{peak}{more}")
     print(f"{'reading and copying only':26}{floor:27.1f} s{'':9}{'1 x':>9}")
     print(f"{'start and imports':26}{start:27.1f} s, once in each program above")
     print("\nAgreement with the plain algorithm")

@@ -152,11 +152,11 @@ def _write(
     workers: int = 2,
 ) -> Path:
     """Write what `make` returns for each tensor: its new value, and to `file` its factors."""
-    work = _work_folder(out, recipe_of(subspace, k, alpha))
+    recipe = recipe_of(subspace, k, alpha)
+    work = _work_folder(out, recipe)
     names = list(checkpoint.tensors)
-    recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
-    kept_factors = open_stream(file, subspace.info) if file else nullcontext()
-    with ShardedStream(work, _layouts(checkpoint), recipe) as weights, kept_factors as kept:
+    stream = ShardedStream(work, _layouts(checkpoint), {"lox_kit": recipe})
+    with stream as weights, open_stream(file, subspace.info) if file else nullcontext() as kept:
         layers = missing_layers(kept) if kept else []
         missing = {*weights.missing, *layers}
         todo = [name for name in names if name in missing]

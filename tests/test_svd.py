@@ -114,6 +114,20 @@ def test_many_directions_or_none_to_certify_start_at_random(options, dtypes, mon
     assert dtypes == [torch.float32]
 
 
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_start_in_bfloat16_adds_no_direction_to_an_exactly_low_rank_matrix(
+    transpose, dtypes, monkeypatch
+):
+    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
+    A = gaussian(700, 3, seed=1) @ gaussian(3, 600, seed=2)
+    A = (1e-12 * A).T if transpose else A
+    factors = top_factors(A, 8)
+    assert dtypes[0] == torch.bfloat16
+    assert factors.S[3:].tolist() == [0.0] * 5
+    assert error_of_k_part(A, factors, 8) <= 1e-5
+    assert_orthonormal(factors)
+
+
 def test_a_rough_iteration_that_fails_is_no_start(dtypes, monkeypatch):
     monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
     monkeypatch.setattr(svd, "ROUGH", 1e-9)  # out of bfloat16's reach
