@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 SPECTRUM, DIAL = ".lox-panel:has(.lox-explorer)", ".lox-panel:has(.lox-axis)"
 VIEWER, RANK = ".lox-panel:has(.lox-viewer)", ".lox-panel:has(.lox-rank)"
 LAB = ".lox-panel:has(.lox-lab)"
+SLACK = 4  # times slower than promised, at which a test fails on a machine that may be busy
 FIGURE = "([panel, plot]) => document.querySelector(panel + ' ' + plot)"
 # what a change in a slider is timed to: the first frame drawn with the new state
 TIMED = """([panel, handle, plot, changed]) => new Promise((resolve) => {
@@ -28,22 +29,22 @@ TIMED = """([panel, handle, plot, changed]) => new Promise((resolve) => {
 
 
 def judge(times: list[float], limit: float, name: str, folder) -> None:
-    """Assert that a response comes within its limit in milliseconds; keep the times if asked.
+    """Assert that a response comes within its limit in milliseconds.
 
-    The limit is that of a machine with nothing else to do: where more processes want to run than
-    there are cores, it grows as each one's share shrinks.
+    The limit holds on a machine with nothing else to do, and is asserted where the times are kept
+    (`record`). Any other run may share its cores with others: there `SLACK` times the limit is
+    allowed, which a response that waits for work it should not wait for goes beyond as well.
     """
-    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     found = {
         "limit_ms": limit,
         "times_ms": [round(t) for t in times],
         "median_ms": round(statistics.median(times)),
-        "cores": cores,
-        "load": round(load, 1),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
     }
     if folder:
         (folder / f"{name}.json").write_text(json.dumps(found) + "\n")
-    assert found["median_ms"] <= limit * max(1.0, load / cores), found
+    assert found["median_ms"] <= (limit if folder else SLACK * limit), found
 
 
 def press(page: Page, panel: str, handle: str, key: str, times: int = 1) -> None:
