@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .direct_file import DirectFile
+
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -81,12 +83,9 @@ class SafetensorsStream:
         whole = [n for n, end in self._ends.items() if len(header) + end <= kept]
         whole = whole[: len(whole) // group * group]
         self.missing = list(self._layout)[len(whole) :]
-        self._file = open(self.partial, "r+b" if kept else "wb")  # noqa: SIM115
         if not kept:
-            self._file.write(header)
-        position = len(header) + (self._ends[whole[-1]] if whole else 0)
-        self._file.truncate(position)
-        self._file.seek(position)
+            self.partial.write_bytes(header)
+        self._file = DirectFile(self.partial, len(header) + (self._ends[whole[-1]] if whole else 0))
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Append one tensor; it must be the next one `missing`.
@@ -107,8 +106,7 @@ class SafetensorsStream:
             )
         data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         try:
-            self._file.write(data)
-            self._file.flush()  # a killed run loses no whole tensor
+            self._file.write(data)  # at once: a killed run loses no whole tensor
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -127,8 +125,7 @@ class SafetensorsStream:
         """
         if self.missing:
             raise ValueError(f"{self.path.name}: {len(self.missing)} tensors were not written.")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._file.sync()
         self._file.close()
         os.replace(self.partial, self.path)
         return self.path

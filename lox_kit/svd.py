@@ -1,4 +1,4 @@
-"""The top singular triplets of one matrix, each with a measured residual.
+"""The top singular triplets of one matrix, each with its residual.
 
 Seeded block Krylov iteration (Musco and Musco 2015, arXiv:1504.05477) in float32, continued until
 the leading triplets pass, and exact decomposition where they do not; of a product of thin matrices
@@ -18,6 +18,7 @@ from torch import Tensor
 TOLERANCE = 1e-4  # a triplet is certified when |dW v - s u| <= TOLERANCE * s
 ROUGH = 1e-2  # the same of an iteration in bfloat16, which can reach a few 1e-4
 ZERO = 1e-6  # singular values under ZERO * s_1 are rounding in float32, and set to 0
+EPSILON = 2.0**-23  # float32's; what rounding adds to a residual is a few times this
 SMALL = 1 << 20  # entries of a matrix that is decomposed in float64
 BLOCK = 16
 GROWTH = 1.1  # the basis grows by this factor from one convergence check to the next
@@ -32,7 +33,7 @@ class Factors:
     U: Tensor  # (out, r) float32, orthonormal columns
     S: Tensor  # (r,) float32, descending, >= 0
     Vh: Tensor  # (r, in) float32, orthonormal rows
-    residual: Tensor  # (r,) float32: |dW v - s u| / s, 0 where s is 0
+    residual: Tensor  # (r,) float32: |dW v - s u| / s, at least EPSILON; 0 where s is 0
     norm: float  # |dW|_F, of the whole delta
     method: str  # one of METHODS: which algorithm made these numbers
     spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
@@ -113,11 +114,11 @@ def top_factors(
     fits = wide + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
     found = _krylov(A, wide, min(certify, r), seed, room) if fits else None
     method = "krylov" if found else "svd"
-    U, S, Vh = found or _exact(A)
-    U, S, Vh = U[:, :wide], S[:wide], Vh[:wide]
+    U, S, Vh, outside = found or _exact(A, wide)
     S = torch.where(ZERO * S[0] >= S, 0.0, S)
-    residual = _residual(A, U, S, Vh)[:r]
-    U, S, Vh = U[:, :r], S[:r], Vh[:r]
+    residual = (torch.linalg.vector_norm(outside, dim=0) / S).clamp(min=EPSILON)
+    residual = torch.where(S > 0, residual, 0.0)
+    U, S, Vh, residual = U[:, :r], S[:r], Vh[:r], residual[:r]
     if transposed:
         U, Vh = Vh.T, U.T
     return Factors(U.contiguous(), S.contiguous(), Vh.contiguous(), residual, norm, method)
@@ -212,27 +213,25 @@ def frobenius(A: Tensor) -> float:
     return float(torch.linalg.vector_norm(A.cpu().to(torch.float64)))  # squares leave float32
 
 
-def _residual(A: Tensor, U: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
-    """Return |A v - s u| / s of each triplet, 0 where s is 0."""
-    error = torch.linalg.vector_norm(A @ Vh.T - U * S, dim=0)
-    return torch.where(S > 0, error / S, 0.0)
-
-
-def _exact(A: Tensor):
-    """Return all triplets, worked out in float64 where that costs little."""
+def _exact(A: Tensor, r: int):
+    """Return U, S, Vh and A V - U S of r triplets, in float64 where that costs little."""
     work = A.to(torch.float64) if A.numel() <= SMALL and A.device.type != "mps" else A
-    return tuple(x.to(torch.float32) for x in torch.linalg.svd(work, full_matrices=False))
+    U, S, Vh = (x.to(torch.float32) for x in torch.linalg.svd(work, full_matrices=False))
+    U, S, Vh = U[:, :r], S[:r], Vh[:r]
+    return U, S, Vh, A @ Vh.T - U * S
 
 
 def _krylov(A: Tensor, r: int, certify: int, seed: int, room: Callable[..., Tensor]):
-    """Return U, S, Vh of `r` triplets, or None if `certify` of them do not pass."""
+    """Return U, S, Vh and A V - U S of `r` triplets, or None if `certify` of them do not pass."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
     if r <= BLOCK and certify and A.numel() > SMALL and _is_quick_in_bfloat16(A.device):
-        rough = _iterated(_in_bfloat16(A, room), start, r, certify, r + BLOCK, ROUGH)
+        rough = _iterated(B := _in_bfloat16(A, room), _product(start, B.T), r, certify, ROUGH)
         if rough:
-            return _iterated(A, rough[2], r, certify, r, TOLERANCE)
-    return _iterated(A, start, r, certify, r + BLOCK, TOLERANCE)
+            U, S, _, outside = rough
+            AV = U * S + outside
+            return _iterated(A, AV.T, r, certify, TOLERANCE)
+    return _iterated(A, _product(start, A.T), r, certify, TOLERANCE)
 
 
 def _in_bfloat16(A: Tensor, room: Callable[..., Tensor]) -> Tensor:
@@ -249,22 +248,26 @@ def _is_quick_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
-def _iterated(A: Tensor, start: Tensor, r: int, certify: int, check_at: int, tolerance: float):
-    """Return U, S, Vh of `r` triplets by block Krylov iteration, or None: see `_krylov`.
+def _iterated(A: Tensor, start: Tensor, r: int, certify: int, tolerance: float):
+    """Return U, S, V^T and A V - U S of `r` triplets by block Krylov iteration, or None.
 
-    The basis Q grows by a block a step: Q_0 = orth(A G), Q_i = orth(A A^T Q_(i-1) - Q Q^T ...).
+    The basis Q grows by a block a step: Q_0 = orth(start^T), Q_i = orth(A A^T Q_(i-1) - Q Q^T ...).
     With B = A^T Q at hand from the steps themselves, the triplets are those of Q B^T. Narrow
     blocks: for a basis of one size, more steps converge further than wider blocks do. Q and B are
     kept with vectors as rows, which is the order BLAS is quickest in, and in float32 whatever the
-    dtype of A; `start` is G^T, and from a basis of `check_at` rows on it is seen whether they pass.
+    dtype of A; so is `start`, (BLOCK, rows).
+
+    How far A V is from U S is known without another pass over A. A B = A A^T Q lies in the basis
+    but for its last block, A B_last = A newest R, and what of that lies outside is step^T R.
     """
     rows, columns = A.shape
     limit = int(MAX_BASIS * columns)
     Q = torch.empty(limit, rows, device=A.device)  # what is not used of it is not touched
     B = torch.empty(limit, columns, device=A.device)
-    Q[:BLOCK] = _orthonormal_rows(_product(start, A.T))
+    Q[:BLOCK] = _orthonormal_rows(start)
     B[:BLOCK] = _product(Q[:BLOCK], A)
     size = BLOCK
+    check_at = r if r == BLOCK else r + BLOCK  # rows of the basis
     while size + BLOCK <= limit:
         newest, R = torch.linalg.qr(B[size - BLOCK : size].T)  # (columns, BLOCK), (BLOCK, BLOCK)
         step = _product(newest.T, A.T)
@@ -273,13 +276,15 @@ def _iterated(A: Tensor, start: Tensor, r: int, certify: int, check_at: int, tol
         if size >= check_at:
             check_at = GROWTH * size
             W, S = _from_basis(B[:size], r)
-            last = R @ W[-BLOCK:, :certify]
-            if certify == 0 or _has_converged(step, last, S[:certify], tolerance):
-                V = (W.T @ B[:size]) / S.clamp(min=ZERO * float(S[0]))[:, None]
-                if float(S[-1]) <= ZERO * float(S[0]):  # these have no v of length 1 yet
+            least = ZERO * float(S[0])  # less is rounding, and has no direction to converge to
+            outside = step.T @ (R @ W[-BLOCK:] / S.clamp(min=least))
+            error = torch.linalg.vector_norm(outside, dim=0)
+            if bool(((error <= tolerance * S) | (least >= S))[:certify].all()):
+                V = (W.T @ B[:size]) / S.clamp(min=least)[:, None]
+                if float(S[-1]) <= least:  # these have no v of length 1 yet
                     V, R = torch.linalg.qr(V.T)
                     V = (V * torch.where(R.diagonal() < 0, -1.0, 1.0)).T
-                return (W.T @ Q[:size]).T, S, V
+                return (W.T @ Q[:size]).T, S, V, outside
         new = slice(size, size + BLOCK)
         Q[new] = _orthonormal_rows(step)
         B[new] = _product(Q[new], A)
@@ -302,14 +307,3 @@ def _from_basis(B: Tensor, r: int) -> tuple[Tensor, Tensor]:
     values, W = torch.linalg.eigh(B @ B.T)
     S = values.flip(0)[:r].clamp(min=0).sqrt().to(torch.float32)
     return W.flip(1)[:, :r].to(torch.float32), S
-
-
-def _has_converged(step: Tensor, last: Tensor, S: Tensor, tolerance: float) -> bool:
-    """Whether |A v - s u| <= tolerance s for these triplets, without another pass over A.
-
-    A B = A A^T Q lies in the basis but for its last block, A B_last = A newest R; what of that lies
-    outside is step^T R. So the residual is |step^T R W_last| / s, with `last` = R W_last.
-    """
-    rounding = ZERO * S[0] >= S  # as good as zero, with no direction to converge to
-    outside = torch.linalg.vector_norm(step.T @ (last / S.clamp(min=S[0] * ZERO)), dim=0)
-    return bool(((outside <= tolerance * S) | rounding).all())
