@@ -202,7 +202,7 @@ def check_pair(
             f"{base.name} and {aligned.name} hold the same weights: the delta is zero everywhere. "
             "Give the model from before the alignment as BASE."
         )
-    sizes = {n: 4e-6 * torch.Size(aligned.tensors[n].shape).numel() for n in wanted}
+    sizes = {n: 4e-6 * aligned.tensors[n].size for n in wanted}
     total = sum(
         i.file.stat().st_size for i in {i.file: i for i in aligned.tensors.values()}.values()
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sqlite3
 import sys
@@ -329,6 +331,7 @@ def lab(notebooks):
 
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
+    atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
     try:
         status = lox.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

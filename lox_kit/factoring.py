@@ -80,7 +80,8 @@ def factor_all(
     layers = info["layers"]
     start = len(layers) - len(names)
     make = functools.partial(factor_one, base, aligned, info, device=device)
-    made = map_in_order(make, names, workers_on(device))
+    sizes = [aligned.tensors[name].size for name in names]
+    made = map_in_order(make, names, workers_on(device), sizes)
     tell(on_layer, start, layers)
     for done, (name, factors) in enumerate(zip(names, made, strict=True), start + 1):
         yield name, factors

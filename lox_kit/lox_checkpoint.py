@@ -89,7 +89,7 @@ def extrapolate(
     """Factor a pair and write the extrapolated model, in one pass over both checkpoints.
 
     What `SafetySubspace.from_pair` and then `apply_lox` write, in one call, for a k that is known.
-    A run that was cut off is taken up again; at most one matrix is then factored twice.
+    A run that was cut off is taken up again: what was written is not factored twice.
 
     Parameters
     ----------
@@ -161,7 +161,8 @@ def _write(
         missing = {*weights.missing, *layers}
         todo = [name for name in names if name in missing]
         norms = []
-        made = zip(todo, map_in_order(make, todo, workers), strict=True)
+        sizes = [checkpoint.tensors[name].size for name in todo]
+        made = zip(todo, map_in_order(make, todo, workers, sizes), strict=True)
         for i, (name, (factors, W)) in enumerate(made, len(names) - len(todo)):
             tell(on_layer, i, names)
             if factors:

@@ -6,8 +6,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -49,24 +49,36 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def map_in_order(
+    function: Callable[[T], R], items: Sequence[T], workers: int, sizes: Sequence[int]
+) -> Iterator[R]:
     """Yield `function(item)` in order, `workers` items at a time, torch's threads shared out.
 
     Two products on one thread each finish before one after the other on two threads, when they are
     as thin as those of a block iteration, and do not wait for each other on a busy machine.
+
+    With several workers the largest item is begun first, so that none is left alone with it at the
+    end; and what is begun ahead of its turn is together no larger than that one, so that the small
+    items behind a large one need not wait for it, and the results held stay few.
     """
     import torch
 
+    largest = max(range(len(items)), key=lambda i: (sizes[i], i), default=0)
+    first = largest if workers > 1 else 0
+    waiting = deque(sorted(range(len(items)), key=lambda i: i != first))
+    begun: dict[int, Future] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // workers))
-    running: deque = deque()
+    pool = ThreadPoolExecutor(workers)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            for item in items:
-                running.append(pool.submit(function, item))
-                if len(running) > workers:  # one waits, to begin while a result is being used
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
+        for turn in range(len(items)):
+            while waiting:
+                ahead = [sizes[i] for i in begun if i not in (first, turn)]
+                if len(ahead) > workers and sum(ahead) + sizes[waiting[0]] > sizes[largest]:
+                    break
+                i = waiting.popleft()
+                begun[i] = pool.submit(function, items[i])
+            yield begun.pop(turn).result()
     finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)

@@ -1,0 +1,84 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from lox_kit.threads import map_in_order
+
+
+class Calls:
+    """A function that remembers what it was called with, and waits to be let go on."""
+
+    def __init__(self):
+        self.begun, self.go = [], threading.Event()
+
+    def __call__(self, item):
+        self.begun.append(item)
+        assert self.go.wait(20)
+        return item
+
+    def wait_begun(self, count):
+        deadline = time.monotonic() + 20
+        while len(self.begun) < count and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return list(self.begun)
+
+
+def in_thread(iterator, results):
+    thread = threading.Thread(target=lambda: results.extend(iterator))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_come_in_order_whatever_their_size(workers):
+    sizes = [5, 1, 0, 3, 9, 9, 2, 0]
+    found = map_in_order(lambda i: time.sleep(sizes[i] / 1e3) or i, range(8), workers, sizes)
+    assert list(found) == list(range(8))
+    assert list(map_in_order(str, [], workers, [])) == []
+
+
+def test_with_two_workers_the_largest_is_begun_first_even_if_it_comes_last():
+    calls, results = Calls(), []
+    thread = in_thread(map_in_order(calls, list("abcd"), 2, [3, 1, 1, 3]), results)
+    assert sorted(calls.wait_begun(2)) == ["a", "d"]
+    calls.go.set()
+    thread.join()
+    assert (calls.begun, results) == (["d", "a", "b", "c"], list("abcd"))
+
+
+def test_small_items_do_not_wait_for_a_large_one_before_them():
+    items = [(0.3, "large"), *[(0.0, i) for i in range(6)]]
+    done = []
+
+    def work(item):
+        time.sleep(item[0])
+        done.append(item[1])
+        return item
+
+    sizes = [60] + [10] * 6
+    assert list(map_in_order(work, items, 2, sizes)) == items
+    assert done == [0, 1, 2, 3, 4, 5, "large"]
+
+
+def test_what_is_begun_ahead_is_no_larger_than_the_largest():
+    done = []
+    results = map_in_order(lambda i: done.append(i) or i, range(40), 2, [100] + [25] * 39)
+    for turn in results:
+        time.sleep(0.002)
+        assert len(done) <= turn + 1 + 4
+
+
+def test_after_an_error_nothing_more_is_begun_and_torch_has_its_threads_again():
+    before, begun = torch.get_num_threads(), []
+
+    def work(i):
+        begun.append(i)
+        time.sleep(0.02)
+        raise ValueError(f"item {i}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        list(map_in_order(work, range(50), 2, [100] + [1] * 49))
+    assert len(begun) < 10
+    assert torch.get_num_threads() == before
