@@ -226,11 +226,10 @@ def _krylov(A: Tensor, r: int, certify: int, seed: int, room: Callable[..., Tens
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
     if r <= BLOCK and certify and A.numel() > SMALL and _is_quick_in_bfloat16(A.device):
-        rough = _iterated(B := _in_bfloat16(A, room), _product(start, B.T), r, certify, ROUGH)
-        if rough:
+        near = _in_bfloat16(A, room)
+        if rough := _iterated(near, _product(start, near.T), r, certify, ROUGH):
             U, S, _, outside = rough
-            AV = U * S + outside
-            return _iterated(A, AV.T, r, certify, TOLERANCE)
+            return _iterated(A, (U * S + outside).T, r, certify, TOLERANCE)  # goes on with A V
     return _iterated(A, _product(start, A.T), r, certify, TOLERANCE)
 
 
