@@ -45,10 +45,15 @@ class DirectFile:
         self._file.flush()
 
     def _write_direct(self, data: memoryview, position: int) -> int:
-        """Write whole blocks at an aligned position, and return how many bytes that were."""
+        """Write whole blocks at an aligned position, and return how many bytes that were.
+
+        Fewer than there are if the system wrote fewer or refused. The write through the cache goes
+        on from there; if nothing more can be written at all, it says so.
+        """
         end = len(data) // BLOCK * BLOCK
         if self._direct is None or end < LEAST:
             return 0
+        os.fdatasync(self._file.fileno())  # or a power cut could leave a hole before these blocks
         self._buffer = self._buffer or mmap.mmap(-1, PIECE)
         for begin in range(0, end, PIECE):
             size = min(PIECE, end - begin)
@@ -56,10 +61,10 @@ class DirectFile:
             with memoryview(self._buffer) as buffer:
                 try:
                     written = os.pwrite(self._direct, buffer[:size], position + begin)
-                except OSError:  # if not of direct writes only, the next write will meet it, too
+                except OSError:
                     return begin
             if written < size:
-                return begin + written // BLOCK * BLOCK
+                return begin + written
         return end
 
     def sync(self) -> None:

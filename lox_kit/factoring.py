@@ -89,7 +89,7 @@ def factor_all(
 
 
 def workers_on(device: str) -> int:
-    """Return how many matrices are worked on at once: twice the memory of one, on any machine."""
+    """Return how many matrices are worked on at once: no more than two, on any machine."""
     return 2 if device == "cpu" and torch.get_num_threads() > 1 else 1
 
 

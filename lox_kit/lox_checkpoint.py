@@ -89,7 +89,8 @@ def extrapolate(
     """Factor a pair and write the extrapolated model, in one pass over both checkpoints.
 
     What `SafetySubspace.from_pair` and then `apply_lox` write, in one call, for a k that is known.
-    A run that was cut off is taken up again: what was written is not factored twice.
+    A run that was cut off is taken up again after the last matrix that was written; the largest
+    one and what was begun beside it are then factored again.
 
     Parameters
     ----------

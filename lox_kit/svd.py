@@ -1,9 +1,8 @@
-"""The top singular triplets of one matrix, each with its residual.
+"""The top singular triplets of one matrix, each with a measured residual.
 
-Seeded block Krylov iteration (Musco and Musco 2015, arXiv:1504.05477) in float32, continued until
-the leading triplets pass, and exact decomposition where they do not; of a product of thin matrices
-exactly from those. The result says which of these it was. For a few triplets of a large matrix the
-iteration starts from what it finds in bfloat16, where the processor is quick at that.
+Seeded block Krylov iteration (`krylov`), continued until the leading triplets pass, and exact
+decomposition where they do not; of a product of thin matrices exactly from those. The result says
+which of these it was.
 """
 
 from __future__ import annotations
@@ -15,14 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-4  # a triplet is certified when |dW v - s u| <= TOLERANCE * s
-ROUGH = 1e-2  # the same of an iteration in bfloat16, which can reach a few 1e-4
-ZERO = 1e-6  # singular values under ZERO * s_1 are rounding in float32, and set to 0
-EPSILON = 2.0**-23  # float32's; what rounding adds to a residual is a few times this
+from .krylov import TOLERANCE, leading_triplets, residuals, without_rounding
+
 SMALL = 1 << 20  # entries of a matrix that is decomposed in float64
-BLOCK = 16
-GROWTH = 1.1  # the basis grows by this factor from one convergence check to the next
-MAX_BASIS = 0.4  # of the smaller side; beyond it decomposing exactly is cheaper than going on
 METHODS = ("krylov", "svd", "lora")  # by their number in a subspace file
 
 
@@ -33,7 +27,7 @@ class Factors:
     U: Tensor  # (out, r) float32, orthonormal columns
     S: Tensor  # (r,) float32, descending, >= 0
     Vh: Tensor  # (r, in) float32, orthonormal rows
-    residual: Tensor  # (r,) float32: |dW v - s u| / s, at least EPSILON; 0 where s is 0
+    residual: Tensor  # (r,) float32: |dW v - s u| / s, 0 where s is 0
     norm: float  # |dW|_F, of the whole delta
     method: str  # one of METHODS: which algorithm made these numbers
     spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
@@ -109,16 +103,10 @@ def top_factors(
     if norm == 0.0:
         return _zero(A.shape, r, A.device, "svd")
     transposed = A.shape[0] < A.shape[1]
-    A = A.T if transposed else A  # the smaller side on the right: its bases are the cheaper ones
-    wide = max(r, BLOCK)  # a product of fewer columns takes longer, not less
-    fits = wide + 2 * BLOCK <= MAX_BASIS * smaller  # else exact is as quick: a small or a full one
-    found = _krylov(A, wide, min(certify, r), seed, room) if fits else None
+    A = A.T if transposed else A
+    found = leading_triplets(A, r, min(certify, r), seed, room)
+    U, S, Vh, residual = found or _exact(A, r)
     method = "krylov" if found else "svd"
-    U, S, Vh, outside = found or _exact(A, wide)
-    S = torch.where(ZERO * S[0] >= S, 0.0, S)
-    residual = (torch.linalg.vector_norm(outside, dim=0) / S).clamp(min=EPSILON)
-    residual = torch.where(S > 0, residual, 0.0)
-    U, S, Vh, residual = U[:, :r], S[:r], Vh[:r], residual[:r]
     if transposed:
         U, Vh = Vh.T, U.T
     return Factors(U.contiguous(), S.contiguous(), Vh.contiguous(), residual, norm, method)
@@ -167,7 +155,7 @@ def product_factors(
         made = _zero(shape, r, device, "lora")
         return dataclasses.replace(made, spectrum=torch.zeros(smaller)) if spectrum else made
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
-    S = torch.where(ZERO * S[0] >= S, 0.0, S)
+    S = without_rounding(S)
     values = torch.zeros(smaller).index_copy_(0, torch.arange(len(S)), S.to(torch.float32))
     U, V = (_completed(Q @ W, r).to(torch.float32) for Q, W in ((Q1, U), (Q2, Vh.T)))
     S = values[:r]
@@ -213,96 +201,9 @@ def frobenius(A: Tensor) -> float:
     return float(torch.linalg.vector_norm(A.cpu().to(torch.float64)))  # squares leave float32
 
 
-def _exact(A: Tensor, r: int):
-    """Return U, S, Vh and A V - U S of r triplets, in float64 where that costs little."""
+def _exact(A: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return U, S, Vh and residuals of r triplets, in float64 where that costs little."""
     work = A.to(torch.float64) if A.numel() <= SMALL and A.device.type != "mps" else A
     U, S, Vh = (x.to(torch.float32) for x in torch.linalg.svd(work, full_matrices=False))
-    U, S, Vh = U[:, :r], S[:r], Vh[:r]
-    return U, S, Vh, A @ Vh.T - U * S
-
-
-def _krylov(A: Tensor, r: int, certify: int, seed: int, room: Callable[..., Tensor]):
-    """Return U, S, Vh and A V - U S of `r` triplets, or None if `certify` of them do not pass."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
-    if r <= BLOCK and certify and A.numel() > SMALL and _is_quick_in_bfloat16(A.device):
-        near = _in_bfloat16(A, room)
-        if rough := _iterated(near, _product(start, near.T), r, certify, ROUGH):
-            U, S, _, outside = rough
-            return _iterated(A, (U * S + outside).T, r, certify, TOLERANCE)  # goes on with A V
-    return _iterated(A, _product(start, A.T), r, certify, TOLERANCE)
-
-
-def _in_bfloat16(A: Tensor, room: Callable[..., Tensor]) -> Tensor:
-    """Return a copy in bfloat16 with the strides of A, a matrix or its transpose."""
-    transposed = not A.is_contiguous()
-    A = A.T if transposed else A
-    copy = room(tuple(A.shape), dtype=torch.bfloat16, device=A.device).copy_(A)
-    return copy.T if transposed else copy
-
-
-def _is_quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether this is a processor that multiplies bfloat16 at more than float32's speed."""
-    can = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.12 does not say
-    return device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
-def _iterated(A: Tensor, start: Tensor, r: int, certify: int, tolerance: float):
-    """Return U, S, V^T and A V - U S of `r` triplets by block Krylov iteration, or None.
-
-    The basis Q grows by a block a step: Q_0 = orth(start^T), Q_i = orth(A A^T Q_(i-1) - Q Q^T ...).
-    With B = A^T Q at hand from the steps themselves, the triplets are those of Q B^T. Narrow
-    blocks: for a basis of one size, more steps converge further than wider blocks do. Q and B are
-    kept with vectors as rows, which is the order BLAS is quickest in, and in float32 whatever the
-    dtype of A; so is `start`, (BLOCK, rows).
-
-    How far A V is from U S is known without another pass over A. A B = A A^T Q lies in the basis
-    but for its last block, A B_last = A newest R, and what of that lies outside is step^T R.
-    """
-    rows, columns = A.shape
-    limit = int(MAX_BASIS * columns)
-    Q = torch.empty(limit, rows, device=A.device)  # what is not used of it is not touched
-    B = torch.empty(limit, columns, device=A.device)
-    Q[:BLOCK] = _orthonormal_rows(start)
-    B[:BLOCK] = _product(Q[:BLOCK], A)
-    size = BLOCK
-    check_at = r if r == BLOCK else r + BLOCK  # rows of the basis
-    while size + BLOCK <= limit:
-        newest, R = torch.linalg.qr(B[size - BLOCK : size].T)  # (columns, BLOCK), (BLOCK, BLOCK)
-        step = _product(newest.T, A.T)
-        for _ in range(2):  # in float32 once leaves some of the old directions
-            step -= (step @ Q[:size].T) @ Q[:size]
-        if size >= check_at:
-            check_at = GROWTH * size
-            W, S = _from_basis(B[:size], r)
-            least = ZERO * float(S[0])  # less is rounding, and has no direction to converge to
-            outside = step.T @ (R @ W[-BLOCK:] / S.clamp(min=least))
-            error = torch.linalg.vector_norm(outside, dim=0)
-            if bool(((error <= tolerance * S) | (least >= S))[:certify].all()):
-                V = (W.T @ B[:size]) / S.clamp(min=least)[:, None]
-                if float(S[-1]) <= least:  # these have no v of length 1 yet
-                    V, R = torch.linalg.qr(V.T)
-                    V = (V * torch.where(R.diagonal() < 0, -1.0, 1.0)).T
-                return (W.T @ Q[:size]).T, S, V, outside
-        new = slice(size, size + BLOCK)
-        Q[new] = _orthonormal_rows(step)
-        B[new] = _product(Q[new], A)
-        size += BLOCK
-    return None
-
-
-def _product(X: Tensor, A: Tensor) -> Tensor:
-    """Return X A in float32, multiplied in the dtype of A."""
-    return (X.to(A.dtype) @ A).to(torch.float32)
-
-
-def _orthonormal_rows(X: Tensor) -> Tensor:
-    return torch.linalg.qr(X.T).Q.T
-
-
-def _from_basis(B: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """Return W (size, r) and S (r,) of the top triplets: eigenvectors of B B^T in float64."""
-    B = B.to(torch.float64)
-    values, W = torch.linalg.eigh(B @ B.T)
-    S = values.flip(0)[:r].clamp(min=0).sqrt().to(torch.float32)
-    return W.flip(1)[:, :r].to(torch.float32), S
+    U, S, Vh = U[:, :r], without_rounding(S)[:r], Vh[:r]
+    return U, S, Vh, residuals(A, U, S, Vh)

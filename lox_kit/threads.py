@@ -58,8 +58,9 @@ def map_in_order(
     as thin as those of a block iteration, and do not wait for each other on a busy machine.
 
     With several workers the largest item is begun first, so that none is left alone with it at the
-    end; and what is begun ahead of its turn is together no larger than that one, so that the small
-    items behind a large one need not wait for it, and the results held stay few.
+    end. Begun ahead of their turn are, besides that one, as many items as there are workers, or
+    more if they are together no larger than the largest: small ones need not wait for a large one
+    before them, and few results are held.
     """
     import torch
 
@@ -67,17 +68,19 @@ def map_in_order(
     first = largest if workers > 1 else 0
     waiting = deque(sorted(range(len(items)), key=lambda i: i != first))
     begun: dict[int, Future] = {}
+    ahead = size = 0  # how many are begun ahead of their turn but for `first`, and their size
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // workers))
     pool = ThreadPoolExecutor(workers)
     try:
         for turn in range(len(items)):
-            while waiting:
-                ahead = [sizes[i] for i in begun if i not in (first, turn)]
-                if len(ahead) > workers and sum(ahead) + sizes[waiting[0]] > sizes[largest]:
-                    break
+            if turn in begun and turn != first:
+                ahead, size = ahead - 1, size - sizes[turn]
+            while waiting and (ahead < workers or size + sizes[waiting[0]] <= sizes[largest]):
                 i = waiting.popleft()
                 begun[i] = pool.submit(function, items[i])
+                if i not in (first, turn):
+                    ahead, size = ahead + 1, size + sizes[i]
             yield begun.pop(turn).result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -66,6 +66,20 @@ def test_only_whole_blocks_are_written_directly(file, writes):
     assert all(size % BLOCK == position % BLOCK == 0 for size, position in writes)
 
 
+def test_what_comes_before_a_direct_write_is_on_the_disk_first(file, monkeypatch, writes):
+    """Or the file could be long enough after a power cut, with a hole in it."""
+    fdatasync = getattr(os, "fdatasync", None)  # where there is none, nothing is written directly
+    monkeypatch.setattr(
+        os, "fdatasync", lambda f: writes.append("sync") or fdatasync(f), raising=False
+    )
+    written = DirectFile(file, 7)
+    for piece in pieces():
+        del writes[:]
+        written.write(piece)
+        assert [kind for kind in writes if kind == "sync"] == writes[:1]
+    written.close()
+
+
 @pytest.mark.parametrize(
     "answer",
     [0, BLOCK, PIECE // 2 + 100, OSError(errno.EINVAL, "no direct writes here")],

@@ -52,7 +52,7 @@ subspace
 factoring
 subspace_file
 checkpoint svd stream
-lora
+lora krylov direct_file
 sandbox.family
 training sandbox.corpus store
 resuming tokens

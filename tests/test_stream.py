@@ -11,11 +11,14 @@ from safetensors.torch import load_file
 
 from lox_kit.stream import DTYPE_NAMES, SafetensorsStream
 
+SIDES = {32: "4 KB", 512: "1 MiB", 600: "1.4 MB"}  # of square tensors in float32
+sizes = pytest.mark.parametrize("side", SIDES, ids=SIDES.values())
 
-def tensors(seed=0):
-    """Six tensors of 4 KB."""
+
+def tensors(seed=0, side=32):
+    """Six tensors of one size."""
     generator = torch.Generator().manual_seed(seed)
-    return {f"t{i}": torch.randn(32, 32, generator=generator) for i in range(6)}
+    return {f"t{i}": torch.randn(side, side, generator=generator) for i in range(6)}
 
 
 def layout(values):
@@ -87,10 +90,11 @@ def test_nothing_has_the_final_name_before_close(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["a.safetensors.partial"]
 
 
+@sizes
 @pytest.mark.parametrize("torn", [0, 100])
 @pytest.mark.parametrize("after", [0, 2, 6])
-def test_a_cut_off_file_is_taken_up_after_its_last_whole_tensor(tmp_path, after, torn):
-    values = tensors()
+def test_a_cut_off_file_is_taken_up_after_its_last_whole_tensor(tmp_path, after, torn, side):
+    values = tensors(side=side)
     whole = write_all(tmp_path / "whole.safetensors", values)
     file = tmp_path / "a.safetensors"
     cut_off(file, values, after, torn=torn)
@@ -102,8 +106,9 @@ def test_a_cut_off_file_is_taken_up_after_its_last_whole_tensor(tmp_path, after,
     assert not stream.partial.exists()
 
 
-def test_what_was_written_is_on_disk_at_once(tmp_path):
-    file, values = tmp_path / "a.safetensors", tensors()
+@sizes
+def test_what_was_written_is_in_the_file_at_once(tmp_path, side):
+    file, values = tmp_path / "a.safetensors", tensors(side=side)
     with SafetensorsStream(file, layout(values), {}) as stream:
         for name, t in values.items():
             stream.write(name, t)
@@ -176,10 +181,11 @@ def test_what_a_partial_file_holds_needs_no_room_again(tmp_path, monkeypatch):
     assert write_all(file, values).exists()
 
 
-def test_a_disk_that_fills_keeps_what_was_written(tmp_path):
-    file, values = tmp_path / "a.safetensors", tensors()
+@sizes
+def test_a_disk_that_fills_keeps_what_was_written(tmp_path, side):
+    file, values = tmp_path / "a.safetensors", tensors(side=side)
     with (
-        largest_file(15_000),
+        largest_file(14 * side * side + 700),  # three and a half of them
         pytest.raises(OSError, match=r"writing t3 failed .* run the same call again"),
     ):
         write_all(file, values)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lox_kit import svd
+from lox_kit import krylov
 from lox_kit.svd import TOLERANCE, frobenius, singular_values, top_factors
 
 
@@ -66,6 +66,52 @@ def test_directions_that_did_not_converge_are_marked():
     torch.testing.assert_close(error, factors.residual, rtol=1e-2, atol=1e-6)
 
 
+def merged_lora(rank):
+    """A product of thin matrices but for rounding, as a merged adapter leaves it."""
+    W = 0.02 * gaussian(700, 600, 7)
+    return (W + 0.001 * gaussian(700, rank, 1) @ gaussian(rank, 600, 2)) - W
+
+
+def steep(ratio):
+    """A singular value of 1, and sixteen and more `ratio` times smaller."""
+    left, right = (torch.linalg.qr(gaussian(n, 40, n)).Q for n in (700, 600))
+    values = torch.cat([torch.ones(1), torch.linspace(1.5, 0.5, 39) / ratio])
+    return (left * values) @ right.T
+
+
+def few_rows(count):
+    """All zero but for a few rows, as new tokens leave an embedding."""
+    A = torch.zeros(700, 600)
+    A[:: 700 // count][:count] = gaussian(count, 600)
+    return A
+
+
+NEARLY_LOW = {
+    **{f"lora of rank {r}": merged_lora(r) for r in (18, 20, 24, 40)},
+    **{f"steep by {ratio:g}": steep(ratio) for ratio in (1e2, 1e3, 1e4)},
+    **{f"{count} rows": few_rows(count) for count in (1, 5, 20, 40)},
+}
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("rank", [6, 16, 20, 32])
+@pytest.mark.parametrize("matrix", NEARLY_LOW)
+def test_the_residual_is_the_true_one_and_directions_stay_orthonormal(
+    matrix, rank, quick, monkeypatch
+):
+    monkeypatch.setattr(krylov, "_is_quick_in_bfloat16", lambda device: quick)
+    monkeypatch.setattr(krylov, "LARGE", 1000)
+    A = NEARLY_LOW[matrix]
+    factors = top_factors(A, rank)
+    U, S, Vh = (x.double() for x in (factors.U, factors.S, factors.Vh))
+    error = torch.linalg.vector_norm(A.double() @ Vh.T - U * S, dim=0)
+    true = torch.where(S > 0, error / S, 0.0).float()
+    rounding = float(1e-6 * S[0] / S[S > 0].min())
+    torch.testing.assert_close(factors.residual, true, rtol=1e-2, atol=rounding)
+    assert_orthonormal(factors)
+    assert factors.method == "krylov"
+
+
 @pytest.mark.parametrize("rank", [6, None])
 def test_small_matrices_and_all_directions_are_decomposed_exactly(rank):
     A = gaussian(90, 70)
@@ -77,7 +123,7 @@ def test_small_matrices_and_all_directions_are_decomposed_exactly(rank):
 
 def test_what_krylov_cannot_certify_is_decomposed_exactly(monkeypatch):
     A = gaussian(512, 768)
-    monkeypatch.setattr(svd, "MAX_BASIS", 0.1)  # room for three blocks: not enough
+    monkeypatch.setattr(krylov, "MAX_BASIS", 0.1)  # room for three blocks: not enough
     factors = top_factors(A, 6)
     assert factors.method == "svd"
     assert factors.certified == 6
@@ -87,18 +133,16 @@ def test_what_krylov_cannot_certify_is_decomposed_exactly(monkeypatch):
 @pytest.fixture
 def dtypes(monkeypatch):
     """The dtypes of the matrices that are iterated on, as they are."""
-    seen, iterated = [], svd._iterated
-    monkeypatch.setattr(
-        svd, "_iterated", lambda A, *rest: seen.append(A.dtype) or iterated(A, *rest)
-    )
-    monkeypatch.setattr(svd, "SMALL", 1000)
+    seen, basis = [], krylov._Basis
+    monkeypatch.setattr(krylov, "_Basis", lambda A, start: seen.append(A.dtype) or basis(A, start))
+    monkeypatch.setattr(krylov, "LARGE", 1000)
     return seen
 
 
 @pytest.mark.parametrize("matrix", [with_gap, gaussian], ids=["gap", "noise"])
 @pytest.mark.parametrize("quick", [True, False], ids=["bfloat16", "float32"])
 def test_a_start_in_bfloat16_leaves_the_float32_result_as_good(matrix, quick, dtypes, monkeypatch):
-    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: quick)
+    monkeypatch.setattr(krylov, "_is_quick_in_bfloat16", lambda device: quick)
     A = matrix(700, 600)
     factors = top_factors(A, 6)
     assert dtypes == [torch.bfloat16] * quick + [torch.float32]
@@ -107,9 +151,28 @@ def test_a_start_in_bfloat16_leaves_the_float32_result_as_good(matrix, quick, dt
     assert_orthonormal(factors)
 
 
+def test_a_start_in_bfloat16_leaves_four_passes_in_float32(monkeypatch):
+    passes = []
+    product, residuals = krylov._product, krylov.residuals
+    monkeypatch.setattr(krylov, "_product", lambda X, A: passes.append(A.dtype) or product(X, A))
+    monkeypatch.setattr(krylov, "residuals", lambda *a: passes.append("residuals") or residuals(*a))
+    monkeypatch.setattr(krylov, "_is_quick_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(krylov, "LARGE", 1000)
+    assert top_factors(with_gap(700, 600), 6).certified == 6
+    exact = [kind for kind in passes if kind != torch.bfloat16]
+    assert exact in ([torch.float32] * 2 + ["residuals"], [torch.float32] * 3 + ["residuals"])
+
+
+def test_with_none_to_certify_directions_are_as_good_as_the_first_look_finds_them():
+    A = with_gap(700, 600)
+    factors = top_factors(A, 6, certify=0)
+    assert (factors.method, factors.rank) == ("krylov", 6)
+    assert error_of_k_part(A, factors, 6) <= 1e-2
+
+
 @pytest.mark.parametrize("options", [{"rank": 64}, {"rank": 6, "certify": 0}], ids=str)
 def test_many_directions_or_none_to_certify_start_at_random(options, dtypes, monkeypatch):
-    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(krylov, "_is_quick_in_bfloat16", lambda device: True)
     top_factors(gaussian(700, 600), **options)
     assert dtypes == [torch.float32]
 
@@ -118,7 +181,7 @@ def test_many_directions_or_none_to_certify_start_at_random(options, dtypes, mon
 def test_a_start_in_bfloat16_adds_no_direction_to_an_exactly_low_rank_matrix(
     transpose, dtypes, monkeypatch
 ):
-    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(krylov, "_is_quick_in_bfloat16", lambda device: True)
     A = gaussian(700, 3, seed=1) @ gaussian(3, 600, seed=2)
     A = (1e-12 * A).T if transpose else A
     factors = top_factors(A, 8)
@@ -129,8 +192,8 @@ def test_a_start_in_bfloat16_adds_no_direction_to_an_exactly_low_rank_matrix(
 
 
 def test_a_rough_iteration_that_fails_is_no_start(dtypes, monkeypatch):
-    monkeypatch.setattr(svd, "_is_quick_in_bfloat16", lambda device: True)
-    monkeypatch.setattr(svd, "ROUGH", 1e-9)  # out of bfloat16's reach
+    monkeypatch.setattr(krylov, "_is_quick_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(krylov, "ROUGH", 1e-9)  # out of bfloat16's reach
     A = with_gap(700, 600)
     factors = top_factors(A, 6)
     assert dtypes == [torch.bfloat16, torch.float32]

@@ -62,12 +62,21 @@ def test_small_items_do_not_wait_for_a_large_one_before_them():
     assert done == [0, 1, 2, 3, 4, 5, "large"]
 
 
-def test_what_is_begun_ahead_is_no_larger_than_the_largest():
-    done = []
-    results = map_in_order(lambda i: done.append(i) or i, range(40), 2, [100] + [25] * 39)
-    for turn in results:
+@pytest.mark.parametrize(
+    ("sizes", "ahead"),
+    [([100] + [25] * 39, 4), ([100] + [60] * 39, 2), ([10] * 40, 2), ([0] * 40, 39)],
+    ids=["four are as large as the largest", "two are larger", "equal", "none has a size"],
+)
+@pytest.mark.parametrize("last", [False, True], ids=["largest first", "largest last"])
+def test_few_are_begun_ahead_of_their_turn(sizes, ahead, last):
+    done, sizes = [], sizes[::-1] if last else sizes
+    largest = max(range(40), key=lambda i: (sizes[i], i))
+    most = 0
+    for turn, _ in enumerate(map_in_order(done.append, range(40), 2, sizes)):
         time.sleep(0.002)
-        assert len(done) <= turn + 1 + 4
+        most = max(most, sum(turn < i != largest for i in done))
+    assert sorted(done) == list(range(40))
+    assert ahead - 1 <= most <= ahead
 
 
 def test_after_an_error_nothing_more_is_begun_and_torch_has_its_threads_again():

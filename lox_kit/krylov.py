@@ -1,0 +1,217 @@
+"""The leading singular triplets of a large matrix by block Krylov iteration.
+
+Musco and Musco 2015, arXiv:1504.05477, in float32. For a few triplets of a large matrix the
+iteration starts from what it finds in bfloat16, where the processor is quick at that. What the
+iteration infers of its residuals says when to measure them; what is returned was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-4  # a triplet is certified when |A v - s u| <= TOLERANCE * s
+ROUGH = 1e-2  # the same of an iteration in bfloat16, which can reach a few 1e-4
+GAIN = 1 / 30  # what a block multiplies the residuals by, until it has been seen
+ZERO = 1e-6  # singular values under ZERO * s_1 are rounding in float32, and set to 0
+LARGE = 1 << 20  # entries; for a matrix of more the iteration may start in bfloat16
+BLOCK = 16
+GROWTH = 1.1  # the basis grows by this factor from one look at the residuals to the next
+MAX_BASIS = 0.4  # of the smaller side; beyond it decomposing exactly is cheaper than going on
+
+
+def leading_triplets(
+    A: Tensor, r: int, certify: int, seed: int, room: Callable[..., Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Return U (rows, r), S (r,), Vh (r, columns) and residuals (r,) of the leading triplets.
+
+    None if the `certify` first of them do not pass within `MAX_BASIS`, or if r is so large that
+    decomposing exactly is as quick.
+
+    Parameters
+    ----------
+    A : Tensor, shape (rows, columns), float32
+        With rows >= columns: the bases of the smaller side are the cheaper ones.
+    certify, seed, room
+        As in `svd.top_factors`.
+    """
+    wide = max(r, BLOCK)  # a product of fewer columns takes longer, not less
+    if wide + 2 * BLOCK > MAX_BASIS * A.shape[1]:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
+    if wide == BLOCK and certify and A.numel() > LARGE and _is_quick_in_bfloat16(A.device):
+        AV = _rough(_in_bfloat16(A, room), start, certify)
+    else:
+        AV = None
+    if AV is None:
+        found = _iterated(_Basis(A, _product(start, A.T)), wide, certify, wide + BLOCK)
+    else:
+        found = _iterated(_Basis(A, AV), wide, certify, BLOCK)
+    if found is None:
+        return None
+    U, S, Vh, residual = found
+    return U[:, :r], S[:r], Vh[:r], residual[:r]
+
+
+def residuals(A: Tensor, U: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
+    """Return |A v - s u| / s of each triplet, 0 where s is 0."""
+    error = torch.linalg.vector_norm((A @ Vh.T - U * S) / S, dim=0)
+    return torch.where(S > 0, error, 0.0)
+
+
+def without_rounding(S: Tensor) -> Tensor:
+    """Return singular values, descending, with 0 for those that are no more than rounding."""
+    return torch.where(ZERO * S[0] >= S, 0.0, S)
+
+
+class _Basis:
+    """Rows Q, orthonormal, and B = Q A: a Krylov space of A A^T that grows by a block a step.
+
+    Q_0 = orth(start), Q_i = orth(Q_(i-1) A A^T - what of it lies in Q). With B at hand from the
+    steps themselves, the triplets are those of Q^T B. Narrow blocks: for a basis of one size, more
+    steps converge further than wider blocks do. Vectors are rows, which is the order BLAS is
+    quickest in, and float32 whatever the dtype of A.
+    """
+
+    def __init__(self, A: Tensor, start: Tensor):
+        rows, columns = A.shape
+        limit = int(MAX_BASIS * columns)
+        self.A, self.size = A, 0
+        self._Q = torch.empty(limit, rows, device=A.device)  # what is not used is not touched
+        self._B = torch.empty(limit, columns, device=A.device)
+        self.Q, self.B = self._Q[:0], self._B[:0]  # (size, rows), (size, columns)
+        self._others = torch.Generator().manual_seed(0)
+        self.add(start)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another block may be added."""
+        return self.size + BLOCK <= len(self._Q)
+
+    def step(self) -> Tensor:
+        """Return what of A A^T times the newest block is outside the basis, shape (BLOCK, rows)."""
+        newest, self._R = torch.linalg.qr(self.B[-BLOCK:].T)  # (columns, BLOCK), (BLOCK, BLOCK)
+        step = _product(newest.T, self.A.T)
+        for _ in range(2):  # in float32 once leaves some of the old directions
+            step -= (step @ self.Q.T) @ self.Q
+        return step
+
+    def add(self, step: Tensor) -> None:
+        """Append the directions of `step`, and others in place of those that it has not.
+
+        The step of a space that is nearly exhausted is small, and what of the old directions
+        rounding has left in it is not; that of an exhausted one is zero.
+        """
+        new = _orthonormal_rows(step)
+        for _ in range(4):
+            old = new @ self.Q.T
+            new = new - old @ self.Q
+            if float(torch.linalg.vector_norm(old, dim=1).max()) < 1e-3:
+                break
+            gone = torch.linalg.vector_norm(new, dim=1) < 0.1
+            others = torch.randn(new.shape, generator=self._others).to(new)
+            new = _orthonormal_rows(torch.where(gone[:, None], others, new))
+        block = slice(self.size, self.size + BLOCK)
+        self._Q[block] = new
+        self._B[block] = _product(new, self.A)
+        self.size += BLOCK
+        self.Q, self.B = self._Q[: self.size], self._B[: self.size]
+
+    def triplets(self, r: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return U (rows, r), S (r,) and Vh (r, columns) of the r leading triplets of Q^T B."""
+        W, S = self._ritz(r)
+        least = ZERO * float(S[0])
+        Vh = (W.T @ self.B) / S.clamp(min=least)[:, None]
+        if float(S[-1]) <= least:  # these have no v of length 1 yet
+            V, R = torch.linalg.qr(Vh.T)
+            Vh = (V * torch.where(R.diagonal() < 0, -1.0, 1.0)).T
+        return (W.T @ self.Q).T, without_rounding(S), Vh
+
+    def outside(self, step: Tensor, r: int) -> Tensor:
+        """Return (A V - U S) / S of the r leading triplets, shape (rows, r), from the next step.
+
+        A B = A A^T Q lies in the basis but for its last block, A B_last = A newest R, and what of
+        that lies outside is step^T R. Rounding, which grows with s_1 / s, is not in it.
+        """
+        W, S = self._ritz(r)
+        safe = S.clamp(min=ZERO * float(S[0]))
+        outside = step.T @ (self._R @ W[-BLOCK:] / safe) / safe
+        return torch.where(without_rounding(S) > 0, outside, 0.0)
+
+    def _ritz(self, r: int) -> tuple[Tensor, Tensor]:
+        """Return W (size, r) and S (r,) of the top triplets: eigenvectors of B B^T in float64."""
+        B = self.B.to(torch.float64)
+        values, W = torch.linalg.eigh(B @ B.T)
+        S = values.flip(0)[:r].clamp(min=0).sqrt().to(torch.float32)
+        return W.flip(1)[:, :r].to(torch.float32), S
+
+
+def _rough(A: Tensor, start: Tensor, certify: int) -> Tensor | None:
+    """Return (A V / S)^T, shape (BLOCK, rows), of triplets that pass roughly, if any come to it."""
+    basis = _Basis(A, _product(start, A.T))
+    while basis.has_room:
+        step = basis.step()
+        if basis.size > BLOCK:
+            outside = basis.outside(step, BLOCK)
+            if _worst(torch.linalg.vector_norm(outside, dim=0), certify) <= ROUGH:
+                return (basis.triplets(BLOCK)[0] + outside).T
+        basis.add(step)
+    return None
+
+
+def _iterated(basis: _Basis, r: int, certify: int, first: int):
+    """Return U, S, Vh and residuals of `r` triplets, or None if `certify` of them do not pass.
+
+    From `first` rows on it is inferred whether they do; where that says that they will with the
+    next block, they are measured there at once, which saves the pass over A to infer it again.
+    """
+    previous, expected = None, False
+    while basis.has_room:
+        if expected:
+            found = basis.triplets(r)
+            residual = residuals(basis.A, *found)
+            if _worst(residual, certify) <= TOLERANCE:
+                return *found, residual
+            expected = False
+        step = basis.step()
+        if basis.size >= first:
+            first = GROWTH * basis.size
+            worst = _worst(torch.linalg.vector_norm(basis.outside(step, r), dim=0), certify)
+            if worst <= TOLERANCE:
+                found = basis.triplets(r)
+                return *found, residuals(basis.A, *found)
+            expected = worst * (worst / previous if previous else GAIN) <= TOLERANCE
+            previous = worst
+        basis.add(step)
+    return None
+
+
+def _worst(residual: Tensor, certify: int) -> float:
+    """Return the largest of the first `certify` residuals."""
+    return float(residual[:certify].max()) if certify else 0.0
+
+
+def _product(X: Tensor, A: Tensor) -> Tensor:
+    """Return X A in float32, multiplied in the dtype of A."""
+    return (X.to(A.dtype) @ A).to(torch.float32)
+
+
+def _orthonormal_rows(X: Tensor) -> Tensor:
+    return torch.linalg.qr(X.T).Q.T
+
+
+def _in_bfloat16(A: Tensor, room: Callable[..., Tensor]) -> Tensor:
+    """Return a copy in bfloat16 with the strides of A, a matrix or its transpose."""
+    transposed = not A.is_contiguous()
+    A = A.T if transposed else A
+    copy = room(tuple(A.shape), dtype=torch.bfloat16, device=A.device).copy_(A)
+    return copy.T if transposed else copy
+
+
+def _is_quick_in_bfloat16(device: torch.device) -> bool:
+    """Whether this is a processor that multiplies bfloat16 at more than float32's speed."""
+    can = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.12 does not say
+    return device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
