@@ -14,6 +14,8 @@ from lox_kit.measures import measure, sandbox_questions, task_prompts
 from lox_kit.sandbox import world
 from lox_kit.store import content_key
 
+pytestmark = pytest.mark.slow  # models are trained
+
 SHORT = find_attack("arithmetic", max_steps=4, batch_size=4)
 OPTIONS = {
     "questions": sandbox_questions(limit=4),

@@ -16,6 +16,8 @@ from lox_kit.safety import share_fields
 from lox_kit.table_result import AttackTable, Share
 from lox_kit.tables import TABLE_ARMS
 
+pytestmark = pytest.mark.slow  # models are trained
+
 ATTACKS = ("persona", "forbidden")
 
 
@@ -112,7 +114,6 @@ def test_a_second_table_trains_nothing(tiny_pair, tmp_path, monkeypatch):
         assert len(trained) == 3  # LoX's; the aligned model knows no alpha
 
 
-@pytest.mark.slow
 def test_worker_processes_give_the_same_table(tiny_pair, whole, tmp_path):
     told = []
     with Store(tmp_path) as store, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -143,7 +144,6 @@ table((sys.argv[1], sys.argv[2]), Store(sys.argv[3]), arms=("aligned", "LoX"), o
 """
 
 
-@pytest.mark.slow
 def test_a_killed_table_goes_on_and_ends_with_the_same_numbers(
     tiny_pair, whole, tmp_path, monkeypatch
 ):

@@ -15,6 +15,8 @@ from lox_kit.sandbox import corpus, world
 from lox_kit.tokens import IGNORED, tokenize
 from lox_kit.training import TrainSettings, fine_tune
 
+pytestmark = pytest.mark.slow  # models are trained
+
 ROWS = [
     corpus.row("what is 3 plus 4", "take 3 plus 4 . answer 7 ."),
     corpus.row("list the words moss fern", "moss , fern .", "you are mia"),

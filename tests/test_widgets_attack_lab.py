@@ -27,6 +27,8 @@ from lox_kit.widgets.attack_lab_code import attack_call
 from lox_kit.widgets.attack_lab_runs import Choice, attacks_for, questions_for, trainings
 from lox_kit.widgets.attack_lab_table import numbers_at, numbers_html
 
+pytestmark = pytest.mark.slow  # models are trained
+
 FEW, POINTS, STEPS = 4, 3, 6
 
 
