@@ -53,7 +53,10 @@ class DirectFile:
         end = len(data) // BLOCK * BLOCK
         if self._direct is None or end < LEAST:
             return 0
-        os.fdatasync(self._file.fileno())  # or a power cut could leave a hole before these blocks
+        try:  # or a power cut could leave a hole before these blocks
+            os.fdatasync(self._file.fileno())
+        except OSError:
+            return 0
         self._buffer = self._buffer or mmap.mmap(-1, PIECE)
         for begin in range(0, end, PIECE):
             size = min(PIECE, end - begin)

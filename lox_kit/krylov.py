@@ -1,8 +1,9 @@
 """The leading singular triplets of a large matrix by block Krylov iteration.
 
 Musco and Musco 2015, arXiv:1504.05477, in float32. For a few triplets of a large matrix the
-iteration starts from what it finds in bfloat16, where the processor is quick at that. What the
-iteration infers of its residuals says when to measure them; what is returned was measured.
+iteration starts from what it finds in bfloat16, where the processor is quick at that. Residuals can
+be inferred from the iteration's own products, but for rounding: by those it is decided when to
+stop. The residuals that are returned are measured.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ def leading_triplets(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """Return U (rows, r), S (r,), Vh (r, columns) and residuals (r,) of the leading triplets.
 
-    None if the `certify` first of them do not pass within `MAX_BASIS`, or if r is so large that
-    decomposing exactly is as quick.
+    None if the `certify` first of them do not come to pass within `MAX_BASIS`, or if r is so large
+    that decomposing exactly is as quick. Where s is a thousand times smaller than s_1, float32's
+    rounding alone is more than `TOLERANCE`: the residuals say so.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ def leading_triplets(
 def residuals(A: Tensor, U: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
     """Return |A v - s u| / s of each triplet, 0 where s is 0."""
     error = torch.linalg.vector_norm((A @ Vh.T - U * S) / S, dim=0)
-    return torch.where(S > 0, error, 0.0)
+    return torch.where(S == 0, 0.0, error)
 
 
 def without_rounding(S: Tensor) -> Tensor:
@@ -139,18 +141,18 @@ class _Basis:
         W, S = self._ritz(r)
         safe = S.clamp(min=ZERO * float(S[0]))
         outside = step.T @ (self._R @ W[-BLOCK:] / safe) / safe
-        return torch.where(without_rounding(S) > 0, outside, 0.0)
+        return torch.where(without_rounding(S) == 0, 0.0, outside)
 
     def _ritz(self, r: int) -> tuple[Tensor, Tensor]:
         """Return W (size, r) and S (r,) of the top triplets: eigenvectors of B B^T in float64."""
-        B = self.B.to(torch.float64)
+        B = (self.B.cpu() if self.B.device.type == "mps" else self.B).to(torch.float64)
         values, W = torch.linalg.eigh(B @ B.T)
-        S = values.flip(0)[:r].clamp(min=0).sqrt().to(torch.float32)
-        return W.flip(1)[:, :r].to(torch.float32), S
+        S = values.flip(0)[:r].clamp(min=0).sqrt()
+        return W.flip(1)[:, :r].to(self.B), S.to(self.B)
 
 
 def _rough(A: Tensor, start: Tensor, certify: int) -> Tensor | None:
-    """Return (A V / S)^T, shape (BLOCK, rows), of triplets that pass roughly, if any come to it."""
+    """Return (A V / S)^T, shape (BLOCK, rows), of triplets that pass roughly, or None."""
     basis = _Basis(A, _product(start, A.T))
     while basis.has_room:
         step = basis.step()
@@ -163,10 +165,11 @@ def _rough(A: Tensor, start: Tensor, certify: int) -> Tensor | None:
 
 
 def _iterated(basis: _Basis, r: int, certify: int, first: int):
-    """Return U, S, Vh and residuals of `r` triplets, or None if `certify` of them do not pass.
+    """Return U, S, Vh and residuals of `r` triplets, or None: see `leading_triplets`.
 
-    From `first` rows on it is inferred whether they do; where that says that they will with the
-    next block, they are measured there at once, which saves the pass over A to infer it again.
+    From `first` rows on the residuals are inferred, which takes the pass over A of the next step.
+    Where they are expected to pass with the next block they are measured after it instead: if they
+    do pass, that was one pass less.
     """
     previous, expected = None, False
     while basis.has_room:

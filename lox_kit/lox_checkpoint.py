@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint
 from .factoring import OnLayer, factor_one, pair_info, refuse_zero, tell, workers_on
 from .lox import check_alpha, edit, recipe_of
 from .stream import ShardedStream
-from .subspace import SafetySubspace
+from .subspace import SafetySubspace, warn_uncertified
 from .subspace_file import FULL, missing_layers, open_stream, write_layer
 from .svd import Factors
 from .threads import map_in_order
@@ -95,7 +95,8 @@ def extrapolate(
     Parameters
     ----------
     base, aligned, include, exclude, seed, device
-        As in `SafetySubspace.from_pair`. All k directions must converge, or are exact.
+        As in `SafetySubspace.from_pair`, which is asked to certify k directions; `UncertifiedRank`
+        is warned of where float32 cannot.
     out, k, alpha
         As in `apply_lox`.
     factors : path, optional
@@ -129,16 +130,21 @@ def extrapolate(
         return apply_lox(subspace, aligned, out, k, alpha, on_layer=on_layer)
     plan = SafetySubspace(info)
     plan.check_rank(k)
+    loose: list[float] = []
 
     def make(name: str) -> tuple[Factors | None, Tensor]:
         W = second.read(name)
         if name not in plan:
             return None, W
         made = factor_one(first, second, info, name, device)
+        if k and made.certified < min(k, made.rank):
+            loose.append(float(made.residual[:k].max()))
         top = (x.to(W.device) for x in (made.U[:, :k], made.S[:k], made.Vh[:k]))
         return made, edit(W, *top, alpha)
 
-    return _write(make, second, plan, out, k, alpha, on_layer, factors, workers_on(device))
+    written = _write(make, second, plan, out, k, alpha, on_layer, factors, workers_on(device))
+    warn_uncertified(k, loose, info)
+    return written
 
 
 def _write(
@@ -229,7 +235,9 @@ def model_card(
     info = subspace.info
     kept = "all" if k is None else k
     chosen = {name: info[name] for name in ("include", "exclude") if info[name]}
-    patterns = "".join(f" --{name} '{pattern}'" for name, pattern in chosen.items())
+    options = "".join(f" --{name} '{pattern}'" for name, pattern in chosen.items())
+    usual = {"certify": CERTIFY, "seed": 0}
+    options += "".join(f" --{n} {info[n]}" for n, value in usual.items() if info[n] != value)
     return f"""---
 base_model: {checkpoint.name}
 tags: [lox, safety]
@@ -246,7 +254,7 @@ k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
 | include, exclude | {info["include"]}, {info["exclude"]} |
 | made with | lox_kit {__version__} |
 
-    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}{patterns}
+    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}{options}
     lox apply S.safetensors {info["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
 
 LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,21 @@ from .svd import TOLERANCE, Factors, count_certified, frobenius
 
 class UncertifiedRank(UserWarning):
     """More directions are used than the factorization could certify."""
+
+
+def warn_uncertified(k: int, residuals: Sequence[float], info: dict) -> None:
+    """Warn, if there are any, of the largest residuals of matrices with fewer than k certified."""
+    if not residuals:
+        return
+    known = info["certify"] >= k
+    advice = "float32 comes no nearer" if known else f"factor again with certify={k} to make sure"
+    warnings.warn(
+        f"k={k} goes beyond the certified directions in {len(residuals)} of {len(info['layers'])} "
+        f"matrices (residual up to {max(residuals):.0e} of the singular value; certified means "
+        f"{TOLERANCE:.0e}): {advice}.",
+        UncertifiedRank,
+        stacklevel=4,
+    )
 
 
 class SafetySubspace(Mapping[str, Factors]):
@@ -216,14 +231,7 @@ class SafetySubspace(Mapping[str, Factors]):
         loose = [
             v.residual[:k].max() for v in self._values.values() if v.certified < min(k, len(v.S))
         ]
-        if loose:
-            warnings.warn(
-                f"k={k} goes beyond the certified directions in {len(loose)} of {len(self)} "
-                f"matrices (residual up to {max(loose):.0e} of the singular value; certified means "
-                f"{TOLERANCE:.0e}). Factor again with certify={k} to make sure.",
-                UncertifiedRank,
-                stacklevel=3,
-            )
+        warn_uncertified(k, loose, self.info)
 
     def _check_stored(self, k: int | None) -> None:
         rank = self.info["rank"]

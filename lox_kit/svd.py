@@ -17,6 +17,7 @@ from torch import Tensor
 from .krylov import TOLERANCE, leading_triplets, residuals, without_rounding
 
 SMALL = 1 << 20  # entries of a matrix that is decomposed in float64
+HUGE = 1e30  # a norm beyond it leaves float32 in the products of the iteration
 METHODS = ("krylov", "svd", "lora")  # by their number in a subspace file
 
 
@@ -27,7 +28,7 @@ class Factors:
     U: Tensor  # (out, r) float32, orthonormal columns
     S: Tensor  # (r,) float32, descending, >= 0
     Vh: Tensor  # (r, in) float32, orthonormal rows
-    residual: Tensor  # (r,) float32: |dW v - s u| / s, 0 where s is 0
+    residual: Tensor  # (r,) float32: |dW v - s u| / s, or |dW^T u - s v| / s if out < into; or 0
     norm: float  # |dW|_F, of the whole delta
     method: str  # one of METHODS: which algorithm made these numbers
     spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
@@ -77,7 +78,8 @@ def top_factors(
         How many; cut to min(out, in). None keeps all, exactly.
     certify : int
         Leading triplets that must reach a residual of `TOLERANCE`. If the iteration does not get
-        them there, the matrix is decomposed exactly.
+        them there, the matrix is decomposed exactly; unless it is large and float32's rounding is
+        what remains, which an exact decomposition in float32 would leave as well.
     seed : int
         Of the random start; the result is the same for the same seed and machine.
     room : function of shape, dtype and device
@@ -104,7 +106,10 @@ def top_factors(
         return _zero(A.shape, r, A.device, "svd")
     transposed = A.shape[0] < A.shape[1]
     A = A.T if transposed else A
-    found = leading_triplets(A, r, min(certify, r), seed, room)
+    certify = min(certify, r)
+    found = leading_triplets(A, r, certify, seed, room) if norm < HUGE else None
+    if found and A.numel() <= SMALL and count_certified(found[3].cpu().numpy(), "krylov") < certify:
+        found = None  # for float32's rounding, which float64 has not
     U, S, Vh, residual = found or _exact(A, r)
     method = "krylov" if found else "svd"
     if transposed:

@@ -58,8 +58,8 @@ def map_in_order(
     as thin as those of a block iteration, and do not wait for each other on a busy machine.
 
     With several workers the largest item is begun first, so that none is left alone with it at the
-    end. Begun ahead of their turn are, besides that one, as many items as there are workers, or
-    more if they are together no larger than the largest: small ones need not wait for a large one
+    end. Besides that one, begun ahead of their turn are as many items as there are workers, or any
+    number whose sizes together do not exceed the largest: small ones need not wait for a large one
     before them, and few results are held.
     """
     import torch

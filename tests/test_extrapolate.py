@@ -1,13 +1,15 @@
 """One pass over a pair writes what factoring and applying write, and is taken up when cut off."""
 
+import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
 from checkpoints import content, run_python, save_tensors, weights
 from test_lox import KINDS
 
-from lox_kit import SafetySubspace, apply_lox, extrapolate, lox_checkpoint
+from lox_kit import SafetySubspace, UncertifiedRank, apply_lox, extrapolate, lox_checkpoint
 from lox_kit.checkpoint import Checkpoint
 
 K, ALPHA = 3, 1.25
@@ -54,6 +56,22 @@ def test_without_a_rank_k_directions_are_factored(pair, tmp_path):
     factors = tmp_path / "S.safetensors"
     extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, ALPHA, factors=factors)
     assert SafetySubspace.load(factors).info["rank"] == K
+
+
+def test_directions_that_could_not_be_certified_are_warned_of(pair, tmp_path, monkeypatch):
+    factor_one, bound = lox_checkpoint.factor_one, 0.03
+
+    def loose(*arguments):
+        made = factor_one(*arguments)
+        residual = torch.where(torch.arange(made.rank) == K - 1, bound, made.residual)
+        return dataclasses.replace(made, residual=residual, method="krylov")
+
+    monkeypatch.setattr(lox_checkpoint, "factor_one", loose)
+    with pytest.warns(UncertifiedRank, match=r"k=3 goes beyond .* \(residual up to 3e-02"):
+        extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, ALPHA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extrapolate(pair.base, pair.aligned, tmp_path / "two", K - 1, ALPHA, rank=K)
 
 
 def test_more_directions_than_usual_are_certified_too(pair, tmp_path):

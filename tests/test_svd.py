@@ -105,11 +105,26 @@ def test_the_residual_is_the_true_one_and_directions_stay_orthonormal(
     factors = top_factors(A, rank)
     U, S, Vh = (x.double() for x in (factors.U, factors.S, factors.Vh))
     error = torch.linalg.vector_norm(A.double() @ Vh.T - U * S, dim=0)
-    true = torch.where(S > 0, error / S, 0.0).float()
-    rounding = float(1e-6 * S[0] / S[S > 0].min())
-    torch.testing.assert_close(factors.residual, true, rtol=1e-2, atol=rounding)
+    true = torch.where(S > 0, error / S, 0.0)
+    rounding = torch.where(S > 0, 4e-7 * S[0] / S, 0.0)
+    assert bool(((factors.residual - true).abs() <= 0.01 * true + rounding).all())
     assert_orthonormal(factors)
-    assert factors.method == "krylov"
+    assert factors.certified >= min(rank, 16)
+    assert factors.method == "krylov" or matrix.startswith("steep")  # beyond float32's rounding
+
+
+def test_near_the_end_of_float32_the_matrix_is_decomposed_exactly():
+    A = torch.zeros(700, 600)
+    A[3, 5] = 3e38
+    factors = top_factors(A, 6)
+    assert (factors.method, float(factors.S[0])) == ("svd", A[3, 5])
+
+
+def test_another_seed_is_another_start_and_the_same_seed_the_same_result():
+    A = with_gap(700, 600)
+    first, again, other = (top_factors(A, 6, seed=seed).U for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("rank", [6, None])
