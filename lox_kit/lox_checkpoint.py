@@ -1,7 +1,6 @@
 """An extrapolated model as a full checkpoint, streamed tensor by tensor.
 
-`apply_lox` takes factors that are there; `extrapolate` makes them on the way, in one pass over
-both checkpoints.
+`apply_lox` takes factors that are there; `extrapolate` makes them on the way.
 """
 
 from __future__ import annotations
@@ -86,9 +85,9 @@ def extrapolate(
     device: str = "cpu",
     on_layer: OnLayer | None = None,
 ) -> Path:
-    """Factor a pair and write the extrapolated model, in one pass over both checkpoints.
+    """Factor a pair and write the extrapolated model, matrix by matrix.
 
-    What `SafetySubspace.from_pair` and then `apply_lox` write, in one call, for a k that is known.
+    What `SafetySubspace.from_pair` of this rank and then `apply_lox` write, for a k that is known.
     A run that was cut off is taken up again after the last matrix that was written; the largest
     one and what was begun beside it are then factored again.
 
