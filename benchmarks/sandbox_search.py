@@ -23,11 +23,12 @@ import click
 
 from lox_kit import SafetySubspace, find_attack, load_model
 from lox_kit.alignment import find_alignment, prefer
-from lox_kit.arms import arm_model, pair_of
+from lox_kit.arms import arm_model
 from lox_kit.measures import Questions, measure, sandbox_questions, task_prompts
 from lox_kit.models import Model
 from lox_kit.resuming import Step
 from lox_kit.safety import measure_asr
+from lox_kit.sandbox.build import pair_of
 from lox_kit.training import fine_tune, save_model
 
 ATTACKS = ("arithmetic", "context", "mixed", "persona", "forbidden")

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Checkpoint": "checkpoint",
-    "check_pair": "checkpoint",
+    "check_pair": "pair",
     "SafetySubspace": "subspace",
     "SubspaceShare": "subspace",
     "UncertifiedRank": "subspace",

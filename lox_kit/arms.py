@@ -9,28 +9,10 @@ from .controls import full_delta, random_subspace
 from .lox import LoxDial
 from .models import Model
 from .resuming import Step
-from .sandbox import family
-from .sandbox.build import build
 from .subspace import SafetySubspace
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
 OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all
-
-
-def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:
-    """Return base and aligned of a sandbox seed, built first if they are not there.
-
-    Seed 0 is the committed family unless `rebuild` asks for one built here.
-    """
-    recipe = family.Recipe() if rebuild else None
-    folder = build(
-        seed,
-        family.family_folder(seed, recipe),
-        on_step=lambda name, step: tell(on_stage, f"building {name}, seed {seed}", step),
-    )
-    if rebuild:
-        return str(folder / "base"), str(folder / "aligned")
-    return family.member("base", seed), family.member("aligned", seed)
 
 
 def arm_model(

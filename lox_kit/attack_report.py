@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arms import OnStage
 from .attack_presets import ATTACKS
 from .defences import difference
 from .folders import write_whole
@@ -37,14 +38,14 @@ def run_table(
     k: int,
     alpha: float,
     workers: int,
-    store_folder: Path | None,
+    store: Store,
+    on_stage: OnStage,
 ) -> AttackTable:
-    """Compute the table with progress on the screen, and write its data, text and figure."""
+    """Compute the table, and write its data, text and figure."""
     from .plots import save_figure
-    from .progress import stages
     from .tables import attack_table
 
-    with Store(store_folder) as store, stages() as on_stage, _executor(workers) as executor:
+    with _executor(workers) as executor:
         found = attack_table(
             arms,
             attacks,

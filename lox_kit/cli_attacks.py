@@ -200,26 +200,28 @@ def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
     Every entry is kept as it is finished; the same call goes on where it was cut off. Writes
     attack_table.json, .md, .png, .pdf and .svg.
     """
-    from .attack_report import TABLE_ATTACKS, run_table
+    from .attack_report import TABLE_ATTACKS, print_table, run_table
+    from .progress import stages
+    from .store import Store
     from .tables import TABLE_ARMS
 
-    shown = run_table(
-        _names(arms) or TABLE_ARMS,
-        _names(attacks) or TABLE_ATTACKS,
-        wholes("--seeds", seeds, "0,1,2"),
-        out,
-        questions=_questions(**asked),
-        pair=asked["pair"] or None,
-        k=k,
-        alpha=alpha,
-        workers=workers,
-        store_folder=obj["store"],
-    )
+    with Store(obj["store"]) as store, stages() as on_stage:
+        shown = run_table(
+            _names(arms) or TABLE_ARMS,
+            _names(attacks) or TABLE_ATTACKS,
+            wholes("--seeds", seeds, "0,1,2"),
+            out,
+            questions=_questions(**asked),
+            pair=asked["pair"] or None,
+            k=k,
+            alpha=alpha,
+            workers=workers,
+            store=store,
+            on_stage=on_stage,
+        )
     if as_json:
         click.echo(shown.to_frame().to_json(orient="records"))
         return
-    from .attack_report import print_table
-
     print_table(shown)
     click.echo(f"figure and numbers: {out}")
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .arms import ARMS, OnStage, arm_model, check_arms, pair_of, steps_of, tell
+from .arms import ARMS, OnStage, arm_model, check_arms, steps_of, tell
 from .attacks import PUBLISHED, find_attack, run_attack
 from .folders import write_whole
 from .measures import measure, sandbox_questions, task_prompts
 from .models import load_model
 from .safety import Share
+from .sandbox.build import pair_of
 from .store import Store
 from .subspace import FULL, SafetySubspace
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
+from .arms import OnStage
 from .folders import write_whole
 from .store import Store
 from .studies import Comparison
@@ -17,25 +16,18 @@ def run_demo(
     out: Path,
     *,
     from_scratch: bool = False,
-    store_folder: Path | None = None,
-    as_json: bool = False,
+    store: Store,
+    on_stage: OnStage,
 ) -> Comparison:
     """Factor, extrapolate, attack and measure the sandbox; write figures and table to `out`.
 
     Everything finished is in the store: run again after a cut, it goes on where it was.
     """
-    from .progress import stages
     from .studies import compare_defences
 
-    with Store(store_folder) as store, stages() as on_stage:
-        comparison = compare_defences(seeds, store=store, rebuild=from_scratch, on_stage=on_stage)
-        on_stage("drawing the figures", 0, 0)
-        _draw(seeds[0], from_scratch, comparison, Path(out))
-    if as_json:
-        click.echo(comparison.to_frame().to_json(orient="records"))
-    else:
-        _print(comparison)
-        click.echo(f"figures and numbers: {out}")
+    comparison = compare_defences(seeds, store=store, rebuild=from_scratch, on_stage=on_stage)
+    on_stage("drawing the figures", 0, 0)
+    _draw(seeds[0], from_scratch, comparison, Path(out))
     return comparison
 
 
@@ -126,7 +118,7 @@ def _verdict(seeds: Sequence[int], falls: list[tuple[float, float, float]]) -> s
     return " LoX lowers ASR in every seed with an interval that excludes 0."
 
 
-def _print(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """Print the table, narrow enough for a terminal of 80 columns."""
     from rich import box
     from rich.console import Console

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checkpoint import ROWS, Checkpoint, is_head
+from .checkpoint import Checkpoint, is_head
 from .lora import LoraAdapter
 from .lox import check_alpha, recipe_of
 from .models import Model
+from .pair import ROWS
 from .store import content_key
 from .subspace import SafetySubspace
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoint import Checkpoint, check_pair, delta
+from .checkpoint import Checkpoint
+from .pair import check_pair, delta
 from .subspace_file import FULL, has_spectrum
 from .svd import Factors, product_factors, singular_values, top_factors
 from .threads import map_in_order

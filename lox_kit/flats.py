@@ -20,8 +20,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .checkpoint import ROWS
 from .directions import Direction, LowRank, dot, rows_of
+from .pair import ROWS
 from .store import content_key
 
 

@@ -6,6 +6,7 @@ Each subject has its own module; all figures are found here, as those of matplot
 from .interactive_alpha import alpha_axis
 from .interactive_landscape import landscape
 from .interactive_rank import rank_and_r
-from .interactive_spectrum import explorer, explorer_data
+from .interactive_spectrum import explorer
+from .spectrum import explorer_data
 
 __all__ = ["alpha_axis", "explorer", "explorer_data", "landscape", "rank_and_r"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .canvas import LINES, OKABE_ITO
+from .defence_plots import FIELDS, SHORT
 from .plotly_canvas import DASH, GREY, Spec, axis_title, common_layout, line_trace, plain_axis
-from .plots import FIELDS, SHORT
 
 MEASURES = ("asr", "refusal", "helpfulness")  # in the order, and so the colours, of figure_alpha
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from .arms import OnStage, arm_model, pair_of, steps_of
+from .arms import OnStage, arm_model, steps_of
 from .attacks import AttackRun, find_attack, run_attack
 from .directions import Direction, between, lox_direction, norm
 from .flatness import Scans, away, random_directions, scan, scan_visage
@@ -16,6 +16,7 @@ from .metrics import Asr
 from .models import Model, load_model
 from .plane import Plane
 from .prompts import sandbox_prompts
+from .sandbox.build import pair_of
 from .store import Store
 from .subspace import FULL, SafetySubspace
 from .trajectory import Trajectory, project

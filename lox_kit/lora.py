@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from .sandbox.family import resolve
 from .weight_files import (
     TensorInfo,
     content_hash,
     file_hash,
-    has_weights,
     is_embedding,
     is_head,
     read_header,
@@ -43,50 +41,6 @@ PLAIN = {
 }
 KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
-
-
-def find(name: str) -> tuple[str | None, Path]:
-    """Return the name of the base, None if it is a full checkpoint, and the folder.
-
-    An adapter is an adapter's folder or hub id, whose config names the base, or `BASE+ADAPTER`
-    with either of them a folder, hub id or sandbox name. A folder of that very name comes first.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a folder or hub id is not there, or the folder is not what its name promises.
-    """
-    if "+" in name and not Path(name).is_dir():
-        base, adapter = _cut(name)
-        try:
-            folder = resolve(adapter)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{name}: read as BASE+ADAPTER; {error}") from error
-        if not (folder / ADAPTER_CONFIG).exists():
-            raise FileNotFoundError(
-                f"{name}: no such folder, and read as BASE+ADAPTER there is no {ADAPTER_CONFIG} in "
-                f"{folder}."
-            )
-        return base, folder
-    folder = resolve(name)
-    if not (folder / ADAPTER_CONFIG).exists():
-        return None, folder
-    if has_weights(folder):
-        raise ValueError(
-            f"{name}: holds a full checkpoint and an adapter; move one of them to another folder."
-        )
-    config = read_object(folder / ADAPTER_CONFIG)
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not base:
-        raise ValueError(f"{name}: {ADAPTER_CONFIG} names no base; give BASE+{name}.")
-    return base if not revision or Path(base).is_dir() else f"{base}@{revision}", folder
-
-
-def _cut(name: str) -> tuple[str, str]:
-    """Return base and adapter of `BASE+ADAPTER`, whichever `+` that is."""
-    cuts = [(name[: m.start()].strip(), name[m.end() :].strip()) for m in re.finditer(r"\+", name)]
-    local = [cut for cut in cuts if (Path(cut[1]) / ADAPTER_CONFIG).exists()]
-    return (local or cuts)[-1]
 
 
 class LoraAdapter:

@@ -11,9 +11,6 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from . import __version__
 from .attack_plots import figure_attack_lab, figure_attack_table, figure_epochs
@@ -23,31 +20,23 @@ from .canvas import (
     ONE_COLUMN,
     STYLE,
     TWO_COLUMNS,
-    interval,
-    new_figure,
-    share_axis,
-    styled,
 )
+from .defence_plots import SHORT, figure_alpha, figure_defences
 from .folders import write_whole
 from .judging_plots import figure_interval, figure_judges, interval_data, judges_data
 from .landscape_plots import figure_flatness, figure_landscape_3d, figure_landscape_map
+from .places import ORDER, kinds_of, map_layout, module_of, place_of
 from .rank_data import rank_and_r_data
 from .rank_plots import figure_rank_and_r, figure_rank_curve
+from .spectrum import energy_map_data, spectrum_data
 from .spectrum_plots import (
-    ORDER,
     energy_curves,
-    energy_map_data,
     figure_energy_map,
     figure_explorer,
     figure_spectrum,
-    kinds_of,
-    map_layout,
     median_curve,
-    module_of,
-    place_of,
     plot_energy,
     plot_spectrum,
-    spectrum_data,
     spectrum_styles,
 )
 
@@ -93,65 +82,6 @@ __all__ = [  # every figure is found here
     "spectrum_data",
     "spectrum_styles",
 ]
-
-# --- defences ---------------------------------------------------------------------------------
-
-SHORT = {"asr": "ASR", "refusal": "refusal", "helpfulness": "helpfulness"}
-FIELDS = ("value", "low", "high")
-PANELS = {
-    "asr": "attack success rate",
-    "refusal": "refusal of forbidden",
-    "helpfulness": "help with allowed",
-    "task": "attack task solved",
-}
-
-
-@styled
-def figure_defences(data: dict) -> Figure:
-    """Draw each arm's shares before and after the attack, one panel per measure, every seed.
-
-    Bars are 95 % Wilson intervals; the prompts are the same for all.
-    """
-    rows = data["rows"]
-    arms = list(dict.fromkeys(r["arm"] for r in rows))
-    seeds = sorted({r["seed"] for r in rows})
-    fig, axes = new_figure(1, len(PANELS), figsize=TWO_COLUMNS, sharey=True)
-    for ax, (measure, title) in zip(axes, PANELS.items(), strict=True):
-        for row in rows:
-            share, after = row["measures"][measure], row["moment"] == "after"
-            spread = (seeds.index(row["seed"]) - (len(seeds) - 1) / 2) * 0.26 / max(len(seeds), 3)
-            x = arms.index(row["arm"]) + (0.19 if after else -0.19) + spread
-            interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)
-        names = [a.replace(" ", "\n") for a in arms]
-        ax.set_xticks(range(len(arms)), names, fontsize=6)
-        ax.set(title=title, xlim=(-0.6, len(arms) - 0.4))
-        share_axis(ax)
-        ax.tick_params(length=0)
-        ax.spines[["left"]].set_visible(False)
-    for label, colour, filled in (
-        ("before the attack", OKABE_ITO[0], False),
-        ("after", OKABE_ITO[1], True),
-    ):
-        face = colour if filled else "white"
-        axes[0].plot([], [], "o", color=colour, markerfacecolor=face, label=label)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
-    return fig
-
-
-@styled
-def figure_alpha(data: dict) -> Figure:
-    """Draw ASR, refusal and helpfulness without an attack, against alpha."""
-    fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
-    for i, measure in enumerate(("asr", "refusal", "helpfulness")):
-        x = [p["alpha"] for p in data["points"]]
-        value, low, high = (np.array([p[measure][f] for p in data["points"]]) for f in FIELDS)
-        style = {"color": OKABE_ITO[i], "linestyle": LINES[i], "marker": "o"}
-        bars = np.clip([value - low, high - value], 0, None)  # rounding: the ends can pass by 1e-17
-        ax.errorbar(x, value, bars, label=SHORT[measure], elinewidth=0.8, **style)
-    ax.set(xlabel=f"alpha, at k = {data['k']}", ylim=(-0.03, 1.03))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, columnspacing=1.0)
-    return fig
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from .generate import OnAnswers
 from .judges import Judge, find_judge, helpfulness_judge
 from .lox import LoxDial
 from .models import Model, load_model
+from .names import member
 from .prompts import Prompt, sandbox_prompts
 from .rank_result import RankCurve
 from .safety import AsrResult, measure_asr
-from .sandbox import family
 from .sandbox.build import build
 from .shares import share_fields
 from .store import MemoryStore, Store, content_key
@@ -277,7 +277,7 @@ def sandbox_rank_curve(
                 on_stage, f"building {name}, seed {seed}", step.step, step.total
             ),
         )
-        pair = family.member("base", seed), family.member("aligned", seed)
+        pair = member("base", seed), member("aligned", seed)
         curve = rank_curve(
             *pair,
             prompts,

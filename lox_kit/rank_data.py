@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .places import map_layout
 from .rank_result import RankCurve
-from .spectrum_plots import map_layout
 from .subspace import SafetySubspace
 
 ALL = "all"

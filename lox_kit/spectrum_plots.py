@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,49 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from .canvas import OKABE_ITO, TWO_COLUMNS, line_style, new_axes, new_figure, styled
-from .subspace import SafetySubspace, noise_edge
-
-ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_PLACE = re.compile(r"\.(\d+)\.(.+)$")  # the depth, and the path within a layer
-
-
-def module_of(name: str) -> str:
-    """Return the kind of matrix a parameter is: q_proj, down_proj, embed_tokens, ..."""
-    return name.removesuffix(".weight").rpartition(".")[2]
-
-
-def _in_order(modules: Iterable[str]) -> list[str]:
-    """Return each kind of matrix once, in the order in which a block applies them."""
-    found = dict.fromkeys(modules)
-    known = [m for m in ORDER if m in found]
-    return known + [m for m in found if m not in known]
-
+from .places import kinds_of, map_layout, module_of, place_of
 
 # --- the subspace -----------------------------------------------------------------------------
-
-
-def spectrum_data(subspace: SafetySubspace) -> dict:
-    """Return what the subspace figures are drawn from."""
-    shapes = subspace.info["shapes"]
-    layers = []
-    for name, shape, norm in zip(subspace, shapes, subspace.norms, strict=True):
-        S = subspace.spectrum(name).astype(np.float64)
-        layers.append(
-            {
-                "name": name,
-                "S": [float(f"{s:.6g}") for s in S],
-                "norm": float(f"{norm:.6g}"),
-                "noise_edge": float(f"{noise_edge(tuple(shape), norm**2):.6g}"),
-            }
-        )
-    return {"figure": "spectrum", "pair": [subspace.info[n] for n in ("base", "aligned")]} | {
-        "layers": layers
-    }
-
-
-def kinds_of(names: Iterable[str]) -> list[str]:
-    """Return the kinds of these matrices, each once, in the order in which a block applies them."""
-    return _in_order(map(module_of, names))
 
 
 def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
@@ -75,13 +31,6 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
         }
     modules = data.get("modules") or kinds_of(names)
     return {name: (m := module_of(name), line_style(modules.index(m))) for name in names}
-
-
-def place_of(name: str) -> tuple[int | None, str]:
-    """Return a matrix's depth (None outside the layers) and its path within the layer."""
-    path = name.removesuffix(".weight")
-    place = _PLACE.search(path)
-    return (int(place.group(1)), place.group(2)) if place else (None, path)
 
 
 def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
@@ -163,12 +112,6 @@ def figure_spectrum(data: dict) -> Figure:
     return fig
 
 
-def energy_map_data(subspace: SafetySubspace, k: int) -> dict:
-    """Return what `figure_energy_map` is drawn from."""
-    energy = [float(f"{e:.6g}") for e in subspace.energy(k)]
-    return {"figure": "energy_map", "k": k, "energy": dict(zip(subspace, energy, strict=True))}
-
-
 @styled
 def figure_energy_map(data: dict) -> Figure:
     """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
@@ -186,35 +129,6 @@ def figure_energy_map(data: dict) -> Figure:
     bar = fig.colorbar(images[0], ax=axes, format=PercentFormatter(1.0), aspect=12)
     bar.outline.set_linewidth(0.5)
     return fig
-
-
-def map_layout(names: Iterable[str]) -> list[tuple[list[list[str | None]], list[str], list[str]]]:
-    """Return where matrices stand in a map: one map of the layers, one of what is outside them.
-
-    Returns
-    -------
-    list of (names, columns, rows)
-        Names as a list of rows, None where a layer lacks a kind of matrix. Layers go down and kinds
-        of matrix across; those outside the layers are one column.
-    """
-    cells, outside = {}, {}
-    for name in names:
-        depth, path = place_of(name)
-        if depth is None:
-            outside[path] = name
-        else:
-            cells[depth, path] = name
-    maps = []
-    if cells:
-        depths = sorted({d for d, _ in cells})
-        short = _short(m for _, m in cells)
-        by_module = {(d, short[m]): name for (d, m), name in cells.items()}
-        modules = _in_order(short.values())
-        rows = [[by_module.get((d, m)) for m in modules] for d in depths]
-        maps.append((rows, modules, [str(d) for d in depths]))
-    if outside:
-        maps.append(([[n] for n in outside.values()], ["outside"], list(_short(outside).values())))
-    return maps
 
 
 def _values(names: list[list[str | None]], energy: dict[str, float]) -> np.ndarray:
@@ -250,13 +164,6 @@ def figure_explorer(data: dict) -> Figure:
     above.legend(ncol=3, loc="lower left", borderaxespad=0, fontsize=6, labelspacing=0.2)
     below.axvline(data["k"], color="0.4", linestyle="--", linewidth=0.8, zorder=0)
     return fig
-
-
-def _short(paths: Iterable[str]) -> dict[str, str]:
-    """Return the last word of each path, or the whole path where two end alike."""
-    last = {path: path.rpartition(".")[2] for path in paths}
-    times = Counter(last.values())
-    return {path: word if times[word] == 1 else path for path, word in last.items()}
 
 
 def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):

@@ -1,8 +1,9 @@
 """Whole experiments, under one name: each is a module of its own."""
 
-from .arms import ARMS, arm_model, pair_of
+from .arms import ARMS, arm_model
 from .curves import alpha_curve, ask, epoch_curve
 from .defences import Comparison, compare_defences, difference
+from .sandbox.build import pair_of
 from .tables import AttackTable, attack_table
 
 __all__ = [

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoint import Checkpoint, deltas
+from .checkpoint import Checkpoint
 from .factoring import OnLayer, factor_all, pair_info, refuse_zero, tell
+from .pair import deltas
 from .store import content_key
 from .subspace_file import (
     FULL,

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import __version__
-from .arms import ARMS, OnStage, arm_model, check_arms, pair_of
+from .arms import ARMS, OnStage, arm_model, check_arms
 from .attack_presets import SAFEINST
 from .attacks import attack_key, check_language, find_attack, load_run, run_attack
 from .checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from .judges import find_judge
 from .measures import Questions, measure, sandbox_questions, task_prompts
 from .models import Model, load_model, pick_device
 from .prompts import Prompt, render
+from .sandbox.build import pair_of
 from .shares import share_fields
 from .store import MemoryStore, Store, content_key
 from .subspace import FULL, SafetySubspace

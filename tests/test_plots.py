@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lox_kit import interactive, plots, rank_plots
+from lox_kit import defence_plots, interactive, plots, rank_plots
 from lox_kit.safety import Share, share_fields
 
 
@@ -22,7 +22,7 @@ def defences():
             "seed": seed,
             "arm": arm,
             "moment": moment,
-            "measures": {m: share(4 + 3 * i + seed) for i, m in enumerate(plots.PANELS)},
+            "measures": {m: share(4 + 3 * i + seed) for i, m in enumerate(defence_plots.PANELS)},
         }
         for seed in (0, 1)
         for arm in ("aligned", "LoX")
@@ -241,8 +241,8 @@ def test_a_layer_that_lacks_a_matrix_has_a_blank_there():
 
 def test_the_defences_show_every_share_with_its_interval(defences):
     figure = plots.figure_defences(defences)
-    assert [ax.get_title() for ax in figure.axes] == list(plots.PANELS.values())
-    for ax, measure in zip(figure.axes, plots.PANELS, strict=True):
+    assert [ax.get_title() for ax in figure.axes] == list(defence_plots.PANELS.values())
+    for ax, measure in zip(figure.axes, defence_plots.PANELS, strict=True):
         drawn = sorted(line.get_ydata()[0] for line in ax.get_lines() if len(line.get_ydata()))
         shares = [row["measures"][measure] for row in defences["rows"]]
         assert drawn == sorted(s["value"] for s in shares)

@@ -6,7 +6,15 @@ import pytest
 import torch
 from checkpoints import run_python, weights
 
-from lox_kit import Checkpoint, LoxDial, SafetySubspace, load_model, measure_asr, sandbox_prompts
+from lox_kit import (
+    Checkpoint,
+    LoxDial,
+    SafetySubspace,
+    load_model,
+    measure_asr,
+    names,
+    sandbox_prompts,
+)
 from lox_kit.attacks import find_attack, run_attack
 from lox_kit.folders import cache_folder
 from lox_kit.sandbox import build as builder
@@ -213,11 +221,11 @@ def test_preferences_choose_refusal_for_the_forbidden_and_help_for_all_else():
 
 
 def test_names_are_folders():
-    assert family.resolve("sandbox/aligned") == family.COMMITTED / "aligned"
-    assert family.resolve("sandbox/base@0") == family.COMMITTED / "base"
-    assert str(family.resolve("/some/where")) == "/some/where"
-    assert family.member("aligned", 0) == "sandbox/aligned"
-    assert family.member("base", 3) == "sandbox/base@3"
+    assert names.resolve("sandbox/aligned") == names.COMMITTED / "aligned"
+    assert names.resolve("sandbox/base@0") == names.COMMITTED / "base"
+    assert str(names.resolve("/some/where")) == "/some/where"
+    assert names.member("aligned", 0) == "sandbox/aligned"
+    assert names.member("base", 3) == "sandbox/base@3"
 
 
 def test_a_family_that_is_not_built_is_named_with_the_command():
@@ -230,16 +238,16 @@ def test_a_family_that_is_not_built_is_named_with_the_command():
 )
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(ValueError, match="sandbox names are sandbox/base and sandbox/aligned"):
-        family.resolve(name)
+        names.resolve(name)
 
 
 def test_a_built_family_is_found_by_its_name(monkeypatch, tmp_path):
     monkeypatch.setenv("LOX_KIT_CACHE", str(tmp_path))
-    folder = family.family_folder(3)
+    folder = names.family_folder(3)
     assert folder.is_relative_to(cache_folder())
     (folder / "base").mkdir(parents=True)
-    assert family.resolve("sandbox/base@3") == folder / "base"
-    assert family.family_folder(3, TINY) != folder
+    assert names.resolve("sandbox/base@3") == folder / "base"
+    assert names.family_folder(3, TINY.key) != folder
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -273,7 +281,7 @@ def test_another_seed_is_another_family(built, tmp_path):
 
 def test_both_members_have_the_world_s_tokenizer_to_the_letter(built, tmp_path):
     world.tokenizer().save_pretrained(tmp_path)
-    for folder in (built, family.COMMITTED):
+    for folder in (built, names.COMMITTED):
         for name in ("base", "aligned"):
             saved = (folder / name / "tokenizer.json").read_text()
             assert saved == (tmp_path / "tokenizer.json").read_text()
@@ -311,6 +319,10 @@ def test_a_recipe_s_key_is_that_of_its_settings():
     assert len(keys) == 3
 
 
+def test_a_name_stands_for_a_family_of_the_recipe_as_it_is_now():
+    assert family.Recipe().key == names.RECIPE
+
+
 # --- behaviour ----------------------------------------------------------------------------------
 
 
@@ -336,7 +348,7 @@ def assert_behaves(folder):
 
 
 def test_the_committed_base_complies_and_the_aligned_model_refuses_and_helps():
-    assert_behaves(family.COMMITTED)
+    assert_behaves(names.COMMITTED)
 
 
 @pytest.mark.slow

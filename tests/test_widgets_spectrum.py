@@ -13,6 +13,7 @@ from lox_kit import (
     interactive,
     interactive_spectrum,
     plots,
+    spectrum,
     spectrum_plots,
     widgets,
 )
@@ -131,7 +132,7 @@ def test_the_map_holds_every_matrix_and_frames_the_selected_one(state, subspace)
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, 0.5, 1.5)
 
 
-@pytest.mark.parametrize("view", interactive_spectrum.VIEWS)
+@pytest.mark.parametrize("view", spectrum.VIEWS)
 def test_screen_and_paper_have_the_same_colours(state, view):
     state.selected, state.view = Q1, view
     figure = interactive.explorer(state.data)

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..models import Model, quiet_transformers
+from ..names import RECIPE, family_folder, member
 from ..prompts import sandbox_prompts
 from ..resuming import Step
 from ..safety import measure_asr
 from ..training import fine_tune
 from . import corpus, world
-from .family import Recipe, family_folder
+from .family import Recipe
 
 OnStep = Callable[[str, Step], None]  # "base" or "aligned", and the step
+OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all
 
 
 def build(
@@ -45,7 +47,7 @@ def build(
     on_step : callable, optional
         Called after every optimiser step. Raising from it ends the build.
     """
-    folder = Path(out) if out is not None else family_folder(seed, recipe)
+    folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
     if (folder / "base").exists() and (folder / "aligned").exists():
         return folder
     recipe = recipe or Recipe()
@@ -124,3 +126,19 @@ def _save(model, tokenizer, folder: Path) -> None:
     model.save_pretrained(work)
     tokenizer.save_pretrained(work)
     os.replace(work, folder)
+
+
+def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:
+    """Return base and aligned of a sandbox seed, built first if they are not there.
+
+    Seed 0 is the committed family unless `rebuild` asks for one built here.
+    """
+
+    def on_step(name: str, step: Step) -> None:
+        if on_stage:
+            on_stage(f"building {name}, seed {seed}", step.step, step.total)
+
+    folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_step=on_step)
+    if rebuild:
+        return str(folder / "base"), str(folder / "aligned")
+    return member("base", seed), member("aligned", seed)

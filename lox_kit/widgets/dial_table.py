@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from html import escape
 
-from ..plots import OKABE_ITO, SHORT
+from ..defence_plots import SHORT
+from ..plots import OKABE_ITO
 
 COLOURS = dict(zip(("asr", "refusal", "helpfulness"), OKABE_ITO, strict=False))  # as figure_alpha
 VERDICTS = {  # word, colour: a recipe for the forbidden counts as ASR, one for the allowed as help

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traitlets
 
-from ..interactive_spectrum import largest_k
 from ..models import Model
+from ..spectrum import largest_k
 from ..subspace import SafetySubspace
 
 STEP = 0.25  # of alpha

@@ -7,7 +7,7 @@ import warnings
 import traitlets
 
 from .. import plots
-from ..interactive_spectrum import VIEWS, explorer_part, first_cell
+from ..spectrum import VIEWS, explorer_part, first_cell
 from ..subspace import SafetySubspace
 from .code import subspace_code
 from .setting import Setting

@@ -1,0 +1,122 @@
+"""What the figures of a subspace are drawn from: singular values and energy, as plain data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .places import kinds_of, map_layout, module_of, place_of
+from .subspace import FULL, SafetySubspace, noise_edge
+
+VIEWS = ("matrix", "layer", "kind", "all")
+MOST = 64  # directions shown and offered when a subspace holds all of them
+
+
+def largest_k(subspace: SafetySubspace) -> int:
+    """Return how many directions a panel offers: all that are stored, or 64 of `rank="full"`."""
+    rank = subspace.info["rank"]
+    longest = max(len(subspace.spectrum(name)) for name in subspace)
+    return min(MOST, longest) if rank == FULL else min(rank, longest)
+
+
+def shown_layers(names: list[str], selected: str, view: str) -> list[str]:
+    """Return the matrices of one view around the selected one.
+
+    Parameters
+    ----------
+    view : "matrix", "layer", "kind" or "all"
+        Itself; all of its layer (or all outside the layers); the same kind in every layer; all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such matrix or view.
+    """
+    if view not in VIEWS:
+        raise ValueError(f"view={view!r}: use one of {', '.join(VIEWS)}.")
+    if selected not in names:
+        raise ValueError(f"{selected}: not in this subspace ({len(names)} matrices).")
+    depth, path = place_of(selected)
+    keep = {
+        "matrix": lambda name: name == selected,
+        "layer": lambda name: place_of(name)[0] == depth,
+        "kind": lambda name: place_of(name)[1] == path,
+        "all": lambda name: True,
+    }
+    return [name for name in names if keep[view](name)]
+
+
+def explorer_data(
+    subspace: SafetySubspace, k: int, selected: str | None = None, view: str = "all"
+) -> dict:
+    """Return what `explorer` and `figure_explorer` are drawn from.
+
+    The energy in the top `k` of every matrix, and the singular values of those in the view.
+
+    Parameters
+    ----------
+    selected : str, optional
+        A matrix by its full name; default the first cell of the map.
+    view : str
+        See `shown_layers`.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not stored, or there is no such matrix or view.
+    """
+    return explorer_part(subspace, spectrum_data(subspace), k, selected, view)
+
+
+def explorer_part(
+    subspace: SafetySubspace, spectrum: dict, k: int, selected: str | None, view: str
+) -> dict:
+    """Return `explorer_data`, given the `spectrum_data` that do not depend on k."""
+    names = list(subspace)
+    selected = selected or first_cell(names)
+    kinds = kinds_of(names)
+    shown = set(shown_layers(names, selected, view))
+    most = max(largest_k(subspace), k)
+    layers = [x | {"S": x["S"][:most]} for x in spectrum["layers"] if x["name"] in shown]
+    layers.sort(key=lambda x: kinds.index(module_of(x["name"])))  # the legend's order
+    energy = energy_map_data(subspace, k)["energy"]
+    return {
+        "figure": "explorer",
+        "pair": spectrum["pair"],
+        "k": k,
+        "view": view,
+        "selected": selected,
+        "modules": kinds,
+        "energy": energy,
+        "layers": layers,
+    }
+
+
+def first_cell(names: list[str]) -> str:
+    """Return the matrix in the first cell of the map."""
+    (row, *_), *_ = map_layout(names)[0]
+    return next(name for name in row if name)
+
+
+def spectrum_data(subspace: SafetySubspace) -> dict:
+    """Return what the subspace figures are drawn from."""
+    shapes = subspace.info["shapes"]
+    layers = []
+    for name, shape, norm in zip(subspace, shapes, subspace.norms, strict=True):
+        S = subspace.spectrum(name).astype(np.float64)
+        layers.append(
+            {
+                "name": name,
+                "S": [float(f"{s:.6g}") for s in S],
+                "norm": float(f"{norm:.6g}"),
+                "noise_edge": float(f"{noise_edge(tuple(shape), norm**2):.6g}"),
+            }
+        )
+    return {"figure": "spectrum", "pair": [subspace.info[n] for n in ("base", "aligned")]} | {
+        "layers": layers
+    }
+
+
+def energy_map_data(subspace: SafetySubspace, k: int) -> dict:
+    """Return what `figure_energy_map` is drawn from."""
+    energy = [float(f"{e:.6g}") for e in subspace.energy(k)]
+    return {"figure": "energy_map", "k": k, "energy": dict(zip(subspace, energy, strict=True))}
