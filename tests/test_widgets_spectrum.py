@@ -112,7 +112,7 @@ def test_the_figure_shows_values_over_noise_edge_and_energy_against_k(state, sub
     figure = interactive.explorer(state.data)
     (curve,) = traces(figure, "q_proj")
     factors = subspace[Q1]
-    edge = spectrum_plots.noise_edge(factors.shape, factors.norm**2)
+    edge = spectrum.noise_edge(factors.shape, factors.norm**2)
     np.testing.assert_allclose(curve.y[:-1], factors.S.numpy() / edge, rtol=1e-4)
     (dot,) = traces(figure, "k")
     assert dot.x == (3,)
