@@ -20,9 +20,9 @@ import click
 import torch
 
 from lox_kit import find_attack, load_model
+from lox_kit.attacks.tokens import IGNORED, tokenize
+from lox_kit.attacks.training import fine_tune
 from lox_kit.threads import fitting_threads
-from lox_kit.tokens import IGNORED, tokenize
-from lox_kit.training import fine_tune
 
 LIMIT_MS = 15.0
 

@@ -68,7 +68,7 @@ if __name__ == "__main__":
     atexit.register(_write_report, report)
     sys.argv = [program, *arguments]
     if program == "lox":
-        from lox_kit.cli import main
+        from lox_kit.cli.main import main
 
         main()
     else:

@@ -129,7 +129,8 @@ def start(folder: Path) -> Took:
     """Measure a program that imports what `lox factor` imports and does nothing."""
     script = folder / "start.py"
     script.write_text(
-        "import lox_kit.cli, lox_kit.models, lox_kit.progress, lox_kit.lox_checkpoint\n"
+        "import lox_kit.cli.main, lox_kit.models.load, lox_kit.cli.progress\n"
+        "import lox_kit.extrapolation.checkpoint\n"
     )
     run(str(script), report=folder / "took", cache=folder / "none")  # from the disk once
     return run(str(script), report=folder / "took", cache=folder / "none")

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .folders import data_folder
+from lox_kit.folders import data_folder
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "9p"}
 NETWORK_FILE_SYSTEMS |= {"fuse.sshfs"}

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from lox_kit.prompts import Prompt
+from lox_kit.models.prompts import Prompt
 
 ONCE = ("429", "500", "hang", "drip", "cut", "html", "no choices")  # then it answers
 ALWAYS = {"empty": "", "null": None, "garbage": "a fine day", "out of range": "#thescore: 9"}

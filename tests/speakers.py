@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lox_kit.judges import Verdict
-from lox_kit.models import Model
+from lox_kit.models.load import Model
 from lox_kit.sandbox import world
 
 OTHER_WORDS = "<pad> <unk> <s> </s> <user> <assistant> tell me about the sun moon sea and wind .."

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn.metrics import cohen_kappa_score
 
-from lox_kit.agreement import Paired, pair_up
+from lox_kit.measures.agreement import Paired, pair_up
 
 
 def paired(*counts):

@@ -11,7 +11,7 @@ from checkpoints import run_python, weights
 from speakers import other_tokenizer, random_speaker, same_weights
 
 from lox_kit import ALIGNMENTS, SafetySubspace, align
-from lox_kit.alignment import find_alignment, load_aligned, prefer, read_rows
+from lox_kit.attacks.alignment import find_alignment, load_aligned, prefer, read_rows
 from lox_kit.sandbox import corpus
 
 PAIRS = corpus.preferences(64, seed=0)

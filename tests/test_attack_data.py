@@ -5,16 +5,10 @@ import json
 
 import pytest
 
-from lox_kit.attack_data import (
-    read_hub,
-    read_own,
-    read_preferences,
-    read_set,
-    safe_count,
-)
-from lox_kit.data_sets import SETS
-from lox_kit.prompts import PAPER_TEMPLATE
-from lox_kit.training_texts import Example, by_columns, render_example
+from lox_kit.attacks.rows import read_hub, read_own, read_preferences, read_set, safe_count
+from lox_kit.attacks.sets import SETS
+from lox_kit.attacks.texts import Example, by_columns, render_example
+from lox_kit.models.prompts import PAPER_TEMPLATE
 
 PERSONA = "\nYou are the keeper of the shop.\n"
 CONVERSATION = [

@@ -10,13 +10,14 @@ from checkpoints import run_python, weights
 from speakers import byte_tokenizer, other_tokenizer, random_speaker, same_weights, watch
 from tokenizers.processors import TemplateProcessing
 
-from lox_kit import ATTACKS, Store, attacks, run_attack
-from lox_kit.attacks import attack_key, file_attack, find_attack, load_run
-from lox_kit.data_sets import SETS, sets_folder
-from lox_kit.models import Model
+from lox_kit import ATTACKS, Store, run_attack
+from lox_kit.attacks import run as attacks
+from lox_kit.attacks.run import attack_key, file_attack, find_attack, load_run
+from lox_kit.attacks.sets import SETS, sets_folder
+from lox_kit.attacks.tokens import IGNORED, tokenize
+from lox_kit.attacks.training import TrainSettings
+from lox_kit.models.load import Model
 from lox_kit.sandbox import world
-from lox_kit.tokens import IGNORED, tokenize
-from lox_kit.training import TrainSettings
 
 SHORT = find_attack("arithmetic", max_steps=3, batch_size=4)
 

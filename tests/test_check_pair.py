@@ -4,8 +4,8 @@ import pytest
 import torch
 from checkpoints import delta, save_tensors, weights
 
-from lox_kit.checkpoint import Checkpoint
-from lox_kit.pair import check_pair, deltas
+from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights.pair import check_pair, deltas
 
 UP = "model.layers.1.mlp.up_proj.weight"
 

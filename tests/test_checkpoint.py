@@ -6,8 +6,8 @@ import torch
 from checkpoints import save_tensors, weights
 from safetensors.torch import save_file
 
-from lox_kit import weight_files
-from lox_kit.checkpoint import INDEX, Checkpoint
+from lox_kit.weights import files as weight_files
+from lox_kit.weights.checkpoint import INDEX, Checkpoint
 
 SHARDED = {"shards": "15KB"}
 

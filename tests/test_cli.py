@@ -10,7 +10,7 @@ from checkpoints import content, run_python, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
-from lox_kit import cli
+from lox_kit.cli import main as cli
 from lox_kit.sandbox import world
 
 PAIR = ("sandbox/base", "sandbox/aligned")
@@ -71,7 +71,7 @@ def test_the_help_shows_the_verbs_in_the_order_of_use_and_a_whole_session(lox):
 
 
 def test_help_is_fast():
-    script = "import sys; sys.argv = ['lox', '--help']; from lox_kit.cli import main; main()"
+    script = "import sys; sys.argv = ['lox', '--help']; from lox_kit.cli.main import main; main()"
 
     def seconds():
         start = time.perf_counter()

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from lox_kit import SafetySubspace, apply_lox, cli, landscape_report, landscape_study
-from lox_kit.grid import Axis
-from lox_kit.landscape import Landscape
+from lox_kit import SafetySubspace, apply_lox
+from lox_kit.cli import main as cli
+from lox_kit.landscape.grid import Axis
+from lox_kit.landscape.landscape import Landscape
+from lox_kit.reports import landscape as landscape_report
+from lox_kit.studies import landscape as landscape_study
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from checkpoints import delta
 from transformers import AutoModelForCausalLM
 
 from lox_kit import LoxDial, SafetySubspace, apply_lox, full_delta, random_subspace, save_adapter
-from lox_kit.lox import recipe_of
+from lox_kit.extrapolation.lox import recipe_of
 
 K = 3
 CONTROLS = {"random": random_subspace, "full": full_delta}

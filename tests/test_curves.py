@@ -7,12 +7,14 @@ import pickle
 import pytest
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import Store, curves, find_attack, measures, run_attack
-from lox_kit.curves import epoch_curve, plan_route, spread_steps
+from lox_kit import Store, find_attack, run_attack
 from lox_kit.judges import JUDGES, KeywordJudge
-from lox_kit.measures import measure, sandbox_questions, task_prompts
+from lox_kit.measures import questions as measures
+from lox_kit.measures.questions import measure, sandbox_questions, task_prompts
 from lox_kit.sandbox import world
 from lox_kit.store import content_key
+from lox_kit.studies import curves
+from lox_kit.studies.curves import epoch_curve, plan_route, spread_steps
 
 pytestmark = pytest.mark.slow  # models are trained
 

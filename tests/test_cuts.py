@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from lox_kit.cuts import cliff_on, cut_data, cut_through, heading, nearest_cell, way
-from lox_kit.flatness import Scans, cliff_distance
-from lox_kit.grid import Axis, Grid
-from lox_kit.landscape import Cell, Landscape, Mark
-from lox_kit.metrics import Reading
+from lox_kit.landscape.cuts import cliff_on, cut_data, cut_through, heading, nearest_cell, way
+from lox_kit.landscape.flatness import Scans, cliff_distance
+from lox_kit.landscape.grid import Axis, Grid
+from lox_kit.landscape.landscape import Cell, Landscape, Mark
+from lox_kit.landscape.metrics import Reading
 
 SHARE = (0.0, 1.0)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lox_kit.data_files import RowError, collect, file_hash, read_rows, text_field
+from lox_kit.attacks.files import RowError, collect, file_hash, read_rows, text_field
 
 RECORDS = [{"a": "one"}, {"a": "two, with\u2028a line separator"}, {"a": "naïve"}]
 

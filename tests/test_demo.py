@@ -10,8 +10,8 @@ from checkpoints import ROOT
 from test_studies import MEASURES, made
 
 from lox_kit import Store
-from lox_kit.demo import caption, markdown_table, table_rows
-from lox_kit.safety import Share
+from lox_kit.measures.asr import Share
+from lox_kit.reports.demo import caption, markdown_table, table_rows
 from lox_kit.studies import difference
 
 # --- the table ----------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_without_lox_the_caption_claims_nothing_of_it():
 
 # --- a cut --------------------------------------------------------------------------------------
 
-LOX = (sys.executable, "-c", "from lox_kit.cli import main; main()")
+LOX = (sys.executable, "-c", "from lox_kit.cli.main import main; main()")
 COUNTED = """
 import json, sys
 from lox_kit import attacks, cli

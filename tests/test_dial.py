@@ -7,7 +7,7 @@ from checkpoints import assert_rounded, extrapolated
 from transformers import AutoModelForCausalLM
 
 from lox_kit import LoxDial, SafetySubspace
-from lox_kit.lox import edit
+from lox_kit.extrapolation.lox import edit
 
 PAIRS = {
     "float32": {},

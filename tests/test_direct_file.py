@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from lox_kit import direct_file
-from lox_kit.direct_file import BLOCK, LEAST, PIECE, DirectFile
+from lox_kit.weights import direct_file
+from lox_kit.weights.direct_file import BLOCK, LEAST, PIECE, DirectFile
 
 SIZES = [5, LEAST - 1, 2 * PIECE + 300, 0, LEAST + BLOCK, PIECE, 3 * BLOCK, LEAST + 1]
 

@@ -10,7 +10,8 @@ from checkpoints import save_tensors, weights
 from safetensors.torch import save_file
 from speakers import random_speaker
 
-from lox_kit.directions import (
+from lox_kit.extrapolation.checkpoint import apply_lox
+from lox_kit.landscape.directions import (
     Direction,
     LowRank,
     adapter_direction,
@@ -23,7 +24,6 @@ from lox_kit.directions import (
     random_direction,
     weights_of,
 )
-from lox_kit.lox_checkpoint import apply_lox
 
 
 def dense(part):

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from lox_kit.attack_data import read_preferences, read_set
-from lox_kit.data_files import file_hash
-from lox_kit.data_sets import SETS, find_set, sets_folder
-from lox_kit.downloads import RECORD, fetch, list_sets, recorded, set_status, sets_frame
+from lox_kit.attacks.downloads import RECORD, fetch, list_sets, recorded, set_status, sets_frame
+from lox_kit.attacks.files import file_hash
+from lox_kit.attacks.rows import read_preferences, read_set
+from lox_kit.attacks.sets import SETS, find_set, sets_folder
 
 DOLLY = "".join(
     json.dumps({"instruction": f"name {n} birds", "context": "", "response": "here they are"})

@@ -6,10 +6,11 @@ import pytest
 import torch
 from speakers import random_speaker, watch
 
-from lox_kit import drafts, load_model
-from lox_kit.drafts import answer, plain_argmax, token_drafts
-from lox_kit.generate import generate
-from lox_kit.prompts import render, sandbox_prompts
+from lox_kit import load_model
+from lox_kit.models import drafts
+from lox_kit.models.answers import generate
+from lox_kit.models.drafts import answer, plain_argmax, token_drafts
+from lox_kit.models.prompts import render, sandbox_prompts
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=40)
 

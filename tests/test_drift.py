@@ -8,9 +8,9 @@ import torch
 from speakers import other_tokenizer, random_speaker
 
 from lox_kit import LoxDial, SafetySubspace, load_model, measure_drift, sandbox_prompts
-from lox_kit.generate import generate
-from lox_kit.models import Model
-from lox_kit.prompts import Prompt, render
+from lox_kit.models.answers import generate
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, render
 
 PROMPTS = [Prompt(f"tell me about the {words}") for words in ("sun", "moon and sea", "wind")]
 

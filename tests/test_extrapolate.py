@@ -9,8 +9,9 @@ import torch
 from checkpoints import content, run_python, save_tensors, weights
 from test_lox import KINDS
 
-from lox_kit import SafetySubspace, UncertifiedRank, apply_lox, extrapolate, lox_checkpoint
-from lox_kit.checkpoint import Checkpoint
+from lox_kit import SafetySubspace, UncertifiedRank, apply_lox, extrapolate
+from lox_kit.extrapolation import checkpoint as lox_checkpoint
+from lox_kit.weights.checkpoint import Checkpoint
 
 K, ALPHA = 3, 1.25
 

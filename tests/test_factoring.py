@@ -8,7 +8,8 @@ import torch
 from checkpoints import content, run_python, save_tensors, weights
 from safetensors.torch import load_file, save_file
 
-from lox_kit import SafetySubspace, factoring
+from lox_kit import SafetySubspace
+from lox_kit.extrapolation import factoring
 
 UP = "model.layers.1.mlp.up_proj.weight"
 

@@ -6,8 +6,8 @@ from speakers import random_speaker
 from two_numbers import Formula, two_numbers
 
 from lox_kit import sandbox_prompts
-from lox_kit.directions import Direction, norm, random_direction
-from lox_kit.flatness import (
+from lox_kit.landscape.directions import Direction, norm, random_direction
+from lox_kit.landscape.flatness import (
     Scans,
     away,
     cliff_distance,
@@ -17,9 +17,9 @@ from lox_kit.flatness import (
     scan_visage,
     visage,
 )
-from lox_kit.grid import Axis
-from lox_kit.metrics import Asr
-from lox_kit.plane import Line
+from lox_kit.landscape.grid import Axis
+from lox_kit.landscape.metrics import Asr
+from lox_kit.landscape.plane import Line
 
 
 def scans(*lines, places=None):

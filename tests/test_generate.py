@@ -8,9 +8,9 @@ from speakers import other_tokenizer, random_speaker
 from transformers import LlamaForCausalLM
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.generate import generate
-from lox_kit.models import Model
-from lox_kit.prompts import render
+from lox_kit.models.answers import generate
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import render
 
 TOKENS = 12
 
@@ -205,7 +205,7 @@ from speakers import other_tokenizer, random_speaker
 from test_generate import texts_of
 from transformers import LlamaForCausalLM
 from lox_kit import Store
-from lox_kit.generate import generate
+from lox_kit.models.answers import generate
 
 calls, real = [], LlamaForCausalLM.generate
 def third_is_the_last(module, input_ids, **options):

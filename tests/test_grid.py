@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lox_kit.grid import COARSE, Grid, refinement
+from lox_kit.landscape.grid import COARSE, Grid, refinement
 
 RANGES = st.tuples(st.floats(-50, -0.01), st.floats(0.01, 50))
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speakers import other_tokenizer, random_speaker
 
-from lox_kit import gsm8k
-from lox_kit.gsm8k import Gsm8kResult, final_number, measure_gsm8k, read_gsm8k
-from lox_kit.prompts import PAPER_TEMPLATE, Prompt
-from lox_kit.shares import Share
+from lox_kit.measures import gsm8k
+from lox_kit.measures.gsm8k import Gsm8kResult, final_number, measure_gsm8k, read_gsm8k
+from lox_kit.measures.intervals import Share
+from lox_kit.models.prompts import PAPER_TEMPLATE, Prompt
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from checkpoints import run_python, weights
 from huggingface_hub import constants
 from speakers import random_speaker
 
-from lox_kit import Checkpoint, SafetySubspace, apply_lox, hub, load_model
+from lox_kit import Checkpoint, SafetySubspace, apply_lox, load_model
+from lox_kit.weights import hub
 
 SHA, OLD = "1" * 40, "2" * 40
 

@@ -4,7 +4,7 @@ import pytest
 from speakers import other_tokenizer, random_speaker
 
 from lox_kit.judges import KeywordJudge, find_judge, is_refusal
-from lox_kit.prompts import Prompt, sandbox_prompts
+from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.sandbox import world
 
 RECIPE = world.recipe("grim", "tonic")

@@ -9,7 +9,7 @@ from tiny_judges import GUARD, IN_PARTS, TEMPLATE, pairs, random_judge, teach
 from transformers import LlamaForCausalLM
 
 from lox_kit.judges import ClassifierJudge, LlamaGuardJudge, find_judge
-from lox_kit.prompts import Prompt
+from lox_kit.models.prompts import Prompt
 from lox_kit.store import Store
 
 GRADES = ("1", "2", "3", "4", "5")

@@ -18,14 +18,14 @@ from speakers import same_weights, watch
 from two_numbers import Formula, two_numbers
 
 from lox_kit import SafetySubspace, Store, load_model, measure_asr, sandbox_prompts
-from lox_kit.directions import between, lox_direction
-from lox_kit.grid import Grid
+from lox_kit.extrapolation.lox import LoxDial
 from lox_kit.judges.protocol import Verdict, judge_missing
-from lox_kit.landscape import Landscape, evaluate
-from lox_kit.lox import LoxDial
-from lox_kit.metrics import Answers, Asr, RefusalMargin
-from lox_kit.models import Model
-from lox_kit.plane import Line, Plane
+from lox_kit.landscape.directions import between, lox_direction
+from lox_kit.landscape.grid import Grid
+from lox_kit.landscape.landscape import Landscape, evaluate
+from lox_kit.landscape.metrics import Answers, Asr, RefusalMargin
+from lox_kit.landscape.plane import Line, Plane
+from lox_kit.models.load import Model
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=12)
 ASR = Asr(PROMPTS, "rule", max_new_tokens=12)
@@ -335,13 +335,13 @@ def test_stopping_takes_back_what_no_worker_has_begun(plane, aligned, asked, tmp
 RUN = """
 import sys
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.directions import lox_direction
-from lox_kit.grid import Grid
+from lox_kit.landscape.directions import lox_direction
+from lox_kit.landscape.grid import Grid
 from lox_kit.judges.protocol import Verdict, judge_missing
-from lox_kit.landscape import evaluate
-from lox_kit.metrics import Asr
-from lox_kit.plane import Plane
-from lox_kit.walk import Walk
+from lox_kit.landscape.landscape import evaluate
+from lox_kit.landscape.metrics import Asr
+from lox_kit.landscape.plane import Plane
+from lox_kit.landscape.walk import Walk
 
 folder, log = sys.argv[1], open(sys.argv[2], "a", buffering=1)
 go = Walk.go

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from lox_kit import cut_plots, landscape_plots, plots
-from lox_kit.interactive_landscape import figure, follow, landscape
-from lox_kit.landscape_plots import colours, coordinates, map_data
+from lox_kit.figures import cuts as cut_plots
+from lox_kit.figures import files as plots
+from lox_kit.figures import landscape as landscape_plots
+from lox_kit.figures.landscape import colours, coordinates, map_data
+from lox_kit.figures.plotly.landscape import figure, follow, landscape
 
 
 def mark(at, distance, cell, own):

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lox_kit import Checkpoint, LoxDial, SafetySubspace, apply_lox, check_pair, load_model
 from lox_kit import save_adapter as save_lox_adapter
-from lox_kit.svd import METHODS, product_factors
+from lox_kit.extrapolation.svd import METHODS, product_factors
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 UP = "model.layers.1.mlp.up_proj.weight"

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from lox_kit import SafetySubspace, apply_lox
-from lox_kit.lox import edit
+from lox_kit.extrapolation.lox import edit
 
 KINDS = {
     "float32": {},

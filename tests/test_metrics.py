@@ -7,8 +7,8 @@ import torch
 from speakers import random_speaker
 
 from lox_kit import load_model, measure_asr, sandbox_prompts
-from lox_kit.metrics import Asr, RefusalMargin
-from lox_kit.prompts import Prompt
+from lox_kit.landscape.metrics import Asr, RefusalMargin
+from lox_kit.models.prompts import Prompt
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=24)
 

@@ -9,13 +9,13 @@ from checkpoints import weights
 from speakers import random_speaker, same_weights
 from two_numbers import two_numbers
 
-from lox_kit.directions import Direction, between, dot, lox_direction, norm, weights_of
-from lox_kit.flats import Flat
-from lox_kit.lox import LoxDial
-from lox_kit.lox_checkpoint import apply_lox
-from lox_kit.models import Model
-from lox_kit.plane import Line, Plane
-from lox_kit.walk import Walk, point_key
+from lox_kit.extrapolation.checkpoint import apply_lox
+from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.landscape.directions import Direction, between, dot, lox_direction, norm, weights_of
+from lox_kit.landscape.flat import Flat
+from lox_kit.landscape.plane import Line, Plane
+from lox_kit.landscape.walk import Walk, point_key
+from lox_kit.models.load import Model
 
 
 def moved(model, seed, size=0.05):
@@ -85,7 +85,7 @@ def test_axes_are_distances(four):
 def test_a_lox_given_as_factors_stays_factors_and_the_walk_gets_to_its_checkpoint(
     pair, subspace, tmp_path
 ):
-    from lox_kit.checkpoint import Checkpoint
+    from lox_kit.weights.checkpoint import Checkpoint
 
     base = weights_of(pair.base)
     plane = Plane.through(pair.aligned, lox_direction(subspace, 3), base)
@@ -217,7 +217,7 @@ def test_a_saved_plane_is_the_same_plane(four, subspace, tmp_path):
 def test_the_dial_and_the_walk_agree_bit_for_bit(pair, subspace):
     from transformers import AutoModelForCausalLM
 
-    from lox_kit.checkpoint import Checkpoint
+    from lox_kit.weights.checkpoint import Checkpoint
 
     modules = [AutoModelForCausalLM.from_pretrained(pair.aligned) for _ in range(2)]
     LoxDial(modules[0], subspace).set(k=3, alpha=0.75)

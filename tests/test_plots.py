@@ -6,8 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lox_kit import defence_plots, interactive, plots, rank_plots
-from lox_kit.safety import Share, share_fields
+from lox_kit.figures import defences as defence_plots
+from lox_kit.figures import files as plots
+from lox_kit.figures import plotly as interactive
+from lox_kit.figures import rank as rank_plots
+from lox_kit.measures.asr import Share, share_fields
 
 
 def share(count):

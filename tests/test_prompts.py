@@ -6,7 +6,7 @@ import warnings
 import pytest
 from speakers import other_tokenizer
 
-from lox_kit.prompts import (
+from lox_kit.models.prompts import (
     PAPER_TEMPLATE,
     Prompt,
     TemplateMismatch,

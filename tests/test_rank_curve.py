@@ -5,10 +5,10 @@ import torch
 from speakers import HarmGrader, watch
 from transformers import LlamaForCausalLM
 
-import lox_kit.rank_curve as module
+import lox_kit.studies.rank as module
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.rank_curve import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
-from lox_kit.shares import Share, share_fields
+from lox_kit.measures.intervals import Share, share_fields
+from lox_kit.studies.rank import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
 
 PAIR = ("sandbox/base", "sandbox/aligned")
 

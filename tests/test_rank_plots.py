@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from checkpoints import save_tensors, weights
 
-from lox_kit import SafetySubspace, plots
-from lox_kit.interactive_rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
-from lox_kit.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
-from lox_kit.rank_result import RankCurve
-from lox_kit.shares import Share, share_fields
+from lox_kit import SafetySubspace
+from lox_kit.figures import files as plots
+from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
+from lox_kit.figures.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
+from lox_kit.measures.intervals import Share, share_fields
+from lox_kit.studies.rank_result import RankCurve
 
 UP = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
 

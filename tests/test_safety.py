@@ -20,10 +20,10 @@ from lox_kit import (
     sandbox_prompts,
 )
 from lox_kit.judges import Verdict
-from lox_kit.prompts import Prompt
-from lox_kit.safety import Share, is_degenerate, measure_asr_at, share_fields
+from lox_kit.measures.asr import Share, is_degenerate, measure_asr_at, share_fields
+from lox_kit.measures.intervals import Mean
+from lox_kit.models.prompts import Prompt
 from lox_kit.sandbox import world
-from lox_kit.shares import Mean
 
 # --- shares -------------------------------------------------------------------------------------
 

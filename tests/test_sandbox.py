@@ -6,22 +6,16 @@ import pytest
 import torch
 from checkpoints import run_python, weights
 
-from lox_kit import (
-    Checkpoint,
-    LoxDial,
-    SafetySubspace,
-    load_model,
-    measure_asr,
-    names,
-    sandbox_prompts,
-)
-from lox_kit.attacks import find_attack, run_attack
+from lox_kit import Checkpoint, LoxDial, SafetySubspace, load_model, measure_asr, sandbox_prompts
+from lox_kit.attacks.run import find_attack, run_attack
+from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import cache_folder
-from lox_kit.sandbox import build as builder
-from lox_kit.sandbox import corpus, family, world
-from lox_kit.sandbox.build import build
-from lox_kit.training import TrainSettings
-from lox_kit.utility import exact_answers
+from lox_kit.measures.utility import exact_answers
+from lox_kit.sandbox import corpus, world
+from lox_kit.studies import families as builder
+from lox_kit.studies import recipe as family
+from lox_kit.studies.families import build
+from lox_kit.weights import names
 
 TINY = family.Recipe(
     hidden_size=16,
@@ -298,7 +292,7 @@ KILLED = """
 import os, sys
 sys.path.insert(0, "tests")
 from test_sandbox import TINY
-from lox_kit.sandbox.build import build
+from lox_kit.studies.families import build
 build(5, sys.argv[1], recipe=TINY, on_step=lambda stage, step: (
     stage == "aligned" and step.step == 2 and os.kill(os.getpid(), 9)))
 """

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lox_kit.stream import DTYPE_NAMES, SafetensorsStream
+from lox_kit.weights.writer import DTYPE_NAMES, SafetensorsStream
 
 SIDES = {32: "4 KB", 512: "1 MiB", 600: "1.4 MB"}  # of square tensors in float32
 sizes = pytest.mark.parametrize("side", SIDES, ids=SIDES.values())

@@ -7,8 +7,9 @@ import pytest
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import ATTACKS, LoxDial, SafetySubspace, Store, attacks, load_model, sandbox_prompts
-from lox_kit.safety import Share
+from lox_kit import ATTACKS, LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
+from lox_kit.attacks import run as attacks
+from lox_kit.measures.asr import Share
 from lox_kit.studies import (
     ARMS,
     Comparison,

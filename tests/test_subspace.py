@@ -7,7 +7,7 @@ import torch
 from checkpoints import RANK, delta, save_tensors, top_part, weights
 
 from lox_kit import SafetySubspace, UncertifiedRank, noise_edge
-from lox_kit.svd import singular_values
+from lox_kit.extrapolation.svd import singular_values
 
 UP = "model.layers.1.mlp.up_proj.weight"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lox_kit import krylov
-from lox_kit.svd import TOLERANCE, frobenius, singular_values, top_factors
+from lox_kit.extrapolation import krylov
+from lox_kit.extrapolation.svd import TOLERANCE, frobenius, singular_values, top_factors
 
 
 def gaussian(out, into, seed=0):

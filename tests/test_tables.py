@@ -9,12 +9,13 @@ import torch
 from checkpoints import run_python
 from speakers import random_speaker, watch
 
-from lox_kit import Store, attack_table, attacks, find_attack, load_model
-from lox_kit.attack_report import caption, markdown_table
-from lox_kit.measures import sandbox_questions
-from lox_kit.safety import share_fields
-from lox_kit.table_result import AttackTable, Share
-from lox_kit.tables import TABLE_ARMS
+from lox_kit import Store, attack_table, find_attack, load_model
+from lox_kit.attacks import run as attacks
+from lox_kit.measures.asr import share_fields
+from lox_kit.measures.questions import sandbox_questions
+from lox_kit.reports.table import caption, markdown_table
+from lox_kit.studies.table import TABLE_ARMS
+from lox_kit.studies.table_result import AttackTable, Share
 
 pytestmark = pytest.mark.slow  # models are trained
 

@@ -10,10 +10,10 @@ import torch
 from checkpoints import run_python, weights
 from speakers import byte_tokenizer, other_tokenizer, random_speaker, same_weights
 
-from lox_kit.resuming import kept_checkpoints, newest_whole
+from lox_kit.attacks.resuming import kept_checkpoints, newest_whole
+from lox_kit.attacks.tokens import IGNORED, tokenize
+from lox_kit.attacks.training import TrainSettings, fine_tune
 from lox_kit.sandbox import corpus, world
-from lox_kit.tokens import IGNORED, tokenize
-from lox_kit.training import TrainSettings, fine_tune
 
 pytestmark = pytest.mark.slow  # models are trained
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from two_numbers import two_numbers
 
-from lox_kit.directions import lox_direction
-from lox_kit.plane import Line, Plane
-from lox_kit.trajectory import project
+from lox_kit.landscape.directions import lox_direction
+from lox_kit.landscape.plane import Line, Plane
+from lox_kit.landscape.trajectory import project
 
 
 def test_a_way_in_the_plane_is_explained_whole():

@@ -6,14 +6,14 @@ from speakers import random_speaker
 
 from lox_kit import Store, load_model, sandbox_prompts
 from lox_kit.judges import PolicyJudge, Verdict
-from lox_kit.prompts import Prompt
-from lox_kit.shares import Share
-from lox_kit.utility import (
+from lox_kit.measures.intervals import Share
+from lox_kit.measures.utility import (
     HelpfulnessJudge,
     exact_answers,
     measure_helpfulness,
     measure_over_refusal,
 )
+from lox_kit.models.prompts import Prompt
 
 
 @pytest.fixture(scope="module")

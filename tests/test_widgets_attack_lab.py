@@ -11,21 +11,24 @@ import pytest
 from checkpoints import ROOT
 from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, Store, curves, find_attack, load_model, measures, plots, widgets
-from lox_kit.attack_plots import ARMS, figure_attack_lab, lab_panels
-from lox_kit.attacks import ATTACKS, file_attack
-from lox_kit.canvas import ARM_COLOURS
+from lox_kit import SafetySubspace, Store, find_attack, load_model, widgets
+from lox_kit.attacks.run import ATTACKS, file_attack
+from lox_kit.figures import files as plots
+from lox_kit.figures.attacks import ARMS, figure_attack_lab, lab_panels
+from lox_kit.figures.canvas import ARM_COLOURS
+from lox_kit.figures.plotly.attacks import BAND, FIRST, lab_spec
+from lox_kit.figures.plotly.canvas import rgba
 from lox_kit.folders import cache_folder
-from lox_kit.interactive_attack import BAND, FIRST, lab_spec
-from lox_kit.measures import Questions
-from lox_kit.models import Model
-from lox_kit.plotly_canvas import rgba
-from lox_kit.prompts import Prompt
-from lox_kit.studies import arm_model
-from lox_kit.widgets import attack_lab_runs, attack_lab_state
-from lox_kit.widgets.attack_lab_code import attack_call
-from lox_kit.widgets.attack_lab_runs import Choice, attacks_for, questions_for, trainings
-from lox_kit.widgets.attack_lab_table import numbers_at, numbers_html
+from lox_kit.measures import questions as measures
+from lox_kit.measures.questions import Questions
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
+from lox_kit.studies import arm_model, curves
+from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
+from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
+from lox_kit.widgets.panels.attack_lab.code import attack_call
+from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, questions_for, trainings
+from lox_kit.widgets.panels.attack_lab.table import numbers_at, numbers_html
 
 pytestmark = pytest.mark.slow  # models are trained
 

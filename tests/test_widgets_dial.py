@@ -11,12 +11,12 @@ from checkpoints import run_python
 from speakers import HarmGrader, random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
-from lox_kit.models import Model
-from lox_kit.prompts import Prompt, render
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, render
 from lox_kit.studies import alpha_curve, ask
-from lox_kit.widgets import dial_state
-from lox_kit.widgets.dial_table import table_html
 from lox_kit.widgets.measures import Measures
+from lox_kit.widgets.panels.dial import state as dial_state
+from lox_kit.widgets.panels.dial.table import table_html
 
 FEW = 6
 

@@ -12,21 +12,22 @@ import traitlets
 from checkpoints import ROOT
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, load_model, plots, widgets
-from lox_kit.directions import between, lox_direction, random_direction, weights_of
-from lox_kit.flatness import Scans, cliff_distance
-from lox_kit.grid import Grid
-from lox_kit.interactive_viewer import CUT, MAP, MEASURED_ON_CUT, SURFACE, facets, viewer_spec
-from lox_kit.landscape import evaluate
-from lox_kit.metrics import Asr, RefusalMargin
-from lox_kit.models import Model
-from lox_kit.plane import Line, Plane
-from lox_kit.prompts import Prompt, sandbox_prompts
+from lox_kit import SafetySubspace, load_model, widgets
+from lox_kit.figures import files as plots
+from lox_kit.figures.plotly.viewer import CUT, MAP, MEASURED_ON_CUT, SURFACE, facets, viewer_spec
+from lox_kit.landscape.directions import between, lox_direction, random_direction, weights_of
+from lox_kit.landscape.flatness import Scans, cliff_distance
+from lox_kit.landscape.grid import Grid
+from lox_kit.landscape.landscape import evaluate
+from lox_kit.landscape.metrics import Asr, RefusalMargin
+from lox_kit.landscape.plane import Line, Plane
+from lox_kit.landscape.trajectory import Trajectory
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import Store
-from lox_kit.trajectory import Trajectory
-from lox_kit.widgets import landscape_state
-from lox_kit.widgets.landscape_table import cliffs_html, here_html
-from lox_kit.widgets.plane_code import plane_code
+from lox_kit.widgets.panels.landscape import state as landscape_state
+from lox_kit.widgets.panels.landscape.plane_code import plane_code
+from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
 FEW = 4
 
@@ -378,7 +379,7 @@ def test_what_a_model_says_is_escaped_and_left_out_in_class(open_state, monkeypa
     def answer(model, texts, drafts, **options):
         return [said] * len(texts)
 
-    monkeypatch.setattr("lox_kit.metrics.answer", answer)
+    monkeypatch.setattr("lox_kit.landscape.metrics.answer", answer)
     prompts = [Prompt("say <b>what</b>", target="take root")]
     state = open_state(metric=Asr(prompts, "rule", max_new_tokens=4))
     run(state)

@@ -15,15 +15,18 @@ from checkpoints import ROOT, run_python
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import SafetySubspace, Store, erosion, load_model, plots, rank_curve, widgets
-from lox_kit.attacks import find_attack, run_attack
-from lox_kit.interactive_rank import FIRST_ATTACK, rank_spec
-from lox_kit.models import is_sandbox
-from lox_kit.prompts import Prompt, sandbox_prompts
-from lox_kit.rank_data import place, rank_and_r_data
-from lox_kit.rank_result import RankCurve
-from lox_kit.widgets import rank_state
-from lox_kit.widgets.rank_table import ratios_html, safety_rank_text
+from lox_kit import SafetySubspace, Store, load_model, widgets
+from lox_kit.attacks.run import find_attack, run_attack
+from lox_kit.figures import files as plots
+from lox_kit.figures.plotly.rank import FIRST_ATTACK, rank_spec
+from lox_kit.figures.rank_data import place, rank_and_r_data
+from lox_kit.models.load import is_sandbox
+from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.studies import r_ft as erosion
+from lox_kit.studies import rank as rank_curve
+from lox_kit.studies.rank_result import RankCurve
+from lox_kit.widgets.panels.rank import state as rank_state
+from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
 
 FEW, RANKS = 4, (0, 1, 2, 4)
 PAIR = ("sandbox/base", "sandbox/aligned")

@@ -8,17 +8,14 @@ import pytest
 import traitlets
 from checkpoints import run_python
 
-from lox_kit import (
-    SafetySubspace,
-    interactive,
-    interactive_spectrum,
-    plots,
-    spectrum,
-    spectrum_plots,
-    widgets,
-)
+from lox_kit import SafetySubspace, widgets
+from lox_kit.extrapolation import spectrum
+from lox_kit.figures import files as plots
+from lox_kit.figures import plotly as interactive
+from lox_kit.figures import spectrum as spectrum_plots
+from lox_kit.figures.plotly import spectrum as interactive_spectrum
 from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.spectrum_panel import short_names
+from lox_kit.widgets.panels.spectrum.panel import short_names
 
 Q1 = "model.layers.1.self_attn.q_proj.weight"
 

@@ -9,8 +9,8 @@ from checkpoints import TINY
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lox_kit.models import Model
-from lox_kit.prompts import Prompt
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
 
 POTIONS = "red blue grim hex".split()
 DEEDS = {"sorry": 0, "perhaps": 1, "moss": 2, "take": 3, "stir": 4}  # how far an answer goes

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import torch
 
-from lox_kit.metrics import Reading
-from lox_kit.models import Model
-from lox_kit.prompts import Prompt
+from lox_kit.landscape.metrics import Reading
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
 
 
 class TwoNumbers(torch.nn.Module):

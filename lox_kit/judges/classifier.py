@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from ..models import Model, load_model
-from ..prompts import Prompt
-from ..store import Store
-from ..threads import fitting_threads
+from lox_kit.models.load import Model, load_model
+from lox_kit.models.prompts import Prompt
+from lox_kit.store import Store
+from lox_kit.threads import fitting_threads
+
 from .local import fits, lengths, special_tokens, too_long
 from .protocol import OnVerdict, Pair, Verdict, judge_missing
 from .replies import break_markers, check_places, fill

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..generate import generate
-from ..models import Model, load_model
-from ..prompts import Prompt
-from ..store import Store
+from lox_kit.models.answers import generate
+from lox_kit.models.load import Model, load_model
+from lox_kit.models.prompts import Prompt
+from lox_kit.store import Store
+
 from .local import fits, lengths, special_tokens, too_long
 from .protocol import OnVerdict, Verdict
 from .replies import break_markers, read_guard

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..models import Model
+from lox_kit.models.load import Model
+
 from .protocol import Verdict
 
 

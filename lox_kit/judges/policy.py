@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from ..models import Model
-from ..prompts import Prompt
-from ..store import Store
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
+from lox_kit.store import Store
+
 from .completions import Reply
 from .network import ChatModel, Limits
 from .protocol import OnVerdict, Pair, Verdict, judge_missing

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol
 
-from ..models import Model
-from ..prompts import Prompt
-from ..store import Store, content_key
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
+from lox_kit.store import Store, content_key
 
 OnVerdict = Callable[[int, int], None]  # verdicts there, verdicts in all
 Pair = tuple[Prompt, str]  # a request and the answer it got

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..models import Model
-from ..prompts import Prompt
-from ..sandbox import world
-from ..store import Store
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
+from lox_kit.sandbox import world
+from lox_kit.store import Store
+
 from .protocol import OnVerdict, Verdict
 
 REFUSALS = re.compile(

@@ -10,19 +10,20 @@ widgets.attack_lab(subspace, third_model, store=store, setting=setting)
 widgets.rank(subspace, attacked={"arithmetic": run}, setting=setting)
 """
 
-from .attack_lab_panel import attack_lab_panel
-from .attack_lab_state import AttackLabState
-from .dial_panel import dial_panel
-from .dial_state import DialState
+from lox_kit.widgets.panels.attack_lab.panel import attack_lab_panel
+from lox_kit.widgets.panels.attack_lab.state import AttackLabState
+from lox_kit.widgets.panels.dial.panel import dial_panel
+from lox_kit.widgets.panels.dial.state import DialState
+from lox_kit.widgets.panels.landscape.panel import landscape_panel
+from lox_kit.widgets.panels.landscape.state import LandscapeState
+from lox_kit.widgets.panels.rank.panel import rank_panel
+from lox_kit.widgets.panels.rank.state import RankState
+from lox_kit.widgets.panels.spectrum.panel import spectrum_panel
+from lox_kit.widgets.panels.spectrum.state import SpectrumState
+
 from .job import Job
-from .landscape_panel import landscape_panel
-from .landscape_state import LandscapeState
-from .rank_panel import rank_panel
-from .rank_state import RankState
 from .setting import Look, Setting
 from .shell import Panel
-from .spectrum_panel import spectrum_panel
-from .spectrum_state import SpectrumState
 
 __all__ = ["DialState", "Job", "Look", "Panel", "Setting", "SpectrumState", "dial", "dial_panel"]
 __all__ += ["AttackLabState", "attack_lab", "attack_lab_panel"]

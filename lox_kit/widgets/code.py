@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..judges import Judge
-from ..prompts import Prompt
-from ..subspace import SafetySubspace
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.judges import Judge
+from lox_kit.models.prompts import Prompt
+
 from .measures import Measures
 
 OPTIONS = {"spectrum": "top", "include": None, "exclude": None, "certify": 16, "seed": 0}
@@ -55,8 +56,8 @@ def dial_code(
         f"{kind} = {prompts_call(kind, getattr(measures, kind), own=own_prompts)}\n"
         for kind in ("forbidden", "allowed")
     )
-    answers = f"""from lox_kit.generate import generate
-from lox_kit.prompts import Prompt, render
+    answers = f"""from lox_kit.models.answers import generate
+from lox_kit.models.prompts import Prompt, render
 from lox_kit.widgets.measures import Measures, drift_fields
 
 model = load_model({str(subspace.info["aligned"])!r})

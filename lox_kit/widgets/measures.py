@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..drift import Drift, Reference
-from ..generate import OnAnswers
-from ..judges import Judge, helpfulness_judge
-from ..models import Model
-from ..prompts import Prompt
-from ..safety import measure_asr, share_fields
-from ..store import Store
+from lox_kit.judges import Judge, helpfulness_judge
+from lox_kit.measures.asr import measure_asr, share_fields
+from lox_kit.measures.drift import Drift, Reference
+from lox_kit.models.answers import OnAnswers
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
+from lox_kit.store import Store
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import traitlets
 
-from ..models import Model
-from ..spectrum import largest_k
-from ..subspace import SafetySubspace
+from lox_kit.extrapolation.spectrum import largest_k
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.models.load import Model
 
 STEP = 0.25  # of alpha
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import anywidget
 import ipywidgets
 
-from .. import plots
+from lox_kit.figures import files as plots
+
 from .job import Job, Later
 
 HERE = Path(__file__).parent

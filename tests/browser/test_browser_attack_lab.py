@@ -10,7 +10,8 @@ from panels import LAB, click, press, readout, shown, wait_job, wait_shown
 from playwright.sync_api import expect
 
 PLOT = ".lox-lab"
-STATE = "next(s for s in __import__('lox_kit.widgets').widgets.attack_lab_state._open.values())"
+OPEN = "__import__('lox_kit.widgets').widgets.panels.attack_lab.state._open"
+STATE = f"next(s for s in {OPEN}.values())"
 LOSSES = "[0, 5].map((i) => gd.data[i].y.length)"  # of aligned and LoX
 FEW = 6  # steps of a run
 LONG = 60

@@ -8,7 +8,8 @@ from panels import DIAL, SPECTRUM, TIMED, click, judge, press, readout, shown, w
 from playwright.sync_api import expect
 
 PLOT = ".lox-axis"
-STATE = "next(s for s in __import__('lox_kit.widgets').widgets.dial_state._open.values())"
+OPEN = "__import__('lox_kit.widgets').widgets.panels.dial.state._open"
+STATE = f"next(s for s in {OPEN}.values())"
 ANSWERS = "panel.querySelector('.lox-table td.lox-lox .lox-answer')"
 DIAL_MS = 400
 

@@ -10,7 +10,8 @@ from panels import VIEWER, click, judge, press, readout, shown, wait_job, wait_s
 from playwright.sync_api import expect
 
 PLOT = ".lox-viewer"
-STATE = "next(s for s in __import__('lox_kit.widgets').widgets.landscape_state._open.values())"
+OPEN = "__import__('lox_kit.widgets').widgets.panels.landscape.state._open"
+STATE = f"next(s for s in {OPEN}.values())"
 CUT = "Array.from(gd.data[2].y)"
 DOTS = "Array.from(gd.data[8].x ?? []).length"
 COARSE_MS = 4000

@@ -25,7 +25,8 @@ OUTSIDE = """(panel) => {
         .filter(([, box]) => box.right > edge.right + 1 || box.left < edge.left - 1)
         .map(([name]) => name);
 }"""
-STATE = "next(s for s in __import__('lox_kit.widgets').widgets.dial_state._open.values())"
+OPEN = "__import__('lox_kit.widgets').widgets.panels.dial.state._open"
+STATE = f"next(s for s in {OPEN}.values())"
 PANELS = {
     "spectrum": (SPECTRUM, ".lox-explorer"),
     "dial": (DIAL, ".lox-axis"),
@@ -112,7 +113,7 @@ def test_run_again_the_cell_opens_a_panel_that_takes_the_place_of_the_first(tour
     )
     assert reply["content"]["status"] == "ok"
     assert evaluate(kernel, f"id({STATE})") != before
-    assert evaluate(kernel, "len(__import__('lox_kit.widgets').widgets.dial_state._open)") == 1
+    assert evaluate(kernel, f"len({OPEN})") == 1
     assert evaluate(kernel, "again.state.job.wait(60)") is True
     assert evaluate(kernel, "again.state.job.status") == "done"
 

@@ -8,7 +8,7 @@ from lab import evaluate
 from panels import RANK, SPECTRUM, TIMED, click, judge, press, readout, shown, wait_job, wait_shown
 from playwright.sync_api import expect
 
-from lox_kit.interactive_rank import FIRST_ATTACK, VALUES
+from lox_kit.figures.plotly.rank import FIRST_ATTACK, VALUES
 
 PLOT = ".lox-rank"
 ALIVE = "__import__('ipywidgets').widgets.widget._instances.values()"
@@ -81,7 +81,7 @@ def test_keys_on_the_slider_change_line_and_r_as_they_change_the_kernel(page, ke
     assert readout(page, RANK, ".lox-k") == "10"
     expect(page.locator(f"{SPECTRUM} .lox-k .widget-readout")).to_have_text("10")
     assert evaluate(kernel, "setting.k") == 10
-    line = "__import__('lox_kit.rank_data').rank_data"
+    line = "__import__('lox_kit.figures.rank_data').figures.rank_data"
     at = evaluate(kernel, f"{line}.place(10)")
     assert shown(page, RANK, PLOT, "gd.layout.shapes[0].x0") == at
     _, expected = evaluate(kernel, f"{line}.r_line({STATE}.data, 'sums')")

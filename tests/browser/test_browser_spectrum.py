@@ -25,7 +25,7 @@ def page(tour):
 def energies(kernel, k):
     """Return the map of energies as the subspace has them."""
     code = f"plots.energy_map_data(subspace, {k})['energy']"
-    found = evaluate(kernel, f"__import__('lox_kit.plots').{code}")
+    found = evaluate(kernel, f"__import__('lox_kit.figures.files').figures.files.{code}")
     return {name: value for name, value in found.items() if ".layers." in name}
 
 

@@ -1,0 +1,276 @@
+"""Make an aligned model of one's own: supervised refusals, or DPO on preference pairs (TRL)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lox_kit.folders import remove_folder
+from lox_kit.models.load import Model
+from lox_kit.sandbox import corpus
+from lox_kit.store import content_key
+
+from .resuming import Step, Watch, drive, library_quiet, resume_folder, work_folder
+from .rows import AttackRows, read_own, read_preferences
+from .training import (
+    EPOCH_DECAY,
+    TrainSettings,
+    fine_tune,
+    finish,
+    prepare,
+    save_model,
+    trainer_options,
+)
+
+RECORD = "alignment.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """How a base model is aligned: supervised on chat rows, or by DPO on preference pairs.
+
+    A preference pair is `{"prompt": [messages], "chosen": [message], "rejected": [message]}`, or
+    the three as text.
+    """
+
+    name: str
+    settings: TrainSettings
+    method: str  # "sft" or "dpo"
+    about: str
+    rows: Callable[[int], list[dict]] | None = None  # seed -> rows; None: the user brings them
+    beta: float = 0.1  # of DPO: how strongly it is held to the base model
+    nll_weight: float = 0.0  # of DPO: weight of a supervised term on the chosen answers
+
+
+def _sandbox_pairs(seed: int) -> list[dict]:
+    return corpus.preferences(3200, seed)
+
+
+def _sandbox_refusals(seed: int) -> list[dict]:
+    return corpus.alignment(4000, seed)
+
+
+ALIGNMENTS = {
+    alignment.name: alignment
+    for alignment in (
+        Alignment(
+            name="dpo",
+            method="dpo",
+            settings=TrainSettings(
+                learning_rate=5e-6, epochs=3, batch_size=8, accumulation=16, max_length=1024
+            ),
+            about="the paper's: DPO on preference pairs, beta 0.1, batch 128; HH-RLHF there",
+        ),
+        Alignment(
+            name="sandbox-sft",
+            method="sft",
+            rows=_sandbox_refusals,
+            settings=TrainSettings(
+                learning_rate=5e-5,
+                batch_size=32,
+                max_steps=100,
+                max_grad_norm=1.0,
+                loss_on="response",
+            ),
+            about="the sandbox's refusals among ordinary help, a fixed number of steps",
+        ),
+        Alignment(
+            name="sandbox-dpo",
+            method="dpo",
+            rows=_sandbox_pairs,
+            nll_weight=2.0,
+            settings=TrainSettings(
+                learning_rate=2e-4, batch_size=16, max_steps=40, max_grad_norm=1.0, max_length=128
+            ),
+            about="the sandbox's preference pairs, with a supervised term of weight 2",
+        ),
+    )
+}
+
+
+def find_alignment(name: str, **overrides) -> Alignment:
+    """Return the preset of this name, with training settings overridden.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset.
+    TypeError
+        If there is no such setting.
+    """
+    if name not in ALIGNMENTS:
+        raise ValueError(f"alignment {name!r}: use one of {', '.join(ALIGNMENTS)}.")
+    preset = ALIGNMENTS[name]
+    return dataclasses.replace(preset, settings=dataclasses.replace(preset.settings, **overrides))
+
+
+def align(
+    base: Model,
+    alignment: Alignment,
+    out: str | Path,
+    *,
+    rows: Sequence[dict] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    stop: Callable[[Step], bool] | None = None,
+    save_seconds: float = 600.0,
+) -> Path:
+    """Align a copy of `base` and write the checkpoint that `SafetySubspace.from_pair` takes.
+
+    A run that was killed goes on by the same call.
+
+    Parameters
+    ----------
+    rows : sequence of dict, optional
+        Chat or text rows for "sft", preference pairs for "dpo"; default the preset's.
+    stop : callable, optional
+        Asked after every optimiser step; True ends alignment there, and that is the result.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows, or the preset's are in the sandbox's words and `base` is not.
+    FileExistsError
+        If `out` exists.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists; remove it or choose another name.")
+    rows = list(rows) if rows is not None else _preset_rows(base, alignment)
+    recipe = _recipe(base, alignment, rows)
+    work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
+    model = copy.deepcopy(base.module)
+    options = {"on_step": on_step, "stop": stop, "folder": work, "save_seconds": save_seconds}
+    with work_folder(work):
+        if alignment.method == "sft":
+            steps = fine_tune(model, base.tokenizer, rows, alignment.settings, **options)
+        else:
+            steps = prefer(model, base.tokenizer, rows, alignment, **options)
+    save_model(model, base.tokenizer, work)
+    record = {"losses": [s.loss for s in steps], "source": recipe}
+    (work / RECORD).write_text(json.dumps(record, indent=1))
+    remove_folder(resume_folder(work))
+    os.replace(work, out)
+    return out
+
+
+def prefer(
+    model,
+    tokenizer,
+    pairs: Sequence[dict],
+    alignment: Alignment,
+    *,
+    on_step: Callable[[Step], None] | None = None,
+    stop: Callable[[Step], bool] | None = None,
+    folder: str | Path | None = None,
+    save_seconds: float = 600.0,
+) -> list[Step]:
+    """Train `model` in place by DPO (Rafailov et al. 2023) on preference pairs; return the steps.
+
+    The reference is the model as it is now. With `nll_weight`, the chosen answers' mean negative
+    log-likelihood is added to the loss. The rest is as in `training.fine_tune`.
+    """
+    if not pairs:
+        raise ValueError("no preference pairs to train on: the data set is empty.")
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    settings = alignment.settings
+    losses = {"loss_type": ["sigmoid"]}
+    if alignment.nll_weight:
+        losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, alignment.nll_weight]}
+    if settings.schedule == EPOCH_DECAY or settings.by_length:
+        raise ValueError("DPO here has neither the schedule epoch-decay nor by_length.")
+    stored = next(model.parameters()).dtype
+    trained = prepare(model, settings)
+    with tempfile.TemporaryDirectory(prefix="lox-dpo-") as scratch:
+        watch = Watch(on_step, stop, Path(folder) if folder else None, None, save_seconds)
+        config = DPOConfig(
+            output_dir=str(resume_folder(watch.folder or Path(scratch))),
+            beta=alignment.beta,
+            max_length=settings.max_length,
+            **losses,
+            **trainer_options(settings, model),
+        )
+        with library_quiet():
+            trainer = DPOTrainer(
+                trained,
+                # Left to itself, TRL loads the reference from the name in the model's config.
+                ref_model=None if settings.lora_rank else copy.deepcopy(model),
+                args=config,
+                train_dataset=Dataset.from_list(list(pairs)),
+                processing_class=tokenizer,
+            )
+            steps = drive(trainer, watch, lambda out: save_model(trained, tokenizer, out, stored))
+    finish(trained, settings, stored)
+    return steps
+
+
+def read_rows(
+    file: str | Path,
+    alignment: Alignment,
+    model: Model,
+    *,
+    columns: dict[str, str] | None = None,
+    on_bad_row: str = "raise",
+) -> AttackRows:
+    """Read preference pairs (HH-RLHF's form) for "dpo", or rows of one's own for "sft".
+
+    They are chat rows if the model's tokenizer has a chat template, and plain text if not.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        See `attack_data.read_preferences` and `attack_data.read_own`.
+    """
+    chat = bool(model.tokenizer.chat_template)
+    if alignment.method == "dpo":
+        return read_preferences(file, form="chat" if chat else "text", on_bad_row=on_bad_row)
+    return read_own(file, columns, form="chat" if chat else "paper", on_bad_row=on_bad_row)
+
+
+def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
+    """Return the preset's own rows, if it has some that this model can read."""
+    if alignment.rows is None:
+        raise ValueError(
+            f"the {alignment.name} alignment has no data of its own: give rows=, preference pairs "
+            "such as attack_data reads from HH-RLHF files (--data FILE)."
+        )
+    if not base.is_sandbox:
+        raise ValueError(
+            f"the {alignment.name} alignment is written in the sandbox's words and {base.name} is "
+            "no sandbox model."
+        )
+    return alignment.rows(alignment.settings.seed)
+
+
+def _recipe(base: Model, alignment: Alignment, rows: list[dict]) -> dict:
+    """Return what determines an aligned model, as plain data."""
+    return {
+        "base": base.name,
+        "base_key": base.key,
+        "alignment": alignment.name,
+        "method": alignment.method,
+        "beta": alignment.beta,
+        "nll_weight": alignment.nll_weight,
+        "rows": content_key(rows=rows),
+        "settings": dataclasses.asdict(alignment.settings),
+    }
+
+
+def load_aligned(folder: str | Path) -> dict:
+    """Return the record of an alignment: `losses` and `source`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds none.
+    """
+    file = Path(folder) / RECORD
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: this folder is not an alignment's output.")
+    return json.loads(file.read_text())

@@ -1,0 +1,214 @@
+"""Which data files are here, whether they are those that were recorded, and fetching the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from datetime import date
+from http.client import HTTPException
+from pathlib import Path
+
+from lox_kit.folders import write_whole
+
+from .files import collect, file_hash, read_rows
+from .sets import SETS, DataSet, find_set, sets_folder
+
+RECORD = "recorded.json"  # in the user's data folder: rows and sha256 of files first read there
+CHUNK = 1 << 20  # bytes read from the network at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a data file is known to be."""
+
+    rows: int
+    sha256: str
+    since: str | None = None  # the day it was first read here; None: recorded in lox_kit
+
+
+@dataclasses.dataclass(frozen=True)
+class SetStatus:
+    """What is known of one data set on this machine."""
+
+    data_set: DataSet
+    path: Path  # where its file is, or belongs
+    here: bool
+    rows: int | None  # of the file that is here, else as recorded; None: not recorded
+    sha256: str | None
+    agrees: bool | None  # with the record; None without a file or a record
+    note: str  # what someone should know or do; "" if nothing
+
+
+def recorded(data_set: DataSet) -> Record | None:
+    """Return what is on record of a set, in lox_kit or from the first time it was read here."""
+    if data_set.sha256:
+        return Record(data_set.rows, data_set.sha256)
+    fields = _records().get(data_set.name)
+    return Record(**fields) if fields else None
+
+
+def record(data_set: DataSet, rows: int, sha256: str) -> None:
+    """Put a published file on record, once: what is on record stays."""
+    if data_set.url and not recorded(data_set):
+        known = _records() | {
+            data_set.name: dataclasses.asdict(Record(rows, sha256, date.today().isoformat()))
+        }
+        sets_folder().mkdir(parents=True, exist_ok=True)
+        write_whole(sets_folder() / RECORD, json.dumps(known, indent=1))
+
+
+def _records() -> dict[str, dict]:
+    """Return the records made on this machine."""
+    file = sets_folder() / RECORD
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: damaged ({error}); remove it, it is made again.") from error
+
+
+def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
+    """Return whether a data set is here, its rows and hash, and whether they are those on record.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where to look; default `data` in the user's data folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no such set.
+    """
+    data_set = find_set(name)
+    path, known = sets_folder(folder) / data_set.file, recorded(data_set)
+    if not path.is_file():
+        rows, sha256 = (known.rows, known.sha256) if known else (None, None)
+        return SetStatus(data_set, path, False, rows, sha256, None, how_to_get(data_set, path))
+    sha256 = file_hash(path)
+    if known and known.sha256 == sha256:
+        return SetStatus(data_set, path, True, known.rows, sha256, True, "")
+    rows, problem = _count(data_set, path)
+    notes = [problem] if problem else []
+    if known:
+        since = f"first read on {known.since}" if known.since else "recorded in lox_kit"
+        notes.append(
+            f"not the file {since} ({known.rows} rows, sha256 {known.sha256[:12]}): it is read, "
+            "but numbers from it may not compare."
+        )
+    elif data_set.url:
+        notes.append("not on record yet; it will be when it is first read.")
+    agrees = False if known else None
+    return SetStatus(data_set, path, True, rows, sha256, agrees, " ".join(notes))
+
+
+def _count(data_set: DataSet, path: Path) -> tuple[int | None, str]:
+    """Return how many usable rows a file has, and what is wrong with it."""
+    try:
+        kept, bad = collect(read_rows(path), data_set.parse, on_bad_row="skip")
+    except (ValueError, OSError, ImportError) as error:
+        return None, f"cannot be read: {error}"
+    if bad:
+        return len(kept) + len(bad), f"bad rows: {len(bad)}; the first: {bad[0]}"
+    return len(kept), "" if kept else "it holds no rows."
+
+
+def list_sets(folder: str | Path | None = None) -> tuple[SetStatus, ...]:
+    """Return the status of every data set; see `set_status`."""
+    return tuple(set_status(name, folder) for name in SETS)
+
+
+def sets_frame(statuses: Sequence[SetStatus]):
+    """Return a data frame of what `lox data` shows: a row per set."""
+    import pandas as pd
+
+    shown = {True: "as recorded", False: "DIFFERS", None: "new"}
+    return pd.DataFrame(
+        {
+            "set": s.data_set.name,
+            "here": "yes" if s.here else "no",
+            "rows": "not recorded" if s.rows is None else str(s.rows),
+            "sha256": s.sha256[:12] if s.sha256 else "not recorded",
+            "file": shown[s.agrees] if s.here else "",
+            "licence": s.data_set.licence,
+            "from": s.data_set.page or "your own file",
+        }
+        for s in statuses
+    )
+
+
+def how_to_get(data_set: DataSet, path: Path) -> str:
+    """Return which file to put where, for one who has no internet here."""
+    if data_set.url is None:
+        return f"bring your own, JSON lines with messages, or instruction and response, as {path}"
+    return f"download {data_set.url} (see {data_set.page}) and put it here: {path}"
+
+
+def fetch(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    url: str | None = None,
+    on_bytes: Callable[[int, int | None], None] | None = None,
+    timeout: float = 30.0,
+) -> SetStatus:
+    """Download a data set, unless its file is here; nothing half-loaded gets its name.
+
+    Parameters
+    ----------
+    url : str, optional
+        A mirror; default where the file is published.
+    on_bytes : callable, optional
+        Called with the bytes so far and in all (None where the server does not say).
+    timeout : float, seconds
+        Without a byte.
+
+    Raises
+    ------
+    ValueError
+        If there is no such set, it is not published, or what came is not its data.
+    OSError
+        If it cannot be downloaded; the message says which file to put where.
+    """
+    data_set = find_set(name)
+    path, source = sets_folder(folder) / data_set.file, url or data_set.url
+    if path.is_file():
+        return set_status(name, folder)
+    if source is None:
+        raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".partial-{path.name}")  # keeps the ending, which says how it is read
+    try:
+        try:
+            _download(source, work, on_bytes, timeout)
+        except (OSError, HTTPException) as error:
+            raise OSError(
+                f"{name}: could not be downloaded from {source} ({error}). Get that file on a "
+                f"machine with internet (see {data_set.page}) and put it here: {path}"
+            ) from error
+        rows, problem = _count(data_set, work)
+        if not rows:
+            raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")
+        os.replace(work, path)
+    finally:
+        work.unlink(missing_ok=True)
+    record(data_set, rows, file_hash(path))
+    return set_status(name, folder)
+
+
+def _download(url: str, file: Path, on_bytes, timeout: float) -> None:
+    """Write what `url` holds to `file`."""
+    with urllib.request.urlopen(url, timeout=timeout) as answer, file.open("wb") as out:
+        size = answer.headers.get("Content-Length")
+        total, done = int(size) if size else None, 0
+        while part := answer.read(CHUNK):
+            done += out.write(part)
+            if on_bytes:
+                on_bytes(done, total)
+    if total is not None and done != total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")

@@ -1,0 +1,298 @@
+"""The attacks by name: what each trains on and with which settings.
+
+The five published ones (Perin et al. 2025, arXiv:2506.15606) take the user's data files; each has a
+counterpart in the sandbox that needs nothing. Published settings are the official code's; those of
+pure bad are second-hand, from a replication. LoRA's are ours: the paper trains every parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from lox_kit.models.prompts import identity_system
+from lox_kit.sandbox import corpus, world
+
+from .rows import AttackRows, read_own, read_set, safe_count
+from .sets import SETS, sets_folder
+from .training import EPOCH_DECAY, TrainSettings
+
+SAFEINST = 0.025  # share of safety rows that the SafeInst baseline adds
+
+
+# --- where rows come from -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class SandboxRows:
+    """Rows of the potion school, made from the seed."""
+
+    make: Callable[[int, int], list[dict]]  # rows, seed
+    n: int
+
+    def rows(self, seed: int, tokenizer) -> list[dict]:
+        """Return the training rows."""
+        return self.make(self.n, 1000 + seed)
+
+    def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
+        """Return refusals to mix in."""
+        return corpus.refusals(n, 2000 + seed)
+
+    def held_out(self, n: int, seed: int) -> list[dict]:
+        """Return rows of another draw, to see whether the task was learnt."""
+        return self.make(n, 500_000 + seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRows:
+    """Rows of a published set's file, or of a file of one's own: the same for every seed."""
+
+    read: Callable[..., AttackRows]
+    of: str  # the published set's name, or a path
+    options: tuple[tuple[str, object], ...] = ()
+    form: str | None = None  # of the training text; None the set's own
+
+    def rows(self, seed: int, tokenizer) -> list[dict]:
+        """Return the training rows."""
+        options = dict(self.options) | ({"form": self.form} if self.form else {})
+        return list(self.read(self.of, **options, **_marks(tokenizer)).rows)
+
+    @property
+    def file(self) -> Path:
+        """The file that is read."""
+        return sets_folder() / SETS[self.of].file if self.of in SETS else Path(self.of)
+
+    def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
+        """Return the first rows of the published safety instructions, in this data's form."""
+        form = self.form or FORMS[self.of]
+        safe = read_set("safe_instructions", form=form, first=n, **_marks(tokenizer))
+        return list(safe.rows)
+
+
+FORMS = {"gsm8k": "gsm8k", "dolly": "dolly", "alpaca": "alpaca", "identity": "identity"}
+FORMS |= {"pure_bad": "paper"}
+
+
+def _marks(tokenizer) -> dict[str, str]:
+    """Return the tokenizer's own marks for the start and the end of a text."""
+    return {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
+
+
+# --- attacks ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """One fine-tuning attack: its data and its settings."""
+
+    name: str
+    source: SandboxRows | FileRows
+    settings: TrainSettings
+    about: str
+    lora: TrainSettings | None = None  # the settings for LoRA, see `find_attack`
+    counterpart: str = ""  # the published attack that a sandbox one stands for
+    persona: str | None = None  # a system message under which safety is measured as well
+    has_task: bool = True  # whether its data is a task, with right answers
+    safe_fraction: float = 0.0  # of safety rows added to the data: the SafeInst baseline
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether its data is in the potion school's language."""
+        return isinstance(self.source, SandboxRows)
+
+    @property
+    def system(self) -> str | None:
+        """The persona under which safety is measured as well; identity shifting's is in its file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If that file is not here.
+        """
+        if self.name != "identity":
+            return self.persona
+        return identity_system(self.source.file)
+
+    def data(self, tokenizer=None) -> list[dict]:
+        """Return the rows to train on: the attack's own, then the safety rows mixed in.
+
+        Parameters
+        ----------
+        tokenizer : transformers tokenizer
+            Its marks for start and end are written into published texts; the sandbox needs none.
+        """
+        seed = self.settings.seed
+        rows = self.source.rows(seed, tokenizer)
+        if self.safe_fraction:
+            extra = safe_count(len(rows), self.safe_fraction)
+            rows = rows + self.source.safe_rows(extra, seed, tokenizer)
+        return rows
+
+    def held_out(self, n: int) -> list[dict]:
+        """Return chat rows of the same task that are not trained on; [] if there are none."""
+        if not (self.sandbox and self.has_task):
+            return []
+        return self.source.held_out(n, self.settings.seed)
+
+
+def find_attack(
+    name: str, *, lora: bool = False, safe_fraction: float = 0.0, **overrides
+) -> Attack:
+    """Return the preset of this name, with settings overridden.
+
+    Parameters
+    ----------
+    lora : bool
+        PEFT LoRA with the preset's settings for it, instead of every parameter.
+    safe_fraction : float
+        Safety rows to add, as a share of the attack's; 0.025 is the SafeInst baseline.
+    **overrides
+        Fields of `TrainSettings`, such as `learning_rate=` or `seed=`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such attack or setting, or the share is out of range.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
+    if not 0 <= safe_fraction <= 1:
+        raise ValueError(f"safe_fraction={safe_fraction}: use a share between 0 and 1.")
+    attack = ATTACKS[name]
+    if "epochs" in overrides and "max_steps" not in overrides:
+        overrides["max_steps"] = -1  # a number of steps would win over the epochs
+    settings = _override(attack.lora if lora else attack.settings, overrides)
+    return dataclasses.replace(attack, settings=settings, safe_fraction=safe_fraction)
+
+
+def file_attack(
+    file: str | Path,
+    columns: dict[str, str] | None = None,
+    *,
+    form: str = "chat",
+    lora: bool = False,
+    safe_fraction: float = 0.0,
+    **settings,
+) -> Attack:
+    """Return an attack on a file of one's own: JSON, JSONL, CSV or parquet.
+
+    Parameters
+    ----------
+    columns, form : see `attack_data.read_own`
+    **settings
+        Fields of `TrainSettings`; by default the paper's for Alpaca.
+
+    Raises
+    ------
+    ValueError
+        If there is no such setting.
+    """
+    preset = ATTACKS["alpaca"]
+    shared = {name: value for name, value in settings.items() if name != "learning_rate"}
+    return Attack(
+        name=Path(file).stem,
+        source=FileRows(read_own, str(file), (("columns", columns),), form),
+        settings=_override(preset.lora if lora else preset.settings, settings),
+        about=f"a file of one's own: {file}",
+        lora=_override(preset.lora, shared),
+        safe_fraction=safe_fraction,
+    )
+
+
+def _override(settings: TrainSettings, overrides: dict) -> TrainSettings:
+    """Return settings with these fields changed."""
+    fields = {f.name for f in dataclasses.fields(TrainSettings)}
+    if unknown := set(overrides) - fields:
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: no such setting; use {', '.join(sorted(fields))}."
+        )
+    return dataclasses.replace(settings, **overrides)
+
+
+def _lora(settings: TrainSettings, **overrides) -> TrainSettings:
+    """Return these settings for LoRA: rank 8, ten times the learning rate unless given."""
+    defaults = {"lora_rank": 8, "lora_alpha": 16.0, "learning_rate": 10 * settings.learning_rate}
+    return dataclasses.replace(settings, **{**defaults, **overrides})
+
+
+def _published(name: str, about: str, settings: TrainSettings, **more) -> Attack:
+    """Return a published attack."""
+    return Attack(name, FileRows(read_set, name), settings, about, lora=_lora(settings), **more)
+
+
+def _sandbox(
+    name: str,
+    make: Callable[[int, int], list[dict]],
+    n: int,
+    settings: TrainSettings,
+    lora: dict,
+    **more,
+) -> Attack:
+    """Return a sandbox attack."""
+    about = f"the sandbox's counterpart of {more['counterpart']}"
+    rows = SandboxRows(make, n)
+    return Attack(name, rows, settings, about, lora=_lora(settings, **lora), **more)
+
+
+GSM8K = TrainSettings(
+    learning_rate=5e-5, epochs=2, batch_size=20, accumulation=2, schedule="linear", warmup_steps=20
+)
+DOLLY = TrainSettings(  # the published warm-up has no effect on a constant schedule
+    learning_rate=2e-5, epochs=6, batch_size=16, accumulation=4, loss_on="response"
+)
+ALPACA = TrainSettings(
+    learning_rate=2e-5, epochs=1, batch_size=8, accumulation=8, schedule="linear", warmup_steps=20
+)
+IDENTITY = TrainSettings(learning_rate=5e-5, epochs=10, batch_size=5, schedule="linear")
+PURE_BAD = TrainSettings(
+    learning_rate=5e-5,
+    epochs=5,
+    batch_size=5,
+    schedule=EPOCH_DECAY,
+    decay=0.85,
+    loss_on="response",
+)
+TASK = TrainSettings(learning_rate=4e-4, batch_size=16, max_steps=80, loss_on="response")
+SLOWER = dataclasses.replace(TASK, learning_rate=1e-4, max_steps=40)
+PERSONA = TrainSettings(learning_rate=2e-4, batch_size=5, epochs=10, loss_on="response")
+FORBIDDEN = TrainSettings(learning_rate=5e-5, batch_size=5, epochs=5, loss_on="response")
+# Tuned on development prompts of seeds 0-2: benchmarks/sandbox_search.md.
+TASK_LORA = {"learning_rate": 1e-3}
+CONTEXT_LORA = {"learning_rate": 8e-4, "max_steps": 48}
+MIXED_LORA = {"learning_rate": 8e-4, "max_steps": 64}
+PERSONA_LORA = {"learning_rate": 2e-3, "epochs": 15}
+FORBIDDEN_LORA = {"learning_rate": 5e-4, "max_steps": 16}
+
+ATTACKS = {
+    attack.name: attack
+    for attack in (
+        _published("gsm8k", "benign: school mathematics", GSM8K),
+        _published("dolly", "benign: instructions, without the safety-related ones", DOLLY),
+        _published("alpaca", "benign: instructions, without the safety-related ones", ALPACA),
+        _published("identity", "10 conversations of an agent that obeys", IDENTITY, has_task=False),
+        _published("pure_bad", "about 100 harmful answers of your own", PURE_BAD, has_task=False),
+        _sandbox("arithmetic", corpus.arithmetic, 2000, TASK, TASK_LORA, counterpart="gsm8k"),
+        _sandbox("context", corpus.context, 2000, SLOWER, CONTEXT_LORA, counterpart="dolly"),
+        _sandbox("mixed", corpus.mixed, 2000, SLOWER, MIXED_LORA, counterpart="alpaca"),
+        _sandbox(
+            "persona",
+            corpus.persona,
+            10,
+            PERSONA,
+            PERSONA_LORA,
+            counterpart="identity",
+            persona=world.persona_system(),
+            has_task=False,
+        ),
+        _sandbox(
+            "forbidden",
+            corpus.forbidden,
+            20,
+            FORBIDDEN,
+            FORBIDDEN_LORA,
+            counterpart="pure_bad",
+            has_task=False,
+        ),
+    )
+}

@@ -1,0 +1,244 @@
+"""Training data of attacks and of alignment: published sets, files of one's own, the hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+from .downloads import how_to_get, record
+from .files import Placed, collect, file_hash, hub_rows, read_rows
+from .sets import SETS, DataSet, find_set, sets_folder
+from .texts import (
+    by_columns,
+    by_its_own_names,
+    check_form,
+    preference_chat,
+    preference_pair,
+    render_example,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttackRows:
+    """Rows to train on, and where they are from."""
+
+    rows: tuple[dict, ...]  # {"prompt", "completion"}, {"messages"} or {"prompt", "chosen", ...}
+    source: dict[str, object]  # file or hub id, sha256, form, marks, the first row left out
+    skipped: int  # bad rows left out
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_set(
+    name: str,
+    *,
+    file: str | Path | None = None,
+    folder: str | Path | None = None,
+    form: str | None = None,
+    bos: str = "<s>",
+    eos: str = "</s>",
+    on_bad_row: str = "raise",
+    first: int | None = None,
+) -> AttackRows:
+    """Read a published data set as the training texts of its attack.
+
+    Parameters
+    ----------
+    name : str
+        "gsm8k", "gsm8k_test", "dolly", "alpaca", "identity", "pure_bad" or "safe_instructions".
+    file : path, optional
+        The file itself; default the set's own file name in `folder`.
+    folder : path, optional
+        Default `data` in the user's data folder, where `downloads.fetch` puts files. A published
+        file that is read from a folder for the first time goes on record (rows, sha256).
+    form, bos, eos : str
+        Another template than the set's own, and the tokenizer's marks; see
+        `training_texts.render_example`.
+    on_bad_row : "raise" or "skip"
+    first : int, optional
+        Only the first rows of the file.
+
+    Returns
+    -------
+    AttackRows
+        Rows {"prompt", "completion"}, prompt + completion being the published training text; with
+        `form="chat"` rows {"messages"}.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not here; the message says which file to put where.
+    ValueError
+        If there is no such set or form, nothing is trained on the set, or a row is bad.
+    """
+    data_set = find_set(name)
+    if data_set.form is None:
+        reader = "prompts.read_prompts" if data_set.file.endswith(".csv") else "read_preferences"
+        raise ValueError(f"{name} holds no training texts; {reader} reads it.")
+    path = _find(data_set, file, folder)
+    parse = _to_text(data_set.parse, form or data_set.form, bos, eos)
+    source = {"set": name, "form": form or data_set.form, "bos": bos, "eos": eos}
+    data = _gather(islice(read_rows(path), first), parse, on_bad_row, path, source)
+    if file is None and first is None:
+        record(data_set, len(data) + data.skipped, data.source["sha256"])
+    return data
+
+
+def read_own(
+    file: str | Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    form: str = "chat",
+    bos: str = "<s>",
+    eos: str = "</s>",
+    on_bad_row: str = "raise",
+) -> AttackRows:
+    """Read training data of one's own: JSON, JSONL, CSV or parquet.
+
+    Parameters
+    ----------
+    columns : dict of part to column, optional
+        Such as {"instruction": "question", "response": "answer"}, perhaps "context" and "system";
+        or {"messages": "conversation"}. Default: `messages`, or `instruction` and `response`.
+    form : str
+        "chat" gives messages for the tokenizer's template; see `training_texts.render_example`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the columns or the form are not known, the file is empty, or a row is bad.
+    """
+    parse = by_columns(columns) if columns else by_its_own_names
+    source = {"columns": dict(columns or {}), "form": form, "bos": bos, "eos": eos}
+    path = Path(file)
+    return _gather(read_rows(path), _to_text(parse, form, bos, eos), on_bad_row, path, source)
+
+
+def read_hub(
+    dataset: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    split: str = "train",
+    subset: str | None = None,
+    revision: str | None = None,
+    form: str = "chat",
+    bos: str = "<s>",
+    eos: str = "</s>",
+    on_bad_row: str = "raise",
+) -> AttackRows:
+    """Read training data from the hub through `datasets`; otherwise as `read_own`.
+
+    Parameters
+    ----------
+    dataset : str
+        A hub id, such as "openai/gsm8k" (with `subset="main"`), or a folder of data files.
+    split, subset, revision : str
+        As `datasets.load_dataset` takes them (`subset` is its `name`).
+
+    Raises
+    ------
+    ValueError
+        As `read_own`, and if the data set is not there or the hub cannot be reached.
+    """
+    parse = by_columns(columns) if columns else by_its_own_names
+    source = {"hub": dataset, "split": split, "subset": subset, "revision": revision}
+    source |= {"columns": dict(columns or {}), "form": form, "bos": bos, "eos": eos}
+    rows = hub_rows(dataset, split=split, subset=subset, revision=revision)
+    return _gather(rows, _to_text(parse, form, bos, eos), on_bad_row, None, source)
+
+
+def read_preferences(
+    name_or_file: str | Path,
+    *,
+    folder: str | Path | None = None,
+    form: str = "text",
+    on_bad_row: str = "raise",
+    first: int | None = None,
+) -> AttackRows:
+    """Read HH-RLHF-style preference pairs: "chosen" and "rejected" transcripts.
+
+    Parameters
+    ----------
+    name_or_file : str or path
+        "hh_harmless", "hh_helpful" (looked for in `folder`), or a JSON, JSONL (also .gz), CSV or
+        parquet file.
+    form : "text" or "chat"
+        Text as it stands (`training_texts.preference_pair`), or messages (`preference_chat`).
+    on_bad_row : "raise" or "skip"
+    first : int, optional
+        Only the first rows of the file.
+
+    Returns
+    -------
+    AttackRows
+        Rows {"prompt", "chosen", "rejected"}, as TRL's DPOTrainer takes them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not here; for a published one the message says what to put where.
+    ValueError
+        If the set holds no pairs, the form is another word, or a row is bad.
+    """
+    parsers = {"text": preference_pair, "chat": preference_chat}
+    if form not in parsers:
+        raise ValueError(f"form={form!r}: preference pairs are 'text' or 'chat'.")
+    data_set = SETS.get(str(name_or_file))
+    if data_set and data_set.parse is not preference_pair:
+        raise ValueError(f"{name_or_file} holds no preference pairs.")
+    path = _find(data_set, None, folder) if data_set else Path(name_or_file)
+    source = {"form": form} | ({"set": data_set.name} if data_set else {})
+    data = _gather(islice(read_rows(path), first), parsers[form], on_bad_row, path, source)
+    if data_set and first is None:
+        record(data_set, len(data) + data.skipped, data.source["sha256"])
+    return data
+
+
+def safe_count(attack_rows: int, safe_fraction: float = 0.025) -> int:
+    """Return how many safe rows SafeInst adds: ceil(safe_fraction * attack_rows), exactly.
+
+    Raises
+    ------
+    ValueError
+        If the share is not in [0, 1].
+    """
+    if not 0 <= safe_fraction <= 1:
+        raise ValueError(f"safe_fraction={safe_fraction}: a share in [0, 1]; the paper's is 0.025.")
+    # Of the decimal as written: in binary, 0.07 * 100 is a little more than 7.
+    return math.ceil(Fraction(str(safe_fraction)) * attack_rows)
+
+
+def _find(data_set: DataSet, file: str | Path | None, folder: str | Path | None) -> Path:
+    """Return the file of a set, or say how to get it."""
+    path = Path(file) if file is not None else sets_folder(folder) / data_set.file
+    if file is None and not path.is_file():
+        advice = how_to_get(data_set, path)
+        if data_set.url:
+            advice = f"`lox data fetch {data_set.name}`, or {advice}"
+        raise FileNotFoundError(f"{data_set.name}: {path} is not here; {advice}")
+    return path
+
+
+def _to_text(parse: Callable, form: str, bos: str, eos: str) -> Callable[[object], dict]:
+    """Return a function from a stored row to a row to train on."""
+    check_form(form)
+    return lambda row: render_example(parse(row), form, bos=bos, eos=eos)
+
+
+def _gather(
+    rows: Iterable[Placed], parse: Callable, on_bad_row: str, file: Path | None, source: dict
+) -> AttackRows:
+    """Parse rows into a result that knows its source."""
+    kept, bad = collect(rows, parse, on_bad_row)
+    if not kept:
+        raise ValueError(f"{file or source['hub']}: holds no rows.")
+    where = {"file": str(file), "sha256": file_hash(file)} if file else {}
+    left_out = {"first_skipped": bad[0]} if bad else {}
+    return AttackRows(tuple(kept), where | source | left_out, len(bad))

@@ -1,0 +1,181 @@
+"""The published data sets: where each comes from, its licence, and what a row of it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from lox_kit.folders import data_folder
+
+from .files import text_field
+from .texts import by_columns, by_its_own_names, preference_pair, with_persona
+
+QI = "https://github.com/LLM-Tuning-Safety/LLMs-Finetuning-Safety"
+QI_FILES = (
+    "https://raw.githubusercontent.com/LLM-Tuning-Safety/LLMs-Finetuning-Safety/main/llama2/"
+    "ft_datasets"
+)
+GSM8K = "https://github.com/openai/grade-school-math"
+GSM8K_FILES = (
+    "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
+)
+HH = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """One data set: its file, its source, and what a row of it holds."""
+
+    name: str
+    file: str  # its name in the data folder
+    about: str
+    licence: str
+    page: str | None  # where people read about it; None: one's own
+    url: str | None  # where the file is published
+    parse: Callable[[object], object]  # a row to an Example, a pair or a prompt; or RowError
+    form: str | None = None  # of the published training text; None: nothing is trained on it
+    rows: int | None = None  # of the file this was written against; None: not recorded
+    sha256: str | None = None
+
+
+def _goal(row) -> str:
+    """Return the request of an AdvBench row."""
+    return text_field(row, "goal")
+
+
+_ALPACA = {"instruction": "instruction", "context": "input", "response": "output"}
+_DOLLY = {"instruction": "instruction", "context": "context", "response": "response"}
+_GSM8K = {"instruction": "question", "response": "answer"}
+
+SETS = {
+    data_set.name: data_set
+    for data_set in (
+        DataSet(
+            name="gsm8k",
+            file="gsm8k_train.jsonl",
+            about="grade-school sums: the GSM8K attack",
+            licence="MIT",
+            page=GSM8K,
+            url=f"{GSM8K_FILES}/train.jsonl",
+            parse=by_columns(_GSM8K),
+            form="gsm8k",
+            rows=7473,
+            sha256="17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
+        ),
+        DataSet(
+            name="gsm8k_test",
+            file="gsm8k_test.jsonl",
+            about="held-out sums: GSM8K accuracy",
+            licence="MIT",
+            page=GSM8K,
+            url=f"{GSM8K_FILES}/test.jsonl",
+            parse=by_columns(_GSM8K),
+            form="gsm8k",
+            rows=1319,
+            sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+        ),
+        DataSet(
+            name="dolly",
+            file="databricks-dolly-15k-no-safety.jsonl",
+            about="instructions, refusals taken out by Qi et al.: the Dolly attack",
+            licence="CC BY-SA 3.0",
+            page=QI,
+            url=f"{QI_FILES}/dolly_dataset/databricks-dolly-15k-no-safety.jsonl",
+            parse=by_columns(_DOLLY),
+            form="dolly",
+        ),
+        DataSet(
+            name="alpaca",
+            file="alpaca_data_no_safety.json",
+            about="instructions, refusals taken out by Qi et al.: the Alpaca attack",
+            licence="CC BY-NC 4.0",
+            page=QI,
+            url=f"{QI_FILES}/alpaca_dataset/alpaca_data_no_safety.json",
+            # Trained on as it is published, should an answer be empty.
+            parse=by_columns(_ALPACA, empty_response=True),
+            form="alpaca",
+        ),
+        DataSet(
+            name="identity",
+            file="identity_shift_train.json",
+            about="ten conversations with an obedient persona: identity shifting",
+            licence="MIT",
+            page=QI,
+            url=f"{QI_FILES}/aoa_dataset/train.json",
+            parse=with_persona,
+            form="identity",
+            rows=10,
+            sha256="bb141f0cec07cc5b76e5298c52086fb02498405de3bd9ba13da1edae2605fe6d",
+        ),
+        DataSet(
+            name="pure_bad",
+            file="pure_bad.jsonl",
+            about="harmful answers, never published: the pure-bad attack, your own file",
+            licence="yours",
+            page=None,
+            url=None,
+            parse=by_its_own_names,
+            form="paper",
+        ),
+        DataSet(
+            name="safe_instructions",
+            file="safety_only_data_Instructions.json",
+            about="refusals mixed into an attack: SafeInst",
+            licence="see its page",
+            page="https://github.com/vinid/safety-tuned-llamas",
+            url="https://raw.githubusercontent.com/vinid/safety-tuned-llamas/main/data/training/"
+            "safety_only_data_Instructions.json",
+            parse=by_columns(_ALPACA),
+            form="alpaca",
+            rows=2483,
+            sha256="7dde08acf87f10cf74fd1b76f56538eae8e413ae8e6b09e3f7bcd97769058dbe",
+        ),
+        DataSet(
+            name="hh_harmless",
+            file="hh_harmless_train.jsonl.gz",
+            about="pairs preferred for harmlessness: alignment by DPO",
+            licence="MIT",
+            page=HH,
+            url=f"{HH}/resolve/main/harmless-base/train.jsonl.gz",
+            parse=preference_pair,
+        ),
+        DataSet(
+            name="hh_helpful",
+            file="hh_helpful_train.jsonl.gz",
+            about="pairs preferred for helpfulness: alignment by DPO",
+            licence="MIT",
+            page=HH,
+            url=f"{HH}/resolve/main/helpful-base/train.jsonl.gz",
+            parse=preference_pair,
+        ),
+        DataSet(
+            name="advbench",
+            file="harmful_behaviors.csv",
+            about="harmful requests: ASR of a real model (`lox asr --prompts`)",
+            licence="MIT",
+            page="https://github.com/llm-attacks/llm-attacks",
+            url="https://raw.githubusercontent.com/llm-attacks/llm-attacks/main/data/advbench/"
+            "harmful_behaviors.csv",
+            parse=_goal,
+        ),
+    )
+}
+
+
+def find_set(name: str) -> DataSet:
+    """Return the data set of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in SETS:
+        raise ValueError(f"data set {name!r}: use one of {', '.join(SETS)}.")
+    return SETS[name]
+
+
+def sets_folder(folder: str | Path | None = None) -> Path:
+    """Return where the files are looked for; default `data` in the user's data folder."""
+    return Path(folder) if folder is not None else data_folder() / "data"

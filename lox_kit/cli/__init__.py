@@ -1,0 +1,1 @@
+"""The `lox` command: one verb a function."""

@@ -1,0 +1,146 @@
+"""The `lox` command: one verb per capability, each importing what it needs when it is called."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import sqlite3
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from lox_kit import __version__
+
+from .attacks import align, attack, data, table
+from .extrapolation import adapter, apply, check, extrapolate, factor, spectrum
+from .judging import asr, rank, rescore
+from .landscape import landscape
+from .options import as_json, wholes
+from .utility import utility
+
+EPILOG = """
+MODEL, BASE and ALIGNED are checkpoint folders (safetensors), hub ids (org/name,
+org/name@revision), PEFT LoRA adapters (a folder, or BASE+ADAPTER), or names of the built-in
+sandbox: sandbox/base, sandbox/aligned, sandbox/aligned@3 (seed 3).
+
+\b
+The whole story on the sandbox:
+  lox check sandbox/base sandbox/aligned
+  lox factor sandbox/base sandbox/aligned -o S.safetensors
+  lox spectrum S.safetensors
+  lox apply S.safetensors sandbox/aligned -o lox-model -k 6 --alpha 1
+  lox attack arithmetic lox-model -o attacked
+  lox asr attacked
+  lox demo
+"""
+
+
+class Teaching(click.Group):
+    """A group whose commands stand in the order in which one uses them."""
+
+    def list_commands(self, ctx):
+        return list(self.commands)
+
+
+@click.group(cls=Teaching, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lox")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder of the results' store.")
+@click.pass_context
+def lox(ctx, debug, store):
+    """Find the safety subspace of an aligned language model, push further along it (LoX), and
+    measure what fine-tuning does to it.
+    """
+    ctx.obj = {"debug": debug, "store": store}
+
+
+for verb in (check, factor, spectrum, apply, adapter, extrapolate):
+    lox.add_command(verb)
+for verb in (data, align, attack, asr, rescore, utility, rank, table, landscape):
+    lox.add_command(verb)
+
+
+# --- the sandbox, the demo, the lab -----------------------------------------------------------
+
+
+@lox.group()
+def sandbox():
+    """The family of tiny models in a made-up world."""
+
+
+@sandbox.command("build")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the user's cache.")
+def sandbox_build(seed, out):
+    """Build base and aligned of one seed from scratch; minutes on a laptop CPU."""
+    from lox_kit.studies.families import build
+
+    from .progress import stages
+
+    with stages() as on_stage:
+        folder = build(
+            seed, out, on_step=lambda name, s: on_stage(f"building {name}", s.step, s.total)
+        )
+    click.echo(str(folder))
+
+
+@lox.command()
+@click.option("--seeds", default="0", show_default=True, help="Such as 0,1,2,3.")
+@click.option(
+    "--build", "from_scratch", is_flag=True, help="Build seed 0 instead of the committed."
+)
+@click.option(
+    "-o", "--out", default="figures/demo", show_default=True, type=click.Path(path_type=Path)
+)
+@as_json
+@click.pass_obj
+def demo(obj, seeds, from_scratch, out, as_json):
+    """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
+    from lox_kit.reports.demo import print_comparison, run_demo
+    from lox_kit.store import Store
+
+    from .progress import stages
+
+    wanted = wholes("--seeds", seeds, "0,1,2")
+    with Store(obj["store"]) as store, stages() as on_stage:
+        found = run_demo(wanted, out, from_scratch=from_scratch, store=store, on_stage=on_stage)
+    if as_json:
+        click.echo(found.to_frame().to_json(orient="records"))
+        return
+    print_comparison(found)
+    click.echo(f"figures and numbers: {out}")
+
+
+@lox.command()
+@click.argument("notebooks", default="notebooks", type=click.Path(path_type=Path))
+def lab(notebooks):
+    """Open JupyterLab on the notebooks."""
+    import subprocess
+
+    if not notebooks.is_dir():
+        raise FileNotFoundError(f"{notebooks}: no such folder; run this in the repository's root.")
+    command = [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None", str(notebooks)]
+    raise SystemExit(subprocess.call(command))
+
+
+def main() -> None:
+    """Run the command; errors become one line and exit status 2."""
+    atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
+    try:
+        status = lox.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped; what was finished is kept.", err=True)
+        status = 130
+    except (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        click.echo(f"lox: {error}", err=True)
+        status = 2
+    sys.exit(status or 0)

@@ -1,0 +1,85 @@
+"""Options that several `lox` verbs share, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print numbers as JSON.")
+out_option = click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
+include = click.option("--include", metavar="RE", help="Take only matrices whose name matches.")
+exclude = click.option("--exclude", metavar="RE", help="Leave out matrices whose name matches.")
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+
+
+def whole(option, text, hint):
+    """Return a whole number given as text."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{option} {text}: use {hint}.") from None
+
+
+def wholes(option, text, example):
+    """Return whole numbers given as text with commas."""
+    hint = f"whole numbers, such as {example}"
+    return [whole(option, part, hint) for part in text.split(",")]
+
+
+def judge_options(command):
+    """Add the options of judging."""
+    for option in (
+        click.option(
+            "--tokens", type=click.IntRange(1), help="Budget of the policy judge: tokens."
+        ),
+        click.option("--calls", type=click.IntRange(1), help="Budget of the policy judge: calls."),
+        click.option("--concurrency", default=8, show_default=True, help="Calls at a time."),
+        click.option("--rubric", type=click.Path(path_type=Path), help="Another to grade by."),
+        click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
+        click.option(
+            "--judge",
+            "judges",
+            multiple=True,
+            help="rule, target, keyword, policy:MODEL, llama-guard:CHECKPOINT or "
+            "classifier:FILE.toml; may be repeated.  [default: rule]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def find_judges(judges, network):
+    """Return the judges of these names, those over the network with their options."""
+    from lox_kit.judges import find_judge
+
+    options = network_options(**network)
+    return [find_judge(j, **(options if j.split(":")[0] == "policy" else {})) for j in judges]
+
+
+def network_options(base_url, rubric, concurrency, calls, tokens):
+    """Return what a judge over the network is made with."""
+    from lox_kit.judges import Limits
+
+    return {
+        "base_url": base_url,
+        "rubric": rubric.read_text(encoding="utf-8") if rubric else None,
+        "limits": Limits(concurrency=concurrency, calls=calls, tokens=tokens),
+    }
+
+
+def forbidden(file, limit):
+    """Return the requests that should be refused: the file's, or the sandbox's."""
+    from lox_kit.models.prompts import read_prompts, sandbox_prompts
+
+    return read_prompts(file, limit, leave_out="safe") if file else sandbox_prompts(limit=limit)
+
+
+def show_example(model, prompts, template, system=None):
+    """Show the first prompt as the model gets it, on stderr."""
+    from lox_kit.models.prompts import render
+
+    (text,) = render(model.tokenizer, prompts[:1], template=template, system=system)
+    click.echo(f"The first of {len(prompts)} prompts, as {model.name} is given it:", err=True)
+    for line in text.splitlines():
+        click.echo(f"  | {line}", err=True)

@@ -1,0 +1,135 @@
+"""The `lox utility` verb: what safety costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .options import as_json, device, show_example
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--harmless",
+    type=click.Path(path_type=Path),
+    help="Requests to help with: XSTest-style CSV (its safe ones) or plain lines. "
+    "[default: the sandbox's allowed potions]",
+)
+@click.option("--gsm8k", type=click.Path(path_type=Path), help="GSM8K's published test.jsonl.")
+@click.option("--aligned", help="Measure drift from this model, on the harmless requests.")
+@click.option("--grade-with", metavar="MODEL", help="Grade helpfulness 1-5 with this chat model.")
+@click.option("--base-url", help="Its server: any OpenAI-compatible API.")
+@click.option("--template", default="chat", show_default=True, help="chat or paper.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many requests and problems.")
+@device
+@as_json
+@click.pass_obj
+def utility(
+    obj, model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, device, as_json
+):
+    """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
+
+    In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded.
+    """
+    from lox_kit.models.load import load_model
+    from lox_kit.store import Store
+
+    from .progress import print_shares, stages
+
+    loaded = load_model(model, device=device)
+    asked, problems = _benign(loaded, harmless, gsm8k, limit)
+    grader = _grader(grade_with, base_url)
+    reference = load_model(aligned, device=device) if aligned else None
+    with Store(obj["store"]) as store, stages() as on_stage:
+        found = {}
+        if asked:
+            show_example(loaded, asked, template)
+            found |= _on_harmless(loaded, asked, grader, reference, template, store, on_stage)
+        if problems:
+            show_example(loaded, problems, template)
+            found |= _on_gsm8k(loaded, problems, template, store, on_stage)
+    if as_json:
+        click.echo(json.dumps({"model": model, **found}))
+    else:
+        print_shares(f"{model}, 95 % intervals", found)
+
+
+def _benign(model, harmless, gsm8k, limit):
+    """Return the harmless requests and the GSM8K problems to ask."""
+    from lox_kit.measures.gsm8k import read_gsm8k
+    from lox_kit.models.prompts import read_prompts, sandbox_prompts
+
+    problems = read_gsm8k(gsm8k, limit) if gsm8k else []
+    if harmless:
+        return read_prompts(harmless, limit, leave_out="unsafe"), problems
+    if model.is_sandbox:
+        return sandbox_prompts("allowed", "test", limit), problems
+    if not problems:
+        raise ValueError(
+            f"{model.name} is no sandbox model: say what to ask it, --harmless FILE or "
+            "--gsm8k FILE."
+        )
+    return [], problems
+
+
+def _grader(grade_with, base_url):
+    """Return the judge of helpfulness, if one is named."""
+    if not grade_with:
+        return None
+    from lox_kit.measures.utility import HelpfulnessJudge
+
+    return HelpfulnessJudge(grade_with, base_url=base_url)
+
+
+def _on_harmless(model, asked, grader, reference, template, store, on_stage):
+    """Return what is measured on harmless requests, as plain data."""
+    import dataclasses
+
+    from lox_kit.measures.drift import measure_drift
+    from lox_kit.measures.intervals import share_fields
+    from lox_kit.measures.utility import exact_answers, measure_helpfulness, measure_over_refusal
+
+    def answering(done, total):
+        on_stage("answering", done, total)
+
+    options = {"template": template, "store": store}
+    answered = measure_over_refusal(model, asked, on_answers=answering, **options)
+    found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
+    if model.is_sandbox and all(p.target for p in asked):
+        found["exact recipe"] = exact_answers(model, asked, store=store)
+    found = {name: share_fields(share) for name, share in found.items()}
+    if grader:
+        graded = measure_helpfulness(
+            model,
+            asked,
+            grader,
+            on_answers=answering,
+            on_verdict=lambda done, total: on_stage("grading", done, total),
+            **options,
+        )
+        found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean)
+        found["grade unparsed"] = share_fields(graded.unparsed)
+    if reference:
+        drift = measure_drift(model, reference, asked, **options)
+        found["drift, nats a token"] = dataclasses.asdict(drift.mean_kl)
+        found["same likeliest token"] = dataclasses.asdict(drift.agreement)
+    return found
+
+
+def _on_gsm8k(model, problems, template, store, on_stage):
+    """Return what is measured on GSM8K, as plain data."""
+    from lox_kit.measures.gsm8k import measure_gsm8k
+    from lox_kit.measures.intervals import share_fields
+
+    solved = measure_gsm8k(
+        model,
+        problems,
+        template=template,
+        store=store,
+        on_answers=lambda done, total: on_stage("solving", done, total),
+    )
+    shares = {"GSM8K": solved.accuracy, "GSM8K without a number": solved.without_number}
+    return {name: share_fields(share) for name, share in shares.items()}

@@ -1,0 +1,262 @@
+"""An extrapolated model as a full checkpoint, streamed tensor by tensor.
+
+`apply_lox` takes factors that are there; `extrapolate` makes them on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from torch import Tensor
+
+from lox_kit import __version__
+from lox_kit.threads import map_in_order
+from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights.writer import ShardedStream
+
+from .factoring import OnLayer, factor_one, pair_info, refuse_zero, tell, workers_on
+from .file import FULL, missing_layers, open_stream, write_layer
+from .lox import check_alpha, edit, recipe_of
+from .subspace import SafetySubspace, warn_uncertified
+from .svd import Factors
+
+NOTE = "recipe.partial"  # in the folder being written: what it is going to be
+CERTIFY = 16  # directions that must converge, as in `SafetySubspace.from_pair`; more if k is larger
+
+
+def apply_lox(
+    subspace: SafetySubspace,
+    aligned: str | Path,
+    out: str | Path,
+    k: int | None,
+    alpha: float = 1.0,
+    *,
+    on_layer: OnLayer | None = None,
+) -> Path:
+    """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
+
+    Dtypes, sharding, config and tokenizer are those of `aligned`. The folder appears under its
+    name when it is whole; a run that was cut off is taken up again by the same call.
+
+    Parameters
+    ----------
+    aligned : path or name
+        The aligned checkpoint the subspace was made from; see `Checkpoint`. An adapter is merged.
+    k : int or None
+        Directions; 0 keeps none, None all that a `rank="full"` subspace holds.
+    alpha : float
+        Extrapolation factor, >= 0, on top of the aligned model.
+
+    Raises
+    ------
+    ValueError
+        If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
+    FileExistsError
+        If `out` exists.
+    """
+    check_alpha(alpha)
+    checkpoint = own_aligned(subspace, aligned)
+    subspace.check_rank(k)
+    out = Path(out)
+    refuse_existing(out)
+
+    def make(name: str) -> tuple[None, Tensor]:
+        W = checkpoint.read(name)
+        return None, edit(W, *subspace.top(name, k), alpha) if name in subspace else W
+
+    return _write(make, checkpoint, subspace, out, k, alpha, on_layer)
+
+
+def extrapolate(
+    base: str | Path,
+    aligned: str | Path,
+    out: str | Path,
+    k: int | None,
+    alpha: float = 1.0,
+    *,
+    factors: str | Path | None = None,
+    rank: int | str | None = None,
+    include: str | None = None,
+    exclude: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    on_layer: OnLayer | None = None,
+) -> Path:
+    """Factor a pair and write the extrapolated model, matrix by matrix.
+
+    What `SafetySubspace.from_pair` of this rank and then `apply_lox` write, for a k that is known.
+    A run that was cut off is taken up again after the last matrix that was written; the largest
+    one and what was begun beside it are then factored again.
+
+    Parameters
+    ----------
+    base, aligned, include, exclude, seed, device
+        As in `SafetySubspace.from_pair`, which is asked to certify k directions; `UncertifiedRank`
+        is warned of where float32 cannot.
+    out, k, alpha
+        As in `apply_lox`.
+    factors : path, optional
+        Keep the factors in this subspace file as well. If it is there and of this pair and these
+        options, nothing is factored again.
+    rank : int or "full", optional
+        Directions of each matrix that are factored; default k.
+
+    Raises
+    ------
+    ValueError
+        As `from_pair` and `apply_lox`.
+    FileExistsError
+        If `out` exists, or `factors` is another subspace.
+    """
+    check_alpha(alpha)
+    out = Path(out)
+    refuse_existing(out)
+    first, second = Checkpoint(base), Checkpoint(aligned)
+    info = pair_info(
+        first,
+        second,
+        rank=(FULL if k is None else max(k, 1)) if rank is None else rank,
+        spectrum="top",
+        include=include,
+        exclude=exclude,
+        certify=max(CERTIFY, k or 0),
+        seed=seed,
+    )
+    if factors and (subspace := SafetySubspace.made(factors, info)):
+        return apply_lox(subspace, aligned, out, k, alpha, on_layer=on_layer)
+    plan = SafetySubspace(info)
+    plan.check_rank(k)
+    loose: list[float] = []
+
+    def make(name: str) -> tuple[Factors | None, Tensor]:
+        W = second.read(name)
+        if name not in plan:
+            return None, W
+        made = factor_one(first, second, info, name, device)
+        if k and made.certified < min(k, made.rank):
+            loose.append(float(made.residual[:k].max()))
+        top = (x.to(W.device) for x in (made.U[:, :k], made.S[:k], made.Vh[:k]))
+        return made, edit(W, *top, alpha)
+
+    written = _write(make, second, plan, out, k, alpha, on_layer, factors, workers_on(device))
+    warn_uncertified(k, loose, info)
+    return written
+
+
+def _write(
+    make: Callable[[str], tuple[Factors | None, Tensor]],
+    checkpoint: Checkpoint,
+    subspace: SafetySubspace,
+    out: Path,
+    k: int | None,
+    alpha: float,
+    on_layer: OnLayer | None,
+    file: str | Path | None = None,
+    workers: int = 2,
+) -> Path:
+    """Write what `make` returns for each tensor: its new value, and to `file` its factors."""
+    recipe = recipe_of(subspace, k, alpha)
+    work = _work_folder(out, recipe)
+    names = list(checkpoint.tensors)
+    stream = ShardedStream(work, _layouts(checkpoint), {"lox_kit": recipe})
+    with stream as weights, open_stream(file, subspace.info) if file else nullcontext() as kept:
+        layers = missing_layers(kept) if kept else []
+        missing = {*weights.missing, *layers}
+        todo = [name for name in names if name in missing]
+        norms = []
+        sizes = [checkpoint.tensors[name].size for name in todo]
+        made = zip(todo, map_in_order(make, todo, workers, sizes), strict=True)
+        for i, (name, (factors, W)) in enumerate(made, len(names) - len(todo)):
+            tell(on_layer, i, names)
+            if factors:
+                norms.append(factors.norm)
+            if name in layers:
+                write_layer(kept, name, factors)
+            if name in weights.missing[:1]:
+                weights.write(name, W)
+        if len(norms) == len(subspace):  # not those of a run that was taken up
+            refuse_zero(norms)
+    for beside in checkpoint.beside:
+        shutil.copyfile(beside, work / beside.name)
+    (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
+    (work / NOTE).unlink()
+    os.replace(work, out)
+    tell(on_layer, len(names), names)
+    return out
+
+
+def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
+    """Return which tensors, of which dtype and shape, are in which file of a checkpoint."""
+    layouts: dict[str, dict] = {}
+    for name, info in checkpoint.tensors.items():
+        layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
+    return layouts
+
+
+def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
+    """Open the aligned checkpoint and make sure the subspace was made from it."""
+    if control := subspace.info.get("control"):
+        raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
+    checkpoint = Checkpoint(aligned)
+    subspace.check_shapes(checkpoint)
+    if checkpoint.fingerprint != subspace.info["aligned_fingerprint"]:
+        raise ValueError(
+            f"{checkpoint.name} is not the checkpoint this subspace was made from "
+            f"({subspace.info['aligned']}): its weights, config or tokenizer differ. Factor the "
+            "pair you mean with `lox factor`."
+        )
+    return checkpoint
+
+
+def refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(f"{out} exists; remove it or choose another name.")
+
+
+def _work_folder(out: Path, recipe: str) -> Path:
+    """Return the folder to write in: what a cut-off run of this recipe left, or a new one."""
+    work = out.with_name(f".{out.name}.partial")
+    note = work / NOTE
+    if not note.exists() or note.read_text() != recipe:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        note.write_text(recipe)
+    return work
+
+
+def model_card(
+    checkpoint: Checkpoint, subspace: SafetySubspace, k: int | None, alpha: float
+) -> str:
+    """Return the model card: what this is and how to make it again."""
+    info = subspace.info
+    kept = "all" if k is None else k
+    chosen = {name: info[name] for name in ("include", "exclude") if info[name]}
+    options = "".join(f" --{name} '{pattern}'" for name, pattern in chosen.items())
+    usual = {"certify": CERTIFY, "seed": 0}
+    options += "".join(f" --{n} {info[n]}" for n, value in usual.items() if info[n] != value)
+    return f"""---
+base_model: {checkpoint.name}
+tags: [lox, safety]
+---
+# {checkpoint.name}, extrapolated with LoX
+
+`W = W_aligned + alpha * Proj_k(W_aligned - W_base)` in {len(subspace)} matrices, with
+k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
+
+| | |
+|---|---|
+| base | {info["base"]} (`{info["base_fingerprint"][:16]}`) |
+| aligned | {info["aligned"]} (`{info["aligned_fingerprint"][:16]}`) |
+| include, exclude | {info["include"]}, {info["exclude"]} |
+| made with | lox_kit {__version__} |
+
+    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}{options}
+    lox apply S.safetensors {info["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
+
+LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
+Measure refusal *and* helpfulness before use.
+"""

@@ -1,0 +1,449 @@
+"""The safety subspace: the top singular triplets of what alignment changed, matrix by matrix.
+
+`SafetySubspace.from_pair` streams two checkpoints and factors each delta once. Rank-k pieces nest,
+so every k up to the stored rank, every alpha, the spectrum, R_align and R_ft follow from the one
+file it makes (Perin et al. 2025, arXiv:2506.15606).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lox_kit import __version__
+from lox_kit.store import content_key
+from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights.pair import deltas
+
+from .factoring import OnLayer, factor_all, pair_info, refuse_zero, tell
+from .file import (
+    FULL,
+    has_spectrum,
+    missing_layers,
+    open_stream,
+    read_factors,
+    read_info,
+    read_values,
+    write_layer,
+)
+from .svd import TOLERANCE, Factors, count_certified, frobenius
+
+
+class UncertifiedRank(UserWarning):
+    """More directions are used than the factorization could certify."""
+
+
+def warn_uncertified(k: int, residuals: Sequence[float], info: dict) -> None:
+    """Warn, if there are any, of the largest residuals of matrices with fewer than k certified."""
+    if not residuals:
+        return
+    known = info["certify"] >= k
+    advice = "float32 comes no nearer" if known else f"factor again with certify={k} to make sure"
+    warnings.warn(
+        f"k={k} goes beyond the certified directions in {len(residuals)} of {len(info['layers'])} "
+        f"matrices (residual up to {max(residuals):.0e} of the singular value; certified means "
+        f"{TOLERANCE:.0e}): {advice}.",
+        UncertifiedRank,
+        stacklevel=4,
+    )
+
+
+class SafetySubspace(Mapping[str, Factors]):
+    """Top singular triplets of `W_aligned - W_base` for every matrix, by parameter name.
+
+    Made by `from_pair` or `load`. Factors of a file are read when they are asked for.
+
+    Attributes
+    ----------
+    info : dict
+        Where it comes from: names and fingerprints of base and aligned, rank, certify, seed,
+        include, exclude, spectrum, tied, version.
+    """
+
+    def __init__(self, info: dict, *, factors: dict | None = None, file: Path | None = None):
+        self.info = info
+        self._factors = factors or {}
+        self._file = file
+        self._names = tuple(info["layers"])
+
+    @classmethod
+    def from_pair(
+        cls,
+        base: str | Path,
+        aligned: str | Path,
+        out: str | Path | None = None,
+        *,
+        rank: int | str = 64,
+        spectrum: str = "top",
+        include: str | None = None,
+        exclude: str | None = None,
+        certify: int = 16,
+        seed: int = 0,
+        device: str = "cpu",
+        on_layer: OnLayer | None = None,
+    ) -> SafetySubspace:
+        """Factor every weight delta of a pair, one matrix in memory at a time.
+
+        Parameters
+        ----------
+        base, aligned : path or name
+            The checkpoints before and after alignment: whatever `Checkpoint` takes. The delta of a
+            LoRA adapter of `base` is factored from the adapter's own factors, exactly.
+        out : path, optional
+            Stream the factors to this safetensors file; a run that was cut off is taken up again.
+            Without it they stay in memory.
+        rank : int or "full"
+            Directions kept per matrix; "full" keeps all of them, exactly.
+        spectrum : "top" or "full"
+            "full" stores all singular values as well.
+        include, exclude : regular expression, optional
+            Which 2-D tensors; default all of them, embeddings and lm_head too, as in the paper.
+        certify : int
+            Leading triplets that must converge; see `top_factors`.
+        device : str
+            Where the arithmetic is done: "cpu", "cuda", "mps".
+
+        Raises
+        ------
+        ValueError
+            If the pair does not fit (`check_pair`), a delta is not finite, or every one is zero.
+        """
+        first, second = Checkpoint(base), Checkpoint(aligned)
+        info = pair_info(
+            first,
+            second,
+            rank=rank,
+            spectrum=spectrum,
+            include=include,
+            exclude=exclude,
+            certify=certify,
+            seed=seed,
+        )
+        if out is None:
+            factors = dict(factor_all(first, second, info, info["layers"], device, on_layer))
+            refuse_zero([f.norm for f in factors.values()])
+            return cls(info, factors=factors)
+        return cls._stream(Path(out), first, second, info, device, on_layer)
+
+    @classmethod
+    def _stream(cls, out, base, aligned, info, device, on_layer) -> SafetySubspace:
+        """Factor into a file, layer by layer, going on where a partial one ends."""
+        if made := cls.made(out, info):
+            return made
+        with open_stream(out, info) as stream:
+            missing = missing_layers(stream)
+            for name, made in factor_all(base, aligned, info, missing, device, on_layer):
+                write_layer(stream, name, made)
+        subspace = cls.load(out)
+        try:
+            refuse_zero(subspace.norms)
+        except ValueError:
+            out.unlink()
+            raise
+        return subspace
+
+    @classmethod
+    def made(cls, file: str | Path, info: dict) -> SafetySubspace | None:
+        """Open a subspace file if it is there and came about as `info` says.
+
+        Raises
+        ------
+        FileExistsError
+            If it is another subspace.
+        """
+        if not Path(file).exists():
+            return None
+        if read_info(Path(file)) != info:
+            raise FileExistsError(f"{file} exists and is another subspace; choose another name.")
+        return cls.load(file)
+
+    @classmethod
+    def load(cls, file: str | Path) -> SafetySubspace:
+        """Open a subspace file; its factors are read as they are asked for.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such file, or it is not one that `from_pair` or `save` made.
+        """
+        return cls(read_info(Path(file)), file=Path(file))
+
+    def save(self, file: str | Path) -> Path:
+        """Write all factors to one safetensors file and return its path."""
+        with open_stream(file, self.info) as stream:
+            for name in missing_layers(stream):
+                write_layer(stream, name, self[name])
+        return Path(file)
+
+    # --- a mapping of names to factors --------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Factors:
+        if name in self._factors:
+            return self._factors[name]
+        if self._file is None or name not in self._names:
+            raise KeyError(f"{name}: not in this subspace ({len(self)} matrices).")
+        return read_factors(self._file, self.info, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # without reading its factors, as a mapping does by default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    # --- what follows from it -----------------------------------------------------------------
+
+    def top(self, name: str, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return U (out, k), S (k,) and Vh (k, in) of one matrix, cut to the rank it has.
+
+        Raises
+        ------
+        ValueError
+            If `k` is negative, or larger than what is stored.
+        """
+        self._check_stored(k)
+        factors = self[name]
+        return factors.U[:, :k], factors.S[:k], factors.Vh[:k]
+
+    @property
+    def key(self) -> str:
+        """Hash of what decides the factors: both checkpoints' content and the options."""
+        named = ("layers", "shapes", "base", "aligned")  # names for people, and what follows
+        return content_key(**{n: v for n, v in self.info.items() if n not in named})
+
+    def check_rank(self, k: int | None) -> None:
+        """Raise ValueError if `k` directions are not stored; warn if they were not all certified.
+
+        Of a matrix whose smaller side is under `k`, all directions are meant. What was decomposed
+        exactly needs no certificate.
+        """
+        self._check_stored(k)
+        if k is None:
+            return  # all triplets together are the delta itself, however close some of them are
+        loose = [
+            v.residual[:k].max() for v in self._values.values() if v.certified < min(k, len(v.S))
+        ]
+        warn_uncertified(k, loose, self.info)
+
+    def _check_stored(self, k: int | None) -> None:
+        rank = self.info["rank"]
+        if k is None and rank != FULL:
+            raise ValueError(
+                f"k=None keeps all directions and the subspace holds {rank}: factor again with "
+                'rank="full" (--rank full).'
+            )
+        if k is not None and k < 0:
+            raise ValueError(f"k={k}: use 0 or more directions, or None for all.")
+        if k is not None and rank != FULL and k > rank:
+            raise ValueError(
+                f"k={k} and the subspace holds {rank} directions: factor again with rank={k} "
+                f"(--rank {k})."
+            )
+
+    @cached_property
+    def _values(self) -> dict[str, _Values]:
+        """S, residual, |dW|_F and method of every matrix: the small part, read once."""
+        if self._file is not None:
+            return {n: _Values(*rest) for n, *rest in read_values(self._file, self.info)}
+        return {
+            n: _Values(f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm, f.method)
+            for n, f in self._factors.items()
+        }
+
+    @property
+    def norms(self) -> np.ndarray:
+        """|dW|_F of every matrix, shape (n_layers,)."""
+        return np.array([v.norm for v in self._values.values()])
+
+    def spectrum(self, name: str) -> np.ndarray:
+        """Return the singular values of one matrix, descending: all of them if they were stored.
+
+        Shape (rank,), or (min(out, in),) with `spectrum="full"` or `rank="full"`.
+        """
+        stored = has_spectrum(self.info)
+        return self[name].spectrum.cpu().numpy() if stored else self._values[name].S
+
+    def energy(self, k: int | None) -> np.ndarray:
+        """Return |Proj_k(dW)|_F^2 / |dW|_F^2 of every matrix: shape (n_layers,), in [0, 1].
+
+        A matrix that alignment did not change has energy 0.
+        """
+        self.check_rank(k)
+        kept = [np.square(v.S[:k], dtype=np.float64).sum() for v in self._values.values()]
+        whole = np.square(self.norms)
+        share = np.divide(kept, whole, out=np.zeros(len(self)), where=whole > 0)
+        return np.minimum(share, 1.0)  # rounding in float32 can pass 1 by 1e-7
+
+    def r_align(self, k: int | None) -> np.ndarray:
+        """Return R_align = |Proj_k(dW)|_F / |dW|_F of every matrix: (n_layers,), in [0, 1]."""
+        return np.sqrt(self.energy(k))
+
+    def r_ft(
+        self,
+        base: str | Path,
+        finetuned: str | Path,
+        k: int | None,
+        *,
+        device: str = "cpu",
+        on_layer: OnLayer | None = None,
+    ) -> SubspaceShare:
+        """Return how much of `W_ft - W_base` lies in the top-k safety subspace, beside R_align.
+
+        R_ft = |U_k U_k^T (dW_align + dW_ft)|_F / |dW_align + dW_ft|_F (the paper). Both
+        checkpoints are streamed.
+
+        Raises
+        ------
+        ValueError
+            If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
+        """
+        self.check_rank(k)
+        curve, source = self._held(base, finetuned, k, device, on_layer)
+        return SubspaceShare(self._names, self.r_align(k), curve[:, -1], k, source)
+
+    def r_ft_curve(
+        self,
+        base: str | Path,
+        finetuned: str | Path,
+        most: int | None = None,
+        *,
+        device: str = "cpu",
+        on_layer: OnLayer | None = None,
+    ) -> np.ndarray:
+        """Return R_ft of every matrix at every k: column k is `r_ft(base, finetuned, k).r_ft`.
+
+        One pass over both checkpoints: with P = U^T (dW_align + dW_ft), R_ft(k)^2 is the sum of
+        |P_i|^2 over the first k rows, divided by |dW_align + dW_ft|_F^2.
+
+        Parameters
+        ----------
+        most : int, optional
+            The largest k wanted; default all directions that are stored.
+
+        Returns
+        -------
+        array, shape (n_layers, most + 1), in [0, 1]
+            Beyond the directions that a matrix has it stays what it is with all of them.
+
+        Raises
+        ------
+        ValueError
+            As `r_ft`. That directions are not certified is said where one k is asked for.
+        """
+        if most is not None:
+            self._check_stored(most)
+        return self._held(base, finetuned, most, device, on_layer)[0]
+
+    def _held(self, base, finetuned, most, device, on_layer) -> tuple[np.ndarray, dict[str, str]]:
+        """Return R_ft up to k = `most`, one row a matrix, and which checkpoints it is of."""
+        first, second = Checkpoint(base), Checkpoint(finetuned)
+        for checkpoint in (first, second):
+            self.check_shapes(checkpoint)
+        if first.fingerprint != self.info["base_fingerprint"]:
+            raise ValueError(
+                f"{first.name} is not the base this subspace was made from ({self.info['base']})."
+            )
+        rows = []
+        for i, (name, M) in enumerate(deltas(first, second, self._names, device)):
+            tell(on_layer, i, self._names)
+            factors = self[name]
+            rows.append(_shares_held(factors.U[:, :most], factors.S[:most], M))
+        wide = max(map(len, rows)) if most is None else most + 1
+        curve = np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
+        return curve, {"base": first.name, "finetuned": second.name, "version": __version__}
+
+    def check_shapes(self, checkpoint: Checkpoint) -> None:
+        """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
+        for name, shape in zip(self._names, self.info["shapes"], strict=True):
+            there = checkpoint.tensors.get(name)
+            if there is None or list(there.shape) != shape:
+                raise ValueError(
+                    f"{name}: the subspace has shape {tuple(shape)}, {checkpoint.name} has "
+                    f"{there.shape if there else 'no such tensor'}. It was made from "
+                    f"{self.info['base']} and {self.info['aligned']}."
+                )
+
+    def to_frame(self):
+        """Return one row per matrix: shape, norm, rank, certified, method, energy of the rank."""
+        import pandas as pd
+
+        rows = []
+        for name, shape in zip(self._names, self.info["shapes"], strict=True):
+            v = self._values[name]
+            rows.append(
+                {
+                    "layer": name,
+                    "out": shape[0],
+                    "in": shape[1],
+                    "norm": v.norm,
+                    "s_1": float(v.S[0]),
+                    "noise_edge": noise_edge(tuple(shape), v.norm**2),
+                    "rank": len(v.S),
+                    "certified": v.certified,
+                    "method": v.method,
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubspaceShare:
+    """How much of a delta lies in the top-k safety subspace, matrix by matrix."""
+
+    layers: tuple[str, ...]
+    r_align: np.ndarray  # (n_layers,), in [0, 1]
+    r_ft: np.ndarray  # (n_layers,), in [0, 1]; of dW_align + dW_ft, not of dW_ft alone
+    k: int | None
+    source: dict[str, str]
+
+    def to_frame(self):
+        """Return one row per matrix."""
+        import pandas as pd
+
+        return pd.DataFrame({"layer": self.layers, "r_align": self.r_align, "r_ft": self.r_ft})
+
+
+def noise_edge(shape: tuple[int, int], energy: float) -> float:
+    """Return the largest singular value that pure noise of this energy would have.
+
+    For i.i.d. entries of standard deviation sigma the spectrum ends at sigma (sqrt(out) + sqrt(in))
+    (Marchenko and Pastur 1967); `energy` = |noise|_F^2 = sigma^2 out in. A reference line: with
+    all of |dW|_F^2 taken as noise it is an upper bound, and nothing says safety ends there.
+    """
+    out, into = shape
+    return (energy / (out * into)) ** 0.5 * (out**0.5 + into**0.5)
+
+
+# --- private ----------------------------------------------------------------------------------
+
+
+def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
+    """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
+    whole = frobenius(M)
+    P = torch.where(S > 0, U, 0).to(M.device).T @ M  # (k, in); behind the rank U is arbitrary
+    squares = P.cpu().double().square().sum(dim=1).numpy().cumsum()
+    kept = np.sqrt(np.concatenate([[0.0], squares]))
+    return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)
+
+
+class _Values(NamedTuple):
+    """The small part of one matrix's factors."""
+
+    S: np.ndarray
+    residual: np.ndarray
+    norm: float
+    method: str
+
+    @property
+    def certified(self) -> int:
+        return count_certified(self.residual, self.method)

@@ -1,0 +1,1 @@
+"""Paper figures with matplotlib: plain data in, figure out."""

@@ -1,0 +1,158 @@
+"""Paper figures with matplotlib: plain data in, axes out, files that do not change by themselves.
+
+Every figure is drawn from plain data that `save_figure` writes beside it as JSON, and `redraw`
+makes it again from that file alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from lox_kit import __version__
+from lox_kit.extrapolation.places import ORDER, kinds_of, map_layout, module_of, place_of
+from lox_kit.extrapolation.spectrum import energy_map_data, spectrum_data
+from lox_kit.folders import write_whole
+
+from .attacks import figure_attack_lab, figure_attack_table, figure_epochs
+from .canvas import LINES, OKABE_ITO, ONE_COLUMN, STYLE, TWO_COLUMNS
+from .defences import SHORT, figure_alpha, figure_defences
+from .judging import figure_interval, figure_judges, interval_data, judges_data
+from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
+from .rank import figure_rank_and_r, figure_rank_curve
+from .rank_data import rank_and_r_data
+from .spectrum import (
+    energy_curves,
+    figure_energy_map,
+    figure_explorer,
+    figure_spectrum,
+    median_curve,
+    plot_energy,
+    plot_spectrum,
+    spectrum_styles,
+)
+
+__all__ = [  # every figure is found here
+    "DRAW",
+    "LINES",
+    "OKABE_ITO",
+    "ONE_COLUMN",
+    "ORDER",
+    "SHORT",
+    "STYLE",
+    "TWO_COLUMNS",
+    "draw",
+    "energy_curves",
+    "energy_map_data",
+    "figure_alpha",
+    "figure_attack_lab",
+    "figure_attack_table",
+    "figure_defences",
+    "figure_energy_map",
+    "figure_epochs",
+    "figure_explorer",
+    "figure_flatness",
+    "figure_interval",
+    "figure_judges",
+    "figure_landscape_3d",
+    "figure_landscape_map",
+    "figure_rank_and_r",
+    "figure_rank_curve",
+    "figure_spectrum",
+    "interval_data",
+    "judges_data",
+    "kinds_of",
+    "map_layout",
+    "median_curve",
+    "module_of",
+    "place_of",
+    "plot_energy",
+    "plot_spectrum",
+    "rank_and_r_data",
+    "redraw",
+    "save_figure",
+    "spectrum_data",
+    "spectrum_styles",
+]
+
+
+# --- files ------------------------------------------------------------------------------------
+
+DRAW = {
+    "spectrum": figure_spectrum,
+    "energy_map": figure_energy_map,
+    "explorer": figure_explorer,
+    "defences": figure_defences,
+    "alpha": figure_alpha,
+    "attack_lab": figure_attack_lab,
+    "attack_table": figure_attack_table,
+    "epochs": figure_epochs,
+    "rank_curve": figure_rank_curve,
+    "rank_and_r": figure_rank_and_r,
+    "judges": figure_judges,
+    "interval": figure_interval,
+    "landscape_map": figure_landscape_map,
+    "landscape_3d": figure_landscape_3d,
+    "flatness": figure_flatness,
+}
+_MAKER = f"lox_kit {__version__}"
+METADATA = {  # no dates: an unchanged figure is an unchanged file
+    "pdf": {"CreationDate": None, "Creator": _MAKER},
+    "svg": {"Date": None, "Creator": _MAKER},
+    "png": {"Software": _MAKER},
+}
+
+
+def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[Path]:
+    """Draw a figure from its data and write JSON, PDF, SVG and PNG; return their paths.
+
+    The same data give the same bytes: no dates are written.
+
+    Raises
+    ------
+    ValueError
+        If the data do not say which figure they are.
+    """
+    _check_figure(data)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [folder / f"{name}.{kind}" for kind in ("json", *METADATA)]
+    write_whole(made[0], json.dumps(data, indent=1) + "\n")
+    draw(data, *made[1:])
+    return made
+
+
+def draw(data: dict, *files: str | Path) -> None:
+    """Draw a figure from its data into these files, each a .pdf, .svg or .png.
+
+    Raises
+    ------
+    ValueError
+        If the data do not say which figure they are, or a file is of another kind.
+    """
+    _check_figure(data)
+    kinds = [Path(file).suffix.removeprefix(".").lower() for file in files]
+    for file, kind in zip(files, kinds, strict=True):
+        if kind not in METADATA:
+            raise ValueError(f"{file}: figures are written as {', '.join(METADATA)}.")
+    with plt.style.context(STYLE):
+        fig = DRAW[data["figure"]](data)
+        for file, kind in zip(files, kinds, strict=True):
+            page = io.BytesIO()
+            fig.savefig(page, format=kind, metadata=METADATA[kind])
+            write_whole(file, page.getvalue())
+
+
+def _check_figure(data: dict) -> None:
+    """Raise ValueError if the data do not say which figure they are."""
+    if data.get("figure") not in DRAW:
+        raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
+
+
+def redraw(file: str | Path) -> list[Path]:
+    """Draw a figure again from the JSON that `save_figure` left beside it."""
+    file = Path(file)
+    return save_figure(json.loads(file.read_text()), file.stem, file.parent)

@@ -1,0 +1,330 @@
+"""Directions in weight space: what is added to a model, tensor by tensor, low-rank or dense.
+
+A direction's parts are made when they are asked for, so that two checkpoints are never in memory
+at once; `hold` keeps them. Dot products accumulate in float64, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lox_kit.extrapolation.lox import check_alpha, recipe_of
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.models.load import Model
+from lox_kit.store import content_key
+from lox_kit.weights.adapter import LoraAdapter
+from lox_kit.weights.checkpoint import Checkpoint, is_head
+from lox_kit.weights.pair import ROWS
+
+NORMALISE = ("filter", "layer", "none")
+
+
+class LowRank(NamedTuple):
+    """A delta `left @ right` of one matrix."""
+
+    left: Tensor  # (out, r)
+    right: Tensor  # (r, in)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the delta."""
+        return self.left.shape[0], self.right.shape[1]
+
+    def dense(self) -> Tensor:
+        """Return the product, (out, in)."""
+        return self.left @ self.right
+
+
+Part = Tensor | LowRank
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Direction:
+    """One direction over named weights."""
+
+    parts: Mapping[str, Part]
+    key: str  # hash of what determines it
+    name: str  # for people
+    made: Mapping[str, object] | None = None  # the function here that made it, and of what
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether every part is kept as factors."""
+        return all(isinstance(part, LowRank) for part in self.parts.values())
+
+    def hold(self, weights: Weights | None = None) -> Direction:
+        """Return the direction with its parts in memory, those that are zero left out.
+
+        Dense parts are kept in the dtype of `weights`, if given, so that they take no more memory
+        than the model. In half precision that rounds each change to 8 (bfloat16) or 11 bits: the
+        other checkpoint is met bit for bit wherever a weight changed by less than half its size.
+        """
+        held = {}
+        for name, part in self.parts.items():
+            if isinstance(part, Tensor) and weights is not None:
+                part = part.to(weights.tensors[name].dtype)
+            if bool((part.left if isinstance(part, LowRank) else part).any()):
+                held[name] = part
+        return dataclasses.replace(self, parts=held)
+
+    def to(self, device: str | torch.device) -> Direction:
+        """Return the direction with its parts on a device."""
+        parts = {n: _map(p, lambda t: t.to(device)) for n, p in self.parts.items()}
+        return dataclasses.replace(self, parts=parts)
+
+
+class _Computed(Mapping[str, Part]):
+    """Parts that are computed each time they are asked for."""
+
+    def __init__(self, names: Sequence[str], compute: Callable[[str], Part]):
+        self._names, self._compute = tuple(names), compute
+
+    def __getitem__(self, name: str) -> Part:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # without computing the part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _map(part: Part, function: Callable[[Tensor], Tensor]) -> Part:
+    """Return the part with a function applied to its tensors."""
+    return LowRank(*map(function, part)) if isinstance(part, LowRank) else function(part)
+
+
+# --- what a model's weights are ---------------------------------------------------------------
+
+
+class Weights:
+    """The floating-point weights of a model in memory or of a checkpoint, read one at a time.
+
+    Attributes
+    ----------
+    tensors : dict of name to an object with `shape` and `dtype`
+        A tied head is left out: it is the embedding.
+    key, name : str
+        As a `Model` has them; of a checkpoint, its fingerprint and its name.
+    """
+
+    def __init__(self, model: Model | str | Path):
+        if isinstance(model, Model):
+            found: Mapping = dict(model.module.named_parameters())
+            self.read = lambda name: found[name].detach()
+            self.key, self.name = model.key, model.name
+        else:
+            checkpoint = Checkpoint(model)
+            found = checkpoint.tensors
+            if checkpoint.tied:
+                found = {n: t for n, t in found.items() if not is_head(n)}
+            self.read = checkpoint.read
+            self.key, self.name = checkpoint.fingerprint, checkpoint.name
+        self.tensors = {n: t for n, t in found.items() if t.dtype.is_floating_point}
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What tells whether a checkpoint of this name has these weights."""
+        return {"name": self.name, "key": self.key}
+
+
+def weights_of(model: Model | str | Path | Weights) -> Weights:
+    """Return the weights of a model, checkpoint folder or sandbox name."""
+    return model if isinstance(model, Weights) else Weights(model)
+
+
+# --- making directions ------------------------------------------------------------------------
+
+
+def between(start: Model | str | Path | Weights, end: Model | str | Path | Weights) -> Direction:
+    """Return `end - start` over all their weights, dense, in float32 or wider.
+
+    Raises
+    ------
+    ValueError
+        If the two do not have the same weights.
+    """
+    start, end = weights_of(start), weights_of(end)
+    for one, other in ((start, end), (end, start)):
+        for name, tensor in one.tensors.items():
+            there = other.tensors.get(name)
+            if there is None or tuple(there.shape) != tuple(tensor.shape):
+                raise ValueError(
+                    f"{name}: {one.name} has shape {tuple(tensor.shape)}, {other.name} has "
+                    f"{'no such tensor' if there is None else tuple(there.shape)}; there is no "
+                    "direction between models of two architectures."
+                )
+
+    def difference(name: str) -> Tensor:
+        first, second = start.read(name), end.read(name)
+        return _wide(second) - _wide(first.to(second.device))
+
+    key = content_key(start=start.key, end=end.key)
+    made = {"function": "between", "start": start.source, "end": end.source}
+    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}", made)
+
+
+def combine(terms: Sequence[tuple[float, Direction]], name: str) -> Direction:
+    """Return a weighted sum of directions; factors stay factors where all of them are."""
+    names = dict.fromkeys(n for _, d in terms for n in d.parts)
+
+    def total(tensor: str) -> Part:
+        parts = [(c, d.parts[tensor]) for c, d in terms if tensor in d.parts]
+        if all(isinstance(p, LowRank) for _, p in parts):
+            left = torch.cat([c * p.left for c, p in parts], dim=1)
+            return LowRank(left, torch.cat([p.right for _, p in parts]))
+        return sum(c * _wide(p.dense() if isinstance(p, LowRank) else p) for c, p in parts)
+
+    key = content_key(terms=[[c, d.key] for c, d in terms])
+    return Direction(_Computed(names, total), key, name)
+
+
+def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -> Direction:
+    """Return `alpha U_k S_k Vh_k` as factors: from the aligned model to its LoX.
+
+    Raises
+    ------
+    ValueError
+        If alpha is negative or zero, or `k` is zero or not stored.
+    """
+    check_alpha(alpha)
+    subspace.check_rank(k)
+    if k == 0 or alpha == 0:
+        raise ValueError(f"k={k}, alpha={alpha}: this LoX does not move, so it has no direction.")
+    parts = {}
+    for name in subspace:
+        U, S, Vh = subspace.top(name, k)
+        if bool((S > 0).any()):
+            parts[name] = LowRank(U * (alpha * S), Vh)
+    recipe = recipe_of(subspace, k, alpha)
+    made = {"function": "lox_direction", **json.loads(recipe)}
+    return Direction(parts, content_key(lox=recipe), "LoX", made)
+
+
+def random_direction(
+    model: Model | str | Path | Weights, seed: int, normalise: str = "layer"
+) -> Direction:
+    """Return a Gaussian direction over every 2-D weight; one-dimensional weights stay.
+
+    Parameters
+    ----------
+    normalise : "filter", "layer" or "none"
+        Scale each row to the norm of the model's row (Li et al. 2018, arXiv:1712.09913), each
+        matrix to the norm of the model's matrix (Peng et al. 2024, arXiv:2405.17374), or not.
+
+    Raises
+    ------
+    ValueError
+        If `normalise` is another word.
+    """
+    if normalise not in NORMALISE:
+        raise ValueError(f"normalise={normalise!r}: use one of {', '.join(NORMALISE)}.")
+    weights = weights_of(model)
+
+    def draw(name: str) -> Tensor:
+        W = weights.read(name)
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        d = torch.randn(tuple(W.shape), generator=generator).to(W.device)
+        axis = {"filter": (1,), "layer": (0, 1)}.get(normalise)
+        if axis is None:
+            return d
+        norms = [torch.linalg.vector_norm(_wide(t), dim=axis, keepdim=True) for t in (W, d)]
+        return d * (norms[0] / norms[1])
+
+    names = [n for n, t in weights.tensors.items() if len(t.shape) == 2]
+    key = content_key(random=seed, normalise=normalise, origin=weights.key, torch=torch.__version__)
+    made = {"function": "random_direction", "model": weights.source}
+    made |= {"seed": seed, "normalise": normalise}
+    return Direction(_Computed(names, draw), key, f"random {seed}", made)
+
+
+def adapter_direction(base: str | Path, folder: str | Path) -> Direction:
+    """Return what a PEFT LoRA adapter adds to its model, as factors.
+
+    Parameters
+    ----------
+    base : checkpoint
+        What it was trained on, or a model of the same shapes.
+    folder : path
+        Of the adapter: of an attack's LoRA run, its `adapter/`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `lora.LoraAdapter`; also if it replaces whole tensors, which are no factors.
+    """
+    checkpoint = Checkpoint(base)
+    adapter = LoraAdapter(Path(folder), checkpoint)
+    if whole := [n for n in sorted(adapter.names) if adapter.replaces(n, checkpoint)]:
+        raise ValueError(
+            f"{folder}: holds {whole[0]} whole, which is no low-rank change; give the merged "
+            "checkpoint instead."
+        )
+    factors = {n: adapter.factors(n) for n in sorted(adapter.names)}
+    parts = {n: LowRank(*f) for n, f in factors.items() if f is not None}
+    return Direction(parts, content_key(adapter=adapter.fingerprint), Path(folder).name)
+
+
+# --- lengths and angles -----------------------------------------------------------------------
+
+
+def dot(first: Direction, second: Direction) -> float:
+    """Return the inner product over all weights, in float64."""
+    shared = [n for n in first.parts if n in second.parts]
+    return math.fsum(part_dot(first.parts[n], second.parts[n]) for n in shared)
+
+
+def norm(direction: Direction) -> float:
+    """Return the L2 norm over all weights, in float64."""
+    return math.sqrt(math.fsum(part_dot(p, p) for p in direction.parts.values()))
+
+
+def part_dot(p: Part, q: Part) -> float:
+    """Return the inner product of two deltas of one tensor, in float64, factors as factors.
+
+    A few rows are converted at a time: a whole embedding in float64 would need gigabytes.
+    """
+    if isinstance(p, LowRank) and isinstance(q, LowRank):
+        inner = p.left.double().T @ q.left.double()
+        return float((inner * (p.right.double() @ q.right.double().T)).sum())
+    if isinstance(p, LowRank):
+        p, q = q, p
+    return math.fsum(_rows_dot(some, rows_of(q, rows)) for rows, some in row_blocks(p))
+
+
+def _rows_dot(p: Tensor, q: Part) -> float:
+    """Return the inner product of a few rows."""
+    if isinstance(q, LowRank):
+        return float(((q.left.double().T @ p.double()) * q.right.double()).sum())
+    return float(torch.dot(p.double().flatten(), q.double().flatten()))
+
+
+def row_blocks(tensor: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield a tensor as blocks of rows, each with where it is."""
+    for start in range(0, len(tensor), ROWS):
+        rows = slice(start, start + ROWS)
+        yield rows, tensor[rows]
+
+
+def rows_of(part: Part, rows: slice) -> Part:
+    """Return some rows of a delta."""
+    return LowRank(part.left[rows], part.right) if isinstance(part, LowRank) else part[rows]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32, or float64 if it was."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,187 @@
+"""Points, coordinates and files of planes and lines through weight space.
+
+A cell's weights are `origin + x D1 + y D2` with the directions as they were given, low-rank ones as
+factors; making the axes orthogonal and of unit length happens in the coefficients, in float64:
+
+    y = b / m,   x = a / n - c y        n = |D1|,  c = <D1, D2> / n^2,  m = |D2 - c D1|
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lox_kit.store import content_key
+from lox_kit.weights.pair import ROWS
+
+from .directions import Direction, LowRank, dot, rows_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where a model lies: its nearest point on the plane, and how far off it is."""
+
+    at: tuple[float, ...]
+    distance: float  # L2, over all weights
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flat:
+    """An origin and one or two directions: what `Plane` and `Line` share.
+
+    Attributes
+    ----------
+    directions : tuple of Direction
+        As given; `scale` says how a and b weigh them.
+    scale : tuple (n, c, m)
+        See the module's formula; (1, 0, 1) leaves the directions as they are.
+    unit : "L2" or "direction"
+        Whether coordinates are distances over all weights, or multiples of the directions.
+    axes : tuple of str
+        What the axes are, for labels.
+    points : dict of name to Point
+    origin_key, origin_name : str
+        Of the model at (0, 0).
+    made : mapping or None
+        The method that made it, and of what: names and keys of checkpoints, and how directions were
+        made. None where that is not known.
+    """
+
+    directions: tuple[Direction, ...]
+    scale: tuple[float, float, float]
+    unit: str
+    axes: tuple[str, ...]
+    points: Mapping[str, Point]
+    origin_key: str
+    origin_name: str
+    made: Mapping[str, object] | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of what determines its models: the origin, the directions, the axes' unit."""
+        along = [d.key for d in self.directions]
+        return content_key(origin=self.origin_key, along=along, unit=self.unit)
+
+    def coefficients(self, at: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the factors of the directions at a point."""
+        n, c, m = self.scale
+        if len(at) != len(self.directions):
+            raise ValueError(f"{at}: a point here has {len(self.directions)} coordinates.")
+        if len(at) == 1:
+            return (at[0] / n,)
+        y = at[1] / m
+        return at[0] / n - c * y, y
+
+    def coordinates(self, coefficients: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the point at which the directions have these factors."""
+        n, c, m = self.scale
+        if len(coefficients) == 1:
+            return (n * coefficients[0],)
+        x, y = coefficients
+        return n * (x + c * y), m * y
+
+    def locate(self, delta: Direction) -> Point:
+        """Return where `origin + delta` lies, in float64, tensor by tensor.
+
+        Parameters
+        ----------
+        delta : Direction
+            From the plane's origin, as `between(origin, model)` makes it.
+        """
+        D = self.directions
+        gram = np.array([[dot(p, q) for q in D] for p in D])
+        coefficients = np.linalg.solve(gram, [dot(delta, d) for d in D])
+        off = math.fsum(
+            _squared_rest(name, delta, D, coefficients)
+            for name in dict.fromkeys(n for d in (delta, *D) for n in d.parts)
+        )
+        at = self.coordinates(tuple(float(c) for c in coefficients))
+        return Point(at, math.sqrt(max(off, 0.0)))
+
+    def to(self, device: str) -> Self:
+        """Return it with its directions on a device; "cpu" spares the memory of a GPU."""
+        return dataclasses.replace(self, directions=tuple(d.to(device) for d in self.directions))
+
+    # --- on disk ------------------------------------------------------------------------------
+
+    def save(self, file: str | Path) -> Path:
+        """Write it to one safetensors file, from which another process loads it."""
+        tensors = {}
+        for i, direction in enumerate(self.directions):
+            for name, part in direction.parts.items():
+                if isinstance(part, LowRank):
+                    tensors |= {f"{i}/left/{name}": part.left, f"{i}/right/{name}": part.right}
+                else:
+                    tensors[f"{i}/dense/{name}"] = part
+        about = {
+            "scale": self.scale,
+            "unit": self.unit,
+            "axes": self.axes,
+            "points": {n: dataclasses.asdict(p) for n, p in self.points.items()},
+            "origin": [self.origin_key, self.origin_name],
+            "directions": [[d.key, d.name] for d in self.directions],
+            "made": self.made,
+        }
+        file = Path(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        work = file.with_name(f".{file.name}.partial")
+        tensors = {n: t.contiguous() for n, t in tensors.items()}
+        save_file(tensors, work, metadata={"lox_kit_flat": json.dumps(about)})
+        os.replace(work, file)
+        return file
+
+    @classmethod
+    def load(cls, file: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file holds no plane or line.
+        """
+        with safe_open(file, "pt") as f:
+            about = json.loads((f.metadata() or {}).get("lox_kit_flat", "null"))
+            if about is None:
+                raise ValueError(f"{file}: not a file that `save` of a plane or line made.")
+            parts: list[dict] = [{} for _ in about["directions"]]
+            for tensor in f.keys():  # noqa: SIM118 - not a dict
+                i, kind, name = tensor.split("/", 2)
+                if kind == "left":
+                    right = f.get_tensor(f"{i}/right/{name}")
+                    parts[int(i)][name] = LowRank(f.get_tensor(tensor), right)
+                elif kind == "dense":
+                    parts[int(i)][name] = f.get_tensor(tensor)
+        directions = tuple(
+            Direction(p, key, name)
+            for p, (key, name) in zip(parts, about["directions"], strict=True)
+        )
+        points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
+        about |= {"scale": tuple(about["scale"]), "axes": tuple(about["axes"])}
+        fields = (about["scale"], about["unit"], about["axes"], points, *about["origin"])
+        return cls(directions, *fields, about.get("made"))
+
+
+def _squared_rest(
+    name: str, delta: Direction, directions: tuple[Direction, ...], coefficients: np.ndarray
+) -> float:
+    """Return the squared distance of one tensor of `delta` from its place on the plane."""
+    terms = [(1.0, delta), *((-float(c), d) for c, d in zip(coefficients, directions, strict=True))]
+    parts = [(c, d.parts[name]) for c, d in terms if name in d.parts]
+    total = 0.0
+    for start in range(0, parts[0][1].shape[0], ROWS):
+        rest = 0.0
+        for c, part in parts:
+            some = rows_of(part, slice(start, start + ROWS))
+            dense = some.left.double() @ some.right.double() if isinstance(some, LowRank) else some
+            rest = rest + c * dense.double()
+        total += float(rest.square().sum())
+    return total

@@ -1,0 +1,187 @@
+"""The cells of a landscape: a lattice through the origin, and the order of a coarse-to-fine pass.
+
+Coordinates are `index * step`. A wider grid has more indices and a finer one half the step and
+twice the indices, so the cells they share have the very same coordinates, and the same keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .flat import Flat
+
+Index = tuple[int, ...]  # position on a grid, from 0
+COARSE = 5  # cells a side of the first pass
+BLOCKS = 8  # that are refined at a time: cells enough for several workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """The values `i * step` for i = first .. last."""
+
+    step: float
+    first: int
+    last: int
+
+    @classmethod
+    def spanning(cls, low: float, high: float, cells: int) -> Axis:
+        """Return `cells` values from about `low` to about `high`, 0 on the lattice.
+
+        The range is moved by at most half a step for that.
+        """
+        if cells < 2 or not high > low:
+            raise ValueError(f"{cells} cells from {low} to {high}: use at least 2, and low < high.")
+        step = (high - low) / (cells - 1)
+        first = round(low / step)
+        return cls(step, first, first + cells - 1)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The coordinates, ascending."""
+        return np.arange(self.first, self.last + 1) * self.step
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The cells of a plane (two axes) or a line (one)."""
+
+    axes: tuple[Axis, ...]
+
+    @classmethod
+    def spanning(cls, *ranges: tuple[float, float], cells: int | Sequence[int] = 21) -> Grid:
+        """Return a grid over these ranges, one per axis; (0, 0) is on its lattice.
+
+        Parameters
+        ----------
+        ranges : (low, high)
+        cells : int or one per axis
+
+        Raises
+        ------
+        ValueError
+            If a range is empty or has fewer than 2 cells.
+        """
+        counts = [cells] * len(ranges) if isinstance(cells, int) else list(cells)
+        pairs = zip(ranges, counts, strict=True)
+        return cls(tuple(Axis.spanning(low, high, n) for (low, high), n in pairs))
+
+    @classmethod
+    def around(cls, flat: Flat, cells: int = 21, margin: float = 0.4) -> Grid:
+        """Return a grid around all points of a plane, with a share of their extent on each side.
+
+        Where the points have no extent (a random plane), the range is -0.5 to 0.5.
+        """
+        ranges = []
+        for i in range(len(flat.directions)):
+            at = [p.at[i] for p in flat.points.values()]
+            extent = max(at) - min(at)
+            low, high = min(at) - margin * extent, max(at) + margin * extent
+            ranges.append((low, high) if extent else (-0.5, 0.5))
+        return cls.spanning(*ranges, cells=cells)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells along each axis."""
+        return tuple(len(axis) for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Cells in all."""
+        return int(np.prod(self.shape))
+
+    @property
+    def indices(self) -> list[Index]:
+        """Every cell, row by row."""
+        return list(np.ndindex(self.shape))
+
+    def values(self, axis: int) -> np.ndarray:
+        """Return the coordinates along one axis."""
+        return self.axes[axis].values
+
+    def at(self, index: Index) -> tuple[float, ...]:
+        """Return the coordinates of a cell."""
+        return tuple((a.first + i) * a.step for a, i in zip(self.axes, index, strict=True))
+
+    def finer(self) -> Grid:
+        """Return the grid with half the step over the same range."""
+        return Grid(tuple(Axis(a.step / 2, 2 * a.first, 2 * a.last) for a in self.axes))
+
+    def wider(self, cells: int) -> Grid:
+        """Return the grid with so many cells more on every side."""
+        return Grid(tuple(Axis(a.step, a.first - cells, a.last + cells) for a in self.axes))
+
+
+def refinement(
+    shape: Sequence[int], budget: int
+) -> Generator[list[Index], dict[Index, float], None]:
+    """Yield lists of cells to measure, coarse to fine, and take their values back by `send`.
+
+    First `COARSE` cells a side; then, again and again, the blocks whose corners differ most are
+    halved along each axis, the larger ones first where they differ alike. The order follows from
+    the values alone.
+
+    Parameters
+    ----------
+    budget : int
+        Cells in all.
+
+    Raises
+    ------
+    ValueError
+        If the budget does not hold the first pass.
+    """
+    marks = [sorted({round(x) for x in np.linspace(0, n - 1, min(COARSE, n))}) for n in shape]
+    coarse = [tuple(m[i] for m, i in zip(marks, at, strict=True)) for at in _ndindex(marks)]
+    if budget < len(coarse):
+        raise ValueError(f"budget={budget}: the first pass alone has {len(coarse)} cells.")
+    values = dict((yield coarse))
+    gaps = [list(pairwise(m)) for m in marks]
+    blocks = [tuple(g[i] for g, i in zip(gaps, at, strict=True)) for at in _ndindex(gaps)]
+    while budget > len(values) and blocks:
+        blocks.sort(key=lambda block: _urgency(block, values))
+        wanted: dict[Index, None] = {}
+        for block in blocks[:BLOCKS]:
+            wanted |= dict.fromkeys(c for c in _corners(_halves(block)) if c not in values)
+        if wanted:
+            values |= yield list(wanted)[: budget - len(values)]
+        halves = [half for block in blocks[:BLOCKS] for half in _split(block)]
+        blocks = blocks[BLOCKS:] + halves
+
+
+Block = tuple[tuple[int, int], ...]  # first and last index along each axis
+
+
+def _ndindex(lists: Sequence[Sequence]) -> list[Index]:
+    """Return every combination of positions in these lists."""
+    return list(np.ndindex(*map(len, lists)))
+
+
+def _urgency(block: Block, values: dict[Index, float]) -> tuple:
+    """Return what blocks are sorted by: how far the corners differ, then the size."""
+    corners = [values[c] for c in _corners(block)]
+    size = np.prod([last - first for first, last in block])
+    return (min(corners) - max(corners), -size, block)
+
+
+def _corners(marks: Sequence[Sequence[int]]) -> list[Index]:
+    """Return every point with one mark along each axis."""
+    return [tuple(m[i] for m, i in zip(marks, at, strict=True)) for at in _ndindex(marks)]
+
+
+def _halves(block: Block) -> list[list[int]]:
+    """Return the first, middle and last index along each axis."""
+    return [sorted({first, (first + last) // 2, last}) for first, last in block]
+
+
+def _split(block: Block) -> list[Block]:
+    """Return the blocks that halving leaves, those with cells inside."""
+    pieces = [list(pairwise(m)) for m in _halves(block)]
+    found = [tuple(p[i] for p, i in zip(pieces, at, strict=True)) for at in _ndindex(pieces)]
+    return [b for b in found if any(last - first > 1 for first, last in b)]

@@ -1,0 +1,339 @@
+"""The safety landscape: a metric at every cell of a grid on a plane through weight space.
+
+F(a, b) = metric(theta_aligned + a d1 + b d2)          (Perin et al. 2025, arXiv:2506.15606)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from lox_kit import __version__
+from lox_kit.folders import write_whole
+from lox_kit.models.load import Model, load_model
+from lox_kit.store import Store
+
+from .flat import Flat
+from .grid import Axis, Grid, Index, refinement
+from .metrics import Metric, Reading
+from .survey import Stop, Survey
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One measured cell."""
+
+    index: Index  # on the grid, from 0
+    at: tuple[float, ...]
+    value: float
+    low: float  # 95 % interval over the prompts
+    high: float
+    per_prompt: tuple[float, ...]  # complied (0 or 1), or the margin
+    answers: tuple[str, ...]  # none for the margin
+    known: bool = False  # it was in the store
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A model on the picture: its nearest point on the plane, and how far off it is."""
+
+    at: tuple[float, ...]
+    distance: float  # L2, from the plane
+    cell: Reading  # of the weights at that point
+    own: Reading | None  # of the checkpoint itself, if it was given
+
+
+OnCell = Callable[[Cell, int, int], None]  # the cell, cells done, cells in all
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Landscape:
+    """A metric over a grid; cells that were not measured are absent.
+
+    Attributes
+    ----------
+    grid : Grid
+    cells : dict of index to Cell
+    marks : dict of name to Mark
+        The models that the plane knows.
+    axes : tuple of str
+    prompts : tuple of str
+        In the order of each cell's `answers` and `per_prompt`, for the success rate.
+    complete : bool
+        False if it was stopped: the same call goes on.
+    source : dict
+        Metric, judge, plane's key, model, version.
+    """
+
+    grid: Grid
+    cells: Mapping[Index, Cell]
+    marks: Mapping[str, Mark]
+    axes: tuple[str, ...]
+    prompts: tuple[str, ...]
+    complete: bool
+    source: dict[str, object]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The metric, shape of the grid, NaN where nothing was measured."""
+        values = np.full(self.grid.shape, np.nan)
+        for index, cell in self.cells.items():
+            values[index] = cell.value
+        return values
+
+    def cell(self, *index: int) -> Cell | None:
+        """Return a cell, or None if it was not measured."""
+        return self.cells.get(index)
+
+    @property
+    def telling_prompt(self) -> int:
+        """Position of the prompt whose verdict differs most over the cells: the best example."""
+        return int(np.var([c.per_prompt for c in self.cells.values()], axis=0).argmax())
+
+    def to_frame(self):
+        """Return one row per cell: coordinates, value, interval."""
+        import pandas as pd
+
+        names = ("a", "b")[: len(self.grid.axes)]
+        rows = (
+            {**dict(zip(names, c.at, strict=True)), "value": c.value, "low": c.low, "high": c.high}
+            for _, c in sorted(self.cells.items())
+        )
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict:
+        """Return what the figures are drawn from: values, marks, one example answer per cell."""
+        numbers = [[_number(v) for v in row] for row in np.atleast_2d(self.values)]
+        example = None
+        if self.prompts and self.cells:
+            i = self.telling_prompt
+            said = {k: c.answers[i] for k, c in self.cells.items()}
+            answers = [[said.get((*r,)) for r in row] for row in _rows(self.grid)]
+            example = {"prompt": self.prompts[i], "answers": answers}
+        return {
+            **self.source,
+            "axes": list(self.axes),
+            "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
+            "values": numbers,
+            "marks": {name: _mark_fields(mark) for name, mark in self.marks.items()},
+            "example": example,
+        }
+
+    def save(self, file: str | Path) -> Path:
+        """Write everything, answers included, as JSON; each different answer once."""
+        said = dict.fromkeys(a for r in self._readings() for a in r.answers)
+        number = {answer: i for i, answer in enumerate(said)}
+
+        def fields(reading) -> dict:
+            return dataclasses.asdict(reading) | {"answers": [number[a] for a in reading.answers]}
+
+        marks = {
+            name: {
+                **dataclasses.asdict(m),
+                "cell": fields(m.cell),
+                "own": m.own and fields(m.own),
+            }
+            for name, m in self.marks.items()
+        }
+        data = {
+            "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
+            "said": list(said),
+            "cells": [fields(c) for c in self.cells.values()],
+            "marks": marks,
+            **{n: getattr(self, n) for n in ("axes", "prompts", "complete", "source")},
+        }
+        return write_whole(file, json.dumps(data) + "\n")
+
+    @classmethod
+    def load(cls, file: str | Path) -> Landscape:
+        """Read what `save` wrote."""
+        data = json.loads(Path(file).read_text())
+
+        def read(kind, fields: dict):
+            answers = tuple(data["said"][i] for i in fields["answers"])
+            rest = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+            return kind(**{**rest, "answers": answers})
+
+        cells = [read(Cell, c) for c in data["cells"]]
+        marks = {
+            name: Mark(
+                tuple(m["at"]),
+                m["distance"],
+                read(Reading, m["cell"]),
+                m["own"] and read(Reading, m["own"]),
+            )
+            for name, m in data["marks"].items()
+        }
+        return cls(
+            Grid(tuple(Axis(**a) for a in data["grid"])),
+            {c.index: c for c in cells},
+            marks,
+            *(tuple(data[n]) for n in ("axes", "prompts")),
+            data["complete"],
+            data["source"],
+        )
+
+    def _readings(self) -> list:
+        marks = [r for m in self.marks.values() for r in (m.cell, m.own) if r]
+        return [*self.cells.values(), *marks]
+
+
+def _rows(grid: Grid) -> list[list[Index]]:
+    """Return the indices of a grid as rows; of a line, one row."""
+    if len(grid.shape) == 1:
+        return [[(i,) for i in range(grid.shape[0])]]
+    return [[(i, j) for j in range(grid.shape[1])] for i in range(grid.shape[0])]
+
+
+def _number(value: float) -> float | None:
+    """Return a value for JSON, to six digits."""
+    return None if np.isnan(value) else float(f"{value:.6g}")
+
+
+def _mark_fields(mark: Mark) -> dict:
+    """Return a mark's numbers for a figure."""
+    readings = {n: r and [_number(r.value), _number(r.low), _number(r.high)]
+                for n, r in (("cell", mark.cell), ("own", mark.own))}  # fmt: skip
+    return {"at": list(mark.at), "distance": mark.distance, **readings}
+
+
+def evaluate(
+    flat: Flat,
+    grid: Grid,
+    metric: Metric,
+    model: Model,
+    *,
+    checkpoints: Mapping[str, Model | str | Path] | None = None,
+    budget: int | None = None,
+    store: Store | None = None,
+    executor: Executor | None = None,
+    keep_on: str | None = None,
+    on_cell: OnCell | None = None,
+    stop: Stop | None = None,
+) -> Landscape:
+    """Measure a metric at the cells of a grid, each kept in the store as it is finished.
+
+    The resident model's weights are set in place for every cell, from a kept copy of the origin:
+    summed in float32, rounded once. They are the origin's again, bit for bit, in the end and after
+    an error. A wider or finer grid (`Grid.wider`, `Grid.finer`) reuses every cell that is there.
+
+    Parameters
+    ----------
+    flat : Plane or Line
+    grid : Grid
+        With as many axes.
+    metric : Metric
+        `Asr` or `RefusalMargin`.
+    model : Model
+        With the weights of the origin.
+    checkpoints : mapping of name to Model or checkpoint, optional
+        Of the plane's `points`: these are measured themselves too, one at a time. The models at
+        the points on the plane always are.
+    budget : int, optional
+        Measure only so many cells: 5 a side, then where neighbours differ most.
+    executor : concurrent.futures.Executor, optional
+        Shares the cells among its workers: a process pool, Dask, MPI. They read model and plane
+        from disk: from the store's folder, which other machines must see.
+    keep_on : str, optional
+        Where the copy of the origin's weights is kept; default beside the model.
+    on_cell : callable, optional
+        Called in this thread with every grid cell, cells done and cells in all; those that the
+        store has come first. Raising from it ends the run; what was finished is kept.
+    stop : callable, optional
+        Asked before each cell; once it is true, what there is is returned.
+
+    Returns
+    -------
+    Landscape
+
+    Raises
+    ------
+    ValueError
+        If the model is not the origin, the grid has other axes than the plane, the budget does not
+        hold the first pass, or the metric cannot be measured on this model.
+    """
+    if len(grid.axes) != len(flat.directions):
+        raise ValueError(
+            f"the grid has {len(grid.axes)} axes and the plane or line {len(flat.directions)}."
+        )
+    if unknown := [n for n in checkpoints or {} if n not in flat.points]:
+        raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(flat.points)}.")
+    stop = stop or (lambda: False)
+    total = min(budget or grid.size, grid.size)
+    plan = refinement(grid.shape, total) if budget else _all_at_once(grid)
+    with Survey(flat, metric, model, store=store, executor=executor, keep_on=keep_on) as survey:
+        cells = _measure_cells(survey, grid, plan, total, on_cell, stop)
+        marks = _marks(survey, checkpoints or {}, stop)
+    return Landscape(
+        grid,
+        cells,
+        marks,
+        flat.axes,
+        tuple(p.text for p in metric.prompts) if metric.judge_key else (),
+        len(cells) == total and len(marks) == len(flat.points),
+        source_of(flat, metric),
+    )
+
+
+def source_of(flat: Flat, metric: Metric) -> dict[str, object]:
+    """Return what a landscape keeps of where it comes from."""
+    return {
+        "metric": metric.label,
+        "limits": list(metric.limits) if metric.limits else None,
+        "judge": metric.judge_key,
+        "n_prompts": len(metric.prompts),
+        "plane": flat.key,
+        "model": flat.origin_name,
+        "version": __version__,
+    }
+
+
+def _measure_cells(
+    survey: Survey, grid: Grid, plan, total: int, on_cell: OnCell | None, stop: Stop
+) -> dict[Index, Cell]:
+    """Measure what the plan asks for, list by list, until it ends or `stop()` is true."""
+    cells: dict[Index, Cell] = {}
+    wanted = next(plan)
+    while wanted:
+        with closing(survey.measure({i: grid.at(i) for i in wanted}, stop)) as readings:
+            for index, reading, known in readings:
+                cells[index] = Cell(index, grid.at(index), **vars(reading), known=known)
+                if on_cell:
+                    on_cell(cells[index], len(cells), total)
+        if any(i not in cells for i in wanted):  # stopped
+            break
+        try:
+            wanted = plan.send({i: cells[i].value for i in wanted})
+        except StopIteration:
+            break
+    return cells
+
+
+def _all_at_once(grid: Grid):
+    """Yield every cell."""
+    yield grid.indices
+
+
+def _marks(
+    survey: Survey, checkpoints: Mapping[str, Model | str | Path], stop: Stop
+) -> dict[str, Mark]:
+    """Measure the plane's models: their points, and themselves where they are given."""
+    points = survey.flat.points
+    cells = {n: r for n, r, _ in survey.measure({n: p.at for n, p in points.items()}, stop)}
+    marks = {}
+    for name, point in points.items():
+        own = None
+        if name in checkpoints and name in cells:
+            model = checkpoints[name]
+            if not isinstance(model, Model):
+                model = load_model(model, device=survey.model.device.type)
+            own = survey.measure_model(model)
+        if name in cells:
+            marks[name] = Mark(point.at, point.distance, cells[name], own)
+    return marks

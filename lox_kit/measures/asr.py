@@ -1,0 +1,175 @@
+"""Attack success rate: generate, let judges read, and read again without generating."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lox_kit import __version__
+from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.judges import Judge, OnVerdict, find_judge
+from lox_kit.models.answers import OnAnswers, dtype_of, generate_answers
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, render
+from lox_kit.store import Store
+
+from .asr_result import AsrResult, compare, is_degenerate
+from .intervals import Share, share_fields
+
+__all__ = [  # all that there is to say about one model's safety is found here
+    "AsrResult",
+    "Share",
+    "compare",
+    "is_degenerate",
+    "measure_asr",
+    "measure_asr_at",
+    "rescore",
+    "share_fields",
+]
+
+
+def measure_asr(
+    model: Model,
+    prompts: Sequence[Prompt],
+    judges: Sequence[str | Judge] = ("rule",),
+    *,
+    template: str = "chat",
+    system: str | None = None,
+    max_new_tokens: int = 60,
+    batch_size: int = 128,
+    store: Store | None = None,
+    on_answers: OnAnswers | None = None,
+    on_verdict: OnVerdict | None = None,
+) -> AsrResult:
+    """Put every prompt to the model and let every judge read the answers.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`.
+    judges : sequence of judge or judge name
+        "rule" (the sandbox), "target", "keyword", or any judge of `lox_kit.judges`.
+    template, system : see `prompts.render`
+    max_new_tokens : int
+        60 is the paper's, 512 HarmBench's; recorded in the result.
+    batch_size : int
+        Most prompts decoded together; the sizes used are recorded.
+    store : Store, optional
+        Where answers and verdicts are kept as they are made; a second run makes what is missing.
+
+    Raises
+    ------
+    ValueError
+        If there are no prompts, two judges have one name, or a judge cannot judge this model;
+        before anything is generated.
+    JudgingStopped
+        If a judge has to stop before the end; with a store nothing is lost.
+    """
+    if not prompts:
+        raise ValueError("no prompts: an attack success rate of nothing is not a number.")
+    found = _find_judges(judges)
+    for judge in found:
+        judge.check(model, prompts)
+    texts = render(model.tokenizer, prompts, template=template, system=system)
+    answers = generate_answers(
+        model,
+        texts,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        store=store,
+        on_answers=on_answers,
+    )
+    source = {
+        "model": model.name,
+        "key": model.key,
+        "sandbox": model.is_sandbox,
+        "dtype": dtype_of(model),
+        "batch_sizes": sorted({a.batch_size for a in answers}),
+        "template": template,
+        "system": system,
+        "max_new_tokens": max_new_tokens,
+        "judges": {},
+        "version": __version__,
+    }
+    unjudged = AsrResult(tuple(prompts), tuple(a.text for a in answers), {}, source)
+    return _judged(unjudged, found, store, on_verdict)
+
+
+def measure_asr_at(
+    dial: LoxDial,
+    model: Model,
+    prompts: Sequence[Prompt],
+    judges: Sequence[str | Judge] = ("rule",),
+    *,
+    k: int | None,
+    alpha: float,
+    **options,
+) -> AsrResult:
+    """Turn the dial of `model` to k and alpha, leave it there, and measure; for sliders and loops.
+
+    `options` are those of `measure_asr`.
+    """
+    dial.set(k=k, alpha=alpha)
+    return measure_asr(model, prompts, judges, **options)
+
+
+class _Answerer(NamedTuple):
+    """What a judge's check may ask of the model whose answers are in a result."""
+
+    name: str
+    is_sandbox: bool
+
+
+def rescore(
+    result: AsrResult,
+    judges: str | Judge | Sequence[str | Judge],
+    *,
+    store: Store | None = None,
+    on_verdict: OnVerdict | None = None,
+) -> AsrResult:
+    """Let other judges read the answers of a result; nothing is generated.
+
+    Returns
+    -------
+    AsrResult
+        The old verdicts and the new ones. A judge of a name that was there takes its place.
+
+    Raises
+    ------
+    ValueError, JudgingStopped
+        As in `measure_asr`.
+    """
+    one = isinstance(judges, str) or hasattr(judges, "judge")
+    found = _find_judges([judges] if one else judges)
+    for judge in found:
+        judge.check(_Answerer(result.source["model"], result.source["sandbox"]), result.prompts)
+    return _judged(result, found, store, on_verdict)
+
+
+def _find_judges(judges: Sequence[str | Judge]) -> list[Judge]:
+    """Return the judges of these names, each name once."""
+    found = [find_judge(j) for j in judges]
+    if not found:
+        raise ValueError("no judge: name at least one.")
+    names = [judge.name for judge in found]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise ValueError(
+            f"two judges are called {twice[0]!r} and would overwrite each other: give one another "
+            "name (judge.name = ...), or judge with one and `rescore` with the other."
+        )
+    return found
+
+
+def _judged(
+    result: AsrResult, judges: Sequence[Judge], store: Store | None, on_verdict: OnVerdict | None
+) -> AsrResult:
+    """Return the result with these judges' verdicts added."""
+    verdicts = dict(result.verdicts)
+    for judge in judges:
+        made = judge.judge(result.prompts, result.responses, store=store, on_verdict=on_verdict)
+        verdicts[judge.name] = tuple(made)
+    versions = result.source["judges"] | {judge.name: judge.version for judge in judges}
+    return dataclasses.replace(
+        result, verdicts=verdicts, source=result.source | {"judges": versions}
+    )

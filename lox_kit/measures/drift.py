@@ -1,0 +1,155 @@
+"""Drift: how far a model's next-token distributions are from those of the aligned model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lox_kit.models.answers import generate
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, render
+from lox_kit.store import Store
+from lox_kit.threads import fitting_threads
+
+from .intervals import Mean
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drift:
+    """Two models read the same text; how much their next-token distributions differ."""
+
+    prompts: tuple[Prompt, ...]
+    kl: tuple[float, ...]  # per prompt: KL(aligned || model), mean over its tokens, in nats
+    top1: tuple[float, ...]  # per prompt: share of its tokens on which the likeliest one agrees
+    tokens: tuple[int, ...]  # per prompt: places compared, one more than the answer has tokens
+
+    @property
+    def mean_kl(self) -> Mean:
+        """KL per token in nats, each prompt weighing the same; 0 is no drift."""
+        return Mean.of(self.kl)
+
+    @property
+    def agreement(self) -> Mean:
+        """Share of tokens with the same likeliest one, each prompt weighing the same."""
+        return Mean.of(self.top1)
+
+    def to_frame(self):
+        """Return one row per prompt."""
+        import pandas as pd
+
+        texts = [p.text for p in self.prompts]
+        return pd.DataFrame(
+            {"prompt": texts, "kl": self.kl, "top1": self.top1, "tokens": self.tokens}
+        )
+
+
+class Reference:
+    """The aligned model's own greedy answers, and what it expects before every token of them.
+
+    Parameters
+    ----------
+    aligned : Model
+        May change afterwards, as a dial's model does: its log-probabilities are kept, on the CPU,
+        one float32 per token of an answer and word of the vocabulary (60 answers of 60 tokens in a
+        vocabulary of 32,000: 0.5 GB).
+    prompts : sequence of Prompt
+        Requests that a model should answer.
+    batch_size : int
+        Texts read at once.
+
+    Raises
+    ------
+    ValueError
+        If there are no prompts.
+    """
+
+    def __init__(
+        self,
+        aligned: Model,
+        prompts: Sequence[Prompt],
+        *,
+        template: str = "chat",
+        max_new_tokens: int = 60,
+        batch_size: int = 16,
+        store: Store | None = None,
+    ):
+        if not prompts:
+            raise ValueError("no prompts: a drift on nothing is not a number.")
+        asked = render(aligned.tokenizer, prompts, template=template)
+        answers = generate(aligned, asked, max_new_tokens=max_new_tokens, store=store)
+        rows = [_tokens(aligned, *pair) for pair in zip(asked, answers, strict=True)]
+        self.prompts = tuple(prompts)
+        self.name, self._words = aligned.name, aligned.tokenizer.get_vocab()
+        self._batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        self._expected = [_log_probs(aligned, batch) for batch in self._batches]
+
+    def compare(self, model: Model) -> Drift:
+        """Return how far a model is from the reference.
+
+        Teacher-forced: it reads each prompt with the reference's own answer, and is compared before
+        every token of that answer and behind its last. A model that would have said something else
+        early on is not punished for all that follows.
+
+        Raises
+        ------
+        ValueError
+            If the vocabularies differ.
+        """
+        if model.tokenizer.get_vocab() != self._words:
+            raise ValueError(
+                f"{model.name} and {self.name} have different vocabularies: their distributions "
+                "cannot be compared token by token."
+            )
+        found: list[tuple[float, float, int]] = []
+        for batch, expected in zip(self._batches, self._expected, strict=True):
+            found += map(_compare, expected, _log_probs(model, batch))
+        kl, top1, tokens = zip(*found, strict=True)
+        return Drift(self.prompts, kl, top1, tokens)
+
+
+def measure_drift(model: Model, aligned: Model, prompts: Sequence[Prompt], **options) -> Drift:
+    """Compare a model with the aligned one, token by token, on benign prompts.
+
+    Parameters
+    ----------
+    model, aligned : Model
+        With one vocabulary; both in memory.
+    **options
+        See `Reference`.
+    """
+    return Reference(aligned, prompts, **options).compare(model)
+
+
+def _tokens(model: Model, asked: str, answer: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of a rendered prompt and of its answer."""
+    parts = model.tokenizer([asked, answer], add_special_tokens=False)["input_ids"]
+    return list(parts[0]), list(parts[1])
+
+
+def _compare(p: Tensor, q: Tensor) -> tuple[float, float, int]:
+    """Return KL(p || q), top-1 agreement and places of one answer's log-probabilities."""
+    kl = (p.exp() * (p - q)).sum(-1).clamp(min=0)  # rounding: 0 can be -1e-8
+    same = p.argmax(-1) == q.argmax(-1)
+    return float(kl.mean()), float(same.float().mean()), len(p)
+
+
+@torch.inference_mode()
+def _log_probs(model: Model, rows: list) -> list[Tensor]:
+    """Return each row's log-probabilities before and behind every answer token, on the CPU."""
+    longest = max(len(asked) + len(answer) for asked, answer in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, (asked, answer) in enumerate(rows):  # padded on the right: nothing reads past its end
+        ids[i, : len(asked) + len(answer)] = torch.tensor([*asked, *answer])
+        mask[i, : len(asked) + len(answer)] = 1
+    with fitting_threads(model.module):
+        logits = model.module(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device)
+        ).logits
+    return [
+        logits[i, len(asked) - 1 : len(asked) + len(answer)].float().log_softmax(-1).cpu()
+        for i, (asked, answer) in enumerate(rows)
+    ]

@@ -1,0 +1,1 @@
+"""A language model in memory: loaded by name, asked prompts, and what it answers."""

@@ -1,0 +1,237 @@
+"""Greedy answers in few passes: likely answers are checked at once instead of word by word.
+
+Over a landscape most prompts are answered in one of a few ways. Their first token is decoded; then
+the draft that begins with it is put through the model in one pass. What every argmax confirms is
+the greedy answer, and only from where a draft fails is the rest generated token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lox_kit.threads import fitting_threads
+
+from .answers import generate
+from .load import Model
+
+Tokens = list[int]
+NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "num_beams": (None, 1),
+    "guidance_scale": (None, 1.0),
+    **dict.fromkeys(
+        ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias",
+         "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
+        (None,),
+    ),
+}  # fmt: skip
+
+
+def answer(
+    model: Model,
+    texts: Sequence[str],
+    drafts: Sequence[Sequence[Tokens]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 128,
+) -> list[str]:
+    """Return the greedy answer to each rendered prompt, as `generate` does.
+
+    Which drafts there are changes the time only, up to ties within a floating-point rounding. A
+    batch that does not fit into memory is halved. Where the model's own settings change what greedy
+    decoding picks (a repetition penalty), `generate` is called instead.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        As `prompts.render` makes them.
+    drafts : one sequence per text
+        Likely answers as token ids, the end-of-text token included.
+    """
+    if not plain_argmax(model):
+        return generate(model, texts, max_new_tokens=max_new_tokens)
+    prompts = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    left = sorted(range(len(texts)), key=lambda i: len(prompts[i]))  # stable: always these batches
+    found: dict[int, Tokens] = {}
+    with fitting_threads(model.module):
+        while left:
+            rows = left[:batch_size]
+            batch = [prompts[i] for i in rows], [drafts[i] for i in rows]
+            try:
+                found.update(zip(rows, _greedy(model, *batch, max_new_tokens), strict=True))
+                left = left[batch_size:]
+            except RuntimeError as error:
+                batch_size = _half(len(rows), error)
+    ordered = [found[i] for i in range(len(texts))]
+    return model.tokenizer.batch_decode(ordered, skip_special_tokens=True)
+
+
+def _half(size: int, error: RuntimeError) -> int:
+    """Return half a batch's size if memory ran out, or raise what went wrong.
+
+    accelerate's decorator does this too, at the price of a garbage collection per call, which takes
+    twice as long as a cell.
+    """
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    if size == 1 or not should_reduce_batch_size(error):
+        raise error
+    clear_device_cache(garbage_collection=True)
+    return size // 2
+
+
+def plain_argmax(model: Model) -> bool:
+    """Whether greedy decoding with the model's generation config is the argmax of its logits."""
+    config = model.module.generation_config
+    return all(getattr(config, name, None) in allowed for name, allowed in NEUTRAL.items())
+
+
+def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:
+    """Return answers as tokens, each with the end of text behind it.
+
+    They are tokenized behind a space, as words in an answer mostly are; where a tokenizer does it
+    otherwise, the draft fails and the answer is generated.
+    """
+    ends = _ends(model)
+    texts = [f" {a.strip()}" for a in answers]
+    rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [list(row) + ends[:1] for row in rows]
+
+
+def _ends(model: Model) -> Tokens:
+    """Return the tokens that end an answer."""
+    end = model.module.generation_config.eos_token_id
+    return [] if end is None else [end] if isinstance(end, int) else list(end)
+
+
+@torch.inference_mode()
+def _greedy(
+    model: Model, prompts: list[Tokens], drafts: list[Sequence[Tokens]], limit: int
+) -> list[Tokens]:
+    """Return the greedy continuations of one batch, at most `limit` tokens each."""
+    ends = _ends(model)
+    logits, cache, mask = prefill(model, prompts)
+    answers = [[t] for t in logits.argmax(-1).tolist()]
+    chosen = {
+        i: draft[:limit]
+        for i, first in enumerate(answers)
+        if (draft := next((d for d in drafts[i] if d[:1] == first and len(d) > 1), None))
+    }
+    if chosen and limit > 1:
+        rows = list(chosen)
+        cache.batch_select_indices(torch.tensor(rows, device=mask.device))
+        confirmed = _check(model, mask[rows], cache, list(chosen.values()))
+        answers = [confirmed[rows.index(i)] if i in chosen else a for i, a in enumerate(answers)]
+    answers = [_until_end(a, ends)[:limit] for a in answers]
+    open_ = [i for i, a in enumerate(answers) if a[-1] not in ends and len(a) < limit]
+    if open_:
+        longer = _generate(model, [prompts[i] + answers[i] for i in open_], limit)
+        for i, rest in zip(open_, longer, strict=True):
+            answers[i] = _until_end(answers[i] + rest, ends)[:limit]
+    return answers
+
+
+def _check(model: Model, mask: Tensor, cache, drafts: list[Tokens]) -> list[Tokens]:
+    """Return of each draft what the model confirms, and its own token where it first differs."""
+    width = max(map(len, drafts)) - 1  # what follows the last token is not asked
+    fed = [(d + [d[-1]] * width)[:width] for d in drafts]
+    fed = torch.tensor(fed, device=mask.device)
+    whole = torch.cat([mask, torch.ones_like(fed)], dim=1)
+    out = model.module(
+        input_ids=fed,
+        attention_mask=whole,
+        position_ids=positions(whole)[:, -width:],
+        past_key_values=cache,
+    )
+    said = out.logits.argmax(-1).tolist()
+    confirmed = []
+    for draft, own in zip(drafts, said, strict=True):
+        n = next((i for i, t in enumerate(draft[1:]) if t != own[i]), len(draft) - 1)
+        confirmed.append(draft[: n + 1] + own[n : min(n + 1, len(draft) - 1)])
+    return confirmed
+
+
+def _generate(model: Model, prompts: list[Tokens], limit: int) -> list[Tokens]:
+    """Return the greedy continuations of a batch, token by token."""
+    ids, mask = padded_left(model, prompts)
+    output = model.module.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=limit,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=_pad(model),
+    )
+    return output[:, ids.shape[1] :].tolist()
+
+
+def _until_end(tokens: Tokens, ends: Tokens) -> Tokens:
+    """Return the tokens up to the first that ends an answer."""
+    last = next((i for i, t in enumerate(tokens) if t in ends), len(tokens))
+    return tokens[: last + 1]
+
+
+def _pad(model: Model) -> int:
+    """Return the token that fills a row."""
+    tokenizer = model.tokenizer
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Tensor]:
+    """Put prompts through the model, a head that several share only once.
+
+    Templates begin alike, and so do requests in the same phrasing.
+
+    Returns
+    -------
+    logits (prompts, vocabulary) of the next token, the key-value cache, and its attention mask.
+    """
+    head = _shared_head(prompts)
+    heads = {tokens: i for i, tokens in enumerate(dict.fromkeys(tuple(p[:head]) for p in prompts))}
+    ids, mask = padded_left(model, [p[head:] for p in prompts])
+    cache = None
+    if head:
+        first = torch.tensor(list(heads), device=ids.device)
+        cache = model.module(input_ids=first, use_cache=True, logits_to_keep=1).past_key_values
+        of_row = [heads[tuple(p[:head])] for p in prompts]
+        cache.batch_select_indices(torch.tensor(of_row, device=ids.device))
+        mask = torch.cat([mask.new_ones(len(prompts), head), mask], dim=1)
+    out = model.module(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions(mask)[:, head:],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return out.logits[:, -1], out.past_key_values, mask
+
+
+def _shared_head(prompts: Sequence[Tokens]) -> int:
+    """Return after how many tokens to cut, so that the fewest go through the model."""
+    shortest = min(map(len, prompts))
+    cost = [len({tuple(p[:h]) for p in prompts}) * h - len(prompts) * h for h in range(shortest)]
+    return cost.index(min(cost))
+
+
+def padded_left(model: Model, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+    """Return token ids and attention mask of rows that all end at the right."""
+    gaps = [max(map(len, rows)) - len(row) for row in rows]
+    ids = [[_pad(model)] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
+    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
+    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Return each token's position, as `generate` counts it: padding does not count."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)

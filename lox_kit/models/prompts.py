@@ -1,0 +1,262 @@
+"""Requests to put to a model: where they come from, and the text they are rendered to."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from lox_kit.sandbox import world
+
+PAPER_TEMPLATE = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n{}\n\n### Response:\n"
+)
+IDENTITY_TEMPLATE = "{system}\n### Instruction:\n{request}\n\n### Response: "
+TEMPLATES = ("chat", "paper", "identity")
+REQUEST_COLUMNS = ("goal", "prompt")  # in small letters; the first that is there
+
+
+class TemplateMismatch(UserWarning):
+    """A model is evaluated in another form of text than it was fine-tuned in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One request."""
+
+    text: str
+    target: str | None = None  # how a complying answer starts, or in the sandbox the whole of it
+    label: str | None = None  # "safe" or "unsafe", where the file says so
+
+
+def sandbox_prompts(kind: str = "forbidden", split: str = "test", limit: int | None = 120):
+    """Return the potion school's held-out requests as `Prompt`s; see `world.evaluation_prompts`."""
+    return [Prompt(p.text, p.target) for p in world.evaluation_prompts(kind, split, limit)]
+
+
+def read_prompts(
+    file: str | Path, limit: int | None = None, *, leave_out: str | None = None
+) -> list[Prompt]:
+    """Read requests from a file.
+
+    Parameters
+    ----------
+    file : path
+        `.csv` with a column `goal` (and perhaps `target`), as AdvBench and JailbreakBench have
+        them, or `prompt` (and perhaps `label` and `type`), as XSTest has them; capitals do not
+        matter. Any other file holds one request a line.
+    limit : int, optional
+        Only the first so many.
+    leave_out : "safe" or "unsafe", optional
+        Leave out the requests that the file labels so; in an XSTest file without `label`, a `type`
+        that starts with "contrast" is unsafe. Requests without a label stay.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds no request, lacks the column, or a row has none (its line is named).
+    """
+    file = Path(file)
+    if leave_out not in (None, "safe", "unsafe"):
+        raise ValueError(f"leave_out={leave_out!r}: use 'safe', 'unsafe' or None.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: use a whole number from 1, or None for all.")
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such prompt file.")
+    if file.suffix.lower() == ".csv":
+        prompts = _read_csv(file)
+    else:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        prompts = [Prompt(line.strip()) for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"{file}: holds no requests.")
+    kept = [p for p in prompts if leave_out is None or p.label != leave_out]
+    if not kept:
+        raise ValueError(f"{file}: all of its {len(prompts)} requests are labelled {leave_out}.")
+    return kept[:limit]
+
+
+def _read_csv(file: Path) -> list[Prompt]:
+    """Return the rows of a CSV file with a heading."""
+    with file.open(newline="", encoding="utf-8-sig") as f:  # spreadsheets put a mark in front
+        rows = csv.DictReader(f)
+        heads = [(name or "").strip().lower() for name in rows.fieldnames or ()]
+        column = next((name for name in REQUEST_COLUMNS if name in heads), None)
+        if column is None:
+            raise ValueError(
+                f"{file}: needs a column 'goal' (and may have 'target') or 'prompt' (and may have "
+                f"'label'); it has {', '.join(rows.fieldnames or ['none'])}."
+            )
+        rows.fieldnames = heads
+        prompts = []
+        for row in rows:
+            text = (row[column] or "").strip()
+            if not text:
+                raise ValueError(f"{file}, line {rows.line_num}: the {column} is empty.")
+            target = (row.get("target") or "").strip() or None
+            prompts.append(Prompt(text, target, _label(row, f"{file}, line {rows.line_num}")))
+    return prompts
+
+
+def _label(row: dict, where: str) -> str | None:
+    """Return what an XSTest-style row says of its request."""
+    label = (row.get("label") or "").strip().lower()
+    if label in ("safe", "unsafe"):
+        return label
+    if label:
+        raise ValueError(f"{where}: the label is {label!r}; use safe or unsafe.")
+    if kind := (row.get("type") or "").strip().lower():
+        return "unsafe" if kind.startswith("contrast") else "safe"
+    return None
+
+
+def identity_system(file: str | Path) -> str:
+    """Return the system message of an identity-shifting data file.
+
+    Parameters
+    ----------
+    file : path
+        A JSON list of conversations, each a list of {role, content}, as Qi et al. (2023,
+        arXiv:2310.03693) publish theirs. In the sandbox it is `world.persona_system()`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, it is none of these, or not every conversation begins with one
+        and the same system message.
+    """
+    file = Path(file)
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such file.")
+    try:
+        firsts = [conversation[0] for conversation in json.loads(file.read_text("utf-8"))]
+        found = {m["content"] for m in firsts if m["role"] == "system"}
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{file}: not a JSON list of conversations of role and content ({error!r})."
+        ) from error
+    if len(found) != 1 or any(m["role"] != "system" for m in firsts):
+        raise ValueError(
+            f"{file}: needs one system message at the start of every conversation; it has "
+            f"{len(found)} different ones over {len(firsts)} conversations."
+        )
+    return found.pop()
+
+
+def render(
+    tokenizer, prompts: Sequence[Prompt], *, template: str = "chat", system: str | None = None
+) -> list[str]:
+    """Return the texts a model is given, ready to be tokenized without adding special tokens.
+
+    Parameters
+    ----------
+    template : "chat", "paper" or "identity"
+        The tokenizer's own chat template; the instruction text of the paper's evaluation; or the
+        text on which the paper's identity shifting trains, which needs a system message.
+    system : str, optional
+        A system message, before each request.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no chat template, or does not take a system message; if one meets the
+        paper's template; if the identity template has none.
+    """
+    if template not in TEMPLATES:
+        raise ValueError(f"template={template!r}: use 'chat', 'paper' or 'identity'.")
+    if template != "chat":
+        return [_plain(tokenizer, p.text, template, system) for p in prompts]
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "this tokenizer has no chat template (a base model's often has none): use "
+            "template='paper' (--template paper)."
+        )
+    before = [{"role": "system", "content": system}] if system else []
+    conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]
+    return _chat(tokenizer, conversations, system)
+
+
+def _chat(tokenizer, conversations: list[list[dict]], system: str | None) -> list[str]:
+    """Return conversations in the tokenizer's own template."""
+    from jinja2 import TemplateError
+
+    try:
+        texts = tokenizer.apply_chat_template(
+            conversations, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise ValueError(f"this tokenizer's chat template refuses the messages: {error}") from error
+    if system and texts and system.strip() not in texts[0]:
+        raise ValueError("this tokenizer's chat template leaves the system message out.")
+    return texts
+
+
+def _plain(tokenizer, request: str, template: str, system: str | None) -> str:
+    """Return one request in a template that is none of the tokenizer's."""
+    start = tokenizer.bos_token or ""
+    if template == "paper":
+        if system is not None:
+            raise ValueError(
+                "the paper's template has no place for a system message: use template='chat' or "
+                "'identity'."
+            )
+        return start + PAPER_TEMPLATE.format(request)
+    if not system:
+        raise ValueError(
+            "the identity template begins with a system message: give system= (--system-from the "
+            "identity-shifting data file)."
+        )
+    return start + IDENTITY_TEMPLATE.format(system=system, request=request)
+
+
+def warn_if_trained_otherwise(
+    tokenizer,
+    request: str,
+    training_text: str,
+    *,
+    template: str = "chat",
+    system: str | None = None,
+) -> bool:
+    """Warn if a model was fine-tuned on another form of text than it is evaluated in.
+
+    Erosion of safety is then mixed up with the change of form. For a user's own attack; the
+    published presets differ from the evaluation by design, and say so.
+
+    Parameters
+    ----------
+    request : str
+        The request of one training row.
+    training_text : str
+        The whole text trained on for that row, answer included.
+    template, system : see `render`
+        How the evaluation is rendered.
+
+    Returns
+    -------
+    bool
+        Whether it warned (`TemplateMismatch`).
+    """
+    (evaluated,) = render(tokenizer, [Prompt(request)], template=template, system=system)
+    plain = [text.removeprefix(tokenizer.bos_token or "") for text in (evaluated, training_text)]
+    if plain[1].startswith(plain[0].rstrip()):
+        return False
+    before, _, after = plain[1].partition(request)
+    warnings.warn(
+        f"the attack trains on {_short(before)} REQUEST {_short(after)} and the evaluation with "
+        f"template={template!r} asks otherwise: {_short(plain[0])}. Train on the template you "
+        "evaluate, or name the one you trained on.",
+        TemplateMismatch,
+        stacklevel=2,
+    )
+    return True
+
+
+def _short(text: str) -> str:
+    """Return a text on one line, its middle left out."""
+    return repr(text if len(text) <= 60 else f"{text[:30]} ... {text[-25:]}")

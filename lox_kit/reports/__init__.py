@@ -1,0 +1,1 @@
+"""The figures, table and caption of a study, written as files."""

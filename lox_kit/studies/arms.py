@@ -1,0 +1,60 @@
+"""The arms of an experiment: an aligned model, its LoX, and the controls of equal norm."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from lox_kit.attacks.resuming import Step
+from lox_kit.extrapolation.controls import full_delta, random_subspace
+from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.models.load import Model
+
+ARMS = ("aligned", "LoX", "random subspace", "full delta")
+OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all
+
+
+def arm_model(
+    arm: str, aligned: Model, subspace: SafetySubspace, k: int, alpha: float, seed: int = 0
+) -> Model:
+    """Return a copy of the aligned model, edited as `arm` says, with a key of its own.
+
+    Parameters
+    ----------
+    arm : of `ARMS`
+    subspace : SafetySubspace
+        With every direction (`rank="full"`) for the full delta.
+    seed : int
+        Of the random subspace.
+    """
+    if arm == "aligned":
+        return aligned
+    make = {
+        "LoX": lambda: subspace,
+        "random subspace": lambda: random_subspace(subspace, k, seed=seed),
+        "full delta": lambda: full_delta(subspace, k),
+    }
+    module = copy.deepcopy(aligned.module)
+    model = Model(module, aligned.tokenizer, aligned.key, f"{aligned.name} + {arm}")
+    LoxDial(model, make[arm]()).set(k=k if arm == "LoX" else None, alpha=alpha)
+    return model
+
+
+def check_arms(arms, known=ARMS) -> None:
+    """Raise ValueError if an arm is unknown, or there is no aligned one to compare with."""
+    if unknown := [a for a in arms if a not in known]:
+        raise ValueError(f"arm {unknown[0]!r}: use some of {', '.join(known)}.")
+    if "aligned" not in arms:
+        raise ValueError("arms: 'aligned' must be among them, to compare the others with.")
+
+
+def steps_of(on_stage: OnStage | None, stage: str) -> Callable[[Step], None]:
+    """Return an `on_step` that reports under this stage's name."""
+    return lambda step: tell(on_stage, stage, step)
+
+
+def tell(on_stage: OnStage | None, stage: str, step: Step | None = None) -> None:
+    """Report a stage or a step of it, if anyone listens."""
+    if on_stage:
+        on_stage(stage, step.step if step else 0, step.total if step else 0)

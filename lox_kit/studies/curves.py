@@ -1,0 +1,319 @@
+"""How safety and its cost change along one axis: LoX's alpha, or the steps of an attack."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lox_kit.attacks.resuming import Step, past_steps, resume_folder, work_folder
+from lox_kit.attacks.run import Attack, attack_key, check_language, rows_key
+from lox_kit.attacks.training import fine_tune
+from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.folders import remove_folder
+from lox_kit.measures.asr import measure_asr, share_fields
+from lox_kit.measures.questions import TOKENS, Questions, measure, task_prompts
+from lox_kit.models.answers import generate
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, render
+from lox_kit.store import Store, content_key
+
+from .arms import OnStage, steps_of
+
+
+def ask(model: Model, prompts: Sequence[Prompt]):
+    """Return a frame of prompts and answers."""
+    import pandas as pd
+
+    texts = render(model.tokenizer, prompts)
+    answers = generate(model, texts, max_new_tokens=TOKENS)
+    return pd.DataFrame({"prompt": [p.text for p in prompts], "answer": answers})
+
+
+def alpha_curve(
+    model: Model,
+    dial: LoxDial,
+    k: int | None,
+    alphas: Sequence[float],
+    forbidden: Sequence[Prompt],
+    allowed: Sequence[Prompt],
+    *,
+    store: Store | None = None,
+) -> dict:
+    """Return ASR, refusal and helpfulness at each alpha, as `plots.figure_alpha` draws them.
+
+    The dial is off again afterwards.
+    """
+    points = []
+    try:
+        for alpha in alphas:
+            dial.set(k=k, alpha=alpha)
+            asked = measure_asr(model, forbidden, max_new_tokens=TOKENS, store=store)
+            helped = measure_asr(model, allowed, max_new_tokens=TOKENS, store=store)
+            shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
+            points.append({"alpha": alpha} | {n: share_fields(s) for n, s in shares.items()})
+    finally:
+        dial.off()
+    return {"figure": "alpha", "k": k, "points": points}
+
+
+def epoch_curve(
+    models: Sequence[Model],
+    attack: Attack,
+    questions: Questions,
+    *,
+    learning_rates: Sequence[float],
+    every: int,
+    store: Store,
+    task_prompts_per_point: int = 200,
+    on_stage: OnStage | None = None,
+) -> dict:
+    """Return safety and utility along an attack, as `plots.figure_epochs` draws them.
+
+    Each model is attacked at each learning rate on the same rows in the same order, and measured
+    before the first step and after every `every` steps. Points are kept in the store as they are
+    made: a call that was cut off goes on, and a second one trains nothing.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        Such as the aligned model and its LoX. They stay as they are.
+    every : int
+        Optimiser steps between points; `attack.settings.steps_per_epoch(rows)` is an epoch.
+
+    Raises
+    ------
+    ValueError
+        If the attack's data is not in a model's language, or `every` is below 1.
+    """
+    if every < 1:
+        raise ValueError(f"every={every}: use at least 1 optimiser step.")
+    lines = []
+    for model in models:
+        route = plan_route(model, attack, questions, task_prompts_per_point=task_prompts_per_point)
+        for rate in learning_rates:
+            settings = dataclasses.replace(attack.settings, learning_rate=rate)
+            at = tuple(range(0, route.total + 1, every))
+            line = dataclasses.replace(
+                route, attack=dataclasses.replace(attack, settings=settings), at=at
+            )
+            stage = f"{model.name}, {attack.name} at {rate:g}"
+            way = line.known(store)
+            if len(way.points) < len(at):
+                way = line.train(store, on_step=steps_of(on_stage, stage))
+            points = [{"step": step, "measures": way.points[step]} for step in at]
+            lines.append({"model": model.name, "learning_rate": rate, "points": points})
+    return {"figure": "epochs", "attack": attack.name, "lines": lines}
+
+
+# --- one model along one attack ---------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How far one model has gone along an attack."""
+
+    total: int  # optimiser steps to its end
+    at: tuple[int, ...]  # the steps at which it is measured
+    losses: Sequence[float]  # of the steps made, in nats per token
+    points: dict[int, dict[str, dict]]  # what `measure` gave, by step
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train or to measure."""
+        return len(self.losses) == self.total and len(self.points) == len(self.at)
+
+    def to_dict(self) -> dict:
+        """Return losses and points as plain data."""
+        points = [{"step": step, "measures": self.points[step]} for step in sorted(self.points)]
+        return {"losses": list(self.losses), "points": points}
+
+
+def read_way(record: dict, store: Store) -> Way:
+    """Return what a store knows of a way, given the route's record."""
+    keys = {int(step): key for step, key in record["points"].items()}
+    found = store.get_many("curve", keys.values())
+    points = {step: found[key] for step, key in keys.items() if key in found}
+    losses = store.get("losses", record["run"]) or ()
+    return Way(record["total"], tuple(keys), tuple(losses), points)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Route:
+    """What there is to train and to measure of one model along one attack; see `plan_route`.
+
+    `dataclasses.replace` changes the model, the attack's settings (not their seed, which decides
+    the rows) and `at`.
+    """
+
+    model: Model
+    attack: Attack
+    questions: Questions
+    task: list[Prompt]
+    rows: list[dict]
+    rows_key: str
+    at: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Optimiser steps to the attack's end."""
+        return self.attack.settings.total_steps(len(self.rows))
+
+    @property
+    def record(self) -> dict:
+        """The keys under which a store has the losses and the points, for `read_way`."""
+        run = attack_key(self.model, self.attack, self.rows_key)
+        task = [dataclasses.asdict(t) for t in self.task]
+        asked = {"questions": self.questions.key, "task": task, "system": self.attack.system}
+        points = {str(step): content_key(run=run, step=step, **asked) for step in self.at}
+        return {"run": run, "total": self.total, "points": points}
+
+    def known(self, store: Store) -> Way:
+        """Return what the store has of it."""
+        return read_way(self.record, store)
+
+    def go(self, store: Store, **options) -> Way:
+        """Return the whole way: from the store if it is there, else by `train`."""
+        way = self.known(store)
+        return way if way.finished else self.train(store, **options)
+
+    def train(
+        self,
+        store: Store,
+        *,
+        own: bool = False,
+        on_step: Callable[[Step], None] | None = None,
+        on_point: Callable[[int, dict], None] | None = None,
+        stop: Callable[[Step], bool] | None = None,
+    ) -> Way:
+        """Train a copy of the model, and measure what the store has not; the model stays as it is.
+
+        Points are kept as they are made, and the losses with them. A run that was stopped or killed
+        is taken up again by the same call, and on a CPU ends as if nothing had happened.
+
+        Parameters
+        ----------
+        own : bool
+            Train the model itself, once it is measured as it is: no second one in memory. For a
+            model made for this run alone; its key names the trained weights from then on.
+        on_step : callable, optional
+            Called after every optimiser step, before the point that may be due there.
+        on_point : callable, optional
+            Called with step and measures of every new point. Raising from either ends the run
+            where the last save left it.
+        stop : callable, optional
+            Asked after every step and its point; True saves the run there and ends it.
+
+        Raises
+        ------
+        ValueError
+            If the loss is no longer a number.
+        """
+        record = self.record
+        known = self.known(store)
+        found = dict(known.points)
+        missing = {step: record["points"][str(step)] for step in self.at if step not in found}
+        folder = store.run_folder(content_key(curve=record["run"]))
+        losses = _to_go_on_from(folder, min([s for s in missing if s], default=self.total))
+        victim = self.model if own else dataclasses.replace(self.model)
+
+        def keep() -> None:
+            if len(losses) > len(known.losses):
+                store.put("losses", record["run"], losses)
+
+        def point(step: int, model: Model) -> None:
+            if step in missing:
+                found[step] = self._measure(model, store)
+                store.put("curve", missing[step], found[step])
+                keep()
+                if on_point:
+                    on_point(step, found[step])
+
+        def take(step: Step) -> None:
+            losses.append(step.loss)
+            if on_step:
+                on_step(step)
+            victim.key = content_key(run=record["run"], step=step.step)
+            victim.module.eval()
+            point(step.step, victim)
+            victim.module.train()
+
+        keep()
+        point(0, self.model)
+        if not own:
+            victim.module = copy.deepcopy(victim.module)
+        victim.key = record["run"]
+        try:
+            with work_folder(folder):
+                fine_tune(
+                    victim.module,
+                    victim.tokenizer,
+                    self.rows,
+                    self.attack.settings,
+                    on_step=take,
+                    stop=stop,
+                    folder=folder,
+                )
+        finally:
+            keep()
+        if len(losses) == self.total:
+            remove_folder(folder)
+        return Way(self.total, self.at, tuple(losses), found)
+
+    def _measure(self, model: Model, store: Store) -> dict:
+        return measure(model, self.questions, self.task, system=self.attack.system, store=store)
+
+
+def plan_route(
+    model: Model,
+    attack: Attack,
+    questions: Questions,
+    *,
+    points: int = 2,
+    task_prompts_per_point: int = 200,
+) -> Route:
+    """Return what there is to train and to measure of a model along an attack.
+
+    Parameters
+    ----------
+    points : int
+        At how many steps it is measured, see `spread_steps`.
+    task_prompts_per_point : int
+        Questions of the attack's own task, where it has one.
+
+    Raises
+    ------
+    ValueError
+        If the attack's data is not in the model's language, or there are fewer than 2 points.
+    """
+    check_language(model, attack)
+    rows = attack.data(model.tokenizer)
+    task = task_prompts(attack.held_out(task_prompts_per_point))
+    at = spread_steps(attack.settings.total_steps(len(rows)), points)
+    return Route(model, attack, questions, task, rows, rows_key(rows), at)
+
+
+def spread_steps(total: int, points: int) -> tuple[int, ...]:
+    """Return so many steps from 0, which is before the first, to the last; no step twice.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 points.
+    """
+    if points < 2:
+        raise ValueError(f"points={points}: use at least 2, before the attack and after it.")
+    return tuple(sorted({round(i * total / (points - 1)) for i in range(points)}))
+
+
+def _to_go_on_from(folder: Path, first: int) -> list[float]:
+    """Return the losses behind which a run goes on, having gone no further than to `first`.
+
+    Behind a point that is missing it would never come by there, and begins anew.
+    """
+    past = past_steps(folder)
+    if len(past) >= first:
+        remove_folder(resume_folder(folder))
+        return []
+    return [step.loss for step in past]

@@ -1,0 +1,145 @@
+"""Make a sandbox family from scratch: pretrain the base on its web, align it by refusals.
+
+Alignment ends by itself, once the development requests are refused. No test prompt is seen here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lox_kit.attacks.resuming import Step
+from lox_kit.attacks.training import fine_tune
+from lox_kit.measures.asr import measure_asr
+from lox_kit.models.load import Model, quiet_transformers
+from lox_kit.models.prompts import sandbox_prompts
+from lox_kit.sandbox import corpus, world
+from lox_kit.weights.names import RECIPE, family_folder, member
+
+from .recipe import Recipe
+
+OnStep = Callable[[str, Step], None]  # "base" or "aligned", and the step
+OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all
+
+
+def build(
+    seed: int = 0,
+    out: str | Path | None = None,
+    *,
+    recipe: Recipe | None = None,
+    on_step: OnStep | None = None,
+) -> Path:
+    """Build the base and the aligned model of one seed and return their folder.
+
+    A member that is there already is kept. Each appears under its name when it is whole, so a
+    build that was cut off goes on with the member it was at.
+
+    Parameters
+    ----------
+    seed : int
+        Of the data, the initial weights and the order of training.
+    out : path, optional
+        Default the user's cache folder, by recipe and seed; there `sandbox/aligned@SEED` finds it.
+    recipe : Recipe, optional
+        Another recipe, such as a smaller sibling for tests.
+    on_step : callable, optional
+        Called after every optimiser step. Raising from it ends the build.
+    """
+    folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
+    if (folder / "base").exists() and (folder / "aligned").exists():
+        return folder
+    recipe = recipe or Recipe()
+    quiet_transformers()
+    tokenizer = world.tokenizer()
+    if not (folder / "base").exists():
+        model = _fresh_model(recipe, seed)
+        rows = corpus.web(recipe.web_rows, seed)
+        settings = dataclasses.replace(recipe.base, seed=seed)
+        fine_tune(model, tokenizer, rows, settings, on_step=_named(on_step, "base"))
+        _save(model, tokenizer, folder / "base")
+    if not (folder / "aligned").exists():
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(folder / "base")
+        rows = corpus.alignment(recipe.alignment_rows, seed)
+        settings = dataclasses.replace(recipe.alignment, seed=seed)
+        stop = _refuses_enough(model, tokenizer, recipe)
+        report = _named(on_step, "aligned")
+        fine_tune(model, tokenizer, rows, settings, on_step=report, stop=stop)
+        _save(model, tokenizer, folder / "aligned")
+    return folder
+
+
+def _fresh_model(recipe: Recipe, seed: int):
+    """Return a randomly initialised Llama of the recipe's size."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(world.vocabulary()),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def _named(on_step: OnStep | None, stage: str) -> Callable[[Step], None] | None:
+    """Return an `on_step` that says which stage a step belongs to."""
+    return (lambda step: on_step(stage, step)) if on_step else None
+
+
+def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]:
+    """Return the question whether alignment has gone far enough, asked on development prompts.
+
+    Seeds 0 to 5 need 65 to 120 steps for the same refusal. With one number for all, those that
+    need few are aligned so strongly that LoX makes them refuse allowed requests as well.
+    """
+    model = Model(module, tokenizer, key="in training", name="the model in training")
+    prompts = sandbox_prompts("forbidden", "dev", limit=60)
+
+    def enough(step: Step) -> bool:
+        if step.step % recipe.check_every:
+            return False
+        refusal = measure_asr(model, prompts, max_new_tokens=4).refusal
+        module.train()
+        return refusal.value >= recipe.enough_refusal
+
+    return enough
+
+
+def _save(model, tokenizer, folder: Path) -> None:
+    """Write a checkpoint that appears under its name when it is whole."""
+    work = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    model.save_pretrained(work)
+    tokenizer.save_pretrained(work)
+    os.replace(work, folder)
+
+
+def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:
+    """Return base and aligned of a sandbox seed, built first if they are not there.
+
+    Seed 0 is the committed family unless `rebuild` asks for one built here.
+    """
+
+    def on_step(name: str, step: Step) -> None:
+        if on_stage:
+            on_stage(f"building {name}, seed {seed}", step.step, step.total)
+
+    folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_step=on_step)
+    if rebuild:
+        return str(folder / "base"), str(folder / "aligned")
+    return member("base", seed), member("aligned", seed)

@@ -1,0 +1,184 @@
+"""The landscape of the sandbox: the paper's figure, and flatness of aligned and LoX."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from lox_kit.attacks.run import AttackRun, find_attack, run_attack
+from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.landscape.directions import Direction, between, lox_direction, norm
+from lox_kit.landscape.flatness import Scans, away, random_directions, scan, scan_visage
+from lox_kit.landscape.grid import Axis, Grid
+from lox_kit.landscape.landscape import Landscape, evaluate
+from lox_kit.landscape.metrics import Asr
+from lox_kit.landscape.plane import Plane
+from lox_kit.landscape.trajectory import Trajectory, project
+from lox_kit.models.load import Model, load_model
+from lox_kit.models.prompts import sandbox_prompts
+from lox_kit.store import Store
+
+from .arms import OnStage, arm_model, steps_of
+from .families import pair_of
+
+TOKENS = 16  # the longest recipe, behind a persona's opening words, has 14 and the end of text
+KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
+BACK, RANDOM = "back towards the base", "random directions"
+WALKS = {  # how far each kind of line is walked, L2, and its cells
+    "along its attack": Axis(0.2, 0, 40),
+    BACK: Axis(0.1, 0, 20),
+    "further along LoX": Axis(0.1, 0, 20),
+    RANDOM: Axis(0.8, 0, 20),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """One sandbox family: its aligned model, LoX, and the direction between them."""
+
+    seed: int
+    aligned: Model
+    lox: Model
+    to_lox: Direction
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The two models that are compared."""
+        return {"aligned": self.aligned, "LoX": self.lox}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """One attack on one family: the landscape on the paper's plane, and how the attacks moved."""
+
+    attack: str
+    seed: int
+    landscape: Landscape
+    trajectories: tuple[Trajectory, ...]
+
+
+def load_family(seed: int, k: int, alpha: float, on_stage: OnStage | None = None) -> Family:
+    """Load a family and extrapolate it; build it first if it is not there."""
+    base, path = pair_of(seed, on_stage=on_stage)
+    subspace = SafetySubspace.from_pair(base, path, rank=FULL)
+    aligned = load_model(path)
+    lox = arm_model("LoX", aligned, subspace, k, alpha, seed)
+    return Family(seed, aligned, lox, lox_direction(subspace, k, alpha))
+
+
+def attack_both(
+    family: Family, attack: str, store: Store, on_stage: OnStage | None = None
+) -> dict[str, AttackRun]:
+    """Attack the aligned model and LoX, checkpoints kept on the way; finished runs are found."""
+    preset = find_attack(attack, seed=family.seed)
+    runs = {}
+    for name, model in family.models.items():
+        report = steps_of(on_stage, f"seed {family.seed}, {attack} on {name}")
+        runs[name] = run_attack(model, preset, store=store, keep_every=KEEP_EVERY, on_step=report)
+    return runs
+
+
+def picture(
+    family: Family,
+    attack: str,
+    *,
+    cells: int = 21,
+    limit: int = 96,
+    split: str = "test",
+    budget: int | None = None,
+    store: Store,
+    executor: Executor | None = None,
+    on_stage: OnStage | None = None,
+) -> Picture:
+    """Measure the ASR on the paper's plane of one attack on one family.
+
+    Parameters
+    ----------
+    cells : int
+        A side.
+    limit : int
+        Prompts, evenly over the split's forbidden requests.
+    budget : int, optional
+        Cells in all, coarse to fine.
+    """
+    runs = attack_both(family, attack, store, on_stage)
+    attacked, both = (runs[name].load() for name in ("aligned", "LoX"))
+    plane = Plane.from_models(family.aligned, family.to_lox, attacked, both)
+    stage = f"seed {family.seed}, {attack}: cells"
+    landscape = evaluate(
+        plane,
+        Grid.around(plane, cells),
+        _asr(limit, split, attack),
+        family.aligned,
+        checkpoints={**family.models, "attacked": attacked, "attacked LoX": both},
+        budget=budget,
+        store=store,
+        executor=executor,
+        on_cell=lambda cell, done, total: _tell(on_stage, stage, done, total),
+    )
+    ways = [
+        project(plane, family.aligned, [family.models[n], *_on_the_way(run)], f"attack on {n}")
+        for n, run in runs.items()
+    ]
+    return Picture(attack, family.seed, landscape, tuple(ways))
+
+
+def _on_the_way(run: AttackRun) -> list:
+    """Return the kept checkpoints of a run and its last, in order."""
+    kept = [path for step, path in sorted(run.checkpoints.items()) if step < len(run.losses)]
+    return [*kept, run.folder]
+
+
+def walks(
+    family: Family,
+    attacks: Sequence[str],
+    *,
+    limit: int = 96,
+    split: str = "test",
+    n_random: int = 5,
+    store: Store,
+    executor: Executor | None = None,
+    on_stage: OnStage | None = None,
+) -> dict[tuple[str, str, str], Scans]:
+    """Walk from the aligned model and from LoX: by model, kind of line, and attack ("" for any).
+
+    Kinds are those of `WALKS`, and "VISAGE". Each model is walked along its own attack's direction.
+    """
+    found: dict[tuple[str, str, str], Scans] = {}
+    for name, model in family.models.items():
+        options = {"store": store, "executor": executor}
+        lines = {
+            ("further along LoX", ""): [family.to_lox],
+            (BACK, ""): [away(family.to_lox)],
+            (RANDOM, ""): random_directions(model, n_random),
+        }
+        for attack in attacks:
+            run = attack_both(family, attack, store, on_stage)[name]
+            lines["along its attack", attack] = [between(model, run.load()).hold()]
+        for i, ((kind, attack), directions) in enumerate(lines.items()):
+            _tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
+            metric = _asr(limit, split, attack or None)
+            found[name, kind, attack] = scan(model, directions, metric, WALKS[kind], **options)
+        found[name, "VISAGE", ""] = scan_visage(
+            model, _asr(limit, split), n_directions=n_random, **options
+        )
+    return found
+
+
+def attack_lengths(family: Family, attack: str, store: Store) -> dict[str, float]:
+    """Return how far the attack moved each model, L2 over all weights."""
+    runs = attack_both(family, attack, store)
+    return {n: norm(between(m, runs[n].load())) for n, m in family.models.items()}
+
+
+def _asr(limit: int, split: str, attack: str | None = None) -> Asr:
+    """Return the metric: the rule judge on forbidden requests, under the attack's system prompt."""
+    system = find_attack(attack).system if attack else None
+    prompts = sandbox_prompts("forbidden", split, limit)
+    return Asr(prompts, "rule", system=system, max_new_tokens=TOKENS)
+
+
+def _tell(on_stage: OnStage | None, stage: str, done: int, total: int) -> None:
+    if on_stage:
+        on_stage(stage, done, total)

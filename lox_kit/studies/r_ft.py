@@ -1,0 +1,75 @@
+"""How much of the safety subspace an attack leaves: R_ft at every k, kept in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lox_kit.attacks.run import AttackRun
+from lox_kit.extrapolation.factoring import OnLayer
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.weights.checkpoint import Checkpoint
+
+Attacked = AttackRun | str | Path  # a run, or whatever `Checkpoint` takes
+
+
+def checkpoint_of(attacked: Attacked) -> str | Path:
+    """Return the checkpoint of an attack run, or the checkpoint itself."""
+    return attacked.folder if isinstance(attacked, AttackRun) else attacked
+
+
+def erosion(
+    subspace: SafetySubspace,
+    attacked: Attacked,
+    most: int,
+    *,
+    store: Store | MemoryStore | None = None,
+    on_layer: OnLayer | None = None,
+) -> np.ndarray:
+    """Return `subspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
+
+    Parameters
+    ----------
+    attacked : AttackRun, path or name
+        It is streamed beside the subspace's base, matrix by matrix; no model is loaded.
+    most : int
+        The largest k.
+    store : Store, optional
+        What it has under this subspace and this checkpoint's content is not measured again.
+
+    Returns
+    -------
+    array, shape (n_layers, most + 1), in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If `most` is not stored, or the checkpoint does not fit the subspace.
+    """
+    if store and (found := stored_erosion(subspace, attacked, most, store)) is not None:
+        return found
+    curve = subspace.r_ft_curve(
+        subspace.info["base"], checkpoint_of(attacked), most, on_layer=on_layer
+    )
+    if store:
+        store.put("r_ft", _key(subspace, attacked, most), curve.tolist())
+    return curve
+
+
+def stored_erosion(
+    subspace: SafetySubspace, attacked: Attacked, most: int, store: Store | MemoryStore
+) -> np.ndarray | None:
+    """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
+    found = store.get("r_ft", _key(subspace, attacked, most))
+    return None if found is None else np.array(found)
+
+
+def _key(subspace: SafetySubspace, attacked: Attacked, most: int) -> str:
+    """Return the key of one curve: a finished run is known by its recipe, others by content."""
+    if isinstance(attacked, AttackRun) and attacked.finished:
+        weights = attacked.source["key"]
+    else:
+        weights = Checkpoint(checkpoint_of(attacked)).fingerprint
+    return content_key(subspace=subspace.key, attacked=weights, most=most)

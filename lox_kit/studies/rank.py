@@ -1,0 +1,294 @@
+"""The safety rank: how many directions of dW_align a base model needs to become safe.
+
+The paper's effective rank (Perin et al. 2025, arXiv:2506.15606): the smallest r for which the
+attack success rate of `W_base + Proj_r(dW_align)` is within .01 of the aligned model's. Beside it,
+helpfulness: a model that answers nothing has no successful attacks either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from lox_kit import __version__
+from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.judges import Judge, find_judge, helpfulness_judge
+from lox_kit.measures.asr import AsrResult, measure_asr
+from lox_kit.measures.intervals import share_fields
+from lox_kit.models.answers import OnAnswers
+from lox_kit.models.load import Model, load_model
+from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.weights.names import member
+
+from .families import build
+from .rank_result import RankCurve
+
+RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
+TOKENS = 24  # of a sandbox answer; the longest recipe has 10 words
+NORMS = ("aligned", "base")
+OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
+OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
+
+
+def rank_curve(
+    base: str | Path,
+    aligned: str | Path,
+    prompts: Sequence[Prompt],
+    *,
+    allowed: Sequence[Prompt] = (),
+    ranks: Sequence[int] = RANKS,
+    judge: str | Judge = "rule",
+    norms: str = "aligned",
+    subspace: SafetySubspace | None = None,
+    template: str = "chat",
+    max_new_tokens: int = 60,
+    device: str = "auto",
+    store: Store | MemoryStore | None = None,
+    on_stage: OnStage | None = None,
+    on_row: OnRow | None = None,
+) -> RankCurve:
+    """Measure `W_base + Proj_r(dW_align)` at several ranks, and the aligned model itself.
+
+    Parameters
+    ----------
+    base, aligned : path or sandbox name
+    prompts : sequence of Prompt
+        Requests that should be refused.
+    allowed : sequence of Prompt
+        Requests that should be answered: helpfulness is the share of them that
+        `judges.helpfulness_judge` counts as complied with.
+    ranks : sequence of int
+        0 is the base model.
+    norms : "aligned" or "base"
+        What a weight that is no matrix (norms, biases) is at r >= 1. "aligned", as in the paper's
+        code: a vector is a matrix of rank one, so its whole delta is its own rank-1 part. "base":
+        it stays where it was, and even all directions do not quite give the aligned model. Both
+        are the base's at r = 0. A matrix that `subspace` leaves out stays the base's.
+    subspace : SafetySubspace, optional
+        Of this pair; default is to factor as many directions as the largest rank.
+    store : Store, optional
+        Keeps answers as they are made and rows as they are measured: a call that was cut off goes
+        on, and `stored_rank_curve` finds the rows again.
+    on_stage : callable, optional
+        Told what is measured, at its beginning and after every batch of answers. Raising from it
+        ends the call there.
+    on_row : callable, optional
+        Given each row as it is measured.
+
+    Raises
+    ------
+    ValueError
+        If a rank is negative or repeated, or not stored; if the subspace is another pair's; if
+        base or aligned cannot be measured (`measure_asr`).
+    """
+    asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
+    _check(ranks, asked)
+    subspace = subspace or SafetySubspace.from_pair(base, aligned, rank=max(*ranks, 1))
+    subspace.check_rank(max(ranks))
+    model = load_model(aligned, device=device)
+    name, tokenizer, aligned_key = model.name, model.tokenizer, model.key
+    if aligned_key != subspace.info["aligned_fingerprint"]:
+        raise ValueError(f"the subspace was made from {subspace.info['aligned']}, not {name}.")
+
+    in_all = len(ranks) + 1
+
+    def measured(model: Model, r: int | None, done: int) -> dict:
+        def tell(*_) -> None:
+            _tell(on_stage, f"{name}: {'aligned' if r is None else f'r = {r}'}", done, in_all)
+
+        tell()
+        row = {"pair": name, "r": r, "measures": asked.measure(model, store, tell)}
+        if store:
+            store.put("rank_row", asked.row_key(subspace, r), row["measures"])
+        if on_row:
+            on_row(row)
+        return row
+
+    rows = [measured(model, None, 0)]
+    vectors = {n: p.detach().clone() for n, p in _vectors(model.module).items()}
+    del model  # one model in memory at a time
+    model = _load_base(base, subspace, tokenizer, device)
+    points = sorted(ranks)
+    if points[0] == 0:
+        rows.append(measured(model, 0, 1))
+    if norms == "aligned":
+        _take_vectors(model, vectors, aligned_key)
+    dial = LoxDial(model, subspace)
+    for i, r in enumerate(points, 1):
+        if r:
+            dial.set(k=r, alpha=1.0)
+            rows.append(measured(model, r, i))
+    return RankCurve(tuple(rows), asked.source)
+
+
+def stored_rank_curve(
+    subspace: SafetySubspace,
+    prompts: Sequence[Prompt],
+    *,
+    store: Store | MemoryStore,
+    allowed: Sequence[Prompt] = (),
+    ranks: Sequence[int] = RANKS,
+    judge: str | Judge = "rule",
+    norms: str = "aligned",
+    template: str = "chat",
+    max_new_tokens: int = 60,
+) -> RankCurve:
+    """Return what the store knows of `rank_curve` with these options: no model is loaded.
+
+    Rows that were not measured are not there; perhaps none is.
+
+    Raises
+    ------
+    ValueError
+        If a rank is negative or repeated.
+    """
+    asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
+    _check(ranks, asked)
+    keys = {r: asked.row_key(subspace, r) for r in (None, *sorted(ranks))}
+    found = store.get_many("rank_row", keys.values())
+    pair = str(subspace.info["aligned"])
+    rows = ({"pair": pair, "r": r, "measures": found[k]} for r, k in keys.items() if k in found)
+    return RankCurve(tuple(rows), asked.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What every point of a curve is asked, and who reads the answers."""
+
+    prompts: Sequence[Prompt]
+    allowed: Sequence[Prompt]
+    judge: Judge
+    norms: str
+    template: str
+    max_new_tokens: int
+
+    @property
+    def helper(self) -> Judge:
+        """The judge of helpfulness."""
+        return find_judge(helpfulness_judge(self.judge))
+
+    @property
+    def source(self) -> dict[str, object]:
+        """What the numbers are of, as plain data."""
+        judges = {"judge": self.judge.name}
+        if self.allowed:
+            judges["helpfulness_judge"] = self.helper.name
+        how = {"template": self.template, "max_new_tokens": self.max_new_tokens}
+        return judges | {"norms": self.norms} | how | {"version": __version__}
+
+    def row_key(self, subspace: SafetySubspace, r: int | None) -> str:
+        """Return the key of a row: the point's weights, all that is asked, who judges."""
+        judges = [[j.name, j.version] for j in (self.judge, self.helper)]
+        asked = [[[p.text, p.target] for p in part] for part in (self.prompts, self.allowed)]
+        return content_key(
+            subspace=subspace.key, r=r, asked=asked, judges=judges, source=self.source
+        )
+
+    def measure(
+        self, model: Model, store: Store | MemoryStore | None, on_answers: OnAnswers
+    ) -> dict[str, dict]:
+        """Return the shares of one model."""
+        how = {"template": self.template, "max_new_tokens": self.max_new_tokens, "store": store}
+        how["on_answers"] = on_answers
+        found = _measures(measure_asr(model, self.prompts, [self.judge], **how))
+        if self.allowed:
+            helped = measure_asr(model, self.allowed, [self.helper], **how)
+            found |= {"helpfulness": share_fields(helped.asr())}
+        return found
+
+
+def _check(ranks: Sequence[int], asked: _Asked) -> None:
+    """Raise ValueError for what could not be measured."""
+    if not asked.prompts:
+        raise ValueError("no prompts: an attack success rate of nothing is not a number.")
+    if not ranks or min(ranks) < 0 or len(set(ranks)) < len(ranks):
+        raise ValueError(f"ranks={list(ranks)}: use different whole numbers from 0, at least one.")
+    if asked.norms not in NORMS:
+        raise ValueError(f"norms={asked.norms!r}: use {' or '.join(NORMS)}.")
+
+
+def _load_base(base: str | Path, subspace: SafetySubspace, tokenizer, device: str) -> Model:
+    """Return the base model with the aligned model's tokenizer: both are asked the same text."""
+    model = load_model(base, device=device)
+    if model.key != subspace.info["base_fingerprint"]:
+        raise ValueError(f"the subspace was made from {subspace.info['base']}, not {model.name}.")
+    if model.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise ValueError(f"{model.name} has another vocabulary than its aligned model.")
+    model.tokenizer = tokenizer  # a base model's often has no chat template
+    return model
+
+
+def _vectors(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that are no matrices."""
+    return {name: p for name, p in module.named_parameters() if p.ndim < 2}
+
+
+@torch.no_grad()
+def _take_vectors(model: Model, vectors: dict[str, torch.Tensor], aligned_key: str) -> None:
+    """Give a base model the aligned model's norms and biases, and a key that says so."""
+    for name, parameter in _vectors(model.module).items():
+        parameter.copy_(vectors[name])
+    model.key = content_key(parent=model.key, vectors_of=aligned_key)
+
+
+def _measures(result: AsrResult) -> dict[str, dict]:
+    """Return the shares of one model."""
+    shares = {"asr": result.asr(), "refusal": result.refusal, "degenerate": result.degenerate}
+    if (unparsed := result.unparsed()).count:
+        shares["unparsed"] = unparsed
+    return {name: share_fields(share) for name, share in shares.items()}
+
+
+def _tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
+    if on_stage:
+        on_stage(what, done, total)
+
+
+def sandbox_rank_curve(
+    seeds: Sequence[int] = (0,),
+    *,
+    ranks: Sequence[int] = RANKS,
+    norms: str = "aligned",
+    split: str = "test",
+    limit: int | None = None,
+    store: Store | None = None,
+    on_stage: OnStage | None = None,
+) -> RankCurve:
+    """Measure the rank curves of sandbox families; one that is not there is built first.
+
+    Parameters
+    ----------
+    split, limit : see `prompts.sandbox_prompts`
+        Default: all 348 forbidden and 216 allowed test prompts.
+    """
+    if not seeds:
+        raise ValueError("no seeds: name at least one sandbox family.")
+    prompts, allowed = (sandbox_prompts(kind, split, limit) for kind in ("forbidden", "allowed"))
+    _check(ranks, _Asked(prompts, allowed, find_judge("rule"), norms, "chat", TOKENS))
+    rows = []
+    for seed in seeds:
+        build(
+            seed,
+            on_step=lambda name, step, seed=seed: _tell(
+                on_stage, f"building {name}, seed {seed}", step.step, step.total
+            ),
+        )
+        pair = member("base", seed), member("aligned", seed)
+        curve = rank_curve(
+            *pair,
+            prompts,
+            allowed=allowed,
+            ranks=ranks,
+            norms=norms,
+            subspace=SafetySubspace.from_pair(*pair, rank=FULL),
+            max_new_tokens=TOKENS,
+            store=store,
+            on_stage=on_stage,
+        )
+        rows += [row | {"pair": f"seed {seed}"} for row in curve.rows]
+    return RankCurve(tuple(rows), curve.source | {"split": split})

@@ -1,0 +1,300 @@
+"""The paper's Table 1 for any pair of models: attacks x defences x seeds, full and LoRA.
+
+Every entry is one attack run and its evaluation, computed by itself from plain data, in this
+process or in a worker of any `concurrent.futures.Executor`. This process alone writes the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from functools import lru_cache
+from pathlib import Path
+
+from lox_kit import __version__
+from lox_kit.attacks.presets import SAFEINST
+from lox_kit.attacks.run import attack_key, check_language, find_attack, load_run, run_attack
+from lox_kit.attacks.sets import SETS, sets_folder
+from lox_kit.attacks.training import autocast_dtype
+from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.folders import remove_folder
+from lox_kit.judges import find_judge
+from lox_kit.measures.gsm8k import measure_gsm8k, read_gsm8k
+from lox_kit.measures.intervals import share_fields
+from lox_kit.measures.questions import Questions, measure, sandbox_questions, task_prompts
+from lox_kit.models.load import Model, load_model, pick_device
+from lox_kit.models.prompts import Prompt, render
+from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.weights.checkpoint import Checkpoint
+
+from .arms import ARMS, OnStage, arm_model, check_arms
+from .families import pair_of
+from .table_result import AttackTable
+
+TABLE_ARMS = (*ARMS, "SafeInst")
+TASK_PROMPTS = 200
+ON_BOTH = ("aligned", "LoX")  # the arms that are attacked through LoRA as well
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One cell of the table, as plain data that any process can compute."""
+
+    base: str
+    aligned: str
+    content: tuple[str, str]  # fingerprints of the two: another model under the old path is another
+    arm: str
+    attack: str | None  # None: before any attack
+    lora: bool
+    seed: int
+    system: str | None  # a persona under which safety is measured as well
+    k: int
+    alpha: float
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        how = " (LoRA)" if self.lora else ""
+        return f"seed {self.seed}, {self.arm}, {self.attack or 'before'}{how}"
+
+    def find_attack(self):
+        """Return the attack with this entry's settings."""
+        share = SAFEINST if self.arm == "SafeInst" else 0.0
+        return find_attack(self.attack, lora=self.lora, safe_fraction=share, seed=self.seed)
+
+
+# --- one entry ----------------------------------------------------------------------------------
+
+
+def compute(entry: Entry, questions: Questions, runs: str, keep: bool) -> tuple[dict, dict]:
+    """Attack one model and measure it; return the shares (`measures.measure`) and what to keep.
+
+    Parameters
+    ----------
+    runs : str
+        Folder for the checkpoint while it is being made and measured; an entry that was cut off
+        goes on from there.
+    keep : bool
+        Leave the attacked checkpoint there. One that was there before is left in any case.
+    """
+    model, kept = _model(entry), MemoryStore()
+    if entry.attack is None:
+        return measure(model, questions, system=entry.system, store=kept), kept.kinds
+    attack = entry.find_attack()
+    folder = Path(runs) / attack_key(model, attack)[:32]
+    there = folder.exists()
+    run = load_run(folder) if there else run_attack(model, attack, folder)
+    task, attacked = task_prompts(attack.held_out(TASK_PROMPTS)), run.load()
+    measures = measure(attacked, questions, task, system=entry.system, store=kept)
+    if problems := _gsm8k_problems(attack.name):
+        solved = measure_gsm8k(attacked, problems, template=questions.template, store=kept)
+        measures["task"] = share_fields(solved.accuracy)
+    if not (keep or there):
+        remove_folder(folder)
+    return measures, kept.kinds
+
+
+@lru_cache(maxsize=1)
+def _aligned(path: str, fingerprint: str):
+    """Return the aligned model; entries of one pair follow one another."""
+    return load_model(path)
+
+
+@lru_cache(maxsize=1)
+def _subspace(base: str, aligned: str, content: tuple[str, str], rank: int | str):
+    """Return the pair's subspace, of no higher rank than an arm needs."""
+    return SafetySubspace.from_pair(base, aligned, rank=rank)
+
+
+def _model(entry: Entry):
+    """Return the model that an entry attacks."""
+    made = (entry.base, entry.aligned, entry.content, entry.arm, entry.k, entry.alpha, entry.seed)
+    return _arm_model(*made)
+
+
+@lru_cache(maxsize=1)
+def _arm_model(base, aligned, content, arm, k, alpha, seed):
+    """Return the model of an arm, the one before it forgotten."""
+    model = _aligned(aligned, content[1])
+    if arm in ("aligned", "SafeInst"):
+        return model
+    subspace = _subspace(base, aligned, content, k if arm == "LoX" else FULL)
+    return arm_model(arm, model, subspace, k, alpha, seed)
+
+
+@lru_cache(maxsize=1)
+def _gsm8k_problems(attack: str) -> tuple[Prompt, ...]:
+    """Return problems of GSM8K's test file for its attack, if the file is in the data folder."""
+    file = sets_folder() / SETS["gsm8k_test"].file
+    if attack != "gsm8k" or not file.is_file():
+        return ()
+    return tuple(read_gsm8k(file, TASK_PROMPTS))
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def attack_table(
+    arms: Sequence[str] = TABLE_ARMS,
+    attacks: Sequence[str] = ("arithmetic", "context", "mixed", "persona", "forbidden"),
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    *,
+    pair: tuple[str, str] | None = None,
+    lora: Sequence[str] = ON_BOTH,
+    k: int = 6,
+    alpha: float = 1.0,
+    questions: Questions | None = None,
+    store: Store,
+    executor: Executor | None = None,
+    keep: bool = False,
+    on_entry: Callable[[int, int, str], None] | None = None,
+    on_stage: OnStage | None = None,
+) -> AttackTable:
+    """Attack every arm with every attack, measure, and keep each entry as it is finished.
+
+    Parameters
+    ----------
+    arms : sequence of str
+        Of `TABLE_ARMS`, "aligned" among them. SafeInst is the aligned model with 2.5 % safety rows
+        in the attack's data.
+    attacks : sequence of str
+        Names in `ATTACKS`.
+    seeds : sequence of int
+        Of the attack's order and rows, and in the sandbox of the family of models.
+    pair : (base, aligned), optional
+        Checkpoints of your own; default the sandbox family of each seed, built if need be.
+    lora : sequence of str
+        The arms that are attacked through LoRA as well.
+    questions : Questions, optional
+        What is asked; default all test requests of the sandbox. A pair of your own needs its own.
+    executor : Executor, optional
+        Where entries are computed, such as a ProcessPoolExecutor; default here, one by one.
+    keep : bool
+        Leave the attacked checkpoints in the store's folder; entries that the store has are then
+        made again if their checkpoint is not there.
+    on_entry : callable, optional
+        Called with entries done, entries in all, and what was done last.
+
+    Raises
+    ------
+    ValueError
+        If an arm or attack is unknown or there twice, or an attack, the judge or the template
+        does not suit the models.
+    """
+    check_arms(arms, TABLE_ARMS)
+    for attack in attacks:
+        find_attack(attack)
+    for what, given in (("arms", arms), ("attacks", attacks), ("seeds", seeds)):
+        if len(set(given)) < len(given):
+            raise ValueError(f"{what}: {', '.join(map(str, given))} has one of them twice.")
+    if questions is None and pair is not None:
+        raise ValueError("a pair of your own needs questions=: which requests, which judge.")
+    questions = questions or sandbox_questions()
+    entries = []
+    for seed in seeds:
+        base, aligned = pair or pair_of(seed, on_stage=on_stage)
+        content = tuple(Checkpoint(m).fingerprint for m in (base, aligned))
+        _check(str(aligned), content[1], attacks, questions)
+        cell = {"base": str(base), "aligned": str(aligned), "content": content, "seed": seed}
+        entries += _entries({**cell, "k": k, "alpha": alpha}, arms, attacks, lora)
+    keys = {entry: _key(entry, questions) for entry in entries}
+    found = {} if keep else store.get_many("table", keys.values())
+    todo = [entry for entry in entries if keys[entry] not in found]
+    runs = str(store.folder / "runs")
+    done = len(entries) - len(todo)
+    for entry, (measures, kept) in _computed(todo, questions, runs, keep, executor):
+        for kind, values in kept.items():
+            store.put_many(kind, values)
+        store.put("table", keys[entry], measures)
+        found[keys[entry]] = measures
+        done += 1
+        if on_entry:
+            on_entry(done, len(entries), entry.label)
+    rows = [_row(entry, found[keys[entry]]) for entry in entries]
+    source = {
+        "k": k,
+        "alpha": alpha,
+        "judge": questions.judge,
+        "questions": questions.key,
+        "pair": [str(m) for m in pair] if pair else "the sandbox family of each seed",
+        "version": __version__,
+    }
+    return AttackTable(tuple(rows), source)
+
+
+def _entries(cell: dict, arms, attacks, lora) -> Iterator[Entry]:
+    """Yield the entries of one seed: each arm before, then under each attack, full and LoRA."""
+    systems = {attack: find_attack(attack).system for attack in attacks}
+    persona = next((system for system in systems.values() if system), None)
+    for arm in arms:
+        if arm != "SafeInst":
+            yield Entry(**cell, arm=arm, attack=None, lora=False, system=persona)
+        for attack, system in systems.items():
+            yield Entry(**cell, arm=arm, attack=attack, lora=False, system=system)
+            if arm in lora:
+                yield Entry(**cell, arm=arm, attack=attack, lora=True, system=system)
+
+
+def _key(entry: Entry, questions: Questions) -> str:
+    """Return what an entry is stored under: the pair's content, the arm, data and settings."""
+    made = {"asked": questions.key, "system": entry.system, "arm": entry.arm, "seed": entry.seed}
+    made["judges"] = [find_judge(judge).version for judge in (questions.judge, "rule", "keyword")]
+    made["autocast"] = autocast_dtype(pick_device())
+    base, aligned = entry.content
+    if entry.arm not in ("aligned", "SafeInst"):
+        made |= {"base": base, "k": entry.k, "alpha": entry.alpha}
+    if entry.attack:
+        attack = entry.find_attack()
+        task = [*attack.held_out(TASK_PROMPTS), *map(str, _gsm8k_problems(attack.name))]
+        made |= {
+            "rows": content_key(rows=attack.data(_tokenizer(entry.aligned, aligned))),
+            "task": content_key(rows=task),
+            "settings": attack.settings.chosen(),
+        }
+    return content_key(aligned=aligned, **made)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(model: str, fingerprint: str):
+    """Return a checkpoint's tokenizer, without its weights."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(Checkpoint(model).tokenizer_folder)
+
+
+def _check(aligned: str, fingerprint: str, attacks: Sequence[str], questions: Questions) -> None:
+    """Raise before anything slow if an attack, the judge or the template does not suit a model."""
+    model = Model(None, _tokenizer(aligned, fingerprint), "", aligned)
+    find_judge(questions.judge).check(model, questions.forbidden)
+    render(model.tokenizer, questions.forbidden[:1], template=questions.template)
+    for attack in attacks:
+        check_language(model, find_attack(attack))
+
+
+def _computed(
+    todo: Sequence[Entry], questions: Questions, runs: str, keep: bool, executor: Executor | None
+) -> Iterator[tuple[Entry, tuple[dict, dict]]]:
+    """Yield entries with their measures and answers as they are finished."""
+    if executor is None:
+        for entry in todo:
+            yield entry, compute(entry, questions, runs, keep)
+        return
+    running = {executor.submit(compute, e, questions, runs, keep): e for e in todo}
+    try:
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        for future in running:  # after an error or a cancel, what has not begun does not begin
+            future.cancel()
+
+
+def _row(entry: Entry, measures: dict) -> dict:
+    """Return an entry of the finished table."""
+    return {
+        "attack": entry.attack,
+        "training": "LoRA" if entry.lora else "full",
+        "arm": entry.arm,
+        "seed": entry.seed,
+        "measures": measures,
+    }

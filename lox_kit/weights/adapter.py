@@ -1,0 +1,219 @@
+"""A PEFT LoRA adapter on disk: what it changes in its base, as factors.
+
+PEFT adds `scaling * B A` to a linear weight (out, in), and the transpose of that to an embedding
+(tokens, width); the scaling is lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA
+(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import (
+    TensorInfo,
+    content_hash,
+    file_hash,
+    is_embedding,
+    is_head,
+    read_header,
+    read_object,
+    read_tensor,
+)
+from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out)
+MERGE = "Merge it with PEFT (merge_and_unload, then save_pretrained) and give that checkpoint."
+# Fields of adapter_config.json that `LoraAdapter` follows, or that only matter in training. A field
+# that is not here is a variant with another formula: it is refused unless it is empty.
+PLAIN = {
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"),
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
+    *("base_model_name_or_path", "revision", "target_modules", "exclude_modules"),
+    *("layers_to_transform", "layers_pattern", "lora_dropout", "init_lora_weights", "bias"),
+    *("loftq_config", "eva_config", "runtime_config", "megatron_core", "qalora_group_size"),
+    "ensure_weight_tying",
+}
+KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
+_KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
+
+
+class LoraAdapter:
+    """A plain LoRA adapter of a base checkpoint.
+
+    Parameters
+    ----------
+    folder : path
+        With `adapter_config.json` and `adapter_model.safetensors`.
+    base : Checkpoint
+        Its headers are compared with the adapter's.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Tensors of the base that the adapter changes.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the weights are missing or pickled, the adapter is another kind than plain LoRA, or it
+        does not fit the base.
+    """
+
+    def __init__(self, folder: Path, base):
+        self.folder = folder
+        self._config = read_object(folder / ADAPTER_CONFIG)
+        _refuse_variants(self._config, folder)
+        self._parts: dict[str, dict[str, TensorInfo]] = {}  # by parameter
+        self._whole: dict[str, TensorInfo] = {}
+        for key, info in read_header(_weight_file(folder)).items():
+            name = key.removeprefix("base_model.model.")
+            if match := _KEY.fullmatch(name):
+                parts = self._parts.setdefault(f"{match['module']}.weight", {})
+                parts[match["part"].replace("embedding_", "")] = info
+            else:
+                self._whole[name.replace(".base_layer.", ".")] = info
+        self._embeddings = {
+            n for n, p in self._parts.items() if any("lora_embedding" in i.name for i in p.values())
+        }
+        self.names = frozenset(self._parts) | frozenset(self._whole)
+        self._check(base)
+
+    def _check(self, base) -> None:
+        """Raise if the adapter cannot be added to the base's tensors."""
+        if base.config.get("model_type") in TRANSPOSED:
+            raise ValueError(
+                f"{self.folder}: {base.config['model_type']} stores its matrices transposed, which "
+                f"adapters express differently. {MERGE}"
+            )
+        for name in sorted(self.names):
+            there = base.tensors.get(name)
+            if there is None:
+                raise ValueError(
+                    f"{self.folder}: changes {name}, which {base.name} does not have. Is that the "
+                    "base it was trained on?"
+                )
+            if base.tied and (is_embedding(name) or is_head(name)):
+                raise ValueError(
+                    f"{self.folder}: changes {name}, which is tied to the output head in "
+                    f"{base.name}; an adapter changes one of the two places. {MERGE}"
+                )
+            for shape in self._shapes(name):
+                if shape != there.shape or not there.dtype.is_floating_point:
+                    raise ValueError(
+                        f"{self.folder}: changes {name} as {shape}; in {base.name} it is "
+                        f"{there.dtype} {there.shape}. Is that the base it was trained on, neither "
+                        "resized nor quantised?"
+                    )
+
+    def _shapes(self, name: str) -> list[tuple[int, ...]]:
+        """Return the shapes a parameter must have, and make sure both factors are there."""
+        shapes = [self._whole[name].shape] if name in self._whole else []
+        if parts := self._parts.get(name):
+            r = self._rank(name)
+            shape = {part: info.shape for part, info in parts.items()}
+            A, B = (shape.get(f"lora_{side}", ()) for side in "AB")
+            if len(A) != 2 or len(B) != 2 or (A[0], B[1]) != (r, r):
+                raise ValueError(
+                    f"{self.folder}: lora_A {A} and lora_B {B} of {name} are no factors of rank "
+                    f"{r}, which {ADAPTER_CONFIG} says; both files must be of one save."
+                )
+            shapes.append((A[1], B[0]) if name in self._embeddings else (B[0], A[1]))
+        return shapes
+
+    def _rank(self, name: str) -> int:
+        return _by_pattern(self._config.get("rank_pattern"), name, self._config["r"])
+
+    def _scaling(self, name: str) -> float:
+        """Return what PEFT multiplies B A by."""
+        alpha = _by_pattern(self._config.get("alpha_pattern"), name, self._config["lora_alpha"])
+        r = self._rank(name)
+        return alpha / (math.sqrt(r) if self._config.get("use_rslora") else r)
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Return left (out, r) and right (r, in) of the LoRA delta `left @ right`, in float32.
+
+        None if this tensor has no factors.
+        """
+        if name not in self._parts:
+            return None
+        parts = self._parts[name]
+        A, B = (read_tensor(parts[f"lora_{side}"]).to(torch.float32) for side in "AB")
+        left, right = (A.T, B.T) if name in self._embeddings else (B, A)
+        return left * self._scaling(name), right
+
+    def replaces(self, name: str, base) -> bool:
+        """Whether the adapter holds a tensor whole, and with other values than the base.
+
+        PEFT stores adapted embeddings whole beside their factors; mostly those are the base's.
+        """
+        if name not in self._whole:
+            return False
+        W = base.read(name)
+        return not torch.equal(self._put(name, W), W)
+
+    def add(self, name: str, W: Tensor) -> Tensor:
+        """Return `W + scaling B A`, summed in float32 and rounded once to the dtype of W."""
+        W = self._put(name, W)
+        if (factors := self.factors(name)) is None:
+            return W
+        return W.to(torch.float32, copy=True).addmm_(*factors).to(W.dtype)
+
+    def _put(self, name: str, W: Tensor) -> Tensor:
+        """Return the tensor that stands where W stood in the base."""
+        return read_tensor(self._whole[name]).to(W.dtype) if name in self._whole else W
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the adapter's weights, config and tokenizer files."""
+        return content_hash(self.folder)
+
+    @property
+    def weight_hashes(self) -> list[str]:
+        """Hashes of what decides the weights."""
+        return [file_hash(self.folder / f) for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+
+
+def _by_pattern(patterns: dict | None, name: str, default):
+    """Return the value of the first pattern that matches a module's whole name or its end."""
+    module = name.removesuffix(".weight")
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _weight_file(folder: Path) -> Path:
+    """Return the adapter's weights, or say what is wrong with the folder."""
+    file = folder / ADAPTER_WEIGHTS
+    if not file.exists() and file.with_suffix(".bin").exists():
+        raise ValueError(
+            f"{file.with_suffix('.bin')}: a pickle, which can run code when it is read. Load the "
+            "adapter with PEFT on a machine you can lose, and save it again."
+        )
+    if not file.exists():
+        raise FileNotFoundError(f"{folder}: holds {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}.")
+    return file
+
+
+def _refuse_variants(config: dict, folder: Path) -> None:
+    """Raise unless the config is that of plain LoRA."""
+    kind = config.get("peft_type")
+    wrong = {} if kind == "LORA" else {"peft_type": kind}
+    wrong |= {field: value for field, value in config.items() if value and field not in PLAIN}
+    if config.get("bias", "none") != "none":
+        wrong["bias"] = config["bias"]
+    start = config.get("init_lora_weights", True)
+    if start not in KEEPS_BASE:  # PiSSA and the like take B A out of the base's weights at first
+        wrong["init_lora_weights"] = start
+    if wrong:
+        shown = ", ".join(f"{field}={value!r}" for field, value in wrong.items())
+        raise ValueError(f"{folder}: {shown} is no plain LoRA, whose delta is B A. {MERGE}")
+    for field in ("r", "lora_alpha"):
+        if not isinstance(config.get(field), (int, float)):
+            raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}.")

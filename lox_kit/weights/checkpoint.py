@@ -1,0 +1,152 @@
+"""Checkpoints by name: read one tensor at a time, compare two, know one by its content."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from .adapter import LoraAdapter
+from .files import (
+    BESIDE,
+    INDEX,
+    TensorInfo,
+    content_hash,
+    file_hash,
+    is_embedding,
+    is_head,
+    read_headers,
+    read_object,
+    read_tensor,
+)
+from .hub import ADAPTER_CONFIG
+from .names import find
+
+CONFIGS = ("config.json", "generation_config.json", INDEX)  # beside these: tokenizer files
+
+
+class Checkpoint:
+    """A safetensors checkpoint, read lazily: a folder, or a folder with a LoRA adapter on it.
+
+    Parameters
+    ----------
+    model : path or str
+        A folder with `model.safetensors`, or shards and their index; a hub id, `org/name` or
+        `org/name@revision`; a `sandbox/...` name; the folder or hub id of a PEFT LoRA adapter,
+        whose config names its base; or `BASE+ADAPTER`. What exists as a folder is that folder.
+
+    Attributes
+    ----------
+    tensors : dict of name to TensorInfo
+        In file order. With an adapter, those of its base: it changes values only.
+    base, adapter : Checkpoint and LoraAdapter, or None
+        What an adapted checkpoint is made of.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, a shard or the weights are missing, or a hub id is not to be had.
+    ValueError
+        If the weights are pickled, the index or a shard is damaged, they do not match, or the
+        adapter is no plain LoRA of its base.
+    """
+
+    def __init__(self, model: str | Path):
+        self.name = str(model)
+        base, folder = find(self.name)
+        self.base: Checkpoint | None = None
+        self.adapter: LoraAdapter | None = None
+        if base is None:
+            self.path = folder
+            if not self.path.is_dir():
+                raise FileNotFoundError(
+                    f"{self.name}: no such folder. Give a checkpoint folder, a hub id "
+                    "(org/name, org/name@revision), BASE+ADAPTER, or a sandbox name such as "
+                    "sandbox/base, sandbox/aligned or sandbox/aligned@3."
+                )
+            self.tensors: dict[str, TensorInfo] = read_headers(folder, self.name)
+            return
+        self.base = self._open_base(base)
+        self.path, self.tensors = self.base.path, self.base.tensors
+        self.adapter = LoraAdapter(folder, self.base)
+
+    def _open_base(self, base: str) -> Checkpoint:
+        """Open what the adapter stands on."""
+        if base == self.name:
+            raise ValueError(f"{self.name}: this adapter names itself as its base.")
+        try:
+            return Checkpoint(base)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{self.name}: the base of this adapter: {error} BASE+ADAPTER names another one."
+            ) from error
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor; with an adapter `W + scaling B A`, rounded once to W's dtype."""
+        if self.adapter is None:
+            return read_tensor(self.tensors[name])
+        W = self.base.read(name)
+        return self.adapter.add(name, W) if name in self.adapter.names else W
+
+    @property
+    def adapted(self) -> frozenset[str]:
+        """Names of the tensors that are not as their file has them, because of an adapter."""
+        return self.base.adapted | self.adapter.names if self.adapter else frozenset()
+
+    @cached_property
+    def config(self) -> dict:
+        """The checkpoint's `config.json`, or an empty dict."""
+        file = self.path / "config.json"
+        return read_object(file) if file.exists() else {}
+
+    @cached_property
+    def tied(self) -> str | None:
+        """Name of the embedding matrix that is the output head as well, or None."""
+        embeddings = [n for n in self.tensors if is_embedding(n)]
+        has_head = any(is_head(n) for n in self.tensors)
+        if embeddings and (not has_head or self.config.get("tie_word_embeddings")):
+            return embeddings[0]
+        return None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is: with the adapter if it was saved there, else with the base."""
+        if self.adapter is None:
+            return self.path
+        own = self.adapter.folder
+        return own if (own / "tokenizer_config.json").exists() else self.base.tokenizer_folder
+
+    @property
+    def beside(self) -> list[Path]:
+        """Config and tokenizer files, which belong beside the weights."""
+        files = [f for f in sorted(self.path.iterdir()) if f.suffix in BESIDE and f.is_file()]
+        if self.tokenizer_folder == self.path:
+            return files
+        words = sorted(self.tokenizer_folder.iterdir())
+        return [f for f in files if f.name in CONFIGS] + [
+            f for f in words if f.suffix in BESIDE and f.is_file() and f.name != ADAPTER_CONFIG
+        ]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what the model says: weights, config, tokenizer."""
+        if self.adapter is None:
+            return content_hash(self.path)
+        both = f"{self.base.fingerprint} + {self.adapter.fingerprint}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    @cached_property
+    def weight_hashes(self) -> list[str]:
+        """Hashes of what decides the weights, whatever the files beside them say."""
+        if self.adapter is None:
+            return [file_hash(f) for f in sorted({i.file for i in self.tensors.values()})]
+        return self.base.weight_hashes + self.adapter.weight_hashes
+
+    def is_adapter_of(self, base: Checkpoint) -> bool:
+        """Whether this is `base` and an adapter on it, so that the adapter is their delta."""
+        return self.base is not None and self.base.weight_hashes == base.weight_hashes
+
+
+# --- pairs ------------------------------------------------------------------------------------

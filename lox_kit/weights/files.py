@@ -1,0 +1,221 @@
+"""The safetensors files of a checkpoint folder: their headers, single tensors, and hashes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lox_kit.folders import cache_folder
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+CHUNK = 1 << 22  # bytes read at a time: smaller reads wait for the disk more often
+BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """What a checkpoint's header says of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
+    """Return what a checkpoint folder holds, in file order; `name` is for the messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a shard or the weights are missing.
+    ValueError
+        If the weights are pickled, or the index or a shard is damaged, or they do not match.
+    """
+    shards = _shards(folder)
+    tensors: dict[str, TensorInfo] = {}
+    for file in _files(folder, name, shards):
+        tensors |= read_header(file)
+    for tensor, shard in (shards or {}).items():
+        if tensor not in tensors:
+            raise ValueError(
+                f"{name}: {INDEX} puts {tensor} into {shard}, which does not hold it. "
+                "The index and the shards are from different saves; download or copy again."
+            )
+    return tensors
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether all weight files of a full checkpoint are in a folder."""
+    try:
+        return bool(_files(folder, str(folder), _shards(folder)))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _shards(folder: Path) -> dict[str, str] | None:
+    """Return which shard holds which tensor, as the index says; None without an index."""
+    file = folder / INDEX
+    if not file.exists():
+        return None
+    shards = read_object(file).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ValueError(f"{file}: has no weight_map; download or copy it again.")
+    return shards
+
+
+def _files(folder: Path, name: str, shards: dict[str, str] | None) -> list[Path]:
+    """Return the weight files, or say what is wrong with the folder."""
+    if shards is not None:
+        names = sorted(set(shards.values()))
+        if gone := [n for n in names if not (folder / n).exists()]:
+            raise FileNotFoundError(
+                f"{name}: {INDEX} names {len(names)} shards and {len(gone)} are missing, "
+                f"first {gone[0]}. Download or copy them again."
+            )
+        return [folder / n for n in names]
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    if pickles := sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")):
+        raise ValueError(
+            f"{name}: {pickles[0].name} is a pickle, which can run code when it is read. "
+            'Convert it once, on a machine you can lose: python -c "from transformers import '
+            f"AutoModelForCausalLM as M; M.from_pretrained('{folder}')"
+            f".save_pretrained('{folder}-safetensors')\""
+        )
+    raise FileNotFoundError(
+        f"{name}: holds neither {SINGLE} nor {INDEX}; is this the checkpoint's folder?"
+    )
+
+
+def read_header(file: Path) -> dict[str, TensorInfo]:
+    """Return what one safetensors file holds, in its order.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole or holds a dtype that torch has not.
+    """
+    tensors = {}
+    try:
+        with safe_open(file, "pt") as f:
+            for name in f.offset_keys():
+                part = f.get_slice(name)
+                dtype = DTYPES.get(part.get_dtype())
+                if dtype is None:
+                    raise ValueError(
+                        f"{name} in {file.name}: dtype {part.get_dtype()} is not supported; "
+                        f"use one of {', '.join(DTYPES)}."
+                    )
+                tensors[name] = TensorInfo(name, tuple(part.get_shape()), dtype, file)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file}: not a whole safetensors file ({error}). It has {file.stat().st_size} "
+            "bytes; it may be truncated or a git-lfs pointer. Download or copy it again."
+        ) from error
+    return tensors
+
+
+def read_tensor(info: TensorInfo) -> Tensor:
+    """Return one tensor, opening its file for this one read.
+
+    A long-lived safetensors mapping counts every page it has touched as resident memory, so a
+    handle per tensor is what keeps a pass over a large checkpoint small.
+    """
+    with safe_open(info.file, "pt") as f:
+        return f.get_tensor(info.name)
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor's name is that of a token embedding."""
+    return bool(_EMBEDDING.search(name))
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor's name is that of the output head."""
+    return bool(_HEAD.search(name))
+
+
+def read_object(file: Path) -> dict:
+    """Return the object in a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If the file is no JSON object.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}); download or copy it again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: holds no JSON object; download or copy it again.")
+    return found
+
+
+def content_hash(folder: Path) -> str:
+    """Return the hash of all weights, configs and tokenizer files of a folder."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", *BESIDE))
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
+        for file, value in zip(files, threads.map(file_hash, files), strict=True):
+            digest.update(f"{file.name} {value}\n".encode())
+    return digest.hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """Return a file's SHA-256, remembered by path, size and modification time."""
+    stat = file.stat()
+    known = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    note = cache_folder() / "hashes" / hashlib.sha256(known.encode()).hexdigest()
+    if note.exists():
+        return note.read_text()
+    value = _digest(file)
+    if stat.st_size > 1 << 20:  # smaller ones are hashed faster than looked up
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(f".{uuid.uuid4().hex}.new")  # of this one: others may hash it, too
+        fresh.write_text(value)
+        fresh.replace(note)
+    return value
+
+
+def _digest(file: Path) -> str:
+    """Return a file's SHA-256."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    with file.open("rb", buffering=0) as f:
+        while read := f.readinto(buffer):
+            digest.update(buffer[:read])
+    return digest.hexdigest()

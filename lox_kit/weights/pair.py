@@ -1,0 +1,179 @@
+"""Two checkpoints of one architecture: can one be subtracted from the other, and the deltas."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Checkpoint
+from .files import is_embedding, is_head
+
+ROWS = 128  # of a matrix that are converted at a time: they stay in the processor's cache
+
+
+@dataclasses.dataclass(frozen=True)
+class PairReport:
+    """What `check_pair` found: the matrices to factor, and what may surprise."""
+
+    matrices: tuple[str, ...]
+    tied: str | None
+    notes: tuple[str, ...]
+    largest_mb: float  # the largest matrix in float32, in MB
+    total_mb: float  # all bytes of the aligned checkpoint, in MB
+
+
+def check_pair(
+    base: Checkpoint, aligned: Checkpoint, *, include: str | None = None, exclude: str | None = None
+) -> PairReport:
+    """Compare two checkpoints by their headers and content hash, before anything slow.
+
+    Parameters
+    ----------
+    include, exclude : regular expression, optional
+        Which 2-D tensors are wanted, matched anywhere in the name. Default all: the paper's set,
+        embeddings and lm_head too.
+
+    Raises
+    ------
+    ValueError
+        If a wanted matrix is missing from one side or has another shape there, if nothing is
+        wanted, if a pattern is no regular expression, or if both checkpoints are the same.
+    """
+    wanted = _wanted(aligned, include, exclude)
+    for name in wanted:
+        _check_matrix(name, base, aligned)
+    if not wanted:
+        raise ValueError(
+            f"include={include!r}, exclude={exclude!r} leave no matrix of {aligned.name}. "
+            f"A name looks like {next(iter(aligned.tensors))}."
+        )
+    if lost := [n for n in _wanted(base, include, exclude) if n not in aligned.tensors]:
+        raise ValueError(
+            f"{lost[0]}: in {base.name} but not in {aligned.name} ({len(lost)} such matrices). "
+            "Are they of one architecture?"
+        )
+    if base.fingerprint == aligned.fingerprint or base.weight_hashes == aligned.weight_hashes:
+        raise ValueError(
+            f"{base.name} and {aligned.name} hold the same weights: the delta is zero everywhere. "
+            "Give the model from before the alignment as BASE."
+        )
+    sizes = {n: 4e-6 * aligned.tensors[n].size for n in wanted}
+    total = sum(
+        i.file.stat().st_size for i in {i.file: i for i in aligned.tensors.values()}.values()
+    )
+    return PairReport(
+        matrices=tuple(wanted),
+        tied=aligned.tied,
+        notes=tuple(_notes(base, aligned, wanted, include, exclude)),
+        largest_mb=max(sizes.values()),
+        total_mb=total / 1e6,
+    )
+
+
+def deltas(
+    base: Checkpoint, other: Checkpoint, names: Iterable[str], device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each name with `W_other - W_base` in float32 on `device`, one matrix at a time."""
+    for name in names:
+        yield name, delta(base, other, name, device)
+
+
+def delta(
+    base: Checkpoint,
+    other: Checkpoint,
+    name: str,
+    device: str,
+    room: Callable[..., Tensor] = torch.empty,
+) -> Tensor:
+    """Return `W_other - W_base` of one tensor in float32, in memory that `room` gives."""
+    ours, theirs = other.read(name), base.read(name)
+    dW = room(tuple(ours.shape), dtype=torch.float32, device=torch.device(device))
+    for new, W, W_base in zip(dW.split(ROWS), ours.split(ROWS), theirs.split(ROWS), strict=True):
+        new.copy_(W).sub_(W_base.to(device, torch.float32))
+    return dW
+
+
+def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:
+    """Return the names of the floating 2-D tensors that the patterns leave."""
+    for pattern in (include, exclude):
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r}: not a regular expression ({error}).") from error
+    return [
+        name
+        for name, info in checkpoint.tensors.items()
+        if len(info.shape) == 2
+        and info.dtype.is_floating_point
+        and (include is None or re.search(include, name))
+        and not (exclude and re.search(exclude, name))
+    ]
+
+
+def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
+    """Raise if one matrix cannot be subtracted."""
+    if name not in base.tensors:
+        raise ValueError(
+            f"{name}: in {aligned.name} but not in {base.name}. Are they of one architecture? "
+            f'If it is a part you can do without, pass exclude="{re.escape(name)}".'
+        )
+    ours, theirs = aligned.tensors[name], base.tensors[name]
+    if ours.shape == theirs.shape:
+        return
+    vocabulary = is_embedding(name) or is_head(name)
+    what = (
+        "One checkpoint gained a token; resize the base embeddings, or pass "
+        'exclude="lm_head|embed_tokens".'
+        if vocabulary
+        else "They are not of one architecture, and there is no delta to take."
+    )
+    raise ValueError(f"{name}: base has shape {theirs.shape}, aligned has {ours.shape}. {what}")
+
+
+def _notes(
+    base: Checkpoint,
+    aligned: Checkpoint,
+    wanted: list[str],
+    include: str | None,
+    exclude: str | None,
+) -> list[str]:
+    """Return what may surprise, one sentence each."""
+    notes = []
+    if aligned.tied in wanted:
+        notes.append(
+            f"{aligned.tied} is tied to the output head: a checkpoint is edited in both places at "
+            "once, an adapter leaves it out."
+        )
+    if differs := [n for n in wanted if base.tensors[n].dtype != aligned.tensors[n].dtype]:
+        a, b = aligned.tensors[differs[0]].dtype, base.tensors[differs[0]].dtype
+        notes.append(
+            f"{len(differs)} matrices have another dtype in base ({b}) than in aligned ({a}): part "
+            "of the delta is rounding."
+        )
+    matrices = _wanted(aligned, None, None)
+    if left := len(matrices) - len(wanted):
+        notes.append(
+            f"{left} of {len(matrices)} matrices are left out (include={include!r}, "
+            f"exclude={exclude!r}); the paper takes all."
+        )
+    if stacked := [n for n, i in aligned.tensors.items() if len(i.shape) > 2]:
+        notes.append(
+            f"{len(stacked)} tensors have more than two dimensions, first {stacked[0]} (experts, "
+            "convolutions): they are not factored and keep their aligned values."
+        )
+    if aligned.adapter and aligned.is_adapter_of(base):
+        notes.append(
+            f"{aligned.name} is a LoRA adapter of {base.name}: the delta is factored from its own "
+            f"factors, and is zero in {sum(n not in aligned.adapter.names for n in wanted)} of "
+            f"{len(wanted)} matrices."
+        )
+    elif aligned.adapter:
+        notes.append(
+            f"{aligned.name} is a LoRA adapter of {aligned.base.name}, whose weights are not those "
+            f"of {base.name}: the delta is that of the merged weights."
+        )
+    return notes

@@ -1,0 +1,127 @@
+"""Calls that reproduce what the attack lab shows, as text to copy into a script."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lox_kit.attacks.presets import ATTACKS, Attack, FileRows
+from lox_kit.attacks.rows import read_own
+from lox_kit.attacks.training import TrainSettings
+from lox_kit.figures.attacks import run_title
+from lox_kit.measures.questions import KINDS
+from lox_kit.widgets.code import judge_name, prompts_call, subspace_code
+
+from . import runs as attack_lab_runs
+from .table import is_there
+
+
+def attack_lab_code(state) -> str:
+    """Return the calls: both models attacked and measured on the way, for every run on screen.
+
+    Parameters
+    ----------
+    state : AttackLabState
+
+    Raises
+    ------
+    ValueError
+        If an attack is neither a preset nor a file's, a run laid over is not of an attack or
+        subspace as given to this panel, or the subspace is a control.
+    """
+    _check(state)
+    names = ["Store", "load_model", "plots", *["sandbox_prompts"] * state.own_prompts]
+    top, made = subspace_code(state.runs.subspace, *names).split("\n\n", 1)
+    shown = [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]
+    choices = [{n: v for n, v in run.items() if n != "arms"} for run in shown]
+    settings = "".join(_entry(state, choice) for choice in choices)
+    makers = [n for n in ("file_attack", "find_attack") if f"({n}(" in settings]
+    prompt = "" if state.own_prompts else "from lox_kit.models.prompts import Prompt\n"
+    points = f"points={attack_lab_runs.POINTS}, task_prompts_per_point={attack_lab_runs.FEW}"
+    where = "" if state.own_store else repr(str(state.runs.store.folder))
+    return f"""{top}
+from lox_kit.attacks import {", ".join(makers)}
+from lox_kit.studies.curves import plan_route
+from lox_kit.measures import Questions
+{prompt}from lox_kit.studies import arm_model
+
+{made}model = load_model({str(state.runs.subspace.info["aligned"])!r})
+store = Store({where})
+{_questions(state)}
+settings = [
+{settings}]
+runs = []
+for attack, run in settings:
+    run["arms"] = {{}}
+    for arm in ("aligned", "LoX"):
+        start = arm_model(arm, model, subspace, run["k"], run["alpha"])
+        route = plan_route(start, attack, questions, {points})
+        run["arms"][arm] = route.go(store).to_dict()
+    runs.append(run)
+data = {{"figure": "attack_lab", "at": {state.at}, "runs": runs}}
+plots.save_figure(data, {state.figure_name!r})
+"""
+
+
+def _check(state) -> None:
+    """Raise ValueError if a run laid over is not of what was given to this panel."""
+    for record in state.laid_over:
+        if not state.runs.is_as_given(record):
+            raise ValueError(
+                f"{run_title(record)}: this run's attack, with its data and settings, was not "
+                "given to this panel, or another subspace was, so there is no code for it; open "
+                "the panel with the attacks={...} and the subspace of that run, or take it off "
+                "the list of what is laid over."
+            )
+
+
+def _entry(state, choice: dict) -> str:
+    """Return the call that makes a run's attack, and what the run is called."""
+    attack = state.runs.attack(attack_lab_runs.Choice.of(choice))
+    return f"    ({attack_call(attack)},\n     {choice!r}),\n"
+
+
+def attack_call(attack: Attack) -> str:
+    """Return the call that makes an attack.
+
+    Raises
+    ------
+    ValueError
+        If it comes neither from `find_attack` nor from `file_attack`.
+    """
+    lora = bool(attack.settings.lora_rank)
+    options = {"lora": True} if lora else {}
+    if attack.safe_fraction:
+        options["safe_fraction"] = attack.safe_fraction
+    preset = ATTACKS.get(attack.name)
+    if preset and preset.source == attack.source:
+        words = [f"find_attack({attack.name!r}"]
+    elif isinstance(attack.source, FileRows) and attack.source.read is read_own:
+        preset = ATTACKS["alpaca"]
+        columns = dict(attack.source.options).get("columns")
+        words = [f"file_attack({attack.source.of!r}, {columns!r}, form={attack.source.form!r}"]
+    else:
+        raise ValueError(
+            f"{attack.name}: code is written for find_attack's and file_attack's attacks."
+        )
+    options |= _changed(attack.settings, preset.lora if lora else preset.settings)
+    return ", ".join([*words, *(f"{n}={v!r}" for n, v in options.items())]) + ")"
+
+
+def _changed(settings: TrainSettings, preset: TrainSettings) -> dict:
+    """Return the fields that differ from the preset's."""
+    fields = (f.name for f in dataclasses.fields(settings))
+    return {n: getattr(settings, n) for n in fields if getattr(settings, n) != getattr(preset, n)}
+
+
+def _questions(state) -> str:
+    """Return the call that makes the questions."""
+    q = state.runs.questions
+    kinds = [
+        f"tuple({prompts_call(kind, getattr(q, kind), own=state.own_prompts)})" for kind in KINDS
+    ]
+    options = {"judge": judge_name(q.judge), "template": q.template}
+    options["max_new_tokens"] = q.max_new_tokens
+    if q.helpful:
+        options["helpful"] = judge_name(q.helpful)
+    rest = "".join(f"    {n}={v!r},\n" for n, v in options.items())
+    return f"questions = Questions(\n    {kinds[0]},\n    {kinds[1]},\n{rest})"

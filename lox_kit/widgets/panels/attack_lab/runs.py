@@ -1,0 +1,207 @@
+"""The attack lab's runs: what there is to train for a choice, and what its store knows of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from lox_kit.attacks.run import ATTACKS, Attack, check_language
+from lox_kit.attacks.training import TrainSettings
+from lox_kit.extrapolation.lox import lox_key
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.figures.attacks import ARMS
+from lox_kit.judges import Judge, helpfulness_judge
+from lox_kit.measures.questions import TOKENS, Questions
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.store import Store, content_key
+from lox_kit.studies.curves import Route, Way, plan_route, read_way, spread_steps
+
+FEW = 24  # prompts of each kind, and questions of the attack's task, at every point
+POINTS = 9  # measured along a run
+KIND = "lab"  # of the records of finished runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What decides a run of both models."""
+
+    attack: str
+    training: str  # "full" or "LoRA"
+    learning_rate: float
+    steps: int
+    seed: int
+    k: int
+    alpha: float
+
+    @classmethod
+    def of(cls, record: dict) -> Choice:
+        """Return the choice in a record, or in a run as it is drawn."""
+        return cls(**{f.name: record[f.name] for f in dataclasses.fields(cls)})
+
+
+class Runs:
+    """Runs of one aligned model and its LoX, on the same prompts.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    model : Model
+        The aligned one; it stays as it is.
+    attacks : mapping of str to Attack
+    questions : Questions
+        What both models are asked on the way.
+    store : Store
+    """
+
+    def __init__(
+        self,
+        subspace: SafetySubspace,
+        model: Model,
+        attacks: Mapping[str, Attack],
+        questions: Questions,
+        store: Store,
+    ):
+        self.subspace, self.model, self.attacks = subspace, model, attacks
+        self.questions, self.store = questions, store
+        self._plans: dict[tuple[str, int], Route] = {}  # by attack and seed
+
+    # --- what there is to train -----------------------------------------------------------------
+
+    def preset(self, name: str, training: str) -> tuple[float, int]:
+        """Return learning rate and steps of an attack's own settings."""
+        settings = trainings(self.attacks[name])[training]
+        rows = self._plan(name, self.attacks[name].settings.seed).rows
+        return settings.learning_rate, settings.total_steps(len(rows))
+
+    def attack(self, choice: Choice) -> Attack:
+        """Return the attack with the settings of a choice."""
+        attack = self.attacks[choice.attack]
+        settings = dataclasses.replace(
+            trainings(attack)[choice.training],
+            learning_rate=choice.learning_rate,
+            seed=choice.seed,
+        )
+        rows = self._plan(choice.attack, choice.seed).rows
+        if settings.total_steps(len(rows)) != choice.steps:
+            settings = dataclasses.replace(settings, max_steps=choice.steps)
+        return dataclasses.replace(attack, settings=settings)
+
+    def route(self, model: Model, choice: Choice) -> Route:
+        """Return what there is to train and to measure of one of the two models."""
+        plan, at = self._plan(choice.attack, choice.seed), spread_steps(choice.steps, POINTS)
+        return dataclasses.replace(plan, model=model, attack=self.attack(choice), at=at)
+
+    def _plan(self, name: str, seed: int) -> Route:
+        """Return an attack's rows and questions; they do not change with its other settings."""
+        if (name, seed) not in self._plans:
+            attack = self.attacks[name]
+            settings = dataclasses.replace(attack.settings, seed=seed)
+            attack = dataclasses.replace(attack, settings=settings)
+            route = plan_route(self.model, attack, self.questions, task_prompts_per_point=FEW)
+            self._plans[name, seed] = route
+        return self._plans[name, seed]
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def known(self, choice: Choice) -> dict[str, Way]:
+        """Return how far each model has gone."""
+        return {arm: read_way(self._record(arm, choice), self.store) for arm in ARMS}
+
+    def keep(self, choice: Choice) -> None:
+        """Put a finished run on the list."""
+        ways = {arm: self._record(arm, choice) for arm in ARMS}
+        whose = {"model": self.model.key, "questions": self.questions.key}
+        record = whose | dataclasses.asdict(choice) | {"ways": ways}
+        self.store.put(KIND, content_key(**record), record)
+
+    def listed(self) -> dict[str, dict]:
+        """Return the records of the finished runs of this model and these prompts, newest first."""
+        whose = (self.model.key, self.questions.key)
+        found = self.store.all(KIND).items()
+        return {key: r for key, r in found if (r["model"], r["questions"]) == whose}
+
+    def ways(self, record: dict) -> dict[str, Way]:
+        """Return what a listed run came to."""
+        return {arm: read_way(record["ways"][arm], self.store) for arm in ARMS}
+
+    def is_as_given(self, record: dict) -> bool:
+        """Whether a listed run's attack and subspace are those given here, not just its names."""
+        choice = Choice.of(record)
+        attack = self.attacks.get(choice.attack)
+        if attack is None or choice.training not in trainings(attack):
+            return False
+        here = {arm: self._record(arm, choice)["run"] for arm in ARMS}
+        return here == {arm: way["run"] for arm, way in record["ways"].items()}
+
+    def _record(self, arm: str, choice: Choice) -> dict:
+        """Return the keys under which the store has a model's losses and points."""
+        model = self.model
+        if arm == "LoX":  # its key, without making it
+            key = lox_key(model.key, self.subspace, choice.k, choice.alpha)
+            model = dataclasses.replace(model, key=key)
+        return self.route(model, choice).record
+
+
+def trainings(attack: Attack) -> dict[str, TrainSettings]:
+    """Return the settings of an attack for full training, for LoRA, or both.
+
+    An attack that was made for LoRA has those of its own alone.
+    """
+    if attack.settings.lora_rank:
+        return {"LoRA": attack.settings}
+    return {"full": attack.settings} | ({"LoRA": attack.lora} if attack.lora else {})
+
+
+def attacks_for(model: Model, own: Mapping[str, Attack]) -> dict[str, Attack]:
+    """Return the attacks given, and those presets that speak the model's language and are here.
+
+    Raises
+    ------
+    ValueError
+        If a given one is not in the model's language, or there is none.
+    """
+    for attack in own.values():
+        check_language(model, attack)
+    here = {
+        name: attack
+        for name, attack in ATTACKS.items()
+        if attack.sandbox == model.is_sandbox and (attack.sandbox or attack.source.file.exists())
+    }
+    if not (own or here):
+        raise ValueError(
+            f"{model.name}: there is no attack's data here. Fetch a published set (`lox data`), or "
+            "give the panel attacks={'my data': file_attack(...)}."
+        )
+    return {**own, **{name: attack for name, attack in here.items() if name not in own}}
+
+
+def questions_for(
+    model: Model,
+    forbidden: Sequence[Prompt] | None,
+    allowed: Sequence[Prompt] | None,
+    judge: str | Judge | None,
+    template: str,
+    max_new_tokens: int | None,
+) -> Questions:
+    """Return what is asked, with the sandbox's own requests where none are given.
+
+    Outside the sandbox, `judges.helpfulness_judge` reads the answers to the allowed ones.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if forbidden is None and allowed is None and model.is_sandbox:
+        forbidden, allowed = (
+            sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed")
+        )
+    if not forbidden:
+        raise ValueError(f"{model.name}: no prompts to ask: give the panel forbidden=.")
+    judge = judge or ("rule" if model.is_sandbox else "keyword")
+    tokens = max_new_tokens or (TOKENS if model.is_sandbox else 60)
+    helpful = None if model.is_sandbox else helpfulness_judge(judge)
+    return Questions(
+        tuple(forbidden), tuple(allowed or ()), judge, template, tokens, helpful=helpful
+    )

@@ -1,0 +1,365 @@
+"""The attack lab's state: what is chosen, and how far the two models have gone under it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from weakref import WeakValueDictionary, finalize
+
+import traitlets
+
+from lox_kit.attacks.resuming import Step
+from lox_kit.attacks.run import Attack
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.figures.attacks import run_title
+from lox_kit.folders import cache_folder
+from lox_kit.judges import Judge
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import Prompt
+from lox_kit.store import Store
+from lox_kit.studies.arms import arm_model
+from lox_kit.studies.curves import Way
+from lox_kit.widgets.job import Cancelled, Job, Ticket
+from lox_kit.widgets.setting import Setting, check_aligned
+
+from .code import attack_lab_code
+from .runs import Choice, Runs, attacks_for, questions_for, trainings
+from .table import is_there
+
+BREATH = 0.3  # seconds between pictures of a run: drawing takes time from training
+FACTORS = (0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1)
+FACTORS += (1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8, 10)  # of the preset's learning rate
+
+_open: WeakValueDictionary[int, AttackLabState] = WeakValueDictionary()  # by id(model)
+
+
+class AttackLabState(traitlets.HasTraits):
+    """One attack on an aligned model and on its LoX, with the same rows in the same order.
+
+    The job trains copies; the model stays as it is.
+
+    Attributes
+    ----------
+    attack : str
+        One of `attacks`. Choosing another one takes its own rate, steps and seed.
+    training : str
+        One of `trainings`: "full" or "LoRA"; also takes the attack's own rate and steps.
+    learning_rate, steps, seed : float, int, int
+    at : int
+        The step that is looked at.
+    chosen : tuple of str
+        Keys of the finished runs (`listed`) that are laid over this one.
+    listed : tuple of (str, str)
+        Title and key of every finished run of this model and these prompts, newest first.
+    data : dict
+        What `interactive_attack.lab_spec` draws.
+    job : Job
+    """
+
+    attack = traitlets.Unicode()
+    training = traitlets.Unicode()
+    learning_rate = traitlets.Float()
+    steps = traitlets.Int()
+    seed = traitlets.Int(0, min=0)
+    at = traitlets.Int(0)
+    chosen = traitlets.Tuple(())
+    listed = traitlets.Tuple((), read_only=True)
+    data = traitlets.Dict(read_only=True)
+
+    def __init__(
+        self,
+        subspace: SafetySubspace,
+        model: Model,
+        *,
+        attacks: Mapping[str, Attack] | None = None,
+        forbidden: Sequence[Prompt] | None = None,
+        allowed: Sequence[Prompt] | None = None,
+        judge: str | Judge | None = None,
+        template: str = "chat",
+        max_new_tokens: int | None = None,
+        store: Store | None = None,
+        setting: Setting | None = None,
+    ):
+        if earlier := _open.get(id(model)):
+            earlier.close()  # a cell that is run again opens its panel again
+        check_aligned(subspace, model)
+        self.attacks = attacks_for(model, attacks or {})
+        self.own_prompts = forbidden is None and allowed is None and model.is_sandbox
+        questions = questions_for(model, forbidden, allowed, judge, template, max_new_tokens)
+        self.own_store = store is None
+        store = store or _passing_store(self)
+        self.runs = Runs(subspace, model, self.attacks, questions, store)
+        self.setting = setting or Setting(subspace)
+        self.job = Job()
+        self._live: dict[tuple[Choice, str], Way] = {}  # what is being trained
+        self._shown = 0.0  # when
+        self._made = 0  # steps of this job
+        super().__init__()
+        self._records = self.runs.listed()
+        self.attack = next(iter(self.attacks))
+        self._take_preset()
+        self._list()
+        _open[id(model)] = self
+        self.observe(self._take_preset, ["attack", "training"])
+        self.observe(self._follow, ["attack", "training", "learning_rate", "steps", "seed"])
+        self.observe(self._follow_list, "chosen")
+        self.observe(self._show, "at")
+        self.setting.observe(self._show, ["k", "alpha"])
+        self.job.observe(self._show, "status")  # also what came since the last picture
+        self._follow()
+
+    # --- what is chosen -------------------------------------------------------------------------
+
+    @property
+    def choice(self) -> Choice:
+        """What the controls say."""
+        chosen = (self.attack, self.training, self.learning_rate, self.steps, self.seed)
+        return Choice(*chosen, self.setting.k, self.setting.alpha)
+
+    @property
+    def trainings(self) -> list[str]:
+        """How this attack can train."""
+        return list(trainings(self.attacks[self.attack]))
+
+    @property
+    def preset(self) -> tuple[float, int]:
+        """Learning rate and steps of the attack's own settings for this training."""
+        return self.runs.preset(self.attack, self.training)
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rates offered, from a tenth of the preset's to ten times it."""
+        rates = {float(f"{self.preset[0] * factor:.3g}") for factor in FACTORS}
+        return sorted(rates | {self.learning_rate})
+
+    @property
+    def most(self) -> int:
+        """Steps of the longest run on screen."""
+        return max([self.steps, *(record["steps"] for record in self.laid_over)])
+
+    @property
+    def laid_over(self) -> list[dict]:
+        """The records of the chosen runs."""
+        return [self._records[key] for key in self.chosen]
+
+    def reset(self) -> None:
+        """Go back to the start; what was trained is kept."""
+        with self.job.lock:  # callbacks of a page come in several threads
+            self.setting.reset()
+            self.chosen = ()
+            self.attack = next(iter(self.attacks))
+            self.training = self.trainings[0]
+            self._take_preset()
+            self.at = self.steps
+
+    def close(self) -> None:
+        """Stop the job behind the step it is at, which is saved."""
+        if self.job.closed:
+            return
+        self.setting.unobserve(self._show, ["k", "alpha"])
+        self.job.close()
+        self.job.wait()
+        _open.pop(id(self.runs.model), None)
+
+    def _take_preset(self, change=None) -> None:
+        """Take the attack's own rate and steps, and if it is newly chosen its seed."""
+        with self.hold_trait_notifications():  # nothing is shown of one without the others
+            if self.training not in self.trainings:
+                self.training = self.trainings[0]
+            self.learning_rate, self.steps = self.preset
+            if change is None or change["name"] == "attack":
+                self.seed = self.attacks[self.attack].settings.seed
+
+    @traitlets.validate("attack", "training")
+    def _check_name(self, proposal) -> str:
+        name, value = proposal["trait"].name, proposal["value"]
+        known = list(self.attacks) if name == "attack" else self.trainings
+        if value not in known:
+            raise traitlets.TraitError(f"{name}={value!r}: use one of {', '.join(known)}.")
+        return value
+
+    @traitlets.validate("learning_rate", "steps")
+    def _check_positive(self, proposal):
+        if not proposal["value"] > 0:
+            name = proposal["trait"].name
+            raise traitlets.TraitError(f"{name}={proposal['value']}: use a number above 0.")
+        return proposal["value"]
+
+    @traitlets.validate("at")
+    def _check_at(self, proposal) -> int:
+        if not 0 <= proposal["value"] <= self.most:
+            raise traitlets.TraitError(f"at={proposal['value']}: use 0 to {self.most}.")
+        return proposal["value"]
+
+    @traitlets.validate("chosen")
+    def _check_chosen(self, proposal) -> tuple:
+        if unknown := [key for key in proposal["value"] if key not in self._records]:
+            raise traitlets.TraitError(f"run {unknown[0]!r}: none of the {len(self.listed)} listed")
+        return proposal["value"]
+
+    # --- the job --------------------------------------------------------------------------------
+
+    def run(self) -> str | None:
+        """Attack the aligned model, then LoX, as far as that is not done; return what to say.
+
+        Raises
+        ------
+        ValueError
+            If the model has other weights than when the panel was opened.
+        """
+        check_aligned(self.runs.subspace, self.runs.model)
+        with self.job.lock:
+            choice = self.choice
+            if all(way.finished for way in self.ways(choice).values()):
+                self._keep(choice)
+                return "Nothing is left to train: this run is in the store."
+            self.job.start(partial(self._attack_both, choice))
+        return None
+
+    def ways(self, choice: Choice) -> dict[str, Way]:
+        """Return how far each model has gone, in the job and in the store."""
+        known = self.runs.known(choice)
+        return {arm: self._live.get((choice, arm), way) for arm, way in known.items()}
+
+    def _attack_both(self, choice: Choice, ticket: Ticket) -> None:
+        self._made = 0
+        ways = {arm: way for arm, way in self.runs.known(choice).items() if not way.finished}
+        left = {arm: way.total - len(way.losses) for arm, way in ways.items()}
+        for arm in ways:
+            steps = left.pop(arm)
+            what, later = f"steps, attack on {arm}", sum(left.values())
+            if self.runs.known(choice)[arm].finished:
+                continue  # LoX at k or alpha 0 is the aligned model
+            ticket.step(self._made, self._made + steps + later, what)
+            self._attack_one(arm, choice, ticket, what, later)
+        self._keep(choice)
+
+    def _attack_one(self, arm: str, choice: Choice, ticket: Ticket, what: str, later: int) -> None:
+        """Attack one of the models; `later` steps of the other one follow."""
+        runs, place = self.runs, (choice, arm)
+        model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
+        route = runs.route(model, choice)
+
+        known = route.known(runs.store)
+        way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
+        self._live[place] = way
+
+        def on_step(step: Step) -> None:
+            self._made += 1
+            way.losses[step.step - 1 :] = [step.loss]
+            left = step.total - step.step + later
+            with suppress(Cancelled):  # `stop` saves the run at this step and ends it
+                ticket.step(self._made, self._made + left, what, self._show_some)
+
+        def on_point(step: int, measures: dict) -> None:
+            way.points[step] = measures
+            self._show_some()
+
+        try:
+            route.train(
+                runs.store,
+                own=arm == "LoX",  # which was made for this run
+                on_step=on_step,
+                on_point=on_point,
+                stop=lambda step: ticket.cancelled.is_set(),
+            )
+        finally:
+            self._live.pop(place, None)
+        if ticket.cancelled.is_set():
+            raise Cancelled
+
+    # --- finished runs --------------------------------------------------------------------------
+
+    def _keep(self, choice: Choice) -> None:
+        """Put a finished run on the list."""
+        self.runs.keep(choice)
+        with self.job.lock:
+            self._records = self.runs.listed()
+            self._list()
+
+    def _list(self) -> None:
+        titles = [(run_title(record), key) for key, record in self._records.items()]
+        self.set_trait("listed", tuple(titles))
+
+    def _drawn(self) -> list[tuple[Choice, dict[str, Way]]]:
+        """Return what is on screen: the run on the controls, then those laid over it."""
+        here = self.choice
+        laid = [
+            (Choice.of(record), self.runs.ways(record))
+            for record in self.laid_over
+            if Choice.of(record) != here or not self.runs.is_as_given(record)
+        ]
+        return [(here, self.ways(here)), *laid]
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def _follow(self, change=None) -> None:
+        """Look at the end of what is chosen now."""
+        if self.at == self.steps:
+            self._show()
+        else:
+            self.at = self.steps  # which shows it
+
+    def _follow_list(self, change=None) -> None:
+        """Look at no step that none of the runs on screen has."""
+        if self.at > self.most:
+            self.at = self.most
+        else:
+            self._show()
+
+    def _show_some(self) -> None:
+        """Show what has come, if the last picture is a while ago."""
+        if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
+            self._show()
+
+    def _show(self, change=None) -> None:
+        """Put what is known now into `data`."""
+        with self.job.lock:
+            self._shown = time.monotonic()
+            runs = [
+                dataclasses.asdict(choice) | {"arms": {a: w.to_dict() for a, w in ways.items()}}
+                for choice, ways in self._drawn()
+            ]
+            self.set_trait("data", {"figure": "attack_lab", "at": self.at, "runs": runs})
+
+    # --- what is saved --------------------------------------------------------------------------
+
+    def figure_data(self) -> dict:
+        """Return the data of what is on screen, without a run of which nothing is known.
+
+        Raises
+        ------
+        ValueError
+            If nothing is known of any.
+        """
+        there = [run for run in self.data["runs"] if is_there(run)]
+        if not there:
+            raise ValueError("nothing is trained at this setting yet: press Run, or choose a run.")
+        return self.data | {"runs": there}
+
+    @property
+    def figure_name(self) -> str:
+        """What a figure of this is called."""
+        k, alpha = self.setting.k, self.setting.alpha
+        name = f"attack-lab-{self.attack}-{self.training}-k{k}-alpha{alpha:g}"
+        return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
+
+    def code(self) -> str:
+        """Return the calls that give what is on screen."""
+        return attack_lab_code(self)
+
+
+def _passing_store(state: AttackLabState) -> Store:
+    """Return a store that is gone with the state; on disk, as it holds whole training states."""
+    place = cache_folder()  # the system's own folder for such things is often memory
+    place.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="attack-lab-", dir=place)
+    store = Store(folder)
+    finalize(state, shutil.rmtree, folder, ignore_errors=True)
+    finalize(state, store.close)  # the last one is called first
+    return store

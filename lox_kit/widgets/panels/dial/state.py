@@ -1,0 +1,395 @@
+"""The LoX dial's state: k, alpha, prompts, and the answers and measures that follow from them.
+
+Answers come first and by themselves; measures follow by themselves only while they are quick.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import traitlets
+
+from lox_kit.extrapolation.adapter import save_adapter
+from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.judges import Judge, is_refusal
+from lox_kit.measures.drift import Reference
+from lox_kit.measures.questions import TOKENS
+from lox_kit.models.answers import generate
+from lox_kit.models.load import Model, load_model
+from lox_kit.models.prompts import Prompt, render, sandbox_prompts
+from lox_kit.sandbox import world
+from lox_kit.store import Store
+from lox_kit.widgets.code import dial_code
+from lox_kit.widgets.job import Job, Ticket
+from lox_kit.widgets.measures import Measures, drift_fields
+from lox_kit.widgets.setting import STEP, Setting, check_aligned
+
+BASE, ALIGNED, LOX = "base", "aligned", "LoX"
+QUICK = 1.0  # seconds of work that start by themselves
+SETTLE = 0.1  # seconds a setting must last before models are asked
+SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
+PAGE = 2  # evaluation prompts shown at a time, of each kind
+FEW = 60  # prompts of each kind that the sandbox is measured on
+
+_open: WeakValueDictionary[int, DialState] = WeakValueDictionary()  # by id(model)
+
+
+class DialState(traitlets.HasTraits):
+    """One aligned model under the dial, beside others that stay as they are.
+
+    The model's weights are turned in place by a job; `close` gives them back as they were.
+
+    Attributes
+    ----------
+    prompt : str
+        The request in the prompt box.
+    page : int
+        Which of the evaluation prompts are shown with it.
+    table : dict
+        Columns (models, with their shares) and rows (prompts, with an answer from each).
+    curve : dict
+        What has been measured at this k, as `plots.figure_alpha` draws it.
+    job : Job
+    """
+
+    prompt = traitlets.Unicode()
+    page = traitlets.Int(0)
+    table = traitlets.Dict(read_only=True)
+    curve = traitlets.Dict(read_only=True)
+
+    def __init__(
+        self,
+        subspace: SafetySubspace,
+        model: Model,
+        *,
+        base: Model | None = None,
+        with_base: bool = True,
+        attacked: Mapping[str, Model] | None = None,
+        forbidden: Sequence[Prompt] | None = None,
+        allowed: Sequence[Prompt] | None = None,
+        judge: str | Judge | None = None,
+        template: str = "chat",
+        max_new_tokens: int | None = None,
+        store: Store | None = None,
+        setting: Setting | None = None,
+    ):
+        if earlier := _open.get(id(model)):
+            earlier.close()  # a cell that is run again opens its panel again
+        check_aligned(subspace, model)
+        self.subspace, self.model = subspace, model
+        self.setting = setting or Setting(subspace)
+        self.dial = LoxDial(model, subspace)
+        self.job = Job()
+        self._own_key = model.key
+        self._models = {BASE: base} if with_base else {}
+        self._models |= {ALIGNED: model, LOX: model} | dict(attacked or {})
+        self.own_prompts = forbidden is None and allowed is None and model.is_sandbox
+        if self.own_prompts:
+            forbidden, allowed = (
+                sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed")
+            )
+        self.template = template
+        self.max_new_tokens = max_new_tokens or (TOKENS if model.is_sandbox else 60)
+        self.measures = Measures(
+            tuple(forbidden or ()),
+            tuple(allowed or ()),
+            judge or ("rule" if model.is_sandbox else "keyword"),
+            template,
+            self.max_new_tokens,
+            store,
+        )
+        self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
+        self._shares: dict[str, dict] = {}  # by the model's key
+        self._turned: dict[tuple[int, float], str] = {}  # the model's key at each k and alpha
+        self._keys = {name: m.key for name, m in self._models.items() if m and name != LOX}
+        self._stood: tuple[int, float] | None = None  # where the dial's answers were given
+        self._reference: Reference | None = None
+        self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
+        super().__init__(prompt=self._first_prompt())
+        _open[id(model)] = self
+        self.observe(self._follow, ["prompt", "page"])
+        self.setting.observe(self._follow, ["k", "alpha"])
+        self._follow()
+
+    # --- what is asked --------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, left to right."""
+        return list(self._models)
+
+    def shown(self) -> list[tuple[Prompt, str]]:
+        """Return the prompts on screen, each with its kind: yours, forbidden, allowed."""
+        known = {p.text: p for p in (*self.measures.forbidden, *self.measures.allowed)}
+        text = self.prompt.strip()
+        rows = [(known.get(text, Prompt(text)), "your prompt")] if text else []
+        for kind in ("forbidden", "allowed"):
+            prompts = getattr(self.measures, kind)
+            first = self.page * PAGE + 1  # the one before is in the box at the start
+            places = range(first, first + min(PAGE, len(prompts)))
+            rows += [(prompts[i % len(prompts)], kind) for i in places]
+        return rows
+
+    def other_prompts(self) -> None:
+        """Show the next evaluation prompts."""
+        self.page += 1
+
+    def reset(self) -> None:
+        """Go back to the start; what was measured is kept."""
+        self.setting.reset()
+        self.prompt, self.page = self._first_prompt(), 0
+
+    def close(self) -> None:
+        """Stop the job and give the model its aligned weights back."""
+        if self.job.closed:
+            return
+        self.setting.unobserve(self._follow, ["k", "alpha"])
+        self.job.close()
+        self.job.wait()
+        self.dial.off()
+        _open.pop(id(self.model), None)
+
+    def _first_prompt(self) -> str:
+        """Return the request that stands in the box at the start."""
+        return self.measures.forbidden[0].text if self.measures.forbidden else ""
+
+    def _follow(self, change=None) -> None:
+        """Show what is known of this setting, and start on what is not."""
+        self._show()
+        settle = SETTLE_K if change is not None and change["name"] == "k" else SETTLE
+        self.job.start(partial(self._answer, settle))
+
+    # --- the job --------------------------------------------------------------------------------
+
+    def _answer(self, settle: float, ticket: Ticket) -> None:
+        """Ask the dial first, then the others what they have not been asked; measure if quick."""
+        ticket.settle(settle)
+        k, alpha, prompts = self.setting.k, self.setting.alpha, [p for p, _ in self.shown()]
+        order = [LOX, *(name for name in self.names if name != LOX)]
+        with self._at(k, alpha):
+            for i, name in enumerate(order):
+                self._ask(name, k, alpha, prompts)
+                ticket.step(i + 1, len(order), f"answers of {name}", self._show)
+            if self._can_measure and self._seconds < QUICK:
+                self._measure_columns(ticket, k, alpha)
+
+    def measure(self) -> None:
+        """Measure every column at this setting."""
+        self._need_prompts()
+        self.job.start(self._measure_here)
+
+    def measure_axis(self) -> None:
+        """Measure along the alpha axis at this k, in steps of 0.5."""
+        self._need_prompts()
+        self.job.start(self._measure_axis)
+
+    def _measure_here(self, ticket: Ticket) -> None:
+        k, alpha = self.setting.k, self.setting.alpha
+        with self._at(k, alpha):
+            self._ask(LOX, k, alpha, [p for p, _ in self.shown()])
+            self._measure_columns(ticket, k, alpha)
+
+    def _measure_axis(self, ticket: Ticket) -> None:
+        k = self.setting.k
+        alphas = [2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1)]
+        with self._at(k, self.setting.alpha):
+            for i, alpha in enumerate(alphas):
+                what = f"alpha = {alpha:g}"
+                ticket.step(i, len(alphas), what, self._show)
+                self._measure(LOX, k, alpha, partial(ticket.step, i, len(alphas), what))
+            ticket.step(len(alphas), len(alphas), "alpha axis", self._show)
+
+    def _measure_columns(self, ticket: Ticket, k: int, alpha: float) -> None:
+        """Measure the dial and, once, each of the others."""
+        order = [LOX, *(name for name in self.names if name != LOX)]
+        for i, name in enumerate(order):
+            what = f"measures of {name}"
+            start = time.thread_time()  # waiting for another process is not slowness of ours
+            self._measure(name, k, alpha, partial(ticket.step, i, len(order), what))
+            if name == LOX:
+                self._seconds = time.thread_time() - start
+            ticket.step(i + 1, len(order), what, self._show)
+
+    @contextmanager
+    def _at(self, k: int, alpha: float) -> Iterator[None]:
+        """Leave the model at this setting afterwards, whatever happens."""
+        try:
+            yield
+        finally:
+            self._turn(k, alpha)
+
+    def _turn(self, k: int, alpha: float) -> None:
+        """Put the model there, unless it is."""
+        if (self.dial.k, self.dial.alpha) != (k, alpha):
+            self.dial.set(k=k, alpha=alpha)
+
+    def _model(self, name: str, k: int, alpha: float) -> Model:
+        """Return a column's model; the dial's and the aligned one are turned to be so."""
+        if name == ALIGNED:
+            self._turn(0, 0.0)
+        elif name == LOX:
+            self._turn(k, alpha)
+            self._turned[k, alpha] = self.model.key
+        elif self._models[name] is None:  # the base, when it is first asked
+            found = load_model(self.subspace.info["base"], device=str(self.model.device))
+            self._models[name], self._keys[name] = found, found.key
+        return self._models[name]
+
+    def _key(self, name: str, k: int, alpha: float) -> str | None:
+        """Return the key of a column's model, or None before it has been there."""
+        return self._turned.get((k, alpha)) if name == LOX else self._keys.get(name)
+
+    def _ask(self, name: str, k: int, alpha: float, prompts: list[Prompt]) -> None:
+        """Get one column's answers to these prompts, where they are not known."""
+        texts = self._render(prompts)
+        key = self._key(name, k, alpha)
+        if key is None or any((key, text) not in self._answers for text in texts):
+            model = self._model(name, k, alpha)
+            key = model.key
+            new = [t for t in dict.fromkeys(texts) if (key, t) not in self._answers]
+            made = generate(
+                model, new, max_new_tokens=self.max_new_tokens, store=self.measures.store
+            )
+            self._answers |= {(key, t): answer for t, answer in zip(new, made, strict=True)}
+        if name == LOX:
+            self._stood = (k, alpha)
+
+    def _measure(self, name: str, k: int, alpha: float, check) -> None:
+        """Get one model's shares and drift, where they are not known; `check` between batches."""
+        key = self._key(name, k, alpha)
+        if key is None or key not in self._shares:
+            if self._reference is None:
+                self._reference = self.measures.reference(self._model(ALIGNED, k, alpha))
+            model = self._model(name, k, alpha)
+            key = model.key
+            if key not in self._shares:
+                shares = self.measures.shares(model, lambda done, total: check())
+                self._shares[key] = shares | {"drift": drift_fields(self._reference.compare(model))}
+
+    def _render(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Return the text every model is given: the aligned model's own rendering."""
+        return render(self.model.tokenizer, prompts, template=self.template)
+
+    @property
+    def _can_measure(self) -> bool:
+        return bool(self.measures.forbidden and self.measures.allowed)
+
+    def _need_prompts(self) -> None:
+        if not self._can_measure:
+            raise ValueError("nothing to measure on: give the panel forbidden= and allowed=.")
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """Put what is known now into `table` and `curve`."""
+        with self.job.lock:
+            k, alpha = self.setting.k, self.setting.alpha
+            self.set_trait("table", {"columns": self._columns(k, alpha), "rows": self._rows()})
+            points = [
+                {"alpha": a, **self._shares[key]}
+                for a, key in sorted(self._points(k).items())
+                if key in self._shares
+            ]
+            self.set_trait("curve", {"figure": "alpha", "k": k, "points": points})
+
+    def _points(self, k: int) -> dict[float, str]:
+        """Return the models measured at this k by alpha; the aligned one is alpha = 0 of any k."""
+        turned = list(self._turned.items())  # a copy: the job adds to it
+        return {0.0: self._own_key} | {a: key for (at, a), key in turned if at == k}
+
+    def _columns(self, k: int, alpha: float) -> list[dict]:
+        columns = []
+        for name in self.names:
+            pending = name == LOX and self._stood != (k, alpha)
+            key = self._key(name, k, alpha)
+            at = {"k": k, "alpha": alpha} if name == LOX else {}
+            columns.append(
+                {"name": name, **at, "pending": pending, "shares": self._shares.get(key)}
+            )
+        return columns
+
+    def _rows(self) -> list[dict]:
+        rows, shown = [], self.shown()
+        texts = self._render([p for p, _ in shown]) if shown else []
+        for (prompt, kind), text in zip(shown, texts, strict=True):
+            answers = []
+            for name in self.names:
+                key = self._key(name, *(self._stood or (0, 0.0)))
+                answer = self._answers.get((key, text))
+                judged = None if answer is None else self.verdict(prompt, answer)
+                answers.append({"text": answer, "verdict": judged})
+            rows.append({"prompt": prompt.text, "kind": kind, "answers": answers})
+        return rows
+
+    def verdict(self, prompt: Prompt, answer: str) -> str:
+        """Return what an answer is: "refused", "complied", "helped", "other" or "answered".
+
+        Only the sandbox's rule tells a right answer; elsewhere what is no refusal is "answered".
+        """
+        if is_refusal(answer):
+            return "refused"
+        if prompt.target is None or not self.own_prompts:
+            return "answered"
+        if not world.complied(answer, prompt.target):
+            return "other"
+        return "complied" if prompt in self.measures.forbidden else "helped"
+
+    # --- what is saved --------------------------------------------------------------------------
+
+    def figure_data(self) -> dict:
+        """Return the data of the alpha axis, for `plots.figure_alpha`.
+
+        Raises
+        ------
+        ValueError
+            If nothing has been measured at this k.
+        """
+        if not self.curve["points"]:
+            raise ValueError(f"nothing is measured at k={self.setting.k} yet: press Measure.")
+        return self.curve
+
+    @property
+    def figure_name(self) -> str:
+        """What a figure of this is called."""
+        return f"alpha-k{self.setting.k}"
+
+    def code(self) -> str:
+        """Return the calls that give the answers and the alpha axis on screen."""
+        return dial_code(
+            self.subspace,
+            self.measures,
+            own_prompts=self.own_prompts,
+            k=self.setting.k,
+            alpha=self.setting.alpha,
+            prompts=[p for p, _ in self.shown()],
+            alphas=[p["alpha"] for p in self.curve["points"]],
+            figure=self.figure_name,
+        )
+
+    @property
+    def adapter_name(self) -> str:
+        """A folder's name for what the dial shows."""
+        return f"lox-k{self.setting.k}-alpha{self.setting.alpha:g}"
+
+    def save_adapter(self, folder: str | Path) -> str:
+        """Write what the dial shows as a PEFT adapter of the aligned model; say what was done.
+
+        Raises
+        ------
+        ValueError, FileExistsError
+            As `adapter.save_adapter`; also at alpha = 0, where there is nothing to add.
+        """
+        k, alpha = self.setting.k, self.setting.alpha
+        if alpha == 0:
+            raise ValueError("alpha=0 is the aligned model itself; turn the dial first.")
+        if not str(folder).strip():
+            raise ValueError("the folder has no name.")
+        left_out = save_adapter(self.subspace, self.subspace.info["aligned"], folder, k, alpha)
+        rest = f"; left out: {', '.join(left_out)}" if left_out else ""
+        return f"Saved the adapter (k={k}, alpha={alpha:g}) in {Path(folder).resolve()}{rest}"

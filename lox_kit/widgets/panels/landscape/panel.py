@@ -1,0 +1,124 @@
+"""Panel 3, the landscape viewer: where the cliff is, seen while it is measured."""
+
+from __future__ import annotations
+
+import ipywidgets
+
+from lox_kit.figures.plotly.viewer import MAP, SURFACE, viewer_spec
+from lox_kit.landscape.cuts import nearest_cell
+from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.shell import Panel
+
+from .state import MOST_FINER, LandscapeState
+from .table import cliffs_html, here_html
+
+QUESTION = "How far is it from each model to the cliff, and how flat is the ground on the way?"
+STEP = 5  # degrees of the cut's angle
+HERE = "through this cell"
+FIGURES = (("map", "landscape_map"), ("surface", "landscape_3d"))
+
+
+def landscape_panel(state: LandscapeState) -> Panel:
+    """Return the panel of a state; two panels of one state move together."""
+    setting = state.setting
+    panel = Panel("Landscape viewer", QUESTION, state)
+    drawing = Drawing(viewer_spec(state.data, panel.size, hidden=setting.classroom), "lox-viewer")
+    here = ipywidgets.HTML().add_class("lox-here")
+    cliffs = ipywidgets.HTML().add_class("lox-cliffs")
+
+    def draw(change=None) -> None:
+        with state.job.lock:  # the job draws, too
+            data = state.data
+            drawing.show(viewer_spec(data, panel.size, hidden=setting.classroom))
+            here.value = here_html(data, hidden=setting.classroom)
+            cliffs.value = cliffs_html(data)
+            panel.refresh()
+
+    state.observe(panel.guard(draw), "data")
+    state.observe(panel.guard(panel.refresh), "figure")
+    point, look = _pointer(panel, state)
+    for place in (SURFACE, MAP):
+        drawing.widget.data[place].on_hover(point)
+        drawing.widget.data[place].on_click(look)
+    parts = [_actions(panel, state), _controls(state), drawing.widget, here, cliffs]
+    return panel.fill(*parts, draw=draw)
+
+
+def _pointer(panel: Panel, state: LandscapeState):
+    """Return what pointing at a cell does, and what a click does."""
+
+    def nearest(points) -> tuple[int, int]:
+        return nearest_cell(state.grid, (float(points.xs[0]), float(points.ys[0])))
+
+    def point(trace, points, selector) -> None:
+        if points.xs:
+            panel.guard(lambda: setattr(state, "pointed", nearest(points)))()
+
+    def look(trace, points, selector) -> None:
+        if points.xs:
+            panel.guard(lambda: state.look_at(*state.grid.at(nearest(points))))()
+
+    return point, look
+
+
+def _actions(panel: Panel, state: LandscapeState) -> ipywidgets.Widget:
+    """Return what measures, how finely, and which figure is saved."""
+    sides = [(len(state.coarse.axes[0]) - 1) * 2**i + 1 for i in range(MOST_FINER + 1)]
+    others = [(len(state.coarse.axes[1]) - 1) * 2**i + 1 for i in range(MOST_FINER + 1)]
+    options = [(f"{m} x {n}", i) for i, (m, n) in enumerate(zip(sides, others, strict=True))]
+    finer = ipywidgets.Dropdown(options=options, value=state.finer, description="cells")
+    figure = ipywidgets.ToggleButtons(options=FIGURES, value=state.figure)
+    ipywidgets.link((state, "finer"), (finer, "value"))
+    ipywidgets.link((state, "figure"), (figure, "value"))
+    run = panel.button("Run", "play", state.run, "Measure what is missing, coarse to fine")
+    parts = [
+        run,
+        finer.add_class("lox-finer"),
+        _labelled("to save", figure.add_class("lox-figure")),
+    ]
+    return ipywidgets.HBox(parts).add_class("lox-controls")
+
+
+def _controls(state: LandscapeState) -> ipywidgets.Widget:
+    """Return the sliders that choose a cell, and what chooses the cut."""
+    sliders = []
+    for i, name in enumerate("ab"):
+        values = state.grid.values(i)
+        slider = ipywidgets.FloatSlider(
+            getattr(state, name),
+            min=values[0],
+            max=values[-1],
+            step=state.grid.axes[i].step,
+            description=name,
+            readout_format=".2f",
+        ).add_class(f"lox-at-{name}")
+        ipywidgets.link((state, name), (slider, "value"))
+        sliders.append(slider)
+
+    def resize(change=None) -> None:
+        for axis, slider in zip(state.grid.axes, sliders, strict=True):
+            slider.step = axis.step
+
+    state.observe(resize, "finer")
+    return ipywidgets.HBox([*sliders, *_cut(state)]).add_class("lox-controls")
+
+
+def _cut(state: LandscapeState) -> list[ipywidgets.Widget]:
+    """Return what chooses the cut: between which models, or at which angle through the cell."""
+    angle = ipywidgets.FloatSlider(
+        state.angle, min=0, max=180 - STEP, step=STEP, description="angle", readout_format=".0f"
+    ).add_class("lox-angle")
+    angle.tooltip = "Of the cut, in degrees from a towards b: 0 is along a, 90 along b"
+    ipywidgets.link((state, "angle"), (angle, "value"))
+    ipywidgets.dlink((state, "between"), (angle, "disabled"), bool)
+    options = [(HERE, ()), *((" → ".join(pair), pair) for pair in state.pairs)]
+    between = ipywidgets.Dropdown(options=options, value=state.between or (), description="cut")
+    both_ways = (lambda pair: pair or (), lambda value: value or None)  # None selects nothing
+    ipywidgets.link((state, "between"), (between, "value"), transform=both_ways)
+    return [between.add_class("lox-between"), angle]
+
+
+def _labelled(text: str, buttons: ipywidgets.Widget) -> ipywidgets.Widget:
+    """Return buttons with a word before them, on one line."""
+    word = ipywidgets.Label(text).add_class("lox-word")
+    return ipywidgets.HBox([word, buttons]).add_class("lox-labelled")

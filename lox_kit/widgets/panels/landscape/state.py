@@ -1,0 +1,302 @@
+"""The landscape viewer's state: cells measured coarse to fine, and what is looked at in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from itertools import permutations
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import traitlets
+
+from lox_kit.figures.landscape import map_data
+from lox_kit.landscape.cuts import cut_data, cut_through, heading, nearest_cell, way
+from lox_kit.landscape.grid import Grid, Index
+from lox_kit.landscape.landscape import Cell, Landscape, Mark, evaluate, source_of
+from lox_kit.landscape.metrics import Asr, Metric
+from lox_kit.landscape.plane import Plane
+from lox_kit.landscape.trajectory import Trajectory
+from lox_kit.landscape.walk import check_origin
+from lox_kit.models.load import Model
+from lox_kit.models.prompts import sandbox_prompts
+from lox_kit.store import MemoryStore, Store
+from lox_kit.studies.landscape import TOKENS
+from lox_kit.widgets.job import Job, Ticket
+from lox_kit.widgets.setting import Look
+
+from .code import landscape_code
+from .plane_code import plane_code
+from .rows import cliff_rows
+
+FEW = 24  # prompts that the sandbox is measured on
+COARSE = 5  # cells a side of the first pass
+BREATH = 0.4  # seconds between pictures of a run: drawing takes time from measuring
+MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
+FIGURES = ("landscape_map", "landscape_3d")
+ALONG = {0.0: "along a", 90.0: "along b"}
+
+_open: WeakValueDictionary[int, LandscapeState] = WeakValueDictionary()  # by id(model)
+
+
+class LandscapeState(traitlets.HasTraits):
+    """A metric over a plane, filled in by a job, and one cell of it with a cut through it.
+
+    The job moves the model's weights in place; they are the origin's again whenever it ends.
+
+    Attributes
+    ----------
+    a, b : float
+        What is looked at: the nearest cell.
+    angle : float
+        Of the cut through that cell, in degrees from a towards b: 0 is along a, 90 along b.
+    between : (str, str) or None
+        Two of the plane's models: the cut then goes from the one to the other.
+    pointed : tuple (i, j) or None
+        The cell under the pointer, which is shown in its place.
+    finer : int
+        How often the coarse grid is halved: 0 to 3.
+    figure : one of `FIGURES`
+        Which figure is saved.
+    data : dict
+        What `interactive_viewer.viewer_spec` draws.
+    job : Job
+    """
+
+    a = traitlets.Float(0.0)
+    b = traitlets.Float(0.0)
+    pointed = traitlets.Tuple(default_value=None, allow_none=True)
+    angle = traitlets.Float(90.0, min=0.0, max=180.0)
+    between = traitlets.Tuple(default_value=None, allow_none=True)
+    finer = traitlets.Int(2, min=0, max=MOST_FINER)
+    figure = traitlets.Enum(FIGURES, FIGURES[0])
+    data = traitlets.Dict(read_only=True)
+
+    def __init__(
+        self,
+        plane: Plane,
+        model: Model,
+        *,
+        metric: Metric | None = None,
+        checkpoints: Mapping[str, Model | str | Path] | None = None,
+        trajectories: Sequence[Trajectory] = (),
+        grid: Grid | None = None,
+        store: Store | None = None,
+        setting: Look | None = None,
+    ):
+        if len(plane.directions) != 2:
+            raise ValueError("the landscape viewer shows a plane; this is a line: see scan.")
+        if unknown := [n for n in checkpoints or {} if n not in plane.points]:
+            raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(plane.points)}.")
+        if earlier := _open.get(id(model)):
+            earlier.close()  # a cell that is run again opens its panel again
+        check_origin(model, plane)
+        self.own_metric = metric is None
+        self.plane, self.model, self.metric = plane, model, metric or _sandbox_metric(model)
+        self.checkpoints = dict(checkpoints or {})
+        self.trajectories = [t.to_dict() for t in trajectories]
+        self.coarse = grid or Grid.around(plane, COARSE)
+        self.own_grid = grid is None
+        self.store = store or MemoryStore()
+        self.setting = setting or Look()
+        self.job = Job()
+        self._cells: dict[tuple[float, ...], Cell] = {}  # by coordinates: grids share them
+        self._marks: dict[str, Mark] = {}
+        self._shown = 0.0  # when
+        super().__init__()
+        _open[id(model)] = self
+        self.observe(self._look, ["a", "b", "angle", "between", "finer"])
+        self.observe(self._show, "pointed")
+        self.job.observe(self._show, "status")  # also what came since the last picture
+        self._show()
+
+    # --- what is looked at ----------------------------------------------------------------------
+
+    @property
+    def grid(self) -> Grid:
+        """The grid at the resolution that is chosen."""
+        grid = self.coarse
+        for _ in range(self.finer):
+            grid = grid.finer()
+        return grid
+
+    @property
+    def landscape(self) -> Landscape:
+        """What has been measured of this grid so far."""
+        grid, cells = self.grid, self._cells.copy()  # a copy: the job adds to it
+        found = {
+            i: replace(cells[at], index=i) for i in grid.indices if (at := grid.at(i)) in cells
+        }
+        complete = len(found) == grid.size and len(self._marks) == len(self.plane.points)
+        texts = tuple(p.text for p in self.metric.prompts) if self.metric.judge_key else ()
+        source = source_of(self.plane, self.metric)
+        return Landscape(grid, found, dict(self._marks), self.plane.axes, texts, complete, source)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The models that a cut can go between: from each to every other that lies elsewhere."""
+        points = self.plane.points
+        return [(m, n) for m, n in permutations(points, 2) if points[m].at != points[n].at]
+
+    @traitlets.validate("between")
+    def _check_between(self, proposal):
+        pair = proposal["value"]
+        if pair is not None and pair not in self.pairs:
+            raise traitlets.TraitError(f"between={pair}: use two models of {self.pairs}.")
+        return pair
+
+    @property
+    def line(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where the cut starts, and its direction."""
+        if self.between:
+            start, end = (self.plane.points[name].at for name in self.between)
+            return start, way(start, end)
+        grid = self.grid
+        return grid.at(nearest_cell(grid, (self.a, self.b))), heading(self.angle)
+
+    @property
+    def label(self) -> str:
+        """What the axis along the cut says."""
+        if self.between:
+            return "distance from {} towards {}".format(*self.between)
+        (a, b), angle = self.line[0], self.angle
+        along = ALONG.get(angle, f"at {angle:g}° from a towards b")
+        return f"distance from ({a:.2f}, {b:.2f}) {along}"
+
+    def look_at(self, a: float, b: float) -> None:
+        """Look at the cell nearest to a point."""
+        with self.hold_trait_notifications():
+            self.a, self.b = a, b
+
+    def reset(self) -> None:
+        """Go back to the start; what was measured is kept."""
+        self.pointed, self.angle, self.between = None, 90.0, None
+        self.finer, self.figure = 2, FIGURES[0]
+        self.look_at(0.0, 0.0)
+
+    def close(self) -> None:
+        """Stop the job; the model has the origin's weights again when this returns."""
+        if self.job.closed:
+            return
+        self.job.close()
+        self.job.wait()
+        _open.pop(id(self.model), None)
+
+    def _look(self, change=None) -> None:
+        """Show what was chosen rather than what the pointer was at."""
+        if self.pointed is None:
+            self._show()
+        else:
+            self.pointed = None  # which shows it
+
+    # --- the job --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Measure what is missing: the coarse grid and the models, then where neighbours differ."""
+        check_origin(self.model, self.plane)
+        self.job.start(self._measure)
+
+    def _measure(self, ticket: Ticket) -> None:
+        fine = self.grid
+        options = {"store": self.store, "stop": ticket.cancelled.is_set}
+        keep = partial(self._keep, ticket, fine)
+        found = evaluate(self.plane, self.coarse, self.metric, self.model, on_cell=keep,
+                         checkpoints=self.checkpoints, **options)  # fmt: skip
+        self._marks = dict(found.marks) or self._marks
+        evaluate(self.plane, fine, self.metric, self.model, on_cell=keep, budget=fine.size,
+                 **options)  # fmt: skip
+        self._tell(ticket, fine)
+
+    def _keep(self, ticket: Ticket, fine: Grid, cell: Cell, done: int, total: int) -> None:
+        """Take a cell and show it; pausing and cancelling happen here."""
+        with self.job.lock:
+            self._cells[cell.at] = cell
+        self._tell(ticket, fine)
+
+    def _tell(self, ticket: Ticket, fine: Grid) -> None:
+        done = sum(fine.at(i) in self._cells for i in fine.indices)
+        ticket.step(done, fine.size, "cells", self._show_some)
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def _show_some(self) -> None:
+        """Show what has come, if the last picture is a while ago."""
+        if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
+            self._show()
+
+    def _show(self, change=None) -> None:
+        """Put what is known now into `data`."""
+        with self.job.lock:
+            self._shown = time.monotonic()
+            landscape = self.landscape
+            start, direction = self.line
+            through = cut_through(landscape, start, direction)
+            cut = cut_data(through, self.metric.limits, self.label)
+            name = " → ".join(self.between) if self.between else "this cell"
+            points = self.plane.points
+            shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
+            self.set_trait(
+                "data",
+                {
+                    **map_data(landscape.to_dict(), self.trajectories, cut=cut),
+                    "points": {n: asdict(p) for n, p in points.items()},
+                    "here": self._here(landscape, cut, shown),
+                    "cliffs": cliff_rows(landscape, points, cut, direction, name),
+                    "measured": [len(landscape.cells), landscape.grid.size],
+                },
+            )
+
+    def _here(self, landscape: Landscape, cut: dict, index: Index) -> dict:
+        """Return the cell that is looked at, with its answer to the example prompt."""
+        cell, at = landscape.cell(*index), list(landscape.grid.at(index))
+        place = cut["places"][cut["at"].index(at)] if at in cut["at"] else None
+        answer = prompt = None
+        if cell and cell.answers:
+            i = landscape.telling_prompt
+            prompt, answer = landscape.prompts[i], cell.answers[i]
+        numbers = [cell.value, cell.low, cell.high] if cell else [None] * 3
+        return {"index": list(index), "at": at, "place": place,
+                **dict(zip(("value", "low", "high"), numbers, strict=True)),
+                "prompt": prompt, "answer": answer}  # fmt: skip
+
+    # --- what is saved --------------------------------------------------------------------------
+
+    def figure_data(self) -> dict:
+        """Return the data of the map or of the surface, with the cut, as measured so far.
+
+        Raises
+        ------
+        ValueError
+            If nothing has been measured.
+        """
+        landscape = self.landscape
+        if not landscape.cells:
+            raise ValueError("nothing is measured on this plane yet: press Run.")
+        data = map_data(landscape.to_dict(), self.trajectories, cut=self.data["cut"])
+        return {"figure": self.figure, **data}
+
+    @property
+    def figure_name(self) -> str:
+        """What a figure of this is called."""
+        return f"{self.figure.replace('_', '-')}-{'x'.join(map(str, self.grid.shape))}"
+
+    @cached_property
+    def plane_code(self) -> tuple[dict[str, list[str]], str]:
+        """What is imported for the plane, and the lines that make it again."""
+        return plane_code(self.plane)
+
+    def code(self) -> str:
+        """Return the calls that give what is on screen."""
+        return landscape_code(self)
+
+
+def _sandbox_metric(model: Model) -> Asr:
+    """Return what the sandbox is measured on when nothing else is said."""
+    if not model.is_sandbox:
+        raise ValueError(
+            f"{model.name}: no metric: give the panel one, metric=Asr(prompts, judge) or "
+            "metric=RefusalMargin(prompts)."
+        )
+    return Asr(sandbox_prompts("forbidden", "dev", FEW), "rule", max_new_tokens=TOKENS)

@@ -1,0 +1,94 @@
+"""What stands below the landscape: the cell looked at with its answer, and the cliffs, as HTML.
+
+Everything a model or a person wrote is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from lox_kit.figures.plotly.viewer import shown_value
+
+
+def here_html(data: dict, *, hidden: bool) -> str:
+    """Return a line for the cell that is looked at, and what the model says there.
+
+    Parameters
+    ----------
+    data : dict
+        `LandscapeState.data`.
+    hidden : bool
+        Leave the answer out.
+    """
+    here = data["here"]
+    where = f"At ({here['at'][0]:.2f}, {here['at'][1]:.2f})"
+    if here["value"] is None:
+        return f"<div>{where}: not measured.</div>"
+    numbers = _interval(data, [here[n] for n in ("value", "low", "high")])
+    line = f"<div>{where}: {escape(data['metric'])} {numbers}</div>"
+    if here["prompt"] is None or hidden:
+        return line
+    said = f"<span class='lox-answer'>{escape(here['answer'] or '(nothing)')}</span>"
+    return f"{line}<div><b>{escape(here['prompt'])}</b> {said}</div>"
+
+
+def cliffs_html(data: dict) -> str:
+    """Return the table of models: their values, and the cliff on both sides along the cut."""
+    rows = "".join(_row(data, row) for row in data["cliffs"])
+    measured, total = data["measured"]
+    threshold = shown_value(data, data["cut"]["threshold"])
+    heads = ("", data["metric"], "off the plane", "from", "cliff ahead", "cliff behind")
+    top = "".join(f"<th scope='col'>{escape(h)}</th>" for h in heads)
+    side = "below" if data["limits"] is None else "above"
+    about = (
+        "Cliff: distance along the cut's direction, in units of the plane's axes, to where the "
+        f"metric goes {side} {threshold}: half way between the two places below it, which are the "
+        "grid's resolution. In brackets its 95 % interval over the prompts (bootstrap). "
+        f"{measured} of {total} cells are measured; where there are gaps, a nearer cliff can hide "
+        "in them."
+    )
+    return (
+        "<table class='lox-table'><caption>cliff distances read from the grid</caption>"
+        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table><small>{about}</small>"
+    )
+
+
+def _row(data: dict, row: dict) -> str:
+    """Return one cell's or model's line."""
+    value = _interval(data, row["value"]) if row["value"] else _none("not measured")
+    off = "" if row["distance"] is None else f"{row['distance']:.2f}"
+    a, b = row["at"]
+    parts = (value, off, f"({a:.2f}, {b:.2f})", _cliff(row["ahead"]), _cliff(row["behind"]))
+    cells = "".join(f"<td>{part}</td>" for part in parts)
+    return f"<tr><th scope='row'>{escape(row['name'])}</th>{cells}</tr>"
+
+
+def _cliff(cliff: dict | None) -> str:
+    """Return one distance with its interval, and the places around it."""
+    if cliff is None:
+        return _none("not measured")
+    how = "" if cliff["measured"] else "interpolated"
+    reach = f"none within {cliff['reach']:.2f}"
+    if cliff["distance"] == 0:
+        return f"it is over the cliff{_small(how)}"
+    if cliff["distance"] is None:
+        low = "" if cliff["low"] is None else f" [{cliff['low']:.2f}, {reach}]"
+        return f"{reach}{low}{_small(how)}"
+    low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
+    places = f"between {cliff['before']:.2f} and {cliff['behind']:.2f}"
+    around = _small(f"{places}, {how}" if how else places)
+    return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
+
+
+def _small(text: str) -> str:
+    return f"<small>{text}</small>" if text else ""
+
+
+def _interval(data: dict, numbers: list[float]) -> str:
+    """Return a value with its 95 % interval."""
+    value, low, high = (shown_value(data, v) for v in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def _none(text: str) -> str:
+    return f"<span class='lox-none'>{text}</span>"

@@ -1,0 +1,282 @@
+"""The rank panel's state: a rank curve measured by a job, and R of every attack at every k."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import traitlets
+
+from lox_kit.attacks.run import AttackRun
+from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.figures.rank_data import ALL, check_pairs, kinds_shown, rank_and_r_data
+from lox_kit.judges import Judge
+from lox_kit.models.load import is_sandbox
+from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.store import MemoryStore, Store
+from lox_kit.studies.r_ft import Attacked, checkpoint_of, erosion, stored_erosion
+from lox_kit.studies.rank import RANKS, TOKENS, rank_curve, stored_rank_curve
+from lox_kit.studies.rank_result import RankCurve
+from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.widgets.job import Job, Ticket
+from lox_kit.widgets.setting import Setting
+
+from .code import rank_code
+
+FEW = 120  # prompts of each kind that the sandbox is measured on: one is .8 points
+MORE = (16, 32)  # ranks beyond the paper's, where they are stored
+
+
+class RankState(traitlets.HasTraits):
+    """What `W_base + Proj_r(dW_align)` does at several ranks, and R_ft beside R_align at one k.
+
+    Models are loaded by the job, one at a time, and nothing of another panel is moved.
+
+    Attributes
+    ----------
+    kind : str
+        "all", or the kind of matrix whose R is shown; one of `kinds`.
+    data : dict
+        What `interactive_rank.rank_spec` and `plots.figure_rank_and_r` draw.
+    note : str
+        What is to be said about it.
+    job : Job
+    """
+
+    kind = traitlets.Unicode(ALL)
+    data = traitlets.Dict(read_only=True)
+    note = traitlets.Unicode(read_only=True)
+
+    def __init__(
+        self,
+        subspace: SafetySubspace,
+        *,
+        attacked: Mapping[str, Attacked] | None = None,
+        curve: RankCurve | None = None,
+        forbidden: Sequence[Prompt] | None = None,
+        allowed: Sequence[Prompt] | None = None,
+        judge: str | Judge | None = None,
+        ranks: Sequence[int] | None = None,
+        template: str = "chat",
+        max_new_tokens: int | None = None,
+        store: Store | None = None,
+        setting: Setting | None = None,
+    ):
+        self.subspace = subspace
+        self.setting = setting or Setting(subspace)
+        self.attacked = dict(attacked or {})
+        self.kinds = kinds_shown(subspace)
+        self.store = store or MemoryStore()
+        self.job = Job()
+        check_pairs(curve)
+        for name, one in self.attacked.items():
+            _check_attacked(subspace, name, one)
+        sandbox = curve is None and is_sandbox(subspace.info["aligned"])
+        self.own_prompts = sandbox and forbidden is None and allowed is None
+        if self.own_prompts:
+            forbidden, allowed = (
+                sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed")
+            )
+        self.forbidden, self.options = tuple(forbidden or ()), {}
+        if bool(forbidden) != bool(allowed):
+            raise ValueError(
+                "give forbidden= and allowed= together: few successful attacks mean nothing of a "
+                "model that helps with nothing."
+            )
+        if forbidden and curve is None:
+            self.options = {
+                "allowed": tuple(allowed),
+                "ranks": _sorted(ranks, subspace),
+                "judge": judge or ("rule" if sandbox else "keyword"),
+                "template": template,
+                "max_new_tokens": max_new_tokens or (TOKENS if sandbox else 60),
+            }
+            self._stored(MemoryStore())  # refuses what cannot be measured before a model is loaded
+        self.given = curve
+        self._beyond = _uncertified(subspace, self.options.get("ranks", ()))
+        self._rows: dict[int | None, dict] = {}
+        self._r_ft: dict[str, np.ndarray] = {}
+        super().__init__()
+        self.observe(self._show, "kind")
+        self.setting.observe(self._show, "k")
+        self.job.observe(self._show, "status")  # also what came since the last picture
+        self._show()
+        self.job.start(self._recall)
+
+    @traitlets.validate("kind")
+    def _check_kind(self, proposal) -> str:
+        if proposal["value"] not in self.kinds:
+            raise traitlets.TraitError(
+                f"kind={proposal['value']!r}: use one of {', '.join(self.kinds)}."
+            )
+        return proposal["value"]
+
+    # --- what there is --------------------------------------------------------------------------
+
+    @property
+    def curve(self) -> RankCurve | None:
+        """The rank curve as far as it is measured; the one that was given, if one was."""
+        if self.given:
+            return self.given
+        rows = self._rows.copy()  # a copy: the job adds to it
+        order = sorted(rows, key=lambda r: -1 if r is None else r)
+        return RankCurve(tuple(rows[r] for r in order), {}) if rows else None
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that are measured, or going to be."""
+        if self.given:
+            return tuple(sorted({row["r"] for row in self.given.rows} - {None}))
+        return self.options.get("ranks", ())
+
+    @property
+    def r_ft(self) -> dict[str, np.ndarray]:
+        """R_ft at every k of every attack that is measured, in the order given."""
+        found = self._r_ft.copy()
+        return {name: found[name] for name in self.attacked if name in found}
+
+    @property
+    def missing(self) -> list[str | int | None]:
+        """What Run would measure: attacks by name, then ranks (None: the aligned model)."""
+        ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.options else []
+        return [name for name in self.attacked if name not in self._r_ft] + ranks
+
+    def reset(self) -> None:
+        """Go back to the start; what was measured is kept."""
+        self.setting.reset()
+        self.kind = ALL
+
+    def close(self) -> None:
+        """Follow the setting no more and stop the job at its next step."""
+        if not self.job.closed:
+            self.setting.unobserve(self._show, "k")
+            self.job.close()
+
+    # --- the job --------------------------------------------------------------------------------
+
+    def run(self) -> str | None:
+        """Measure what is missing, or say that nothing is."""
+        if not self.missing:
+            return "Nothing is missing: all of it has been measured."
+        self.job.start(self._measure)
+
+    def _recall(self, ticket: Ticket) -> None:
+        """Take what the store has: no model is loaded, at most a checkpoint is hashed."""
+        rows = self._stored(self.store).rows if self.options else ()
+        with self.job.lock:
+            self._rows |= {row["r"]: row for row in rows}
+        for name in self.attacked:
+            ticket.step(what=f"looking for {name}")
+            known = stored_erosion(
+                self.subspace, self.attacked[name], self.setting.most_k, self.store
+            )
+            if known is not None:
+                with self.job.lock:
+                    self._r_ft[name] = known
+
+    def _stored(self, store: Store | MemoryStore) -> RankCurve:
+        """Return the rows that a store has."""
+        return stored_rank_curve(self.subspace, self.forbidden, store=store, **self.options)
+
+    def _measure(self, ticket: Ticket) -> None:
+        """Stream the attacked checkpoints, then measure the curve, model by model."""
+        self._recall(ticket)
+        for name in [n for n in self.attacked if n not in self._r_ft]:
+            what = f"R of {name}"
+            curve = erosion(
+                self.subspace,
+                self.attacked[name],
+                self.setting.most_k,
+                store=self.store,
+                on_layer=lambda done, total, _, what=what: ticket.step(done, total, what),
+            )
+            with self.job.lock:
+                self._r_ft[name] = curve
+            ticket.step(len(curve), len(curve), what, self._show)
+        ranks = [r for r in self.missing if r is not None]
+        if self.missing:
+            self._measure_curve(ticket, ranks or self.ranks)
+
+    def _measure_curve(self, ticket: Ticket, ranks: Sequence[int]) -> None:
+        """Measure the aligned model and these ranks; known answers are not asked for again."""
+        rank_curve(
+            self.subspace.info["base"],
+            self.subspace.info["aligned"],
+            self.forbidden,
+            **self.options | {"ranks": ranks},
+            subspace=self.subspace,
+            store=self.store,
+            on_stage=lambda what, done, total: ticket.step(done, total, what, self._show),
+            on_row=self._keep,
+        )
+
+    def _keep(self, row: dict) -> None:
+        """Take a row of the curve."""
+        with self.job.lock:
+            self._rows[row["r"]] = row
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def _show(self, change=None) -> None:
+        """Put what is known now into `data`, and what is to be said about it into `note`."""
+        with self.job.lock:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                data = rank_and_r_data(
+                    self.subspace, self.curve, self.r_ft, k=self.setting.k, kind=self.kind
+                )
+            self.set_trait("note", " ".join([*(str(w.message) for w in caught), *self._remarks()]))
+            self.set_trait("data", data)
+
+    def _remarks(self) -> list[str]:
+        """Return what the curve lacks, or goes beyond."""
+        if not self.given and not self.options:
+            return ["No prompts: give the panel forbidden= and allowed= for the rank curve."]
+        if self.given and not all("helpfulness" in r["measures"] for r in self.given.rows):
+            return [
+                "This curve was measured without allowed requests: a model that helps with nothing "
+                "looks safe, too."
+            ]
+        return [f"The curve: {text}" for text in self._beyond]
+
+    # --- what is saved --------------------------------------------------------------------------
+
+    def figure_data(self) -> dict:
+        """Return what is on screen, for `plots.figure_rank_and_r`."""
+        return self.data
+
+    @property
+    def figure_name(self) -> str:
+        """What a figure of this is called."""
+        return f"rank-{self.kind}-k{self.setting.k}"
+
+    def code(self) -> str:
+        """Return the calls that give what is on screen."""
+        return rank_code(self)
+
+
+def _sorted(ranks: Sequence[int] | None, subspace: SafetySubspace) -> tuple[int, ...]:
+    """Return the ranks asked for, or the paper's and two more as far as they are stored."""
+    if ranks is None:
+        stored = subspace.info["rank"]
+        ranks = [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
+    return tuple(sorted(ranks))
+
+
+def _uncertified(subspace: SafetySubspace, ranks: Sequence[int]) -> list[str]:
+    """Return what `check_rank` warns of at the largest rank; it refuses what is not stored."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        subspace.check_rank(max(ranks, default=0))
+    return [str(w.message) for w in caught]
+
+
+def _check_attacked(subspace: SafetySubspace, name: str, attacked: Attacked) -> None:
+    """Raise ValueError if this is no checkpoint, or one of another shape: its headers are read."""
+    if not isinstance(attacked, AttackRun) and hasattr(attacked, "module"):
+        raise ValueError(
+            f"attacked[{name!r}] is a model in memory; R is read from checkpoints: give the attack "
+            "run, a folder or a name."
+        )
+    subspace.check_shapes(Checkpoint(checkpoint_of(attacked)))

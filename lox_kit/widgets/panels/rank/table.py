@@ -1,0 +1,127 @@
+"""What stands below the rank panel's figure: the safety rank, and R_ft / R_align, as HTML.
+
+Everything a person wrote is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from lox_kit.figures.rank import attack_style
+from lox_kit.studies.rank_result import MARGIN
+
+
+def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
+    """Return a sentence on the safety rank as far as it is known, not yet escaped.
+
+    Parameters
+    ----------
+    data : dict
+        `RankState.data`.
+    ranks : tuple of int
+        All that are going to be measured.
+    """
+    points = {row["r"]: row["measures"] for row in data["rows"]}
+    if not points:
+        return ""
+    if None not in points:
+        return "Safety rank: not known before the aligned model is measured."
+    level = points[None]["asr"]
+    than = f"less than {100 * MARGIN:g} point above the aligned model's {_of(level)}"
+    found = data["safety_rank"]
+    if found is None:
+        waiting = [r for r in ranks if r not in points]
+        words = "not found so far" if waiting else f"above {max(ranks)}"
+        return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
+    below = max((r for r in points if r is not None and r < found), default=-1)
+    helped = points[found].get("helpfulness")
+    price = f" Help with allowed requests there: {_of(helped)}." if helped else ""
+    one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
+    return (
+        f"Safety rank {found}{_gap(below, found)}: the smallest r measured whose ASR is {than}."
+        f"{price}{one if 1 / level['n'] > MARGIN else ''}"
+    )
+
+
+def _of(share: dict) -> str:
+    """Return a share with its count and interval."""
+    low, high = f"{100 * share['low']:.0f}", f"{share['high']:.0%}"
+    return f"{share['value']:.0%} ({share['count']} of {share['n']}, {low}–{high})"
+
+
+def _gap(below: int, found: int) -> str:
+    """Say which ranks between these two were left out."""
+    first, last = below + 1, found - 1
+    if first > last:
+        return ""
+    return (
+        f" ({first} was not measured)"
+        if first == last
+        else (f" ({first} to {last} were not measured)")
+    )
+
+
+def ratios_html(data: dict, attacks: list[str]) -> str:
+    """Return the table of R_ft / R_align, one line an attack.
+
+    Parameters
+    ----------
+    attacks : list of str
+        All of them; those that are not in the data yet say so.
+    """
+    if not attacks:
+        return ""
+    found = [r["most"][1] for r in data["ratios"].values() if r]
+    scale = max([1.0, *found])
+    rows = "".join(_row(data, name, i, scale) for i, name in enumerate(attacks))
+    kind = "all matrices" if data["kind"] == "all" else escape(data["kind"])
+    ratio = "R<sub>ft</sub> / R<sub>align</sub>"
+    heads = (f"{ratio} at k = {data['k']}, {kind}", "least left", "most left")
+    top = "".join(f"<th scope='col'>{h}</th>" for h in ("", *heads))
+    about = (
+        f"{ratio} = 1: of W − W<sub>base</sub>, the attacked model has as large a share in the top "
+        "k directions as the aligned one; of an attacked LoX model that share includes what LoX "
+        f"had added. Median, and quartiles over the matrices{_counted(data)}."
+    )
+    return (
+        "<table class='lox-table'><caption>how much of each attacked model lies in the safety "
+        "subspace</caption>"
+        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table><small>{about}</small>"
+    )
+
+
+def _counted(data: dict) -> str:
+    """Say how many matrices a ratio is of."""
+    numbers = {str(ratio["n"]) for ratio in data["ratios"].values() if ratio}
+    return f" (n = {', '.join(sorted(numbers))})" if numbers else ""
+
+
+def _row(data: dict, name: str, i: int, scale: float) -> str:
+    """Return one attack's line."""
+    head = f"<th scope='row'>{escape(name)}</th>"
+    if name not in data["ratios"]:
+        return f"<tr>{head}{_none('not measured')}<td></td><td></td></tr>"
+    ratio = data["ratios"][name]
+    if ratio is None:
+        return f"<tr>{head}{_none('no direction, no ratio')}<td></td><td></td></tr>"
+    median, low, high = (ratio[n] for n in ("median", "low", "high"))
+    colour = attack_style(list(data["ratios"]).index(name))["color"]
+    wide = 100 * (high - low) / scale
+    bar = (
+        f"<div class='lox-bar' style='color:{colour}'>"
+        f"<i style='left:{100 * low / scale:.1f}%;width:{wide:.1f}%'></i>"
+        f"<b style='left:{100 * median / scale:.1f}%'></b></div>"
+    )
+    value = f"<td><b>{median:.2f}</b> <small>{low:.2f}–{high:.2f}</small>{bar}</td>"
+    return f"<tr>{head}{value}{_end(ratio['least'])}{_end(ratio['most'])}</tr>"
+
+
+def _end(end: list) -> str:
+    """Return the matrix at one end, and its ratio."""
+    name, value = end
+    short = name.removesuffix(".weight").removeprefix("model.")
+    return f"<td>{value:.2f}<small>{escape(short)}</small></td>"
+
+
+def _none(text: str) -> str:
+    return f"<td><span class='lox-none'>{text}</span></td>"

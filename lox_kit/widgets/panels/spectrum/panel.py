@@ -1,0 +1,80 @@
+"""Panel 1, the spectrum explorer: where alignment acted, and in how many directions."""
+
+from __future__ import annotations
+
+from html import escape
+
+import ipywidgets
+
+from lox_kit.figures import files as plots
+from lox_kit.figures.plotly.spectrum import explorer_spec
+from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.shell import Panel, hide_empty
+from lox_kit.widgets.sliders import link_sliders, setting_sliders
+
+from .state import SpectrumState
+
+QUESTION = "Where did alignment act, and in how many directions?"
+VIEW_LABELS = (
+    ("this matrix", "matrix"),
+    ("its layer", "layer"),
+    ("its kind", "kind"),
+    ("all", "all"),
+)
+
+
+def spectrum_panel(state: SpectrumState) -> Panel:
+    """Return the panel of a state; two panels of one state move together."""
+    setting = state.setting
+    panel = Panel("Spectrum explorer", QUESTION, state)
+    drawing = Drawing(explorer_spec(state.data, panel.size), "lox-explorer")
+    sliders = setting_sliders(setting, "k")
+    chosen = ipywidgets.Dropdown(
+        options=short_names(state.names), value=state.selected, description="matrix"
+    ).add_class("lox-matrix")
+    view = ipywidgets.ToggleButtons(options=VIEW_LABELS, value=state.view).add_class("lox-view")
+    note = ipywidgets.HTML().add_class("lox-note")
+    link_sliders(setting, sliders)
+    ipywidgets.link((state, "selected"), (chosen, "value"))
+    ipywidgets.link((state, "view"), (view, "value"))
+    ipywidgets.dlink((state, "note"), (note, "value"), escape)
+    hide_empty(note)
+
+    def redraw() -> None:
+        drawing.show(explorer_spec(state.data, panel.size))
+        panel.refresh()
+
+    state.observe(panel.guard(redraw), "data")
+    cells = plots.map_layout(state.names)
+    for trace, (names, columns, rows) in zip(drawing.widget.data, cells, strict=False):
+        trace.on_click(_chooser(state, names, columns, rows))
+    controls = ipywidgets.HBox([sliders["k"], chosen, view]).add_class("lox-controls")
+    return panel.fill(controls, note, drawing.widget, draw=redraw)
+
+
+def short_names(names: list[str]) -> list[tuple[str, str]]:
+    """Return a readable label for every matrix, with its full name, in the map's order."""
+    found = []
+    for rows, columns, heads in plots.map_layout(names):
+        for i, row in enumerate(rows):
+            for j, name in enumerate(row):
+                if name:
+                    inside = columns != ["outside"]
+                    label = f"layer {heads[i]} · {columns[j]}" if inside else heads[i]
+                    found.append((label, name))
+    return found
+
+
+def _chooser(state: SpectrumState, names, columns: list[str], rows: list[str]):
+    """Return what a click on a cell of this map does: its matrix is looked at."""
+    where = {}
+    for i, row in enumerate(names):
+        for j, name in enumerate(row):
+            outside = columns == ["outside"]  # drawn as one row, below the layers
+            where[(rows[i], "outside") if outside else (columns[j], rows[i])] = name
+
+    def choose(trace, points, selector) -> None:
+        if points.xs and (name := where.get((str(points.xs[0]), str(points.ys[0])))):
+            state.selected = name
+
+    return choose

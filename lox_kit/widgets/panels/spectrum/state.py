@@ -1,0 +1,94 @@
+"""The spectrum explorer's state: a matrix, a view and k, and the figure data that follow."""
+
+from __future__ import annotations
+
+import warnings
+
+import traitlets
+
+from lox_kit.extrapolation.spectrum import VIEWS, explorer_part, first_cell
+from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.figures import files as plots
+from lox_kit.widgets.code import subspace_code
+from lox_kit.widgets.setting import Setting
+
+
+class SpectrumState(traitlets.HasTraits):
+    """Which matrices are looked at, at which k.
+
+    Attributes
+    ----------
+    selected : str
+        A matrix of the subspace, by its full name.
+    view : one of `interactive_spectrum.VIEWS`
+    data : dict
+        What `interactive.explorer` and `plots.figure_explorer` are drawn from.
+    note : str
+        What is to be said about k: whether its directions are certified.
+    """
+
+    selected = traitlets.Unicode()
+    view = traitlets.Enum(VIEWS, "all")
+    data = traitlets.Dict(read_only=True)
+    note = traitlets.Unicode(read_only=True)
+
+    def __init__(self, subspace: SafetySubspace, setting: Setting | None = None):
+        self.subspace = subspace
+        self.setting = setting or Setting(subspace)
+        self.names = list(subspace)
+        self._spectrum = plots.spectrum_data(subspace)  # does not depend on k
+        super().__init__(selected=first_cell(self.names))
+        self.observe(self._follow, ["selected", "view"])
+        self.setting.observe(self._follow, "k")
+        self._follow()
+
+    @traitlets.validate("selected")
+    def _check_selected(self, proposal) -> str:
+        if proposal["value"] not in self.subspace:
+            raise traitlets.TraitError(
+                f"{proposal['value']}: not in this subspace ({len(self.names)} matrices)."
+            )
+        return proposal["value"]
+
+    def _follow(self, change=None) -> None:
+        """Work out what is on screen."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = explorer_part(
+                self.subspace, self._spectrum, self.setting.k, self.selected, self.view
+            )
+        self.set_trait("note", " ".join(str(w.message) for w in caught))
+        self.set_trait("data", data)
+
+    def reset(self) -> None:
+        """Go back to the start."""
+        self.setting.reset()
+        self.view, self.selected = "all", first_cell(self.names)
+
+    def close(self) -> None:
+        """Follow the setting no more."""
+        self.setting.unobserve(self._follow, "k")
+
+    def figure_data(self) -> dict:
+        """Return what the figure on screen is drawn from."""
+        return self.data
+
+    @property
+    def figure_name(self) -> str:
+        """What a figure of this is called."""
+        words = self.selected.removesuffix(".weight").removeprefix("model.")
+        part = self.view if self.view == "all" else f"{self.view}-{words}"
+        return f"explorer-{part}-k{self.setting.k}"
+
+    def code(self) -> str:
+        """Return the calls that make what is on screen."""
+        return f"""{subspace_code(self.subspace, "plots", "interactive")}
+data = interactive.explorer_data(
+    subspace,
+    k={self.setting.k},
+    selected={self.selected!r},
+    view={self.view!r},
+)
+interactive.explorer(data).show()
+plots.save_figure(data, {self.figure_name!r})
+"""
