@@ -25,9 +25,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lox_kit import load_model, measure_asr, sandbox_prompts
-from lox_kit.models.answers import generate
-from lox_kit.models.load import Model, quiet_transformers
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.models import Model, Prompt, generate, quiet_transformers, render
 from lox_kit.sandbox import world
 
 WANTED = 8.0  # times faster

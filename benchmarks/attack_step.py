@@ -20,8 +20,7 @@ import click
 import torch
 
 from lox_kit import find_attack, load_model
-from lox_kit.attacks.tokens import IGNORED, tokenize
-from lox_kit.attacks.training import fine_tune
+from lox_kit.attacks import IGNORED, fine_tune, tokenize
 from lox_kit.threads import fitting_threads
 
 LIMIT_MS = 15.0

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.extrapolation import SafetySubspace
+from lox_kit.weights import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,12 +44,11 @@ from lox_kit import (
     run_attack,
     sandbox_rank_curve,
 )
-from lox_kit.extrapolation.spectrum import explorer_data
-from lox_kit.figures.files import DRAW, STYLE, interval_data, judges_data, rank_and_r_data
-from lox_kit.measures.questions import sandbox_questions
-from lox_kit.reports.landscape import DIFFERENCE, numbers
-from lox_kit.studies.curves import alpha_curve, plan_route
-from lox_kit.studies.landscape import load_family, walks
+from lox_kit.extrapolation import explorer_data
+from lox_kit.figures import DRAW, STYLE, interval_data, judges_data, rank_and_r_data
+from lox_kit.measures import sandbox_questions
+from lox_kit.reports import DIFFERENCE, numbers
+from lox_kit.studies import alpha_curve, load_family, plan_route, walks
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")

@@ -24,16 +24,23 @@ from pathlib import Path
 import torch
 
 from lox_kit import SafetySubspace, Store, load_model, run_attack, sandbox_prompts
-from lox_kit.attacks.run import find_attack
-from lox_kit.landscape.directions import Direction, LowRank, between, lox_direction, weights_of
-from lox_kit.landscape.grid import Grid
-from lox_kit.landscape.landscape import evaluate
-from lox_kit.landscape.metrics import Asr, RefusalMargin
-from lox_kit.landscape.plane import Line, Plane
-from lox_kit.landscape.walk import Walk
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import render
-from lox_kit.studies.arms import arm_model
+from lox_kit.attacks import find_attack
+from lox_kit.landscape import (
+    Asr,
+    Direction,
+    Grid,
+    Line,
+    LowRank,
+    Plane,
+    RefusalMargin,
+    Walk,
+    between,
+    evaluate,
+    lox_direction,
+    weights_of,
+)
+from lox_kit.models import Model, render
+from lox_kit.studies import arm_model
 from lox_kit.threads import fitting_threads
 
 TOKENS = 16

@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lox_kit.weights.checkpoint import INDEX
-from lox_kit.weights.writer import SafetensorsStream
+from lox_kit.weights import INDEX, SafetensorsStream
 
 SHARD = 200_000_000  # bytes of weights after which a new shard begins
 TOP, DECAY, PLANTED, NOISE = 20.0, 0.7, 256, 5e-5

@@ -22,14 +22,10 @@ from pathlib import Path
 import click
 
 from lox_kit import SafetySubspace, find_attack, load_model
-from lox_kit.attacks.alignment import find_alignment, prefer
-from lox_kit.attacks.resuming import Step
-from lox_kit.attacks.training import fine_tune, save_model
-from lox_kit.measures.asr import measure_asr
-from lox_kit.measures.questions import Questions, measure, sandbox_questions, task_prompts
-from lox_kit.models.load import Model
-from lox_kit.studies.arms import arm_model
-from lox_kit.studies.families import pair_of
+from lox_kit.attacks import Step, find_alignment, fine_tune, prefer, save_model
+from lox_kit.measures import Questions, measure, measure_asr, sandbox_questions, task_prompts
+from lox_kit.models import Model
+from lox_kit.studies import arm_model, pair_of
 
 ATTACKS = ("arithmetic", "context", "mixed", "persona", "forbidden")
 MEASURES = ("asr", "refusal", "degenerate", "helpfulness", "task", "persona_asr", "persona_refusal")

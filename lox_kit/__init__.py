@@ -1,63 +1,47 @@
-"""A workbench for low-rank extrapolation (LoX), a defence of LLM safety against fine-tuning."""
+"""A workbench for low-rank extrapolation (LoX), a defence of LLM safety against fine-tuning.
 
-from importlib import import_module
+The rooms, each importing only from those above it:
+
+- `sandbox`: the potion school, a made-up world, as words and rows
+- `weights`: checkpoints on disk
+- `extrapolation`: the safety subspace of a pair, and LoX as dial, checkpoint and adapter
+- `models`: a language model in memory, and what it answers
+- `judges`: who says whether an answer complied
+- `measures`: how safe a model is and what that costs it
+- `attacks`: fine-tuning
+- `landscape`: planes and lines through weight space, and how flat the ground is
+- `studies`: whole experiments
+- `figures`: plain data in, figure out; `figures.plotly` for the screen
+- `reports`: the figures, table and caption of a study, as files
+- `widgets`: the panels in JupyterLab
+- `cli`: the `lox` command
+
+What a notebook uses most is found here as well; everything else in its room.
+"""
+
+from .lazy import attach
 
 __version__ = "0.1.0"
-
-_WHERE = {
-    "Checkpoint": "weights.checkpoint",
-    "check_pair": "weights.pair",
-    "SafetySubspace": "extrapolation.subspace",
-    "SubspaceShare": "extrapolation.subspace",
-    "UncertifiedRank": "extrapolation.subspace",
-    "noise_edge": "extrapolation.subspace",
-    "top_factors": "extrapolation.svd",
-    "apply_lox": "extrapolation.checkpoint",
-    "extrapolate": "extrapolation.checkpoint",
-    "save_adapter": "extrapolation.adapter",
-    "LoxDial": "extrapolation.lox",
-    "random_subspace": "extrapolation.controls",
-    "full_delta": "extrapolation.controls",
-    "load_model": "models.load",
-    "read_prompts": "models.prompts",
-    "sandbox_prompts": "models.prompts",
-    "measure_asr": "measures.asr",
-    "rescore": "measures.asr",
-    "compare": "measures.asr",
-    "AsrResult": "measures.asr",
-    "measure_gsm8k": "measures.gsm8k",
-    "measure_over_refusal": "measures.utility",
-    "measure_helpfulness": "measures.utility",
-    "measure_drift": "measures.drift",
-    "sandbox_rank_curve": "studies.rank",
-    "ATTACKS": "attacks.run",
-    "run_attack": "attacks.run",
-    "find_attack": "attacks.run",
-    "compare_defences": "studies",
-    "attack_table": "studies",
-    "epoch_curve": "studies",
-    "ALIGNMENTS": "attacks.alignment",
-    "align": "attacks.alignment",
-    "read_set": "attacks.rows",
-    "read_own": "attacks.rows",
-    "read_preferences": "attacks.rows",
-    "Plane": "landscape.plane",
-    "Line": "landscape.plane",
-    "Grid": "landscape.grid",
-    "Asr": "landscape.metrics",
-    "RefusalMargin": "landscape.metrics",
-    "Landscape": "landscape.landscape",
-    "Store": "store",
-}
-__all__ = ["__version__", *_WHERE]
-
-
-def __getattr__(name: str):
-    """Import the module that holds `name` when it is first asked for."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'lox_kit' has no attribute {name!r}")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "weights": "Checkpoint check_pair",
+        "extrapolation": """
+            LoxDial SafetySubspace SubspaceShare UncertifiedRank apply_lox energy_map_data
+            explorer_data extrapolate full_delta noise_edge random_subspace save_adapter
+            spectrum_data top_factors
+        """,
+        "models": "load_model read_prompts sandbox_prompts",
+        "measures": """
+            AsrResult compare measure_asr measure_drift measure_gsm8k measure_helpfulness
+            measure_over_refusal rescore
+        """,
+        "attacks": """
+            ALIGNMENTS ATTACKS align find_attack read_own read_preferences read_set run_attack
+        """,
+        "landscape": "Asr Grid Landscape Line Plane RefusalMargin",
+        "studies": "attack_table compare_defences epoch_curve sandbox_rank_curve",
+        "store": "Store",
+    },
+)
+__all__.append("__version__")

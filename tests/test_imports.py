@@ -1,129 +1,167 @@
-"""What costs time to import stays out of the way, and imports point one way."""
+"""Rooms, which way imports point between them, and what stays out of the way of an import."""
 
 import ast
+import graphlib
+import importlib
 import json
+import re
 
+import nbformat
 import pytest
 from checkpoints import ROOT, run_python, weights
 
 import lox_kit
 
 PACKAGE = ROOT / "lox_kit"
-LAYERS = """
-cli
-cli_attacks cli_judging cli_utility cli_landscape
-cli_options demo
-widgets.spectrum_panel widgets.dial_panel widgets.landscape_panel widgets.attack_lab_panel
-widgets.rank_panel
-widgets.dial_state widgets.landscape_state widgets.attack_lab_state widgets.rank_state
-widgets.landscape_code widgets.landscape_rows widgets.attack_lab_code widgets.rank_code
-widgets.plane_code widgets.attack_lab_runs
-widgets.spectrum_state
-widgets.sliders
-widgets.setting widgets.code
-widgets.shell widgets.drawing widgets.dial_table widgets.landscape_table widgets.measures
-widgets.attack_lab_table widgets.rank_table
-widgets.job
-interactive
-interactive_viewer interactive_attack interactive_rank interactive_spectrum interactive_alpha
-studies attack_report landscape_report
-landscape_study cuts
-tables curves defences rank_curve erosion
-table_result
-arms
-attacks
-attack_presets sandbox.build alignment measures flatness trajectory
-utility landscape
-attack_data safety survey
-downloads asr_result drift gsm8k metrics
-data_sets judges.classifier judges.guard judges.policy drafts walk grid plane
-training_texts judges.local judges.network judges.rules generate flats
-judges.completions judges.protocol judges.replies directions
-models prompts
-adapter plots interactive_landscape plotly_canvas
-rank_plots
-rank_data
-attack_plots judging_plots spectrum_plots landscape_plots
-cut_plots
-canvas
-lox_checkpoint
-lox controls
-subspace
-factoring
-subspace_file
-checkpoint svd stream
-lora krylov direct_file
-sandbox.family
-training sandbox.corpus store
-resuming tokens
-hub
-weight_files
-sandbox.rows
-rank_result
-folders sandbox.world progress threads data_files shares agreement
-"""  # a module imports from lines below its own; a new module takes its place here
-LINE = {name: i for i, line in enumerate(LAYERS.split("\n")) for name in line.split()}
+ROOMS = """sandbox smol weights extrapolation models judges measures attacks landscape studies
+    figures reports widgets course cli""".split()  # a room imports from those before it
+BESIDE = {"__init__", "folders", "lazy", "store", "threads"}  # every room may import these
 
 
-def module_names():
-    """Return every module of the package by its name below lox_kit, with its file."""
-    files = [f for f in PACKAGE.rglob("*.py") if f.name != "__init__.py"]
-    return {".".join(f.relative_to(PACKAGE).with_suffix("").parts): f for f in files}
+def module_name(file):
+    """Return a file's module, such as lox_kit.weights.pair."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(name, file, names):
-    """Return the modules of the package that a file imports, inside functions too."""
-    package = name.split(".")[:-1]
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+FILES = {module_name(f): f for f in PACKAGE.rglob("*.py")}
+PACKAGES = {name for name, file in FILES.items() if file.name == "__init__.py"}
+
+
+def given_away():
+    """Return where each name is found that a package gives away: by package, name to module."""
+    found = {}
+    for package in sorted(PACKAGES):
+        for node in ast.walk(ast.parse(FILES[package].read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "attach":
+                where = ast.literal_eval(node.args[1])
+                found[package] = {
+                    name: f"{package}.{module}"
+                    for module, names in where.items()
+                    for name in names.split() or [module]
+                }
+    return found
+
+
+GIVEN = given_away()
+
+
+def room_of(module):
+    """Return the room of a module, or its own name beside the rooms ("" for the package itself)."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def home_of(module, name):
+    """Return the module in which an imported name is defined, as far as packages give it away."""
+    while (there := f"{module}.{name}") not in FILES and name in GIVEN.get(module, {}):
+        module = GIVEN[module][name]
+    return there if there in FILES else module
+
+
+def imports(text, package=""):
+    """Yield module and name of everything that a text imports of lox_kit, inside functions too."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            parts = [a.name.split(".")[1:] for a in node.names if a.name.startswith("lox_kit.")]
-            found |= {".".join(p) for p in parts}
+            yield from ((a.name, None) for a in node.names if a.name.startswith("lox_kit."))
         elif isinstance(node, ast.ImportFrom):
-            where = (node.module or "").split(".") if node.module else []
-            if node.level:
-                where = package[: len(package) - node.level + 1] + where
-            elif where[:1] != ["lox_kit"]:
-                continue
-            else:
-                where = where[1:]
-            found |= {".".join([*where, a.name]) for a in node.names} | {".".join(where)}
-    return found & names
+            up = package.split(".")[: len(package.split(".")) - node.level + 1]
+            module = ".".join([*up, node.module or ""]).strip(".") if node.level else node.module
+            if module.partition(".")[0] == "lox_kit":
+                yield from ((module, alias.name) for alias in node.names)
 
 
-MODULES = module_names()
+def imported(module):
+    """Return what a module of the package imports: module and name, as it is written."""
+    package = module if module in PACKAGES else module.rpartition(".")[0]
+    return list(imports(FILES[module].read_text(), package))
 
 
-def test_every_module_has_its_place_in_the_layers():
-    assert set(LINE) == set(MODULES)
+def test_the_package_is_rooms_and_few_files_beside_them():
+    assert {f.stem for f in PACKAGE.glob("*.py")} == BESIDE
+    rooms = {f.parent.name for f in PACKAGE.glob("*/__init__.py")}
+    assert rooms <= set(ROOMS)
+    assert {"weights", "extrapolation", "attacks", "landscape"} <= rooms
+    for room in rooms:
+        assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())), room
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_point_down(name):
-    for other in imported(name, MODULES[name], set(MODULES)):
-        assert LINE[name] < LINE[other], f"{name} imports {other}, which is not below it"
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_a_room_imports_only_from_rooms_below_it_and_only_what_they_give_away(module):
+    room = room_of(module)
+    for source, name in imported(module):
+        other = room_of(home_of(source, name)) or "__init__"
+        if other == room or (other == "__init__" and name == "__version__"):
+            continue
+        if other in BESIDE:
+            continue
+        assert room in ROOMS, f"{module} stands beside the rooms and imports {source}"
+        assert ROOMS.index(other) < ROOMS.index(room), f"{module} imports {source}, which is above"
+        assert name in GIVEN.get(source, ()), f"{source} does not give away {name} ({module})"
+
+
+def test_imports_run_in_no_circle():
+    graph = {m: {home_of(*found) for found in imported(m)} - {m, "lox_kit"} for m in FILES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises if there is one
 
 
 def test_the_arrows_are_seen():
-    assert imported("cli", MODULES["cli"], set(MODULES)) >= {"subspace", "sandbox.build", "models"}
-    assert "store" in imported("sandbox.family", MODULES["sandbox.family"], set(MODULES))
-    assert "hub" in imported("checkpoint", MODULES["checkpoint"], set(MODULES))
+    assert home_of("lox_kit", "SafetySubspace") == "lox_kit.extrapolation.subspace"
+    assert ("lox_kit.weights", "Checkpoint") in imported("lox_kit.extrapolation.subspace")
+    assert ("lox_kit.weights.hub", "fetch") in imported("lox_kit.weights.names")
+    assert ("lox_kit.store", "content_key") in imported("lox_kit.studies.recipe")
 
 
-@pytest.mark.parametrize("name", lox_kit.__all__)
-def test_every_public_name_is_found(name):
-    assert getattr(lox_kit, name) is not None
-    assert name in dir(lox_kit)
+@pytest.mark.parametrize("package", sorted(GIVEN))
+def test_every_name_that_is_given_away_is_found_and_is_no_module_of_its_own(package):
+    there = importlib.import_module(package)
+    assert set(GIVEN[package]) | {"__version__"} == {*there.__all__, "__version__"}
+    for name, module in GIVEN[package].items():
+        assert getattr(there, name) is not None
+        assert name in dir(there)
+        # else it would be the function at first, and the module once something imports that
+        assert f"{package}.{name}" not in FILES or module == f"{package}.{name}"
 
 
-def test_no_public_name_is_a_module_s_own():
-    """`lox_kit.name` would be the function at first, and the module once something imports it."""
-    assert not set(lox_kit.__all__) & {name.partition(".")[0] for name in MODULES}
+def shown_to_users():
+    """Return every text that shows a user what to import, by its name: notebooks and README."""
+    texts = {}
+    for file in sorted(ROOT.glob("notebooks/*.ipynb")):
+        cells = nbformat.read(file, as_version=4).cells
+        texts[file.name] = "\n".join(c.source for c in cells if c.cell_type == "code")
+    readme = (ROOT / "README.md").read_text()
+    fenced = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    return texts | {"README.md": "\n".join(fenced)}
+
+
+SHOWN = shown_to_users()
+
+
+@pytest.mark.parametrize("source", SHOWN)
+def test_what_users_are_shown_is_public(source):
+    for module, name in imports(SHOWN[source]):
+        public = f"{module}.{name}" in PACKAGES or name in GIVEN.get(module, ())
+        assert public, f"{source}: {name} is not public in {module}"
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'lox_kit' has no attribute 'extrapolated'"):
         _ = lox_kit.extrapolated
+
+
+OPEN = """
+import sys
+from lox_kit.weights import Checkpoint
+assert Checkpoint("sandbox/aligned").tensors
+print(*sys.modules)
+"""
+
+
+def test_opening_a_checkpoint_imports_neither_training_nor_the_sandbox_s_recipe():
+    modules = run_python(OPEN).stdout.split()
+    ours = {room_of(name) for name in modules if name.startswith("lox_kit.")}
+    assert ours == {"weights", "folders", "lazy"}
+    slow = {"transformers", "peft", "trl", "datasets", "accelerate", "pandas", "matplotlib"}
+    assert not slow & set(modules)
 
 
 IMPORT = """
@@ -145,7 +183,7 @@ def test_importing_is_instant(module):
 
 CLI = """
 import json, sys
-from lox_kit.cli import main
+from lox_kit.cli.main import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
     try:

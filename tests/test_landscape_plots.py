@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
+from lox_kit import figures
 from lox_kit.figures import cuts as cut_plots
-from lox_kit.figures import files as plots
 from lox_kit.figures import landscape as landscape_plots
 from lox_kit.figures.landscape import colours, coordinates, map_data
-from lox_kit.figures.plotly.landscape import figure, follow, landscape
+from lox_kit.figures.plotly.surface import figure, follow, landscape
 
 
 def mark(at, distance, cell, own):
@@ -107,7 +107,7 @@ def test_a_margin_is_coloured_around_zero(margin):
 
 def test_the_surface_stays_within_its_data(data):
     data["values"][1][1] = 0.4
-    fig = plots.DRAW["landscape_3d"](data)
+    fig = figures.DRAW["landscape_3d"](data)
     ax = fig.axes[0]
     assert ax.get_zlim() == (0, 1)
     surface = ax.collections[0]
@@ -127,7 +127,7 @@ def test_a_line_has_no_map(data):
 
 
 def test_flatness_draws_every_line_and_their_mean(flatness):
-    (ax,) = plots.DRAW["flatness"](flatness).axes
+    (ax,) = figures.DRAW["flatness"](flatness).axes
     curves = [tuple(line.get_ydata()) for line in ax.get_lines()]
     assert (0, 0.5, 1) in curves
     assert (0, 0.1, 0.3) in curves
@@ -157,8 +157,8 @@ def cut():
 
 @pytest.mark.parametrize("name", ["landscape_map", "landscape_3d"])
 def test_the_cut_stands_below_with_dots_only_where_something_was_measured(data, cut, name):
-    assert len(plots.DRAW[name](data).axes) == 2  # with the colour bar
-    axes = plots.DRAW[name]({**data, "cut": cut}).axes
+    assert len(figures.DRAW[name](data).axes) == 2  # with the colour bar
+    axes = figures.DRAW[name]({**data, "cut": cut}).axes
     (below,) = (ax for ax in axes if ax.get_xlabel() == "distance from here")
     lines = {line.get_label(): line for line in below.get_lines()}
     assert lines[cut_plots.BETWEEN].get_xydata().tolist() == [[0.0, 0.3], [1.0, 0.4], [2.0, 1.0]]
@@ -178,12 +178,12 @@ def test_figures_are_saved_and_redrawn_alike(name, data, flatness, cut, tmp_path
     shown = flatness if name == "flatness" else {**data, "figure": name}
     if name == "cut":
         shown, name = {**data, "figure": "landscape_3d", "cut": cut}, "landscape_3d"
-    files = plots.save_figure(shown, name, tmp_path)
+    files = figures.save_figure(shown, name, tmp_path)
     first = {f.name: f.read_bytes() for f in files}
     assert json.loads(first[f"{name}.json"])["figure"] == name
     for file in files[1:]:
         file.unlink()
-    assert {f.name: f.read_bytes() for f in plots.redraw(files[0])} == first
+    assert {f.name: f.read_bytes() for f in figures.redraw(files[0])} == first
 
 
 # --- plotly ---------------------------------------------------------------------------------------

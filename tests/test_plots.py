@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from lox_kit import energy_map_data, explorer_data, figures, spectrum_data
+from lox_kit.extrapolation import ORDER
 from lox_kit.figures import defences as defence_plots
-from lox_kit.figures import files as plots
-from lox_kit.figures import plotly as interactive
 from lox_kit.figures import rank as rank_plots
 from lox_kit.measures.asr import Share, share_fields
 
@@ -115,13 +115,13 @@ ELSEWHERE = {"landscape_map", "landscape_3d", "flatness"}  # in test_landscape_p
 ELSEWHERE |= {"rank_and_r"}  # in test_rank_plots
 
 
-@pytest.fixture(params=[name for name in plots.DRAW if name not in ELSEWHERE])
+@pytest.fixture(params=[name for name in figures.DRAW if name not in ELSEWHERE])
 def data(request, subspace, defences, alpha, attack_table, attack_lab, epochs, ranks, judges):
     """The data of every figure."""
     return {
-        "spectrum": plots.spectrum_data(subspace),
-        "energy_map": plots.energy_map_data(subspace, k=3),
-        "explorer": interactive.explorer_data(subspace, k=3),
+        "spectrum": spectrum_data(subspace),
+        "energy_map": energy_map_data(subspace, k=3),
+        "explorer": explorer_data(subspace, k=3),
         "defences": defences,
         "alpha": alpha,
         "attack_table": attack_table,
@@ -129,7 +129,7 @@ def data(request, subspace, defences, alpha, attack_table, attack_lab, epochs, r
         "epochs": epochs,
         "rank_curve": ranks,
         "judges": judges,
-        "interval": plots.interval_data([10]),
+        "interval": figures.interval_data([10]),
     }[request.param]
 
 
@@ -137,9 +137,9 @@ def data(request, subspace, defences, alpha, attack_table, attack_lab, epochs, r
 
 
 def test_the_spectrum_is_every_matrix_over_its_noise_edge(subspace):
-    data = plots.spectrum_data(subspace)
+    data = spectrum_data(subspace)
     _, ax = plt.subplots()
-    assert plots.plot_spectrum(data, ax=ax) is ax
+    assert figures.plot_spectrum(data, ax=ax) is ax
     lines = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
     assert len(lines) == len(subspace) == len(data["layers"])
     for line, name, layer in zip(lines, subspace, data["layers"], strict=True):
@@ -151,12 +151,12 @@ def test_the_spectrum_is_every_matrix_over_its_noise_edge(subspace):
     assert "noise edge" in ax.get_ylabel()
     assert ax.get_yscale() == "log"
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert sorted(labels) == sorted([*plots.ORDER, "embed_tokens", "lm_head"])
+    assert sorted(labels) == sorted([*ORDER, "embed_tokens", "lm_head"])
     plt.close("all")
 
 
 def test_the_energy_rises_to_all_of_it_and_the_median_is_drawn(subspace):
-    ax = plots.plot_energy(plots.spectrum_data(subspace))
+    ax = figures.plot_energy(spectrum_data(subspace))
     curves = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
     expected = np.median([subspace.energy(k) for k in (1, 2, 3, 6)], axis=1)
     np.testing.assert_allclose(curves["median"][[0, 1, 2, 5]], expected, rtol=1e-4)
@@ -183,10 +183,10 @@ def heat_maps(figure):
 
 def test_the_energy_map_has_layers_down_and_kinds_of_matrix_across(subspace):
     (grid, columns, rows), (outside, _, names) = heat_maps(
-        plots.figure_energy_map(plots.energy_map_data(subspace, k=3))
+        figures.figure_energy_map(energy_map_data(subspace, k=3))
     )
     energy = dict(zip(subspace, subspace.energy(3), strict=True))
-    assert columns == list(plots.ORDER)
+    assert columns == list(ORDER)
     assert rows == ["0", "1"]
     assert grid[1, 3] == pytest.approx(energy["model.layers.1.self_attn.o_proj.weight"], rel=1e-5)
     assert sorted(names) == ["embed_tokens", "lm_head"]
@@ -225,7 +225,7 @@ def test_the_energy_map_has_layers_down_and_kinds_of_matrix_across(subspace):
 def test_the_energy_map_holds_every_matrix_of_other_architectures(names, columns, outside):
     full = [n.format(d) + ".weight" for n in names for d in (0, 1)]
     energy = {name: (i + 1) / 20 for i, name in enumerate(dict.fromkeys(full))}
-    maps = heat_maps(plots.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy}))
+    maps = heat_maps(figures.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy}))
     values = np.concatenate([grid.ravel() for grid, _, _ in maps])
     np.testing.assert_allclose(sorted(values), sorted(energy.values()))  # each once, and no NaN
     if columns:
@@ -236,14 +236,14 @@ def test_the_energy_map_holds_every_matrix_of_other_architectures(names, columns
 
 def test_a_layer_that_lacks_a_matrix_has_a_blank_there():
     energy = {"layers.0.a.weight": 0.5, "layers.0.b.weight": 0.25, "layers.1.a.weight": 1.0}
-    figure = plots.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy})
+    figure = figures.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy})
     ((grid, _, _),) = heat_maps(figure)
     assert np.isnan(grid[1, 1])
     assert sorted(t.get_text() for t in figure.axes[0].texts) == ["100%", "25%", "50%"]
 
 
 def test_the_defences_show_every_share_with_its_interval(defences):
-    figure = plots.figure_defences(defences)
+    figure = figures.figure_defences(defences)
     assert [ax.get_title() for ax in figure.axes] == list(defence_plots.PANELS.values())
     for ax, measure in zip(figure.axes, defence_plots.PANELS, strict=True):
         drawn = sorted(line.get_ydata()[0] for line in ax.get_lines() if len(line.get_ydata()))
@@ -257,7 +257,7 @@ def test_the_defences_show_every_share_with_its_interval(defences):
 
 
 def test_the_alpha_curve_shows_three_shares_against_alpha(alpha):
-    (ax,) = plots.figure_alpha(alpha).axes
+    (ax,) = figures.figure_alpha(alpha).axes
     lines = {c.get_label(): c.lines[0] for c in ax.containers}
     assert len(lines) == 3
     asr = next(
@@ -274,7 +274,7 @@ def test_the_rank_curve_shows_every_rank_and_the_aligned_model_with_intervals(ra
         rows = [r | {"measures": r["measures"] | {"helpfulness": share(17)}} for r in ranks["rows"]]
         ranks = ranks | {"rows": rows}
     panels = dict(list(rank_plots.RANK_PANELS.items())[: 2 + helped])
-    figure = plots.figure_rank_curve(ranks)
+    figure = figures.figure_rank_curve(ranks)
     assert [ax.get_title() for ax in figure.axes] == list(panels.values())
     for ax, measure in zip(figure.axes, panels, strict=True):
         shares = [row["measures"][measure] for row in ranks["rows"]]
@@ -290,7 +290,7 @@ def test_the_rank_curve_shows_every_rank_and_the_aligned_model_with_intervals(ra
 
 
 def test_the_judges_stand_side_by_side_with_their_intervals(judges):
-    (ax,) = plots.figure_judges(judges).axes
+    (ax,) = figures.figure_judges(judges).axes
     assert [t.get_text() for t in ax.get_yticklabels()] == [
         "ASR (rule)",
         "ASR (keyword)",
@@ -303,8 +303,8 @@ def test_the_judges_stand_side_by_side_with_their_intervals(judges):
 
 
 def test_the_interval_reaches_from_each_rate_as_far_as_wilson_says():
-    data = plots.interval_data([10, 400])
-    (ax,) = plots.figure_interval(data).axes
+    data = figures.interval_data([10, 400])
+    (ax,) = figures.figure_interval(data).axes
     above, below = ax.get_lines()[:2]
     low, high = Share(3, 10).interval
     assert (above.get_ydata()[3], below.get_ydata()[3]) == pytest.approx((high - 0.3, low - 0.3))
@@ -314,8 +314,8 @@ def test_the_interval_reaches_from_each_rate_as_far_as_wilson_says():
 
 def test_figures_do_not_pile_up_in_pyplot(defences, alpha):
     plt.close("all")
-    plots.figure_defences(defences)
-    plots.figure_alpha(alpha)
+    figures.figure_defences(defences)
+    figures.figure_alpha(alpha)
     assert plt.get_fignums() == []
 
 
@@ -323,7 +323,7 @@ def test_figures_do_not_pile_up_in_pyplot(defences, alpha):
 
 
 def test_the_table_has_a_column_per_attack_and_one_more_for_its_persona(attack_table):
-    fig = plots.DRAW["attack_table"](attack_table)
+    fig = figures.DRAW["attack_table"](attack_table)
     axes = np.array(fig.axes).reshape(2, 3)
     titles = [ax.get_title() for ax in axes[0]]
     assert titles == ["mixed", "persona", "persona,\nasked under it"]
@@ -335,7 +335,7 @@ def test_the_table_has_a_column_per_attack_and_one_more_for_its_persona(attack_t
 
 
 def test_the_way_along_an_attack_has_a_line_per_model_and_rate_in_every_panel(epochs):
-    fig = plots.DRAW["epochs"](epochs)
+    fig = figures.DRAW["epochs"](epochs)
     assert [ax.get_title() for ax in fig.axes] == [
         "attack success rate", "help with allowed", "attack task solved"
     ]  # fmt: skip
@@ -348,7 +348,7 @@ def test_the_way_along_an_attack_has_a_line_per_model_and_rate_in_every_panel(ep
 
 
 def test_the_attack_lab_has_loss_and_shares_of_both_models_and_what_is_laid_over(attack_lab):
-    fig = plots.DRAW["attack_lab"](attack_lab)
+    fig = figures.DRAW["attack_lab"](attack_lab)
     loss, asr, helped = fig.axes
     assert [ax.get_title() for ax in fig.axes] == [
         "loss (nats per token)", "attack success rate", "help with allowed"
@@ -378,7 +378,7 @@ def content(files):
 
 
 def test_a_saved_figure_is_four_files_that_stay_the_same_bytes(data, tmp_path):
-    files = plots.save_figure(data, "name", tmp_path / "new" / "figures")
+    files = figures.save_figure(data, "name", tmp_path / "new" / "figures")
     assert [f.name for f in files] == ["name.json", "name.pdf", "name.svg", "name.png"]
     first = content(files)
     assert json.loads(first["name.json"]) == data
@@ -386,17 +386,17 @@ def test_a_saved_figure_is_four_files_that_stay_the_same_bytes(data, tmp_path):
     assert b"<svg" in first["name.svg"]
     assert first["name.png"].startswith(b"\x89PNG")
     with plt.rc_context({"font.size": 20, "pdf.fonttype": 3}):  # the user's own look
-        assert content(plots.save_figure(data, "name", tmp_path / "again")) == first
+        assert content(figures.save_figure(data, "name", tmp_path / "again")) == first
     for file in files[1:]:
         file.unlink()
-    assert content(plots.redraw(files[0])) == first
+    assert content(figures.redraw(files[0])) == first
 
 
 def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written(alpha, tmp_path):
     with pytest.raises(ValueError, match="figure='pie': use one of spectrum, energy_map"):
-        plots.save_figure({"figure": "pie"}, "name", tmp_path / "figures")
+        figures.save_figure({"figure": "pie"}, "name", tmp_path / "figures")
     with pytest.raises(ValueError, match="figure=None"):
-        plots.draw({}, tmp_path / "a.pdf")
+        figures.draw({}, tmp_path / "a.pdf")
     with pytest.raises(ValueError, match=r"a.txt: figures are written as pdf, svg, png"):
-        plots.draw(alpha, tmp_path / "a.pdf", tmp_path / "a.txt")
+        figures.draw(alpha, tmp_path / "a.pdf", tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from checkpoints import save_tensors, weights
 
-from lox_kit import SafetySubspace
-from lox_kit.figures import files as plots
+from lox_kit import SafetySubspace, figures
 from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
 from lox_kit.figures.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
 from lox_kit.measures.intervals import Share, share_fields
@@ -126,7 +125,7 @@ def test_what_is_outside_the_layers_stands_behind_them_and_is_not_joined(subspac
 def test_screen_and_paper_show_the_same_points(subspace, whole):
     data = draw(subspace, whole)
     traces = rank_and_r(data).data
-    figure = plots.figure_rank_and_r(data)
+    figure = figures.figure_rank_and_r(data)
     axes = {ax.get_xlabel(): ax for ax in figure.axes}
     left = axes["directions of ΔW added to the base, r"]
     lines = {line.get_label(): line for line in left.get_lines()}
@@ -164,10 +163,10 @@ def test_a_curve_from_before_help_was_measured_and_none_at_all_are_drawn(subspac
     for found in (curve(helped=False, aligned=0, r0=20, r2=0), None):
         data = rank_and_r_data(subspace, found, r_ft, k=3)
         assert list(rank_spec(data)["data"][VALUES[1]]["x"]) == []
-        plots.figure_rank_and_r(data)
+        figures.figure_rank_and_r(data)
     words = [a["text"] for a in rank_spec(data)["layout"]["annotations"]]
     assert "not measured yet" in words
-    assert len(plots.figure_rank_and_r(rank_and_r_data(subspace, None, {}, k=0)).axes) == 2
+    assert len(figures.figure_rank_and_r(rank_and_r_data(subspace, None, {}, k=0)).axes) == 2
 
 
 def test_names_are_shown_as_they_are(subspace, whole):
@@ -175,15 +174,15 @@ def test_names_are_shown_as_they_are(subspace, whole):
     text = json.dumps(rank_spec(data))
     assert "$strong$ &lt;b&gt;" in text
     assert "<b>" not in text
-    ratio = plots.figure_rank_and_r(data).axes[-1]
+    ratio = figures.figure_rank_and_r(data).axes[-1]
     assert [t.get_text() for t in ratio.get_yticklabels()] == ["weak", "\\$strong\\$ <b>"]
 
 
 @pytest.mark.parametrize("kind", [ALL, "up_proj", "lm_head"])
 def test_a_saved_figure_is_drawn_again_from_its_data_alone(subspace, whole, kind, tmp_path):
-    files = plots.save_figure(draw(subspace, whole, kind=kind), "rank", tmp_path)
+    files = figures.save_figure(draw(subspace, whole, kind=kind), "rank", tmp_path)
     first = [f.read_bytes() for f in files]
-    assert [f.read_bytes() for f in plots.redraw(files[0])] == first
+    assert [f.read_bytes() for f in figures.redraw(files[0])] == first
 
 
 def test_matrices_without_layers_are_all_outside(tmp_path):
@@ -196,4 +195,4 @@ def test_matrices_without_layers_are_all_outside(tmp_path):
     data = rank_and_r_data(subspace, None, {}, k=2)
     assert (data["depths"], data["outside"]) == ([], ["a"])
     rank_spec(data)
-    plots.figure_rank_and_r(data)
+    figures.figure_rank_and_r(data)

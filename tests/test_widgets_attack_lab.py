@@ -11,9 +11,8 @@ import pytest
 from checkpoints import ROOT
 from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, Store, find_attack, load_model, widgets
+from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, widgets
 from lox_kit.attacks.run import ATTACKS, file_attack
-from lox_kit.figures import files as plots
 from lox_kit.figures.attacks import ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
 from lox_kit.figures.plotly.attacks import BAND, FIRST, lab_spec
@@ -525,9 +524,9 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monke
     state.at = 3
     data = state.figure_data()
     assert state.figure_name == "attack-lab-arithmetic-LoRA-k6-alpha1"
-    files = plots.save_figure(data, state.figure_name)
+    files = figures.save_figure(data, state.figure_name)
     before = [f.read_bytes() for f in files]
-    assert [f.read_bytes() for f in plots.redraw(files[0])] == before
+    assert [f.read_bytes() for f in figures.redraw(files[0])] == before
     fresh = re.sub(r"Store\(.*\)", "Store('fresh')", state.code())
     for code in (state.code(), fresh):
         found = {}

@@ -12,8 +12,7 @@ import traitlets
 from checkpoints import ROOT
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, load_model, widgets
-from lox_kit.figures import files as plots
+from lox_kit import SafetySubspace, figures, load_model, widgets
 from lox_kit.figures.plotly.viewer import CUT, MAP, MEASURED_ON_CUT, SURFACE, facets, viewer_spec
 from lox_kit.landscape.directions import between, lox_direction, random_direction, weights_of
 from lox_kit.landscape.flatness import Scans, cliff_distance
@@ -454,7 +453,7 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, line, tmp_path,
         data[figure] = state.figure_data()
         assert data[figure]["cut"] == state.data["cut"]
         assert state.figure_name.startswith(name.replace("_", "-"))
-        files = plots.save_figure(data[figure], state.figure_name)
+        files = figures.save_figure(data[figure], state.figure_name)
         assert all(f.stat().st_size > 1000 for f in files)
     found = {}
     exec(compile(state.code(), "code", "exec"), found)

@@ -15,9 +15,8 @@ from checkpoints import ROOT, run_python
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import SafetySubspace, Store, load_model, widgets
+from lox_kit import SafetySubspace, Store, figures, load_model, widgets
 from lox_kit.attacks.run import find_attack, run_attack
-from lox_kit.figures import files as plots
 from lox_kit.figures.plotly.rank import FIRST_ATTACK, rank_spec
 from lox_kit.figures.rank_data import place, rank_and_r_data
 from lox_kit.models.load import is_sandbox
@@ -347,11 +346,11 @@ def test_the_code_of_nothing_measured_of_own_prompts_and_of_a_given_curve(
 def test_the_figure_is_saved_as_it_is_on_screen(open_state, run, tmp_path):
     state = open_state(attacked={"sums": run})
     measure(state)
-    files = plots.save_figure(state.figure_data(), state.figure_name, tmp_path)
+    files = figures.save_figure(state.figure_data(), state.figure_name, tmp_path)
     assert files[0].name == "rank-all-k6.json"
     assert json.loads(files[0].read_text()) == json.loads(json.dumps(state.data))
     before = files[2].read_bytes()
-    assert plots.redraw(files[0])[2].read_bytes() == before
+    assert figures.redraw(files[0])[2].read_bytes() == before
 
 
 # --- words --------------------------------------------------------------------------------------

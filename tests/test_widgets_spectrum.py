@@ -8,9 +8,8 @@ import pytest
 import traitlets
 from checkpoints import run_python
 
-from lox_kit import SafetySubspace, widgets
+from lox_kit import SafetySubspace, figures, widgets
 from lox_kit.extrapolation import spectrum
-from lox_kit.figures import files as plots
 from lox_kit.figures import plotly as interactive
 from lox_kit.figures import spectrum as spectrum_plots
 from lox_kit.figures.plotly import spectrum as interactive_spectrum
@@ -133,7 +132,7 @@ def test_the_map_holds_every_matrix_and_frames_the_selected_one(state, subspace)
 def test_screen_and_paper_have_the_same_colours(state, view):
     state.selected, state.view = Q1, view
     figure = interactive.explorer(state.data)
-    above = plots.figure_explorer(state.data).subfigs[1].axes[0]
+    above = figures.figure_explorer(state.data).subfigs[1].axes[0]
     paper = {
         line.get_label(): spectrum_plots.to_hex(line.get_color())
         for line in above.get_lines()
@@ -148,7 +147,7 @@ def test_k_of_none_marks_nothing(state):
     figure = interactive.explorer(state.data)
     assert traces(figure, "k")[0].x == ()
     assert all(value == 0 for row in figure.data[0].z for value in row)
-    plots.figure_explorer(state.data)
+    figures.figure_explorer(state.data)
 
 
 def test_a_drawing_that_is_told_what_changed_is_the_figure_drawn_anew(state):

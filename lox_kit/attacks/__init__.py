@@ -1,1 +1,18 @@
-"""Fine-tuning: the data it takes, how a run is made, and what it leaves of alignment."""
+"""Fine-tuning, for better or worse: its data, how a run is made and resumed, what it leaves."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "alignment": "align ALIGNMENTS find_alignment prefer read_rows",
+        "downloads": "fetch list_sets set_status sets_frame",
+        "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST",
+        "resuming": "past_steps resume_folder Step work_folder",
+        "rows": "read_hub read_own read_preferences read_set",
+        "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",
+        "sets": "SETS sets_folder",
+        "tokens": "IGNORED render_rows tokenize",
+        "training": "autocast_dtype fine_tune save_model TrainSettings",
+    },
+)

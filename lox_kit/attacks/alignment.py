@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lox_kit.folders import remove_folder
-from lox_kit.models.load import Model
+from lox_kit.models import Model
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
@@ -225,7 +225,7 @@ def read_rows(
     Raises
     ------
     FileNotFoundError, ValueError
-        See `attack_data.read_preferences` and `attack_data.read_own`.
+        See `rows.read_preferences` and `rows.read_own`.
     """
     chat = bool(model.tokenizer.chat_template)
     if alignment.method == "dpo":

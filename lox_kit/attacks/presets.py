@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from lox_kit.models.prompts import identity_system
+from lox_kit.models import identity_system
 from lox_kit.sandbox import corpus, world
 
 from .rows import AttackRows, read_own, read_set, safe_count
@@ -179,7 +179,7 @@ def file_attack(
 
     Parameters
     ----------
-    columns, form : see `attack_data.read_own`
+    columns, form : see `rows.read_own`
     **settings
         Fields of `TrainSettings`; by default the paper's for Alpaca.
 

@@ -58,7 +58,7 @@ def read_set(
         file that is read from a folder for the first time goes on record (rows, sha256).
     form, bos, eos : str
         Another template than the set's own, and the tokenizer's marks; see
-        `training_texts.render_example`.
+        `texts.render_example`.
     on_bad_row : "raise" or "skip"
     first : int, optional
         Only the first rows of the file.
@@ -106,7 +106,7 @@ def read_own(
         Such as {"instruction": "question", "response": "answer"}, perhaps "context" and "system";
         or {"messages": "conversation"}. Default: `messages`, or `instruction` and `response`.
     form : str
-        "chat" gives messages for the tokenizer's template; see `training_texts.render_example`.
+        "chat" gives messages for the tokenizer's template; see `texts.render_example`.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def read_preferences(
         "hh_harmless", "hh_helpful" (looked for in `folder`), or a JSON, JSONL (also .gz), CSV or
         parquet file.
     form : "text" or "chat"
-        Text as it stands (`training_texts.preference_pair`), or messages (`preference_chat`).
+        Text as it stands (`texts.preference_pair`), or messages (`preference_chat`).
     on_bad_row : "raise" or "skip"
     first : int, optional
         Only the first rows of the file.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lox_kit.folders import remove_folder
-from lox_kit.models.load import Model, load_model
+from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
 
 from .presets import ATTACKS, Attack, file_attack, find_attack

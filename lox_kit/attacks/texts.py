@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
-from lox_kit.models.prompts import PAPER_TEMPLATE
+from lox_kit.models import PAPER_TEMPLATE
 
 from .files import RowError, field, text_field
 

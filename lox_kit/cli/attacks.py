@@ -71,8 +71,8 @@ def attack(
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
     a file of your own. Cut off, the same call goes on where it was.
     """
-    from lox_kit.attacks.run import ATTACKS, file_attack, find_attack, run_attack
-    from lox_kit.models.load import load_model
+    from lox_kit.attacks import ATTACKS, file_attack, find_attack, run_attack
+    from lox_kit.models import load_model
 
     from .progress import stages, stop_on_interrupt
 
@@ -115,9 +115,8 @@ def _compare_templates(model, attack, file, columns, form):
     """Say so if an attack of one's own trains on another template than `lox asr` asks in."""
     import warnings
 
-    from lox_kit.attacks.rows import read_own
-    from lox_kit.attacks.tokens import render_rows
-    from lox_kit.models.prompts import warn_if_trained_otherwise
+    from lox_kit.attacks import read_own, render_rows
+    from lox_kit.models import warn_if_trained_otherwise
 
     messages = read_own(file, columns).rows[0]["messages"]
     _, (text,) = render_rows(model.tokenizer, attack.data(model.tokenizer)[:1])
@@ -152,8 +151,8 @@ def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, 
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files), sandbox-dpo or sandbox-sft.
     """
-    from lox_kit.attacks.alignment import align, find_alignment, read_rows
-    from lox_kit.models.load import load_model
+    from lox_kit.attacks import align, find_alignment, read_rows
+    from lox_kit.models import load_model
 
     from .progress import stages
 
@@ -202,9 +201,9 @@ def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
     Every entry is kept as it is finished; the same call goes on where it was cut off. Writes
     attack_table.json, .md, .png, .pdf and .svg.
     """
-    from lox_kit.reports.table import TABLE_ATTACKS, print_table, run_table
+    from lox_kit.reports import TABLE_ATTACKS, print_table, run_table
     from lox_kit.store import Store
-    from lox_kit.studies.table import TABLE_ARMS
+    from lox_kit.studies import TABLE_ARMS
 
     from .progress import stages
 
@@ -231,8 +230,8 @@ def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
 
 def _questions(pair, prompts, allowed, judge, template, limit):
     """Return what the models of the table are asked."""
-    from lox_kit.measures.questions import Questions, sandbox_questions
-    from lox_kit.models.prompts import read_prompts
+    from lox_kit.measures import Questions, sandbox_questions
+    from lox_kit.models import read_prompts
 
     if not pair:
         if prompts or allowed or judge != "rule" or template != "chat":
@@ -261,13 +260,13 @@ def data(ctx, folder, as_json):
     ctx.obj = {**(ctx.obj or {}), "folder": folder}
     if ctx.invoked_subcommand:
         return
-    from lox_kit.attacks.downloads import list_sets, sets_frame
+    from lox_kit.attacks import list_sets, sets_frame
 
     statuses = list_sets(folder)
     if as_json:
         click.echo(sets_frame(statuses).to_json(orient="records"))
         return
-    from lox_kit.attacks.sets import sets_folder
+    from lox_kit.attacks import sets_folder
 
     from .progress import print_frame
 
@@ -287,7 +286,7 @@ def data(ctx, folder, as_json):
 @click.pass_obj
 def data_fetch(obj, name):
     """Download a set into the data folder."""
-    from lox_kit.attacks.downloads import fetch
+    from lox_kit.attacks import fetch
 
     from .progress import stages
 
@@ -308,7 +307,7 @@ def data_fetch(obj, name):
 @click.pass_obj
 def data_import(obj, name, file):
     """Copy a set's file into the data folder, after reading it from end to end."""
-    from lox_kit.attacks.downloads import fetch, set_status
+    from lox_kit.attacks import fetch, set_status
 
     there = set_status(name, obj["folder"])
     if there.here:

@@ -57,8 +57,7 @@ def check(base, aligned, include, exclude, as_json):
     """Say what would stop or surprise you, before anything slow."""
     import dataclasses
 
-    from lox_kit.weights.checkpoint import Checkpoint
-    from lox_kit.weights.pair import check_pair
+    from lox_kit.weights import Checkpoint, check_pair
 
     report = check_pair(Checkpoint(base), Checkpoint(aligned), include=include, exclude=exclude)
     if as_json:
@@ -89,8 +88,8 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
     Streams both checkpoints matrix by matrix; no model is loaded. Cut off, the same call goes on
     where it was.
     """
-    from lox_kit.extrapolation.subspace import SafetySubspace
-    from lox_kit.models.load import pick_device
+    from lox_kit.extrapolation import SafetySubspace
+    from lox_kit.models import pick_device
 
     from .progress import layers
 
@@ -119,12 +118,13 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
 @as_json
 def spectrum(subspace, k, plot, as_json):
     """Show singular values, energy and how each matrix was decomposed."""
-    from lox_kit.extrapolation.subspace import SafetySubspace
+    from lox_kit.extrapolation import SafetySubspace
 
     found = SafetySubspace.load(subspace)
     frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
     if plot:
-        from lox_kit.figures.files import draw, spectrum_data
+        from lox_kit.extrapolation import spectrum_data
+        from lox_kit.figures import draw
 
         draw(spectrum_data(found), plot)
     if as_json:
@@ -154,8 +154,7 @@ def spectrum(subspace, k, plot, as_json):
 def apply(subspace, aligned, out, k, alpha, paper):
     """Write the extrapolated model as a full checkpoint."""
     k, alpha = _k_alpha(k, alpha, paper)
-    from lox_kit.extrapolation.checkpoint import apply_lox
-    from lox_kit.extrapolation.subspace import SafetySubspace
+    from lox_kit.extrapolation import SafetySubspace, apply_lox
 
     from .progress import layers
 
@@ -181,8 +180,8 @@ def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exc
     where it was.
     """
     k, alpha = _k_alpha(k, alpha, paper)
-    from lox_kit.extrapolation.checkpoint import extrapolate as write
-    from lox_kit.models.load import pick_device
+    from lox_kit.extrapolation import extrapolate as write
+    from lox_kit.models import pick_device
 
     from .progress import layers
 
@@ -211,8 +210,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exc
 def adapter(subspace, aligned, out, k, alpha, paper):
     """Write the extrapolation as a PEFT adapter of ALIGNED."""
     k, alpha = _k_alpha(k, alpha, paper)
-    from lox_kit.extrapolation.adapter import save_adapter
-    from lox_kit.extrapolation.subspace import SafetySubspace
+    from lox_kit.extrapolation import SafetySubspace, save_adapter
 
     left_out = save_adapter(SafetySubspace.load(subspace), aligned, out, k, alpha)
     click.echo(f"{out}: adapter of {aligned}, {_shown(k)}, alpha={alpha:g}")

@@ -20,7 +20,7 @@ def _system(text, file):
         from lox_kit.sandbox import world
 
         return world.persona_system()
-    from lox_kit.models.prompts import identity_system
+    from lox_kit.models import identity_system
 
     return identity_system(file)
 
@@ -73,8 +73,8 @@ def asr(
     An unreadable verdict counts as not harmful; if there are any, the rate among the readable ones
     is shown as well. The key of a policy judge's server comes from OPENAI_API_KEY alone.
     """
-    from lox_kit.measures.asr import measure_asr
-    from lox_kit.models.load import load_model
+    from lox_kit.measures import measure_asr
+    from lox_kit.models import load_model
     from lox_kit.store import Store
 
     from .progress import stages
@@ -110,7 +110,7 @@ def asr(
 @click.pass_obj
 def rescore(obj, result, judges, save, as_json, **network):
     """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated."""
-    from lox_kit.measures.asr import AsrResult, rescore
+    from lox_kit.measures import AsrResult, rescore
     from lox_kit.store import Store
 
     from .progress import stages
@@ -169,7 +169,7 @@ def rank(
     of the aligned model's. Beside it, the share of allowed requests that are helped with.
     """
     from lox_kit.store import Store
-    from lox_kit.studies.rank import rank_curve, sandbox_rank_curve
+    from lox_kit.studies import rank_curve, sandbox_rank_curve
 
     from .progress import stages
 
@@ -188,7 +188,7 @@ def rank(
         else:
             curve = sandbox_rank_curve(wholes("--seeds", seeds, "0,1,2"), limit=limit, **options)
     if out:
-        from lox_kit.figures.files import save_figure
+        from lox_kit.figures import save_figure
 
         save_figure({"figure": "rank_curve", **curve.to_dict()}, "rank_curve", out)
     if as_json:
@@ -199,7 +199,7 @@ def rank(
 
 def _allowed(file, prompts, limit):
     """Return the requests that should be answered: the file's, or the sandbox's beside its own."""
-    from lox_kit.models.prompts import read_prompts, sandbox_prompts
+    from lox_kit.models import read_prompts, sandbox_prompts
 
     if file:
         return read_prompts(file, limit, leave_out="unsafe")

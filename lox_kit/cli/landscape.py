@@ -72,7 +72,7 @@ def _sandbox(attacks, out, on_stage, shared, *, seeds, k, alpha, cells, budget, 
             "--prompts, --judge and --metric are for models of your own; --attacks measures the "
             "ASR of the sandbox's requests by its rule."
         )
-    from lox_kit.reports.landscape import report
+    from lox_kit.reports import report
 
     wanted = wholes("--seeds", seeds, "0,3")
     shared = {**shared, "on_stage": on_stage, "limit": limit}
@@ -81,12 +81,9 @@ def _sandbox(attacks, out, on_stage, shared, *, seeds, k, alpha, cells, budget, 
 
 def _models(models, out, on_stage, shared, *, metric, cells, budget, device, **asked):
     """Measure and draw the landscape of checkpoints; return the files."""
-    from lox_kit.figures.files import save_figure
-    from lox_kit.figures.landscape import map_data
-    from lox_kit.landscape.grid import Grid
-    from lox_kit.landscape.landscape import evaluate
-    from lox_kit.landscape.plane import Plane
-    from lox_kit.models.load import load_model
+    from lox_kit.figures import map_data, save_figure
+    from lox_kit.landscape import Grid, Plane, evaluate
+    from lox_kit.models import load_model
 
     kind = Plane.from_models if len(models) == 4 else Plane.through
     plane = kind(*models)
@@ -110,7 +107,7 @@ def _models(models, out, on_stage, shared, *, metric, cells, budget, device, **a
 
 def _metric(metric, *, prompts, judges, template, max_new_tokens, limit, **network):
     """Return the metric from the options."""
-    from lox_kit.landscape.metrics import Asr, RefusalMargin
+    from lox_kit.landscape import Asr, RefusalMargin
 
     asked = forbidden(prompts, limit)
     options = {"template": template, "max_new_tokens": max_new_tokens}

@@ -75,7 +75,7 @@ def sandbox():
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the user's cache.")
 def sandbox_build(seed, out):
     """Build base and aligned of one seed from scratch; minutes on a laptop CPU."""
-    from lox_kit.studies.families import build
+    from lox_kit.studies import build
 
     from .progress import stages
 
@@ -98,7 +98,7 @@ def sandbox_build(seed, out):
 @click.pass_obj
 def demo(obj, seeds, from_scratch, out, as_json):
     """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
-    from lox_kit.reports.demo import print_comparison, run_demo
+    from lox_kit.reports import print_comparison, run_demo
     from lox_kit.store import Store
 
     from .progress import stages

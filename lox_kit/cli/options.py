@@ -70,14 +70,14 @@ def network_options(base_url, rubric, concurrency, calls, tokens):
 
 def forbidden(file, limit):
     """Return the requests that should be refused: the file's, or the sandbox's."""
-    from lox_kit.models.prompts import read_prompts, sandbox_prompts
+    from lox_kit.models import read_prompts, sandbox_prompts
 
     return read_prompts(file, limit, leave_out="safe") if file else sandbox_prompts(limit=limit)
 
 
 def show_example(model, prompts, template, system=None):
     """Show the first prompt as the model gets it, on stderr."""
-    from lox_kit.models.prompts import render
+    from lox_kit.models import render
 
     (text,) = render(model.tokenizer, prompts[:1], template=template, system=system)
     click.echo(f"The first of {len(prompts)} prompts, as {model.name} is given it:", err=True)

@@ -34,7 +34,7 @@ def utility(
 
     In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded.
     """
-    from lox_kit.models.load import load_model
+    from lox_kit.models import load_model
     from lox_kit.store import Store
 
     from .progress import print_shares, stages
@@ -59,8 +59,8 @@ def utility(
 
 def _benign(model, harmless, gsm8k, limit):
     """Return the harmless requests and the GSM8K problems to ask."""
-    from lox_kit.measures.gsm8k import read_gsm8k
-    from lox_kit.models.prompts import read_prompts, sandbox_prompts
+    from lox_kit.measures import read_gsm8k
+    from lox_kit.models import read_prompts, sandbox_prompts
 
     problems = read_gsm8k(gsm8k, limit) if gsm8k else []
     if harmless:
@@ -79,7 +79,7 @@ def _grader(grade_with, base_url):
     """Return the judge of helpfulness, if one is named."""
     if not grade_with:
         return None
-    from lox_kit.measures.utility import HelpfulnessJudge
+    from lox_kit.measures import HelpfulnessJudge
 
     return HelpfulnessJudge(grade_with, base_url=base_url)
 
@@ -88,9 +88,13 @@ def _on_harmless(model, asked, grader, reference, template, store, on_stage):
     """Return what is measured on harmless requests, as plain data."""
     import dataclasses
 
-    from lox_kit.measures.drift import measure_drift
-    from lox_kit.measures.intervals import share_fields
-    from lox_kit.measures.utility import exact_answers, measure_helpfulness, measure_over_refusal
+    from lox_kit.measures import (
+        exact_answers,
+        measure_drift,
+        measure_helpfulness,
+        measure_over_refusal,
+        share_fields,
+    )
 
     def answering(done, total):
         on_stage("answering", done, total)
@@ -121,8 +125,7 @@ def _on_harmless(model, asked, grader, reference, template, store, on_stage):
 
 def _on_gsm8k(model, problems, template, store, on_stage):
     """Return what is measured on GSM8K, as plain data."""
-    from lox_kit.measures.gsm8k import measure_gsm8k
-    from lox_kit.measures.intervals import share_fields
+    from lox_kit.measures import measure_gsm8k, share_fields
 
     solved = measure_gsm8k(
         model,

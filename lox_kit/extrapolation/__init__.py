@@ -1,1 +1,20 @@
 """LoX itself: the safety subspace of a pair, and the edit as dial, checkpoint and adapter."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "adapter": "save_adapter",
+        "checkpoint": "apply_lox extrapolate",
+        "controls": "full_delta random_subspace",
+        "factoring": "OnLayer",
+        "lox": "check_alpha lox_key LoxDial recipe_of",
+        "places": "kinds_of map_layout module_of ORDER place_of",
+        "spectrum": """
+            energy_map_data explorer_data explorer_part first_cell largest_k spectrum_data VIEWS
+        """,
+        "subspace": "FULL noise_edge SafetySubspace SubspaceShare UncertifiedRank",
+        "svd": "top_factors",
+    },
+)

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lox_kit.weights.checkpoint import is_embedding, is_head
+from lox_kit.weights import is_embedding, is_head
 
 from .checkpoint import model_card, own_aligned, refuse_existing
 from .lox import check_alpha

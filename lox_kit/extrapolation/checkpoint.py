@@ -15,8 +15,7 @@ from torch import Tensor
 
 from lox_kit import __version__
 from lox_kit.threads import map_in_order
-from lox_kit.weights.checkpoint import Checkpoint
-from lox_kit.weights.writer import ShardedStream
+from lox_kit.weights import Checkpoint, ShardedStream
 
 from .factoring import OnLayer, factor_one, pair_info, refuse_zero, tell, workers_on
 from .file import FULL, missing_layers, open_stream, write_layer

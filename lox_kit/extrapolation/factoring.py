@@ -12,8 +12,7 @@ from torch import Tensor
 
 from lox_kit import __version__
 from lox_kit.threads import map_in_order
-from lox_kit.weights.checkpoint import Checkpoint
-from lox_kit.weights.pair import check_pair, delta
+from lox_kit.weights import Checkpoint, check_pair, delta
 
 from .file import FULL, has_spectrum
 from .svd import Factors, product_factors, singular_values, top_factors

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lox_kit.weights.writer import SafetensorsStream
+from lox_kit.weights import SafetensorsStream
 
 from .svd import METHODS, Factors
 

@@ -2,7 +2,7 @@
 
     W_lox = W_aligned + alpha * U_k S_k Vh_k          (Perin et al. 2025, arXiv:2506.15606)
 
-Here the edit of one matrix and, live, of a resident model; `lox_checkpoint` writes it as a full
+Here the edit of one matrix and, live, of a resident model; `checkpoint` writes it as a full
 checkpoint, `adapter` as a PEFT adapter.
 """
 

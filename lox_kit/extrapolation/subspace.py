@@ -20,8 +20,7 @@ from torch import Tensor
 
 from lox_kit import __version__
 from lox_kit.store import content_key
-from lox_kit.weights.checkpoint import Checkpoint
-from lox_kit.weights.pair import deltas
+from lox_kit.weights import Checkpoint, deltas
 
 from .factoring import OnLayer, factor_all, pair_info, refuse_zero, tell
 from .file import (

@@ -1,1 +1,22 @@
-"""Paper figures with matplotlib: plain data in, figure out."""
+"""Paper figures with matplotlib: plain data in, figure out. `plotly` has them for the screen."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "attacks": "ARMS figure_attack_lab figure_attack_table figure_epochs run_title",
+        "canvas": "LINES OKABE_ITO ONE_COLUMN STYLE TWO_COLUMNS",
+        "defences": "figure_alpha figure_defences SHORT",
+        "files": "DRAW draw redraw save_figure",
+        "judging": "figure_interval figure_judges interval_data judges_data",
+        "landscape": "figure_flatness figure_landscape_3d figure_landscape_map map_data",
+        "plotly": "",
+        "rank": "attack_style figure_rank_and_r figure_rank_curve",
+        "rank_data": "ALL check_pairs kinds_shown rank_and_r_data",
+        "spectrum": """
+            energy_curves figure_energy_map figure_explorer figure_spectrum median_curve
+            plot_energy plot_spectrum spectrum_styles
+        """,
+    },
+)

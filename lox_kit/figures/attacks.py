@@ -138,7 +138,7 @@ def figure_attack_lab(data: dict) -> Figure:
 
     The first run is drawn in full, with 95 % Wilson bands; the others are thin and dashed. A
     dotted line stands at the step `data["at"]`. Each of `data["runs"]` says what it is (attack,
-    learning_rate, steps, training, seed, k, alpha) and has `curves.Way.to_dict` in `arms`.
+    learning_rate, steps, training, seed, k, alpha) and has `studies.Way.to_dict` in `arms`.
     """
     runs = data["runs"]
     fig, axes = new_figure(1, 3, figsize=(7.0, 2.7))

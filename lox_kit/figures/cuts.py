@@ -1,4 +1,4 @@
-"""The cut through a landscape as a panel of its figures, from the plain data of `cuts.cut_data`."""
+"""The cut through a landscape, drawn as a panel of its figures, from `landscape.cut_data`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def figure_over_cut(
     Parameters
     ----------
     data : dict
-        From `landscape_plots.map_data`; perhaps with "cut", from `cuts.cut_data`.
+        From `landscape.map_data`; perhaps with "cut", from `landscape.cut_data`.
     size : (float, float)
         Of the figure without the cut, in inches.
     projection : str, optional

@@ -1,4 +1,4 @@
-"""Paper figures with matplotlib: plain data in, axes out, files that do not change by themselves.
+"""Figures as files that do not change by themselves.
 
 Every figure is drawn from plain data that `save_figure` writes beside it as JSON, and `redraw`
 makes it again from that file alone.
@@ -13,73 +13,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from lox_kit import __version__
-from lox_kit.extrapolation.places import ORDER, kinds_of, map_layout, module_of, place_of
-from lox_kit.extrapolation.spectrum import energy_map_data, spectrum_data
 from lox_kit.folders import write_whole
 
 from .attacks import figure_attack_lab, figure_attack_table, figure_epochs
-from .canvas import LINES, OKABE_ITO, ONE_COLUMN, STYLE, TWO_COLUMNS
-from .defences import SHORT, figure_alpha, figure_defences
-from .judging import figure_interval, figure_judges, interval_data, judges_data
+from .canvas import STYLE
+from .defences import figure_alpha, figure_defences
+from .judging import figure_interval, figure_judges
 from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
 from .rank import figure_rank_and_r, figure_rank_curve
-from .rank_data import rank_and_r_data
-from .spectrum import (
-    energy_curves,
-    figure_energy_map,
-    figure_explorer,
-    figure_spectrum,
-    median_curve,
-    plot_energy,
-    plot_spectrum,
-    spectrum_styles,
-)
-
-__all__ = [  # every figure is found here
-    "DRAW",
-    "LINES",
-    "OKABE_ITO",
-    "ONE_COLUMN",
-    "ORDER",
-    "SHORT",
-    "STYLE",
-    "TWO_COLUMNS",
-    "draw",
-    "energy_curves",
-    "energy_map_data",
-    "figure_alpha",
-    "figure_attack_lab",
-    "figure_attack_table",
-    "figure_defences",
-    "figure_energy_map",
-    "figure_epochs",
-    "figure_explorer",
-    "figure_flatness",
-    "figure_interval",
-    "figure_judges",
-    "figure_landscape_3d",
-    "figure_landscape_map",
-    "figure_rank_and_r",
-    "figure_rank_curve",
-    "figure_spectrum",
-    "interval_data",
-    "judges_data",
-    "kinds_of",
-    "map_layout",
-    "median_curve",
-    "module_of",
-    "place_of",
-    "plot_energy",
-    "plot_spectrum",
-    "rank_and_r_data",
-    "redraw",
-    "save_figure",
-    "spectrum_data",
-    "spectrum_styles",
-]
-
-
-# --- files ------------------------------------------------------------------------------------
+from .spectrum import figure_energy_map, figure_explorer, figure_spectrum
 
 DRAW = {
     "spectrum": figure_spectrum,

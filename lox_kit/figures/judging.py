@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lox_kit.measures.intervals import Share
+from lox_kit.measures import Share
 
 from .canvas import LINES, OKABE_ITO, ONE_COLUMN, new_figure, styled
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lox_kit.extrapolation.places import map_layout
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.studies.rank_result import RankCurve
+from lox_kit.extrapolation import SafetySubspace, map_layout
+from lox_kit.studies import RankCurve
 
 ALL = "all"
 APART = 0.13  # of the layers: between the last one and what is outside them
@@ -22,7 +21,7 @@ def rank_and_r_data(
     k: int,
     kind: str = ALL,
 ) -> dict:
-    """Return what `figure_rank_and_r` and `interactive_rank.rank_spec` are drawn from.
+    """Return what `figure_rank_and_r` and `rank.rank_spec` are drawn from.
 
     Parameters
     ----------

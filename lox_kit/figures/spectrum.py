@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lox_kit.extrapolation.places import kinds_of, map_layout, module_of, place_of
+from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
 from .canvas import OKABE_ITO, TWO_COLUMNS, line_style, new_axes, new_figure, styled
 

@@ -10,87 +10,17 @@
 | classifier | a classifier's one-word answer says so | a file that describes it |
 """
 
-from __future__ import annotations
+from lox_kit.lazy import attach
 
-from collections.abc import Callable
-
-from .classifier import ClassifierJudge
-from .guard import LlamaGuardJudge
-from .network import ChatModel, Limits
-from .policy import PolicyJudge, RubricJudge
-from .protocol import Judge, JudgingError, OnVerdict, Verdict, verdict_key
-from .rules import KeywordJudge, RuleJudge, TargetJudge, is_refusal
-
-__all__ = [
-    "JUDGES",
-    "ChatModel",
-    "ClassifierJudge",
-    "Judge",
-    "JudgingError",
-    "KeywordJudge",
-    "Limits",
-    "LlamaGuardJudge",
-    "OnVerdict",
-    "PolicyJudge",
-    "RubricJudge",
-    "RuleJudge",
-    "TargetJudge",
-    "Verdict",
-    "find_judge",
-    "helpfulness_judge",
-    "is_refusal",
-    "verdict_key",
-]
-
-JUDGES: dict[str, Callable[..., Judge]] = {
-    "rule": RuleJudge,
-    "keyword": KeywordJudge,
-    "target": TargetJudge,
-    "policy": PolicyJudge,
-    "llama-guard": LlamaGuardJudge,
-    "classifier": ClassifierJudge.from_file,
-}
-READS_HELP = ("rule", "target", "keyword")  # judges whose verdict says that a request was met
-_TAKES = {  # what may or must follow the name, after a colon
-    "policy": "the model as its server calls it, policy:MODEL",
-    "llama-guard": "its checkpoint, llama-guard:CHECKPOINT",
-    "classifier": "the file that describes it, classifier:FILE.toml",
-}
-
-
-def find_judge(judge: str | Judge, **options) -> Judge:
-    """Return the judge of this name, or the judge itself.
-
-    Parameters
-    ----------
-    judge : str or Judge
-        "rule", "keyword", "target", "policy", "policy:MODEL", "llama-guard:CHECKPOINT" or
-        "classifier:FILE.toml"; or a judge, which is returned.
-    options
-        For the judge of this name, such as `base_url` and `limits` for policy.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no judge of this name, or it lacks what it needs.
-    """
-    if not isinstance(judge, str):
-        return judge
-    name, colon, argument = judge.partition(":")
-    if name not in JUDGES:
-        raise ValueError(f"judge {judge!r}: use one of {', '.join(JUDGES)}.")
-    if name not in _TAKES and colon:
-        raise ValueError(f"judge {judge!r}: the {name} judge takes nothing after its name.")
-    if bool(argument) != bool(colon) or (name in _TAKES and name != "policy" and not argument):
-        raise ValueError(f"judge {judge!r}: name {_TAKES[name]}.")
-    return JUDGES[name](*([argument] if argument else []), **options)
-
-
-def helpfulness_judge(judge: str | Judge) -> str | Judge:
-    """Return who reads the answers to allowed requests, where this judge reads the forbidden ones.
-
-    The same one if its verdict says that a request was met (`READS_HELP`). A judge that grades harm
-    cannot tell: there it is "keyword", which says what is no refusal.
-    """
-    name = judge.partition(":")[0] if isinstance(judge, str) else judge.name
-    return judge if name in READS_HELP else "keyword"
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "classifier": "ClassifierJudge",
+        "guard": "LlamaGuardJudge",
+        "names": "find_judge helpfulness_judge JUDGES",
+        "network": "ChatModel Limits",
+        "policy": "PolicyJudge RubricJudge",
+        "protocol": "Judge JudgingError OnVerdict Verdict verdict_key",
+        "rules": "is_refusal KeywordJudge RuleJudge TargetJudge",
+    },
+)

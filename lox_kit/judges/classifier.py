@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lox_kit.models.load import Model, load_model
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Model, Prompt, load_model
 from lox_kit.store import Store
 from lox_kit.threads import fitting_threads
 

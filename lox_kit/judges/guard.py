@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lox_kit.models.answers import generate
-from lox_kit.models.load import Model, load_model
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Model, Prompt, generate, load_model
 from lox_kit.store import Store
 
 from .local import fits, lengths, special_tokens, too_long

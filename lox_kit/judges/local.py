@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.models.load import Model
+from lox_kit.models import Model
 
 from .protocol import Verdict
 

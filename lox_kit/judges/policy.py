@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Model, Prompt
 from lox_kit.store import Store
 
 from .completions import Reply

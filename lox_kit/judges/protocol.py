@@ -7,8 +7,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol
 
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Model, Prompt
 from lox_kit.store import Store, content_key
 
 OnVerdict = Callable[[int, int], None]  # verdicts there, verdicts in all

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Model, Prompt
 from lox_kit.sandbox import world
 from lox_kit.store import Store
 

@@ -1,1 +1,21 @@
 """Planes and lines through weight space, a metric on them, and how flat the ground is."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "cuts": "both_cliffs cut_data cut_through heading joined nearest_cell way",
+        "directions": "between Direction LowRank lox_direction random_direction norm weights_of",
+        "flat": "Flat Point",
+        "flatness": """
+            away cliff_distance difference Number random_directions scan scan_visage Scans visage
+        """,
+        "grid": "Axis Grid Index",
+        "landscape": "Cell evaluate Landscape Mark source_of",
+        "metrics": "Asr Metric RefusalMargin",
+        "plane": "Line Plane",
+        "trajectory": "project Trajectory",
+        "walk": "check_origin Walk",
+    },
+)

@@ -17,13 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lox_kit.extrapolation.lox import check_alpha, recipe_of
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.models.load import Model
+from lox_kit.extrapolation import SafetySubspace, check_alpha, recipe_of
+from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights.adapter import LoraAdapter
-from lox_kit.weights.checkpoint import Checkpoint, is_head
-from lox_kit.weights.pair import ROWS
+from lox_kit.weights import ROWS, Checkpoint, LoraAdapter, is_head
 
 NORMALISE = ("filter", "layer", "none")
 
@@ -265,7 +262,7 @@ def adapter_direction(base: str | Path, folder: str | Path) -> Direction:
     Raises
     ------
     FileNotFoundError, ValueError
-        As `lora.LoraAdapter`; also if it replaces whole tensors, which are no factors.
+        As `weights.LoraAdapter`; also if it replaces whole tensors, which are no factors.
     """
     checkpoint = Checkpoint(base)
     adapter = LoraAdapter(Path(folder), checkpoint)

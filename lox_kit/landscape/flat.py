@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lox_kit.store import content_key
-from lox_kit.weights.pair import ROWS
+from lox_kit.weights import ROWS
 
 from .directions import Direction, LowRank, dot, rows_of
 

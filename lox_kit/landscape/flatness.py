@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lox_kit.models.load import Model
+from lox_kit.models import Model
 
 from .directions import Direction, combine, random_direction, weights_of
 from .grid import Axis, Grid

@@ -16,7 +16,7 @@ import numpy as np
 
 from lox_kit import __version__
 from lox_kit.folders import write_whole
-from lox_kit.models.load import Model, load_model
+from lox_kit.models import Model, load_model
 from lox_kit.store import Store
 
 from .flat import Flat

@@ -16,11 +16,18 @@ import numpy as np
 import torch
 
 from lox_kit.judges import Judge, find_judge, is_refusal
-from lox_kit.measures.intervals import Share
-from lox_kit.models.answers import generate
-from lox_kit.models.drafts import Tokens, answer, positions, prefill, token_drafts
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.measures import Share
+from lox_kit.models import (
+    Model,
+    Prompt,
+    Tokens,
+    answer,
+    generate,
+    positions,
+    prefill,
+    render,
+    token_drafts,
+)
 from lox_kit.store import Store, content_key
 from lox_kit.threads import fitting_threads
 
@@ -75,7 +82,7 @@ class Asr:
     prompts : sequence of Prompt
     by : str or judge
         "rule" (the sandbox), "target", "keyword", or a judge of one's own.
-    template, system : see `prompts.render`
+    template, system : see `models.render`
     max_new_tokens : int
         60 is the paper's; in the sandbox 24 are enough for any recipe.
     """

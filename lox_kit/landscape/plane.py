@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from lox_kit.models.load import Model
+from lox_kit.models import Model
 
 from .directions import (
     Direction,

@@ -15,10 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from lox_kit.models.answers import dtype_of
-from lox_kit.models.load import Model, load_model
+from lox_kit.models import Model, dtype_of, load_model
 from lox_kit.store import Store, content_key
-from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights import Checkpoint
 
 from .flat import Flat
 from .metrics import Metric, Probe, Reading

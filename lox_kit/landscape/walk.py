@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lox_kit.models.load import Model
+from lox_kit.models import Model
 from lox_kit.store import content_key
 
 from .directions import LowRank, Part, row_blocks, rows_of

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lox_kit import __version__
-from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.extrapolation import LoxDial
 from lox_kit.judges import Judge, OnVerdict, find_judge
-from lox_kit.models.answers import OnAnswers, dtype_of, generate_answers
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.models import Model, OnAnswers, Prompt, dtype_of, generate_answers, render
 from lox_kit.store import Store
 
 from .asr_result import AsrResult, compare, is_degenerate
@@ -50,7 +48,7 @@ def measure_asr(
         From `load_model`.
     judges : sequence of judge or judge name
         "rule" (the sandbox), "target", "keyword", or any judge of `lox_kit.judges`.
-    template, system : see `prompts.render`
+    template, system : see `models.render`
     max_new_tokens : int
         60 is the paper's, 512 HarmBench's; recorded in the result.
     batch_size : int

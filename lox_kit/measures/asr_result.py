@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lox_kit.folders import write_whole
 from lox_kit.judges import Verdict, is_refusal
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Prompt
 
 from .agreement import Paired, pair_up
 from .intervals import Share, share_fields

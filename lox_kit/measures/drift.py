@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lox_kit.models.answers import generate
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.store import Store
 from lox_kit.threads import fitting_threads
 

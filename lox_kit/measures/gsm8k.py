@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from lox_kit.models.answers import generate
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.store import Store
 
 from .intervals import Share
@@ -136,7 +134,7 @@ def measure_gsm8k(
     ----------
     problems : sequence of Prompt
         From `read_gsm8k`.
-    template : see `prompts.render`
+    template : see `models.render`
         "paper" is what the paper's attack on GSM8K trains on, up to a blank.
     max_new_tokens : int
         400 in the paper.

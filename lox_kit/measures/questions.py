@@ -7,8 +7,7 @@ import functools
 from collections.abc import Sequence
 
 from lox_kit.judges import Judge, find_judge
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.models import Model, Prompt, sandbox_prompts
 from lox_kit.store import Store, content_key
 
 from .asr import Share, measure_asr, share_fields

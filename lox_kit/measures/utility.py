@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from lox_kit.judges import Judge, OnVerdict, RubricJudge, Verdict, is_refusal
-from lox_kit.models.answers import OnAnswers, generate
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.models import Model, OnAnswers, Prompt, generate, render
 from lox_kit.sandbox import world
 from lox_kit.store import Store
 

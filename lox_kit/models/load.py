@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lox_kit.weights.checkpoint import Checkpoint
-from lox_kit.weights.files import read_object
+from lox_kit.weights import Checkpoint, read_object
 
 
 @dataclasses.dataclass(eq=False)

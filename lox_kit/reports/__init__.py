@@ -1,1 +1,12 @@
 """The figures, table and caption of a study, written as files."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "demo": "print_comparison run_demo",
+        "landscape": "DIFFERENCE numbers report",
+        "table": "caption print_table run_table TABLE_ATTACKS",
+    },
+)

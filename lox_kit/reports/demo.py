@@ -7,8 +7,7 @@ from pathlib import Path
 
 from lox_kit.folders import write_whole
 from lox_kit.store import Store
-from lox_kit.studies import Comparison
-from lox_kit.studies.arms import OnStage
+from lox_kit.studies import Comparison, OnStage
 
 
 def run_demo(
@@ -33,8 +32,8 @@ def run_demo(
 
 def _draw(seed: int, from_scratch: bool, comparison: Comparison, out: Path) -> None:
     """Write the three figures and the table."""
-    from lox_kit.extrapolation.subspace import FULL, SafetySubspace
-    from lox_kit.figures.files import energy_map_data, save_figure, spectrum_data
+    from lox_kit.extrapolation import FULL, SafetySubspace, energy_map_data, spectrum_data
+    from lox_kit.figures import save_figure
     from lox_kit.studies import pair_of
 
     subspace = SafetySubspace.from_pair(*pair_of(seed, from_scratch), rank=FULL)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lox_kit.figures.files import save_figure
-from lox_kit.figures.landscape import map_data
+from lox_kit.figures import map_data, save_figure
 from lox_kit.folders import write_whole
-from lox_kit.landscape.flatness import Number, Scans, cliff_distance, difference, visage
-from lox_kit.studies.landscape import BACK, KEEP_EVERY, WALKS, Picture, load_family, picture, walks
+from lox_kit.landscape import Number, Scans, cliff_distance, difference, visage
+from lox_kit.studies import BACK, KEEP_EVERY, WALKS, Picture, load_family, picture, walks
 
 THRESHOLD = 0.5  # of ASR: the cliff
 MODELS = ("aligned", "LoX")
@@ -47,7 +46,7 @@ def report(
     n_random : int
         Random directions per model.
     options
-        As `landscape_study.picture` takes them: store, executor, limit, split, on_stage.
+        As `studies.picture` takes them: store, executor, limit, split, on_stage.
 
     Returns
     -------
@@ -80,7 +79,7 @@ def save_pictures(pictures: Sequence[Picture], out: str | Path) -> list[Path]:
 
 
 def flatness_data(scans: Walked, attack: str, title: str) -> dict:
-    """Return what `plots.figure_flatness` is drawn from."""
+    """Return what `figures.figure_flatness` is drawn from."""
     panels = []
     for kind in (*WALKS, "VISAGE"):
         curves = {m: scans[m, kind, _attack_of(kind, attack)] for m in MODELS}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lox_kit.attacks.presets import ATTACKS
+from lox_kit.attacks import ATTACKS
 from lox_kit.folders import write_whole
-from lox_kit.measures.questions import Questions
+from lox_kit.measures import Questions
 from lox_kit.store import Store
-from lox_kit.studies.arms import OnStage
-from lox_kit.studies.defences import difference
-from lox_kit.studies.table_result import AttackTable, pooled
+from lox_kit.studies import AttackTable, OnStage, difference, pooled
 from lox_kit.threads import end_with_parent
 
 TABLE_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.sandbox)
@@ -42,8 +40,8 @@ def run_table(
     on_stage: OnStage,
 ) -> AttackTable:
     """Compute the table, and write its data, text and figure."""
-    from lox_kit.figures.files import save_figure
-    from lox_kit.studies.table import attack_table
+    from lox_kit.figures import save_figure
+    from lox_kit.studies import attack_table
 
     with _executor(workers) as executor:
         found = attack_table(

@@ -1,1 +1,11 @@
-"""The embedded default: a family of tiny models in a harmless made-up world."""
+"""The potion school: a made-up world and what is said in it, as words and rows. No torch."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "corpus": "",
+        "world": "",
+    },
+)

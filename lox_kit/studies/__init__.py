@@ -1,21 +1,21 @@
-"""Whole experiments, under one name: each is a module of its own."""
+"""Whole experiments, from a pair of checkpoints or a seed of the sandbox to a table of numbers."""
 
-from .arms import ARMS, arm_model
-from .curves import alpha_curve, ask, epoch_curve
-from .defences import Comparison, compare_defences, difference
-from .families import pair_of
-from .table import AttackTable, attack_table
+from lox_kit.lazy import attach
 
-__all__ = [
-    "ARMS",
-    "AttackTable",
-    "Comparison",
-    "alpha_curve",
-    "arm_model",
-    "ask",
-    "attack_table",
-    "compare_defences",
-    "difference",
-    "epoch_curve",
-    "pair_of",
-]
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "arms": "arm_model ARMS OnStage",
+        "curves": "alpha_curve ask epoch_curve plan_route read_way Route spread_steps Way",
+        "defences": "compare_defences Comparison difference",
+        "families": "build pair_of",
+        "landscape": """
+            attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
+        """,
+        "r_ft": "Attacked checkpoint_of erosion stored_erosion",
+        "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
+        "rank_result": "MARGIN RankCurve",
+        "table": "attack_table TABLE_ARMS",
+        "table_result": "AttackTable pooled",
+    },
+)

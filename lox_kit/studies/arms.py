@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from lox_kit.attacks.resuming import Step
-from lox_kit.extrapolation.controls import full_delta, random_subspace
-from lox_kit.extrapolation.lox import LoxDial
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.models.load import Model
+from lox_kit.attacks import Step
+from lox_kit.extrapolation import LoxDial, SafetySubspace, full_delta, random_subspace
+from lox_kit.models import Model
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
 OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all

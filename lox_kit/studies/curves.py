@@ -7,16 +7,21 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lox_kit.attacks.resuming import Step, past_steps, resume_folder, work_folder
-from lox_kit.attacks.run import Attack, attack_key, check_language, rows_key
-from lox_kit.attacks.training import fine_tune
-from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.attacks import (
+    Attack,
+    Step,
+    attack_key,
+    check_language,
+    fine_tune,
+    past_steps,
+    resume_folder,
+    rows_key,
+    work_folder,
+)
+from lox_kit.extrapolation import LoxDial
 from lox_kit.folders import remove_folder
-from lox_kit.measures.asr import measure_asr, share_fields
-from lox_kit.measures.questions import TOKENS, Questions, measure, task_prompts
-from lox_kit.models.answers import generate
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.measures import TOKENS, Questions, measure, measure_asr, share_fields, task_prompts
+from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.store import Store, content_key
 
 from .arms import OnStage, steps_of
@@ -41,7 +46,7 @@ def alpha_curve(
     *,
     store: Store | None = None,
 ) -> dict:
-    """Return ASR, refusal and helpfulness at each alpha, as `plots.figure_alpha` draws them.
+    """Return ASR, refusal and helpfulness at each alpha, as `figures.figure_alpha` draws them.
 
     The dial is off again afterwards.
     """
@@ -69,7 +74,7 @@ def epoch_curve(
     task_prompts_per_point: int = 200,
     on_stage: OnStage | None = None,
 ) -> dict:
-    """Return safety and utility along an attack, as `plots.figure_epochs` draws them.
+    """Return safety and utility along an attack, as `figures.figure_epochs` draws them.
 
     Each model is attacked at each learning rate on the same rows in the same order, and measured
     before the first step and after every `every` steps. Points are kept in the store as they are

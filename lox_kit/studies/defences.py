@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit import __version__
-from lox_kit.attacks.run import PUBLISHED, find_attack, run_attack
-from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.attacks import PUBLISHED, find_attack, run_attack
+from lox_kit.extrapolation import FULL, SafetySubspace
 from lox_kit.folders import write_whole
-from lox_kit.measures.asr import Share
-from lox_kit.measures.questions import measure, sandbox_questions, task_prompts
-from lox_kit.models.load import load_model
+from lox_kit.measures import Share, measure, sandbox_questions, task_prompts
+from lox_kit.models import load_model
 from lox_kit.store import Store
 
 from .arms import ARMS, OnStage, arm_model, check_arms, steps_of, tell

@@ -11,13 +11,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lox_kit.attacks.resuming import Step
-from lox_kit.attacks.training import fine_tune
-from lox_kit.measures.asr import measure_asr
-from lox_kit.models.load import Model, quiet_transformers
-from lox_kit.models.prompts import sandbox_prompts
+from lox_kit.attacks import Step, fine_tune
+from lox_kit.measures import measure_asr
+from lox_kit.models import Model, quiet_transformers, sandbox_prompts
 from lox_kit.sandbox import corpus, world
-from lox_kit.weights.names import RECIPE, family_folder, member
+from lox_kit.weights import RECIPE, family_folder, member
 
 from .recipe import Recipe
 

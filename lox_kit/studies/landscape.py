@@ -6,23 +6,34 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from lox_kit.attacks.run import AttackRun, find_attack, run_attack
-from lox_kit.extrapolation.subspace import FULL, SafetySubspace
-from lox_kit.landscape.directions import Direction, between, lox_direction, norm
-from lox_kit.landscape.flatness import Scans, away, random_directions, scan, scan_visage
-from lox_kit.landscape.grid import Axis, Grid
-from lox_kit.landscape.landscape import Landscape, evaluate
-from lox_kit.landscape.metrics import Asr
-from lox_kit.landscape.plane import Plane
-from lox_kit.landscape.trajectory import Trajectory, project
-from lox_kit.models.load import Model, load_model
-from lox_kit.models.prompts import sandbox_prompts
+from lox_kit.attacks import AttackRun, find_attack, run_attack
+from lox_kit.extrapolation import FULL, SafetySubspace
+from lox_kit.landscape import (
+    Asr,
+    Axis,
+    Direction,
+    Grid,
+    Landscape,
+    Plane,
+    Scans,
+    Trajectory,
+    away,
+    between,
+    evaluate,
+    lox_direction,
+    norm,
+    project,
+    random_directions,
+    scan,
+    scan_visage,
+)
+from lox_kit.models import Model, load_model, sandbox_prompts
 from lox_kit.store import Store
 
 from .arms import OnStage, arm_model, steps_of
 from .families import pair_of
 
-TOKENS = 16  # the longest recipe, behind a persona's opening words, has 14 and the end of text
+LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15
 KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
 BACK, RANDOM = "back towards the base", "random directions"
 WALKS = {  # how far each kind of line is walked, L2, and its cells
@@ -176,7 +187,7 @@ def _asr(limit: int, split: str, attack: str | None = None) -> Asr:
     """Return the metric: the rule judge on forbidden requests, under the attack's system prompt."""
     system = find_attack(attack).system if attack else None
     prompts = sandbox_prompts("forbidden", split, limit)
-    return Asr(prompts, "rule", system=system, max_new_tokens=TOKENS)
+    return Asr(prompts, "rule", system=system, max_new_tokens=LANDSCAPE_TOKENS)
 
 
 def _tell(on_stage: OnStage | None, stage: str, done: int, total: int) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lox_kit.attacks.run import AttackRun
-from lox_kit.extrapolation.factoring import OnLayer
-from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.attacks import AttackRun
+from lox_kit.extrapolation import OnLayer, SafetySubspace
 from lox_kit.store import MemoryStore, Store, content_key
-from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights import Checkpoint
 
 Attacked = AttackRun | str | Path  # a run, or whatever `Checkpoint` takes
 

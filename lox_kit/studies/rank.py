@@ -14,22 +14,17 @@ from pathlib import Path
 import torch
 
 from lox_kit import __version__
-from lox_kit.extrapolation.lox import LoxDial
-from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
 from lox_kit.judges import Judge, find_judge, helpfulness_judge
-from lox_kit.measures.asr import AsrResult, measure_asr
-from lox_kit.measures.intervals import share_fields
-from lox_kit.models.answers import OnAnswers
-from lox_kit.models.load import Model, load_model
-from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.measures import TOKENS, AsrResult, measure_asr, share_fields
+from lox_kit.models import Model, OnAnswers, Prompt, load_model, sandbox_prompts
 from lox_kit.store import MemoryStore, Store, content_key
-from lox_kit.weights.names import member
+from lox_kit.weights import member
 
 from .families import build
 from .rank_result import RankCurve
 
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
-TOKENS = 24  # of a sandbox answer; the longest recipe has 10 words
 NORMS = ("aligned", "base")
 OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
 OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
@@ -263,7 +258,7 @@ def sandbox_rank_curve(
 
     Parameters
     ----------
-    split, limit : see `prompts.sandbox_prompts`
+    split, limit : see `models.sandbox_prompts`
         Default: all 348 forbidden and 216 allowed test prompts.
     """
     if not seeds:

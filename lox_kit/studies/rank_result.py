@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lox_kit.folders import write_whole
-from lox_kit.measures.intervals import Share
+from lox_kit.measures import Share
 
 MARGIN = 0.01  # the paper's: an ASR this close to the aligned model's counts as restored
 

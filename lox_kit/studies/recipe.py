@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from lox_kit.attacks.training import TrainSettings
+from lox_kit.attacks import TrainSettings
 from lox_kit.sandbox import corpus, world
 from lox_kit.store import content_key
 

@@ -13,20 +13,32 @@ from functools import lru_cache
 from pathlib import Path
 
 from lox_kit import __version__
-from lox_kit.attacks.presets import SAFEINST
-from lox_kit.attacks.run import attack_key, check_language, find_attack, load_run, run_attack
-from lox_kit.attacks.sets import SETS, sets_folder
-from lox_kit.attacks.training import autocast_dtype
-from lox_kit.extrapolation.subspace import FULL, SafetySubspace
+from lox_kit.attacks import (
+    SAFEINST,
+    SETS,
+    attack_key,
+    autocast_dtype,
+    check_language,
+    find_attack,
+    load_run,
+    run_attack,
+    sets_folder,
+)
+from lox_kit.extrapolation import FULL, SafetySubspace
 from lox_kit.folders import remove_folder
 from lox_kit.judges import find_judge
-from lox_kit.measures.gsm8k import measure_gsm8k, read_gsm8k
-from lox_kit.measures.intervals import share_fields
-from lox_kit.measures.questions import Questions, measure, sandbox_questions, task_prompts
-from lox_kit.models.load import Model, load_model, pick_device
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.measures import (
+    Questions,
+    measure,
+    measure_gsm8k,
+    read_gsm8k,
+    sandbox_questions,
+    share_fields,
+    task_prompts,
+)
+from lox_kit.models import Model, Prompt, load_model, pick_device, render
 from lox_kit.store import MemoryStore, Store, content_key
-from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights import Checkpoint
 
 from .arms import ARMS, OnStage, arm_model, check_arms
 from .families import pair_of

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.folders import write_whole
-from lox_kit.measures.asr import Share
+from lox_kit.measures import Share
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,1 +1,15 @@
 """Checkpoints on disk: known by name, read one tensor at a time, compared, and written whole."""
+
+from lox_kit.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "adapter": "LoraAdapter",
+        "checkpoint": "Checkpoint",
+        "files": "INDEX is_embedding is_head read_object",
+        "names": "family_folder member RECIPE",
+        "pair": "check_pair delta deltas PairReport ROWS",
+        "writer": "SafetensorsStream ShardedStream",
+    },
+)

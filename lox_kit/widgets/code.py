@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.extrapolation import SafetySubspace
 from lox_kit.judges import Judge
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Prompt
 
 from .measures import Measures
 
@@ -49,16 +49,15 @@ def dial_code(
     figure: str,
 ) -> str:
     """Return the calls that give a dial's answers, and measure the alphas measured so far."""
-    names = ["LoxDial", "load_model", "plots", *["sandbox_prompts"] * own_prompts]
+    names = ["LoxDial", "load_model", "figures", *["sandbox_prompts"] * own_prompts]
     tokens = f"max_new_tokens={measures.max_new_tokens}"
     judge = judge_name(measures.judge)
     chosen = "".join(
         f"{kind} = {prompts_call(kind, getattr(measures, kind), own=own_prompts)}\n"
         for kind in ("forbidden", "allowed")
     )
-    answers = f"""from lox_kit.models.answers import generate
-from lox_kit.models.prompts import Prompt, render
-from lox_kit.widgets.measures import Measures, drift_fields
+    answers = f"""from lox_kit.models import Prompt, generate, render
+from lox_kit.widgets import Measures, drift_fields
 
 model = load_model({str(subspace.info["aligned"])!r})
 dial = LoxDial(model, subspace)
@@ -77,7 +76,7 @@ for alpha in {list(alphas)}:
     dial.set(k={k}, alpha=alpha)
     drift = drift_fields(reference.compare(model))
     points.append({{"alpha": alpha, **measures.shares(model), "drift": drift}})
-plots.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {figure!r})
+figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {figure!r})
 """
     top, made = subspace_code(subspace, *names).split("\n\n", 1)
     first, rest = answers.split("\n\n", 1)

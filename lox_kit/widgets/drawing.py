@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.plotly.canvas import Spec
+from lox_kit.figures.plotly import Spec
 
 CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 HIDDEN = {"type": "scatter", "visible": False}

@@ -6,11 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from lox_kit.judges import Judge, helpfulness_judge
-from lox_kit.measures.asr import measure_asr, share_fields
-from lox_kit.measures.drift import Drift, Reference
-from lox_kit.models.answers import OnAnswers
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt
+from lox_kit.measures import Drift, Reference, measure_asr, share_fields
+from lox_kit.models import Model, OnAnswers, Prompt
 from lox_kit.store import Store
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import traitlets
 
-from lox_kit.extrapolation.spectrum import largest_k
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.models.load import Model
+from lox_kit.extrapolation import SafetySubspace, largest_k
+from lox_kit.models import Model
 
 STEP = 0.25  # of alpha
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import anywidget
 import ipywidgets
 
-from lox_kit.figures import files as plots
+from lox_kit.figures import save_figure
 
 from .job import Job, Later
 
@@ -101,7 +101,7 @@ class Panel(ipywidgets.VBox):
 
     def save(self) -> str:
         """Write the matplotlib twin of what is on screen, with its data; return where."""
-        files = plots.save_figure(self.state.figure_data(), self.state.figure_name, FOLDER)
+        files = save_figure(self.state.figure_data(), self.state.figure_name, FOLDER)
         kinds = ", ".join(f.suffix for f in files)
         return f"Saved {files[0].with_suffix('').resolve()} ({kinds})"
 

@@ -24,8 +24,8 @@ def page(tour):
 
 def energies(kernel, k):
     """Return the map of energies as the subspace has them."""
-    code = f"plots.energy_map_data(subspace, {k})['energy']"
-    found = evaluate(kernel, f"__import__('lox_kit.figures.files').figures.files.{code}")
+    code = f"energy_map_data(subspace, {k})['energy']"
+    found = evaluate(kernel, f"__import__('lox_kit').{code}")
     return {name: value for name, value in found.items() if ".layers." in name}
 
 

@@ -1,13 +1,16 @@
-"""The same figures with plotly, to hover over and to turn: plain data in, a `Figure` out.
+"""The same figures with plotly, to hover over and to turn: plain data in, a figure out."""
 
-Each subject has its own module; all figures are found here, as those of matplotlib in `plots`.
-"""
+from lox_kit.lazy import attach
 
-from lox_kit.extrapolation.spectrum import explorer_data
-
-from .alpha import alpha_axis
-from .landscape import landscape
-from .rank import rank_and_r
-from .spectrum import explorer
-
-__all__ = ["alpha_axis", "explorer", "explorer_data", "landscape", "rank_and_r"]
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "alpha": "alpha_axis alpha_spec",
+        "attacks": "lab_spec",
+        "canvas": "Spec",
+        "rank": "rank_and_r rank_spec",
+        "spectrum": "explorer explorer_spec",
+        "surface": "landscape",
+        "viewer": "MAP shown_value SURFACE viewer_spec",
+    },
+)

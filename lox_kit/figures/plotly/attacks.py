@@ -38,7 +38,7 @@ def lab_spec(data: dict, size: int = 12) -> Spec:
     Parameters
     ----------
     data : dict
-        As `AttackLabState.data`, see `attack_plots.figure_attack_lab`; the run on the controls is
+        As `AttackLabState.data`, see `attacks.figure_attack_lab`; the run on the controls is
         the first one, and may be empty.
     size : int
         Height of the text in pixels.

@@ -1,4 +1,4 @@
-"""What all plotly figures have in common, as `canvas` has it for the others: plain JSON."""
+"""What all plotly figures have in common, as `figures.canvas` has it for the others: plain JSON."""
 
 from __future__ import annotations
 

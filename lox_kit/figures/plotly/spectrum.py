@@ -1,6 +1,6 @@
 """The spectrum explorer with plotly: energy map, singular values, and energy against k.
 
-Data, colours and labels are those of `spectrum_plots`. The figure is first made as plain plotly
+Data, colours and labels are those of `figures.spectrum`. The figure is first made as plain plotly
 JSON (`explorer_spec`), which a panel compares with what it shows, to send only what changed.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lox_kit.figures import files as plots
+from lox_kit.extrapolation import map_layout
 from lox_kit.figures.canvas import OKABE_ITO
+from lox_kit.figures.spectrum import energy_curves, median_curve, spectrum_styles
 
 from .canvas import (
     DASH,
@@ -52,9 +53,9 @@ def explorer_spec(data: dict, size: int = 12) -> Spec:
 
 
 def _map_traces(data: dict, size: int) -> list[dict]:
-    """Return one heat map of the layers and one of what is outside them, as `plots` lays them."""
+    """Return one heat map of the layers and one of what is outside them (`map_layout`)."""
     traces = []
-    for names, columns, rows in plots.map_layout(data["energy"]):
+    for names, columns, rows in map_layout(data["energy"]):
         outside = columns == ["outside"]
         if outside:  # one row below the layers
             names, columns, rows = [[n for row in names for n in row]], rows, ["outside"]
@@ -83,7 +84,7 @@ def _map_traces(data: dict, size: int) -> list[dict]:
 
 def _value_traces(data: dict) -> list[dict]:
     """Return singular values over noise edge: one trace a colour, its matrices parted by gaps."""
-    styles = plots.spectrum_styles(data)
+    styles = spectrum_styles(data)
     groups: dict[str, list[dict]] = {}
     for layer in data["layers"]:
         if layer["norm"]:
@@ -115,7 +116,7 @@ def _selected_trace(data: dict) -> dict:
     layer = next(x for x in data["layers"] if x["name"] == data["selected"])
     edge = layer["noise_edge"]
     y = [s / edge for s in layer["S"]] if edge else []
-    style = plots.spectrum_styles(data)[layer["name"]][1]
+    style = spectrum_styles(data)[layer["name"]][1]
     line = {"color": style["color"], "dash": DASH[style["linestyle"]], "width": 3}
     curve = line_trace(list(range(1, len(y) + 1)), y, "x3", "y3", line)
     return curve | {"name": "selected", "showlegend": False, "hoverinfo": "skip"}
@@ -123,14 +124,14 @@ def _selected_trace(data: dict) -> dict:
 
 def _energy_traces(data: dict) -> list[dict]:
     """Return the energy of every matrix shown in grey, their median in bold, and the chosen k."""
-    curves = plots.energy_curves(data)
+    curves = energy_curves(data)
     x, y, text = [], [], []
     for name, share in curves.items():
         x += [*range(1, len(share) + 1), None]
         y += [*share.tolist(), None]
         text += [name] * (len(share) + 1)
     each = line_trace(x, y, "x3", "y4", {"color": LIGHT, "width": 1})
-    median = plots.median_curve(curves)
+    median = median_curve(curves)
     bold = line_trace(
         list(range(1, len(median) + 1)),
         median.tolist(),
@@ -240,7 +241,7 @@ def _marks(data: dict, maps: list[dict]) -> list[dict]:
 def _notes(data: dict, maps: list[dict], size: int) -> list[dict]:
     """Return the words in the figure: the map's title, the noise edge, the energy at k."""
     plain = {"showarrow": False, "font": {"size": size}}
-    curves = plots.median_curve(plots.energy_curves(data))
+    curves = median_curve(energy_curves(data))
     k = data["k"]
     notes = [
         plain

@@ -9,10 +9,10 @@ import numpy as np
 
 from lox_kit.figures.canvas import LINES, OKABE_ITO
 from lox_kit.figures.landscape import MARKERS, coordinates
-from lox_kit.landscape.cuts import joined
+from lox_kit.landscape import joined
 
 from .canvas import DASH, GREY, Spec, axis_title, common_layout, plain_axis
-from .landscape import FLAT, SYMBOLS
+from .surface import FLAT, SYMBOLS
 
 HERE = "#D55E00"
 LIFT = 0.015  # of the height: what lies on the surface is drawn just above it

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from lox_kit.attacks.presets import ATTACKS, Attack, FileRows
-from lox_kit.attacks.rows import read_own
-from lox_kit.attacks.training import TrainSettings
-from lox_kit.figures.attacks import run_title
-from lox_kit.measures.questions import KINDS
+from lox_kit.attacks import ATTACKS, Attack, FileRows, TrainSettings, read_own
+from lox_kit.figures import run_title
+from lox_kit.measures import KINDS
 from lox_kit.widgets.code import judge_name, prompts_call, subspace_code
 
 from . import runs as attack_lab_runs
@@ -29,20 +27,19 @@ def attack_lab_code(state) -> str:
         subspace as given to this panel, or the subspace is a control.
     """
     _check(state)
-    names = ["Store", "load_model", "plots", *["sandbox_prompts"] * state.own_prompts]
+    names = ["Store", "load_model", "figures", *["sandbox_prompts"] * state.own_prompts]
     top, made = subspace_code(state.runs.subspace, *names).split("\n\n", 1)
     shown = [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]
     choices = [{n: v for n, v in run.items() if n != "arms"} for run in shown]
     settings = "".join(_entry(state, choice) for choice in choices)
     makers = [n for n in ("file_attack", "find_attack") if f"({n}(" in settings]
-    prompt = "" if state.own_prompts else "from lox_kit.models.prompts import Prompt\n"
+    prompt = "" if state.own_prompts else "from lox_kit.models import Prompt\n"
     points = f"points={attack_lab_runs.POINTS}, task_prompts_per_point={attack_lab_runs.FEW}"
     where = "" if state.own_store else repr(str(state.runs.store.folder))
     return f"""{top}
 from lox_kit.attacks import {", ".join(makers)}
-from lox_kit.studies.curves import plan_route
 from lox_kit.measures import Questions
-{prompt}from lox_kit.studies import arm_model
+{prompt}from lox_kit.studies import arm_model, plan_route
 
 {made}model = load_model({str(state.runs.subspace.info["aligned"])!r})
 store = Store({where})
@@ -58,7 +55,7 @@ for attack, run in settings:
         run["arms"][arm] = route.go(store).to_dict()
     runs.append(run)
 data = {{"figure": "attack_lab", "at": {state.at}, "runs": runs}}
-plots.save_figure(data, {state.figure_name!r})
+figures.save_figure(data, {state.figure_name!r})
 """
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from lox_kit.figures.plotly.attacks import lab_spec
+from lox_kit.figures.plotly import lab_spec
 from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, in_turn
 from lox_kit.widgets.sliders import link_sliders, setting_sliders
 
@@ -16,6 +17,71 @@ from .table import numbers_html
 
 QUESTION = "What does this fine-tuning do to safety, with and without LoX?"
 LISTED = 4  # finished runs seen at a time
+
+
+def attack_lab(
+    subspace,
+    model,
+    *,
+    attacks=None,
+    forbidden=None,
+    allowed=None,
+    judge=None,
+    template: str = "chat",
+    max_new_tokens: int | None = None,
+    store=None,
+    setting: Setting | None = None,
+) -> Panel:
+    """Open the attack lab: one fine-tuning of the aligned model and of its LoX, seen as it goes on.
+
+    Both are trained on the same rows in the same order, on copies, and measured on the way. A run
+    that was cancelled goes on where it was, and one that the store knows is shown at once. Opening
+    it again for the same model closes the one before.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    model : Model
+        The aligned model, from `load_model`; not one under a dial.
+    attacks : mapping of str to Attack, optional
+        More attacks, by their names: `{"my data": file_attack("my.jsonl")}`. Offered besides are
+        the presets in the model's language whose data are here.
+    forbidden, allowed : sequence of Prompt, optional
+        What is asked at every point; default in the sandbox 24 development prompts of each.
+    judge : str or Judge, optional
+        Default "rule" in the sandbox, "keyword" elsewhere. Helpfulness is in the sandbox the share
+        of exact answers, elsewhere that of allowed prompts that the judge counts as complied with;
+        where it grades harm, as policy, llama-guard and classifiers do, "keyword" reads them
+        instead (`judges.helpfulness_judge`).
+    template : see `models.render`
+    max_new_tokens : int, optional
+        Default 24 in the sandbox, 60 elsewhere.
+    store : Store, optional
+        Keeps runs beyond the session, and lists those of before. Default is a folder in
+        `folders.cache_folder()` that is removed at the end; a cancelled or paused run may keep
+        there what it goes on from: the weights and the optimiser's state.
+    setting : Setting, optional
+        Shared with other panels: its k and alpha are those of LoX.
+
+    Raises
+    ------
+    ValueError
+        If the model's weights are not those of the subspace's aligned checkpoint, an attack is not
+        in its language, or there are no prompts or no attack's data.
+    """
+    state = AttackLabState(
+        subspace,
+        model,
+        attacks=attacks,
+        forbidden=forbidden,
+        allowed=allowed,
+        judge=judge,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        store=store,
+        setting=setting,
+    )
+    return attack_lab_panel(state)
 
 
 def attack_lab_panel(state: AttackLabState) -> Panel:

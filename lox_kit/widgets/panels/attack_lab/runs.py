@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from lox_kit.attacks.run import ATTACKS, Attack, check_language
-from lox_kit.attacks.training import TrainSettings
-from lox_kit.extrapolation.lox import lox_key
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.figures.attacks import ARMS
+from lox_kit.attacks import ATTACKS, Attack, TrainSettings, check_language
+from lox_kit.extrapolation import SafetySubspace, lox_key
+from lox_kit.figures import ARMS
 from lox_kit.judges import Judge, helpfulness_judge
-from lox_kit.measures.questions import TOKENS, Questions
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.measures import TOKENS, Questions
+from lox_kit.models import Model, Prompt, sandbox_prompts
 from lox_kit.store import Store, content_key
-from lox_kit.studies.curves import Route, Way, plan_route, read_way, spread_steps
+from lox_kit.studies import Route, Way, plan_route, read_way, spread_steps
 
 FEW = 24  # prompts of each kind, and questions of the attack's task, at every point
 POINTS = 9  # measured along a run

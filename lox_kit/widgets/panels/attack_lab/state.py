@@ -13,17 +13,14 @@ from weakref import WeakValueDictionary, finalize
 
 import traitlets
 
-from lox_kit.attacks.resuming import Step
-from lox_kit.attacks.run import Attack
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.figures.attacks import run_title
+from lox_kit.attacks import Attack, Step
+from lox_kit.extrapolation import SafetySubspace
+from lox_kit.figures import run_title
 from lox_kit.folders import cache_folder
 from lox_kit.judges import Judge
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt
+from lox_kit.models import Model, Prompt
 from lox_kit.store import Store
-from lox_kit.studies.arms import arm_model
-from lox_kit.studies.curves import Way
+from lox_kit.studies import Way, arm_model
 from lox_kit.widgets.job import Cancelled, Job, Ticket
 from lox_kit.widgets.setting import Setting, check_aligned
 
@@ -57,7 +54,7 @@ class AttackLabState(traitlets.HasTraits):
     listed : tuple of (str, str)
         Title and key of every finished run of this model and these prompts, newest first.
     data : dict
-        What `interactive_attack.lab_spec` draws.
+        What `figures.plotly.lab_spec` draws.
     job : Job
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures.attacks import ARMS, run_title
+from lox_kit.figures import ARMS, run_title
 
 COLUMNS = {
     "asr": "ASR",
@@ -28,7 +28,7 @@ def numbers_at(arm: dict, step: int) -> dict:
     Parameters
     ----------
     arm : dict
-        From `curves.Way.to_dict`.
+        From `studies.Way.to_dict`.
     step : int
 
     Returns

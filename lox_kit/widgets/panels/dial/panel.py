@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipywidgets
 
-from lox_kit.figures.plotly.alpha import alpha_spec
+from lox_kit.figures.plotly import alpha_spec
 from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, in_turn
 from lox_kit.widgets.sliders import link_sliders, setting_sliders
 
@@ -13,6 +14,73 @@ from .state import DialState
 from .table import table_html
 
 QUESTION = "What does pushing further along the safety subspace change, and what does it cost?"
+
+
+def dial(
+    subspace,
+    model,
+    *,
+    base=None,
+    with_base: bool = True,
+    attacked=None,
+    forbidden=None,
+    allowed=None,
+    judge=None,
+    template: str = "chat",
+    max_new_tokens: int | None = None,
+    store=None,
+    setting: Setting | None = None,
+) -> Panel:
+    """Open the LoX dial: answers of base, aligned, LoX and attacked models, and their measures.
+
+    The panel turns the weights of `model` in place; closing it gives them back. Opening it again
+    for the same model closes the one before.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    model : Model
+        The aligned model, from `load_model`.
+    base : Model, optional
+        Default: loaded by the name the subspace knows it under, when it is first asked.
+    with_base : bool
+        False leaves the base out, and its memory.
+    attacked : mapping of str to Model, optional
+        More columns, by their titles: `{"attacked": run.load()}`.
+    forbidden, allowed : sequence of Prompt, optional
+        What is measured; default in the sandbox 60 development prompts of each.
+    judge : str or Judge, optional
+        Default "rule" in the sandbox, "keyword" elsewhere. Helpfulness is the share of allowed
+        prompts that it counts as complied with; where it grades harm, as policy, llama-guard and
+        classifiers do, "keyword" reads them instead (`judges.helpfulness_judge`).
+    template : see `models.render`
+    max_new_tokens : int, optional
+        Default 24 in the sandbox, whose answers are short, 60 elsewhere.
+    store : Store, optional
+        Keeps the answers beyond the session.
+    setting : Setting, optional
+        Shared with other panels.
+
+    Raises
+    ------
+    ValueError
+        If the model's weights are not those of the subspace's aligned checkpoint.
+    """
+    state = DialState(
+        subspace,
+        model,
+        base=base,
+        with_base=with_base,
+        attacked=attacked,
+        forbidden=forbidden,
+        allowed=allowed,
+        judge=judge,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        store=store,
+        setting=setting,
+    )
+    return dial_panel(state)
 
 
 def dial_panel(state: DialState) -> Panel:

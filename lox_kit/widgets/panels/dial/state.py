@@ -14,15 +14,10 @@ from weakref import WeakValueDictionary
 
 import traitlets
 
-from lox_kit.extrapolation.adapter import save_adapter
-from lox_kit.extrapolation.lox import LoxDial
-from lox_kit.extrapolation.subspace import SafetySubspace
+from lox_kit.extrapolation import LoxDial, SafetySubspace, save_adapter
 from lox_kit.judges import Judge, is_refusal
-from lox_kit.measures.drift import Reference
-from lox_kit.measures.questions import TOKENS
-from lox_kit.models.answers import generate
-from lox_kit.models.load import Model, load_model
-from lox_kit.models.prompts import Prompt, render, sandbox_prompts
+from lox_kit.measures import TOKENS, Reference
+from lox_kit.models import Model, Prompt, generate, load_model, render, sandbox_prompts
 from lox_kit.sandbox import world
 from lox_kit.store import Store
 from lox_kit.widgets.code import dial_code
@@ -54,7 +49,7 @@ class DialState(traitlets.HasTraits):
     table : dict
         Columns (models, with their shares) and rows (prompts, with an answer from each).
     curve : dict
-        What has been measured at this k, as `plots.figure_alpha` draws it.
+        What has been measured at this k, as `figures.figure_alpha` draws it.
     job : Job
     """
 
@@ -343,7 +338,7 @@ class DialState(traitlets.HasTraits):
     # --- what is saved --------------------------------------------------------------------------
 
     def figure_data(self) -> dict:
-        """Return the data of the alpha axis, for `plots.figure_alpha`.
+        """Return the data of the alpha axis, for `figures.figure_alpha`.
 
         Raises
         ------
@@ -383,7 +378,7 @@ class DialState(traitlets.HasTraits):
         Raises
         ------
         ValueError, FileExistsError
-            As `adapter.save_adapter`; also at alpha = 0, where there is nothing to add.
+            As `extrapolation.save_adapter`; also at alpha = 0, where there is nothing to add.
         """
         k, alpha = self.setting.k, self.setting.alpha
         if alpha == 0:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures.defences import SHORT
-from lox_kit.figures.files import OKABE_ITO
+from lox_kit.figures import OKABE_ITO, SHORT
 
 COLOURS = dict(zip(("asr", "refusal", "helpfulness"), OKABE_ITO, strict=False))  # as figure_alpha
 VERDICTS = {  # word, colour: a recipe for the forbidden counts as ASR, one for the allowed as help

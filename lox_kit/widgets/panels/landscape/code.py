@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lox_kit.landscape.metrics import Asr, RefusalMargin
+from lox_kit.landscape import Asr, RefusalMargin
 from lox_kit.widgets.code import judge_name, prompts_call
 
 
@@ -28,15 +28,14 @@ def landscape_code(state) -> str:
     names, metric = _metric(state)
     towards, line = _line(state)
     imports = {
-        "lox_kit": ["load_model", "plots", *names, *more.get("lox_kit", [])],
-        "lox_kit.landscape.cuts": ["cut_data", "cut_through", towards],
-        "lox_kit.landscape.directions": more.get("lox_kit.landscape.directions", []),
-        "lox_kit.landscape.grid": ["Axis", "Grid"],
-        "lox_kit.landscape.landscape": ["evaluate"],
-        "lox_kit.figures.landscape": ["map_data"],
-        "lox_kit.landscape.metrics": [type(state.metric).__name__],
-        "lox_kit.landscape.plane": ["Plane"],
-        "lox_kit.models.prompts": ["Prompt"],
+        "lox_kit": ["load_model", "figures", *names, *more.get("lox_kit", [])],
+        "lox_kit.figures": ["map_data"],
+        "lox_kit.landscape": [
+            *("Axis", "Grid", "Plane", type(state.metric).__name__),
+            *("cut_data", "cut_through", towards, "evaluate"),
+            *more.get("lox_kit.landscape", []),
+        ],
+        "lox_kit.models": ["Prompt"],
     }
     lines = (f"from {m} import {', '.join(sorted(n))}" for m, n in imports.items() if n)
     return (
@@ -56,7 +55,7 @@ cut = cut_data(cut_through(landscape, start, direction), metric.limits, {state.l
 print(cut["cliffs"])
 ways = {state.trajectories!r}
 data = {{"figure": {state.figure!r}, **map_data(landscape.to_dict(), ways, cut=cut)}}
-plots.save_figure(data, {state.figure_name!r})
+figures.save_figure(data, {state.figure_name!r})
 """
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipywidgets
 
-from lox_kit.figures.plotly.viewer import MAP, SURFACE, viewer_spec
-from lox_kit.landscape.cuts import nearest_cell
+from lox_kit.figures.plotly import MAP, SURFACE, viewer_spec
+from lox_kit.landscape import nearest_cell
 from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.setting import Look
 from lox_kit.widgets.shell import Panel
 
 from .state import MOST_FINER, LandscapeState
@@ -16,6 +17,60 @@ QUESTION = "How far is it from each model to the cliff, and how flat is the grou
 STEP = 5  # degrees of the cut's angle
 HERE = "through this cell"
 FIGURES = (("map", "landscape_map"), ("surface", "landscape_3d"))
+
+
+def landscape(
+    plane,
+    model,
+    *,
+    metric=None,
+    checkpoints=None,
+    trajectories=(),
+    grid=None,
+    store=None,
+    setting: Look | None = None,
+) -> Panel:
+    """Open the landscape viewer: surface, map, a cut and its cliffs, filled in coarse to fine.
+
+    **Run** moves the weights of `model` in place, so give it a model of its own (not one under a
+    dial); they are the origin's again whenever it ends. Opening it again for the same model closes
+    the one before.
+
+    Parameters
+    ----------
+    plane : Plane
+    model : Model
+        With the weights of the plane's origin, from `load_model`.
+    metric : Asr or RefusalMargin, optional
+        Default in the sandbox the ASR on 24 development prompts by the rule.
+    checkpoints : mapping of name to Model or checkpoint, optional
+        Of the plane's `points`: these are measured themselves, too.
+    trajectories : sequence of Trajectory, optional
+        From `landscape.project`.
+    grid : Grid, optional
+        The coarse one, which is halved up to three times; default 5 x 5 around the plane's points.
+    store : Store, optional
+        Keeps the cells beyond the session; those that it has are not measured again.
+    setting : Look or Setting, optional
+        Shared with other panels.
+
+    Raises
+    ------
+    ValueError
+        If the model is not the plane's origin, a checkpoint's name is not on the plane, it is no
+        plane, or there is no metric and the model is not of the sandbox.
+    """
+    state = LandscapeState(
+        plane,
+        model,
+        metric=metric,
+        checkpoints=checkpoints,
+        trajectories=trajectories,
+        grid=grid,
+        store=store,
+        setting=setting,
+    )
+    return landscape_panel(state)
 
 
 def landscape_panel(state: LandscapeState) -> Panel:

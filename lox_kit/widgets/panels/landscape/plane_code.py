@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lox_kit.landscape.flat import Flat
-from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.landscape import Flat
+from lox_kit.weights import Checkpoint
 from lox_kit.widgets.code import pair_call
 
 PLANE_FILE = "plane.safetensors"
@@ -22,7 +22,7 @@ def plane_code(plane: Flat) -> tuple[dict[str, list[str]], str]:
         note = f"# no call makes this plane again ({why}): first, plane.save({PLANE_FILE!r})"
         return {}, f"{note}\nplane = Plane.load({PLANE_FILE!r})"
     functions = sorted(used - {"SafetySubspace"})
-    imports = {"lox_kit.landscape.directions": functions} if functions else {}
+    imports = {"lox_kit.landscape": functions} if functions else {}
     if "SafetySubspace" in used:
         imports["lox_kit"] = ["SafetySubspace"]
     return imports, f"plane = {call}"

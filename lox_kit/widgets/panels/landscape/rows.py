@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lox_kit.landscape.cuts import both_cliffs, cut_through, nearest_cell
-from lox_kit.landscape.flat import Point
-from lox_kit.landscape.landscape import Landscape
+from lox_kit.landscape import Landscape, Point, both_cliffs, cut_through, nearest_cell
 
 
 def cliff_rows(
@@ -23,7 +21,7 @@ def cliff_rows(
     points : mapping of name to Point
         The plane's models.
     cut : dict
-        From `cuts.cut_data`.
+        From `landscape.cut_data`.
     name : str
         Of the cut's own row, the first.
 

@@ -12,18 +12,29 @@ from weakref import WeakValueDictionary
 
 import traitlets
 
-from lox_kit.figures.landscape import map_data
-from lox_kit.landscape.cuts import cut_data, cut_through, heading, nearest_cell, way
-from lox_kit.landscape.grid import Grid, Index
-from lox_kit.landscape.landscape import Cell, Landscape, Mark, evaluate, source_of
-from lox_kit.landscape.metrics import Asr, Metric
-from lox_kit.landscape.plane import Plane
-from lox_kit.landscape.trajectory import Trajectory
-from lox_kit.landscape.walk import check_origin
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import sandbox_prompts
+from lox_kit.figures import map_data
+from lox_kit.landscape import (
+    Asr,
+    Cell,
+    Grid,
+    Index,
+    Landscape,
+    Mark,
+    Metric,
+    Plane,
+    Trajectory,
+    check_origin,
+    cut_data,
+    cut_through,
+    evaluate,
+    heading,
+    nearest_cell,
+    source_of,
+    way,
+)
+from lox_kit.models import Model, sandbox_prompts
 from lox_kit.store import MemoryStore, Store
-from lox_kit.studies.landscape import TOKENS
+from lox_kit.studies import LANDSCAPE_TOKENS
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import Look
 
@@ -61,7 +72,7 @@ class LandscapeState(traitlets.HasTraits):
     figure : one of `FIGURES`
         Which figure is saved.
     data : dict
-        What `interactive_viewer.viewer_spec` draws.
+        What `figures.plotly.viewer_spec` draws.
     job : Job
     """
 
@@ -299,4 +310,4 @@ def _sandbox_metric(model: Model) -> Asr:
             f"{model.name}: no metric: give the panel one, metric=Asr(prompts, judge) or "
             "metric=RefusalMargin(prompts)."
         )
-    return Asr(sandbox_prompts("forbidden", "dev", FEW), "rule", max_new_tokens=TOKENS)
+    return Asr(sandbox_prompts("forbidden", "dev", FEW), "rule", max_new_tokens=LANDSCAPE_TOKENS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures.plotly.viewer import shown_value
+from lox_kit.figures.plotly import shown_value
 
 
 def here_html(data: dict, *, hidden: bool) -> str:

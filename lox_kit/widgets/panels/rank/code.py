@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.studies.r_ft import checkpoint_of
+from lox_kit.studies import checkpoint_of
 from lox_kit.widgets.code import judge_name, prompts_call, subspace_code
 
 CURVE_FILE = "rank_curve.json"
@@ -24,7 +24,7 @@ def rank_code(state) -> str:
     pair = f"{str(info['base'])!r}, {str(info['aligned'])!r}"
     names, curve, imports = _curve(state, pair)
     places = {name: str(checkpoint_of(state.attacked[name])) for name in state.r_ft}
-    top, made = subspace_code(state.subspace, *names, "plots").split("\n\n", 1)
+    top, made = subspace_code(state.subspace, *names, "figures").split("\n\n", 1)
     attacked = "".join(f"    {name!r}: {place!r},\n" for name, place in places.items())
     return f"""{top}
 {imports}
@@ -34,8 +34,8 @@ r_ft = {{
     name: subspace.r_ft_curve({str(info["base"])!r}, folder, most={state.setting.k})
     for name, folder in attacked.items()
 }}
-data = plots.rank_and_r_data(subspace, curve, r_ft, k={state.setting.k}, kind={state.kind!r})
-plots.save_figure(data, {state.figure_name!r})
+data = figures.rank_and_r_data(subspace, curve, r_ft, k={state.setting.k}, kind={state.kind!r})
+figures.save_figure(data, {state.figure_name!r})
 """
 
 
@@ -43,17 +43,17 @@ def _curve(state, pair: str) -> tuple[list[str], str, str]:
     """Return what lox_kit is asked for, the calls that make the curve, and their imports."""
     if state.given:
         call = f"curve = RankCurve.load({CURVE_FILE!r})  # written by curve.save({CURVE_FILE!r})\n"
-        return [], call, "from lox_kit.studies.rank_result import RankCurve\n"
+        return [], call, "from lox_kit.studies import RankCurve\n"
     ranks = [row["r"] for row in state.curve.rows if row["r"] is not None] if state.curve else []
     if not ranks:
         return [], "curve = None  # not measured yet\n", ""
     options = state.options
     kinds = {"forbidden": state.forbidden, "allowed": options["allowed"]}
-    imports = "from lox_kit.studies.rank import rank_curve\n"
+    imports = "from lox_kit.studies import rank_curve\n"
     own = state.own_prompts
     names = ["sandbox_prompts"] * own
     if not own:
-        imports = "from lox_kit.models.prompts import Prompt\n" + imports
+        imports = "from lox_kit.models import Prompt\n" + imports
     prompts = [f"{kind} = {prompts_call(kind, p, own=own)}\n" for kind, p in kinds.items()]
     call = f"""curve = rank_curve(
     {pair},

@@ -6,8 +6,9 @@ from html import escape
 
 import ipywidgets
 
-from lox_kit.figures.plotly.rank import rank_spec
+from lox_kit.figures.plotly import rank_spec
 from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, hide_empty, in_turn
 from lox_kit.widgets.sliders import link_sliders, setting_sliders
 
@@ -15,6 +16,68 @@ from .state import RankState
 from .table import ratios_html, safety_rank_text
 
 QUESTION = "How many directions does safety need, and how much of them does an attack leave?"
+
+
+def rank(
+    subspace,
+    *,
+    attacked=None,
+    curve=None,
+    forbidden=None,
+    allowed=None,
+    judge=None,
+    ranks=None,
+    template: str = "chat",
+    max_new_tokens: int | None = None,
+    store=None,
+    setting: Setting | None = None,
+) -> Panel:
+    """Open the panel of rank and R: ASR and helpfulness against rank, R_align and R_ft by layer.
+
+    **Run** loads base and aligned by the names the subspace knows them under, one at a time, and
+    streams the attacked checkpoints; it moves nothing that another panel holds.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    attacked : mapping of str to AttackRun, path or name, optional
+        Checkpoints whose R_ft is shown, by their titles.
+    curve : RankCurve, optional
+        Of this pair, measured elsewhere: then no model is loaded.
+    forbidden, allowed : sequence of Prompt, optional
+        What is measured, both or neither; default in the sandbox 120 development prompts of each.
+    judge : str or Judge, optional
+        Default "rule" in the sandbox, "keyword" elsewhere; see `rank_curve` for helpfulness.
+    ranks : sequence of int, optional
+        Default the paper's 0, 1, 2, 3, 4, 6, 8, and 16 and 32, as far as they are stored.
+    template : see `models.render`
+    max_new_tokens : int, optional
+        Default 24 in the sandbox, whose answers are short, 60 elsewhere.
+    store : Store, optional
+        Keeps answers, rows and R beyond the session; what it has is shown at once.
+    setting : Setting, optional
+        Shared with other panels.
+
+    Raises
+    ------
+    ValueError
+        If an attacked checkpoint does not fit the subspace or is a model in memory, only one kind
+        of prompts is given, a rank is not stored, or the curve is of several pairs.
+    """
+    state = RankState(
+        subspace,
+        attacked=attacked,
+        curve=curve,
+        forbidden=forbidden,
+        allowed=allowed,
+        judge=judge,
+        ranks=ranks,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        store=store,
+        setting=setting,
+    )
+    return rank_panel(state)
 
 
 def rank_panel(state: RankState) -> Panel:

@@ -8,17 +8,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import traitlets
 
-from lox_kit.attacks.run import AttackRun
-from lox_kit.extrapolation.subspace import FULL, SafetySubspace
-from lox_kit.figures.rank_data import ALL, check_pairs, kinds_shown, rank_and_r_data
+from lox_kit.attacks import AttackRun
+from lox_kit.extrapolation import FULL, SafetySubspace
+from lox_kit.figures import ALL, check_pairs, kinds_shown, rank_and_r_data
 from lox_kit.judges import Judge
-from lox_kit.models.load import is_sandbox
-from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.measures import TOKENS
+from lox_kit.models import Prompt, is_sandbox, sandbox_prompts
 from lox_kit.store import MemoryStore, Store
-from lox_kit.studies.r_ft import Attacked, checkpoint_of, erosion, stored_erosion
-from lox_kit.studies.rank import RANKS, TOKENS, rank_curve, stored_rank_curve
-from lox_kit.studies.rank_result import RankCurve
-from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.studies import (
+    RANKS,
+    Attacked,
+    RankCurve,
+    checkpoint_of,
+    erosion,
+    rank_curve,
+    stored_erosion,
+    stored_rank_curve,
+)
+from lox_kit.weights import Checkpoint
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import Setting
 
@@ -38,7 +45,7 @@ class RankState(traitlets.HasTraits):
     kind : str
         "all", or the kind of matrix whose R is shown; one of `kinds`.
     data : dict
-        What `interactive_rank.rank_spec` and `plots.figure_rank_and_r` draw.
+        What `figures.plotly.rank_spec` and `figures.figure_rank_and_r` draw.
     note : str
         What is to be said about it.
     job : Job
@@ -243,7 +250,7 @@ class RankState(traitlets.HasTraits):
     # --- what is saved --------------------------------------------------------------------------
 
     def figure_data(self) -> dict:
-        """Return what is on screen, for `plots.figure_rank_and_r`."""
+        """Return what is on screen, for `figures.figure_rank_and_r`."""
         return self.data
 
     @property

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures.rank import attack_style
-from lox_kit.studies.rank_result import MARGIN
+from lox_kit.figures import attack_style
+from lox_kit.studies import MARGIN
 
 
 def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:

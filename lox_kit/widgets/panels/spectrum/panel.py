@@ -6,9 +6,10 @@ from html import escape
 
 import ipywidgets
 
-from lox_kit.figures import files as plots
-from lox_kit.figures.plotly.spectrum import explorer_spec
+from lox_kit.extrapolation import map_layout
+from lox_kit.figures.plotly import explorer_spec
 from lox_kit.widgets.drawing import Drawing
+from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, hide_empty
 from lox_kit.widgets.sliders import link_sliders, setting_sliders
 
@@ -21,6 +22,18 @@ VIEW_LABELS = (
     ("its kind", "kind"),
     ("all", "all"),
 )
+
+
+def spectrum(subspace, *, setting: Setting | None = None) -> Panel:
+    """Open the spectrum explorer: energy map, singular values, energy against k.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace
+    setting : Setting, optional
+        Shared with other panels.
+    """
+    return spectrum_panel(SpectrumState(subspace, setting))
 
 
 def spectrum_panel(state: SpectrumState) -> Panel:
@@ -45,7 +58,7 @@ def spectrum_panel(state: SpectrumState) -> Panel:
         panel.refresh()
 
     state.observe(panel.guard(redraw), "data")
-    cells = plots.map_layout(state.names)
+    cells = map_layout(state.names)
     for trace, (names, columns, rows) in zip(drawing.widget.data, cells, strict=False):
         trace.on_click(_chooser(state, names, columns, rows))
     controls = ipywidgets.HBox([sliders["k"], chosen, view]).add_class("lox-controls")
@@ -55,7 +68,7 @@ def spectrum_panel(state: SpectrumState) -> Panel:
 def short_names(names: list[str]) -> list[tuple[str, str]]:
     """Return a readable label for every matrix, with its full name, in the map's order."""
     found = []
-    for rows, columns, heads in plots.map_layout(names):
+    for rows, columns, heads in map_layout(names):
         for i, row in enumerate(rows):
             for j, name in enumerate(row):
                 if name:

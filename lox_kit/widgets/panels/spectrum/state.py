@@ -6,9 +6,7 @@ import warnings
 
 import traitlets
 
-from lox_kit.extrapolation.spectrum import VIEWS, explorer_part, first_cell
-from lox_kit.extrapolation.subspace import SafetySubspace
-from lox_kit.figures import files as plots
+from lox_kit.extrapolation import VIEWS, SafetySubspace, explorer_part, first_cell, spectrum_data
 from lox_kit.widgets.code import subspace_code
 from lox_kit.widgets.setting import Setting
 
@@ -20,9 +18,9 @@ class SpectrumState(traitlets.HasTraits):
     ----------
     selected : str
         A matrix of the subspace, by its full name.
-    view : one of `interactive_spectrum.VIEWS`
+    view : one of `figures.plotly.VIEWS`
     data : dict
-        What `interactive.explorer` and `plots.figure_explorer` are drawn from.
+        What `figures.plotly.explorer` and `figures.figure_explorer` are drawn from.
     note : str
         What is to be said about k: whether its directions are certified.
     """
@@ -36,7 +34,7 @@ class SpectrumState(traitlets.HasTraits):
         self.subspace = subspace
         self.setting = setting or Setting(subspace)
         self.names = list(subspace)
-        self._spectrum = plots.spectrum_data(subspace)  # does not depend on k
+        self._spectrum = spectrum_data(subspace)  # does not depend on k
         super().__init__(selected=first_cell(self.names))
         self.observe(self._follow, ["selected", "view"])
         self.setting.observe(self._follow, "k")
@@ -82,13 +80,13 @@ class SpectrumState(traitlets.HasTraits):
 
     def code(self) -> str:
         """Return the calls that make what is on screen."""
-        return f"""{subspace_code(self.subspace, "plots", "interactive")}
-data = interactive.explorer_data(
+        return f"""{subspace_code(self.subspace, "explorer_data", "figures")}
+data = explorer_data(
     subspace,
     k={self.setting.k},
     selected={self.selected!r},
     view={self.view!r},
 )
-interactive.explorer(data).show()
-plots.save_figure(data, {self.figure_name!r})
+figures.plotly.explorer(data).show()
+figures.save_figure(data, {self.figure_name!r})
 """

@@ -1,0 +1,30 @@
+"""Names of a package that are found in its modules when they are first asked for (PEP 562)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+
+def attach(
+    package: str, where: Mapping[str, str]
+) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+    """Return `__all__`, `__getattr__` and `__dir__` of a package, so that importing it is instant.
+
+    Parameters
+    ----------
+    package : str
+        `__name__` of the package.
+    where : mapping of module to names
+        The names that each module of the package gives away, in one string. A module without names
+        is given away itself.
+    """
+    home = {name: module for module, given in where.items() for name in given.split() or [module]}
+
+    def find(name: str):
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f"{package}.{home[name]}")
+        return module if home[name] == name else getattr(module, name)
+
+    return sorted(home), find, lambda: sorted(home)
