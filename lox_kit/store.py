@@ -12,11 +12,13 @@ import hashlib
 import json
 import sqlite3
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lox_kit.folders import data_folder
 
+SCHEMA = 1  # of what is stored; raised where an older version's records are not used any more
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "9p"}
 NETWORK_FILE_SYSTEMS |= {"fuse.sshfs"}
 
@@ -35,6 +37,10 @@ def content_key(**causes) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class OlderStore(UserWarning):
+    """A store was written by an older lox_kit: some of it may be made again."""
+
+
 class Store:
     """Records by kind and key, each a JSON value.
 
@@ -49,7 +55,12 @@ class Store:
     Raises
     ------
     OSError
-        If the folder cannot be made or the file cannot be opened.
+        If the folder cannot be made, or the file cannot be opened or is of a newer lox_kit.
+
+    Warns
+    -----
+    OlderStore
+        Once, if the file is of an older lox_kit.
     """
 
     def __init__(self, folder: str | Path | None = None):
@@ -66,11 +77,32 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS records (kind TEXT, key TEXT, value TEXT NOT NULL, "
                 "made TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (kind, key)) WITHOUT ROWID"
             )
+            self._check_schema(file)
         except sqlite3.DatabaseError as error:
             raise OSError(
                 f"{file}: the store cannot be opened ({error}). Choose another folder with "
                 "--store or LOX_KIT_STORE, or move this file away."
             ) from error
+
+    def _check_schema(self, file: Path) -> None:
+        """Mark a new file with the schema; warn of an older one, and refuse a newer."""
+        ((found,),) = self._rows("PRAGMA user_version")
+        if found > SCHEMA:
+            self.close()
+            raise OSError(
+                f"{file}: written by a newer lox_kit (schema {found}, here {SCHEMA}): update "
+                "lox_kit, or choose another folder with --store or LOX_KIT_STORE."
+            )
+        if found == SCHEMA:
+            return
+        if self._rows("SELECT 1 FROM records LIMIT 1"):
+            warnings.warn(
+                f"{file}: written by an older lox_kit (schema {found}, now {SCHEMA}); its answers "
+                "and verdicts are used, anything else may be made again.",
+                OlderStore,
+                stacklevel=3,
+            )
+        self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
     def get(self, kind: str, key: str):
         """Return the stored value, or None."""

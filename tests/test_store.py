@@ -8,7 +8,7 @@ import pytest
 from checkpoints import run_python
 
 from lox_kit.folders import cache_folder, data_folder
-from lox_kit.store import Store, content_key, on_network
+from lox_kit.store import SCHEMA, OlderStore, Store, content_key, on_network
 
 
 @pytest.fixture
@@ -52,6 +52,30 @@ def test_all_of_a_kind_come_newest_first(store):
         ("b", {"name": "again"}), ("a", {"name": "a"}), ("c", {"name": "c"}),
     ]  # fmt: skip
     assert store.all("none") == {}
+
+
+def test_an_older_store_says_so_once_and_its_answers_are_found(tmp_path):
+    with Store(tmp_path) as store:
+        store.put("answer", "key", "text")
+    with sqlite3.connect(tmp_path / "lox.sqlite") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+        db.execute("PRAGMA user_version=0")  # as before there were versions
+    with pytest.warns(OlderStore, match=r"older lox_kit \(schema 0, now 1\); its answers and"):
+        older = Store(tmp_path)
+    assert older.get("answer", "key") == "text"
+    older.close()
+    with Store(tmp_path) as again:  # a warning would be an error
+        assert again.get("answer", "key") == "text"
+
+
+def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path):
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "lox.sqlite") as db:
+        db.execute("PRAGMA user_version=7")
+    with pytest.raises(OSError, match=r"newer lox_kit \(schema 7, here 1\): update"):
+        Store(tmp_path)
+    with sqlite3.connect(tmp_path / "lox.sqlite") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (7,)
 
 
 @pytest.mark.parametrize("n", [0, 1, 500, 501, 1750])

@@ -7,6 +7,7 @@ import gc
 import sqlite3
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import click
@@ -127,6 +128,7 @@ def lab(notebooks):
 
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
     try:
         status = lox.main(standalone_mode=False)
