@@ -5,18 +5,20 @@ import os
 import nbformat
 import pytest
 from checkpoints import ROOT
-from lab import FLAGS, Lab, Watched, chromium
+from chromium import executable
+from lab import FLAGS, Lab, Watched
 from playwright.sync_api import sync_playwright
 
 END = "the tour has ended"
 
 
 def pytest_collection_modifyitems(items):
-    """Mark everything here: slow, and in need of Chromium; how it looks in the end comes last."""
+    """Mark what needs a browser, and as slow what is not quick; how it looks comes last."""
     for item in items:
-        if "browser" in item.path.parts:
-            item.add_marker(pytest.mark.slow)
+        if "browser" in item.fixturenames:
             item.add_marker(pytest.mark.browser)
+            if not item.get_closest_marker("quick"):
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name == "test_browser_looks.py")
 
 
@@ -34,9 +36,10 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """Debian's Chromium, headless."""
+    """Chromium or Chrome, headless."""
+    path = executable()
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield started
         started.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,23 +26,6 @@ IDLE = """() => {
     const context = app?.shell.currentWidget?.context?.sessionContext;
     return context?.session?.kernel?.status === 'idle';
 }"""
-
-
-def chromium() -> str:
-    """Return where Chromium is.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not installed: browser tests never skip.
-    """
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    raise FileNotFoundError(
-        "the browser tests need Chromium: apt-get install --no-install-recommends chromium "
-        "(or deselect them: pytest -m 'not browser')"
-    )
 
 
 class Lab:

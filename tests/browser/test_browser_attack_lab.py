@@ -54,6 +54,7 @@ def arm(kernel, name):
     return evaluate(kernel, f"{STATE}.data['runs'][0]['arms']['{name}']")
 
 
+@pytest.mark.quick
 def test_run_trains_both_models_and_draws_what_the_kernel_has(page, kernel):
     run_short(page, kernel)
     assert evaluate(kernel, f"{STATE}.ways({STATE}.choice)['LoX'].finished")

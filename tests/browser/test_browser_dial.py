@@ -23,6 +23,7 @@ def page(tour):
     return tour.page
 
 
+@pytest.mark.quick
 def test_keys_on_the_alpha_slider_change_table_and_axis_as_they_change_the_kernel(page, kernel):
     press(page, DIAL, ".lox-alpha", "ArrowRight", times=12)
     expect(page.locator(f"{DIAL} th.lox-lox small")).to_have_text("k = 6, α = 4")

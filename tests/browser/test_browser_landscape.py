@@ -65,6 +65,7 @@ def measured(kernel):
     return evaluate(kernel, f"{STATE}.data['measured'][0]")
 
 
+@pytest.mark.quick
 def test_surface_map_and_models_show_what_the_kernel_measured(page, kernel):
     values = evaluate(kernel, f"{STATE}.data['values']")
     drawn = [list(row) for row in zip(*values, strict=True)]  # rows along b

@@ -55,6 +55,7 @@ def measured(kernel, measure):
     return evaluate(kernel, f"[r['measures'][{measure!r}]['value'] for r in {rows}]")
 
 
+@pytest.mark.quick
 def test_run_fills_the_curve_and_r_with_what_the_kernel_measured(page, kernel):
     kernel.execute_interactive(FORGET, timeout=60)
     wait_shown(page, RANK, PLOT, f"{ASR}.x.length", 0)

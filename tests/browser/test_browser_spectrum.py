@@ -29,6 +29,7 @@ def energies(kernel, k):
     return {name: value for name, value in found.items() if ".layers." in name}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("key", "k"), [("ArrowRight", 9), ("ArrowLeft", 3), ("ArrowUp", 9)])
 def test_keys_on_the_slider_change_the_plot_as_they_change_the_kernel(page, kernel, key, k):
     press(page, SPECTRUM, ".lox-k", key, times=3)
