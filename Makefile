@@ -7,18 +7,33 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: lab demo test install clean
+# The browser of the tests: an installed Chromium or Chrome, else one is installed. `make test
+# BROWSER=/path/to/chrome` names one; an empty BROWSER= keeps apt-get from being run.
+ifeq ($(origin BROWSER),command line)
+export LOX_KIT_BROWSER := $(BROWSER)
+endif
+PYTEST := $(BIN)/python -m pytest
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: lab demo test test-slow browser install clean
 lab: install
 	$(BIN)/lox lab
 
 demo: install
 	$(BIN)/lox demo $(ARGS)
 
-test: install
+test: install browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m browser
+	$(PYTEST) -m "not slow and not browser" $(IN_TWO)
+	$(PYTEST) -m "not slow and browser"
+
+test-slow: install browser
+	$(PYTEST) -m "slow and not browser" $(IN_TWO)
+	$(PYTEST) -m "slow and browser"
+
+browser: install
+	$(BIN)/python tests/browser/chromium.py
 
 install: $(VENV)/installed
 

@@ -1,5 +1,6 @@
 """The files that install the package agree with each other and with what they talk about."""
 
+import itertools
 import re
 import tomllib
 from importlib import metadata
@@ -148,10 +149,17 @@ def typed(text):
 
 
 def test_the_readme_s_make_targets_exist():
-    targets = set(re.findall(r"^(\w+):", MAKEFILE, re.M))
+    targets = set(re.findall(r"^([\w-]+):", MAKEFILE, re.M))
     named = {c.split()[1] for c in typed(README) if re.match(r"make \w", c)}
-    assert {"lab", "test", "demo"} <= named <= targets
+    assert {"lab", "test", "test-slow", "demo"} <= named <= targets
     assert set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.M).group(1).split()) <= targets
+
+
+def test_make_test_and_make_test_slow_run_every_test_once_between_them():
+    asked = re.findall(r'-m "([^"]+)"', MAKEFILE)
+    for slow, browser in itertools.product((True, False), repeat=2):
+        chosen = [words for words in asked if eval(words, {"slow": slow, "browser": browser})]
+        assert len(chosen) == 1, chosen
 
 
 def options(command):
