@@ -166,6 +166,7 @@ run_attack(speaker, SHORT, store=Store(sys.argv[1]), on_step=on_step, save_secon
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["training", "saving"])
 def test_a_killed_run_leaves_nothing_final_and_ends_as_if_undisturbed(where, speaker, tmp_path):
     assert run_python(KILLED, tmp_path / "store", where).returncode == -9
