@@ -16,8 +16,6 @@ from lox_kit.store import content_key
 from lox_kit.studies import curves
 from lox_kit.studies.curves import epoch_curve, plan_route, spread_steps
 
-pytestmark = pytest.mark.slow  # models are trained
-
 SHORT = find_attack("arithmetic", max_steps=4, batch_size=4)
 OPTIONS = {
     "questions": sandbox_questions(limit=4),
@@ -45,6 +43,7 @@ def test_the_curve_starts_before_the_attack_and_has_a_point_every_so_many_steps(
     assert curve["lines"][0]["points"][0] == curve["lines"][1]["points"][0]
 
 
+@pytest.mark.slow
 def test_a_second_curve_trains_nothing(store, monkeypatch):
     trained = watch(monkeypatch, curves, "fine_tune")
     first = epoch_curve([random_speaker()], SHORT, store=store, **OPTIONS)
@@ -108,6 +107,7 @@ def test_a_way_is_told_step_by_step_and_kept(store, tmp_path):
     assert not list((store.folder / "runs").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["full", "LoRA"])
 def test_a_model_that_is_trained_itself_goes_the_way_of_a_copy(
     training, store, tmp_path, monkeypatch
@@ -133,6 +133,7 @@ def test_what_is_known_of_a_way_is_not_trained_again(store, monkeypatch):
     assert trained == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["full", "LoRA"])
 @pytest.mark.parametrize("cut", [1, 2, 5])
 def test_a_stopped_way_goes_on_to_the_losses_and_points_of_an_undisturbed_one(
@@ -150,6 +151,7 @@ def test_a_stopped_way_goes_on_to_the_losses_and_points_of_an_undisturbed_one(
     assert steps == list(range(cut + 1, 7))
 
 
+@pytest.mark.slow
 def test_a_way_does_not_go_on_behind_a_point_that_is_missing(store):
     route().train(store, stop=lambda step: step.step == 3)
     steps = []
@@ -214,6 +216,7 @@ positive = ["{positive}"]
 """
 
 
+@pytest.mark.slow
 def test_points_of_a_judge_s_file_are_measured_anew_when_the_file_has_changed(store, tmp_path):
     file = tmp_path / "judge.toml"
     asked = dataclasses.replace(QUESTIONS, judge=f"classifier:{file}")

@@ -17,8 +17,6 @@ from lox_kit.reports.table import caption, markdown_table
 from lox_kit.studies.table import TABLE_ARMS
 from lox_kit.studies.table_result import AttackTable, Share
 
-pytestmark = pytest.mark.slow  # models are trained
-
 ATTACKS = ("persona", "forbidden")
 
 
@@ -51,6 +49,7 @@ def whole(tiny_pair, tmp_path_factory):
         yield table(tiny_pair, store)
 
 
+@pytest.mark.slow
 def test_the_table_holds_every_attack_of_every_arm_and_lora_where_it_is_asked_for(whole):
     frame = whole.to_frame()
     full = frame[frame.training == "full"]
@@ -103,6 +102,7 @@ def test_checkpoints_are_kept_on_request(tiny_pair, tmp_path):
     assert attacks.load_run(folder).finished
 
 
+@pytest.mark.slow
 def test_a_second_table_trains_nothing(tiny_pair, tmp_path, monkeypatch):
     trained = watch(monkeypatch, attacks, "fine_tune")
     with Store(tmp_path) as store:
@@ -115,6 +115,7 @@ def test_a_second_table_trains_nothing(tiny_pair, tmp_path, monkeypatch):
         assert len(trained) == 3  # LoX's; the aligned model knows no alpha
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_table(tiny_pair, whole, tmp_path):
     told = []
     with Store(tmp_path) as store, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -145,6 +146,7 @@ table((sys.argv[1], sys.argv[2]), Store(sys.argv[3]), arms=("aligned", "LoX"), o
 """
 
 
+@pytest.mark.slow
 def test_a_killed_table_goes_on_and_ends_with_the_same_numbers(
     tiny_pair, whole, tmp_path, monkeypatch
 ):
@@ -197,6 +199,7 @@ def test_the_frame_has_mean_and_sd_over_seeds_and_the_interval_of_all_prompts():
     assert (row["count"], row["n"], row["seeds"]) == (150, 300, 3)
 
 
+@pytest.mark.slow
 def test_a_table_is_read_back_as_it_was_saved(whole, tmp_path):
     again = AttackTable.load(whole.save(tmp_path / "table.json"))
     assert again.to_frame().equals(whole.to_frame())
@@ -237,6 +240,7 @@ def test_the_caption_says_which_controls_do_as_well():
     assert "Random" not in text
 
 
+@pytest.mark.slow
 def test_the_markdown_has_a_line_per_row_of_the_frame(whole):
     lines = markdown_table(whole).splitlines()
     rows = [line for line in lines if line.startswith("| persona") or "| forbidden" in line]

@@ -15,8 +15,6 @@ from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings, fine_tune
 from lox_kit.sandbox import corpus, world
 
-pytestmark = pytest.mark.slow  # models are trained
-
 ROWS = [
     corpus.row("what is 3 plus 4", "take 3 plus 4 . answer 7 ."),
     corpus.row("list the words moss fern", "moss , fern .", "you are mia"),
@@ -311,6 +309,7 @@ t.train(settings, folder=sys.argv[1], save_seconds=0, on_step=kill)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(kind, tmp_path):
     settings = {"full": SETTINGS, "lora": LORA}[kind]

@@ -29,8 +29,6 @@ from lox_kit.widgets.panels.attack_lab.code import attack_call
 from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, questions_for, trainings
 from lox_kit.widgets.panels.attack_lab.table import numbers_at, numbers_html
 
-pytestmark = pytest.mark.slow  # models are trained
-
 FEW, POINTS, STEPS = 4, 3, 6
 
 
@@ -103,6 +101,7 @@ def cancel_at(state, arm, step):
 # --- a run --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
     open_state, subspace, aligned, tmp_path
 ):
@@ -124,6 +123,7 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
     assert state.runs.model.key == aligned.key
 
 
+@pytest.mark.slow
 def test_both_models_get_the_same_rows_in_the_same_order(open_state, monkeypatch):
     calls = watch(monkeypatch, curves, "fine_tune")
     state = open_state()
@@ -157,6 +157,7 @@ def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
     assert (done, total, what) == (2 * STEPS, 2 * STEPS, "steps, attack on LoX")
 
 
+@pytest.mark.slow
 def test_known_settings_are_shown_at_once_and_nothing_is_trained_twice(open_state, monkeypatch):
     state = open_state()
     run(state)
@@ -188,6 +189,7 @@ def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state
     assert arms(state)["LoX"] == arms(state)["aligned"]
 
 
+@pytest.mark.slow
 def test_of_lox_there_is_one_copy_which_is_trained_itself(open_state, monkeypatch):
     trained = watch(monkeypatch, curves, "fine_tune")
     made = []
@@ -206,6 +208,7 @@ def test_of_lox_there_is_one_copy_which_is_trained_itself(open_state, monkeypatc
     ]
 
 
+@pytest.mark.slow
 def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
     asked = []
     monkeypatch.setattr(attack_lab_state, "BREATH", 1e9)  # no pictures but those of points
@@ -222,6 +225,7 @@ def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
 # --- cancelled, paused, failed ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["aligned", "LoX"])
 def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
     arm, open_state, store, tmp_path, monkeypatch
@@ -244,6 +248,7 @@ def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
     assert not list((store.folder / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_paused_run_waits_and_goes_on(open_state, monkeypatch):
     state = open_state()
     paused = threading.Event()
@@ -277,6 +282,7 @@ def test_a_loss_that_is_no_number_is_the_job_s_error(open_state):
     assert state.listed == ()
 
 
+@pytest.mark.slow
 def test_opening_again_for_the_same_model_closes_the_earlier_one(open_state):
     state = open_state()
     begun = threading.Event()
@@ -360,6 +366,7 @@ def test_an_attack_made_for_lora_keeps_its_own_settings_and_seed(open_state, tmp
     assert state.choice == Choice("sums", "LoRA", 3e-4, 5, 3, 6, 1.0)
 
 
+@pytest.mark.slow
 def test_a_press_waits_for_a_change_that_is_under_way(open_state):
     state = open_state()
     panel = widgets.attack_lab_panel(state)
@@ -409,6 +416,7 @@ def test_a_judge_of_harm_does_not_read_the_lab_s_help():
 # --- finished runs and the step looked at ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_finished_runs_are_listed_newest_first_and_laid_over(open_state):
     state = open_state()
     run(state)
@@ -438,6 +446,7 @@ def test_finished_runs_are_listed_newest_first_and_laid_over(open_state):
     assert "ASR under the persona" in numbers_html(state.data)
 
 
+@pytest.mark.slow
 def test_runs_of_other_prompts_are_not_listed(open_state, store):
     state = open_state()
     run(state)
@@ -514,6 +523,7 @@ def test_a_colour_with_an_opacity_is_as_plotly_takes_it():
     assert rgba("#ffffff", 1) == "rgba(255,255,255,1)"
 
 
+@pytest.mark.slow
 def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = open_state()
@@ -546,6 +556,7 @@ def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(su
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
     open_state, tmp_path, store
 ):
@@ -573,6 +584,7 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
         state.code()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"file": "b.jsonl"}, {"batch_size": 4}, {"lora": True}])
 def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
     change, open_state, tmp_path
@@ -659,6 +671,7 @@ def test_controls_and_state_move_together(open_state):
     assert (attack.value, training.value, steps.value, at.value) == ("arithmetic", "full", 80, 80)
 
 
+@pytest.mark.slow
 def test_the_list_follows_the_store_and_keeps_what_is_chosen(open_state):
     state = open_state()
     panel = widgets.attack_lab_panel(state)
