@@ -102,12 +102,13 @@ def ways() -> Iterator[tuple[str, ...]]:
 
 
 def succeeds(command: str) -> bool:
-    """Print a command and run it; if it fails, print the last line of what it complained of."""
+    """Print a command and run it; if it fails, print the last line that names an error."""
     print("$", command, flush=True)
     done = subprocess.run(shlex.split(command), capture_output=True, text=True)
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        print(f"failed ({done.returncode}): {lines[-1]}", flush=True)
+        lines = done.stdout.splitlines() + done.stderr.splitlines() + ["no word of why"]
+        named = [line for line in lines if line.startswith(("E:", "Error"))]
+        print(f"failed ({done.returncode}): {(named or lines)[-1]}", flush=True)
     return done.returncode == 0
 
 

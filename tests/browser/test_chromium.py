@@ -45,7 +45,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(chromium, "playwrights_own", lambda: str(made.own))
     monkeypatch.setattr(chromium, "DOWNLOAD", "playwright install chromium")
     monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
-    made.put("playwright", "echo no network >&2; exit 1")
+    made.put("playwright", 'echo "Error: no network\n    at line 1\n}" >&2; exit 1')
     return made
 
 
@@ -131,7 +131,7 @@ def test_where_nothing_works_one_line_says_what_to_install(machine, capsys):
     assert end.value.code == f"Error: {chromium.MISSING}"
     assert "\n" not in chromium.MISSING
     said = capsys.readouterr().out.splitlines()
-    assert said[1::2] == ["failed (100): E: cannot resolve", "failed (1): no network"]
+    assert said[1::2] == ["failed (100): E: cannot resolve", "failed (1): Error: no network"]
     with pytest.raises(FileNotFoundError, match=r"apt-get install .* chromium"):
         chromium.executable()
 
