@@ -220,6 +220,7 @@ generate(speaker, texts_of(12), max_new_tokens=12, batch_size=3, store=store)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_keeps_its_finished_batches(speaker, batches, tmp_path):
     assert run_python(KILLED, tmp_path).returncode == -9
     texts = texts_of(12)

@@ -184,6 +184,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @SOME
 @given(JSON)
 def test_no_json_makes_the_reader_of_completions_raise_anything_else(data):

@@ -435,7 +435,14 @@ def find(widget, name):
     return next((part for part in parts if part), None)
 
 
-@pytest.mark.parametrize("line", [90.0, 35.0, ("aligned", "attacked")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        90.0,
+        pytest.param(35.0, marks=pytest.mark.slow),
+        pytest.param(("aligned", "attacked"), marks=pytest.mark.slow),
+    ],
+)
 def test_save_figure_and_code_give_what_is_on_screen(open_state, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     way = Trajectory("sums", ((0.0, 0.0), (0.1, 0.2)), (0.0, 0.1), 0.3, 0.7)

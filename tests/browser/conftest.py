@@ -53,7 +53,7 @@ def tour(lab, browser):
     page = watched.page
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     for figure in (".lox-explorer", ".lox-axis", ".lox-viewer", ".lox-lab", ".lox-rank"):
-        page.wait_for_selector(f"{figure} .main-svg", timeout=60_000)
+        page.wait_for_selector(f"{figure} .main-svg", timeout=180_000)
     return watched
 
 
