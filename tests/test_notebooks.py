@@ -1,9 +1,12 @@
 """Every notebook: committed clean, runs top to bottom, and its sliders move."""
 
+import tempfile
+
 import nbformat
 import pytest
 from checkpoints import ROOT
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -47,18 +50,23 @@ def test_a_notebook_opens_with_question_answer_and_time_and_ends_with_the_paper(
     assert all(len(c.source.splitlines()) <= 10 for c in notebook.cells if c.cell_type == "code")
 
 
-def run(file, folder, monkeypatch, *more):
-    """Execute a notebook, and these cells after it, with a store of its own; return it."""
+def run(file, folder, monkeypatch, *more, seconds=600):
+    """Execute a notebook, and these cells after it, with a store of its own; return it.
+
+    The kernel is reached through files: two that start at once may be given the same port.
+    """
     monkeypatch.setenv("LOX_KIT_STORE", str(folder / "store"))
     notebook = nbformat.read(file, as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in more]
-    client = NotebookClient(
-        notebook,
-        timeout=10,  # for a fresh kernel's reply, which nbclient at times misses and can do without
-        timeout_func=lambda cell: 600,
-        resources={"metadata": {"path": str(ROOT / "notebooks")}},
-    )
-    return client.execute()
+    with tempfile.TemporaryDirectory(prefix="lox-") as sockets:  # their paths must be short
+        client = NotebookClient(
+            notebook,
+            timeout=10,  # for a fresh kernel's reply, which nbclient can miss and do without
+            timeout_func=lambda cell: seconds,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            resources={"metadata": {"path": str(ROOT / "notebooks")}},
+        )
+        return client.execute()
 
 
 def errors(notebook):
@@ -102,13 +110,13 @@ panel.guard(lambda: 1 / 0)()
 def test_an_error_that_a_panel_shows_would_be_seen(tmp_path, monkeypatch):
     empty = tmp_path / "00.ipynb"
     nbformat.write(nbformat.v4.new_notebook(), empty)
-    found = errors(run(empty, tmp_path, monkeypatch, COMPLAINING))
+    found = errors(run(empty, tmp_path, monkeypatch, COMPLAINING, seconds=60))
     assert any("ZeroDivisionError: division by zero" in str(error) for error in found)
 
 
 def test_an_error_behind_a_slider_would_be_seen(tmp_path, monkeypatch):
     empty = tmp_path / "00.ipynb"
     nbformat.write(nbformat.v4.new_notebook(), empty)
-    assert errors(run(empty, tmp_path, monkeypatch, FAILING)) == []
-    (error,) = errors(run(empty, tmp_path, monkeypatch, FAILING, TO_THE_END))
+    assert errors(run(empty, tmp_path, monkeypatch, FAILING, seconds=60)) == []
+    (error,) = errors(run(empty, tmp_path, monkeypatch, FAILING, TO_THE_END, seconds=60))
     assert error["ename"] == "IndexError"
