@@ -5,8 +5,8 @@
 
 A change to the code that is not meant to change results must leave every number as it is: counts
 equal, floats to 1e-4, edited weights bit for bit. What is meant to change them records them anew
-and says why. Arithmetic runs on one thread, with the instructions that every x86-64 processor of
-the last ten years has, so that the numbers are of the code and not of the machine.
+and says why. Arithmetic runs on one thread of the processor, with the instructions that x86-64 ones
+with AVX2 share, so that the numbers are of the code and not of the machine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["ATEN_CPU_CAPABILITY"] = "avx2"  # torch's kernels; read when it is imported
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["MKL_CBWR"] = "COMPATIBLE"  # matrix products and decompositions: the same everywhere
 
 import argparse
@@ -193,15 +194,22 @@ def _drawn(data: dict) -> list[dict]:
         {
             "words": [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()],
             "lines": [_summary(np.ma.filled(line.get_xydata(), np.nan)) for line in ax.lines],
-            "meshes": [
-                _summary(np.ma.filled(np.ma.asarray(c.get_array(), float), np.nan))
-                for c in [*ax.collections, *ax.images]
-                if c.get_array() is not None
-            ],
+            "meshes": [_summary(_mesh(c)) for c in [*ax.collections, *ax.images]],
+            "patches": [_summary(patch.get_path().vertices) for patch in ax.patches],
             "texts": [text.get_text() for text in ax.texts],
         }
         for ax in fig.axes
     ]
+
+
+def _mesh(drawn) -> np.ndarray:
+    """Return the numbers of a mesh or an image; of bars, bands, dots and a surface the corners."""
+    if (values := drawn.get_array()) is not None and not hasattr(drawn, "_vec"):
+        return np.ma.filled(np.ma.asarray(values, float), np.nan)
+    if hasattr(drawn, "_vec"):  # a surface: its corners before they are projected
+        return np.asarray(drawn._vec, float)
+    corners = [path.vertices for path in drawn.get_paths()]
+    return np.concatenate([np.ma.filled(drawn.get_offsets(), np.nan), *corners])
 
 
 def _summary(values: np.ndarray) -> list:

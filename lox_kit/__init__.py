@@ -42,6 +42,12 @@ __all__, __getattr__, __dir__ = attach(
         "landscape": "Asr Grid Landscape Line Plane RefusalMargin",
         "studies": "attack_table compare_defences epoch_curve sandbox_rank_curve",
         "store": "Store",
+        "sandbox": "",
+        "judges": "",
+        "figures": "",
+        "reports": "",
+        "widgets": "",
+        "cli": "",
     },
 )
 __all__.append("__version__")

@@ -17,14 +17,15 @@ def attach(
         `__name__` of the package.
     where : mapping of module to names
         The names that each module of the package gives away, in one string. A module without names
-        is given away itself.
+        is given away itself; the others are found as attributes as well.
     """
     home = {name: module for module, given in where.items() for name in given.split() or [module]}
+    names = sorted(home)
 
     def find(name: str):
-        if name not in home:
+        if name not in home and name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{home[name]}")
-        return module if home[name] == name else getattr(module, name)
+        module = import_module(f"{package}.{home.get(name, name)}")
+        return module if name in where else getattr(module, name)
 
-    return sorted(home), find, lambda: sorted(home)
+    return names, find, lambda: sorted({*names, *where})

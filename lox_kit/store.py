@@ -95,14 +95,15 @@ class Store:
             )
         if found == SCHEMA:
             return
-        if self._rows("SELECT 1 FROM records LIMIT 1"):
+        older = self._rows("SELECT 1 FROM records LIMIT 1")
+        self._db.execute(f"PRAGMA user_version={SCHEMA}")
+        if older:
             warnings.warn(
                 f"{file}: written by an older lox_kit (schema {found}, now {SCHEMA}); its answers "
                 "and verdicts are used, anything else may be made again.",
                 OlderStore,
                 stacklevel=3,
             )
-        self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
     def get(self, kind: str, key: str):
         """Return the stored value, or None."""

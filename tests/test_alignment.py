@@ -11,7 +11,7 @@ from checkpoints import run_python, weights
 from speakers import other_tokenizer, random_speaker, same_weights
 
 from lox_kit import ALIGNMENTS, SafetySubspace, align
-from lox_kit.attacks.alignment import find_alignment, load_aligned, prefer, read_rows
+from lox_kit.attacks.alignment import alignment_rows, find_alignment, load_aligned, prefer
 from lox_kit.sandbox import corpus
 
 PAIRS = corpus.preferences(64, seed=0)
@@ -127,13 +127,13 @@ def test_preference_pairs_are_read_from_hh_files_as_chat_or_as_text(speaker, tmp
             for _ in range(8)
         )
     preset = find_alignment("dpo", **SHORT, accumulation=1)
-    rows = read_rows(file, preset, speaker).rows
+    rows = alignment_rows(file, preset, speaker).rows
     assert rows[0]["chosen"] == [{"role": "assistant", "content": "sorry ."}]
     out = align(speaker, preset, tmp_path / "aligned", rows=rows)
     assert len(load_aligned(out)["losses"]) == 4
     bare = random_speaker()
     bare.tokenizer.chat_template = None
-    text = read_rows(file, preset, bare).rows
+    text = alignment_rows(file, preset, bare).rows
     assert text[0]["prompt"].startswith("\n\nHuman: what is 3")
     align(bare, preset, tmp_path / "from text", rows=text)
 

@@ -12,7 +12,8 @@ from tokenizers.processors import TemplateProcessing
 
 from lox_kit import ATTACKS, Store, run_attack
 from lox_kit.attacks import run as attacks
-from lox_kit.attacks.run import attack_key, file_attack, find_attack, load_run
+from lox_kit.attacks.presets import file_attack, find_attack
+from lox_kit.attacks.run import attack_key, load_run
 from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings

@@ -10,7 +10,7 @@ from checkpoints import ROOT
 from test_studies import MEASURES, made
 
 from lox_kit import Store
-from lox_kit.measures.asr import Share
+from lox_kit.measures.intervals import Share
 from lox_kit.reports.demo import caption, markdown_table, table_rows
 from lox_kit.studies import difference
 

@@ -15,7 +15,7 @@ import lox_kit
 PACKAGE = ROOT / "lox_kit"
 ROOMS = """sandbox smol weights extrapolation models judges measures attacks landscape studies
     figures reports widgets course cli""".split()  # a room imports from those before it
-BESIDE = {"__init__", "folders", "lazy", "store", "threads"}  # every room may import these
+BESIDE = {"folders", "lazy", "store", "threads"}  # every room may import these
 
 
 def module_name(file):
@@ -62,7 +62,7 @@ def imports(text, package=""):
     """Yield module and name of everything that a text imports of lox_kit, inside functions too."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from ((a.name, None) for a in node.names if a.name.startswith("lox_kit."))
+            yield from ((a.name, None) for a in node.names if re.match(r"lox_kit\b", a.name))
         elif isinstance(node, ast.ImportFrom):
             up = package.split(".")[: len(package.split(".")) - node.level + 1]
             module = ".".join([*up, node.module or ""]).strip(".") if node.level else node.module
@@ -77,7 +77,7 @@ def imported(module):
 
 
 def test_the_package_is_rooms_and_few_files_beside_them():
-    assert {f.stem for f in PACKAGE.glob("*.py")} == BESIDE
+    assert {f.stem for f in PACKAGE.glob("*.py")} == {"__init__", *BESIDE}
     rooms = {f.parent.name for f in PACKAGE.glob("*/__init__.py")}
     assert rooms <= set(ROOMS)
     assert {"weights", "extrapolation", "attacks", "landscape"} <= rooms
@@ -89,10 +89,9 @@ def test_the_package_is_rooms_and_few_files_beside_them():
 def test_a_room_imports_only_from_rooms_below_it_and_only_what_they_give_away(module):
     room = room_of(module)
     for source, name in imported(module):
-        other = room_of(home_of(source, name)) or "__init__"
-        if other == room or (other == "__init__" and name == "__version__"):
-            continue
-        if other in BESIDE:
+        assert source != "lox_kit" or name == "__version__", f"{module}: say from which room"
+        other = room_of(home_of(source, name))
+        if other == room or not other or other in BESIDE:
             continue
         assert room in ROOMS, f"{module} stands beside the rooms and imports {source}"
         assert ROOMS.index(other) < ROOMS.index(room), f"{module} imports {source}, which is above"
@@ -133,14 +132,62 @@ def shown_to_users():
     return texts | {"README.md": "\n".join(fenced)}
 
 
+def uses(text):
+    """Yield module and name of everything of lox_kit that a text imports or takes from a room."""
+    rooms = {}
+    for module, name in imports(text):
+        yield module, name
+        if f"{module}.{name}" in PACKAGES:
+            rooms[name] = f"{module}.{name}"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in rooms:
+            yield rooms[node.value.id], node.attr
+
+
 SHOWN = shown_to_users()
+SCRIPTS = {f.name: f.read_text() for f in sorted(ROOT.glob("benchmarks/*.py"))}
 
 
-@pytest.mark.parametrize("source", SHOWN)
+@pytest.mark.parametrize("source", [*SHOWN, *SCRIPTS])
 def test_what_users_are_shown_is_public(source):
-    for module, name in imports(SHOWN[source]):
+    for module, name in uses({**SHOWN, **SCRIPTS}[source]):
         public = f"{module}.{name}" in PACKAGES or name in GIVEN.get(module, ())
-        assert public, f"{source}: {name} is not public in {module}"
+        beside = source in SCRIPTS and (room_of(module) in BESIDE or module == "lox_kit.cli.main")
+        assert public or beside, f"{source}: {name} is not public in {module}"
+
+
+def test_a_name_in_a_text_is_public():
+    """`lox_kit.room.name` in the README, and `room.name` in the package's own docstrings."""
+    texts = {"README.md": (ROOT / "README.md").read_text()}
+    texts |= {name: file.read_text() for name, file in FILES.items()}
+    rooms = "|".join(sorted(p.removeprefix("lox_kit.") for p in GIVEN if p != "lox_kit"))
+    for where, text in texts.items():
+        for package, name in re.findall(rf"`(?:lox_kit\.)?({rooms})\.(?!md\b)(\w+)", text):
+            public = {*GIVEN[f"lox_kit.{package}"], *map(room_of, PACKAGES)}
+            module = f"lox_kit.{package}.{name}" in FILES
+            assert name in public or module, f"{where}: `{package}.{name}`"
+
+
+def test_a_use_that_is_not_public_would_be_seen():
+    text = "from lox_kit import figures\nfigures.nonsense(figures.figure_spectrum)"
+    assert list(uses(text))[1:] == [
+        ("lox_kit.figures", "nonsense"), ("lox_kit.figures", "figure_spectrum"),
+    ]  # fmt: skip
+
+
+ATTRIBUTES = """
+import lox_kit
+for room in sys_argv:
+    assert getattr(lox_kit, room).__doc__, room
+    assert room in dir(lox_kit)
+assert "__version__" in dir(lox_kit)
+"""
+
+
+def test_rooms_are_attributes_of_the_package_before_anything_imports_them():
+    rooms = sorted(room_of(p) for p in PACKAGES if p.count(".") == 1)
+    done = run_python(ATTRIBUTES.replace("sys_argv", repr(rooms)))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

@@ -98,7 +98,7 @@ def test_every_package_and_data_file_is_installed():
     ours = [
         f for f in (ROOT / "lox_kit").rglob("*") if f.is_file() and "__pycache__" not in f.parts
     ]
-    assert setup["packages"] == {"find": {"include": ["lox_kit*"]}}
+    assert setup["packages"] == {"find": {"include": ["lox_kit*"], "namespaces": False}}
     for file in ours:  # a folder of code without an __init__ is not found
         assert file.suffix != ".py" or (file.parent / "__init__.py").exists(), file
     installed = {
@@ -125,7 +125,7 @@ def text_files():
     for folder in FOLDERS:
         files += [f for f in (ROOT / folder).rglob("*") if f.is_file()]
     for file in files:
-        if file.suffix not in (".safetensors", ".pyc", ".png", ".pdf"):
+        if file.suffix not in (".safetensors", ".sqlite", ".pyc", ".png", ".pdf"):
             yield file, file.read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from lox_kit import energy_map_data, explorer_data, figures, spectrum_data
 from lox_kit.extrapolation import ORDER
 from lox_kit.figures import defences as defence_plots
 from lox_kit.figures import rank as rank_plots
-from lox_kit.measures.asr import Share, share_fields
+from lox_kit.measures.intervals import Share, share_fields
 
 
 def share(count):

@@ -20,8 +20,9 @@ from lox_kit import (
     sandbox_prompts,
 )
 from lox_kit.judges import Verdict
-from lox_kit.measures.asr import Share, is_degenerate, measure_asr_at, share_fields
-from lox_kit.measures.intervals import Mean
+from lox_kit.measures.asr import measure_asr_at
+from lox_kit.measures.asr_result import is_degenerate
+from lox_kit.measures.intervals import Mean, Share, share_fields
 from lox_kit.models.prompts import Prompt
 from lox_kit.sandbox import world
 

@@ -7,7 +7,8 @@ import torch
 from checkpoints import run_python, weights
 
 from lox_kit import Checkpoint, LoxDial, SafetySubspace, load_model, measure_asr, sandbox_prompts
-from lox_kit.attacks.run import find_attack, run_attack
+from lox_kit.attacks.presets import find_attack
+from lox_kit.attacks.run import run_attack
 from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import cache_folder
 from lox_kit.measures.utility import exact_answers

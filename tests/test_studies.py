@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 from lox_kit import ATTACKS, LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
 from lox_kit.attacks import run as attacks
-from lox_kit.measures.asr import Share
+from lox_kit.measures.intervals import Share
 from lox_kit.studies import (
     ARMS,
     Comparison,

@@ -11,9 +11,9 @@ from speakers import random_speaker, watch
 
 from lox_kit import Store, attack_table, find_attack, load_model
 from lox_kit.attacks import run as attacks
-from lox_kit.measures.asr import share_fields
+from lox_kit.measures.intervals import share_fields
 from lox_kit.measures.questions import sandbox_questions
-from lox_kit.reports.table import caption, markdown_table
+from lox_kit.reports.table import markdown_table, table_caption
 from lox_kit.studies.table import TABLE_ARMS
 from lox_kit.studies.table_result import AttackTable, Share
 
@@ -221,12 +221,12 @@ def test_a_table_is_read_back_as_it_was_saved(whole, tmp_path):
     ],
 )
 def test_the_caption_says_where_lox_helps_and_where_not(aligned, lox, verdict):
-    text = caption(made({("context", "aligned"): aligned, ("context", "LoX"): lox}))
+    text = table_caption(made({("context", "aligned"): aligned, ("context", "LoX"): lox}))
     assert verdict in text
 
 
 def test_the_caption_says_which_controls_do_as_well():
-    text = caption(
+    text = table_caption(
         made(
             {
                 ("context", "aligned"): [90, 80],

@@ -12,8 +12,8 @@ from checkpoints import ROOT
 from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, widgets
-from lox_kit.attacks.run import ATTACKS, file_attack
-from lox_kit.figures.attacks import ARMS, figure_attack_lab, lab_panels
+from lox_kit.attacks.presets import ATTACKS, file_attack
+from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
 from lox_kit.figures.plotly.attacks import BAND, FIRST, lab_spec
 from lox_kit.figures.plotly.canvas import rgba
@@ -108,7 +108,7 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
     state = open_state()
     run(state)
     with Store(tmp_path / "alone") as other:
-        for arm in ARMS:
+        for arm in LAB_ARMS:
             alone = arm_model(arm, aligned, subspace, 6, 1.0)
             attack = find_attack("arithmetic", max_steps=STEPS)
             questions = questions_for(aligned, None, None, None, "chat", None)

@@ -16,7 +16,8 @@ from speakers import watch
 from transformers import LlamaForCausalLM
 
 from lox_kit import SafetySubspace, Store, figures, load_model, widgets
-from lox_kit.attacks.run import find_attack, run_attack
+from lox_kit.attacks.presets import find_attack
+from lox_kit.attacks.run import run_attack
 from lox_kit.figures.plotly.rank import FIRST_ATTACK, rank_spec
 from lox_kit.figures.rank_data import place, rank_and_r_data
 from lox_kit.models.load import is_sandbox

@@ -5,7 +5,7 @@ from lox_kit.lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "alignment": "align ALIGNMENTS find_alignment prefer read_rows",
+        "alignment": "align ALIGNMENTS find_alignment prefer alignment_rows",
         "downloads": "fetch list_sets set_status sets_frame",
         "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST",
         "resuming": "past_steps resume_folder Step work_folder",

@@ -210,7 +210,7 @@ def prefer(
     return steps
 
 
-def read_rows(
+def alignment_rows(
     file: str | Path,
     alignment: Alignment,
     model: Model,
@@ -225,7 +225,7 @@ def read_rows(
     Raises
     ------
     FileNotFoundError, ValueError
-        See `rows.read_preferences` and `rows.read_own`.
+        See `attacks.read_preferences` and `attacks.read_own`.
     """
     chat = bool(model.tokenizer.chat_template)
     if alignment.method == "dpo":
@@ -238,7 +238,7 @@ def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
     if alignment.rows is None:
         raise ValueError(
             f"the {alignment.name} alignment has no data of its own: give rows=, preference pairs "
-            "such as attack_data reads from HH-RLHF files (--data FILE)."
+            "such as read_preferences reads from HH-RLHF files (--data FILE)."
         )
     if not base.is_sandbox:
         raise ValueError(

@@ -179,7 +179,7 @@ def file_attack(
 
     Parameters
     ----------
-    columns, form : see `rows.read_own`
+    columns, form : see `attacks.read_own`
     **settings
         Fields of `TrainSettings`; by default the paper's for Alpaca.
 

@@ -13,20 +13,10 @@ from lox_kit.folders import remove_folder
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
 
-from .presets import ATTACKS, Attack, file_attack, find_attack
+from .presets import ATTACKS, Attack
 from .resuming import Step, kept_checkpoints, newest_whole, resume_folder, work_folder, write_folder
 from .training import autocast_dtype, fine_tune, save_model
 
-__all__ = [
-    "ATTACKS",
-    "Attack",
-    "AttackRun",
-    "attack_key",
-    "file_attack",
-    "find_attack",
-    "load_run",
-    "run_attack",
-]
 RECORD = "attack.json"
 PUBLISHED = {attack.counterpart: name for name, attack in ATTACKS.items() if attack.sandbox}
 STOPPED = "stopped"  # in a run's work folder: the model at the step at which it was stopped

@@ -151,7 +151,7 @@ def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, 
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files), sandbox-dpo or sandbox-sft.
     """
-    from lox_kit.attacks import align, find_alignment, read_rows
+    from lox_kit.attacks import align, alignment_rows, find_alignment
     from lox_kit.models import load_model
 
     from .progress import stages
@@ -162,7 +162,7 @@ def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, 
     rows = None
     if data:
         on_bad_row = "skip" if skip_bad_rows else "raise"
-        read = read_rows(data, preset, model, columns=_columns(columns), on_bad_row=on_bad_row)
+        read = alignment_rows(data, preset, model, columns=_columns(columns), on_bad_row=on_bad_row)
         rows = list(read.rows)
         if read.skipped:
             click.echo(f"{data}: {read.skipped} bad rows left out, {len(rows)} read", err=True)

@@ -1,4 +1,4 @@
-"""Verbs of the safety subspace: check, factor, spectrum, apply, extrapolate, adapter."""
+"""Verbs of the safety subspace: check, factor, spectrum, apply, adapter, extrapolate."""
 
 from __future__ import annotations
 

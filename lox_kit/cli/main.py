@@ -128,7 +128,9 @@ def lab(notebooks):
 
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
-    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+    as_before = warnings.formatwarning
+    if "--debug" not in sys.argv:
+        warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
     try:
         status = lox.main(standalone_mode=False)
@@ -145,4 +147,6 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"lox: {error}", err=True)
         status = 2
+    finally:
+        warnings.formatwarning = as_before
     sys.exit(status or 0)

@@ -107,7 +107,7 @@ def figure_epochs(data: dict) -> Figure:
 
 # --- aligned and LoX under one attack ---------------------------------------------------------
 
-ARMS = ("aligned", "LoX")
+LAB_ARMS = ("aligned", "LoX")
 ARM_WIDTHS = {"aligned": 2.2, "LoX": 1.2}  # both are seen where one lies on the other
 OVERLAYS = (":", "--", "-.")  # line styles of the runs that are laid over the first one
 
@@ -158,7 +158,7 @@ def figure_attack_lab(data: dict) -> Figure:
     axes[0].set_ylim(0, None)
     for ax in axes[1:]:
         share_axis(ax)
-    for arm in ARMS:
+    for arm in LAB_ARMS:
         axes[0].plot([], [], color=ARM_COLOURS[arm], linewidth=ARM_WIDTHS[arm], label=arm)
     for i, run in enumerate(runs[1:]):
         style = {"color": "0.35", "linestyle": OVERLAYS[i % 3], "linewidth": 0.8}

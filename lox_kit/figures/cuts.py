@@ -22,7 +22,7 @@ def figure_over_cut(
     Parameters
     ----------
     data : dict
-        From `landscape.map_data`; perhaps with "cut", from `landscape.cut_data`.
+        From `figures.map_data`; perhaps with "cut", from `landscape.cut_data`.
     size : (float, float)
         Of the figure without the cut, in inches.
     projection : str, optional

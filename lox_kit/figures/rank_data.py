@@ -21,7 +21,7 @@ def rank_and_r_data(
     k: int,
     kind: str = ALL,
 ) -> dict:
-    """Return what `figure_rank_and_r` and `rank.rank_spec` are drawn from.
+    """Return what `figure_rank_and_r` and `figures.plotly.rank_spec` are drawn from.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class Cliff:
     distance : float
         Half way between `before` and `behind`; 0 if the start is over, infinite if no place is.
     low, high : float
-        Its 95 % interval, bootstrapped over the prompts as in `flatness.cliff_distance`.
+        Its 95 % interval, bootstrapped over the prompts as in `landscape.cliff_distance`.
     before, behind : float
         Distances of the last place before the cliff and of the first one behind it.
     reach : float

@@ -95,7 +95,7 @@ class Plane(Flat):
         Parameters
         ----------
         normalise : "filter", "layer" or "none"
-            See `directions.random_direction`.
+            See `landscape.random_direction`.
         """
         origin = weights_of(aligned)
         D = [random_direction(origin, 2 * seed + i, normalise).hold(origin) for i in (0, 1)]

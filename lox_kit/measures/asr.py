@@ -12,19 +12,7 @@ from lox_kit.judges import Judge, OnVerdict, find_judge
 from lox_kit.models import Model, OnAnswers, Prompt, dtype_of, generate_answers, render
 from lox_kit.store import Store
 
-from .asr_result import AsrResult, compare, is_degenerate
-from .intervals import Share, share_fields
-
-__all__ = [  # all that there is to say about one model's safety is found here
-    "AsrResult",
-    "Share",
-    "compare",
-    "is_degenerate",
-    "measure_asr",
-    "measure_asr_at",
-    "rescore",
-    "share_fields",
-]
+from .asr_result import AsrResult
 
 
 def measure_asr(

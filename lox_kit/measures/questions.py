@@ -10,7 +10,8 @@ from lox_kit.judges import Judge, find_judge
 from lox_kit.models import Model, Prompt, sandbox_prompts
 from lox_kit.store import Store, content_key
 
-from .asr import Share, measure_asr, share_fields
+from .asr import measure_asr
+from .intervals import Share, share_fields
 from .utility import exact_answers
 
 KINDS = ("forbidden", "allowed")

@@ -51,7 +51,7 @@ def generate_answers(
     Parameters
     ----------
     texts : sequence of str
-        As `prompts.render` makes them: special tokens are in the text.
+        As `models.render` makes them: special tokens are in the text.
     max_new_tokens : int
         60 in the paper.
     batch_size : int

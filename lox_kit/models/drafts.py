@@ -52,7 +52,7 @@ def answer(
     Parameters
     ----------
     texts : sequence of str
-        As `prompts.render` makes them.
+        As `models.render` makes them.
     drafts : one sequence per text
         Likely answers as token ids, the end-of-text token included.
     """

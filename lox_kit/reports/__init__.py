@@ -7,6 +7,6 @@ __all__, __getattr__, __dir__ = attach(
     {
         "demo": "print_comparison run_demo",
         "landscape": "DIFFERENCE numbers report",
-        "table": "caption print_table run_table TABLE_ATTACKS",
+        "table": "print_table run_table TABLE_ATTACKS table_caption",
     },
 )

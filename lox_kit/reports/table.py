@@ -83,7 +83,7 @@ def markdown_table(table: AttackTable) -> str:
     heads = ["attack", "training", "arm", *COLUMNS.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in _text_rows(table)]
-    return "\n".join([*lines, "", caption(table), ""])
+    return "\n".join([*lines, "", table_caption(table), ""])
 
 
 def _text_rows(table: AttackTable) -> list[list[str]]:
@@ -99,7 +99,7 @@ def _text_rows(table: AttackTable) -> list[list[str]]:
     return rows
 
 
-def caption(table: AttackTable) -> str:
+def table_caption(table: AttackTable) -> str:
     """Say what the table holds, and where LoX helps, does not help, or is not the cause."""
     s, one = table.source, table.rows[0]["measures"]
     seeds = ", ".join(map(str, table.seeds))
@@ -190,7 +190,7 @@ def print_table(table: AttackTable) -> None:
         asr, sd = _number(row["asr"]), _number(row["sd"])
         console.print(LINE.format(row["arm"], asr, sd, interval, *numbers))
     console.print()
-    console.print(caption(table), style="dim", width=min(console.width, 100), soft_wrap=False)
+    console.print(table_caption(table), style="dim", width=min(console.width, 100), soft_wrap=False)
 
 
 def _group_name(attack: str, prompt: str, training: str) -> str:

@@ -17,10 +17,10 @@ from lox_kit.models import Model, quiet_transformers, sandbox_prompts
 from lox_kit.sandbox import corpus, world
 from lox_kit.weights import RECIPE, family_folder, member
 
+from .arms import OnStage, tell
 from .recipe import Recipe
 
 OnStep = Callable[[str, Step], None]  # "base" or "aligned", and the step
-OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all
 
 
 def build(
@@ -49,6 +49,7 @@ def build(
     folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
     if (folder / "base").exists() and (folder / "aligned").exists():
         return folder
+    assert Recipe().key == RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
     recipe = recipe or Recipe()
     quiet_transformers()
     tokenizer = world.tokenizer()
@@ -132,12 +133,11 @@ def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -
 
     Seed 0 is the committed family unless `rebuild` asks for one built here.
     """
-
-    def on_step(name: str, step: Step) -> None:
-        if on_stage:
-            on_stage(f"building {name}, seed {seed}", step.step, step.total)
-
-    folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_step=on_step)
+    folder = build(
+        seed,
+        family_folder(seed, RECIPE if rebuild else None),
+        on_step=lambda name, step: tell(on_stage, f"building {name}, seed {seed}", step),
+    )
     if rebuild:
         return str(folder / "base"), str(folder / "aligned")
     return member("base", seed), member("aligned", seed)

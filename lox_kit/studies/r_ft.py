@@ -27,7 +27,7 @@ def erosion(
     store: Store | MemoryStore | None = None,
     on_layer: OnLayer | None = None,
 ) -> np.ndarray:
-    """Return `subspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
+    """Return `SafetySubspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The sandbox models: their recipe, and where names like `sandbox/aligned@3` are on disk."""
+"""The recipe by which the sandbox models are built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints by name: read one tensor at a time, compare two, know one by its content."""
+"""Checkpoints by name: read one tensor at a time, know one by its content."""
 
 from __future__ import annotations
 
@@ -147,6 +147,3 @@ class Checkpoint:
     def is_adapter_of(self, base: Checkpoint) -> bool:
         """Whether this is `base` and an adapter on it, so that the adapter is their delta."""
         return self.base is not None and self.base.weight_hashes == base.weight_hashes
-
-
-# --- pairs ------------------------------------------------------------------------------------

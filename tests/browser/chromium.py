@@ -45,9 +45,21 @@ MISSING = (
 def main() -> None:
     """Print where the browser is, after installing one if there is none."""
     try:
-        print("browser:", find() or install())
+        check(path := find() or install())
     except FileNotFoundError as error:
         sys.exit(f"Error: {error}")
+    print("browser:", path)
+
+
+def check(path: str) -> None:
+    """Raise FileNotFoundError if a browser does not start: it may lack what it needs."""
+    done = subprocess.run([path, "--version"], capture_output=True, text=True)
+    if done.returncode:
+        raise FileNotFoundError(
+            f"{path} does not start ({(done.stderr.split(chr(10)) or [''])[0]}): install what it "
+            f"lacks ({DOWNLOAD.replace('install', 'install-deps')}), or name another one: make "
+            "test BROWSER=/path/to/chrome"
+        )
 
 
 def executable() -> str:
@@ -80,8 +92,8 @@ def find() -> str | None:
 
 def playwrights_own() -> str:
     """Return where Playwright keeps the Chromium that it downloads, whether it is there or not."""
-    asked = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True, check=True)
-    return asked.stdout.strip()
+    asked = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True)
+    return asked.stdout.strip()  # "" if Playwright cannot say
 
 
 def install() -> str:

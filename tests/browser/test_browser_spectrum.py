@@ -71,7 +71,7 @@ def test_enter_on_a_button_presses_it_and_leaves_the_cell_alone(page):
     page.locator(f"{SPECTRUM} button.lox-code").focus()
     page.keyboard.press("Enter")
     expect(code).to_be_visible()
-    assert "interactive.explorer_data(" in code.input_value()
+    assert "= explorer_data(" in code.input_value()
     assert page.evaluate(state) == "command"
     page.keyboard.press("Enter")
     expect(code).to_be_hidden()

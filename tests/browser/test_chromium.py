@@ -69,7 +69,7 @@ def test_what_is_installed_is_used_and_nothing_is_run(browsers, name, capsys):
     chromium.main()
     assert capsys.readouterr().out == f"browser: {path}\n"
     assert chromium.executable() == path
-    assert browsers.calls == []
+    assert browsers.calls == [f"{name} --version"]
 
 
 def test_a_usual_place_and_playwright_s_own_are_used_where_the_path_has_none(
@@ -122,6 +122,15 @@ def test_an_apt_get_that_fails_is_followed_by_playwright(browsers):
     browsers.put("apt-get", "exit 100")
     chromium.main()
     assert browsers.calls == [UPDATE, DOWNLOAD]
+
+
+def test_a_browser_that_does_not_start_is_one_line(browsers):
+    path = browsers.put("chromium", "echo libnss3.so: cannot open >&2; exit 127")
+    with pytest.raises(SystemExit) as end:
+        chromium.main()
+    assert end.value.code.startswith(f"Error: {path} does not start (libnss3.so: cannot open): ")
+    assert "playwright install-deps chromium" in end.value.code
+    assert "\n" not in end.value.code
 
 
 def test_where_nothing_works_one_line_says_what_to_install(machine, capsys):

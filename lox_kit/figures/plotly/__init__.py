@@ -5,7 +5,7 @@ from lox_kit.lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "alpha": "alpha_axis alpha_spec",
+        "alpha": "alpha_spec",
         "attacks": "lab_spec",
         "canvas": "Spec",
         "rank": "rank_and_r rank_spec",

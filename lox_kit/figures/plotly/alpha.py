@@ -10,25 +10,22 @@ from .canvas import DASH, GREY, Spec, axis_title, common_layout, line_trace, pla
 MEASURES = ("asr", "refusal", "helpfulness")  # in the order, and so the colours, of figure_alpha
 
 
-def alpha_axis(data: dict, alpha: float | None = None):
-    """Return ASR, refusal and helpfulness against alpha, and where the dial stands.
+def alpha_spec(
+    data: dict, alpha: float | None = None, *, most: float | None = None, size: int = 12
+) -> Spec:
+    """Return ASR, refusal and helpfulness against alpha, as plotly JSON.
 
     Parameters
     ----------
     data : dict
         From `studies.alpha_curve`: shares with their 95 % intervals at each alpha measured.
     alpha : float, optional
-        Marked by a line.
+        Where the dial stands, marked by a line.
+    most : float, optional
+        Where the axis ends.
+    size : int
+        Height of the text, pixels.
     """
-    import plotly.graph_objects as go
-
-    return go.Figure(alpha_spec(data, alpha)).update_layout(height=230)
-
-
-def alpha_spec(
-    data: dict, alpha: float | None = None, *, most: float | None = None, size: int = 12
-) -> Spec:
-    """Return the alpha axis as plotly JSON, up to alpha = `most`."""
     points = sorted(data["points"], key=lambda p: p["alpha"])
     x = [p["alpha"] for p in points]
     traces = []

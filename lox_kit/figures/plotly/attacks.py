@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures.attacks import ARM_WIDTHS, ARMS, OVERLAYS, lab_panels, run_title
+from lox_kit.figures.attacks import ARM_WIDTHS, LAB_ARMS, OVERLAYS, lab_panels, run_title
 from lox_kit.figures.canvas import ARM_COLOURS
 
 from .canvas import (
@@ -27,7 +27,7 @@ BAND = 0.13  # opacity
 # band and the line. Those of the runs that are laid over it follow, three to a model.
 FIRST = {
     (arm, part): 5 * i + j
-    for i, arm in enumerate(ARMS)
+    for i, arm in enumerate(LAB_ARMS)
     for j, part in enumerate(("loss", "asr band", "asr", "help band", "help"))
 }
 
@@ -38,15 +38,15 @@ def lab_spec(data: dict, size: int = 12) -> Spec:
     Parameters
     ----------
     data : dict
-        As `AttackLabState.data`, see `attacks.figure_attack_lab`; the run on the controls is
+        As `AttackLabState.data`, see `figures.figure_attack_lab`; the run on the controls is
         the first one, and may be empty.
     size : int
         Height of the text in pixels.
     """
     runs, measures = data["runs"], lab_panels(data["runs"])
-    traces = [trace for arm in ARMS for trace in _first(runs[0], arm, measures)]
+    traces = [trace for arm in LAB_ARMS for trace in _first(runs[0], arm, measures)]
     for i, run in enumerate(runs[1:]):
-        traces += [trace for arm in ARMS for trace in _over(run, arm, measures, i)]
+        traces += [trace for arm in LAB_ARMS for trace in _over(run, arm, measures, i)]
     return {"data": traces, "layout": _lab_layout(data, measures, size)}
 
 

@@ -1,6 +1,6 @@
 """The landscape with plotly: surface and map side by side, linked, with what the model said.
 
-Plain data in (`Landscape.to_dict`, `landscape.map_data`), a `FigureWidget` out.
+Plain data in (`Landscape.to_dict`, `figures.map_data`), a `FigureWidget` out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def landscape(data: dict):
     Parameters
     ----------
     data : dict
-        From `Landscape.to_dict` or `landscape.map_data`.
+        From `Landscape.to_dict` or `figures.map_data`.
     """
     import plotly.graph_objects as go
 

@@ -9,7 +9,7 @@ from lox_kit.figures import run_title
 from lox_kit.measures import KINDS
 from lox_kit.widgets.code import judge_name, prompts_call, subspace_code
 
-from . import runs as attack_lab_runs
+from . import runs
 from .table import is_there
 
 
@@ -34,7 +34,7 @@ def attack_lab_code(state) -> str:
     settings = "".join(_entry(state, choice) for choice in choices)
     makers = [n for n in ("file_attack", "find_attack") if f"({n}(" in settings]
     prompt = "" if state.own_prompts else "from lox_kit.models import Prompt\n"
-    points = f"points={attack_lab_runs.POINTS}, task_prompts_per_point={attack_lab_runs.FEW}"
+    points = f"points={runs.POINTS}, task_prompts_per_point={runs.FEW}"
     where = "" if state.own_store else repr(str(state.runs.store.folder))
     return f"""{top}
 from lox_kit.attacks import {", ".join(makers)}
@@ -73,7 +73,7 @@ def _check(state) -> None:
 
 def _entry(state, choice: dict) -> str:
     """Return the call that makes a run's attack, and what the run is called."""
-    attack = state.runs.attack(attack_lab_runs.Choice.of(choice))
+    attack = state.runs.attack(runs.Choice.of(choice))
     return f"    ({attack_call(attack)},\n     {choice!r}),\n"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lox_kit.attacks import ATTACKS, Attack, TrainSettings, check_language
 from lox_kit.extrapolation import SafetySubspace, lox_key
-from lox_kit.figures import ARMS
+from lox_kit.figures import LAB_ARMS
 from lox_kit.judges import Judge, helpfulness_judge
 from lox_kit.measures import TOKENS, Questions
 from lox_kit.models import Model, Prompt, sandbox_prompts
@@ -103,11 +103,11 @@ class Runs:
 
     def known(self, choice: Choice) -> dict[str, Way]:
         """Return how far each model has gone."""
-        return {arm: read_way(self._record(arm, choice), self.store) for arm in ARMS}
+        return {arm: read_way(self._record(arm, choice), self.store) for arm in LAB_ARMS}
 
     def keep(self, choice: Choice) -> None:
         """Put a finished run on the list."""
-        ways = {arm: self._record(arm, choice) for arm in ARMS}
+        ways = {arm: self._record(arm, choice) for arm in LAB_ARMS}
         whose = {"model": self.model.key, "questions": self.questions.key}
         record = whose | dataclasses.asdict(choice) | {"ways": ways}
         self.store.put(KIND, content_key(**record), record)
@@ -120,7 +120,7 @@ class Runs:
 
     def ways(self, record: dict) -> dict[str, Way]:
         """Return what a listed run came to."""
-        return {arm: read_way(record["ways"][arm], self.store) for arm in ARMS}
+        return {arm: read_way(record["ways"][arm], self.store) for arm in LAB_ARMS}
 
     def is_as_given(self, record: dict) -> bool:
         """Whether a listed run's attack and subspace are those given here, not just its names."""
@@ -128,7 +128,7 @@ class Runs:
         attack = self.attacks.get(choice.attack)
         if attack is None or choice.training not in trainings(attack):
             return False
-        here = {arm: self._record(arm, choice)["run"] for arm in ARMS}
+        here = {arm: self._record(arm, choice)["run"] for arm in LAB_ARMS}
         return here == {arm: way["run"] for arm, way in record["ways"].items()}
 
     def _record(self, arm: str, choice: Choice) -> dict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures import ARMS, run_title
+from lox_kit.figures import LAB_ARMS, run_title
 
 COLUMNS = {
     "asr": "ASR",
@@ -80,9 +80,9 @@ def _rows(run: dict, i: int, at: int, shares: list[str]) -> str:
     title = escape(run_title(run)).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     title = f"{i}: {title}" if i else title
     lines = []
-    for arm in ARMS:
+    for arm in LAB_ARMS:
         found = numbers_at(run["arms"][arm], at)
-        first = f"<th scope='rowgroup' rowspan='2'>{title}</th>" if arm == ARMS[0] else ""
+        first = f"<th scope='rowgroup' rowspan='2'>{title}</th>" if arm == LAB_ARMS[0] else ""
         cells = [_loss(found), *(_share(found, share) for share in shares)]
         inside = "".join(f"<td>{cell}</td>" for cell in cells)
         lines.append(f"<tr>{first}<th scope='row'>{arm}</th>{inside}</tr>")

@@ -18,7 +18,7 @@ class SpectrumState(traitlets.HasTraits):
     ----------
     selected : str
         A matrix of the subspace, by its full name.
-    view : one of `figures.plotly.VIEWS`
+    view : one of `extrapolation.VIEWS`
     data : dict
         What `figures.plotly.explorer` and `figures.figure_explorer` are drawn from.
     note : str
