@@ -21,7 +21,6 @@ os.environ["MKL_CBWR"] = "COMPATIBLE"  # matrix products and decompositions: the
 import argparse
 import hashlib
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -79,13 +78,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
         found = {part: PARTS[part](store) for part in options.parts or PARTS}
     if options.record:
-        text = json.dumps(recorded | found, indent=1, sort_keys=True)
-        flat = re.sub(r"\[[^][{}]*\]", lambda values: re.sub(r"\n *", "", values[0]), text)
-        RECORD.write_text(flat + "\n")
+        RECORD.write_text(as_text(recorded | found))
         return
     wrong = [line for part in found for line in differences(recorded[part], found[part], part)]
     print(*(wrong or [f"as recorded: {', '.join(found)}"]), sep="\n")
     sys.exit(bool(wrong))
+
+
+def as_text(recorded: dict[str, dict]) -> str:
+    """Return the record as JSON, one line to what a part measured."""
+    parts = [
+        f"{json.dumps(part)}: {{\n"
+        + ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(found.items()))
+        + "\n}"
+        for part, found in sorted(recorded.items())
+    ]
+    return "{" + ",\n".join(parts) + "}\n"
 
 
 def differences(recorded, found, where: str) -> Iterator[str]:
