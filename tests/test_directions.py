@@ -1,20 +1,17 @@
 """Directions: what is added to a model, as factors or dense, and their lengths and angles."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import save_tensors, weights
-from safetensors.torch import save_file
 from speakers import random_speaker
 
 from lox_kit.extrapolation.checkpoint import apply_lox
 from lox_kit.landscape.directions import (
     Direction,
     LowRank,
-    adapter_direction,
     between,
     combine,
     dot,
@@ -165,21 +162,3 @@ def test_half_precision_parts_lead_to_the_other_checkpoint(dtype, tmp_path):
 def test_a_tied_head_is_not_counted_twice(make_pair):
     tied = make_pair(tie_word_embeddings=True)
     assert not [n for n in weights_of(tied.aligned).tensors if "lm_head" in n]
-
-
-def test_an_adapter_is_a_low_rank_direction(pair, tmp_path):
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "task_type": "CAUSAL_LM"}
-    config |= {"rank_pattern": {}, "alpha_pattern": {}, "target_modules": ["q_proj"]}
-    name = "model.layers.0.self_attn.q_proj"
-    A, B = torch.randn(2, 32), torch.randn(32, 2)
-    folder = tmp_path / "adapter"
-    save_tensors(folder, {"unused": torch.zeros(1)})
-    (folder / "model.safetensors").unlink()
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    prefix = f"base_model.model.{name}"
-    pairs = {f"{prefix}.lora_A.weight": A, f"{prefix}.lora_B.weight": B}
-    save_file(pairs, folder / "adapter_model.safetensors")
-    direction = adapter_direction(pair.aligned, folder)
-    assert direction.low_rank
-    assert list(direction.parts) == [f"{name}.weight"]
-    np.testing.assert_allclose(dense(direction.parts[f"{name}.weight"]), 4 * B @ A, rtol=1e-5)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lox_kit.extrapolation import SafetySubspace, check_alpha, recipe_of
 from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, Checkpoint, LoraAdapter, is_head
+from lox_kit.weights import ROWS, Checkpoint, is_head
 
 NORMALISE = ("filter", "layer", "none")
 
@@ -247,33 +247,6 @@ def random_direction(
     made = {"function": "random_direction", "model": weights.source}
     made |= {"seed": seed, "normalise": normalise}
     return Direction(_Computed(names, draw), key, f"random {seed}", made)
-
-
-def adapter_direction(base: str | Path, folder: str | Path) -> Direction:
-    """Return what a PEFT LoRA adapter adds to its model, as factors.
-
-    Parameters
-    ----------
-    base : checkpoint
-        What it was trained on, or a model of the same shapes.
-    folder : path
-        Of the adapter: of an attack's LoRA run, its `adapter/`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `weights.LoraAdapter`; also if it replaces whole tensors, which are no factors.
-    """
-    checkpoint = Checkpoint(base)
-    adapter = LoraAdapter(Path(folder), checkpoint)
-    if whole := [n for n in sorted(adapter.names) if adapter.replaces(n, checkpoint)]:
-        raise ValueError(
-            f"{folder}: holds {whole[0]} whole, which is no low-rank change; give the merged "
-            "checkpoint instead."
-        )
-    factors = {n: adapter.factors(n) for n in sorted(adapter.names)}
-    parts = {n: LowRank(*f) for n, f in factors.items() if f is not None}
-    return Direction(parts, content_key(adapter=adapter.fingerprint), Path(folder).name)
 
 
 # --- lengths and angles -----------------------------------------------------------------------

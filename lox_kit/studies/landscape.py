@@ -21,7 +21,6 @@ from lox_kit.landscape import (
     between,
     evaluate,
     lox_direction,
-    norm,
     project,
     random_directions,
     scan,
@@ -175,12 +174,6 @@ def walks(
             model, _asr(limit, split), n_directions=n_random, **options
         )
     return found
-
-
-def attack_lengths(family: Family, attack: str, store: Store) -> dict[str, float]:
-    """Return how far the attack moved each model, L2 over all weights."""
-    runs = attack_both(family, attack, store)
-    return {n: norm(between(m, runs[n].load())) for n, m in family.models.items()}
 
 
 def _asr(limit: int, split: str, attack: str | None = None) -> Asr:
