@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from checkpoints import ROOT
-from test_studies import MEASURES, made
+from test_defences import MEASURES, made
 
 from lox_kit import Store
 from lox_kit.measures.intervals import Share

@@ -110,7 +110,7 @@ def test_weights_that_are_not_whole_in_the_cache_are_named(make_pair, cache):
 
 
 def test_base_and_adapter_may_both_be_hub_ids(pair, cache, tmp_path):
-    from test_lora import PLAIN, make_adapter
+    from test_lora_adapter import PLAIN, make_adapter
 
     put(cache, "school/base", pair.base)
     adapter = make_adapter(pair.base, tmp_path / "adapter", **PLAIN)

@@ -109,7 +109,6 @@ class LandscapeState(traitlets.HasTraits):
         self.checkpoints = dict(checkpoints or {})
         self.trajectories = [t.to_dict() for t in trajectories]
         self.coarse = grid or Grid.around(plane, COARSE)
-        self.own_grid = grid is None
         self.store = store or MemoryStore()
         self.setting = setting or Look()
         self.job = Job()

@@ -135,7 +135,7 @@ def test_worker_processes_give_the_same_table(tiny_pair, whole, tmp_path):
 KILLED = """
 import os, sys
 sys.path.insert(0, "tests")
-from test_tables import table
+from test_table import table
 from lox_kit import Store
 
 def on_entry(done, total, label):

@@ -202,7 +202,7 @@ KILLED = """
 import os, sys
 sys.path.insert(0, "tests")
 from speakers import other_tokenizer, random_speaker
-from test_generate import texts_of
+from test_answers import texts_of
 from transformers import LlamaForCausalLM
 from lox_kit import Store
 from lox_kit.models.answers import generate

@@ -111,8 +111,8 @@ def judges():
     return {"figure": "judges", "n": 20, "shares": shares, "source": {}}
 
 
-ELSEWHERE = {"landscape_map", "landscape_3d", "flatness"}  # in test_landscape_plots
-ELSEWHERE |= {"rank_and_r"}  # in test_rank_plots
+ELSEWHERE = {"landscape_map", "landscape_3d", "flatness"}  # in test_landscape_figures
+ELSEWHERE |= {"rank_and_r"}  # in test_rank_figures
 
 
 @pytest.fixture(params=[name for name in figures.DRAW if name not in ELSEWHERE])
