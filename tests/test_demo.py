@@ -94,7 +94,8 @@ def test_without_lox_the_caption_claims_nothing_of_it():
 LOX = (sys.executable, "-c", "from lox_kit.cli.main import main; main()")
 COUNTED = """
 import json, sys
-from lox_kit import attacks, cli
+from lox_kit.attacks import run as attacks
+from lox_kit.cli import main as cli
 from transformers import LlamaForCausalLM
 counts = {"runs": 0, "prompts": 0}
 train, decode = attacks.fine_tune, LlamaForCausalLM.generate
