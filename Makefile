@@ -15,7 +15,7 @@ endif
 PYTEST := $(BIN)/python -m pytest
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lab demo test test-slow browser install clean
+.PHONY: lab demo test test-slow test-panels browser install clean
 lab: install
 	$(BIN)/lox lab
 
@@ -28,9 +28,12 @@ test: install browser
 	$(PYTEST) -m "not slow and not browser" $(IN_TWO)
 	$(PYTEST) -m "not slow and browser"
 
-test-slow: install browser
+test-slow: install
 	$(PYTEST) -m "slow and not browser" $(IN_TWO)
-	$(PYTEST) -m "slow and browser"
+
+# All browser tests, in the order in which one builds on another.
+test-panels: install browser
+	$(PYTEST) -m browser
 
 browser: install
 	$(BIN)/python tests/browser/chromium.py
