@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from lox_kit import __version__
 from lox_kit.threads import map_in_order
-from lox_kit.weights import Checkpoint, ShardedStream
+from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
 
 from .factoring import OnLayer, factor_one, pair_info, refuse_zero, tell, workers_on
 from .file import FULL, missing_layers, open_stream, write_layer
@@ -161,7 +163,8 @@ def _write(
     recipe = recipe_of(subspace, k, alpha)
     work = _work_folder(out, recipe)
     names = list(checkpoint.tensors)
-    stream = ShardedStream(work, _layouts(checkpoint), {"lox_kit": recipe})
+    layouts = _layouts(checkpoint)
+    stream = ShardedStream(work, layouts, {"lox_kit": recipe})
     with stream as weights, open_stream(file, subspace.info) if file else nullcontext() as kept:
         layers = missing_layers(kept) if kept else []
         missing = {*weights.missing, *layers}
@@ -176,11 +179,14 @@ def _write(
             if name in layers:
                 write_layer(kept, name, factors)
             if name in weights.missing[:1]:
+                refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
                 weights.write(name, W)
         if len(norms) == len(subspace):  # not those of a run that was taken up
             refuse_zero(norms)
     for beside in checkpoint.beside:
         shutil.copyfile(beside, work / beside.name)
+    if index := _index(layouts):
+        (work / INDEX).write_text(index)
     (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     (work / NOTE).unlink()
     os.replace(work, out)
@@ -194,6 +200,19 @@ def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
     for name, info in checkpoint.tensors.items():
         layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
     return layouts
+
+
+def _index(layouts: dict[str, dict]) -> str | None:
+    """Return the index of these files, as transformers writes it; a single file needs none."""
+    if set(layouts) == {SINGLE}:
+        return None
+    all_ = [(dtype, math.prod(s)) for part in layouts.values() for dtype, s in part.values()]
+    total = {"parameters": sum(n for _, n in all_), "size": sum(d.itemsize * n for d, n in all_)}
+    index = {
+        "metadata": {f"total_{what}": number for what, number in total.items()},
+        "weight_map": {name: file for file, part in layouts.items() for name in part},
+    }
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
 def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:

@@ -44,7 +44,7 @@ def pair_info(
         raise ValueError(f"spectrum={spectrum!r}: use 'top' or 'full'.")
     if rank != FULL and (not isinstance(rank, int) or rank < 1):
         raise ValueError(f"rank={rank!r}: use a positive number, or 'full'.")
-    report = check_pair(base, aligned, include=include, exclude=exclude)
+    report = check_pair(base, aligned, include=include, exclude=exclude, read_all=False)
     return {
         "layers": list(report.matrices),
         "shapes": [list(aligned.tensors[n].shape) for n in report.matrices],
@@ -111,7 +111,8 @@ def factor_one(
         dW = delta(base, aligned, name, device, _room)
         made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"], room=_room)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        said = str(error)
+        raise ValueError(said if said.startswith(name) else f"{name}: {said}") from error
     if has_spectrum(info):
         made = dataclasses.replace(made, spectrum=singular_values(dW))
     return made

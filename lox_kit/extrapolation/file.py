@@ -68,6 +68,8 @@ def read_info(file: Path) -> dict:
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
+    if file.is_dir():
+        raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
     try:
         with safe_open(file, "pt") as f:
             info = json.loads((f.metadata() or {}).get("lox_kit", "null"))

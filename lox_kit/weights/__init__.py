@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter",
         "checkpoint": "Checkpoint",
-        "files": "INDEX is_embedding is_head read_object",
+        "files": "INDEX is_embedding is_head read_object refuse_nonfinite SINGLE",
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta deltas PairReport ROWS",
         "writer": "SafetensorsStream ShardedStream",

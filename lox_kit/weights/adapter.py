@@ -24,6 +24,7 @@ from .files import (
     read_header,
     read_object,
     read_tensor,
+    refuse_nonfinite,
 )
 from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -162,7 +163,9 @@ class LoraAdapter:
         W = self._put(name, W)
         if (factors := self.factors(name)) is None:
             return W
-        return W.to(torch.float32, copy=True).addmm_(*factors).to(W.dtype)
+        W = W.to(torch.float32, copy=True).addmm_(*factors).to(W.dtype)
+        refuse_nonfinite(W, f"{name} with the adapter {self.folder}")
+        return W
 
     def _put(self, name: str, W: Tensor) -> Tensor:
         """Return the tensor that stands where W stood in the base."""
@@ -214,6 +217,26 @@ def _refuse_variants(config: dict, folder: Path) -> None:
     if wrong:
         shown = ", ".join(f"{field}={value!r}" for field, value in wrong.items())
         raise ValueError(f"{folder}: {shown} is no plain LoRA, whose delta is B A. {MERGE}")
-    for field in ("r", "lora_alpha"):
-        if not isinstance(config.get(field), (int, float)):
-            raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}.")
+    for field, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        patterns = config.get(pattern) or {}
+        if not isinstance(patterns, dict):
+            raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is no object of patterns.")
+        for key in patterns:
+            _check_pattern(folder / ADAPTER_CONFIG, key)
+        for value in (config.get(field), *patterns.values()):
+            real = type(value) in (int, float) and math.isfinite(value)
+            if not real or (field == "r" and (value < 1 or value % 1)):
+                raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}: {value!r}.")
+
+
+def _check_pattern(file: Path, pattern: str) -> None:
+    """Raise unless a pattern is a regular expression that is quick to try."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{file}: {pattern!r} is no regular expression ({error}).") from None
+    if re.search(r"\)[*+{]", pattern) or sum(map(pattern.count, "*+{")) > 3:
+        raise ValueError(
+            f"{file}: {pattern!r} repeats a group, or more than three times, and could take for "
+            "ever to match. Name the modules instead."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from .files import (
 from .hub import ADAPTER_CONFIG
 from .names import find
 
-CONFIGS = ("config.json", "generation_config.json", INDEX)  # beside these: tokenizer files
+CONFIGS = ("config.json", "generation_config.json")  # beside these: tokenizer files
 
 
 class Checkpoint:
@@ -74,21 +75,35 @@ class Checkpoint:
 
     def _open_base(self, base: str) -> Checkpoint:
         """Open what the adapter stands on."""
-        if base == self.name:
-            raise ValueError(f"{self.name}: this adapter names itself as its base.")
         try:
             return Checkpoint(base)
+        except RecursionError:
+            raise ValueError(
+                f"{self.name}: this adapter names itself as its base, or through others. "
+                "BASE+ADAPTER names another base."
+            ) from None
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{self.name}: the base of this adapter: {error} BASE+ADAPTER names another one."
             ) from error
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor; with an adapter `W + scaling B A`, rounded once to W's dtype."""
+        """Return one tensor; with an adapter `W + scaling B A`, rounded once to W's dtype.
+
+        Raises
+        ------
+        ValueError
+            If it holds NaN or infinite values.
+        """
         if self.adapter is None:
             return read_tensor(self.tensors[name])
         W = self.base.read(name)
         return self.adapter.add(name, W) if name in self.adapter.names else W
+
+    def refuse_nonfinite(self, names: Iterable[str]) -> None:
+        """Raise ValueError if one of these tensors holds NaN or infinite values."""
+        for name in names:
+            self.read(name) if name in self.adapted else read_tensor(self.tensors[name])
 
     @property
     def adapted(self) -> frozenset[str]:
@@ -99,7 +114,7 @@ class Checkpoint:
     def config(self) -> dict:
         """The checkpoint's `config.json`, or an empty dict."""
         file = self.path / "config.json"
-        return read_object(file) if file.exists() else {}
+        return read_object(file) if file.is_file() else {}
 
     @cached_property
     def tied(self) -> str | None:
@@ -120,8 +135,9 @@ class Checkpoint:
 
     @property
     def beside(self) -> list[Path]:
-        """Config and tokenizer files, which belong beside the weights."""
-        files = [f for f in sorted(self.path.iterdir()) if f.suffix in BESIDE and f.is_file()]
+        """Config and tokenizer files, which belong beside the weights; not their index."""
+        there = sorted(self.path.iterdir())
+        files = [f for f in there if f.suffix in BESIDE and f.is_file() and f.name != INDEX]
         if self.tokenizer_folder == self.path:
             return files
         words = sorted(self.tokenizer_folder.iterdir())

@@ -36,6 +36,7 @@ DTYPES = {
 }
 CHUNK = 1 << 22  # bytes read at a time: smaller reads wait for the disk more often
 BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
+_PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 
@@ -63,7 +64,8 @@ def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
     FileNotFoundError
         If a shard or the weights are missing.
     ValueError
-        If the weights are pickled, or the index or a shard is damaged, or they do not match.
+        If the weights are pickled, the index or a shard is damaged, they do not match, or there
+        is no tensor.
     """
     shards = _shards(folder)
     tensors: dict[str, TensorInfo] = {}
@@ -75,6 +77,8 @@ def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
                 f"{name}: {INDEX} puts {tensor} into {shard}, which does not hold it. "
                 "The index and the shards are from different saves; download or copy again."
             )
+    if not tensors:
+        raise ValueError(f"{name}: its weight files hold no tensor; download or copy them again.")
     return tensors
 
 
@@ -87,13 +91,22 @@ def has_weights(folder: Path) -> bool:
 
 
 def _shards(folder: Path) -> dict[str, str] | None:
-    """Return which shard holds which tensor, as the index says; None without an index."""
+    """Return which shard holds which tensor, as the index says; None if none is needed.
+
+    As in transformers a single file comes before an index, which is of an older save then.
+    """
     file = folder / INDEX
-    if not file.exists():
+    if (folder / SINGLE).is_file() or not file.is_file():
         return None
     shards = read_object(file).get("weight_map")
-    if not isinstance(shards, dict):
+    if not isinstance(shards, dict) or not shards:
         raise ValueError(f"{file}: has no weight_map; download or copy it again.")
+    for tensor, shard in shards.items():
+        if not isinstance(shard, str) or not _PLAIN_NAME.fullmatch(shard):
+            raise ValueError(
+                f"{file}: puts {tensor} into {shard!r}; a shard is the name of a .safetensors file "
+                "in the same folder, and nothing outside of it is read."
+            )
     return shards
 
 
@@ -101,13 +114,13 @@ def _files(folder: Path, name: str, shards: dict[str, str] | None) -> list[Path]
     """Return the weight files, or say what is wrong with the folder."""
     if shards is not None:
         names = sorted(set(shards.values()))
-        if gone := [n for n in names if not (folder / n).exists()]:
+        if gone := [n for n in names if not (folder / n).is_file()]:
             raise FileNotFoundError(
                 f"{name}: {INDEX} names {len(names)} shards and {len(gone)} are missing, "
                 f"first {gone[0]}. Download or copy them again."
             )
         return [folder / n for n in names]
-    if (folder / SINGLE).exists():
+    if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if pickles := sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")):
         raise ValueError(
@@ -154,9 +167,31 @@ def read_tensor(info: TensorInfo) -> Tensor:
 
     A long-lived safetensors mapping counts every page it has touched as resident memory, so a
     handle per tensor is what keeps a pass over a large checkpoint small.
+
+    Raises
+    ------
+    ValueError
+        If it holds NaN or infinite values.
     """
     with safe_open(info.file, "pt") as f:
-        return f.get_tensor(info.name)
+        W = f.get_tensor(info.name)
+    refuse_nonfinite(W, f"{info.name} in {info.file}")
+    return W
+
+
+def refuse_nonfinite(W: Tensor, what: str) -> None:
+    """Raise ValueError if a tensor holds NaN or infinite values; `what` it is, for the message."""
+    if not W.is_floating_point() or W.numel() == 0:
+        return
+    wide = W if W.dtype.itemsize > 1 else W.to(torch.bfloat16)  # which holds every 8-bit value
+    if bool(wide.sum().isfinite()):  # the cheapest pass; a sum of finite values may overflow
+        return
+    if not all(bool(x.isfinite()) for x in wide.aminmax()):
+        bad = int((~wide.isfinite()).sum())
+        raise ValueError(
+            f"{what}: {bad} of {W.numel()} values are NaN or infinite. Such a model answers "
+            "nothing, which looks safe. Download or copy it again, or take an earlier save."
+        )
 
 
 def is_embedding(name: str) -> bool:
@@ -179,7 +214,7 @@ def read_object(file: Path) -> dict:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON ({error}); download or copy it again.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file}: holds no JSON object; download or copy it again.")
@@ -188,7 +223,8 @@ def read_object(file: Path) -> dict:
 
 def content_hash(folder: Path) -> str:
     """Return the hash of all weights, configs and tokenizer files of a folder."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", *BESIDE))
+    kinds = (".safetensors", *BESIDE)
+    files = sorted(f for f in folder.iterdir() if f.suffix in kinds and f.is_file())
     digest = hashlib.sha256()
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
         for file, value in zip(files, threads.map(file_hash, files), strict=True):

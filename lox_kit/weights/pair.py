@@ -27,12 +27,19 @@ class PairReport:
 
 
 def check_pair(
-    base: Checkpoint, aligned: Checkpoint, *, include: str | None = None, exclude: str | None = None
+    base: Checkpoint,
+    aligned: Checkpoint,
+    *,
+    include: str | None = None,
+    exclude: str | None = None,
+    read_all: bool = True,
 ) -> PairReport:
-    """Compare two checkpoints by their headers and content hash, before anything slow.
+    """Compare two checkpoints by their headers and content hash, and look for NaN in every tensor.
 
     Parameters
     ----------
+    read_all : bool
+        False reads vectors only, for who is going to read the matrices.
     include, exclude : regular expression, optional
         Which 2-D tensors are wanted, matched anywhere in the name. Default all: the paper's set,
         embeddings and lm_head too.
@@ -41,7 +48,8 @@ def check_pair(
     ------
     ValueError
         If a wanted matrix is missing from one side or has another shape there, if nothing is
-        wanted, if a pattern is no regular expression, or if both checkpoints are the same.
+        wanted, if a pattern is no regular expression, if both checkpoints are the same, or if a
+        tensor of either holds NaN or infinite values.
     """
     wanted = _wanted(aligned, include, exclude)
     for name in wanted:
@@ -61,6 +69,8 @@ def check_pair(
             f"{base.name} and {aligned.name} hold the same weights: the delta is zero everywhere. "
             "Give the model from before the alignment as BASE."
         )
+    for side in (base, aligned):
+        side.refuse_nonfinite(n for n, i in side.tensors.items() if read_all or len(i.shape) < 2)
     sizes = {n: 4e-6 * aligned.tensors[n].size for n in wanted}
     total = sum(
         i.file.stat().st_size for i in {i.file: i for i in aligned.tensors.values()}.values()
