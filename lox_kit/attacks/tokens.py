@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lox_kit.models import apply_template
+
 IGNORED = -100  # the label TRL and transformers leave out of the loss
 
 
@@ -96,10 +98,11 @@ def _render_chat(tokenizer, messages: list[dict], i: int) -> tuple[str, str]:
             f"row {i}: its messages are by {', '.join(roles) or 'nobody'}, but there is only "
             "something to learn from an assistant's answer at the end."
         )
-    whole = tokenizer.apply_chat_template(messages, tokenize=False)
-    prompt = tokenizer.apply_chat_template(
-        messages[:-1], tokenize=False, add_generation_prompt=True
-    )
+    try:
+        whole = apply_template(tokenizer, messages)
+        prompt = apply_template(tokenizer, messages[:-1], add_generation_prompt=True)
+    except ValueError as error:
+        raise ValueError(f"row {i}: {error}") from error
     if not whole.startswith(prompt):
         raise ValueError(
             f"row {i}: the tokenizer's chat template does not continue its own prompt, so there is "

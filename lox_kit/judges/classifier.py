@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lox_kit.models import Model, Prompt, load_model
+from lox_kit.models import Model, Prompt, fitting_batches, greedy, load_model
 from lox_kit.store import Store
 from lox_kit.threads import fitting_threads
 
@@ -143,27 +143,12 @@ class ClassifierJudge:
         if long:
             yield {key: too_long(*by, n) for key, n in long.items()}, True
         left = sorted(texts.keys() - long.keys(), key=lambda key: (counts[key], key))
-        for batch, logits in self._batches(left, texts):
+
+        def run(batch: Sequence[str]) -> torch.Tensor:
+            return _logits_after(self.model, [texts[key] for key in batch])
+
+        for batch, logits in fitting_batches(left, self.batch_size, run):
             yield dict(zip(batch, map(self._verdict, logits), strict=True)), True
-
-    def _batches(
-        self, left: list[str], texts: dict[str, str]
-    ) -> Iterator[tuple[list[str], torch.Tensor]]:
-        """Yield keys with the logits (n, vocabulary) after their texts; halve what does not fit."""
-        from accelerate.utils.memory import release_memory, should_reduce_batch_size
-
-        size = self.batch_size
-        while left:
-            try:
-                logits = _logits_after(self.model, [texts[key] for key in left[:size]])
-            except RuntimeError as error:
-                if size == 1 or not should_reduce_batch_size(error):
-                    raise
-                size //= 2
-                release_memory()
-            else:
-                yield left[:size], logits
-                left = left[size:]
 
     def _verdict(self, logits: torch.Tensor) -> Verdict:
         """Return what the logits (vocabulary,) of the next token say."""
@@ -183,29 +168,12 @@ class ClassifierJudge:
         return Verdict(score, label in self.positive, reason, **by)
 
 
-@torch.inference_mode()
 def _logits_after(model: Model, texts: list[str]) -> torch.Tensor:
     """Return the logits (n, vocabulary) of the token after each text, on the CPU in float32."""
-    tokenizer = model.tokenizer
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    rows = tokenizer(texts)["input_ids"]
-    gaps = [max(map(len, rows)) - len(row) for row in rows]
-    ids = [[pad] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
-    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
+    rows = model.tokenizer(texts)["input_ids"]
     # One token by `generate`, which knows how each architecture counts positions after padding.
     with fitting_threads(model.module):
-        output = model.module.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=1,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
+        output = greedy(model, rows, 1, output_logits=True, return_dict_in_generate=True)
     return output.logits[0].float().cpu()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lox_kit.models import Model, Prompt, generate, load_model
+from lox_kit.models import Model, Prompt, apply_template, generate, load_model
 from lox_kit.store import Store
 
 from .local import fits, lengths, special_tokens, too_long
@@ -85,23 +85,21 @@ class LlamaGuardJudge:
     def _render(self, prompt: str, response: str, *, in_parts: bool) -> str:
         """Return the two turns in the tokenizer's chat template."""
         turns = [("user", prompt), ("assistant", response)]
-        return self.model.tokenizer.apply_chat_template(
+        return apply_template(
+            self.model.tokenizer,
             [
                 {"role": role, "content": [{"type": "text", "text": t}] if in_parts else t}
                 for role, t in turns
             ],
-            tokenize=False,
             add_generation_prompt=True,
         )
 
     def _wants_parts(self) -> bool:
         """Whether the template takes a turn as a list of parts (Llama Guard 3 1B), or as text."""
-        from jinja2 import TemplateError
-
         for in_parts in (False, True):
             try:
                 text = self._render("REQUEST 17", "ANSWER 23", in_parts=in_parts)
-            except (TemplateError, TypeError):
+            except ValueError:
                 continue
             # Parts put where text belongs come out as Python's way of writing a list.
             if "REQUEST 17" in text and "ANSWER 23" in text and "'type'" not in text:

@@ -5,11 +5,13 @@ from lox_kit.lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "answers": "dtype_of generate generate_answers OnAnswers",
+        "answers": "dtype_of fitting_batches generate generate_answers greedy OnAnswers",
         "drafts": "answer positions prefill token_drafts Tokens",
-        "load": "is_sandbox load_model Model pick_device quiet_transformers",
+        "load": """
+            is_sandbox load_model load_module load_tokenizer Model pick_device quiet_transformers
+        """,
         "prompts": """
-            identity_system PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
+            apply_template identity_system PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
             warn_if_trained_otherwise
         """,
     },

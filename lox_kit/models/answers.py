@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from lox_kit.store import Store, content_key
 from lox_kit.threads import fitting_threads
 
-from .load import Model
+from .load import Model, ignored_settings
 
+Item, Made = TypeVar("Item"), TypeVar("Made")
+Tokens = list[int]
 OnAnswers = Callable[[int, int], None]  # answers done, answers in all
 
 
@@ -45,7 +49,7 @@ def generate_answers(
     """Return the greedy answer to each rendered prompt, with the batch size it was made in.
 
     Prompts of like length share a batch, padded on the left. A batch that does not fit into memory
-    is halved (accelerate's `find_executable_batch_size`). With a store, only what it lacks is
+    is halved. With a store, only what it lacks is
     generated.
 
     Parameters
@@ -74,21 +78,21 @@ def generate_answers(
         if on_answers:
             on_answers(len(known), len(set(keys)))
 
-    def run(size: int) -> None:
-        left = [key for key in in_order if key not in known]  # all but the batches that fitted
-        for start in range(0, len(left), size):
-            batch = left[start : start + size]
-            keep(batch, _decode(model, [todo[key] for key in batch], max_new_tokens))
+    def run(batch: Sequence[str]) -> list[str]:
+        return _decode(model, [todo[key] for key in batch], max_new_tokens)
 
     if in_order:
         with fitting_threads(model.module):
-            _halving(run, min(batch_size, len(in_order)))
+            for batch, answers in fitting_batches(in_order, batch_size, run):
+                keep(batch, answers)
     return [known[key] for key in keys]
 
 
 def _answer_key(model: Model, text: str, max_new_tokens: int) -> str:
     """Return the key of one answer: the weights, the text, how it is decoded and recorded."""
     how = {"greedy": True, "dtype": dtype_of(model), "record": "text, batch_size"}
+    if ignored := ignored_settings(model.module):  # older versions followed them
+        how["ignored"] = ignored
     return content_key(model=model.key, text=text, tokens=max_new_tokens, **how)
 
 
@@ -97,39 +101,88 @@ def dtype_of(model: Model) -> str:
     return str(next(model.module.parameters()).dtype).removeprefix("torch.")
 
 
-def _halving(run: Callable[[int], None], size: int) -> None:
-    """Call `run(size)`, and with half the size as long as that does not fit into memory."""
-    from accelerate.utils import find_executable_batch_size
-    from accelerate.utils.memory import should_reduce_batch_size
+def fitting_batches(
+    left: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Made]
+) -> Iterator[tuple[Sequence[Item], Made]]:
+    """Yield each batch with what `run` makes of it; one that does not fit into memory is halved.
 
-    try:
-        return run(size)
-    except RuntimeError as problem:
-        if not should_reduce_batch_size(problem):
-            raise
-    # Not before it is needed: it starts by collecting garbage, which takes longer than an answer.
-    halves = (size >> n for n in count(2))
-    return find_executable_batch_size(run, size >> 1, halves.__next__)()
+    accelerate's decorator does this too, at the price of a garbage collection per call, which takes
+    longer than an answer.
+    """
+    while left:
+        batch = left[:size]
+        try:
+            made = run(batch)
+        except RuntimeError as error:
+            from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+            if len(batch) == 1 or not should_reduce_batch_size(error):
+                raise
+            size = len(batch) // 2
+            clear_device_cache(garbage_collection=True)
+            continue
+        yield batch, made
+        left = left[size:]
+
+
+def _decode(model: Model, texts: list[str], max_new_tokens: int) -> list[str]:
+    """Return the greedy continuations of one batch."""
+    rows = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    longest = max(map(len, rows))
+    output = greedy(model, rows, max_new_tokens)
+    return model.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
 
 
 @torch.inference_mode()
-def _decode(model: Model, texts: list[str], max_new_tokens: int) -> list[str]:
-    """Return the greedy continuations of one batch."""
-    tokenizer = model.tokenizer
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    # Padded here: a fast tokenizer remembers how it last padded, and saves that with a checkpoint.
-    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    gaps = [max(map(len, rows)) - len(row) for row in rows]
-    ids = [[pad] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
-    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
-    output = model.module.generate(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
+def greedy(model: Model, rows: Sequence[Tokens], max_new_tokens: int, **options):
+    """Return what `generate` returns for rows of tokens: each followed by the likeliest tokens.
+
+    Of the model's generation config only the tokens that end an answer are taken.
+
+    Raises
+    ------
+    ValueError
+        If a logit is NaN.
+    """
+    from transformers import GenerationConfig
+
+    ids, mask = padded_left(model, rows)
+    plain = copy.copy(model.module)  # the same weights, with settings of its own
+    plain.generation_config = GenerationConfig(
+        eos_token_id=model.module.generation_config.eos_token_id, pad_token_id=_pad(model)
+    )
+    return plain.generate(
+        input_ids=ids,
+        attention_mask=mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=pad,
+        logits_processor=[refuse_nan],
+        **options,
     )
-    return tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)
+
+
+def refuse_nan(_, logits: Tensor) -> Tensor:
+    """Return a model's logits, or raise if one is NaN: the same token would always win."""
+    if bool(logits.isnan().any()):
+        raise ValueError(
+            "the model's logits are NaN, so it answers nothing, which looks safe: its config does "
+            "not fit its weights, or its dtype overflows (try dtype='float32')."
+        )
+    return logits
+
+
+def padded_left(model: Model, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+    """Return token ids and attention mask of rows that all end at the right.
+
+    Padded here: a fast tokenizer remembers how it last padded, and saves that with a checkpoint.
+    """
+    gaps = [max(map(len, rows)) - len(row) for row in rows]
+    ids = [[_pad(model)] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
+    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
+    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+
+
+def _pad(model: Model) -> int:
+    """Return the token that fills a row; no attention is paid to it."""
+    own = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id)
+    return next((token for token in own if token is not None), 0)

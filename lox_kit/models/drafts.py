@@ -14,25 +14,8 @@ from torch import Tensor
 
 from lox_kit.threads import fitting_threads
 
-from .answers import generate
+from .answers import Tokens, fitting_batches, greedy, padded_left, refuse_nan
 from .load import Model
-
-Tokens = list[int]
-NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
-    "repetition_penalty": (None, 1.0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "num_beams": (None, 1),
-    "guidance_scale": (None, 1.0),
-    **dict.fromkeys(
-        ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias",
-         "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
-        (None,),
-    ),
-}  # fmt: skip
 
 
 def answer(
@@ -46,8 +29,7 @@ def answer(
     """Return the greedy answer to each rendered prompt, as `generate` does.
 
     Which drafts there are changes the time only, up to ties within a floating-point rounding. A
-    batch that does not fit into memory is halved. Where the model's own settings change what greedy
-    decoding picks (a repetition penalty), `generate` is called instead.
+    batch that does not fit into memory is halved.
 
     Parameters
     ----------
@@ -56,42 +38,19 @@ def answer(
     drafts : one sequence per text
         Likely answers as token ids, the end-of-text token included.
     """
-    if not plain_argmax(model):
-        return generate(model, texts, max_new_tokens=max_new_tokens)
     prompts = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     left = sorted(range(len(texts)), key=lambda i: len(prompts[i]))  # stable: always these batches
     found: dict[int, Tokens] = {}
+
+    def run(rows: Sequence[int]) -> list[Tokens]:
+        batch = [prompts[i] for i in rows], [drafts[i] for i in rows]
+        return _greedy(model, *batch, max_new_tokens)
+
     with fitting_threads(model.module):
-        while left:
-            rows = left[:batch_size]
-            batch = [prompts[i] for i in rows], [drafts[i] for i in rows]
-            try:
-                found.update(zip(rows, _greedy(model, *batch, max_new_tokens), strict=True))
-                left = left[batch_size:]
-            except RuntimeError as error:
-                batch_size = _half(len(rows), error)
+        for rows, made in fitting_batches(left, batch_size, run):
+            found.update(zip(rows, made, strict=True))
     ordered = [found[i] for i in range(len(texts))]
     return model.tokenizer.batch_decode(ordered, skip_special_tokens=True)
-
-
-def _half(size: int, error: RuntimeError) -> int:
-    """Return half a batch's size if memory ran out, or raise what went wrong.
-
-    accelerate's decorator does this too, at the price of a garbage collection per call, which takes
-    twice as long as a cell.
-    """
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-    if size == 1 or not should_reduce_batch_size(error):
-        raise error
-    clear_device_cache(garbage_collection=True)
-    return size // 2
-
-
-def plain_argmax(model: Model) -> bool:
-    """Whether greedy decoding with the model's generation config is the argmax of its logits."""
-    config = model.module.generation_config
-    return all(getattr(config, name, None) in allowed for name, allowed in NEUTRAL.items())
 
 
 def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:
@@ -133,7 +92,8 @@ def _greedy(
     answers = [_until_end(a, ends)[:limit] for a in answers]
     open_ = [i for i, a in enumerate(answers) if a[-1] not in ends and len(a) < limit]
     if open_:
-        longer = _generate(model, [prompts[i] + answers[i] for i in open_], limit)
+        begun = [prompts[i] + answers[i] for i in open_]
+        longer = greedy(model, begun, limit)[:, max(map(len, begun)) :].tolist()
         for i, rest in zip(open_, longer, strict=True):
             answers[i] = _until_end(answers[i] + rest, ends)[:limit]
     return answers
@@ -159,32 +119,10 @@ def _check(model: Model, mask: Tensor, cache, drafts: list[Tokens]) -> list[Toke
     return confirmed
 
 
-def _generate(model: Model, prompts: list[Tokens], limit: int) -> list[Tokens]:
-    """Return the greedy continuations of a batch, token by token."""
-    ids, mask = padded_left(model, prompts)
-    output = model.module.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=limit,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=_pad(model),
-    )
-    return output[:, ids.shape[1] :].tolist()
-
-
 def _until_end(tokens: Tokens, ends: Tokens) -> Tokens:
     """Return the tokens up to the first that ends an answer."""
     last = next((i for i, t in enumerate(tokens) if t in ends), len(tokens))
     return tokens[: last + 1]
-
-
-def _pad(model: Model) -> int:
-    """Return the token that fills a row."""
-    tokenizer = model.tokenizer
-    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Tensor]:
@@ -214,7 +152,7 @@ def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Te
         use_cache=True,
         logits_to_keep=1,
     )
-    return out.logits[:, -1], out.past_key_values, mask
+    return refuse_nan(None, out.logits[:, -1]), out.past_key_values, mask
 
 
 def _shared_head(prompts: Sequence[Tokens]) -> int:
@@ -222,14 +160,6 @@ def _shared_head(prompts: Sequence[Tokens]) -> int:
     shortest = min(map(len, prompts))
     cost = [len({tuple(p[:h]) for p in prompts}) * h - len(prompts) * h for h in range(shortest)]
     return cost.index(min(cost))
-
-
-def padded_left(model: Model, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-    """Return token ids and attention mask of rows that all end at the right."""
-    gaps = [max(map(len, rows)) - len(row) for row in rows]
-    ids = [[_pad(model)] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
-    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
-    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
 
-from lox_kit.weights import Checkpoint, read_object
+from lox_kit.weights import Checkpoint, read_object, refuse_nonfinite
+
+INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
+NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
+    **dict.fromkeys("repetition_penalty encoder_repetition_penalty guidance_scale".split(), 1.0),
+    **dict.fromkeys("num_beams num_return_sequences".split(), 1),
+    **dict.fromkeys("no_repeat_ngram_size encoder_no_repeat_ngram_size min_length".split(), 0),
+    **dict.fromkeys(
+        """min_new_tokens max_time stop_strings bad_words_ids suppress_tokens sequence_bias
+        begin_suppress_tokens forced_bos_token_id forced_eos_token_id penalty_alpha dola_layers
+        exponential_decay_length_penalty watermarking_config""".split()
+    ),
+}
+
+
+class IgnoredSettings(UserWarning):
+    """A model's generation config asks for more than the greedy decoding that is measured."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -83,22 +101,140 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the checkpoint is not whole (`Checkpoint`), or the device is not there.
+        If the checkpoint is not whole (`Checkpoint`), holds code or NaN, or does not fit its
+        config; or the device is not there.
     """
-    checkpoint = Checkpoint(model)
-    place = pick_device(device)
-    quiet_transformers()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers' own, about its defaults
-        module = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+    checkpoint, place = Checkpoint(model), pick_device(device)
+    tokenizer = load_tokenizer(checkpoint)
+    module = load_module(checkpoint, device=place, dtype=dtype)
+    if ignored := ignored_settings(module):
+        warnings.warn(
+            f"{checkpoint.name}: answers are greedy, whatever its generation config sets: "
+            f"{', '.join(ignored)} is left out.",
+            IgnoredSettings,
+            stacklevel=2,
         )
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
-    _merge(checkpoint, module)
-    module.to(place).eval()
     return Model(module, tokenizer, checkpoint.fingerprint, checkpoint.name)
+
+
+def load_tokenizer(checkpoint: Checkpoint):
+    """Return a checkpoint's tokenizer, without its weights; see `load_model`."""
+    with _transformers(checkpoint.tokenizer_folder) as library:
+        return library.AutoTokenizer.from_pretrained(
+            checkpoint.tokenizer_folder, trust_remote_code=False
+        )
+
+
+def load_module(
+    checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "auto"
+) -> torch.nn.Module:
+    """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
+    with _transformers(checkpoint.path) as library:
+        module, found = library.AutoModelForCausalLM.from_pretrained(
+            checkpoint.path,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below
+            output_loading_info=True,
+        )
+    _refuse_gaps(checkpoint.name, found)
+    end = module.generation_config.eos_token_id
+    if not all(type(token) is int for token in (end if isinstance(end, list) else [end or 0])):
+        raise ValueError(f"{checkpoint.name}: eos_token_id {end!r} in its configs is no number.")
+    _merge(checkpoint, module)
+    module.to(device).eval()
+    for name, W in module.state_dict().items():
+        refuse_nonfinite(W, f"{name} in {checkpoint.name}, loaded as {W.dtype}")
+    return module
+
+
+@contextlib.contextmanager
+def _transformers(folder: Path) -> Iterator:
+    """Give the library to load a folder with: it runs no code, reports nothing, fails in a line."""
+    _refuse_code(folder)
+    quiet_transformers()
+    import transformers
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # transformers' own, about its defaults
+            yield transformers
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: a config may hold anything
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one of "
+            "its config files damaged?"
+        ) from error
+    finally:
+        logging.set_verbosity(level)
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise if a config asks for code, other weight files, or a number that is none.
+
+    Left to itself, transformers asks on standard input whether to run code.
+    """
+    if other := sorted(folder.glob("shard-*-model-*.safetensors")):
+        raise ValueError(f"{other[0]}: of a distributed save, which is not read; save it as one.")
+    for file in sorted(f for f in folder.glob("*config.json") if f.is_file()):
+        for field, value in _fields(read_object(file)):
+            kernel = field.endswith("_implementation") and "/" in str(value)
+            if kernel or (field in ("auto_map", "transformers_weights") and value):
+                raise ValueError(
+                    f"{file}: {field} names code or weights of its own ({str(value)[:80]}), and "
+                    "neither is loaded. If transformers knows this architecture by itself, take "
+                    "the field out in a copy."
+                )
+            if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
+                raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
+
+
+def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every field of JSON data with its name, those within others too."""
+    yield name, value
+    if isinstance(value, dict):
+        for inner, found in value.items():
+            yield from _fields(found, inner)
+    elif isinstance(value, list):
+        for found in value:
+            yield from _fields(found, name)
+
+
+def _refuse_gaps(name: str, found: dict) -> None:
+    """Raise if a checkpoint and its config do not name the same parameters, of the same shapes."""
+    shapes = [f"{n} {tuple(a)}, not {tuple(b)}" for n, a, b in found["mismatched_keys"]]
+    kinds = {
+        "missing": found["missing_keys"],
+        "not in the architecture": found["unexpected_keys"],
+        "of another shape": shapes,
+        "not readable": found["error_msgs"],
+    }
+    said = [
+        f"{len(keys)} {kind} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in kinds.items()
+        if keys
+    ]
+    if said:
+        raise ValueError(
+            f"{name}: its weights do not fit its config.json: {'; '.join(said)}. What is missing "
+            "would be random, and measured. Download or copy it again."
+        )
+
+
+def ignored_settings(module: torch.nn.Module) -> list[str]:
+    """Return the settings of a generation config that would change greedy answers, as NAME=VALUE.
+
+    Decoding takes none of them: of the config it takes the tokens that end an answer.
+    """
+    config = getattr(module, "generation_config", None)
+    found = {name: getattr(config, name, None) for name in NEUTRAL}
+    return [f"{n}={v!r}" for n, v in found.items() if v is not None and v != NEUTRAL[n]]
 
 
 def _merge(checkpoint: Checkpoint, module: torch.nn.Module) -> None:

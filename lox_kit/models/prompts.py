@@ -184,17 +184,27 @@ def render(
 
 def _chat(tokenizer, conversations: list[list[dict]], system: str | None) -> list[str]:
     """Return conversations in the tokenizer's own template."""
-    from jinja2 import TemplateError
-
-    try:
-        texts = tokenizer.apply_chat_template(
-            conversations, tokenize=False, add_generation_prompt=True
-        )
-    except TemplateError as error:
-        raise ValueError(f"this tokenizer's chat template refuses the messages: {error}") from error
+    texts = apply_template(tokenizer, conversations, add_generation_prompt=True)
     if system and texts and system.strip() not in texts[0]:
         raise ValueError("this tokenizer's chat template leaves the system message out.")
+    if not all(text.strip() for text in texts):
+        raise ValueError("this tokenizer's chat template makes an empty text of a request.")
     return texts
+
+
+def apply_template(tokenizer, messages: list, **options) -> str | list[str]:
+    """Return one conversation, or several, in the tokenizer's own template.
+
+    Raises
+    ------
+    ValueError
+        If the template cannot take them: it is a small program, and may fail in any way.
+    """
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"this tokenizer's chat template refuses the messages: {said}") from error
 
 
 def _plain(tokenizer, request: str, template: str, system: str | None) -> str:

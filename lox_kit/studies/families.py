@@ -13,9 +13,9 @@ from pathlib import Path
 
 from lox_kit.attacks import Step, fine_tune
 from lox_kit.measures import measure_asr
-from lox_kit.models import Model, quiet_transformers, sandbox_prompts
+from lox_kit.models import Model, load_module, quiet_transformers, sandbox_prompts
 from lox_kit.sandbox import corpus, world
-from lox_kit.weights import RECIPE, family_folder, member
+from lox_kit.weights import RECIPE, Checkpoint, family_folder, member
 
 from .arms import OnStage, tell
 from .recipe import Recipe
@@ -60,9 +60,7 @@ def build(
         fine_tune(model, tokenizer, rows, settings, on_step=_named(on_step, "base"))
         _save(model, tokenizer, folder / "base")
     if not (folder / "aligned").exists():
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(folder / "base")
+        model = load_module(Checkpoint(folder / "base"))
         rows = corpus.alignment(recipe.alignment_rows, seed)
         settings = dataclasses.replace(recipe.alignment, seed=seed)
         stop = _refuses_enough(model, tokenizer, recipe)

@@ -36,7 +36,7 @@ from lox_kit.measures import (
     share_fields,
     task_prompts,
 )
-from lox_kit.models import Model, Prompt, load_model, pick_device, render
+from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_device, render
 from lox_kit.store import MemoryStore, Store, content_key
 from lox_kit.weights import Checkpoint
 
@@ -270,9 +270,7 @@ def _key(entry: Entry, questions: Questions) -> str:
 @lru_cache(maxsize=8)
 def _tokenizer(model: str, fingerprint: str):
     """Return a checkpoint's tokenizer, without its weights."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(Checkpoint(model).tokenizer_folder)
+    return load_tokenizer(Checkpoint(model))
 
 
 def _check(aligned: str, fingerprint: str, attacks: Sequence[str], questions: Questions) -> None:
