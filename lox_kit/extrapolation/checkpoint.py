@@ -216,7 +216,7 @@ def _index(layouts: dict[str, dict]) -> str | None:
 
 
 def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
-    """Open the aligned checkpoint and make sure the subspace was made from it."""
+    """Open the aligned checkpoint and make sure the subspace was made from it, and it is whole."""
     if control := subspace.info.get("control"):
         raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
     checkpoint = Checkpoint(aligned)
@@ -227,6 +227,7 @@ def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
             f"({subspace.info['aligned']}): its weights, config or tokenizer differ. Factor the "
             "pair you mean with `lox factor`."
         )
+    checkpoint.refuse_nonfinite(matrices=False)  # matrices are refused when they are read
     return checkpoint
 
 

@@ -142,7 +142,7 @@ def greedy(model: Model, rows: Sequence[Tokens], max_new_tokens: int, **options)
     Raises
     ------
     ValueError
-        If a logit is NaN.
+        If a row of logits is NaN or all alike.
     """
     from transformers import GenerationConfig
 
@@ -156,17 +156,18 @@ def greedy(model: Model, rows: Sequence[Tokens], max_new_tokens: int, **options)
         attention_mask=mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        logits_processor=[refuse_nan],
+        logits_processor=[refuse_flat],
         **options,
     )
 
 
-def refuse_nan(_, logits: Tensor) -> Tensor:
-    """Return a model's logits, or raise if one is NaN: the same token would always win."""
-    if bool(logits.isnan().any()):
+def refuse_flat(_, logits: Tensor) -> Tensor:
+    """Return a model's logits, or raise if a row is NaN or all alike: argmax then means nothing."""
+    low, high = logits.aminmax(dim=-1)
+    if not bool((high > low).all()):
         raise ValueError(
-            "the model's logits are NaN, so it answers nothing, which looks safe: its config does "
-            "not fit its weights, or its dtype overflows (try dtype='float32')."
+            "the model's logits are NaN or all alike, so it answers nothing, which looks safe: its "
+            "config does not fit its weights, or its dtype overflows (try dtype='float32')."
         )
     return logits
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lox_kit.threads import fitting_threads
 
-from .answers import Tokens, fitting_batches, greedy, padded_left, refuse_nan
+from .answers import Tokens, fitting_batches, greedy, padded_left, refuse_flat
 from .load import Model
 
 
@@ -152,7 +152,7 @@ def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Te
         use_cache=True,
         logits_to_keep=1,
     )
-    return refuse_nan(None, out.logits[:, -1]), out.past_key_values, mask
+    return refuse_flat(None, out.logits[:, -1]), out.past_key_values, mask
 
 
 def _shared_head(prompts: Sequence[Tokens]) -> int:

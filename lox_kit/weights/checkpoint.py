@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -100,10 +99,11 @@ class Checkpoint:
         W = self.base.read(name)
         return self.adapter.add(name, W) if name in self.adapter.names else W
 
-    def refuse_nonfinite(self, names: Iterable[str]) -> None:
-        """Raise ValueError if one of these tensors holds NaN or infinite values."""
-        for name in names:
-            self.read(name) if name in self.adapted else read_tensor(self.tensors[name])
+    def refuse_nonfinite(self, *, matrices: bool = True) -> None:
+        """Raise ValueError if a tensor, or a vector, holds NaN or infinite values."""
+        for name, info in self.tensors.items():
+            if matrices or len(info.shape) < 2:
+                self.read(name) if name in self.adapted else read_tensor(info)
 
     @property
     def adapted(self) -> frozenset[str]:

@@ -1,0 +1,571 @@
+"""A checkpoint is data, and whole before it is measured: what is broken never looks safe."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from checkpoints import ROOT, save_tensors, weights
+from safetensors.torch import load_file, save_file
+from speakers import random_speaker
+from test_lora import PLAIN, edit_config, make_adapter
+from transformers import AutoModelForCausalLM
+
+from lox_kit import Checkpoint, SafetySubspace, Store, apply_lox, check_pair, load_model
+from lox_kit import save_adapter as save_lox_adapter
+from lox_kit.cli import main as cli
+from lox_kit.judges import LlamaGuardJudge
+from lox_kit.models import Prompt, generate, render
+from lox_kit.models.load import IgnoredSettings, Model
+from lox_kit.weights.files import INDEX, refuse_nonfinite
+
+NORM, O_PROJ = "model.norm.weight", "model.layers.0.self_attn.o_proj.weight"
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """The folder of a whole checkpoint with a tokenizer."""
+    folder, model = tmp_path_factory.mktemp("speaker"), random_speaker()
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def speaker(spoken, tmp_path):
+    """A copy of it, to be broken."""
+    return shutil.copytree(spoken, tmp_path / "speaker")
+
+
+def put(folder, **tensors):
+    """Put tensors into a checkpoint of one file; None takes one out."""
+    there = load_file(folder / "model.safetensors") | tensors
+    kept = {name: W for name, W in there.items() if W is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def broken(folder, name, value=NAN):
+    """Put one bad value into a tensor."""
+    W = load_file(folder / "model.safetensors")[name]
+    W.view(-1)[3] = value
+    put(folder, **{name: W})
+
+
+def configure(folder, file="config.json", **fields):
+    """Change fields of a JSON file, which may not be there yet."""
+    there = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(there | fields))
+
+
+# --- no code ------------------------------------------------------------------------------------
+
+CANARY = """
+from pathlib import Path
+Path(__file__).with_name("canary").touch()
+Path({canary!r}).touch()
+from transformers import LlamaConfig, LlamaForCausalLM
+class Evil(LlamaForCausalLM): pass
+class EvilConfig(LlamaConfig): model_type = "evil"
+"""
+EVIL = {"model_type": "evil"}
+PARTS = {
+    "model": (
+        "config.json",
+        {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "e.Evil"}},
+    ),
+    "config": ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "e.EvilConfig"}}),
+    "part": ("config.json", {"text_config": {"auto_map": {"AutoModel": "e.Evil"}}}),
+    "kernel": ("config.json", {"attn_implementation": "evil/kernel"}),
+    "tokenizer": (
+        "tokenizer_config.json",
+        {"auto_map": {"AutoTokenizer": [None, "e.Evil"]}},
+    ),
+    "processor": ("processor_config.json", {"auto_map": {"AutoProcessor": "e.Evil"}}),
+}
+ASK = """
+import sys
+from lox_kit import load_model
+for folder in sys.argv[1:]:
+    try:
+        load_model(folder, device="cpu")
+        print("loaded")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_code_in_a_checkpoint_is_refused_and_nothing_is_asked(spoken, tmp_path):
+    folders = []
+    for part, (file, fields) in PARTS.items():
+        folder = shutil.copytree(spoken, tmp_path / part)
+        (folder / "e.py").write_text(CANARY.format(canary=str(tmp_path / "canary")))
+        configure(folder, file, **fields)
+        folders.append(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *map(str, folders)],
+        input="y\n" * 20, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(PARTS), done.stdout + done.stderr
+    for (part, (file, _)), line in zip(PARTS.items(), lines, strict=True):
+        assert f"{part}/{file}: " in line
+        assert "names code or weights of its own" in line
+    assert not (tmp_path / "canary").exists()
+    assert "[y/N]" not in done.stdout + done.stderr
+
+
+def test_one_module_loads_and_never_trusts_code():
+    calls = {}
+    for file in (ROOT / "lox_kit").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
+                calls.setdefault(file.relative_to(ROOT).as_posix(), []).append(
+                    {k.arg: ast.unparse(k.value) for k in node.keywords}
+                )
+    assert list(calls) == ["lox_kit/models/load.py"]
+    assert all(options["trust_remote_code"] == "False" for options in calls.popitem()[1])
+
+
+# --- whole --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({O_PROJ: None}, rf"1 missing \({O_PROJ}\)"),
+        ({O_PROJ: None, "lm_head.weight": None, NORM: None}, r"3 missing \(lm_head.weight, model"),
+        ({"b.weight": torch.ones(3)}, r"1 not in the architecture \(b.weight\)"),
+        (
+            {O_PROJ: torch.ones(32, 31)},
+            rf"1 of another shape \({O_PROJ} \(32, 31\), not \(32, 32\)\)",
+        ),
+        (
+            {O_PROJ: None, O_PROJ + "x": torch.ones(32, 32)},
+            rf"1 missing \({O_PROJ}\); 1 not in .*{O_PROJ}x\)",
+        ),
+    ],
+)
+def test_what_would_be_random_is_refused_by_name(speaker, tensors, message):
+    put(speaker, **tensors)
+    with pytest.raises(ValueError, match=f"speaker: its weights do not fit .*{message}"):
+        load_model(speaker, device="cpu")
+
+
+def test_a_tied_head_is_whole_with_or_without_its_own_tensor(make_pair, spoken, tmp_path):
+    tied = shutil.copytree(make_pair(tie_word_embeddings=True).aligned, tmp_path / "tied")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(spoken / file, tied)
+    assert "lm_head.weight" not in weights(tied)
+    load_model(tied, device="cpu")
+    put(tied, **{"lm_head.weight": weights(tied)["model.embed_tokens.weight"]})
+    load_model(tied, device="cpu")
+
+
+def test_a_checkpoint_without_tensors_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="its weight files hold no tensor"):
+        Checkpoint(save_tensors(tmp_path / "empty", {}))
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4)])
+def test_a_value_that_is_none_is_found_in_every_dtype_and_rank(tmp_path, value, dtype, shape):
+    W = torch.ones(shape, dtype=dtype)
+    W.view(-1)[-1] = value
+    checkpoint = Checkpoint(save_tensors(tmp_path / "a", {"w": torch.ones(2, 2), "x": W}))
+    with pytest.raises(ValueError, match=rf"x in .*a.model.safetensors: 1 of {W.numel()} values"):
+        checkpoint.read("x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_largest_finite_values_are_fine_though_their_sum_is_not(dtype):
+    largest = torch.finfo(dtype).max
+    refuse_nonfinite(torch.full((7, 3), largest, dtype=dtype), "a")
+    refuse_nonfinite(torch.tensor([largest, largest, -largest], dtype=dtype), "a")
+    refuse_nonfinite(torch.empty(0, dtype=dtype), "a")
+
+
+def test_nan_in_eight_bits_is_found_and_whole_numbers_are_left_alone():
+    W = torch.ones(3, 2).to(torch.float8_e4m3fn)
+    refuse_nonfinite(W, "a")
+    refuse_nonfinite(torch.ones(3, dtype=torch.int64), "a")
+    W.view(torch.uint8)[0, 0] = 0x7F
+    with pytest.raises(ValueError, match="a: 1 of 6 values"):
+        refuse_nonfinite(W, "a")
+
+
+@pytest.mark.parametrize("name", [NORM, O_PROJ])
+@pytest.mark.parametrize("side", ["base", "aligned"])
+def test_check_and_factor_name_a_tensor_of_either_side(pair, tmp_path, name, side):
+    copy = shutil.copytree(getattr(pair, side), tmp_path / side)
+    broken(copy, name)
+    sides = {"base": pair.base, "aligned": pair.aligned} | {side: copy}
+    with pytest.raises(ValueError, match=f"{name} in .*{side}.model.safetensors: 1 of"):
+        check_pair(*map(Checkpoint, sides.values()))
+    with pytest.raises(ValueError, match=f"{name} in .*{side}.model.safetensors: 1 of"):
+        SafetySubspace.from_pair(*sides.values(), rank=2)
+
+
+def test_apply_writes_no_model_with_nan(pair, tmp_path):
+    copy = shutil.copytree(pair.aligned, tmp_path / "aligned")
+    broken(copy, O_PROJ)
+    left_out = SafetySubspace.from_pair(pair.base, copy, rank=2, exclude="o_proj")
+    with pytest.raises(ValueError, match=f"{O_PROJ} in "):
+        apply_lox(left_out, copy, tmp_path / "lox", 1)
+    assert not (tmp_path / "lox").exists()
+
+
+def test_apply_writes_no_model_that_overflows(make_pair, tmp_path):
+    pair = make_pair(dtype=torch.float16)
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=2)
+    with pytest.raises(ValueError, match=r"with LoX, alpha=1e\+06: \d+ of"):
+        apply_lox(subspace, pair.aligned, tmp_path / "lox", 1, 1e6)
+    assert not (tmp_path / "lox").exists()
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(NAN, "auto"), (1e30, "float16")])
+def test_a_loaded_model_has_no_nan_in_the_dtype_it_computes_in(speaker, value, dtype):
+    broken(speaker, NORM, value)
+    with pytest.raises(ValueError, match=rf"{NORM} in .*speaker, loaded as .*: 1 of 32 values"):
+        load_model(speaker, device="cpu", dtype=dtype)
+
+
+def test_a_model_whose_logits_are_nan_answers_with_an_error(spoken):
+    model = load_model(spoken, device="cpu")
+    model.module.model.norm.variance_epsilon = NAN
+    with pytest.raises(ValueError, match="the model's logits are NaN or all alike"):
+        generate(model, ["<s> <user> moss <assistant>"], max_new_tokens=3)
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapters(spoken, tmp_path_factory):
+    """An adapter of the speaker."""
+    return make_adapter(spoken, tmp_path_factory.mktemp("adapter") / "adapter", **PLAIN)
+
+
+@pytest.fixture
+def adapter(adapters, tmp_path):
+    """A copy of it, to be broken."""
+    return shutil.copytree(adapters, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lora_alpha": NAN}, "has no number 'lora_alpha': nan"),
+        ({"lora_alpha": float("inf")}, "has no number 'lora_alpha': inf"),
+        ({"lora_alpha": True}, "has no number 'lora_alpha': True"),
+        ({"alpha_pattern": {"q_proj": -float("inf")}}, "has no number 'lora_alpha': -inf"),
+        ({"r": 0}, "has no number 'r': 0"),
+        ({"rank_pattern": {"q_proj": "3"}}, "has no number 'r': '3'"),
+        ({"rank_pattern": ["q_proj"]}, "rank_pattern is no object"),
+        ({"rank_pattern": {"(": 3}}, r"'\(' is no regular expression"),
+        ({"rank_pattern": {"a{99999999999}": 3}}, "is no regular expression"),
+        ({"rank_pattern": {"(([a-z_0-9.]+)+)+!": 3}}, "could take for ever"),
+        ({"alpha_pattern": {".*.*.*.*!": 3}}, "could take for ever"),
+    ],
+)
+def test_an_adapter_s_numbers_and_patterns_are_checked(adapter, fields, message):
+    edit_config(adapter, **fields)
+    with pytest.raises(ValueError, match=f"adapter_config.json: .*{message}"):
+        Checkpoint(adapter)
+
+
+@pytest.mark.parametrize("where", ["scale", "factor"])
+def test_an_adapter_that_makes_nan_is_found_by_every_verb(spoken, adapter, where):
+    if where == "scale":
+        edit_config(adapter, lora_alpha=1e40)  # finite, and not in float32
+    else:
+        file = adapter / "adapter_model.safetensors"
+        tensors = load_file(file)
+        next(iter(tensors.values()))[0, 0] = NAN
+        save_file(tensors, file)
+    aligned = Checkpoint(adapter)
+    for call in (
+        lambda: check_pair(Checkpoint(spoken), aligned),
+        lambda: SafetySubspace.from_pair(spoken, adapter, rank=2),
+        lambda: load_model(adapter, device="cpu"),
+    ):
+        with pytest.raises(ValueError, match=r"(q|up)_proj.*NaN or infinite"):
+            call()
+
+
+def test_an_adapter_that_makes_logits_overflow_is_not_measured(adapter):
+    edit_config(adapter, lora_alpha=1e38)  # every weight is finite
+    with pytest.raises(ValueError, match="the model's logits are NaN or all alike"):
+        generate(load_model(adapter, device="cpu"), TEXTS, max_new_tokens=3)
+
+
+def test_adapters_in_a_circle_are_refused(spoken, adapter, tmp_path):
+    other = shutil.copytree(adapter, tmp_path / "other")
+    edit_config(adapter, base_model_name_or_path=str(other))
+    edit_config(other, base_model_name_or_path=str(adapter))
+    for name in (adapter, f"{other}+{adapter}"):
+        with pytest.raises(ValueError, match="names itself as its base, or through others"):
+            Checkpoint(name)
+    assert Checkpoint(f"{spoken}+{adapter}").base.path == spoken
+
+
+# --- the index ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(make_pair, tmp_path):
+    """A copy of a sharded checkpoint."""
+    return shutil.copytree(make_pair(shards="15KB").aligned, tmp_path / "sharded")
+
+
+@pytest.mark.parametrize(
+    "shard",
+    ["../a.safetensors", "/a.safetensors", "sub/a.safetensors", "..\\a.safetensors", ".", "..", "",
+     "a.bin", "a\0.safetensors", 3, None, ["a.safetensors"], {}],
+)  # fmt: skip
+def test_an_index_names_plain_files_of_its_folder(sharded, tmp_path, shard):
+    (sharded / "sub").mkdir()
+    for there in (tmp_path, sharded / "sub"):
+        save_file({O_PROJ: torch.zeros(32, 32)}, there / "a.safetensors")
+    index = json.loads((sharded / INDEX).read_text())
+    index["weight_map"][O_PROJ] = shard
+    (sharded / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=f"{INDEX}: puts {O_PROJ} into .*nothing outside"):
+        Checkpoint(sharded)
+
+
+def test_a_single_file_beside_an_index_is_read_as_transformers_reads_it(pair, sharded, tmp_path):
+    for file in sharded.glob("model-*"):  # of an older save: other values
+        save_file({n: W + 1 for n, W in load_file(file).items()}, file, metadata={"format": "pt"})
+    shutil.copy(pair.aligned / "model.safetensors", sharded)
+    theirs = AutoModelForCausalLM.from_pretrained(sharded).state_dict()
+    checkpoint = Checkpoint(sharded)
+    assert all(torch.equal(checkpoint.read(n), theirs[n]) for n in checkpoint.tensors)
+    subspace = SafetySubspace.from_pair(pair.base, sharded, rank=2)
+    out = apply_lox(subspace, sharded, tmp_path / "lox", 1)
+    assert not list(out.glob("*.index.json"))
+    assert [f.name for f in out.glob("*.safetensors")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["extra", "one shard"])
+def test_what_is_written_has_an_index_of_its_own(pair, sharded, tmp_path, change):
+    index = json.loads((sharded / INDEX).read_text())
+    if change == "extra":
+        index |= {"metadata": {"total_size": 1}, "left": "over"}
+    else:
+        shutil.rmtree(sharded)
+        shutil.copytree(pair.aligned, sharded)
+        (sharded / "model.safetensors").rename(sharded / "model-1.safetensors")
+        index["weight_map"] = dict.fromkeys(index["weight_map"], "model-1.safetensors")
+    (sharded / INDEX).write_text(json.dumps(index))
+    subspace = SafetySubspace.from_pair(pair.base, sharded, rank=2)
+    out = apply_lox(subspace, sharded, tmp_path / "lox", 1)
+    own = json.loads((out / INDEX).read_text())
+    assert own["weight_map"] == index["weight_map"]
+    assert own["metadata"]["total_size"] == sum(W.nbytes for W in weights(out).values())
+    assert own.keys() == {"metadata", "weight_map"}
+    module, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    state = module.state_dict()
+    assert all(torch.equal(state[n], W) for n, W in weights(out).items())
+
+
+@pytest.mark.parametrize("what", ["transformers_weights", "a distributed save"])
+def test_weights_that_transformers_would_read_elsewhere_are_refused(speaker, what):
+    if what == "transformers_weights":
+        configure(speaker, transformers_weights="other.safetensors")
+    else:
+        save_file({"a": torch.ones(1)}, speaker / "shard-00001-model-00001-of-00001.safetensors")
+    with pytest.raises(ValueError, match=r"transformers_weights names|of a distributed save"):
+        load_model(speaker, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link"])
+@pytest.mark.parametrize("name", ["x.json", "y_config.json", "z.safetensors"])
+def test_what_is_no_file_beside_the_weights_is_left_alone(spoken, speaker, kind, name):
+    place = speaker / name
+    place.mkdir() if kind == "folder" else place.symlink_to("nowhere")
+    assert Checkpoint(speaker).fingerprint == Checkpoint(spoken).fingerprint
+    assert load_model(speaker, device="cpu").key == Checkpoint(spoken).fingerprint
+
+
+# --- configs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("config.json", {"hidden_size": None}, "cannot load it .*hidden_size"),
+        ("config.json", {"rms_norm_eps": "small"}, "cannot load it .*rms_norm_eps"),
+        ("config.json", {"num_attention_heads": 0}, "cannot load it .*ZeroDivisionError"),
+        ("config.json", {"hidden_act": "none"}, "cannot load it .*KeyError"),
+        ("config.json", {"model_type": None}, "cannot load it"),
+        ("config.json", {"rms_norm_eps": NAN}, "config.json: rms_norm_eps is nan"),
+        ("config.json", {"rope_parameters": {"rope_theta": float("inf")}}, "rope_theta is inf"),
+        ("config.json", [], "config.json: holds no JSON object"),
+        ("generation_config.json", [], "generation_config.json: holds no JSON object"),
+        ("generation_config.json", {"eos_token_id": "</s>"}, "eos_token_id '</s>' .*no number"),
+        ("generation_config.json", {"eos_token_id": [3, None]}, r"eos_token_id \[3, None\]"),
+        ("generation_config.json", {"pad_token_id": "x"}, "cannot load it"),
+        ("tokenizer.json", {}, "cannot load it"),
+    ],
+)
+def test_a_config_that_cannot_be_followed_is_one_line(speaker, file, fields, message, capfd):
+    if isinstance(fields, dict) and fields:
+        configure(speaker, file, **fields)
+    else:
+        (speaker / file).write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(speaker, device="cpu")
+    assert str(caught.value).startswith(str(speaker))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+SETTINGS = {
+    "max_time": 0,
+    "num_beams": 3,
+    "repetition_penalty": 1.7,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 11,
+    "suppress_tokens": [5, 6, 7],
+    "stop_strings": "a",
+}
+HARMLESS = {"return_dict_in_generate": True, "output_scores": True, "use_cache": False,
+            "do_sample": True, "temperature": 0.3, "top_p": 0.5, "num_beams": 1}  # fmt: skip
+TEXTS = [f"<s> <user> {word} <assistant>" for word in ("moss", "take a", "stir the red")]
+
+
+@pytest.mark.parametrize("fields", [{n: v} for n, v in SETTINGS.items()], ids=list(SETTINGS))
+def test_a_setting_that_would_change_greedy_answers_is_left_out_and_said_once(
+    spoken, speaker, fields
+):
+    plain = generate(load_model(spoken, device="cpu"), TEXTS, max_new_tokens=12)
+    configure(speaker, "generation_config.json", **fields)
+    (name,) = fields
+    with pytest.warns(IgnoredSettings, match=rf"speaker: .*{name}=.* is left out") as said:
+        model = load_model(speaker, device="cpu")
+    assert len(said) == 1
+    with warnings.catch_warnings(action="error"):
+        assert generate(model, TEXTS, max_new_tokens=12) == plain
+        assert generate(model, TEXTS[:1], max_new_tokens=12) == plain[:1]
+
+
+def test_settings_of_sampling_and_output_are_no_news(spoken, speaker):
+    plain = generate(load_model(spoken, device="cpu"), TEXTS, max_new_tokens=12)
+    configure(speaker, "generation_config.json", **HARMLESS)
+    with warnings.catch_warnings(action="error"):
+        assert generate(load_model(speaker, device="cpu"), TEXTS, max_new_tokens=12) == plain
+
+
+def test_the_end_tokens_of_the_config_are_kept(spoken, speaker):
+    plain = load_model(spoken, device="cpu")
+    (whole,) = generate(plain, TEXTS[:1], max_new_tokens=12)
+    third = plain.tokenizer(whole, add_special_tokens=False)["input_ids"][2]
+    configure(speaker, "generation_config.json", eos_token_id=[3, third])
+    (cut,) = generate(load_model(speaker, device="cpu"), TEXTS[:1], max_new_tokens=12)
+    assert whole.startswith(cut)
+    assert len(cut.split()) == 3
+
+
+def test_answers_that_followed_such_a_setting_are_not_taken_from_the_store(tmp_path):
+    model = random_speaker()
+    with Store(tmp_path) as store:
+        generate(model, TEXTS, max_new_tokens=4, store=store)
+        model.module.generation_config.repetition_penalty = 1.7
+        generate(model, TEXTS, max_new_tokens=4, store=store)
+        assert store.count("answer") == 2 * len(TEXTS)
+
+
+# --- chat templates -----------------------------------------------------------------------------
+
+TEMPLATES = {
+    "include": "{% include 'x' %}",
+    "import": "{% import 'x' as y %}",
+    "zero": "{{ 1 / 0 }}",
+    "type": "{{ 1 + 'a' }}",
+    "range": "{% for i in range(10**9) %}{% endfor %}",
+    "syntax": "{% for %}",
+    "refused": "{{ raise_exception('no\n such role') }}",
+    "blank": " {# nothing #} ",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
+def test_a_chat_template_that_fails_is_one_line(template):
+    tokenizer = random_speaker().tokenizer
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match="this tokenizer's chat template") as caught:
+        render(tokenizer, [Prompt("moss")])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="its chat template does not show"):
+        LlamaGuardJudge(Model(random_speaker().module, tokenizer, "k", "guard"))
+
+
+def test_a_tokenizer_without_end_and_padding_can_be_asked():
+    model = random_speaker()
+    plain = generate(model, TEXTS, max_new_tokens=4)
+    model.tokenizer.pad_token = model.tokenizer.eos_token = None
+    assert len(generate(model, TEXTS, max_new_tokens=4)) == len(plain)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lox(monkeypatch, capfd, tmp_path):
+    """Return a function that runs `lox` and returns its status and what it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capfd.readouterr()
+        return end.value.code, said.err, said.out
+
+    return run
+
+
+@pytest.mark.parametrize("fault", ["no o_proj", "one nan", "no tensor", "auto_map"])
+def test_asr_of_a_broken_checkpoint_is_one_line(lox, speaker, fault):
+    if fault == "no o_proj":
+        put(speaker, **{O_PROJ: None})
+    elif fault == "one nan":
+        broken(speaker, NORM)
+    elif fault == "no tensor":
+        put(speaker, **dict.fromkeys(load_file(speaker / "model.safetensors")))
+    else:
+        configure(speaker, auto_map={"AutoModelForCausalLM": "e.Evil"})
+    status, said, out = lox("asr", speaker, "--limit", 2)
+    assert status == 2
+    assert said.startswith("lox: ")
+    assert said.count("\n") == 1, said
+    assert "ASR" not in out
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", "folder"])
+def test_an_output_that_is_a_folder_is_one_line(lox, pair, tmp_path, out):
+    (tmp_path / "folder").mkdir()
+    for verb in (["factor"], ["extrapolate", "-k", 2]):
+        status, said, _ = lox(*verb, pair.base, pair.aligned, "-o", out)
+        assert status == 2
+        assert said.count("\n") == 1
+        assert "is a folder" in said or "exists" in said
+
+
+def test_adapter_and_apply_want_the_aligned_model_whole(pair, tmp_path):
+    copy = shutil.copytree(pair.aligned, tmp_path / "aligned")
+    subspace = SafetySubspace.from_pair(pair.base, copy, rank=2)
+    broken(copy, NORM)
+    # as an older version made it
+    subspace.info["aligned_fingerprint"] = Checkpoint(copy).fingerprint
+    for call in (apply_lox, save_lox_adapter):
+        with pytest.raises(ValueError, match=f"{NORM} in .*: 1 of 32 values"):
+            call(subspace, copy, tmp_path / "out", 1)
+        assert not (tmp_path / "out").exists()
