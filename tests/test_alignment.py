@@ -11,11 +11,16 @@ from checkpoints import run_python, weights
 from speakers import other_tokenizer, random_speaker, same_weights
 
 from lox_kit import ALIGNMENTS, SafetySubspace, align
-from lox_kit.attacks.alignment import alignment_rows, find_alignment, load_aligned, prefer
+from lox_kit.attacks.alignment import RECORD, alignment_rows, find_alignment, prefer
 from lox_kit.sandbox import corpus
 
 PAIRS = corpus.preferences(64, seed=0)
 SHORT = {"max_steps": 4, "batch_size": 8}
+
+
+def record_of(folder):
+    """Return what an alignment wrote down of itself."""
+    return json.loads((folder / RECORD).read_text())
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_what_is_written_is_a_checkpoint_that_can_be_factored(name, speaker, tmp
     assert sorted(f.name for f in tmp_path.iterdir()) == ["aligned", "base"]
     subspace = SafetySubspace.from_pair(tmp_path / "base", out, rank=2)
     assert all(norm > 0 for norm in subspace.norms)
-    record = load_aligned(out)
+    record = record_of(out)
     assert len(record["losses"]) == 4
     assert record["source"]["alignment"] == name
     assert record["source"]["base_key"] == "random 0"
@@ -107,7 +112,7 @@ def test_a_killed_alignment_ends_with_the_same_weights_as_an_undisturbed_one(
     undisturbed = align(speaker, alignment, tmp_path / "undisturbed")
     one, two = weights(again), weights(undisturbed)
     assert all(torch.equal(one[n], two[n]) for n in one)
-    assert load_aligned(again)["losses"] == load_aligned(undisturbed)["losses"]
+    assert record_of(again)["losses"] == record_of(undisturbed)["losses"]
 
 
 def test_the_paper_s_preset_has_the_paper_s_settings():
@@ -130,7 +135,7 @@ def test_preference_pairs_are_read_from_hh_files_as_chat_or_as_text(speaker, tmp
     rows = alignment_rows(file, preset, speaker).rows
     assert rows[0]["chosen"] == [{"role": "assistant", "content": "sorry ."}]
     out = align(speaker, preset, tmp_path / "aligned", rows=rows)
-    assert len(load_aligned(out)["losses"]) == 4
+    assert len(record_of(out)["losses"]) == 4
     bare = random_speaker()
     bare.tokenizer.chat_template = None
     text = alignment_rows(file, preset, bare).rows

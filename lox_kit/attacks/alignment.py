@@ -260,17 +260,3 @@ def _recipe(base: Model, alignment: Alignment, rows: list[dict]) -> dict:
         "rows": content_key(rows=rows),
         "settings": dataclasses.asdict(alignment.settings),
     }
-
-
-def load_aligned(folder: str | Path) -> dict:
-    """Return the record of an alignment: `losses` and `source`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds none.
-    """
-    file = Path(folder) / RECORD
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: this folder is not an alignment's output.")
-    return json.loads(file.read_text())

@@ -17,9 +17,10 @@ INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a me
 NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
     **dict.fromkeys("repetition_penalty encoder_repetition_penalty guidance_scale".split(), 1.0),
     **dict.fromkeys("num_beams num_return_sequences".split(), 1),
-    **dict.fromkeys("no_repeat_ngram_size encoder_no_repeat_ngram_size min_length".split(), 0),
+    **dict.fromkeys("no_repeat_ngram_size encoder_no_repeat_ngram_size".split(), 0),
+    **dict.fromkeys("min_length min_new_tokens".split(), 0),
     **dict.fromkeys(
-        """min_new_tokens max_time stop_strings bad_words_ids suppress_tokens sequence_bias
+        """max_time stop_strings bad_words_ids suppress_tokens sequence_bias
         begin_suppress_tokens forced_bos_token_id forced_eos_token_id penalty_alpha dola_layers
         exponential_decay_length_penalty watermarking_config""".split()
     ),
@@ -53,8 +54,8 @@ class Model:
 def is_sandbox(model: str | Path) -> bool:
     """Whether a checkpoint speaks the potion school's language, as its tokenizer's file says."""
     file = Checkpoint(model).tokenizer_folder / "tokenizer.json"
-    words = read_object(file).get("model", {}).get("vocab", {}) if file.exists() else {}
-    return _of_the_sandbox(words)
+    words = (read_object(file).get("model") or {}).get("vocab") if file.is_file() else None
+    return _of_the_sandbox(words or {})
 
 
 def _of_the_sandbox(words: Collection[str]) -> bool:
@@ -234,7 +235,7 @@ def ignored_settings(module: torch.nn.Module) -> list[str]:
     """
     config = getattr(module, "generation_config", None)
     found = {name: getattr(config, name, None) for name in NEUTRAL}
-    return [f"{n}={v!r}" for n, v in found.items() if v is not None and v != NEUTRAL[n]]
+    return [f"{n}={v!r}" for n, v in found.items() if v not in (None, [], NEUTRAL[n])]
 
 
 def _merge(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
