@@ -6,10 +6,13 @@ import csv
 import gzip
 import hashlib
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
 
 
@@ -52,7 +55,7 @@ def read_rows(file: str | Path) -> Iterator[Placed]:
         raise ValueError(f"{file}: use a file that ends in {', '.join(KINDS)} (or .jsonl.gz, ...).")
     try:
         yield from readers[kind](file, gzip.open if packed else open)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file}: damaged or cut off ({error}); get it again.") from error
 
 
@@ -62,16 +65,34 @@ def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
         # Bytes are split at \n only; text would also be split at the U+2028 of some answers.
         for number, line in enumerate(f, start=1):
             place = f"{file}, line {number}"
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip():
+            if not line.strip():
                 continue
             try:
-                yield place, json.loads(text.decode())
+                row = _value(line)
             except UnicodeDecodeError:
-                yield place, RowError("expected UTF-8 text")
+                row = RowError("expected UTF-8 text")
             except json.JSONDecodeError as error:
                 what = f"expected one JSON value on a line: {error.msg} at column {error.colno}"
-                yield place, RowError(what)
+                row = RowError(what)
+            except RowError as error:
+                row = error
+            yield place, row
+
+
+def _value(data: bytes):
+    """Return a JSON value; RowError if it is one that cannot be worked with."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+        if HALF.search(data):  # halves that find no other make no text
+            json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise RowError(f"expected whole characters, it has {half} by itself") from None
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise RowError(f"expected values of a usual size ({error})") from None
+    return value
 
 
 def _json(file: Path, opened: Callable) -> Iterator[Placed]:
@@ -79,7 +100,9 @@ def _json(file: Path, opened: Callable) -> Iterator[Placed]:
     with opened(file, "rb") as f:
         data = f.read()
     try:
-        rows = json.loads(data.decode("utf-8-sig"))
+        rows = _value(data)
+    except RowError as error:
+        raise ValueError(f"{file}: {error}.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8 text (byte {error.start}).") from error
     except json.JSONDecodeError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, out_option, wholes
+from .options import as_json, device, out_option, say, wholes
 
 columns_option = click.option(
     "--columns",
@@ -102,13 +102,13 @@ def attack(
             stop=lambda step: stopped(),
         )
     if not run.finished:
-        click.echo(
+        say(
             f"stopped after step {len(run.losses)} of {run.source['steps']}, kept in {run.folder}; "
             "the same call goes on.",
             err=True,
         )
         raise click.exceptions.Exit(130)
-    click.echo(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
+    say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
 
 
 def _compare_templates(model, attack, file, columns, form):
@@ -131,7 +131,7 @@ def _compare_templates(model, attack, file, columns, form):
             system=messages[0]["content"] if messages[0]["role"] == "system" else None,
         )
     for warning in caught:
-        click.echo(f"lox: {warning.message}", err=True)
+        say(f"lox: {warning.message}", err=True)
 
 
 @click.command()
@@ -165,7 +165,7 @@ def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, 
         read = alignment_rows(data, preset, model, columns=_columns(columns), on_bad_row=on_bad_row)
         rows = list(read.rows)
         if read.skipped:
-            click.echo(f"{data}: {read.skipped} bad rows left out, {len(rows)} read", err=True)
+            say(f"{data}: {read.skipped} bad rows left out, {len(rows)} read", err=True)
     with stages() as on_stage:
         align(
             model,
@@ -174,7 +174,7 @@ def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, 
             rows=rows,
             on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
         )
-    click.echo(f"{out}: {base} aligned by {name}; `lox factor {base} {out}` takes the pair")
+    say(f"{out}: {base} aligned by {name}; `lox factor {base} {out}` takes the pair")
 
 
 @click.command()
@@ -222,10 +222,10 @@ def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
             on_stage=on_stage,
         )
     if as_json:
-        click.echo(shown.to_frame().to_json(orient="records"))
+        say(shown.to_frame().to_json(orient="records"))
         return
     print_table(shown)
-    click.echo(f"figure and numbers: {out}")
+    say(f"figure and numbers: {out}")
 
 
 def _questions(pair, prompts, allowed, judge, template, limit):
@@ -264,7 +264,7 @@ def data(ctx, folder, as_json):
 
     statuses = list_sets(folder)
     if as_json:
-        click.echo(sets_frame(statuses).to_json(orient="records"))
+        say(sets_frame(statuses).to_json(orient="records"))
         return
     from lox_kit.attacks import sets_folder
 
@@ -272,13 +272,14 @@ def data(ctx, folder, as_json):
 
     print_frame(sets_frame(statuses).drop(columns="from"), title=str(sets_folder(folder)))
     if missing := [s.data_set.name for s in statuses if not s.here]:
-        click.echo(
-            f"Not here: {', '.join(missing)}.\n`lox data fetch NAME` downloads one, or says which "
-            "file to put where; `lox data import NAME FILE` takes one that you have."
+        say(
+            f"Not here: {', '.join(missing)}.",
+            "`lox data fetch NAME` downloads one, or says which file to put where; "
+            "`lox data import NAME FILE` takes one that you have.",
         )
     for status in statuses:
         if status.here and status.note:
-            click.echo(f"{status.data_set.name}: {status.note}")
+            say(f"{status.data_set.name}: {status.note}")
 
 
 @data.command("fetch")
@@ -296,9 +297,9 @@ def data_fetch(obj, name):
             obj["folder"],
             on_bytes=lambda done, total: on_stage(f"{name}, bytes", done, total or 0),
         )
-    click.echo(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
+    say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
     if status.note:
-        click.echo(status.note)
+        say(status.note)
 
 
 @data.command("import")
@@ -315,6 +316,6 @@ def data_import(obj, name, file):
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
     status = fetch(name, obj["folder"], url=file.resolve().as_uri())
-    click.echo(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
+    say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
     if status.note:
-        click.echo(status.note)
+        say(status.note)

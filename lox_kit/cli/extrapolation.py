@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, exclude, include, out_option, whole
+from .options import as_json, device, exclude, include, out_option, say, whole
 
 
 def _edit_options(command):
@@ -61,14 +61,14 @@ def check(base, aligned, include, exclude, as_json):
 
     report = check_pair(Checkpoint(base), Checkpoint(aligned), include=include, exclude=exclude)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report)))
+        say(json.dumps(dataclasses.asdict(report)))
         return
-    click.echo(
+    say(
         f"{len(report.matrices)} matrices to factor, the largest {report.largest_mb:.1f} MB in "
         f"float32; the aligned checkpoint is {report.total_mb:.1f} MB."
     )
     for note in report.notes or ["Nothing surprising."]:
-        click.echo(f"- {note}")
+        say(f"- {note}")
 
 
 @click.command()
@@ -108,7 +108,7 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
             on_layer=on_layer,
         )
     size = out.stat().st_size / 1e6
-    click.echo(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
+    say(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
 
 
 @click.command()
@@ -128,7 +128,7 @@ def spectrum(subspace, k, plot, as_json):
 
         draw(spectrum_data(found), plot)
     if as_json:
-        click.echo(frame.to_json(orient="records"))
+        say(frame.to_json(orient="records"))
         return
     from .progress import print_frame
 
@@ -144,7 +144,7 @@ def spectrum(subspace, k, plot, as_json):
         4, "sure", [f"{c}/{r}" for c, r in zip(frame.certified, frame["rank"], strict=True)]
     )
     print_frame(short, title=f"{found.info['aligned']} - {found.info['base']}")
-    click.echo("noise: the edge of pure noise of this norm; sure: certified of stored directions")
+    say("noise: the edge of pure noise of this norm; sure: certified of stored directions")
 
 
 @click.command()
@@ -160,7 +160,7 @@ def apply(subspace, aligned, out, k, alpha, paper):
 
     with layers("writing") as on_layer:
         apply_lox(SafetySubspace.load(subspace), aligned, out, k, alpha, on_layer=on_layer)
-    click.echo(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
+    say(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
 
 
 @click.command()
@@ -200,7 +200,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exc
             device=pick_device(device),
             on_layer=on_layer,
         )
-    click.echo(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
+    say(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
 
 
 @click.command()
@@ -213,9 +213,9 @@ def adapter(subspace, aligned, out, k, alpha, paper):
     from lox_kit.extrapolation import SafetySubspace, save_adapter
 
     left_out = save_adapter(SafetySubspace.load(subspace), aligned, out, k, alpha)
-    click.echo(f"{out}: adapter of {aligned}, {_shown(k)}, alpha={alpha:g}")
+    say(f"{out}: adapter of {aligned}, {_shown(k)}, alpha={alpha:g}")
     if left_out:
-        click.echo(
+        say(
             f"left out (tied, unchanged, or nothing PEFT can adapt): {', '.join(left_out)}. "
             "`lox apply` edits tied ones too."
         )

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, find_judges, forbidden, judge_options, show_example, wholes
+from .options import (
+    as_json,
+    device,
+    find_judges,
+    forbidden,
+    judge_options,
+    say,
+    show_example,
+    wholes,
+)
 
 
 def _system(text, file):
@@ -30,7 +39,7 @@ def _print_result(result, as_json):
     agreement = [pair.to_dict() for pair in result.agreement]
     if as_json:
         named = {"model": result.source["model"], **result.summary()}
-        click.echo(json.dumps({**named, "agreement": agreement}))
+        say(json.dumps({**named, "agreement": agreement}))
         return
     from .progress import print_agreement, print_shares
 
@@ -187,14 +196,14 @@ def rank(
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
         else:
             curve = sandbox_rank_curve(wholes("--seeds", seeds, "0,1,2"), limit=limit, **options)
-    if out:
+    if as_json:
+        say(json.dumps(curve.to_dict()))
+    else:
+        _print_curve(curve)
+    if out:  # after the numbers, which it cannot take away
         from lox_kit.figures import save_figure
 
         save_figure({"figure": "rank_curve", **curve.to_dict()}, "rank_curve", out)
-    if as_json:
-        click.echo(json.dumps(curve.to_dict()))
-    else:
-        _print_curve(curve)
 
 
 def _allowed(file, prompts, limit):
@@ -228,9 +237,9 @@ def _print_curve(curve):
             rows = table.loc[order, curve.pairs].reset_index()
             print_frame(rows, title=f"{word} by r, 95 % intervals")
     if "helpfulness" not in set(frame["measure"]):
-        click.echo("helpfulness: not measured (--allowed FILE); what looks safe may be broken")
+        say("helpfulness: not measured (--allowed FILE); what looks safe may be broken")
     for pair in curve.pairs:
         found = curve.safety_rank(pair)
         shown = "above those measured" if found is None else found
-        click.echo(f"{pair}: safety rank {shown}")
-    click.echo(f"norms and biases at r >= 1: those of the {curve.source['norms']} model")
+        say(f"{pair}: safety rank {shown}")
+    say(f"norms and biases at r >= 1: those of the {curve.source['norms']} model")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import device, find_judges, forbidden, judge_options, wholes
+from .options import device, find_judges, forbidden, judge_options, say, wholes
 
 
 @click.command()
@@ -50,7 +50,7 @@ def landscape(obj, models, attacks, seeds, k, alpha, workers, out, **options):
         else:
             files = _models(models, out, on_stage, shared, **options)
     for file in files:
-        click.echo(str(file))
+        say(str(file))
 
 
 def _pool(workers):

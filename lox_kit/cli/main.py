@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import sqlite3
 import sys
 import traceback
@@ -13,12 +14,13 @@ from pathlib import Path
 import click
 
 from lox_kit import __version__
+from lox_kit.text import clean, one_line
 
 from .attacks import align, attack, data, table
 from .extrapolation import adapter, apply, check, extrapolate, factor, spectrum
 from .judging import asr, rank, rescore
 from .landscape import landscape
-from .options import as_json, wholes
+from .options import as_json, say, wholes
 from .utility import utility
 
 EPILOG = """
@@ -84,7 +86,7 @@ def sandbox_build(seed, out):
         folder = build(
             seed, out, on_step=lambda name, s: on_stage(f"building {name}", s.step, s.total)
         )
-    click.echo(str(folder))
+    say(str(folder))
 
 
 @lox.command()
@@ -108,10 +110,10 @@ def demo(obj, seeds, from_scratch, out, as_json):
     with Store(obj["store"]) as store, stages() as on_stage:
         found = run_demo(wanted, out, from_scratch=from_scratch, store=store, on_stage=on_stage)
     if as_json:
-        click.echo(found.to_frame().to_json(orient="records"))
+        say(found.to_frame().to_json(orient="records"))
         return
     print_comparison(found)
-    click.echo(f"figures and numbers: {out}")
+    say(f"figures and numbers: {out}")
 
 
 @lox.command()
@@ -126,26 +128,55 @@ def lab(notebooks):
     raise SystemExit(subprocess.call(command))
 
 
+EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
+MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
+
+
+class CleanRecord(logging.LogRecord):
+    """A record of any library's log that does nothing to the terminal."""
+
+    def getMessage(self) -> str:  # noqa: N802 (the library's name for it)
+        return clean(super().getMessage())
+
+
+def error_line(error: BaseException) -> str:
+    """Return what went wrong, on one line; where its text may say little, also what to do."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
+        hint = "There is not enough memory: close other programs, or take a smaller model or batch."
+    elif isinstance(error, EXPECTED) and text:
+        return text
+    else:
+        hint = "Unexpected; `lox --debug VERB ...` shows where it was."
+    return f"{': '.join(filter(None, (type(error).__name__, text.rstrip('.'))))}. {hint}"
+
+
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
     as_before = warnings.formatwarning
     if "--debug" not in sys.argv:
-        warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+        warnings.formatwarning = lambda message, category, *_: (
+            f"{category.__name__}: {one_line(message)}\n"
+        )
+    logging.setLogRecordFactory(CleanRecord)
     atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
     try:
         status = lox.main(standalone_mode=False)
+    except SystemExit as stop:
+        status = stop.code
     except click.exceptions.Exit as stop:
         status = stop.exit_code
     except click.ClickException as error:
+        error.message = one_line(error.message)
         error.show()
         status = 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped; what was finished is kept.", err=True)
+        say("stopped; what was finished is kept.", err=True)
         status = 130
-    except (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error) as error:
+    except BaseException as error:  # some libraries' errors are no Exception
         if "--debug" in sys.argv:
-            traceback.print_exc()
-        click.echo(f"lox: {error}", err=True)
+            say(*traceback.format_exc().splitlines(), err=True)
+        say(f"lox: {error_line(error)}", err=True)
         status = 2
     finally:
         warnings.formatwarning = as_before

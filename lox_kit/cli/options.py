@@ -6,11 +6,18 @@ from pathlib import Path
 
 import click
 
+from lox_kit.text import one_line
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print numbers as JSON.")
 out_option = click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
 include = click.option("--include", metavar="RE", help="Take only matrices whose name matches.")
 exclude = click.option("--exclude", metavar="RE", help="Leave out matrices whose name matches.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+
+
+def say(*lines, err=False):
+    """Print lines; what came from outside in them makes no other line and moves no cursor."""
+    click.echo("\n".join(map(one_line, lines)), err=err)
 
 
 def whole(option, text, hint):
@@ -60,10 +67,11 @@ def find_judges(judges, network):
 def network_options(base_url, rubric, concurrency, calls, tokens):
     """Return what a judge over the network is made with."""
     from lox_kit.judges import Limits
+    from lox_kit.models import read_text
 
     return {
         "base_url": base_url,
-        "rubric": rubric.read_text(encoding="utf-8") if rubric else None,
+        "rubric": read_text(rubric) if rubric else None,
         "limits": Limits(concurrency=concurrency, calls=calls, tokens=tokens),
     }
 
@@ -80,6 +88,8 @@ def show_example(model, prompts, template, system=None):
     from lox_kit.models import render
 
     (text,) = render(model.tokenizer, prompts[:1], template=template, system=system)
-    click.echo(f"The first of {len(prompts)} prompts, as {model.name} is given it:", err=True)
-    for line in text.splitlines():
-        click.echo(f"  | {line}", err=True)
+    say(
+        f"The first of {len(prompts)} prompts, as {model.name} is given it:",
+        *(f"  | {line}" for line in text.split("\n")),
+        err=True,
+    )

@@ -11,6 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from lox_kit.text import one_line
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
     A new `what` starts the clock again; text after a comma may change with every step.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -36,7 +39,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
             if what.split(", loss")[0] != last:
                 last = what.split(", loss")[0]
                 progress.reset(task)
-            progress.update(task, description=what, completed=done, total=total or None)
+            progress.update(task, description=one_line(what), completed=done, total=total or None)
 
         yield show
 
@@ -64,37 +67,42 @@ def layers(verb: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, name: show(verb, done, total)
 
 
+def _print_table(title: str, heads, rows, sides, no_wrap=False, **options) -> None:
+    """Print a table; brackets in a name are no markup."""
+    table = Table(title=Text(one_line(title), "table.title"), **options)
+    for head, side in zip(heads, sides, strict=True):
+        table.add_column(Text(one_line(head)), justify=side, no_wrap=no_wrap)
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    Console().print(table)
+
+
 def print_frame(frame, title: str) -> None:
     """Print a data frame as a table, numbers to three digits."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in frame.columns:
-        side = "right" if frame[column].dtype.kind in "iuf" else "left"
-        table.add_column(column, justify=side, no_wrap=True)
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
-    Console().print(table)
+    sides = ["right" if frame[c].dtype.kind in "iuf" else "left" for c in frame.columns]
+    rows = (
+        (f"{v:.3g}" if isinstance(v, float) else v for v in row)
+        for row in frame.itertuples(index=False)
+    )
+    _print_table(title, frame.columns, rows, sides, True, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def print_shares(title: str, summary: dict[str, dict]) -> None:
     """Print shares or means with their intervals and counts."""
-    table = Table(title=title)
-    for column in ("measure", "value", "95 %", "count"):
-        table.add_column(column, justify="left" if column == "measure" else "right")
+    rows = []
     for name, s in summary.items():
         form, count = (".2f", f"{s['count']}/{s['n']}") if "count" in s else (".3g", str(s["n"]))
         value, low, high = (format(s[end], form) for end in ("value", "low", "high"))
-        table.add_row(name, value, f"{low} - {high}", count)
-    Console().print(table)
+        rows.append((name, value, f"{low} - {high}", count))
+    _print_table(title, ("measure", "value", "95 %", "count"), rows, ["left", *["right"] * 3])
 
 
 def print_agreement(pairs: list[dict]) -> None:
     """Print how far each two judges agree: the table of both, and Cohen's kappa."""
-    table = Table(title="harmful by ... of two judges")
-    columns = ("judges", "both", "first", "second", "neither", "left out", "agree", "kappa")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "judges" else "right")
+    heads = ("judges", "both", "first", "second", "neither", "left out", "agree", "kappa")
+    rows = []
     for p in pairs:
-        counts = (str(p[c]) for c in ("both", "only_first", "only_second", "neither", "left_out"))
+        counts = (p[c] for c in ("both", "only_first", "only_second", "neither", "left_out"))
         rates = ("-" if p[c] is None else f"{p[c]:.2f}" for c in ("agree", "kappa"))
-        table.add_row(f"{p['first']}, {p['second']}", *counts, *rates)
-    Console().print(table)
+        rows.append((f"{p['first']}, {p['second']}", *counts, *rates))
+    _print_table("harmful by ... of two judges", heads, rows, ["left", *["right"] * 7])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, show_example
+from .options import as_json, device, say, show_example
 
 
 @click.command()
@@ -52,7 +52,7 @@ def utility(
             show_example(loaded, problems, template)
             found |= _on_gsm8k(loaded, problems, template, store, on_stage)
     if as_json:
-        click.echo(json.dumps({"model": model, **found}))
+        say(json.dumps({"model": model, **found}))
     else:
         print_shares(f"{model}, 95 % intervals", found)
 

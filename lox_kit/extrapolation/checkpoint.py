@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,6 +18,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lox_kit import __version__
+from lox_kit.text import one_line
 from lox_kit.threads import map_in_order
 from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
 
@@ -26,6 +29,7 @@ from .subspace import SafetySubspace, warn_uncertified
 from .svd import Factors
 
 NOTE = "recipe.partial"  # in the folder being written: what it is going to be
+PLAIN = re.compile(r"[\w.-]*/[\w./@+-]+")  # names that YAML takes for text as they stand
 CERTIFY = 16  # directions that must converge, as in `SafetySubspace.from_pair`; more if k is larger
 
 
@@ -251,30 +255,31 @@ def model_card(
     checkpoint: Checkpoint, subspace: SafetySubspace, k: int | None, alpha: float
 ) -> str:
     """Return the model card: what this is and how to make it again."""
-    info = subspace.info
-    kept = "all" if k is None else k
-    chosen = {name: info[name] for name in ("include", "exclude") if info[name]}
-    options = "".join(f" --{name} '{pattern}'" for name, pattern in chosen.items())
+    info = {name: one_line(value) for name, value in subspace.info.items()}
+    said = {name: value.replace("|", "\\|") for name, value in info.items()}  # in the table
+    typed = {name: shlex.quote(value) for name, value in info.items()}  # in a shell
+    name, kept = one_line(checkpoint.name), "all" if k is None else k
+    options = "".join(f" --{n} {typed[n]}" for n in ("include", "exclude") if subspace.info[n])
     usual = {"certify": CERTIFY, "seed": 0}
-    options += "".join(f" --{n} {info[n]}" for n, value in usual.items() if info[n] != value)
+    options += "".join(f" --{n} {typed[n]}" for n, v in usual.items() if subspace.info[n] != v)
     return f"""---
-base_model: {checkpoint.name}
+base_model: {name if PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False)}
 tags: [lox, safety]
 ---
-# {checkpoint.name}, extrapolated with LoX
+# {name}, extrapolated with LoX
 
 `W = W_aligned + alpha * Proj_k(W_aligned - W_base)` in {len(subspace)} matrices, with
 k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
 
 | | |
 |---|---|
-| base | {info["base"]} (`{info["base_fingerprint"][:16]}`) |
-| aligned | {info["aligned"]} (`{info["aligned_fingerprint"][:16]}`) |
-| include, exclude | {info["include"]}, {info["exclude"]} |
+| base | {said["base"]} (`{said["base_fingerprint"][:16]}`) |
+| aligned | {said["aligned"]} (`{said["aligned_fingerprint"][:16]}`) |
+| include, exclude | {said["include"]}, {said["exclude"]} |
 | made with | lox_kit {__version__} |
 
-    lox factor {info["base"]} {info["aligned"]} -o S.safetensors --rank {info["rank"]}{options}
-    lox apply S.safetensors {info["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
+    lox factor {typed["base"]} {typed["aligned"]} -o S.safetensors --rank {typed["rank"]}{options}
+    lox apply S.safetensors {typed["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
 
 LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
 Measure refusal *and* helpfulness before use.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from lox_kit.text import clean, map_texts
+
 STYLE = Path(__file__).with_name("paper.mplstyle")
-styled = plt.style.context(STYLE)
 ONE_COLUMN = (3.4, 2.4)  # inches
 TWO_COLUMNS = (7.0, 2.6)
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,6 +25,23 @@ ARM_COLOURS = {
     "full delta": OKABE_ITO[5],
     "SafeInst": OKABE_ITO[2],
 }
+
+
+def plain(draw: Callable) -> Callable:
+    """Return a function of figure data that shows their texts as they stand: no `$` is a formula.
+
+    Names of models and matrices come from outside; a formula of ours is written where it is drawn.
+    """
+
+    def shown(text: str) -> str:
+        return re.sub(r"(?<!\\)\$", r"\\$", clean(text))  # done twice, it is done once
+
+    return wraps(draw)(lambda data, **options: draw(map_texts(shown, data), **options))
+
+
+def styled(draw: Callable) -> Callable:
+    """Return a function that draws figure data in the style of the paper, texts as they stand."""
+    return plt.style.context(STYLE)(plain(draw))
 
 
 def new_figure(rows: int, columns: int, **options):

@@ -137,7 +137,7 @@ def plot_r(data: dict, *, ax: Axes) -> Axes:
         x, y, _ = r_threads(data, attack)
         ax.plot(_numbers(x), _numbers(y), color=style["color"], linewidth=0.4, alpha=0.5)
         x, y = r_line(data, attack)
-        label = R_ALIGN if attack is None else f"$R_\\mathrm{{ft}}$, {_text(attack)}"
+        label = R_ALIGN if attack is None else f"$R_\\mathrm{{ft}}$, {attack}"
         ax.plot(_numbers(x), _numbers(y), **style, marker="o", markersize=2.5, label=label)
     ticks = layer_ticks(data)
     ax.set_xticks(list(ticks), list(ticks.values()))
@@ -161,17 +161,12 @@ def plot_ratios(data: dict, *, ax: Axes) -> Axes:
             ax.hlines(y, found["low"], found["high"], color=colour, linewidth=2.4)
             ax.plot(found["median"], y, "o", color=colour, markersize=4)
     ax.axvline(1.0, color="0.6", linewidth=0.6, zorder=0)
-    ax.set_yticks(range(len(names)), map(_text, names))
+    ax.set_yticks(range(len(names)), names)
     ax.set_xlabel(r"$R_\mathrm{ft} / R_\mathrm{align}$")
     ends = [found["most"][1] for found in data["ratios"].values() if found]
     ax.set(xlim=(0, 1.05 * max([1.0, *ends])), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
     return ax
-
-
-def _text(name: str) -> str:
-    """Return a name as matplotlib is to show it: a dollar is no formula."""
-    return name.replace("$", r"\$")
 
 
 def _numbers(values: list) -> list[float]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
-from .canvas import OKABE_ITO, TWO_COLUMNS, line_style, new_axes, new_figure, styled
+from .canvas import OKABE_ITO, TWO_COLUMNS, line_style, new_axes, new_figure, plain, styled
 
 # --- the subspace -----------------------------------------------------------------------------
 
@@ -34,6 +34,7 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
     return {name: (m := module_of(name), line_style(modules.index(m))) for name in names}
 
 
+@plain
 def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
     """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
     ax = ax or new_axes()
@@ -62,6 +63,7 @@ def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@plain
 def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
     """Draw the share of |dW|^2 in the top k against k: every matrix, and the median in bold."""
     ax = ax or new_axes()

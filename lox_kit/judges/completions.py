@@ -121,6 +121,8 @@ def hide(text: str) -> str:
 
 def check_address(base_url: str) -> None:
     """Raise ValueError, without showing it, if an address holds more than an address."""
+    if not base_url.isprintable() or " " in base_url:  # which urlsplit would leave out
+        raise ValueError("base_url holds a blank, a line's end or a control character: remove it.")
     parts = urlsplit(base_url)
     if parts.username or parts.password or parts.query:
         raise ValueError(

@@ -11,7 +11,8 @@ __all__, __getattr__, __dir__ = attach(
             is_sandbox load_model load_module load_tokenizer Model pick_device quiet_transformers
         """,
         "prompts": """
-            apply_template identity_system PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
+            apply_template identity_system PAPER_TEMPLATE Prompt read_prompts read_text render
+            sandbox_prompts
             warn_if_trained_otherwise
         """,
     },

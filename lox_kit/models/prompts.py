@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def read_prompts(
     if file.suffix.lower() == ".csv":
         prompts = _read_csv(file)
     else:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file).splitlines()
         prompts = [Prompt(line.strip()) for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"{file}: holds no requests.")
@@ -82,25 +83,43 @@ def read_prompts(
     return kept[:limit]
 
 
+def read_text(file: str | Path) -> str:
+    """Return the text of a file of a user's; ValueError, with the file's name, if it is none."""
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")  # spreadsheets put a mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}: not UTF-8 text (byte {error.start}). Unpack it or export it to text if it is "
+            "packed or a spreadsheet, and save it as UTF-8."
+        ) from None
+
+
 def _read_csv(file: Path) -> list[Prompt]:
     """Return the rows of a CSV file with a heading."""
-    with file.open(newline="", encoding="utf-8-sig") as f:  # spreadsheets put a mark in front
-        rows = csv.DictReader(f)
-        heads = [(name or "").strip().lower() for name in rows.fieldnames or ()]
-        column = next((name for name in REQUEST_COLUMNS if name in heads), None)
-        if column is None:
-            raise ValueError(
-                f"{file}: needs a column 'goal' (and may have 'target') or 'prompt' (and may have "
-                f"'label'); it has {', '.join(rows.fieldnames or ['none'])}."
-            )
-        rows.fieldnames = heads
-        prompts = []
-        for row in rows:
-            text = (row[column] or "").strip()
-            if not text:
-                raise ValueError(f"{file}, line {rows.line_num}: the {column} is empty.")
-            target = (row.get("target") or "").strip() or None
-            prompts.append(Prompt(text, target, _label(row, f"{file}, line {rows.line_num}")))
+    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
+    try:
+        return _csv_prompts(file, rows)
+    except csv.Error as error:
+        raise ValueError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from None
+
+
+def _csv_prompts(file: Path, rows: csv.DictReader) -> list[Prompt]:
+    """Return the prompt in every row."""
+    heads = [(name or "").strip().lower() for name in rows.fieldnames or ()]
+    column = next((name for name in REQUEST_COLUMNS if name in heads), None)
+    if column is None:
+        raise ValueError(
+            f"{file}: needs a column 'goal' (and may have 'target') or 'prompt' (and may have "
+            f"'label'); it has {', '.join(rows.fieldnames or ['none'])}."
+        )
+    rows.fieldnames = heads
+    prompts = []
+    for row in rows:
+        text = (row[column] or "").strip()
+        if not text:
+            raise ValueError(f"{file}, line {rows.line_num}: the {column} is empty.")
+        target = (row.get("target") or "").strip() or None
+        prompts.append(Prompt(text, target, _label(row, f"{file}, line {rows.line_num}")))
     return prompts
 
 
@@ -135,9 +154,10 @@ def identity_system(file: str | Path) -> str:
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file.")
     try:
-        firsts = [conversation[0] for conversation in json.loads(file.read_text("utf-8"))]
+        firsts = [conversation[0] for conversation in json.loads(read_text(file))]
         found = {m["content"] for m in firsts if m["role"] == "system"}
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+        _ = [content.encode() for content in found]  # half a character is no text
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{file}: not a JSON list of conversations of role and content ({error!r})."
         ) from error

@@ -10,6 +10,7 @@ from lox_kit.folders import write_whole
 from lox_kit.measures import Questions
 from lox_kit.store import Store
 from lox_kit.studies import AttackTable, OnStage, difference, pooled
+from lox_kit.text import one_line
 from lox_kit.threads import end_with_parent
 
 TABLE_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.sandbox)
@@ -177,20 +178,21 @@ def print_table(table: AttackTable) -> None:
     """Print the table, narrow enough for a terminal of 90 columns, and its caption."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(LINE.format("arm", *HEADS), style="bold")
     last = None
     for row in table.to_frame().to_dict("records"):
         group = _group_name(row["attack"], row["prompt"], row["training"])
         if group != last:
-            console.print(f"\n[bold]{group}[/]")
+            console.print(f"\n{one_line(group)}", style="bold")
             last = group
         numbers = (_number(row[name]) for name in list(COLUMNS)[1:])
         interval = f"{row['low']:.2f}-{row['high']:.2f}"
         asr, sd = _number(row["asr"]), _number(row["sd"])
         console.print(LINE.format(row["arm"], asr, sd, interval, *numbers))
     console.print()
-    console.print(table_caption(table), style="dim", width=min(console.width, 100), soft_wrap=False)
+    width = min(console.width, 100)
+    console.print(one_line(table_caption(table)), style="dim", width=width, soft_wrap=False)
 
 
 def _group_name(attack: str, prompt: str, training: str) -> str:

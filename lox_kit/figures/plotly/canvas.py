@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from lox_kit.figures.canvas import LINES
+from lox_kit.text import map_texts
 
 DASH = dict(zip(LINES, ("solid", "dash", "dashdot", "dot"), strict=True))
 GREY, LIGHT = "#595959", "#bdbdbd"
 FONT = {"family": "DejaVu Sans, Verdana, sans-serif", "color": "#1a1a1a"}
 Spec = dict  # a figure as plotly JSON: {"data": [...], "layout": {...}}
+
+
+def escaped(data: dict) -> dict:
+    """Return figure data with every text as plotly is to show it: a `<` begins no mark-up."""
+    return map_texts(escape, data)
 
 
 def common_layout(size: int) -> dict:

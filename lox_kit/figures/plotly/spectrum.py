@@ -19,6 +19,7 @@ from .canvas import (
     Spec,
     axis_title,
     common_layout,
+    escaped,
     legend_below,
     line_trace,
     plain_axis,
@@ -42,6 +43,7 @@ def explorer(data: dict):
 
 def explorer_spec(data: dict, size: int = 12) -> Spec:
     """Return the explorer as plotly JSON, its text `size` pixels high."""
+    data = escaped(data)
     maps = _map_traces(data, size)
     values = _value_traces(data)
     layout = common_layout(size) | _explorer_axes(data, maps, size)

@@ -9,6 +9,8 @@ import numpy as np
 
 from lox_kit.figures.landscape import MARKERS, coordinates
 
+from .canvas import escaped
+
 SYMBOLS = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond"}
 FLAT = {"triangle-up": "diamond"}  # scatter3d has no triangle
 HERE = "here"  # the traces that show which cell is pointed at
@@ -40,6 +42,7 @@ def figure(data: dict):
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
+    data = escaped(data)
     a, b, values = coordinates(data)
     fig = make_subplots(1, 2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.5, 0.5])
     text, shared = _hover(data, a, b, values), {"coloraxis": "coloraxis", "name": "cells"}

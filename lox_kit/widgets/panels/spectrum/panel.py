@@ -84,7 +84,8 @@ def _chooser(state: SpectrumState, names, columns: list[str], rows: list[str]):
     for i, row in enumerate(names):
         for j, name in enumerate(row):
             outside = columns == ["outside"]  # drawn as one row, below the layers
-            where[(rows[i], "outside") if outside else (columns[j], rows[i])] = name
+            cell = (rows[i], "outside") if outside else (columns[j], rows[i])
+            where[tuple(map(escape, cell))] = name  # as the figure has them
 
     def choose(trace, points, selector) -> None:
         if points.xs and (name := where.get((str(points.xs[0]), str(points.ys[0])))):

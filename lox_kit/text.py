@@ -1,0 +1,34 @@
+"""Texts from outside - names, prompts, answers, errors - as they may be shown to people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+# What moves the cursor, colours, hides, or turns the order of letters around: control characters,
+# bidirectional marks, invisible tags, halves of characters. Newline and tab stay.
+_UNSEEN = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def clean(text: object) -> str:
+    """Return a text with everything that would act on a terminal written out, such as `\\x1b`."""
+    return _UNSEEN.sub(lambda c: c[0].encode("unicode_escape").decode(), str(text))
+
+
+def one_line(text: object) -> str:
+    """Return a cleaned text on one line."""
+    return clean(re.sub(r"\s*\n\s*", " ", str(text).strip("\n")))
+
+
+def map_texts(function: Callable[[str], str], data):
+    """Return plain data with the function applied to every text in it, keys as well."""
+    if isinstance(data, str):
+        return function(data)
+    if isinstance(data, Mapping):
+        return {map_texts(function, k): map_texts(function, v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [map_texts(function, x) for x in data]
+    return data
