@@ -23,6 +23,8 @@ class Drawing:
         import plotly.graph_objects as go
 
         self.widget = go.FigureWidget(spec)
+        if hasattr(go.FigureWidget._esm, "changed"):  # a signal by which anywidget keeps them all
+            go.FigureWidget._esm.changed.disconnect()
         self.widget._config = self.widget._config | CONFIG
         self.widget.add_class(name)
         self._spec = spec

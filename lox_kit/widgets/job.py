@@ -175,8 +175,12 @@ class Job(traitlets.HasTraits):
         self.cancel()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until nothing runs; return whether that came about in time."""
-        return self._idle.wait(seconds)
+        """Wait until nothing runs and the thread is gone; return whether that was in time."""
+        thread = self._thread
+        idle = self._idle.wait(seconds)
+        if idle and thread:
+            thread.join(seconds)
+        return idle
 
     def _run(self) -> None:
         """Do one piece of work after the other until there is none."""
@@ -261,8 +265,12 @@ class Later:
                 function()
 
         with self._lock:
-            if self._timer:
-                self._timer.cancel()
+            self.cancel()
             self._timer = threading.Timer(self._delay, call)
             self._timer.daemon = True
             self._timer.start()
+
+    def cancel(self) -> None:
+        """Call nothing of what was given."""
+        if self._timer:
+            self._timer.cancel()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import ipywidgets
 import traitlets
 
 from lox_kit.extrapolation import SafetySubspace, largest_k
@@ -57,6 +61,38 @@ class Setting(Look):
     def reset(self) -> None:
         """Go back to where it started; class use stays as it is."""
         self.k, self.alpha = self._start["k"], self._start["alpha"]
+
+
+class PanelState(traitlets.HasTraits):
+    """What a panel shows, until it is closed: then nothing that outlives it knows of it.
+
+    Attributes
+    ----------
+    setting : Look
+        May be that of other panels, too.
+    ends : ExitStack
+        What is to be done when it closes.
+    """
+
+    def __init__(self, **traits):
+        self.ends = ExitStack()
+        super().__init__(**traits)
+
+    def follow(self, function: Callable, names: str | list[str]) -> None:
+        """Call this whenever one of these traits of the setting changes."""
+        self.setting.observe(function, names)
+        self.ends.callback(self.setting.unobserve, function, names)
+
+    def link(self, widgets: dict[str, ipywidgets.Widget]) -> None:
+        """Let widgets and the traits of the setting that they stand for move together."""
+        for name, widget in widgets.items():
+            both = ipywidgets.link((self.setting, name), (widget, "value"))
+            self.ends.callback(both.unlink)
+
+    def close(self) -> None:
+        """Follow nothing and be followed by nothing any more; panels of this state close."""
+        self.ends.close()
+        self.unobserve_all()
 
 
 def check_aligned(subspace: SafetySubspace, model: Model) -> None:

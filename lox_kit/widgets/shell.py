@@ -2,13 +2,13 @@
 
 A panel is a state and a body of widgets in this shell. The state offers
 
-    setting, reset(), close(), code(), figure_name and figure_data();   perhaps   job
+    what a PanelState has, reset(), code(), figure_name and figure_data();   perhaps   job
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import ipywidgets
 from lox_kit.figures import save_figure
 
 from .job import Job, Later
+from .setting import PanelState
 
 HERE = Path(__file__).parent
 CSS = (HERE / "panel.css").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ SIZES = {False: 12, True: 18}  # of text in pixels, at a desk and in class
 class Frame(anywidget.AnyWidget):
     """An invisible line as wide as its panel; see frame.js for what it does there."""
 
-    _esm = HERE / "frame.js"
+    _esm = (HERE / "frame.js").read_text(encoding="utf-8")  # of a path, anywidget keeps all
 
 
 class Panel(ipywidgets.VBox):
@@ -39,12 +40,13 @@ class Panel(ipywidgets.VBox):
     ----------
     title, question : str
         What it is, and what it answers.
-    state : object
+    state : PanelState
         See above.
     """
 
-    def __init__(self, title: str, question: str, state):
+    def __init__(self, title: str, question: str, state: PanelState):
         self.state = state
+        state.ends.callback(self._take_away)
         self.message = ipywidgets.HTML().add_class("lox-message")
         hide_empty(self.message)
         self.code = ipywidgets.Textarea(rows=12).add_class("lox-code")
@@ -64,7 +66,7 @@ class Panel(ipywidgets.VBox):
         """Put the body in; `draw` draws it anew when class use is switched. Return the panel."""
         self.children = [*self._above, *body, *self._below]
         self._draw = draw
-        self.state.setting.observe(self._dress, "classroom")
+        self.state.follow(self._dress, "classroom")
         self._dress()
         return self
 
@@ -120,21 +122,22 @@ class Panel(ipywidgets.VBox):
             self.code.value = self.state.code()
 
     def close(self) -> None:
-        """Stop the panel's job and take the panel away."""
-        self.state.setting.unobserve(self._dress, "classroom")
+        """Stop the panel's job and take the panel away, with all that was made for it."""
         self.state.close()
-        super().close()
+
+    def _take_away(self) -> None:
+        """Close every widget of the panel."""
+        for widget in widgets_in(self):
+            ipywidgets.Widget.close(widget)
 
     def _toolbar(self) -> ipywidgets.Widget:
         """Return the buttons every panel has."""
-        setting = self.state.setting
         classroom = ipywidgets.ToggleButton(
-            setting.classroom,
             description="Class",
             icon="graduation-cap",
             tooltip="Larger type, answers hidden",
         ).add_class("lox-classroom")
-        ipywidgets.link((setting, "classroom"), (classroom, "value"))
+        self.state.link({"classroom": classroom})
         buttons = [
             self.button("Save figure", "save", self.save, "PDF, SVG and PNG for a paper, and data"),
             self.button("Code", "code", self.show_code, "The calls that make what is on screen"),
@@ -165,6 +168,7 @@ def in_turn(
     the setting that they are going to be linked with: they are the last to follow another panel's.
     """
     setting, later = panel.state.setting, Later(panel.state.job.lock, REST)
+    panel.state.ends.callback(later.cancel)
 
     def follow() -> None:
         if all(slider.value == getattr(setting, name) for name, slider in sliders.items()):
@@ -173,6 +177,15 @@ def in_turn(
             later.give(panel.guard(draw))
 
     return panel.guard(follow)
+
+
+def widgets_in(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
+    """Yield a widget and all that it holds: children, layouts, styles."""
+    for value in widget.trait_values(sync=True).values():
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(part, ipywidgets.Widget):
+                yield from widgets_in(part)
+    yield widget
 
 
 def hide_empty(line: ipywidgets.HTML) -> None:

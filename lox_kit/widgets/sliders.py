@@ -13,12 +13,6 @@ def setting_sliders(setting: Setting, *names: str) -> dict[str, ipywidgets.Widge
     return {name: make[name](setting).add_class(f"lox-{name}") for name in names}
 
 
-def link_sliders(setting: Setting, sliders: dict[str, ipywidgets.Widget]) -> None:
-    """Let sliders and setting move together."""
-    for name, slider in sliders.items():
-        ipywidgets.link((setting, name), (slider, "value"))
-
-
 def _k(setting: Setting) -> ipywidgets.Widget:
     return ipywidgets.IntSlider(setting.k, 0, setting.most_k, description="k")
 

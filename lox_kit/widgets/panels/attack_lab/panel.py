@@ -10,7 +10,7 @@ from lox_kit.figures.plotly import lab_spec
 from lox_kit.widgets.drawing import Drawing
 from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, in_turn
-from lox_kit.widgets.sliders import link_sliders, setting_sliders
+from lox_kit.widgets.sliders import setting_sliders
 
 from .state import AttackLabState
 from .table import numbers_html
@@ -98,7 +98,7 @@ def attack_lab_panel(state: AttackLabState) -> Panel:
 
     lox = setting_sliders(state.setting, "k", "alpha")
     state.observe(in_turn(panel, draw, lox), "data")
-    link_sliders(state.setting, lox)
+    state.link(lox)
     parts = [
         _what(panel, list(lox.values())),
         drawing.widget,

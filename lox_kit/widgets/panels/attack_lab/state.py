@@ -22,7 +22,7 @@ from lox_kit.models import Model, Prompt
 from lox_kit.store import Store
 from lox_kit.studies import Way, arm_model
 from lox_kit.widgets.job import Cancelled, Job, Ticket
-from lox_kit.widgets.setting import Setting, check_aligned
+from lox_kit.widgets.setting import PanelState, Setting, check_aligned
 
 from .code import attack_lab_code
 from .runs import Choice, Runs, attacks_for, questions_for, trainings
@@ -35,7 +35,7 @@ FACTORS += (1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8, 10)  # of the preset's learnin
 _open: WeakValueDictionary[int, AttackLabState] = WeakValueDictionary()  # by id(model)
 
 
-class AttackLabState(traitlets.HasTraits):
+class AttackLabState(PanelState):
     """One attack on an aligned model and on its LoX, with the same rows in the same order.
 
     The job trains copies; the model stays as it is.
@@ -106,7 +106,7 @@ class AttackLabState(traitlets.HasTraits):
         self.observe(self._follow, ["attack", "training", "learning_rate", "steps", "seed"])
         self.observe(self._follow_list, "chosen")
         self.observe(self._show, "at")
-        self.setting.observe(self._show, ["k", "alpha"])
+        self.follow(self._show, ["k", "alpha"])
         self.job.observe(self._show, "status")  # also what came since the last picture
         self._follow()
 
@@ -158,10 +158,10 @@ class AttackLabState(traitlets.HasTraits):
         """Stop the job behind the step it is at, which is saved."""
         if self.job.closed:
             return
-        self.setting.unobserve(self._show, ["k", "alpha"])
         self.job.close()
         self.job.wait()
         _open.pop(id(self.runs.model), None)
+        super().close()
 
     def _take_preset(self, change=None) -> None:
         """Take the attack's own rate and steps, and if it is newly chosen its seed."""

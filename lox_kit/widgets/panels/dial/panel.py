@@ -8,7 +8,7 @@ from lox_kit.figures.plotly import alpha_spec
 from lox_kit.widgets.drawing import Drawing
 from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, in_turn
-from lox_kit.widgets.sliders import link_sliders, setting_sliders
+from lox_kit.widgets.sliders import setting_sliders
 
 from .state import DialState
 from .table import table_html
@@ -107,8 +107,8 @@ def dial_panel(state: DialState) -> Panel:
     state.observe(in_turn(panel, draw_table, sliders), "table")
     follow = in_turn(panel, draw_axis, sliders)
     state.observe(follow, "curve")
-    setting.observe(follow, "alpha")
-    link_sliders(setting, sliders)
+    state.follow(follow, "alpha")
+    state.link(sliders)
     controls = ipywidgets.HBox(list(sliders.values())).add_class("lox-controls")
     parts = [controls, _prompts(panel), table, drawing.widget, _actions(panel)]
     return panel.fill(*parts, draw=draw)
@@ -150,13 +150,13 @@ def _prompts(panel: Panel) -> ipywidgets.Widget:
 
 def _actions(panel: Panel) -> ipywidgets.Widget:
     """Return what measures and what saves."""
-    state, setting = panel.state, panel.state.setting
+    state = panel.state
     folder = ipywidgets.Text(state.adapter_name, description="folder").add_class("lox-folder")
 
     def rename(change=None) -> None:
         folder.value = state.adapter_name
 
-    setting.observe(rename, ["k", "alpha"])
+    state.follow(rename, ["k", "alpha"])
     return ipywidgets.HBox(
         [
             panel.button("Measure", "bar-chart", state.measure, "Every model, at this setting"),

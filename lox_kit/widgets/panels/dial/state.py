@@ -23,7 +23,7 @@ from lox_kit.store import Store
 from lox_kit.widgets.code import dial_code
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.measures import Measures, drift_fields
-from lox_kit.widgets.setting import STEP, Setting, check_aligned
+from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -35,7 +35,7 @@ FEW = 60  # prompts of each kind that the sandbox is measured on
 _open: WeakValueDictionary[int, DialState] = WeakValueDictionary()  # by id(model)
 
 
-class DialState(traitlets.HasTraits):
+class DialState(PanelState):
     """One aligned model under the dial, beside others that stay as they are.
 
     The model's weights are turned in place by a job; `close` gives them back as they were.
@@ -109,7 +109,7 @@ class DialState(traitlets.HasTraits):
         super().__init__(prompt=self._first_prompt())
         _open[id(model)] = self
         self.observe(self._follow, ["prompt", "page"])
-        self.setting.observe(self._follow, ["k", "alpha"])
+        self.follow(self._follow, ["k", "alpha"])
         self._follow()
 
     # --- what is asked --------------------------------------------------------------------------
@@ -144,11 +144,13 @@ class DialState(traitlets.HasTraits):
         """Stop the job and give the model its aligned weights back."""
         if self.job.closed:
             return
-        self.setting.unobserve(self._follow, ["k", "alpha"])
         self.job.close()
         self.job.wait()
         self.dial.off()
+        self._reference = None
+        self._models = {name: self.model for name in self._models}  # the others are let go
         _open.pop(id(self.model), None)
+        super().close()
 
     def _first_prompt(self) -> str:
         """Return the request that stands in the box at the start."""

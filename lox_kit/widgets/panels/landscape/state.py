@@ -36,7 +36,7 @@ from lox_kit.models import Model, sandbox_prompts
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import LANDSCAPE_TOKENS
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.setting import Look
+from lox_kit.widgets.setting import Look, PanelState
 
 from .code import landscape_code
 from .plane_code import plane_code
@@ -52,7 +52,7 @@ ALONG = {0.0: "along a", 90.0: "along b"}
 _open: WeakValueDictionary[int, LandscapeState] = WeakValueDictionary()  # by id(model)
 
 
-class LandscapeState(traitlets.HasTraits):
+class LandscapeState(PanelState):
     """A metric over a plane, filled in by a job, and one cell of it with a cut through it.
 
     The job moves the model's weights in place; they are the origin's again whenever it ends.
@@ -193,6 +193,7 @@ class LandscapeState(traitlets.HasTraits):
         self.job.close()
         self.job.wait()
         _open.pop(id(self.model), None)
+        super().close()
 
     def _look(self, change=None) -> None:
         """Show what was chosen rather than what the pointer was at."""

@@ -10,7 +10,7 @@ from lox_kit.figures.plotly import rank_spec
 from lox_kit.widgets.drawing import Drawing
 from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, hide_empty, in_turn
-from lox_kit.widgets.sliders import link_sliders, setting_sliders
+from lox_kit.widgets.sliders import setting_sliders
 
 from .state import RankState
 from .table import ratios_html, safety_rank_text
@@ -100,7 +100,7 @@ def rank_panel(state: RankState) -> Panel:
 
     sliders = setting_sliders(state.setting, "k")
     state.observe(in_turn(panel, draw, sliders), "data")
-    link_sliders(state.setting, sliders)
+    state.link(sliders)
     parts = [_controls(panel, sliders["k"]), note, drawing.widget, found, ratios]
     return panel.fill(*parts, draw=draw)
 

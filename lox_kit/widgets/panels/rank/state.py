@@ -27,7 +27,7 @@ from lox_kit.studies import (
 )
 from lox_kit.weights import Checkpoint
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.setting import Setting
+from lox_kit.widgets.setting import PanelState, Setting
 
 from .code import rank_code
 
@@ -35,7 +35,7 @@ FEW = 120  # prompts of each kind that the sandbox is measured on: one is .8 poi
 MORE = (16, 32)  # ranks beyond the paper's, where they are stored
 
 
-class RankState(traitlets.HasTraits):
+class RankState(PanelState):
     """What `W_base + Proj_r(dW_align)` does at several ranks, and R_ft beside R_align at one k.
 
     Models are loaded by the job, one at a time, and nothing of another panel is moved.
@@ -106,7 +106,7 @@ class RankState(traitlets.HasTraits):
         self._r_ft: dict[str, np.ndarray] = {}
         super().__init__()
         self.observe(self._show, "kind")
-        self.setting.observe(self._show, "k")
+        self.follow(self._show, "k")
         self.job.observe(self._show, "status")  # also what came since the last picture
         self._show()
         self.job.start(self._recall)
@@ -155,10 +155,10 @@ class RankState(traitlets.HasTraits):
         self.kind = ALL
 
     def close(self) -> None:
-        """Follow the setting no more and stop the job at its next step."""
-        if not self.job.closed:
-            self.setting.unobserve(self._show, "k")
-            self.job.close()
+        """Stop the job at its next step."""
+        self.job.close()
+        self.job.wait()
+        super().close()
 
     # --- the job --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from lox_kit.figures.plotly import explorer_spec
 from lox_kit.widgets.drawing import Drawing
 from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, hide_empty
-from lox_kit.widgets.sliders import link_sliders, setting_sliders
+from lox_kit.widgets.sliders import setting_sliders
 
 from .state import SpectrumState
 
@@ -47,7 +47,7 @@ def spectrum_panel(state: SpectrumState) -> Panel:
     ).add_class("lox-matrix")
     view = ipywidgets.ToggleButtons(options=VIEW_LABELS, value=state.view).add_class("lox-view")
     note = ipywidgets.HTML().add_class("lox-note")
-    link_sliders(setting, sliders)
+    state.link(sliders)
     ipywidgets.link((state, "selected"), (chosen, "value"))
     ipywidgets.link((state, "view"), (view, "value"))
     ipywidgets.dlink((state, "note"), (note, "value"), escape)

@@ -8,10 +8,10 @@ import traitlets
 
 from lox_kit.extrapolation import VIEWS, SafetySubspace, explorer_part, first_cell, spectrum_data
 from lox_kit.widgets.code import subspace_code
-from lox_kit.widgets.setting import Setting
+from lox_kit.widgets.setting import PanelState, Setting
 
 
-class SpectrumState(traitlets.HasTraits):
+class SpectrumState(PanelState):
     """Which matrices are looked at, at which k.
 
     Attributes
@@ -37,7 +37,7 @@ class SpectrumState(traitlets.HasTraits):
         self._spectrum = spectrum_data(subspace)  # does not depend on k
         super().__init__(selected=first_cell(self.names))
         self.observe(self._follow, ["selected", "view"])
-        self.setting.observe(self._follow, "k")
+        self.follow(self._follow, "k")
         self._follow()
 
     @traitlets.validate("selected")
@@ -62,10 +62,6 @@ class SpectrumState(traitlets.HasTraits):
         """Go back to the start."""
         self.setting.reset()
         self.view, self.selected = "all", first_cell(self.names)
-
-    def close(self) -> None:
-        """Follow the setting no more."""
-        self.setting.unobserve(self._follow, "k")
 
     def figure_data(self) -> dict:
         """Return what the figure on screen is drawn from."""
