@@ -1,0 +1,150 @@
+"""A closed panel leaves nothing behind: no widget, no thread, no state, nothing at its setting."""
+
+import copy
+import gc
+import threading
+import time
+import weakref
+
+import ipywidgets
+import psutil
+import pytest
+from ipywidgets.widgets import widget as registry
+
+from lox_kit import SafetySubspace, Store, load_model, widgets
+from lox_kit.landscape.directions import random_direction, weights_of
+from lox_kit.landscape.plane import Plane
+from lox_kit.models.load import Model
+from lox_kit.widgets.panels.attack_lab import runs as lab_runs
+from lox_kit.widgets.panels.attack_lab import state as lab_state
+from lox_kit.widgets.panels.dial import state as dial_state
+from lox_kit.widgets.panels.landscape import state as landscape_state
+
+PANELS = ("spectrum", "dial", "landscape", "attack_lab", "rank")
+OPEN = (dial_state._open, landscape_state._open, lab_state._open)
+FEW = 2
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """A subspace, its aligned and base model, and a plane around the aligned one."""
+    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
+    weights = weights_of("sandbox/aligned")
+    step = random_direction(weights, 1, "layer").hold(weights)
+    plane = Plane.through("sandbox/aligned", "sandbox/base", step)
+    found = subspace, load_model("sandbox/aligned"), load_model("sandbox/base"), plane
+    widgets.spectrum(subspace).close()  # imports what all of them need
+    gc.collect()
+    gc.freeze()  # collecting is quick then
+    yield found
+    gc.unfreeze()
+
+
+@pytest.fixture
+def opened(parts, tmp_path, monkeypatch):
+    """Return a function that opens a panel of a kind, all with one setting and one model."""
+    subspace, aligned, base, plane = parts
+    for module in (dial_state, landscape_state, lab_runs):
+        monkeypatch.setattr(module, "FEW", FEW)
+    model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, aligned.name)
+    setting = widgets.Setting(subspace)
+    with Store(tmp_path) as store:
+        make = {
+            "spectrum": lambda: widgets.spectrum(subspace, setting=setting),
+            "dial": lambda: widgets.dial(subspace, model, base=base, store=store, setting=setting),
+            "landscape": lambda: widgets.landscape(plane, model, store=store, setting=setting),
+            "attack_lab": lambda: widgets.attack_lab(subspace, model, store=store, setting=setting),
+            "rank": lambda: widgets.rank(subspace, store=store, setting=setting),
+        }
+        yield lambda kind: make[kind](), setting
+
+
+def settled(found, wanted):
+    """Return what a function finds, after giving threads that have ended time to be gone."""
+    deadline = time.monotonic() + 5
+    while found() != wanted and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found()
+
+
+def counts(setting):
+    """Return what a panel could leave: widgets, comms, threads, observers of the setting."""
+    import comm
+
+    gc.collect()
+    followers = [f for by_type in setting._trait_notifiers.values() for f in by_type["change"]]
+    comms = comm.get_comm_manager().comms
+    return len(registry._instances), len(comms), threading.active_count(), len(followers)
+
+
+@pytest.mark.parametrize("kind", PANELS)
+def test_closing_takes_away_every_widget_thread_and_observer_and_the_state(opened, kind):
+    make, setting = opened
+    make(kind).close()  # what is made once and stays: modules, caches
+    before = counts(setting)
+    states, figures = [], []
+    for _ in range(2):
+        panel = make(kind)
+        setting.k = 5 if setting.k == 6 else 6  # timers of other panels begin
+        states.append(weakref.ref(panel.state))
+        figures += [weakref.ref(w) for w in panel.children if hasattr(w, "batch_update")]
+        assert len(registry._instances) > before[0] + 20
+        panel.close()
+        del panel
+    assert settled(lambda: counts(setting), before) == before
+    assert [ref() for ref in (*states, *figures)] == [None] * 4
+    assert not any(map(len, OPEN))
+
+
+@pytest.mark.parametrize("kind", ["dial", "landscape", "attack_lab"])
+def test_a_cell_that_is_run_again_leaves_one_panel(opened, kind):
+    make, setting = opened
+    before = counts(setting)[0]
+    first = make(kind)
+    one = counts(setting)[0]
+    second = make(kind)
+    assert first.comm is None
+    assert (counts(setting)[0], second.comm is None) == (one, False)
+    second.close()
+    assert counts(setting)[0] == before
+
+
+def test_a_closed_dial_lets_go_of_the_base_it_loaded(parts):
+    subspace, aligned, _, _ = parts
+    panel = widgets.dial(subspace, aligned)
+    assert panel.state.job.wait(60)
+    base = weakref.ref(panel.state._models["base"].module)
+    panel.close()
+    gc.collect()
+    assert base() is None
+
+
+def test_closing_one_panel_leaves_another_of_its_setting_as_it_is(opened):
+    make, setting = opened
+    first, second = make("spectrum"), make("spectrum")
+    first.close()
+    setting.k, setting.classroom = 3, True
+    assert second.state.data["k"] == 3
+    assert "lox-class" in second._dom_classes
+    sliders = [w for w in registry._instances.values() if isinstance(w, ipywidgets.IntSlider)]
+    assert [s.value for s in sliders] == [3]
+    second.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PANELS)
+def test_fifty_openings_leave_widgets_threads_and_memory_as_they_were(opened, kind):
+    make, setting = opened
+
+    def times(n):
+        for _ in range(n):
+            panel = make(kind)
+            if hasattr(panel.state, "job"):
+                panel.state.job.wait(60)
+            panel.close()
+
+    times(10)
+    before, memory = counts(setting), psutil.Process().memory_info().rss
+    times(50)
+    assert settled(lambda: counts(setting), before) == before
+    assert psutil.Process().memory_info().rss - memory < 20e6
