@@ -20,7 +20,7 @@ def clean(text: object) -> str:
 
 def one_line(text: object) -> str:
     """Return a cleaned text on one line."""
-    return clean(re.sub(r"\s*\n\s*", " ", str(text).strip("\n")))
+    return clean(re.sub(r"[ \t\r]*\n[ \t]*", " ", str(text).strip("\r\n")))
 
 
 def map_texts(function: Callable[[str], str], data):

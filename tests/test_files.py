@@ -52,6 +52,10 @@ def test_json_gives_the_rows_of_its_list(write, name):
     assert places(file) == ["row 0 (from 0)", "row 1 (from 0)", "row 2 (from 0)"]
 
 
+def test_a_character_in_two_halves_is_whole(write):
+    assert values(write("a.jsonl", '"\\ud83d\\ude00 \\\\ud83d"\n')) == ["😀 \\ud83d"]
+
+
 def test_csv_gives_records_by_its_header_and_the_line_where_each_ends(write):
     file = write("a.csv", ',a,b\n0,"x\ny",1\n1,z,\n')  # the unnamed column of a pandas index
     assert values(file) == [{"": "0", "a": "x\ny", "b": "1"}, {"": "1", "a": "z", "b": ""}]
@@ -77,6 +81,14 @@ def test_the_mark_that_some_editors_put_in_front_is_no_data(write, name):
     [
         ("a.jsonl", '{"a": 1}\n{"a": \n', r"line 2: expected one JSON value on a line: .* column"),
         ("a.jsonl", b'{"a": 1}\n"\xff"\n', "line 2: expected UTF-8 text"),
+        (
+            "a.jsonl",
+            '{"a": 1}\n{"a": "x\\ud83d"}\n',
+            r"line 2: expected whole .* has '.ud83d' by its",
+        ),
+        ("a.jsonl", '{"a": 1}\n{"\\uDE00": 1}\n', "line 2: expected whole characters"),
+        ("a.jsonl", '{"a": 1}\n' + "[" * 10**5 + "\n", "line 2: expected values of a usual size"),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 6000 + "}", "line 2: expected values of a usual"),
         ("a.csv", "a,b\n1,2\n1\n", "line 3: expected 2 fields as in the header, it has 1"),
         ("a.csv", "a,b\n1,2\n1,2,3,4\n", "line 3: expected 2 fields as in the header, it has 4"),
     ],
@@ -96,6 +108,9 @@ def test_a_bad_line_is_named_and_can_be_left_out(write, name, data, message):
         ("a.json", '{"a": 1}\n{"a": 2}\n', r"line 2: not JSON .*Extra data.*is .jsonl: rename it"),
         ("a.json", '{"a": 1}', "expected a JSON list of rows, it is a dict"),
         ("a.json", b'["\xff"]', r"not UTF-8 text \(byte 2\)"),
+        ("a.json", "[" * 10**5, "a.json: expected values of a usual size"),
+        ("a.json", "[" + "9" * 6000 + "]", "a.json: expected values of a usual size"),
+        ("a.json", '["\\ud83d"]', r"a.json: expected whole characters"),
         ("a.csv", b"a\n\xff\n", "not UTF-8 text"),
         ("a.csv", "a\n" + "x" * 200_000, "after line 1: not CSV .*field larger than"),
         ("a.parquet", "no", "not a parquet file"),
@@ -114,6 +129,11 @@ def test_a_missing_or_cut_off_file_is_named(write, tmp_path):
         list(read_rows(tmp_path / "nowhere.json"))
     file = write("a.jsonl.gz", as_jsonl(RECORDS * 50))
     file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"a.jsonl.gz: damaged or cut off"):
+        list(read_rows(file))
+    data = bytearray(write("b.jsonl.gz", as_jsonl(RECORDS * 50)).read_bytes())
+    data[12:60] = b"\xff" * 48
+    file.write_bytes(data)
     with pytest.raises(ValueError, match=r"a.jsonl.gz: damaged or cut off"):
         list(read_rows(file))
     file.write_text(as_jsonl(RECORDS))

@@ -109,7 +109,8 @@ def test_a_cell_that_is_run_again_leaves_one_panel(opened, kind):
     assert counts(setting)[0] == before
 
 
-def test_a_closed_dial_lets_go_of_the_base_it_loaded(parts):
+def test_a_closed_dial_lets_go_of_the_base_it_loaded(parts, monkeypatch):
+    monkeypatch.setattr(dial_state, "FEW", FEW)
     subspace, aligned, _, _ = parts
     panel = widgets.dial(subspace, aligned)
     assert panel.state.job.wait(60)
@@ -143,8 +144,8 @@ def test_fifty_openings_leave_widgets_threads_and_memory_as_they_were(opened, ki
                 panel.state.job.wait(60)
             panel.close()
 
-    times(10)
+    times(20)  # what malloc keeps in reserve is there then
     before, memory = counts(setting), psutil.Process().memory_info().rss
     times(50)
     assert settled(lambda: counts(setting), before) == before
-    assert psutil.Process().memory_info().rss - memory < 20e6
+    assert psutil.Process().memory_info().rss - memory < 40e6  # it was 330e6 of dials

@@ -1,0 +1,261 @@
+"""Names, prompts and errors from outside: shown as they stand, and never obeyed."""
+
+import json
+import logging
+import shlex
+import shutil
+import sys
+import warnings
+
+import pytest
+import yaml
+from checkpoints import ROOT
+from matplotlib.text import Text
+
+from lox_kit import SafetySubspace, figures
+from lox_kit.cli import main as cli
+from lox_kit.cli import options, progress
+from lox_kit.extrapolation import energy_map_data, explorer_data, spectrum_data
+from lox_kit.extrapolation.checkpoint import model_card
+from lox_kit.figures import DRAW
+from lox_kit.figures.plotly.spectrum import explorer_spec
+from lox_kit.figures.plotly.surface import figure
+from lox_kit.reports.table import print_table
+from lox_kit.studies import AttackTable
+from lox_kit.text import clean, map_texts, one_line
+from lox_kit.weights import Checkpoint
+
+ACTS = "\x1b[2J\x1b]0;x\a\b\r\0\x7f\x9b\u202e\u2066\u200f\ufeff\ud800\U000e0041"
+NAME = f"$a_{{$ [/b] :smile: <b> {ACTS}"  # bad as formula, as markup, as HTML, at a terminal
+
+
+def acts(text):
+    """Return whether a text would do anything to a terminal."""
+    return [c for c in text if c in ACTS.replace("[2J", "").replace("]0;x", "")]
+
+
+@pytest.fixture
+def lox(monkeypatch, capsys, tmp_path):
+    """Return a function that runs `lox` and returns its status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def test_what_would_act_on_a_terminal_is_written_out_and_nothing_else_changes():
+    plain = "naïve مرحبا 日本 é\u0301 👩\u200d🔬 a\tb\nc \\x1b [b] $"
+    assert clean(plain) == plain
+    shown = clean(ACTS)
+    assert shown.startswith(r"\x1b[2J\x1b]0;x\x07\x08\r\x00\x7f\x9b\u202e")
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert one_line("one\n  two\r\n\u2028three\n") == r"one two \u2028three"
+
+
+def test_plain_data_are_mapped_down_to_keys_and_numbers_stay():
+    data = {"a": ["b", 1, None, ("c", {"d": 2.5})]}
+    assert map_texts(str.upper, data) == {"A": ["B", 1, None, ["C", {"D": 2.5}]]}
+
+
+# --- the terminal -------------------------------------------------------------------------------
+
+
+def test_no_verb_prints_around_the_place_that_cleans():
+    for file in (ROOT / "lox_kit" / "cli").glob("*.py"):
+        here = file.read_text()
+        assert here.count("click.echo(") == (file.name == "options.py"), file
+        assert "print(" not in here.replace("Console().print(", "").replace("_print(", ""), file
+
+
+def test_lines_and_tables_show_names_as_they_stand(capsys):
+    import pandas as pd
+
+    options.say(f"{NAME}\nlox: all fine", "second")
+    progress.print_shares(NAME, {NAME: {"value": 0.5, "low": 0, "high": 1, "count": 1, "n": 2}})
+    pair = {"both": 1, "only_first": 0, "only_second": 0, "neither": 1, "left_out": 0}
+    pair |= {"first": NAME, "second": "[old]", "agree": 1.0, "kappa": None}
+    progress.print_agreement([pair])
+    whole = NAME.replace("\ud800", "")  # pandas takes no half characters
+    progress.print_frame(pd.DataFrame({f"m{whole}": [whole]}), NAME)
+    share = {"value": 0.5, "low": 0.1, "high": 0.9, "count": 1, "n": 2}
+    rows = [
+        {"attack": a, "training": "full", "arm": "LoX", "seed": 0, "measures": {"asr": share}}
+        for a in (None, whole)
+    ]
+    source = {"pair": [whole, whole], "judge": whole, "k": 6, "alpha": 1.0}
+    print_table(AttackTable(tuple(rows), source))
+    with progress.stages() as on_stage:
+        on_stage(NAME, 1, 2)
+    out = capsys.readouterr().out
+    assert not acts(out)
+    assert out.splitlines()[0].endswith("lox: all fine")
+    for words in ("[/b]", ":smile:", "[old]", r"\x1b[2J"):
+        assert words in out
+
+
+def test_a_model_folder_with_brackets_is_measured_and_shown_with_its_name(lox, tmp_path):
+    folder = tmp_path / "my[old]model[" / "x]"
+    file = next(iter(Checkpoint("sandbox/aligned").tensors.values())).file
+    shutil.copytree(file.parent, folder)
+    status, out, err = lox("asr", folder, "--limit", "2")
+    assert status == 0, err
+    assert "my[old]model" in out
+    assert "refusal" in out
+
+
+def test_warnings_and_logs_of_any_library_are_cleaned(lox, monkeypatch):
+    def work(**_):
+        text = warnings.formatwarning(f"{NAME}\nlox: all fine", UserWarning, "a.py", 1)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.emit(logging.getLogRecordFactory()("any", 30, "a.py", 1, "%s", (NAME,), None))
+        sys.stderr.write(text)
+
+    monkeypatch.setattr(cli.lox, "main", work)
+    status, _, err = lox()
+    assert (status, acts(err)) == (0, [])
+    logged, warned = err.splitlines()
+    assert r"\x1b[2J" in logged
+    assert warned.startswith("UserWarning: $a_{$")
+    assert warned.endswith("lox: all fine")
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("base"), "lox: KeyError: 'base'. Unexpected; `lox --debug VERB ...` shows"),
+        (RuntimeError("a\n  b."), "lox: RuntimeError: a b. Unexpected; `lox --debug"),
+        (RecursionError(), "lox: RecursionError. Unexpected; `lox --debug"),
+        (OSError(), "lox: OSError. Unexpected; `lox --debug"),
+        (Panic("index out of range"), "lox: Panic: index out of range. Unexpected; `lox --debug"),
+        (MemoryError(), "lox: MemoryError. There is not enough memory: close"),
+        (RuntimeError("std::bad_alloc"), "lox: RuntimeError: std::bad_alloc. There is not enough"),
+        (RuntimeError("can't start new thread"), "There is not enough memory"),
+        (ValueError(f"x: {NAME}\nlox: all fine"), r"lox: x: $a_{$ [/b] :smile: <b> \x1b[2J"),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, BaseException) else "",
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_any_error_of_any_class_is_one_line(lox, monkeypatch, error, words, debug):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(SafetySubspace, "load", fail)
+    status, out, err = lox(*["--debug"] * debug, "spectrum", "S.safetensors")
+    assert (status, out, acts(err)) == (2, "", [])
+    *before, last = err.splitlines()
+    assert words in last
+    assert before[:1] == (["Traceback (most recent call last):"] if debug else [])
+
+
+def test_numbers_are_printed_although_their_figure_cannot_be_written(lox, tmp_path):
+    (tmp_path / "out").write_text("a file where the folder should be")
+    options = ["--ranks", "0", "--limit", "2", "-o", "out"]
+    status, out, err = lox("rank", "sandbox/base", "sandbox/aligned", *options)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "safety rank" in out
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn_from(subspace):
+    """Figure data with names of models, matrices and attacks in them, as they come from outside."""
+    share = {"value": 0.5, "low": 0.1, "high": 0.9, "count": 1, "n": 2}
+    entry = {"training": "full", "arm": "aligned", "seed": 0, "measures": {"asr": share}}
+    line = {"learning_rate": 1.0, "points": [{"step": 0, "measures": {"asr": share}}]}
+    ranks = [{"pair": NAME, "r": r, "measures": {"asr": share}} for r in (0, None)]
+    mark = {"at": [0, 0], "distance": 0.0, "cell": [0.5] * 3, "own": None}
+    cells = {"grid": [{"step": 1.0, "first": 0, "last": 1}] * 2, "values": [[0.0, 1.0]] * 2}
+    words = {"axes": [NAME, NAME], "metric": NAME, "title": NAME, "limits": [0.0, 1.0]}
+    example = {"prompt": NAME, "answers": [[NAME] * 2] * 2}
+    way = {"name": NAME, "at": [[0, 0], [1, 1]], "explained": 0.5}
+    land = {**cells, **words, "marks": {NAME: mark}, "trajectories": [way], "example": example}
+    weird = dict(explorer_data(subspace, k=3, selected=next(iter(subspace)), view="all"))
+    made = {
+        "attack_table": {"rows": [entry | {"attack": NAME}]},
+        "epochs": {"lines": [line | {"model": NAME}]},
+        "rank_curve": {"rows": ranks, "safety_rank": {NAME: None}},
+        "judges": {"n": 2, "shares": {f"asr ({NAME})": share}},
+        "landscape_map": land,
+        "landscape_3d": land,
+    }
+    made |= {d["figure"]: d for d in (spectrum_data(subspace), energy_map_data(subspace, k=3))}
+    made = {n: {**d, "figure": n} for n, d in (made | {"explorer": weird}).items()}
+    return map_texts(lambda text: text.replace("q_proj", f"q_proj{NAME}"), made)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["attack_table", "epochs", "rank_curve", "judges", "landscape_map", "landscape_3d", "spectrum",
+     "energy_map", "explorer"],
+)  # fmt: skip
+def test_a_name_in_a_figure_is_no_formula(drawn_from, name):
+    fig = DRAW[name](drawn_from[name])
+    fig.draw_without_rendering()  # a bad formula is found here
+    texts = [t.get_text() for t in fig.findobj(lambda artist: isinstance(artist, Text))]
+    shown = [t for t in texts if "a_{" in t]
+    assert shown
+    for text in shown:
+        assert text.count("$") == text.count(r"\$"), text  # so matplotlib shows it as `$`
+        assert not acts(text)
+
+
+def test_an_axes_of_one_s_own_gets_names_as_they_stand_too(drawn_from):
+    ax = figures.plot_spectrum(drawn_from["spectrum"])
+    ax.figure.draw_without_rendering()
+    labels = ax.get_legend_handles_labels()[1]
+    assert any(r"q_proj\$a_{\$ [/b]" in label for label in labels)
+
+
+def test_a_name_on_the_screen_is_no_html(drawn_from):
+    explorer = explorer_spec(drawn_from["explorer"])
+    land = figure(drawn_from["landscape_map"]).to_dict()
+    for spec in (explorer, land):
+        text = json.dumps(spec, default=lambda array: array.tolist())
+        assert "&lt;b&gt;" in text
+        assert "[/b] :smile: <b>" not in text
+
+
+# --- model cards --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\nb: [c", "\x1b[2J", "x: y", "- z", "yes", "1.5", "org/na-me@rev", "~/a b", 'q"q', "\u2028",
+     "/a/b#c", "@a/b", "*a/b", "12:30/1", "🙂 #", "a/b\n---\nlicense: mit"],
+)  # fmt: skip
+def test_a_card_is_yaml_and_its_shell_lines_are_words(pair, subspace, name):
+    hostile = "x; touch cmd | $(cmd) `cmd` #\n## heading"
+    info = {**subspace.info, "base": hostile, "aligned": name, "include": "a|b'c", "rank": hostile}
+    checkpoint = Checkpoint(pair.aligned)
+    checkpoint.name = name
+    card = model_card(checkpoint, SafetySubspace(info), 3, 1.0)
+    _, front, rest = card.split("---\n", 2)
+    read = yaml.safe_load(front)
+    assert read == {"base_model": one_line(name), "tags": ["lox", "safety"]}
+    assert not acts(card)
+    factor, apply = (shlex.split(line) for line in rest.splitlines() if line.startswith("    lox"))
+    assert factor[:4] == ["lox", "factor", one_line(hostile), one_line(name)]
+    assert factor[factor.index("--include") + 1] == "a|b'c"
+    assert apply[:4] == ["lox", "apply", "S.safetensors", one_line(name)]
+    (row,) = (line for line in rest.splitlines() if line.startswith("| base "))
+    assert row.replace(r"\|", "").count("|") == 3
