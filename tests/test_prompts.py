@@ -1,5 +1,6 @@
 """Where requests come from, which words are held out, and the text a model is given."""
 
+import gzip
 import json
 import warnings
 
@@ -85,6 +86,25 @@ def test_an_empty_goal_is_named_by_its_line(write):
 def test_an_empty_file_is_refused(write, name, text, message):
     with pytest.raises(ValueError, match=message):
         read_prompts(write(name, text))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.xlsx", "a.parquet", "a.csv.gz"])
+@pytest.mark.parametrize("data", ["goal\nnaïve\n".encode("latin-1"), "goal\nx\n".encode("utf-16"),
+                                  gzip.compress(b"goal\n1\n")])  # fmt: skip
+def test_a_file_that_is_no_utf_8_text_is_named(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{name}: not UTF-8 text \(byte \d+\).*save it as UTF-8"):
+        read_prompts(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: not"):
+        identity_system(tmp_path / name)
+
+
+def test_a_csv_that_is_none_is_named_with_its_line(write):
+    file = write("a.csv", "goal\none\n" + "x" * 200_000 + "\n")
+    with pytest.raises(ValueError, match=r"a.csv, after line 2: not CSV \(field larger than"):
+        read_prompts(file)
+    with pytest.raises(ValueError, match=r"b.csv, after line 0: not CSV \(field larger than"):
+        read_prompts(write("b.csv", "x" * 200_000))
 
 
 def test_a_jailbreakbench_file_gives_its_goals_and_targets_whatever_their_capitals(write):
@@ -254,6 +274,11 @@ def test_the_identity_template_is_the_text_that_identity_shifting_trains_on(writ
         ("[]", "it has 0 different ones over 0"),
         ("[[]]", "not a JSON list of conversations"),
         ('{"a": 1}', "not a JSON list of conversations"),
+        ('["a"]', "not a JSON list of conversations"),
+        ("[" * 10**5, "train.json: not a JSON list of conversations"),
+        ("[" + "9" * 6000 + "]", "train.json: not a JSON list of conversations"),
+        ('[[{"role": "system", "content": "\\ud83d"}]]', "train.json: not a JSON list"),
+        ('[[{"role": "system", "content": 3}]]', "train.json: not a JSON list"),
         (json.dumps([conversation("a"), conversation("b")]), "it has 2 different ones over 2"),
         (json.dumps([conversation("a"), conversation("a")[1:]]), "at the start of every"),
     ],

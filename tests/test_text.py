@@ -165,6 +165,23 @@ def test_any_error_of_any_class_is_one_line(lox, monkeypatch, error, words, debu
     assert before[:1] == (["Traceback (most recent call last):"] if debug else [])
 
 
+@pytest.mark.parametrize("verb", ["asr", "utility"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/v1\nx", "http://a\rb/", "http://a b", "\x1b://"]
+)
+def test_an_address_with_a_line_s_end_is_refused_before_anything_is_asked(lox, verb, url):
+    judge = {"asr": ["--judge", "policy:x"], "utility": ["--grade-with", "x"]}[verb]
+    status, out, err = lox(verb, "sandbox/base", *judge, "--base-url", url)
+    assert (status, out) == (2, "")
+    assert err == "lox: base_url holds a blank, a line's end or a control character: remove it.\n"
+
+
+def test_a_rubric_that_is_no_text_is_named(lox, tmp_path):
+    (tmp_path / "r.txt").write_bytes(b"\xff")
+    status, _, err = lox("asr", "sandbox/base", "--judge", "policy:x", "--rubric", "r.txt")
+    assert (status, "lox: r.txt: not UTF-8 text (byte 0)" in err) == (2, True)
+
+
 def test_numbers_are_printed_although_their_figure_cannot_be_written(lox, tmp_path):
     (tmp_path / "out").write_text("a file where the folder should be")
     options = ["--ranks", "0", "--limit", "2", "-o", "out"]
