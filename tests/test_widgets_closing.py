@@ -15,13 +15,12 @@ from lox_kit import SafetySubspace, Store, load_model, widgets
 from lox_kit.landscape.directions import random_direction, weights_of
 from lox_kit.landscape.plane import Plane
 from lox_kit.models.load import Model
+from lox_kit.widgets import setting as setting_module
 from lox_kit.widgets.panels.attack_lab import runs as lab_runs
-from lox_kit.widgets.panels.attack_lab import state as lab_state
 from lox_kit.widgets.panels.dial import state as dial_state
 from lox_kit.widgets.panels.landscape import state as landscape_state
 
 PANELS = ("spectrum", "dial", "landscape", "attack_lab", "rank")
-OPEN = (dial_state._open, landscape_state._open, lab_state._open)
 FEW = 2
 
 
@@ -93,7 +92,7 @@ def test_closing_takes_away_every_widget_thread_and_observer_and_the_state(opene
         del panel
     assert settled(lambda: counts(setting), before) == before
     assert [ref() for ref in (*states, *figures)] == [None] * 4
-    assert not any(map(len, OPEN))
+    assert not setting_module._open
 
 
 @pytest.mark.parametrize("kind", ["dial", "landscape", "attack_lab"])

@@ -68,31 +68,27 @@ def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
             if not line.strip():
                 continue
             try:
-                row = _value(line)
+                yield place, _value(line)
             except UnicodeDecodeError:
-                row = RowError("expected UTF-8 text")
+                yield place, RowError("expected UTF-8 text")
             except json.JSONDecodeError as error:
                 what = f"expected one JSON value on a line: {error.msg} at column {error.colno}"
-                row = RowError(what)
+                yield place, RowError(what)
             except RowError as error:
-                row = error
-            yield place, row
+                yield place, error
 
 
 def _value(data: bytes):
     """Return a JSON value; RowError if it is one that cannot be worked with."""
     try:
         value = json.loads(data.decode("utf-8-sig"))
-        if HALF.search(data):  # halves that find no other make no text
-            json.dumps(value, ensure_ascii=False).encode()
+        if HALF.search(data):
+            json.dumps(value, ensure_ascii=False).encode()  # a half by itself is no text
+        return value
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise RowError(f"expected whole characters, it has {half} by itself") from None
-    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
-        raise RowError(f"expected values of a usual size ({error})") from None
-    return value
+    except (ValueError, RecursionError) as error:  # thousands of digits or brackets; a half
+        raise RowError(f"expected text and numbers of a usual kind ({error})") from None
 
 
 def _json(file: Path, opened: Callable) -> Iterator[Placed]:

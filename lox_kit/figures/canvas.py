@@ -28,9 +28,9 @@ ARM_COLOURS = {
 
 
 def plain(draw: Callable) -> Callable:
-    """Return a function of figure data that shows their texts as they stand: no `$` is a formula.
+    """Return a function that draws figure data with their texts as they stand: `$` is no formula.
 
-    Names of models and matrices come from outside; a formula of ours is written where it is drawn.
+    A formula of ours is written where it is drawn.
     """
 
     def shown(text: str) -> str:
@@ -40,7 +40,7 @@ def plain(draw: Callable) -> Callable:
 
 
 def styled(draw: Callable) -> Callable:
-    """Return a function that draws figure data in the style of the paper, texts as they stand."""
+    """Return the same in the style of the paper."""
     return plt.style.context(STYLE)(plain(draw))
 
 

@@ -98,28 +98,23 @@ def _read_csv(file: Path) -> list[Prompt]:
     """Return the rows of a CSV file with a heading."""
     rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
     try:
-        return _csv_prompts(file, rows)
+        heads = [(name or "").strip().lower() for name in rows.fieldnames or ()]
+        column = next((name for name in REQUEST_COLUMNS if name in heads), None)
+        if column is None:
+            raise ValueError(
+                f"{file}: needs a column 'goal' (and may have 'target') or 'prompt' (and may have "
+                f"'label'); it has {', '.join(rows.fieldnames or ['none'])}."
+            )
+        rows.fieldnames = heads
+        prompts = []
+        for row in rows:
+            text = (row[column] or "").strip()
+            if not text:
+                raise ValueError(f"{file}, line {rows.line_num}: the {column} is empty.")
+            target = (row.get("target") or "").strip() or None
+            prompts.append(Prompt(text, target, _label(row, f"{file}, line {rows.line_num}")))
     except csv.Error as error:
         raise ValueError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from None
-
-
-def _csv_prompts(file: Path, rows: csv.DictReader) -> list[Prompt]:
-    """Return the prompt in every row."""
-    heads = [(name or "").strip().lower() for name in rows.fieldnames or ()]
-    column = next((name for name in REQUEST_COLUMNS if name in heads), None)
-    if column is None:
-        raise ValueError(
-            f"{file}: needs a column 'goal' (and may have 'target') or 'prompt' (and may have "
-            f"'label'); it has {', '.join(rows.fieldnames or ['none'])}."
-        )
-    rows.fieldnames = heads
-    prompts = []
-    for row in rows:
-        text = (row[column] or "").strip()
-        if not text:
-            raise ValueError(f"{file}, line {rows.line_num}: the {column} is empty.")
-        target = (row.get("target") or "").strip() or None
-        prompts.append(Prompt(text, target, _label(row, f"{file}, line {rows.line_num}")))
     return prompts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from weakref import WeakValueDictionary
 
 import ipywidgets
 import traitlets
@@ -63,20 +64,24 @@ class Setting(Look):
         self.k, self.alpha = self._start["k"], self._start["alpha"]
 
 
+_open: WeakValueDictionary[tuple[type, int], PanelState] = WeakValueDictionary()  # by id(model)
+
+
 class PanelState(traitlets.HasTraits):
     """What a panel shows, until it is closed: then nothing that outlives it knows of it.
 
-    Attributes
-    ----------
-    setting : Look
-        May be that of other panels, too.
-    ends : ExitStack
-        What is to be done when it closes.
+    It has a `setting`, perhaps shared with others, and perhaps a `job`.
     """
 
-    def __init__(self, **traits):
-        self.ends = ExitStack()
-        super().__init__(**traits)
+    ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
+
+    def take(self, model: Model) -> None:
+        """Close what is open on this model, such as that of a cell that is run again."""
+        place = type(self), id(model)
+        if earlier := _open.get(place):
+            earlier.close()
+        _open[place] = self
+        self.ends.callback(_open.pop, place, None)
 
     def follow(self, function: Callable, names: str | list[str]) -> None:
         """Call this whenever one of these traits of the setting changes."""
@@ -90,7 +95,10 @@ class PanelState(traitlets.HasTraits):
             self.ends.callback(both.unlink)
 
     def close(self) -> None:
-        """Follow nothing and be followed by nothing any more; panels of this state close."""
+        """End the job at its next step, and close the panels of this state."""
+        if job := getattr(self, "job", None):
+            job.close()
+            job.wait()
         self.ends.close()
         self.unobserve_all()
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from weakref import WeakValueDictionary, finalize
+from weakref import finalize
 
 import traitlets
 
@@ -31,8 +31,6 @@ from .table import is_there
 BREATH = 0.3  # seconds between pictures of a run: drawing takes time from training
 FACTORS = (0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1)
 FACTORS += (1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8, 10)  # of the preset's learning rate
-
-_open: WeakValueDictionary[int, AttackLabState] = WeakValueDictionary()  # by id(model)
 
 
 class AttackLabState(PanelState):
@@ -82,8 +80,7 @@ class AttackLabState(PanelState):
         store: Store | None = None,
         setting: Setting | None = None,
     ):
-        if earlier := _open.get(id(model)):
-            earlier.close()  # a cell that is run again opens its panel again
+        self.take(model)
         check_aligned(subspace, model)
         self.attacks = attacks_for(model, attacks or {})
         self.own_prompts = forbidden is None and allowed is None and model.is_sandbox
@@ -101,7 +98,6 @@ class AttackLabState(PanelState):
         self.attack = next(iter(self.attacks))
         self._take_preset()
         self._list()
-        _open[id(model)] = self
         self.observe(self._take_preset, ["attack", "training"])
         self.observe(self._follow, ["attack", "training", "learning_rate", "steps", "seed"])
         self.observe(self._follow_list, "chosen")
@@ -153,15 +149,6 @@ class AttackLabState(PanelState):
             self.training = self.trainings[0]
             self._take_preset()
             self.at = self.steps
-
-    def close(self) -> None:
-        """Stop the job behind the step it is at, which is saved."""
-        if self.job.closed:
-            return
-        self.job.close()
-        self.job.wait()
-        _open.pop(id(self.runs.model), None)
-        super().close()
 
     def _take_preset(self, change=None) -> None:
         """Take the attack's own rate and steps, and if it is newly chosen its seed."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import traitlets
 
@@ -31,8 +30,6 @@ SETTLE = 0.1  # seconds a setting must last before models are asked
 SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
 PAGE = 2  # evaluation prompts shown at a time, of each kind
 FEW = 60  # prompts of each kind that the sandbox is measured on
-
-_open: WeakValueDictionary[int, DialState] = WeakValueDictionary()  # by id(model)
 
 
 class DialState(PanelState):
@@ -74,12 +71,12 @@ class DialState(PanelState):
         store: Store | None = None,
         setting: Setting | None = None,
     ):
-        if earlier := _open.get(id(model)):
-            earlier.close()  # a cell that is run again opens its panel again
+        self.take(model)
         check_aligned(subspace, model)
         self.subspace, self.model = subspace, model
         self.setting = setting or Setting(subspace)
         self.dial = LoxDial(model, subspace)
+        self.ends.callback(self._let_go)
         self.job = Job()
         self._own_key = model.key
         self._models = {BASE: base} if with_base else {}
@@ -107,7 +104,6 @@ class DialState(PanelState):
         self._reference: Reference | None = None
         self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
         super().__init__(prompt=self._first_prompt())
-        _open[id(model)] = self
         self.observe(self._follow, ["prompt", "page"])
         self.follow(self._follow, ["k", "alpha"])
         self._follow()
@@ -140,17 +136,11 @@ class DialState(PanelState):
         self.setting.reset()
         self.prompt, self.page = self._first_prompt(), 0
 
-    def close(self) -> None:
-        """Stop the job and give the model its aligned weights back."""
-        if self.job.closed:
-            return
-        self.job.close()
-        self.job.wait()
+    def _let_go(self) -> None:
+        """Give the model its aligned weights back, and drop the others."""
         self.dial.off()
         self._reference = None
-        self._models = {name: self.model for name in self._models}  # the others are let go
-        _open.pop(id(self.model), None)
-        super().close()
+        self._models = dict.fromkeys(self._models, self.model)
 
     def _first_prompt(self) -> str:
         """Return the request that stands in the box at the start."""

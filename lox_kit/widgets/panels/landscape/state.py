@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import permutations
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import traitlets
 
@@ -48,8 +47,6 @@ BREATH = 0.4  # seconds between pictures of a run: drawing takes time from measu
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = ("landscape_map", "landscape_3d")
 ALONG = {0.0: "along a", 90.0: "along b"}
-
-_open: WeakValueDictionary[int, LandscapeState] = WeakValueDictionary()  # by id(model)
 
 
 class LandscapeState(PanelState):
@@ -101,8 +98,7 @@ class LandscapeState(PanelState):
             raise ValueError("the landscape viewer shows a plane; this is a line: see scan.")
         if unknown := [n for n in checkpoints or {} if n not in plane.points]:
             raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(plane.points)}.")
-        if earlier := _open.get(id(model)):
-            earlier.close()  # a cell that is run again opens its panel again
+        self.take(model)
         check_origin(model, plane)
         self.own_metric = metric is None
         self.plane, self.model, self.metric = plane, model, metric or _sandbox_metric(model)
@@ -116,7 +112,6 @@ class LandscapeState(PanelState):
         self._marks: dict[str, Mark] = {}
         self._shown = 0.0  # when
         super().__init__()
-        _open[id(model)] = self
         self.observe(self._look, ["a", "b", "angle", "between", "finer"])
         self.observe(self._show, "pointed")
         self.job.observe(self._show, "status")  # also what came since the last picture
@@ -185,15 +180,6 @@ class LandscapeState(PanelState):
         self.pointed, self.angle, self.between = None, 90.0, None
         self.finer, self.figure = 2, FIGURES[0]
         self.look_at(0.0, 0.0)
-
-    def close(self) -> None:
-        """Stop the job; the model has the origin's weights again when this returns."""
-        if self.job.closed:
-            return
-        self.job.close()
-        self.job.wait()
-        _open.pop(id(self.model), None)
-        super().close()
 
     def _look(self, change=None) -> None:
         """Show what was chosen rather than what the pointer was at."""

@@ -154,12 +154,6 @@ class RankState(PanelState):
         self.setting.reset()
         self.kind = ALL
 
-    def close(self) -> None:
-        """Stop the job at its next step."""
-        self.job.close()
-        self.job.wait()
-        super().close()
-
     # --- the job --------------------------------------------------------------------------------
 
     def run(self) -> str | None:
