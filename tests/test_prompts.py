@@ -89,8 +89,11 @@ def test_an_empty_file_is_refused(write, name, text, message):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.xlsx", "a.parquet", "a.csv.gz"])
-@pytest.mark.parametrize("data", ["goal\nnaïve\n".encode("latin-1"), "goal\nx\n".encode("utf-16"),
-                                  gzip.compress(b"goal\n1\n")])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    ["goal\nnaïve\n".encode("latin-1"), "goal\nx\n".encode("utf-16"), gzip.compress(b"x", mtime=0)],
+    ids=["latin-1", "utf-16", "gz"],
+)
 def test_a_file_that_is_no_utf_8_text_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf"{name}: not UTF-8 text \(byte \d+\).*save it as UTF-8"):
