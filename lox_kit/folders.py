@@ -1,9 +1,12 @@
-"""Where things are kept, results and rebuildable things, and how a small file is written."""
+"""Where things are kept, results and rebuildable things, and how one of them is written whole."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -25,19 +28,121 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("lox_kit", appauthor=False))
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder; cut off in the middle, nothing is left under its name."""
-    if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(folder, doomed)
-        shutil.rmtree(doomed)
+class Busy(OSError):
+    """Another process is writing the same file or folder."""
+
+
+@contextlib.contextmanager
+def locked(out: Path, *, new: bool = False, wait: float = 0.0) -> Iterator[None]:
+    """Be the only one, of all processes and threads, that writes to `out`.
+
+    The lock is the operating system's and ends with the process, however that ends. It lies beside
+    `out` in a hidden file that says who has it; one that a killed process left does not count.
+
+    Parameters
+    ----------
+    new : bool
+        `out` must not exist.
+    wait : float, seconds
+        How long to wait for another writer.
+
+    Raises
+    ------
+    Busy
+        If another one is writing it; the message says which process, and since when.
+    FileExistsError
+        If it must not exist and does.
+    ValueError
+        If `out` is no name, such as "..".
+    """
+    from filelock import FileLock, Timeout
+
+    if out.name in ("", ".."):
+        raise ValueError(f"{str(out)!r}: not a name of a file or folder to write; choose another.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = out.with_name(f".{out.name}.lock")
+    lock = FileLock(file, thread_local=False)
+    try:
+        lock.acquire(timeout=wait, poll_interval=0.02)
+    except Timeout:
+        raise Busy(
+            f"{out}: another lox is writing this{_read_note(file)}. Wait for it to end, or choose "
+            "another name."
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a place where nothing can be written: the write itself says so
+    else:
+        with contextlib.suppress(OSError):
+            file.write_text(f"pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    try:
+        if new and out.exists():
+            raise FileExistsError(f"{out} exists; remove it or choose another name.")
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                file.unlink()  # while it is still held: nobody else can have it by then
+            lock.release()
+
+
+@contextlib.contextmanager
+def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
+    """Give a hidden name to write a file or folder under, which is `out` once the block is done.
+
+    What `out` was before stays until then, and stays for good if the block fails. One at a time
+    writes it: another waits, or with `new` is refused, see `locked`.
+
+    Raises
+    ------
+    ValueError
+        If `out` is there and is neither a file nor a folder, such as a device or a pipe.
+    Busy, FileExistsError
+        As `locked`.
+    """
+    out = Path(os.path.realpath(out)) if os.path.lexists(out) else Path(out)  # keep a link
+    if out.exists() and not (out.is_file() or out.is_dir()):
+        raise ValueError(f"{out}: a device, pipe or socket, not a file; choose another name.")
+    with locked(out, new=new, wait=0.0 if new else 60.0):
+        work = out.with_name(f".partial.{out.name}")  # with its ending, which may say how to read
+        _discard(work)
+        try:
+            yield work
+            if work.is_dir():
+                remove_folder(out)
+            os.replace(work, out)
+        finally:
+            _discard(work)
 
 
 def write_whole(file: str | Path, data: str | bytes) -> Path:
     """Write a small file that appears under its name only when it is whole; return its path."""
-    file = Path(file)
-    work = file.with_name(f".{file.name}.partial")
-    work.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(work, file)
-    return file
+    with whole(file) as work:
+        work.write_bytes(data.encode() if isinstance(data, str) else data)
+    return Path(file)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; cut off in the middle, nothing is left under its name."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    _discard(doomed)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(folder, doomed)
+        _discard(doomed)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_note(file: Path) -> str:
+    """Return who has a lock, for a message; nothing where that cannot be read."""
+    for _ in range(10):  # it may have the lock and be about to write its note
+        with contextlib.suppress(OSError):
+            if note := file.read_text(errors="replace").strip():
+                return f": {note}"
+        time.sleep(0.02)
+    return ""

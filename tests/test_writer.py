@@ -80,7 +80,9 @@ def test_the_header_carries_the_metadata_and_the_order(tmp_path):
     values = dict(reversed(tensors().items()))
     file = write_all(tmp_path / "new" / "a.safetensors", values, {"made": "hier, ça va"})
     with safe_open(file, "pt") as f:
-        assert f.metadata() == {"format": "pt", "made": "hier, ça va"}
+        about = f.metadata()
+        assert about.pop("sums").isalnum()
+        assert about == {"format": "pt", "made": "hier, ça va"}
         assert list(f.offset_keys()) == list(values)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lox_kit.folders import whole
 from lox_kit.weights import is_embedding, is_head
 
-from .checkpoint import model_card, own_aligned, refuse_existing
+from .checkpoint import model_card, own_aligned
 from .lox import check_alpha
 from .subspace import SafetySubspace
 
@@ -58,8 +57,6 @@ def save_adapter(
             f"{kind} stores its matrices transposed, which PEFT adapters express differently: use "
             "`lox apply` for a full checkpoint."
         )
-    out = Path(out)
-    refuse_existing(out)
     left_out, ranks, tensors = [], {}, {}
     for name in subspace:
         U, S, Vh = subspace.top(name, k)
@@ -75,15 +72,13 @@ def save_adapter(
             f"{', '.join(left_out)}: tied, unchanged or learned positions, which leaves an "
             "adapter nothing to hold; use `lox apply` for a full checkpoint."
         )
-    work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     config = _adapter_config(str(checkpoint.name), ranks, alpha)
-    (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
     card = model_card(checkpoint, subspace, k, alpha).replace("lox apply", "lox adapter")
-    (work / "README.md").write_text(card)
-    save_file(tensors, work / "adapter_model.safetensors", metadata={"format": "pt"})
-    os.replace(work, out)
+    with whole(out, new=True) as work:
+        work.mkdir()
+        (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
+        (work / "README.md").write_text(card)
+        save_file(tensors, work / "adapter_model.safetensors", metadata={"format": "pt"})
     return tuple(left_out)
 
 

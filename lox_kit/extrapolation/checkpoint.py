@@ -18,6 +18,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lox_kit import __version__
+from lox_kit.folders import locked
 from lox_kit.text import one_line
 from lox_kit.threads import map_in_order
 from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
@@ -62,12 +63,18 @@ def apply_lox(
         If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
     FileExistsError
         If `out` exists.
+    Busy
+        If another process writes it at this moment.
     """
     check_alpha(alpha)
-    checkpoint = own_aligned(subspace, aligned)
     subspace.check_rank(k)
-    out = Path(out)
-    refuse_existing(out)
+    with locked(Path(out), new=True):
+        return _apply(subspace, aligned, Path(out), k, alpha, on_layer)
+
+
+def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
+    """Do what `apply_lox` says, the lock being held."""
+    checkpoint = own_aligned(subspace, aligned)
 
     def make(name: str) -> tuple[None, Tensor]:
         W = checkpoint.read(name)
@@ -116,23 +123,24 @@ def extrapolate(
         As `from_pair` and `apply_lox`.
     FileExistsError
         If `out` exists, or `factors` is another subspace.
+    Busy
+        If another process writes one of them at this moment.
     """
     check_alpha(alpha)
-    out = Path(out)
-    refuse_existing(out)
-    first, second = Checkpoint(base), Checkpoint(aligned)
-    info = pair_info(
-        first,
-        second,
-        rank=(FULL if k is None else max(k, 1)) if rank is None else rank,
-        spectrum="top",
-        include=include,
-        exclude=exclude,
-        certify=max(CERTIFY, k or 0),
-        seed=seed,
-    )
-    if factors and (subspace := SafetySubspace.made(factors, info)):
-        return apply_lox(subspace, aligned, out, k, alpha, on_layer=on_layer)
+    options = {"spectrum": "top", "include": include, "exclude": exclude, "seed": seed}
+    options["rank"] = (FULL if k is None else max(k, 1)) if rank is None else rank
+    options["certify"] = max(CERTIFY, k or 0)
+    with locked(Path(out), new=True), locked(Path(factors)) if factors else nullcontext():
+        first, second = Checkpoint(base), Checkpoint(aligned)
+        info = pair_info(first, second, **options)
+        if factors and (subspace := SafetySubspace.made(factors, info)):
+            subspace.check_rank(k)
+            return _apply(subspace, aligned, Path(out), k, alpha, on_layer)
+        return _extrapolate(first, second, info, Path(out), k, alpha, factors, device, on_layer)
+
+
+def _extrapolate(first, second, info, out: Path, k, alpha, factors, device, on_layer) -> Path:
+    """Do what `extrapolate` says, the locks being held and no factors there."""
     plan = SafetySubspace(info)
     plan.check_rank(k)
     loose: list[float] = []
@@ -233,11 +241,6 @@ def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
         )
     checkpoint.refuse_nonfinite(matrices=False)  # matrices are refused when they are read
     return checkpoint
-
-
-def refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(f"{out} exists; remove it or choose another name.")
 
 
 def _work_folder(out: Path, recipe: str) -> Path:

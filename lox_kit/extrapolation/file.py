@@ -2,26 +2,64 @@
 
 One safetensors file, all float32. Of each matrix NAME: `NAME.U` (out, r), `NAME.S` (r,), `NAME.Vh`
 (r, in), `NAME.residual` (r,), `NAME.info` (|dW|_F, number of the method), and perhaps
-`NAME.spectrum`. Where it comes from is JSON in the header, under `lox_kit`.
+`NAME.spectrum`. Where it comes from is JSON in the header, under `lox_kit`; beside it are a version
+of this layout and a checksum of each tensor. Files of before there were those are read as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from lox_kit.weights import SafetensorsStream
+from lox_kit.weights import SafetensorsStream, checked, read_header
 
 from .svd import METHODS, Factors
 
 FULL = "full"
 PARTS = ("U", "S", "Vh", "residual", "info")
+SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
+NORM_SLACK = 1e-3  # by how much, relatively, |S| may pass |dW|_F
+LOOSE = 1e-2  # how far from orthonormal directions may be that float32 made
+
+
+
+def _whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, and no smaller."""
+    return type(value) is int and value >= least
+
+
+def _names(value: object) -> bool:
+    """Whether a value is a list of different texts."""
+    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return texts and len(set(value)) == len(value)
+
+
+def _shapes(value: object) -> bool:
+    """Whether a value is a list of pairs of sizes."""
+    pairs = isinstance(value, list) and all(isinstance(s, list) and len(s) == 2 for s in value)
+    return pairs and all(_whole(size, 1) for shape in value for size in shape)
+
+
+_TEXT = ("text", lambda v: isinstance(v, str))
+_PERHAPS = ("text or null", lambda v: v is None or isinstance(v, str))
+FIELDS: dict[str, tuple[str, Callable]] = {  # of `info`: what each holds, and whether a value does
+    "layers": ("a list of different names", _names),
+    "shapes": ("a list of pairs of sizes", _shapes),
+    "rank": ("a number from 1, or 'full'", lambda v: v == FULL or _whole(v, 1)),
+    "spectrum": ("'top' or 'full'", lambda v: v in ("top", FULL)),
+    "certify": ("a number from 0", lambda v: _whole(v, 0)),
+    "seed": ("a whole number", lambda v: type(v) is int),
+    **dict.fromkeys(("base", "aligned", "base_fingerprint", "aligned_fingerprint"), _TEXT),
+    **dict.fromkeys(("include", "exclude", "tied"), _PERHAPS),
+    "version": _TEXT,
+}
 
 
 def has_spectrum(info: dict) -> bool:
@@ -31,6 +69,13 @@ def has_spectrum(info: dict) -> bool:
 
 def open_stream(file: str | Path, info: dict) -> SafetensorsStream:
     """Open the stream that writes a subspace file; a partial one keeps its whole layers."""
+    layout = _layout(info)
+    about = {"lox_kit": json.dumps(info), "schema": str(SCHEMA)}
+    return SafetensorsStream(file, layout, about, group=len(layout) // len(info["layers"]))
+
+
+def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Return dtype and shape of every tensor of the file, in order."""
     layout = {}
     for name, (out, into) in zip(info["layers"], info["shapes"], strict=True):
         smaller = min(out, into)
@@ -39,8 +84,7 @@ def open_stream(file: str | Path, info: dict) -> SafetensorsStream:
         if has_spectrum(info):
             shapes["spectrum"] = (smaller,)
         layout |= {f"{name}.{part}": (torch.float32, shape) for part, shape in shapes.items()}
-    group = len(layout) // len(info["layers"])
-    return SafetensorsStream(file, layout, {"lox_kit": json.dumps(info)}, group=group)
+    return layout
 
 
 def missing_layers(stream: SafetensorsStream) -> list[str]:
@@ -59,41 +103,128 @@ def write_layer(stream: SafetensorsStream, name: str, factors: Factors) -> None:
 
 
 def read_info(file: Path) -> dict:
-    """Return where a subspace file comes from.
+    """Return where a subspace file comes from, once its header is checked.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or it is no whole subspace file.
+        If there is no such file, it is no whole subspace file, or it is of a newer lox_kit.
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
     if file.is_dir():
         raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
-    try:
-        with safe_open(file, "pt") as f:
-            info = json.loads((f.metadata() or {}).get("lox_kit", "null"))
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a whole safetensors file ({error}).") from error
-    if not info or "layers" not in info:
+    if not file.is_file():
+        raise ValueError(f"{file}: not a file; `lox factor` makes subspace files.")
+    tensors = read_header(file)
+    with safe_open(file, "pt") as f:
+        about = f.metadata() or {}
+    if "lox_kit" not in about:
         raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
+    check_schema(file, about.get("schema", "0"), SCHEMA)
+    info = _parse(file, about["lox_kit"])
+    for name, expected in _layout(info).items():
+        there = tensors.get(name)
+        if there is None or (there.dtype, there.shape) != expected:
+            found = f"it is {there.dtype} {there.shape}" if there else "it is not there"
+            raise ValueError(
+                f"{file}: {name} should be {expected[0]} {expected[1]} and {found}; make or copy "
+                "the file again."
+            )
+    return info
+
+
+def check_schema(file: Path, found: object, known: int) -> None:
+    """Raise ValueError if a file is of a newer layout than is known here."""
+    if not str(found).isdecimal() or int(str(found)) > known:
+        raise ValueError(
+            f"{file}: written by a newer lox_kit (schema {found}, here {known}): update lox_kit."
+        )
+
+
+def _parse(file: Path, text: str) -> dict:
+    """Return the `info` of a file, every field of it checked."""
+    try:
+        info = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: its metadata are not valid JSON ({error}).") from error
+    if not isinstance(info, dict) or "layers" not in info:
+        raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
+    for field, (what, fits) in FIELDS.items():
+        if field not in info:
+            raise ValueError(f"{file}: its metadata lack {field!r}; factor the pair again.")
+        if not fits(info[field]):
+            raise ValueError(
+                f"{file}: {field!r} in its metadata is {str(info[field])[:60]!r} and should be "
+                f"{what}; factor the pair again."
+            )
+    if not len(info["layers"]) == len(info["shapes"]) > 0:
+        raise ValueError(
+            f"{file}: {len(info['layers'])} 'layers' and {len(info['shapes'])} 'shapes' in its "
+            "metadata, where one belongs to each; factor the pair again."
+        )
     return info
 
 
 def read_factors(file: Path, info: dict, name: str) -> Factors:
-    """Return the factors of one matrix."""
+    """Return the factors of one matrix.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged, or are no singular triplets of a matrix of the norm stored.
+    """
     names = [*PARTS[:-1], "spectrum"] if has_spectrum(info) else PARTS[:-1]
     with safe_open(file, "pt") as f:
-        norm, method = f.get_tensor(f"{name}.info").tolist()
-        parts = {part: f.get_tensor(f"{name}.{part}") for part in names}
-    return Factors(**parts, norm=norm, method=METHODS[int(method)])
+        read = checked(f, file)
+        parts = {part: read(f"{name}.{part}") for part in names}
+        facts = read(f"{name}.info").tolist()
+    norm, method = _facts(file, name, parts["S"].numpy(), parts["residual"].numpy(), facts)
+    used = parts["S"] > 0  # behind the rank directions are arbitrary
+    for part, Q in (("U", parts["U"]), ("Vh", parts["Vh"].T)):  # (n, r)
+        if not _distance_from_orthonormal(Q[:, used]) <= LOOSE:
+            raise _not_factors(file, f"{name}.{part}", "not orthonormal")
+    return Factors(**parts, norm=norm, method=method)
 
 
 def read_values(file: Path, info: dict) -> Iterator[tuple[str, np.ndarray, np.ndarray, float, str]]:
-    """Yield name, S, residual, |dW|_F and method of every matrix: the small part of the file."""
+    """Yield name, S, residual, |dW|_F and method of every matrix: the small part of the file.
+
+    Raises
+    ------
+    ValueError
+        As `read_factors`.
+    """
     with safe_open(file, "pt") as f:
+        read = checked(f, file)
         for name in info["layers"]:
             S, residual, facts = (
-                f.get_tensor(f"{name}.{part}").numpy() for part in ("S", "residual", "info")
+                read(f"{name}.{part}").numpy() for part in ("S", "residual", "info")
             )
-            yield name, S, residual, float(facts[0]), METHODS[int(facts[1])]
+            yield name, S, residual, *_facts(file, name, S, residual, facts)
+
+
+def _facts(file: Path, name: str, S: np.ndarray, residual: np.ndarray, facts) -> tuple[float, str]:
+    """Return |dW|_F and the method of a matrix, its singular values held against them."""
+    norm, number = map(float, facts)
+    if number not in range(len(METHODS)):
+        raise _not_factors(file, f"{name}.info", f"of a method {number:g}")
+    if not 0 <= norm < math.inf:
+        raise _not_factors(file, f"{name}.info", f"of a matrix with norm {norm}")
+    if not (np.isfinite(S).all() and S.min() >= 0 and np.diff(S).max(initial=0) <= 1e-6 * S[0]):
+        raise _not_factors(file, f"{name}.S", "not finite, descending and at least 0")
+    if (length := np.linalg.norm(S.astype(np.float64))) > norm * (1 + NORM_SLACK):
+        raise _not_factors(file, f"{name}.S", f"of length {length:.3g}, the matrix of {norm:.3g}")
+    if not residual.min() >= 0:
+        raise _not_factors(file, f"{name}.residual", "not at least 0")
+    return norm, METHODS[int(number)]
+
+
+def _not_factors(file: Path, name: str, what: str) -> ValueError:
+    return ValueError(f"{file}: {name} is {what}; factor the pair again.")
+
+
+def _distance_from_orthonormal(Q: Tensor) -> float:
+    """Return the largest entry of |(Q^T Q - I) x|, x a vector of signs: 0 if Q^T Q is I."""
+    signs = torch.randint(2, (Q.shape[1], 1), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    return float((Q.T @ (Q @ signs) - signs).abs().max()) if Q.shape[1] else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lox_kit import __version__
+from lox_kit.folders import locked
 from lox_kit.store import content_key
 from lox_kit.weights import Checkpoint, deltas
 
@@ -114,23 +116,19 @@ class SafetySubspace(Mapping[str, Factors]):
         ------
         ValueError
             If the pair does not fit (`check_pair`), a delta is not finite, or every one is zero.
+        Busy
+            If another process writes `out` at this moment.
         """
-        first, second = Checkpoint(base), Checkpoint(aligned)
-        info = pair_info(
-            first,
-            second,
-            rank=rank,
-            spectrum=spectrum,
-            include=include,
-            exclude=exclude,
-            certify=certify,
-            seed=seed,
-        )
-        if out is None:
-            factors = dict(factor_all(first, second, info, info["layers"], device, on_layer))
-            refuse_zero([f.norm for f in factors.values()])
-            return cls(info, factors=factors)
-        return cls._stream(Path(out), first, second, info, device, on_layer)
+        options = {"rank": rank, "spectrum": spectrum, "include": include, "exclude": exclude}
+        options |= {"certify": certify, "seed": seed}
+        with locked(Path(out)) if out is not None else nullcontext():
+            first, second = Checkpoint(base), Checkpoint(aligned)
+            info = pair_info(first, second, **options)
+            if out is not None:
+                return cls._stream(Path(out), first, second, info, device, on_layer)
+        factors = dict(factor_all(first, second, info, info["layers"], device, on_layer))
+        refuse_zero([f.norm for f in factors.values()])
+        return cls(info, factors=factors)
 
     @classmethod
     def _stream(cls, out, base, aligned, info, device, on_layer) -> SafetySubspace:
@@ -177,7 +175,7 @@ class SafetySubspace(Mapping[str, Factors]):
 
     def save(self, file: str | Path) -> Path:
         """Write all factors to one safetensors file and return its path."""
-        with open_stream(file, self.info) as stream:
+        with locked(Path(file)), open_stream(file, self.info) as stream:
             for name in missing_layers(stream):
                 write_layer(stream, name, self[name])
         return Path(file)

@@ -7,9 +7,10 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter",
         "checkpoint": "Checkpoint",
-        "files": "INDEX is_embedding is_head read_object refuse_nonfinite SINGLE",
+        "files": "INDEX is_embedding is_head read_header read_object refuse_nonfinite SINGLE",
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta deltas PairReport ROWS",
+        "sums": "checked",
         "writer": "SafetensorsStream ShardedStream",
     },
 )

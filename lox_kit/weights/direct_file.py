@@ -70,6 +70,14 @@ class DirectFile:
                 return begin + written
         return end
 
+    def patch(self, position: int, data: bytes) -> None:
+        """Overwrite bytes that are there already."""
+        end = self._file.tell()
+        self._file.seek(position)
+        self._file.write(data)
+        self._file.flush()
+        self._file.seek(end)
+
     def sync(self) -> None:
         """Have the disk hold all of it."""
         self._file.flush()

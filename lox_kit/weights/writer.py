@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .direct_file import DirectFile
+from .sums import DIGITS, SUMS, checksum, raw
 
 DTYPE_NAMES = {
     torch.float64: "F64",
@@ -36,6 +37,7 @@ DTYPE_NAMES = {
     torch.bool: "BOOL",
 }
 
+FIRST_SUM = 8 + len('{"__metadata__":{"sums":"')  # where the first checksum is in a file
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
 
@@ -43,7 +45,9 @@ class SafetensorsStream:
     """A safetensors file that is written tensor by tensor and appears only when it is whole.
 
     Until then it is `NAME.partial`. A partial file with the same header, left by a run that was
-    killed, is taken up after its last whole tensor: `missing` lists what is still to be written.
+    killed, is resumed after its last tensor that is whole, which its checksum (`sums`) tells:
+    `missing` lists what is still to be written. Only one stream at a time may write a file; who
+    opens it sees to that (`folders.locked`).
 
     Parameters
     ----------
@@ -53,7 +57,7 @@ class SafetensorsStream:
         Every tensor, in the order in which they will be written.
     metadata : mapping of str to str
         Goes into the header. It must say what determines the values (sources, options): a partial
-        file is taken up only if its header is the same to the byte.
+        file is resumed only if its header is the same to the byte.
     group : int
         Tensors that belong together: of a partial file whole groups are kept.
 
@@ -72,7 +76,10 @@ class SafetensorsStream:
         header, self._ends = _header(self._layout, metadata)
         size = len(header) + (list(self._ends.values())[-1] if self._ends else 0)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = _kept_bytes(self.partial, header)
+        whole = _whole_tensors(self.partial, header, self._ends)
+        whole = whole[: len(whole) // group * group]
+        position = len(header) + (self._ends[whole[-1]] if whole else 0)
+        kept = position if whole else 0
         free = shutil.disk_usage(self.path.parent).free
         if size - kept > free:
             raise OSError(
@@ -80,12 +87,10 @@ class SafetensorsStream:
                 f"{self.path} needs {(size - kept) / 1e9:.2f} GB and {self.path.parent} has "
                 f"{free / 1e9:.2f} GB free: make room or write elsewhere.",
             )
-        whole = [n for n, end in self._ends.items() if len(header) + end <= kept]
-        whole = whole[: len(whole) // group * group]
         self.missing = list(self._layout)[len(whole) :]
-        if not kept:
+        if not whole:
             self.partial.write_bytes(header)
-        self._file = DirectFile(self.partial, len(header) + (self._ends[whole[-1]] if whole else 0))
+        self._file = DirectFile(self.partial, position)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Append one tensor; it must be the next one `missing`.
@@ -104,9 +109,11 @@ class SafetensorsStream:
                 f"{name}: the layout says {dtype} {tuple(shape)}, "
                 f"the tensor is {tensor.dtype} {tuple(tensor.shape)}."
             )
-        data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = raw(tensor)
+        done = len(self._layout) - len(self.missing)
         try:
             self._file.write(data)  # at once: a killed run loses no whole tensor
+            self._file.patch(FIRST_SUM + DIGITS * done, checksum(data).encode())
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -156,11 +163,10 @@ class ShardedStream:
     """
 
     def __init__(self, folder: Path, layouts: Mapping[str, Layout], metadata: Mapping[str, str]):
-        self._open = [
-            SafetensorsStream(folder / name, layout, metadata)
-            for name, layout in layouts.items()
-            if not (folder / name).exists()
-        ]
+        for name in layouts:
+            if (folder / name).exists():  # its checksums are looked at like those of the others
+                os.replace(folder / name, folder / f"{name}.partial")
+        self._open = [SafetensorsStream(folder / n, x, metadata) for n, x in layouts.items()]
         self.missing = [name for shard in self._open for name in shard.missing]
         self._thread = ThreadPoolExecutor(1)
         self._closing: list[Future] = []
@@ -196,7 +202,8 @@ class ShardedStream:
 
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
     """Return the header's bytes and where each tensor ends, counted from the header's end."""
-    entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    none = "0" * DIGITS * len(layout)  # where the checksums come once there are tensors
+    entries: dict[str, object] = {"__metadata__": {SUMS: none, "format": "pt", **metadata}}
     ends: dict[str, int] = {}
     offset = 0
     for name, (dtype, shape) in layout.items():
@@ -212,9 +219,19 @@ def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
     return len(text).to_bytes(8, "little") + text, ends
 
 
-def _kept_bytes(partial: Path, header: bytes) -> int:
-    """Return the size of a partial file that starts with this very header, else 0."""
+def _whole_tensors(partial: Path, header: bytes, ends: Mapping[str, int]) -> list[str]:
+    """Return the tensors that a partial file of this very header begins with and that are whole."""
+    found: list[str] = []
     if not partial.exists():
-        return 0
+        return found
     with partial.open("rb") as f:
-        return partial.stat().st_size if f.read(len(header)) == header else 0
+        begun, after = f.read(len(header)), FIRST_SUM + DIGITS * len(ends)
+        if begun[:FIRST_SUM] + begun[after:] != header[:FIRST_SUM] + header[after:]:
+            return found
+        for i, (name, end) in enumerate(ends.items()):
+            data = f.read(len(header) + end - f.tell())
+            first = FIRST_SUM + DIGITS * i
+            if checksum(data).encode() != begun[first : first + DIGITS]:
+                break
+            found.append(name)
+    return found
