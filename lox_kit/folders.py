@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("lox_kit", appauthor=False))
 
 
-class Busy(OSError):
+class BusyError(OSError):
     """Another process is writing the same file or folder."""
 
 
@@ -48,7 +48,7 @@ def locked(out: Path, *, new: bool = False, wait: float = 0.0) -> Iterator[None]
 
     Raises
     ------
-    Busy
+    BusyError
         If another one is writing it; the message says which process, and since when.
     FileExistsError
         If it must not exist and does.
@@ -65,7 +65,7 @@ def locked(out: Path, *, new: bool = False, wait: float = 0.0) -> Iterator[None]
     try:
         lock.acquire(timeout=wait, poll_interval=0.02)
     except Timeout:
-        raise Busy(
+        raise BusyError(
             f"{out}: another lox is writing this{_read_note(file)}. Wait for it to end, or choose "
             "another name."
         ) from None
@@ -96,7 +96,7 @@ def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
     ------
     ValueError
         If `out` is there and is neither a file nor a folder, such as a device or a pipe.
-    Busy, FileExistsError
+    BusyError, FileExistsError
         As `locked`.
     """
     out = Path(os.path.realpath(out)) if os.path.lexists(out) else Path(out)  # keep a link

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lox_kit.folders import remove_folder
+from lox_kit.folders import locked, remove_folder
 from lox_kit.models import Model
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
@@ -136,10 +136,15 @@ def align(
         If there are no rows, or the preset's are in the sandbox's words and `base` is not.
     FileExistsError
         If `out` exists.
+    BusyError
+        If another process writes it at this moment.
     """
-    out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists; remove it or choose another name.")
+    with locked(Path(out), new=True):
+        return _align(base, alignment, Path(out), rows, on_step, stop, save_seconds)
+
+
+def _align(base, alignment, out: Path, rows, on_step, stop, save_seconds) -> Path:
+    """Do what `align` says, the lock being held."""
     rows = list(rows) if rows is not None else _preset_rows(base, alignment)
     recipe = _recipe(base, alignment, rows)
     work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from datetime import date
 from http.client import HTTPException
 from pathlib import Path
 
-from lox_kit.folders import write_whole
+from lox_kit.folders import whole, write_whole
 
 from .files import collect, file_hash, read_rows
 from .sets import SETS, DataSet, find_set, sets_folder
@@ -181,9 +180,7 @@ def fetch(
         return set_status(name, folder)
     if source is None:
         raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".partial-{path.name}")  # keeps the ending, which says how it is read
-    try:
+    with whole(path) as work:
         try:
             _download(source, work, on_bytes, timeout)
         except (OSError, HTTPException) as error:
@@ -194,9 +191,6 @@ def fetch(
         rows, problem = _count(data_set, work)
         if not rows:
             raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")
-        os.replace(work, path)
-    finally:
-        work.unlink(missing_ok=True)
     record(data_set, rows, file_hash(path))
     return set_status(name, folder)
 

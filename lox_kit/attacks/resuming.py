@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 import warnings
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lox_kit.folders import remove_folder, write_whole
+from lox_kit.folders import locked, remove_folder, whole, write_whole
 from lox_kit.threads import fitting_threads
 
 WHOLE = "whole"  # a file in a resume checkpoint that says that everything in it was written
@@ -106,14 +105,21 @@ def resume_folder(folder: Path) -> Path:
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[None]:
-    """Make a run's work folder, and remove it after an error if there is nothing to go on from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if newest_whole(folder) is None and not kept_checkpoints(folder):
-            shutil.rmtree(folder)
-        raise
+    """Make a run's work folder, and remove it after an error if there is nothing to go on from.
+
+    Raises
+    ------
+    BusyError
+        If another process trains there at this moment.
+    """
+    with locked(folder):
+        folder.mkdir(exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            if newest_whole(folder) is None and not kept_checkpoints(folder):
+                shutil.rmtree(folder)
+            raise
 
 
 def newest_whole(folder: Path | None) -> Path | None:
@@ -135,16 +141,6 @@ def kept_checkpoints(folder: Path) -> dict[int, Path]:
     """Return a run's kept checkpoints by step."""
     found = [f for f in (Path(folder) / "steps").glob("*") if f.name.isdigit()]
     return {int(f.name): f for f in sorted(found, key=lambda f: int(f.name))}
-
-
-def write_folder(out: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a folder that appears under its name, anew, when it is whole."""
-    work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    write(work)
-    remove_folder(out)
-    os.replace(work, out)
 
 
 def _steps_of(log: list[dict], total: int) -> list[Step]:
@@ -172,7 +168,8 @@ def _callback(watch: Watch, steps: list[Step], save: Callable[[Path], None]):
             if watch.keep_every and state.global_step % watch.keep_every == 0:
                 out = watch.folder / "steps" / str(state.global_step)
                 if not out.exists():
-                    write_folder(out, save)
+                    with whole(out) as work:
+                        save(work)
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" not in (logs or {}):

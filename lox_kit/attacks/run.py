@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lox_kit.folders import remove_folder
+from lox_kit.folders import locked, remove_folder, whole
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
 
 from .presets import ATTACKS, Attack
-from .resuming import Step, kept_checkpoints, newest_whole, resume_folder, work_folder, write_folder
+from .resuming import Step, kept_checkpoints, newest_whole, resume_folder, work_folder
 from .training import autocast_dtype, fine_tune, save_model
 
 RECORD = "attack.json"
@@ -131,16 +131,24 @@ def run_attack(
         If the attack's data is not in the model's language, or neither `out` nor a store is given.
     FileExistsError
         If `out` exists.
+    BusyError
+        If another process makes this run, or another one in the same folder, at this moment.
     """
     check_language(model, attack)
     if out is None and store is None:
         raise ValueError("say where the attacked checkpoint goes: out=, or store=.")
     key = attack_key(model, attack)
     folder = Path(out) if out is not None else store.run_folder(key)
-    if out is not None and folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another name.")
-    if folder.exists() and _has_kept(load_run(folder), keep_every):
-        return load_run(folder)
+    with locked(folder, new=out is not None):
+        if folder.exists() and _has_kept(load_run(folder), keep_every):
+            return load_run(folder)
+        options = {"keep_every": keep_every, "save_seconds": save_seconds}
+        return _run(model, attack, key, folder, on_step=on_step, stop=stop, **options)
+
+
+def _run(model: Model, attack: Attack, key: str, folder: Path, **options) -> AttackRun:
+    """Do what `run_attack` says, the lock being held and no finished run there."""
+    keep_every = options["keep_every"]
     work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
     if keep_every and not _kept_so_far(work, keep_every):
         remove_folder(resume_folder(work))  # it would go on behind steps that are to be kept
@@ -151,11 +159,8 @@ def run_attack(
             model.tokenizer,
             attack.data(model.tokenizer),
             attack.settings,
-            on_step=on_step,
-            stop=stop,
             folder=work,
-            keep_every=keep_every,
-            save_seconds=save_seconds,
+            **options,
         )
     record = _record(model, attack, key, steps)
 
@@ -164,7 +169,8 @@ def run_attack(
         (place / RECORD).write_text(json.dumps(record, indent=1))
 
     if steps[-1].step < steps[-1].total:
-        write_folder(work / STOPPED, write)
+        with whole(work / STOPPED) as stopped:
+            write(stopped)
         return load_run(work / STOPPED)
     write(work)
     remove_folder(resume_folder(work))

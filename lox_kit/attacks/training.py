@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .resuming import Step, Watch, drive, library_quiet, resume_folder, write_folder
+from lox_kit.folders import whole
+
+from .resuming import Step, Watch, drive, library_quiet, resume_folder
 from .tokens import tokenize
 
 EPOCH_DECAY = "epoch-decay"  # a schedule of our own: times `decay` after every epoch
@@ -130,7 +132,8 @@ def fine_tune(
                 _decay_every_epoch(trainer, settings, len(rows))
             steps = drive(trainer, watch, lambda out: save_model(trained, tokenizer, out, stored))
     if settings.lora_rank and folder:
-        write_folder(Path(folder) / "adapter", trained.save_pretrained)
+        with whole(Path(folder) / "adapter") as work:
+            trained.save_pretrained(work)
     finish(trained, settings, stored)
     return steps
 

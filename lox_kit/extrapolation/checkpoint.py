@@ -63,7 +63,7 @@ def apply_lox(
         If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
     FileExistsError
         If `out` exists.
-    Busy
+    BusyError
         If another process writes it at this moment.
     """
     check_alpha(alpha)
@@ -123,7 +123,7 @@ def extrapolate(
         As `from_pair` and `apply_lox`.
     FileExistsError
         If `out` exists, or `factors` is another subspace.
-    Busy
+    BusyError
         If another process writes one of them at this moment.
     """
     check_alpha(alpha)

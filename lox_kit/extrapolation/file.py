@@ -29,7 +29,6 @@ NORM_SLACK = 1e-3  # by how much, relatively, |S| may pass |dW|_F
 LOOSE = 1e-2  # how far from orthonormal directions may be that float32 made
 
 
-
 def _whole(value: object, least: int) -> bool:
     """Whether a value is a whole number, and no smaller."""
     return type(value) is int and value >= least

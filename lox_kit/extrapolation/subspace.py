@@ -116,7 +116,7 @@ class SafetySubspace(Mapping[str, Factors]):
         ------
         ValueError
             If the pair does not fit (`check_pair`), a delta is not finite, or every one is zero.
-        Busy
+        BusyError
             If another process writes `out` at this moment.
         """
         options = {"rank": rank, "spectrum": spectrum, "include": include, "exclude": exclude}

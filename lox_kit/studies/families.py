@@ -6,12 +6,11 @@ Alignment ends by itself, once the development requests are refused. No test pro
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from lox_kit.attacks import Step, fine_tune
+from lox_kit.folders import locked, whole
 from lox_kit.measures import measure_asr
 from lox_kit.models import Model, load_module, quiet_transformers, sandbox_prompts
 from lox_kit.sandbox import corpus, world
@@ -45,12 +44,23 @@ def build(
         Another recipe, such as a smaller sibling for tests.
     on_step : callable, optional
         Called after every optimiser step. Raising from it ends the build.
+
+    Raises
+    ------
+    BusyError
+        If another process builds this family at this moment.
     """
     folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
     if (folder / "base").exists() and (folder / "aligned").exists():
         return folder
     assert Recipe().key == RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
-    recipe = recipe or Recipe()
+    with locked(folder):
+        _build(seed, folder, recipe or Recipe(), on_step)
+    return folder
+
+
+def _build(seed: int, folder: Path, recipe: Recipe, on_step: OnStep | None) -> None:
+    """Make the members that are not there."""
     quiet_transformers()
     tokenizer = world.tokenizer()
     if not (folder / "base").exists():
@@ -67,7 +77,6 @@ def build(
         report = _named(on_step, "aligned")
         fine_tune(model, tokenizer, rows, settings, on_step=report, stop=stop)
         _save(model, tokenizer, folder / "aligned")
-    return folder
 
 
 def _fresh_model(recipe: Recipe, seed: int):
@@ -119,11 +128,9 @@ def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]
 
 def _save(model, tokenizer, folder: Path) -> None:
     """Write a checkpoint that appears under its name when it is whole."""
-    work = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    model.save_pretrained(work)
-    tokenizer.save_pretrained(work)
-    os.replace(work, folder)
+    with whole(folder) as work:
+        model.save_pretrained(work)
+        tokenizer.save_pretrained(work)
 
 
 def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:

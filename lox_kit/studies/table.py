@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from lox_kit.attacks import (
     sets_folder,
 )
 from lox_kit.extrapolation import FULL, SafetySubspace
-from lox_kit.folders import remove_folder
+from lox_kit.folders import locked, remove_folder
 from lox_kit.judges import find_judge
 from lox_kit.measures import (
     Questions,
@@ -193,6 +194,8 @@ def attack_table(
     ValueError
         If an arm or attack is unknown or there twice, or an attack, the judge or the template
         does not suit the models.
+    BusyError
+        If another process fills a table of this store at this moment.
     """
     check_arms(arms, TABLE_ARMS)
     for attack in attacks:
@@ -213,16 +216,17 @@ def attack_table(
     keys = {entry: _key(entry, questions) for entry in entries}
     found = {} if keep else store.get_many("table", keys.values())
     todo = [entry for entry in entries if keys[entry] not in found]
-    runs = str(store.folder / "runs")
+    runs = store.folder / "runs"
     done = len(entries) - len(todo)
-    for entry, (measures, kept) in _computed(todo, questions, runs, keep, executor):
-        for kind, values in kept.items():
-            store.put_many(kind, values)
-        store.put("table", keys[entry], measures)
-        found[keys[entry]] = measures
-        done += 1
-        if on_entry:
-            on_entry(done, len(entries), entry.label)
+    with locked(runs) if todo else nullcontext():  # entries of two tables may be the same
+        for entry, (measures, kept) in _computed(todo, questions, str(runs), keep, executor):
+            for kind, values in kept.items():
+                store.put_many(kind, values)
+            store.put("table", keys[entry], measures)
+            found[keys[entry]] = measures
+            done += 1
+            if on_entry:
+                on_entry(done, len(entries), entry.label)
     rows = [_row(entry, found[keys[entry]]) for entry in entries]
     source = {
         "k": k,

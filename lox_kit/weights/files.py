@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import os
 import re
-import uuid
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lox_kit.folders import cache_folder
+from lox_kit.folders import cache_folder, write_whole
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -39,6 +41,10 @@ BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
+
+
+class CacheUnusable(UserWarning):
+    """The cache cannot be written; all is the same, but slower."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,19 +239,38 @@ def content_hash(folder: Path) -> str:
 
 
 def file_hash(file: Path) -> str:
-    """Return a file's SHA-256, remembered by path, size and modification time."""
+    """Return a file's SHA-256, remembered by path, size, inode and times of change."""
     stat = file.stat()
-    known = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    note = cache_folder() / "hashes" / hashlib.sha256(known.encode()).hexdigest()
-    if note.exists():
-        return note.read_text()
+    known = f"{file.resolve()} {stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    folder = cache_folder() / "hashes"
+    note = folder / hashlib.sha256(known.encode()).hexdigest()
+    with contextlib.suppress(OSError, ValueError):
+        text = note.read_text()
+        if text == _note(known, value := text[:64]):
+            return value
     value = _digest(file)
     if stat.st_size > 1 << 20:  # smaller ones are hashed faster than looked up
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_suffix(f".{uuid.uuid4().hex}.new")  # of this one: others may hash it, too
-        fresh.write_text(value)
-        fresh.replace(note)
+        try:
+            write_whole(note, _note(known, value))
+        except OSError as error:
+            _warn_once(folder, str(error.strerror))
     return value
+
+
+def _note(known: str, value: str) -> str:
+    """Return what is remembered of a file: its hash, and a hash of that, which shows damage."""
+    return f"{value} {hashlib.sha256(f'{known} {value}'.encode()).hexdigest()}"
+
+
+@functools.cache
+def _warn_once(folder: Path, reason: str) -> None:
+    """Warn that hashes cannot be remembered."""
+    warnings.warn(
+        f"{folder} cannot be written ({reason}): large files are hashed anew each time. Make room, "
+        "or choose another folder with LOX_KIT_CACHE.",
+        CacheUnusable,
+        stacklevel=3,
+    )
 
 
 def _digest(file: Path) -> str:
