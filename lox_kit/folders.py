@@ -99,7 +99,7 @@ def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
     BusyError, FileExistsError
         As `locked`.
     """
-    out = Path(os.path.realpath(out)) if os.path.lexists(out) else Path(out)  # keep a link
+    out = Path(os.path.realpath(out) if os.path.islink(out) else out)  # a link stays one
     if out.exists() and not (out.is_file() or out.is_dir()):
         raise ValueError(f"{out}: a device, pipe or socket, not a file; choose another name.")
     with locked(out, new=new, wait=0.0 if new else 60.0):

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from lox_kit.folders import data_folder
 
+NUMBER = (int, float)
+SHARES = {...: dict.fromkeys(("value", "low", "high", "count", "n"), NUMBER)}  # see `_fits`
 SCHEMA = 1  # of what is stored; raised where an older version's records are not used any more
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "9p"}
-NETWORK_FILE_SYSTEMS |= {"fuse.sshfs"}
 
 
 def content_key(**causes) -> str:
@@ -39,6 +39,20 @@ def content_key(**causes) -> str:
 
 class OlderStore(UserWarning):
     """A store was written by an older lox_kit: some of it may be made again."""
+
+
+class DamagedRecord(UserWarning):
+    """A stored value is not JSON, or of another shape than is put here, and is left out."""
+
+
+def _fits(value: object, shape) -> bool:
+    """Whether a value is of a shape, see `Store.get_many`."""
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_fits(v, shape[0]) for v in value)
+    if isinstance(shape, dict) and isinstance(value, dict):
+        fields = dict.fromkeys(value, shape[...]) if ... in shape else shape
+        return value.keys() == fields.keys() and all(_fits(value[f], fields[f]) for f in fields)
+    return not isinstance(shape, dict) and isinstance(value, shape)
 
 
 class Store:
@@ -70,9 +84,6 @@ class Store:
         self._lock = threading.RLock()  # one connection, perhaps for the jobs of several panels
         try:
             self._db = sqlite3.connect(file, timeout=30, check_same_thread=False)
-            # WAL lets a notebook read while a run writes, and breaks on network file systems.
-            journal = "DELETE" if on_network(self.folder) else "WAL"
-            self._db.execute(f"PRAGMA journal_mode={journal}")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS records (kind TEXT, key TEXT, value TEXT NOT NULL, "
                 "made TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (kind, key)) WITHOUT ROWID"
@@ -105,12 +116,16 @@ class Store:
                 stacklevel=3,
             )
 
-    def get(self, kind: str, key: str):
+    def get(self, kind: str, key: str, like=object):
         """Return the stored value, or None."""
-        return self.get_many(kind, [key]).get(key)
+        return self.get_many(kind, [key], like).get(key)
 
-    def get_many(self, kind: str, keys: Iterable[str]) -> dict[str, object]:
-        """Return the stored values among `keys`."""
+    def get_many(self, kind: str, keys: Iterable[str], like=object) -> dict[str, object]:
+        """Return the stored values among `keys`, those left out that are not `like` this.
+
+        `like` is a type; or of other shapes [shape], a list of them, {field: shape}, or with any
+        fields {...: shape}. What is left out is warned of (DamagedRecord).
+        """
         wanted = list(dict.fromkeys(keys))
         found: dict[str, object] = {}
         for start in range(0, len(wanted), 500):  # SQLite limits the variables of a statement
@@ -119,7 +134,25 @@ class Store:
             rows = self._rows(
                 f"SELECT key, value FROM records WHERE kind=? AND key IN ({marks})", kind, *part
             )
-            found.update((key, json.loads(value)) for key, value in rows)
+            found |= self._values(kind, rows, like)
+        return found
+
+    def _values(self, kind: str, rows: Iterable[tuple], like=object) -> dict[str, object]:
+        """Return records by key, without those that are damaged or not `like` this."""
+        found = {}
+        for key, text in rows:
+            value = None
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                value = json.loads(text)
+            if value is not None and _fits(value, like):
+                found[key] = value
+            else:
+                warnings.warn(
+                    f"{self.folder / 'lox.sqlite'}: {kind} {key[:16]} is damaged or of another "
+                    "lox_kit; it may be made again.",
+                    DamagedRecord,
+                    stacklevel=4,
+                )
         return found
 
     def put(self, kind: str, key: str, value) -> None:
@@ -138,7 +171,7 @@ class Store:
     def all(self, kind: str) -> dict[str, object]:
         """Return every record of a kind by its key, the one put last first."""
         rows = self._rows("SELECT key, value FROM records WHERE kind=? ORDER BY made DESC", kind)
-        return {key: json.loads(value) for key, value in rows}
+        return self._values(kind, rows)
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""
@@ -170,11 +203,11 @@ class MemoryStore:
     def __init__(self):
         self.kinds: dict[str, dict[str, object]] = {}
 
-    def get(self, kind: str, key: str):
-        """Return the held value, or None."""
+    def get(self, kind: str, key: str, like=object):
+        """Return the held value, or None; what was put here is as it should be."""
         return self.kinds.get(kind, {}).get(key)
 
-    def get_many(self, kind: str, keys: Iterable[str]) -> dict[str, object]:
+    def get_many(self, kind: str, keys: Iterable[str], like=object) -> dict[str, object]:
         """Return the held values among `keys`."""
         held = self.kinds.get(kind, {})
         return {key: held[key] for key in keys if key in held}
@@ -186,15 +219,3 @@ class MemoryStore:
     def put_many(self, kind: str, values: Mapping[str, object]) -> None:
         """Hold several values."""
         self.kinds.setdefault(kind, {}).update(values)
-
-
-def on_network(folder: Path) -> bool:
-    """Whether a folder lies on a network file system, as far as /proc/mounts can tell."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/mounts").read_text().splitlines()
-        mounts = [[part.replace("\\040", " ") for part in line.split()] for line in lines]
-        real = str(folder.resolve())
-        inside = [m for m in mounts if real == m[1] or real.startswith(m[1].rstrip("/") + "/")]
-        if inside:
-            return max(inside, key=lambda m: len(m[1]))[2] in NETWORK_FILE_SYSTEMS
-    return str(folder).startswith("\\\\")  # a Windows share

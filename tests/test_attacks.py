@@ -17,6 +17,7 @@ from lox_kit.attacks.run import attack_key, load_run
 from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings
+from lox_kit.folders import BusyError, locked
 from lox_kit.models.load import Model
 from lox_kit.sandbox import world
 
@@ -182,6 +183,14 @@ def test_a_killed_run_leaves_nothing_final_and_ends_as_if_undisturbed(where, spe
     assert same_files(again, undisturbed)
     assert again.losses == undisturbed.losses
     assert [f.name for f in (tmp_path / "store" / "runs").iterdir()] == [again.folder.name]
+
+
+def test_a_run_that_another_process_makes_is_not_made_twice(speaker, store, tmp_path):
+    folder = store.run_folder(attack_key(speaker, SHORT))
+    for out in (None, tmp_path / "out"):
+        with locked(out or folder), pytest.raises(BusyError, match="another lox is writing this"):
+            run_attack(speaker, SHORT, out, store=store)
+    assert not list(store.folder.glob("runs/.*"))
 
 
 def test_a_stopped_run_can_be_loaded_and_goes_on_by_the_same_call(speaker, store, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 
@@ -435,6 +436,43 @@ def test_a_wrong_call_says_so_with_the_usage(lox, arguments, message):
     assert (done.status, done.out) == (2, "")
     assert message in done.err
     assert done.err.startswith("Usage:")
+
+
+@pytest.mark.parametrize("verb", ["asr", "rescore"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("prompts.csv", "exists and holds no answers of lox; choose another name, or add --over"),
+        ("other.json", "exists and holds no answers of lox"),
+        ("list.json", "exists and holds no answers of lox"),
+        ("/dev/null", "not a regular file"),
+        ("link", "not a regular file"),
+        ("pipe", "not a regular file"),
+        ("folder", "not a regular file"),
+    ],
+)
+def test_save_never_replaces_what_it_has_not_written(lox, tmp_path, verb, place, message):
+    (tmp_path / "prompts.csv").write_text("goal\nhow\n")
+    (tmp_path / "other.json").write_text('{"prompts": [], "verdicts": [], "responses": []}')
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = {f.name: f.read_bytes() for f in tmp_path.glob("*.*")}
+    what = [PAIR[1]] if verb == "asr" else ["nowhere.json", "--judge", "rule"]
+    overwrite = ["--overwrite"] if "regular" in message else []
+    done = lox(verb, *what, "--save", place, *overwrite)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert f"--save {place}: {message}" in done.err
+    assert {f.name: f.read_bytes() for f in tmp_path.glob("*.*")} == before
+
+
+def test_save_replaces_its_own_answers_and_with_overwrite_any_file(lox, tmp_path):
+    (tmp_path / "a.json").write_text("notes")
+    ask = ["asr", PAIR[1], "--limit", "1", "--json", "--save", "a.json"]
+    for more in (["--overwrite"], []):
+        assert lox(*ask, *more).status == 0
+        assert len(json.loads((tmp_path / "a.json").read_text())["responses"]) == 1
 
 
 def test_debug_shows_the_traceback(lox):

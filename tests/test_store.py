@@ -8,7 +8,7 @@ import pytest
 from checkpoints import run_python
 
 from lox_kit.folders import cache_folder, data_folder
-from lox_kit.store import SCHEMA, OlderStore, Store, content_key, on_network
+from lox_kit.store import SCHEMA, OlderStore, Store, content_key
 
 
 @pytest.fixture
@@ -181,57 +181,6 @@ def test_a_file_in_the_folders_place_is_named(tmp_path):
     (tmp_path / "store").write_text("")
     with pytest.raises(OSError, match="store"):
         Store(tmp_path / "store")
-
-
-def journal(folder):
-    with Store(folder) as store:
-        store.put("answer", "a", 1)
-        assert store.get("answer", "a") == 1
-        return store._db.execute("PRAGMA journal_mode").fetchone()[0]
-
-
-@pytest.fixture
-def mounts(tmp_path, monkeypatch):
-    """Return a function that gives /proc/mounts other lines."""
-    read_text = pathlib.Path.read_text
-
-    def mount(*lines):
-        def read(self, *a, **b):
-            return "\n".join(lines) if str(self) == "/proc/mounts" else read_text(self, *a, **b)
-
-        monkeypatch.setattr(pathlib.Path, "read_text", read)
-
-    return mount
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")]
-)
-def test_the_journal_fits_the_file_system(tmp_path, mounts, kind, expected):
-    mounts("/dev/sda / ext4 rw 0 0", f"server:/x {tmp_path} {kind} rw 0 0")
-    assert journal(tmp_path / "store") == expected
-
-
-def test_the_innermost_mount_counts(tmp_path, mounts):
-    mounts(
-        f"s:/x {tmp_path} nfs rw 0 0", f"/dev/sdb {tmp_path}/local xfs rw 0 0", "/dev/sda / ext4"
-    )
-    assert on_network(tmp_path)
-    assert on_network(tmp_path / "locality")
-    assert not on_network(tmp_path / "local" / "deep")
-
-
-def test_a_mount_point_with_a_space_is_found(tmp_path, mounts):
-    mounts("/dev/sda / ext4 rw 0 0", rf"s:/x {tmp_path}/my\040drive cifs rw 0 0")
-    assert on_network(tmp_path / "my drive" / "store")
-
-
-def test_without_mounts_to_read_a_folder_is_local(tmp_path, monkeypatch):
-    def missing(self, *a, **b):
-        raise FileNotFoundError(self)
-
-    monkeypatch.setattr(pathlib.Path, "read_text", missing)
-    assert not on_network(tmp_path)
 
 
 def test_the_folders_are_where_the_environment_says(monkeypatch, tmp_path):

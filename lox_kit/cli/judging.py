@@ -18,6 +18,8 @@ from .options import (
     wholes,
 )
 
+overwrite = click.option("--overwrite", is_flag=True, help="Let --save replace any file.")
+
 
 def _system(text, file):
     """Return the system message from --system and --system-from."""
@@ -32,6 +34,25 @@ def _system(text, file):
     from lox_kit.models import identity_system
 
     return identity_system(file)
+
+
+def _check_place(save, overwrite):
+    """Refuse, before anything is measured, to write over what `--save` has not written."""
+    if save is None or not save.exists():
+        return
+    if not save.is_file():
+        raise ValueError(f"--save {save}: not a regular file; choose another name.")
+    if overwrite:
+        return
+    from lox_kit.measures import AsrResult
+
+    try:
+        AsrResult.load(save)
+    except (ValueError, AttributeError, RecursionError):
+        raise FileExistsError(
+            f"--save {save}: exists and holds no answers of lox; choose another name, or add "
+            "--overwrite."
+        ) from None
 
 
 def _print_result(result, as_json):
@@ -70,12 +91,13 @@ def _print_result(result, as_json):
 @click.option("--batch-size", default=128, show_default=True, help="Most prompts at once.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many prompts.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write answers and verdicts here.")
+@overwrite
 @device
 @as_json
 @click.pass_obj
 def asr(
     obj, model, prompts, judges, template, system, system_from, max_new_tokens, batch_size, limit,
-    save, device, as_json, **network,
+    save, overwrite, device, as_json, **network,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
@@ -88,6 +110,7 @@ def asr(
 
     from .progress import stages
 
+    _check_place(save, overwrite)
     asked = forbidden(prompts, limit)
     found = find_judges(judges or ("rule",), network)
     system = _system(system, system_from)
@@ -115,9 +138,10 @@ def asr(
 @click.argument("result", type=click.Path(path_type=Path))
 @judge_options
 @click.option("--save", type=click.Path(path_type=Path), help="Write all verdicts here.")
+@overwrite
 @as_json
 @click.pass_obj
-def rescore(obj, result, judges, save, as_json, **network):
+def rescore(obj, result, judges, save, overwrite, as_json, **network):
     """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated."""
     from lox_kit.measures import AsrResult, rescore
     from lox_kit.store import Store
@@ -126,6 +150,7 @@ def rescore(obj, result, judges, save, as_json, **network):
 
     if not judges:
         raise ValueError("say who is to judge: --judge NAME.")
+    _check_place(save, overwrite)
     kept = AsrResult.load(result)
     with Store(obj["store"]) as store, stages() as on_stage:
         rescored = rescore(

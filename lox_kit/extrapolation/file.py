@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lox_kit.weights import SafetensorsStream, checked, read_header
+from lox_kit.weights import SafetensorsStream, check_schema, checked, read_header
 
 from .svd import METHODS, Factors
 
@@ -29,35 +29,12 @@ NORM_SLACK = 1e-3  # by how much, relatively, |S| may pass |dW|_F
 LOOSE = 1e-2  # how far from orthonormal directions may be that float32 made
 
 
-def _whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, and no smaller."""
-    return type(value) is int and value >= least
-
-
-def _names(value: object) -> bool:
-    """Whether a value is a list of different texts."""
-    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return texts and len(set(value)) == len(value)
-
-
-def _shapes(value: object) -> bool:
-    """Whether a value is a list of pairs of sizes."""
-    pairs = isinstance(value, list) and all(isinstance(s, list) and len(s) == 2 for s in value)
-    return pairs and all(_whole(size, 1) for shape in value for size in shape)
-
-
-_TEXT = ("text", lambda v: isinstance(v, str))
-_PERHAPS = ("text or null", lambda v: v is None or isinstance(v, str))
-FIELDS: dict[str, tuple[str, Callable]] = {  # of `info`: what each holds, and whether a value does
-    "layers": ("a list of different names", _names),
-    "shapes": ("a list of pairs of sizes", _shapes),
-    "rank": ("a number from 1, or 'full'", lambda v: v == FULL or _whole(v, 1)),
-    "spectrum": ("'top' or 'full'", lambda v: v in ("top", FULL)),
-    "certify": ("a number from 0", lambda v: _whole(v, 0)),
-    "seed": ("a whole number", lambda v: type(v) is int),
+_TEXT, _PERHAPS = (str,), (str, type(None))
+FIELDS: dict[str, tuple[type, ...]] = {  # of `info`, which the header holds as JSON
+    **{"layers": (list,), "shapes": (list,), "rank": (int, str), "spectrum": _TEXT},
     **dict.fromkeys(("base", "aligned", "base_fingerprint", "aligned_fingerprint"), _TEXT),
     **dict.fromkeys(("include", "exclude", "tied"), _PERHAPS),
-    "version": _TEXT,
+    **{"certify": (int,), "seed": (int,), "version": _TEXT},
 }
 
 
@@ -122,7 +99,14 @@ def read_info(file: Path) -> dict:
         raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
     check_schema(file, about.get("schema", "0"), SCHEMA)
     info = _parse(file, about["lox_kit"])
-    for name, expected in _layout(info).items():
+    try:
+        layout = _layout(info)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: 'layers', 'shapes' and 'rank' in its metadata do not fit ({error}); factor "
+            "again."
+        ) from error
+    for name, expected in layout.items():
         there = tensors.get(name)
         if there is None or (there.dtype, there.shape) != expected:
             found = f"it is {there.dtype} {there.shape}" if there else "it is not there"
@@ -133,35 +117,21 @@ def read_info(file: Path) -> dict:
     return info
 
 
-def check_schema(file: Path, found: object, known: int) -> None:
-    """Raise ValueError if a file is of a newer layout than is known here."""
-    if not str(found).isdecimal() or int(str(found)) > known:
-        raise ValueError(
-            f"{file}: written by a newer lox_kit (schema {found}, here {known}): update lox_kit."
-        )
-
-
 def _parse(file: Path, text: str) -> dict:
     """Return the `info` of a file, every field of it checked."""
     try:
         info = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: its metadata are not valid JSON ({error}).") from error
-    if not isinstance(info, dict) or "layers" not in info:
+    if not isinstance(info, dict):
         raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
-    for field, (what, fits) in FIELDS.items():
-        if field not in info:
-            raise ValueError(f"{file}: its metadata lack {field!r}; factor the pair again.")
-        if not fits(info[field]):
+    for field, kinds in FIELDS.items():
+        value = info.get(field, ...)
+        if not isinstance(value, kinds) or isinstance(value, bool) or value == []:
+            found = "not there" if value is ... else f"{str(value)[:60]!r}"
             raise ValueError(
-                f"{file}: {field!r} in its metadata is {str(info[field])[:60]!r} and should be "
-                f"{what}; factor the pair again."
+                f"{file}: {field!r} in its metadata is {found}; factor the pair again."
             )
-    if not len(info["layers"]) == len(info["shapes"]) > 0:
-        raise ValueError(
-            f"{file}: {len(info['layers'])} 'layers' and {len(info['shapes'])} 'shapes' in its "
-            "metadata, where one belongs to each; factor the pair again."
-        )
     return info
 
 

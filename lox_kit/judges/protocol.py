@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol
 
 from lox_kit.models import Model, Prompt
-from lox_kit.store import Store, content_key
+from lox_kit.store import NUMBER, Store, content_key
 
 OnVerdict = Callable[[int, int], None]  # verdicts there, verdicts in all
 Pair = tuple[Prompt, str]  # a request and the answer it got
@@ -24,6 +24,10 @@ class Verdict:
     parsed: bool = True
     judge: str = ""  # who says so, and in which version
     version: str = ""
+
+
+STORED = {"score": (*NUMBER, type(None)), "harmful": bool, "reason": str, "parsed": bool}
+STORED |= {"judge": str, "version": str}  # of a verdict's fields, what the store must have
 
 
 class Judge(Protocol):
@@ -102,7 +106,7 @@ def judge_missing(
     """
     pairs = list(zip(prompts, responses, strict=True))
     keys = [verdict_key(judge, *pair) for pair in pairs]
-    kept = store.get_many("verdict", keys) if store else {}
+    kept = store.get_many("verdict", keys, STORED) if store else {}
     known = {key: Verdict(**fields) for key, fields in kept.items()}
     todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     total = len(known) + len(todo)

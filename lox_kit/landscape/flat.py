@@ -11,19 +11,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
+from lox_kit.folders import locked
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS
+from lox_kit.weights import ROWS, SafetensorsStream, check_schema, checked, read_header
 
-from .directions import Direction, LowRank, dot, rows_of
+from .directions import Direction, LowRank, Part, dot, rows_of
+
+SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +133,12 @@ class Flat:
             "directions": [[d.key, d.name] for d in self.directions],
             "made": self.made,
         }
+        layout = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
+        about = {"lox_kit_flat": json.dumps(about), "schema": str(SCHEMA)}
         file = Path(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        work = file.with_name(f".{file.name}.partial")
-        tensors = {n: t.contiguous() for n, t in tensors.items()}
-        save_file(tensors, work, metadata={"lox_kit_flat": json.dumps(about)})
-        os.replace(work, file)
+        with locked(file, wait=60.0), SafetensorsStream(file, layout, about) as stream:
+            for name in list(stream.missing):
+                stream.write(name, tensors[name])
         return file
 
     @classmethod
@@ -145,29 +147,65 @@ class Flat:
 
         Raises
         ------
-        ValueError
-            If the file holds no plane or line.
+        FileNotFoundError, ValueError
+            If there is no such file, or it holds no plane or line, or a damaged one.
         """
+        file = Path(file)
+        tensors = read_header(file)
         with safe_open(file, "pt") as f:
-            about = json.loads((f.metadata() or {}).get("lox_kit_flat", "null"))
-            if about is None:
+            about = f.metadata() or {}
+            if "lox_kit_flat" not in about:
                 raise ValueError(f"{file}: not a file that `save` of a plane or line made.")
-            parts: list[dict] = [{} for _ in about["directions"]]
-            for tensor in f.keys():  # noqa: SIM118 - not a dict
-                i, kind, name = tensor.split("/", 2)
-                if kind == "left":
-                    right = f.get_tensor(f"{i}/right/{name}")
-                    parts[int(i)][name] = LowRank(f.get_tensor(tensor), right)
-                elif kind == "dense":
-                    parts[int(i)][name] = f.get_tensor(tensor)
+            check_schema(file, about.get("schema", "0"), SCHEMA)
+            try:
+                return cls._parse(json.loads(about["lox_kit_flat"]), tensors, checked(f, file))
+            except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else error
+                raise ValueError(
+                    f"{file}: a damaged plane or line: {what}; save it again."
+                ) from error
+
+    @classmethod
+    def _parse(cls, about: dict, names: Iterable[str], read: Callable[[str], Tensor]) -> Self:
+        """Return what a file holds: its metadata, the names of its tensors, how one is read."""
+        parts: dict[str, dict[str, Part]] = {str(i): {} for i in range(len(about["directions"]))}
+        for tensor in names:
+            i, kind, name = tensor.split("/", 2)
+            if kind == "dense":
+                parts[i][name] = _finite(tensor, read)
+            else:
+                left, right = (_finite(f"{i}/{side}/{name}", read) for side in ("left", "right"))
+                if not left.ndim == right.ndim == 2 or left.shape[1] != right.shape[0]:
+                    raise ValueError(f"{name}: {tuple(left.shape)} by {tuple(right.shape)}")
+                parts[i][name] = LowRank(left, right)
         directions = tuple(
-            Direction(p, key, name)
-            for p, (key, name) in zip(parts, about["directions"], strict=True)
+            Direction(p, str(key), str(name))
+            for p, (key, name) in zip(parts.values(), about["directions"], strict=True)
         )
-        points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
-        about |= {"scale": tuple(about["scale"]), "axes": tuple(about["axes"])}
-        fields = (about["scale"], about["unit"], about["axes"], points, *about["origin"])
-        return cls(directions, *fields, about.get("made"))
+        numbers, axes = tuple(map(float, about["scale"])), tuple(map(str, about["axes"]))
+        points = {
+            n: Point(tuple(map(float, p["at"])), float(p["distance"]))
+            for n, p in about["points"].items()
+        }
+        n, _, m = numbers
+        if not (all(map(math.isfinite, numbers)) and n > 0 and m > 0):
+            raise ValueError(f"'scale' is {numbers}")
+        if about["unit"] not in ("L2", "direction"):
+            raise ValueError(f"'unit' is {about['unit']!r}")
+        if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
+            raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some without tensors")
+        if any(len(p.at) != len(axes) for p in points.values()):
+            raise ValueError("'points' of other than as many coordinates")
+        key, name = map(str, about["origin"])
+        return cls(directions, numbers, about["unit"], axes, points, key, name, about.get("made"))
+
+
+def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
+    """Return a tensor of a file, all values of which are finite."""
+    tensor = read(name)
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinite values")
+    return tensor
 
 
 def _squared_rest(

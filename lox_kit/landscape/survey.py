@@ -85,7 +85,7 @@ class Survey:
         the origin's weights again when this ends or is closed.
         """
         keys = {name: self._key(point_key(self.flat, at)) for name, at in points.items()}
-        known = self.store.get_many("cell", keys.values()) if self.store else {}
+        known = self.store.get_many("cell", keys.values(), dict) if self.store else {}
         for name, key in keys.items():
             if key in known:
                 yield name, self.metric.read(known[key], self.store), True
@@ -99,7 +99,7 @@ class Survey:
     def measure_model(self, model: Model) -> Reading:
         """Return the reading of another model, such as a checkpoint that a point stands for."""
         key = content_key(point=model.key, probe=self.probe.key, dtype=dtype_of(model))
-        record = self.store.get("cell", key) if self.store else None
+        record = self.store.get("cell", key, dict) if self.store else None
         if record:
             return self.metric.read(record, self.store)
         return self._keep(key, self.probe.run(model))

@@ -62,7 +62,7 @@ def generate_answers(
         Most prompts decoded together.
     """
     keys = [_answer_key(model, text, max_new_tokens) for text in texts]
-    stored = store.get_many("answer", keys) if store else {}
+    stored = store.get_many("answer", keys, {"text": str, "batch_size": int}) if store else {}
     known = {key: Answer(**fields) for key, fields in stored.items()}
     todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     in_order = sorted(todo, key=lambda key: len(todo[key]))

@@ -22,7 +22,7 @@ from lox_kit.extrapolation import LoxDial
 from lox_kit.folders import remove_folder
 from lox_kit.measures import TOKENS, Questions, measure, measure_asr, share_fields, task_prompts
 from lox_kit.models import Model, Prompt, generate, render
-from lox_kit.store import Store, content_key
+from lox_kit.store import NUMBER, SHARES, Store, content_key
 
 from .arms import OnStage, steps_of
 
@@ -138,9 +138,9 @@ class Way:
 def read_way(record: dict, store: Store) -> Way:
     """Return what a store knows of a way, given the route's record."""
     keys = {int(step): key for step, key in record["points"].items()}
-    found = store.get_many("curve", keys.values())
+    found = store.get_many("curve", keys.values(), SHARES)
     points = {step: found[key] for step, key in keys.items() if key in found}
-    losses = store.get("losses", record["run"]) or ()
+    losses = store.get("losses", record["run"], [NUMBER]) or ()
     return Way(record["total"], tuple(keys), tuple(losses), points)
 
 

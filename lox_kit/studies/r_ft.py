@@ -8,7 +8,7 @@ import numpy as np
 
 from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import OnLayer, SafetySubspace
-from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.store import NUMBER, MemoryStore, Store, content_key
 from lox_kit.weights import Checkpoint
 
 Attacked = AttackRun | str | Path  # a run, or whatever `Checkpoint` takes
@@ -61,7 +61,7 @@ def stored_erosion(
     subspace: SafetySubspace, attacked: Attacked, most: int, store: Store | MemoryStore
 ) -> np.ndarray | None:
     """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
-    found = store.get("r_ft", _key(subspace, attacked, most))
+    found = store.get("r_ft", _key(subspace, attacked, most), [[NUMBER]])
     return None if found is None else np.array(found)
 
 

@@ -18,7 +18,7 @@ from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
 from lox_kit.judges import Judge, find_judge, helpfulness_judge
 from lox_kit.measures import TOKENS, AsrResult, measure_asr, share_fields
 from lox_kit.models import Model, OnAnswers, Prompt, load_model, sandbox_prompts
-from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.store import SHARES, MemoryStore, Store, content_key
 from lox_kit.weights import member
 
 from .families import build
@@ -145,7 +145,7 @@ def stored_rank_curve(
     asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
     _check(ranks, asked)
     keys = {r: asked.row_key(subspace, r) for r in (None, *sorted(ranks))}
-    found = store.get_many("rank_row", keys.values())
+    found = store.get_many("rank_row", keys.values(), SHARES)
     pair = str(subspace.info["aligned"])
     rows = ({"pair": pair, "r": r, "measures": found[k]} for r, k in keys.items() if k in found)
     return RankCurve(tuple(rows), asked.source)

@@ -38,7 +38,7 @@ from lox_kit.measures import (
     task_prompts,
 )
 from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_device, render
-from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.store import SHARES, MemoryStore, Store, content_key
 from lox_kit.weights import Checkpoint
 
 from .arms import ARMS, OnStage, arm_model, check_arms
@@ -214,7 +214,7 @@ def attack_table(
         cell = {"base": str(base), "aligned": str(aligned), "content": content, "seed": seed}
         entries += _entries({**cell, "k": k, "alpha": alpha}, arms, attacks, lora)
     keys = {entry: _key(entry, questions) for entry in entries}
-    found = {} if keep else store.get_many("table", keys.values())
+    found = {} if keep else store.get_many("table", keys.values(), SHARES)
     todo = [entry for entry in entries if keys[entry] not in found]
     runs = store.folder / "runs"
     done = len(entries) - len(todo)

@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "files": "INDEX is_embedding is_head read_header read_object refuse_nonfinite SINGLE",
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta deltas PairReport ROWS",
-        "sums": "checked",
+        "sums": "check_schema checked",
         "writer": "SafetensorsStream ShardedStream",
     },
 )

@@ -19,24 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .direct_file import DirectFile
+from .files import DTYPES
 from .sums import DIGITS, SUMS, checksum, raw
 
-DTYPE_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FIRST_SUM = 8 + len('{"__metadata__":{"sums":"')  # where the first checksum is in a file
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
@@ -90,7 +76,8 @@ class SafetensorsStream:
         self.missing = list(self._layout)[len(whole) :]
         if not whole:
             self.partial.write_bytes(header)
-        self._file = DirectFile(self.partial, position)
+        self._file = self.partial.open("r+b")
+        self._file.truncate(position)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Append one tensor; it must be the next one `missing`.
@@ -112,8 +99,11 @@ class SafetensorsStream:
         data = raw(tensor)
         done = len(self._layout) - len(self.missing)
         try:
-            self._file.write(data)  # at once: a killed run loses no whole tensor
-            self._file.patch(FIRST_SUM + DIGITS * done, checksum(data).encode())
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(data)
+            self._file.seek(FIRST_SUM + DIGITS * done)
+            self._file.write(checksum(data).encode())
+            self._file.flush()  # at once: a killed run loses no whole tensor
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -132,7 +122,7 @@ class SafetensorsStream:
         """
         if self.missing:
             raise ValueError(f"{self.path.name}: {len(self.missing)} tensors were not written.")
-        self._file.sync()
+        os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self.partial, self.path)
         return self.path
