@@ -1,4 +1,4 @@
-"""Files that prove themselves: subspaces and planes, partial files, remembered hashes, the store."""
+"""Files that prove themselves: subspaces, planes, partial files, hashes, the store."""
 
 import json
 import os
