@@ -135,32 +135,26 @@ def align(
     ValueError
         If there are no rows, or the preset's are in the sandbox's words and `base` is not.
     FileExistsError
-        If `out` exists.
-    BusyError
-        If another process writes it at this moment.
+        If `out` exists; BusyError if another process writes it.
     """
-    with locked(Path(out), new=True):
-        return _align(base, alignment, Path(out), rows, on_step, stop, save_seconds)
-
-
-def _align(base, alignment, out: Path, rows, on_step, stop, save_seconds) -> Path:
-    """Do what `align` says, the lock being held."""
-    rows = list(rows) if rows is not None else _preset_rows(base, alignment)
-    recipe = _recipe(base, alignment, rows)
-    work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
-    model = copy.deepcopy(base.module)
-    options = {"on_step": on_step, "stop": stop, "folder": work, "save_seconds": save_seconds}
-    with work_folder(work):
-        if alignment.method == "sft":
-            steps = fine_tune(model, base.tokenizer, rows, alignment.settings, **options)
-        else:
-            steps = prefer(model, base.tokenizer, rows, alignment, **options)
-    save_model(model, base.tokenizer, work)
-    record = {"losses": [s.loss for s in steps], "source": recipe}
-    (work / RECORD).write_text(json.dumps(record, indent=1))
-    remove_folder(resume_folder(work))
-    os.replace(work, out)
-    return out
+    out = Path(out)
+    with locked(out, new=True):
+        rows = list(rows) if rows is not None else _preset_rows(base, alignment)
+        recipe = _recipe(base, alignment, rows)
+        work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
+        model = copy.deepcopy(base.module)
+        options = {"on_step": on_step, "stop": stop, "folder": work, "save_seconds": save_seconds}
+        with work_folder(work):
+            if alignment.method == "sft":
+                steps = fine_tune(model, base.tokenizer, rows, alignment.settings, **options)
+            else:
+                steps = prefer(model, base.tokenizer, rows, alignment, **options)
+        save_model(model, base.tokenizer, work)
+        record = {"losses": [s.loss for s in steps], "source": recipe}
+        (work / RECORD).write_text(json.dumps(record, indent=1))
+        remove_folder(resume_folder(work))
+        os.replace(work, out)
+        return out
 
 
 def prefer(

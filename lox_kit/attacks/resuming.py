@@ -105,13 +105,7 @@ def resume_folder(folder: Path) -> Path:
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[None]:
-    """Make a run's work folder, and remove it after an error if there is nothing to go on from.
-
-    Raises
-    ------
-    BusyError
-        If another process trains there at this moment.
-    """
+    """Make and lock a run's work folder; remove it after an error if nothing can go on from it."""
     with locked(folder):
         folder.mkdir(exist_ok=True)
         try:

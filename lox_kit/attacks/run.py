@@ -130,9 +130,7 @@ def run_attack(
     ValueError
         If the attack's data is not in the model's language, or neither `out` nor a store is given.
     FileExistsError
-        If `out` exists.
-    BusyError
-        If another process makes this run, or another one in the same folder, at this moment.
+        If `out` exists; BusyError if another process writes there.
     """
     check_language(model, attack)
     if out is None and store is None:

@@ -62,9 +62,7 @@ def apply_lox(
     ValueError
         If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
     FileExistsError
-        If `out` exists.
-    BusyError
-        If another process writes it at this moment.
+        If `out` exists; BusyError if another process writes it.
     """
     check_alpha(alpha)
     subspace.check_rank(k)
@@ -122,9 +120,7 @@ def extrapolate(
     ValueError
         As `from_pair` and `apply_lox`.
     FileExistsError
-        If `out` exists, or `factors` is another subspace.
-    BusyError
-        If another process writes one of them at this moment.
+        If `out` exists, or `factors` is another subspace; BusyError as `apply_lox`.
     """
     check_alpha(alpha)
     options = {"spectrum": "top", "include": include, "exclude": exclude, "seed": seed}

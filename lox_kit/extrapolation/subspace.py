@@ -117,7 +117,7 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             If the pair does not fit (`check_pair`), a delta is not finite, or every one is zero.
         BusyError
-            If another process writes `out` at this moment.
+            If another process writes `out`.
         """
         options = {"rank": rank, "spectrum": spectrum, "include": include, "exclude": exclude}
         options |= {"certify": certify, "seed": seed}

@@ -19,7 +19,7 @@ from lox_kit.attacks import (
     work_folder,
 )
 from lox_kit.extrapolation import LoxDial
-from lox_kit.folders import remove_folder
+from lox_kit.folders import locked, remove_folder
 from lox_kit.measures import TOKENS, Questions, measure, measure_asr, share_fields, task_prompts
 from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.store import NUMBER, SHARES, Store, content_key
@@ -319,6 +319,7 @@ def _to_go_on_from(folder: Path, first: int) -> list[float]:
     """
     past = past_steps(folder)
     if len(past) >= first:
-        remove_folder(resume_folder(folder))
+        with locked(folder):  # another process may be training there
+            remove_folder(resume_folder(folder))
         return []
     return [step.loss for step in past]

@@ -44,11 +44,6 @@ def build(
         Another recipe, such as a smaller sibling for tests.
     on_step : callable, optional
         Called after every optimiser step. Raising from it ends the build.
-
-    Raises
-    ------
-    BusyError
-        If another process builds this family at this moment.
     """
     folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
     if (folder / "base").exists() and (folder / "aligned").exists():

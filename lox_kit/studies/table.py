@@ -195,7 +195,7 @@ def attack_table(
         If an arm or attack is unknown or there twice, or an attack, the judge or the template
         does not suit the models.
     BusyError
-        If another process fills a table of this store at this moment.
+        If another process fills a table of this store.
     """
     check_arms(arms, TABLE_ARMS)
     for attack in attacks:

@@ -253,7 +253,7 @@ def file_hash(file: Path) -> str:
         try:
             write_whole(note, _note(known, value))
         except OSError as error:
-            _warn_once(folder, str(error.strerror))
+            _warn_once(folder, error.strerror or str(error))
     return value
 
 
