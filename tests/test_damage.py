@@ -105,6 +105,7 @@ def test_a_factoring_that_lost_pages_in_a_power_cut_ends_like_an_undisturbed_one
     assert out.read_bytes() == there.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_extrapolation_that_lost_pages_ends_like_an_undisturbed_one(make_pair, tmp_path):
     pair = make_pair(shards="20KB")
     out, S = tmp_path / "out", tmp_path / "S"

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .direct_file import DirectFile
 from .files import DTYPES
 from .sums import DIGITS, SUMS, checksum, raw
 
@@ -76,8 +77,7 @@ class SafetensorsStream:
         self.missing = list(self._layout)[len(whole) :]
         if not whole:
             self.partial.write_bytes(header)
-        self._file = self.partial.open("r+b")
-        self._file.truncate(position)
+        self._file = DirectFile(self.partial, position)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Append one tensor; it must be the next one `missing`.
@@ -99,11 +99,8 @@ class SafetensorsStream:
         data = raw(tensor)
         done = len(self._layout) - len(self.missing)
         try:
-            self._file.seek(0, os.SEEK_END)
-            self._file.write(data)
-            self._file.seek(FIRST_SUM + DIGITS * done)
-            self._file.write(checksum(data).encode())
-            self._file.flush()  # at once: a killed run loses no whole tensor
+            self._file.write(data)  # at once: a killed run loses no whole tensor
+            self._file.patch(FIRST_SUM + DIGITS * done, checksum(data).encode())
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -122,7 +119,7 @@ class SafetensorsStream:
         """
         if self.missing:
             raise ValueError(f"{self.path.name}: {len(self.missing)} tensors were not written.")
-        os.fsync(self._file.fileno())
+        self._file.sync()
         self._file.close()
         os.replace(self.partial, self.path)
         return self.path
