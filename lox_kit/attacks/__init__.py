@@ -1,6 +1,6 @@
 """Fine-tuning, for better or worse: its data, how a run is made and resumed, what it leaves."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

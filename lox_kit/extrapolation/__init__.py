@@ -1,6 +1,6 @@
 """LoX itself: the safety subspace of a pair, and the edit as dial, checkpoint and adapter."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

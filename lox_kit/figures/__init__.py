@@ -1,6 +1,6 @@
 """Paper figures with matplotlib: plain data in, figure out. `plotly` has them for the screen."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -10,7 +10,7 @@
 | classifier | a classifier's one-word answer says so | a file that describes it |
 """
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

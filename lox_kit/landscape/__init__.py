@@ -1,6 +1,6 @@
 """Planes and lines through weight space, a metric on them, and how flat the ground is."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -1,6 +1,6 @@
 """How safe a model is and what that costs it: shares and means, with their intervals."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -1,6 +1,6 @@
 """A language model in memory: loaded by name, asked prompts, and what it answers."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -1,6 +1,6 @@
 """The figures, table and caption of a study, written as files."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -1,6 +1,6 @@
 """Whole experiments, from a pair of checkpoints or a seed of the sandbox to a table of numbers."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

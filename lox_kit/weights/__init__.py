@@ -1,6 +1,6 @@
 """Checkpoints on disk: known by name, read one tensor at a time, compared, and written whole."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -10,7 +10,7 @@ widgets.attack_lab(subspace, third_model, store=store, setting=setting)
 widgets.rank(subspace, attacked={"arithmetic": run}, setting=setting)
 """
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -1,6 +1,6 @@
 """The same figures with plotly, to hover over and to turn: plain data in, a figure out."""
 
-from lox_kit.lazy import attach
+from lox_kit import attach
 
 __all__, __getattr__, __dir__ = attach(
     __name__,
