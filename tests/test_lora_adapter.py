@@ -249,17 +249,21 @@ def assert_same_state(module, expected):
     assert all(torch.equal(state[n], W) for n, W in expected.items())
 
 
-def test_an_adapter_of_an_adapted_checkpoint_stands_for_it(speaker, tmp_path):
+def test_an_adapter_of_an_adapted_checkpoint_wants_that_merged(speaker, tmp_path):
     base, adapter = speaker
     subspace = SafetySubspace.from_pair(base, adapter, rank=4)
     save_lox_adapter(subspace, f"{base}+{adapter}", tmp_path / "lox_adapter", 2, 1.25)
+    with pytest.raises(ValueError, match=r"is an adapter itself. Merge it with PEFT"):
+        Checkpoint(tmp_path / "lox_adapter")
     expected = weights(apply_lox(subspace, adapter, tmp_path / "lox", 2, 1.25))
-    twice = Checkpoint(tmp_path / "lox_adapter")
-    assert twice.adapted == {n for n in expected if "q_proj" in n or "up_proj" in n}
-    for name, W in expected.items():
-        torch.testing.assert_close(twice.read(name), W)
-    loaded = load_model(tmp_path / "lox_adapter", device="cpu").module.state_dict()
-    assert all(torch.equal(loaded[n], twice.read(n)) for n in expected)
+    whole = apply_lox(subspace, adapter, tmp_path / "merged", 0)
+    name = f"{whole}+{tmp_path / 'lox_adapter'}"
+    both = Checkpoint(name)
+    assert both.adapted == {n for n in expected if "q_proj" in n or "up_proj" in n}
+    for tensor, W in expected.items():
+        torch.testing.assert_close(both.read(tensor), W)
+    loaded = load_model(name, device="cpu").module.state_dict()
+    assert all(torch.equal(loaded[n], both.read(n)) for n in expected)
 
 
 def test_a_tokenizer_that_was_saved_with_the_adapter_is_its_own(speaker, tmp_path):
@@ -321,8 +325,8 @@ def test_a_folder_of_that_very_name_comes_first(pair, adapter, tmp_path):
     both = tmp_path / "base+adapter"
     shutil.copytree(pair.aligned, both)
     assert Checkpoint(both).adapter is None
+    assert Checkpoint(f"{both}+{adapter}").base.path == both  # the last + is the one meant
     adapter = shutil.copytree(adapter, both / "one+two")
-    assert Checkpoint(f"{both}+{adapter}").base.path == both
     assert Checkpoint(adapter).base.path == pair.base
 
 
@@ -375,7 +379,9 @@ def test_other_adapters_are_refused_by_name(pair, tmp_path, options, message):
         ({"peft_type": "VERA"}, "peft_type='VERA' is no plain LoRA"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
-        ({"a_variant_to_come": 2}, "a_variant_to_come=2"),
+        ({"alora_invocation_tokens": [1]}, r"alora_invocation_tokens=\[1\]"),
+        ({"arrow_config": {"top_k": 2}}, "arrow_config="),
+        ({"lora_bias": True}, "lora_bias=True"),
         ({"r": 4}, r"are no factors of rank 4"),
         ({"lora_alpha": None}, "has no number 'lora_alpha'"),
         ({"base_model_name_or_path": None}, r"names no base; give BASE\+"),
@@ -441,5 +447,13 @@ def test_a_damaged_folder_is_named(pair, adapter, tmp_path):
 
 def test_an_adapter_that_is_its_own_base_is_refused(adapter):
     edit_config(adapter, base_model_name_or_path=str(adapter))
-    with pytest.raises(ValueError, match="names itself as its base"):
+    with pytest.raises(ValueError, match="is an adapter itself"):
+        Checkpoint(adapter)
+
+
+def test_tensors_of_a_variant_to_come_are_refused(adapter):
+    file = adapter / "adapter_model.safetensors"
+    new = {f"base_model.model.{UP.removesuffix('weight')}lora_new.weight": torch.ones(3)}
+    save_file(load_file(file) | new, file)
+    with pytest.raises(ValueError, match=r"changes .*lora_new.weight, which .* does not have"):
         Checkpoint(adapter)

@@ -12,7 +12,7 @@ import torch
 from checkpoints import ROOT, save_tensors, weights
 from safetensors.torch import load_file, save_file
 from speakers import random_speaker
-from test_lora import PLAIN, edit_config, make_adapter
+from test_lora_adapter import PLAIN, edit_config, make_adapter
 from transformers import AutoModelForCausalLM
 
 from lox_kit import Checkpoint, SafetySubspace, Store, apply_lox, check_pair, load_model
@@ -304,12 +304,12 @@ def test_an_adapter_that_makes_logits_overflow_is_not_measured(adapter):
         generate(load_model(adapter, device="cpu"), TEXTS, max_new_tokens=3)
 
 
-def test_adapters_in_a_circle_are_refused(spoken, adapter, tmp_path):
+def test_adapters_of_adapters_are_refused(spoken, adapter, tmp_path):
     other = shutil.copytree(adapter, tmp_path / "other")
     edit_config(adapter, base_model_name_or_path=str(other))
     edit_config(other, base_model_name_or_path=str(adapter))
     for name in (adapter, f"{other}+{adapter}"):
-        with pytest.raises(ValueError, match="names itself as its base, or through others"):
+        with pytest.raises(ValueError, match=r"is an adapter itself. Merge it with PEFT"):
             Checkpoint(name)
     assert Checkpoint(f"{spoken}+{adapter}").base.path == spoken
 

@@ -30,16 +30,11 @@ from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out)
 MERGE = "Merge it with PEFT (merge_and_unload, then save_pretrained) and give that checkpoint."
-# Fields of adapter_config.json that `LoraAdapter` follows, or that only matter in training. A field
-# that is not here is a variant with another formula: it is refused unless it is empty.
-PLAIN = {
-    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"),
-    *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
-    *("base_model_name_or_path", "revision", "target_modules", "exclude_modules"),
-    *("layers_to_transform", "layers_pattern", "lora_dropout", "init_lora_weights", "bias"),
-    *("loftq_config", "eva_config", "runtime_config", "megatron_core", "qalora_group_size"),
-    "ensure_weight_tying",
-}
+# Fields of adapter_config.json (PEFT 0.21) that, set, make the delta another one than B A.
+# Of variants to come, those with tensors of their own are refused for these.
+VARIANTS = """use_dora use_qalora use_bdlora lora_bias fan_in_fan_out target_parameters
+    trainable_token_indices alora_invocation_tokens layer_replication megatron_config arrow_config
+    corda_config lora_ga_config velora_config monteclora_config kasa_config""".split()
 KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
 
@@ -208,7 +203,7 @@ def _refuse_variants(config: dict, folder: Path) -> None:
     """Raise unless the config is that of plain LoRA."""
     kind = config.get("peft_type")
     wrong = {} if kind == "LORA" else {"peft_type": kind}
-    wrong |= {field: value for field, value in config.items() if value and field not in PLAIN}
+    wrong |= {field: config[field] for field in VARIANTS if config.get(field)}
     if config.get("bias", "none") != "none":
         wrong["bias"] = config["bias"]
     start = config.get("init_lora_weights", True)

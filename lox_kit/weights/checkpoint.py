@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .adapter import LoraAdapter
+from .adapter import MERGE, LoraAdapter
 from .files import (
     BESIDE,
     INDEX,
@@ -35,7 +35,8 @@ class Checkpoint:
     model : path or str
         A folder with `model.safetensors`, or shards and their index; a hub id, `org/name` or
         `org/name@revision`; a `sandbox/...` name; the folder or hub id of a PEFT LoRA adapter,
-        whose config names its base; or `BASE+ADAPTER`. What exists as a folder is that folder.
+        whose config names its base; or `BASE+ADAPTER`, see `names.find`. The base of an adapter
+        is a full checkpoint.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class Checkpoint:
         If the folder, a shard or the weights are missing, or a hub id is not to be had.
     ValueError
         If the weights are pickled, the index or a shard is damaged, they do not match, or the
-        adapter is no plain LoRA of its base.
+        adapter is no plain LoRA of its base, or the base is an adapter too.
     """
 
     def __init__(self, model: str | Path):
@@ -75,16 +76,15 @@ class Checkpoint:
     def _open_base(self, base: str) -> Checkpoint:
         """Open what the adapter stands on."""
         try:
-            return Checkpoint(base)
-        except RecursionError:
-            raise ValueError(
-                f"{self.name}: this adapter names itself as its base, or through others. "
-                "BASE+ADAPTER names another base."
-            ) from None
+            if find(base)[0] is None:
+                return Checkpoint(base)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{self.name}: the base of this adapter: {error} BASE+ADAPTER names another one."
             ) from error
+        raise ValueError(
+            f"{self.name}: the base of this adapter, {base}, is an adapter itself. {MERGE}"
+        )
 
     def read(self, name: str) -> Tensor:
         """Return one tensor; with an adapter `W + scaling B A`, rounded once to W's dtype.
@@ -108,7 +108,7 @@ class Checkpoint:
     @property
     def adapted(self) -> frozenset[str]:
         """Names of the tensors that are not as their file has them, because of an adapter."""
-        return self.base.adapted | self.adapter.names if self.adapter else frozenset()
+        return self.adapter.names if self.adapter else frozenset()
 
     @cached_property
     def config(self) -> dict:
@@ -131,7 +131,7 @@ class Checkpoint:
         if self.adapter is None:
             return self.path
         own = self.adapter.folder
-        return own if (own / "tokenizer_config.json").exists() else self.base.tokenizer_folder
+        return own if (own / "tokenizer_config.json").exists() else self.path
 
     @property
     def beside(self) -> list[Path]:

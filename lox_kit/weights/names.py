@@ -67,7 +67,8 @@ def find(name: str) -> tuple[str | None, Path]:
     """Return the name of the base, None if it is a full checkpoint, and the folder.
 
     An adapter is an adapter's folder or hub id, whose config names the base, or `BASE+ADAPTER`
-    with either of them a folder, hub id or sandbox name. A folder of that very name comes first.
+    with either of them a folder, hub id or sandbox name. A name that exists as a folder is that
+    folder; any other is divided at its last `+`, so an ADAPTER given in this way has none.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def find(name: str) -> tuple[str | None, Path]:
         If a folder or hub id is not there, or the folder is not what its name promises.
     """
     if "+" in name and not Path(name).is_dir():
-        base, adapter = _cut(name)
+        base, _, adapter = (part.strip() for part in name.rpartition("+"))
         try:
             folder = resolve(adapter)
         except FileNotFoundError as error:
@@ -98,10 +99,3 @@ def find(name: str) -> tuple[str | None, Path]:
     if not base:
         raise ValueError(f"{name}: {ADAPTER_CONFIG} names no base; give BASE+{name}.")
     return base if not revision or Path(base).is_dir() else f"{base}@{revision}", folder
-
-
-def _cut(name: str) -> tuple[str, str]:
-    """Return base and adapter of `BASE+ADAPTER`, whichever `+` that is."""
-    cuts = [(name[: m.start()].strip(), name[m.end() :].strip()) for m in re.finditer(r"\+", name)]
-    local = [cut for cut in cuts if (Path(cut[1]) / ADAPTER_CONFIG).exists()]
-    return (local or cuts)[-1]
