@@ -109,7 +109,7 @@ def test_a_factoring_that_lost_pages_in_a_power_cut_ends_like_an_undisturbed_one
 def test_an_extrapolation_that_lost_pages_ends_like_an_undisturbed_one(make_pair, tmp_path):
     pair = make_pair(shards="20KB")
     out, S = tmp_path / "out", tmp_path / "S"
-    killed = run_python(KILLED_EXTRAPOLATE, pair.base, pair.aligned, out, S, 15)
+    killed = run_python(KILLED_EXTRAPOLATE, pair.base, pair.aligned, out, S, 17 + 15)
     assert killed.returncode == -9, killed.stderr
     begun = sorted((tmp_path / ".out.partial").glob("*.safetensors*"))
     finished = [file for file in begun if file.suffix != ".partial"]

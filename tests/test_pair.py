@@ -5,7 +5,8 @@ import torch
 from checkpoints import delta, save_tensors, weights
 
 from lox_kit.weights.checkpoint import Checkpoint
-from lox_kit.weights.pair import check_pair, deltas
+from lox_kit.weights.pair import check_pair
+from lox_kit.weights.pair import delta as float32_delta
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -103,10 +104,9 @@ def test_what_may_surprise_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_deltas_are_taken_in_float32(make_pair, dtype):
+def test_a_delta_is_taken_in_float32(make_pair, dtype):
     pair = make_pair(dtype=dtype)
-    ((name, dW),) = deltas(Checkpoint(pair.base), Checkpoint(pair.aligned), [UP], "cpu")
-    assert name == UP
+    dW = float32_delta(Checkpoint(pair.base), Checkpoint(pair.aligned), UP, "cpu")
     assert dW.dtype == torch.float32
     torch.testing.assert_close(dW.double(), torch.from_numpy(delta(pair, UP)), rtol=1e-6, atol=1e-9)
 
@@ -115,5 +115,5 @@ def test_deltas_are_taken_in_float32(make_pair, dtype):
 def test_a_delta_between_two_dtypes_is_theirs_to_the_last_bit(tmp_path, dtype):
     before, after = torch.eye(2).to(dtype), torch.full((2, 2), 3.0)
     pair = pair_of(tmp_path, {"a.weight": before}, {"a.weight": after})
-    ((_, dW),) = deltas(*pair, ["a.weight"], "cpu")
+    dW = float32_delta(*pair, "a.weight", "cpu")
     assert dW.tolist() == [[2.0, 3.0], [3.0, 2.0]]

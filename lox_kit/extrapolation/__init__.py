@@ -9,12 +9,14 @@ __all__, __getattr__, __dir__ = attach(
         "checkpoint": "apply_lox extrapolate",
         "controls": "full_delta random_subspace",
         "factoring": "OnLayer",
+        "file": "FULL",
         "lox": "check_alpha lox_key LoxDial recipe_of",
         "places": "kinds_of map_layout module_of ORDER place_of",
+        "retention": "SubspaceShare",
         "spectrum": """
             energy_map_data explorer_data explorer_part first_cell largest_k spectrum_data VIEWS
         """,
-        "subspace": "FULL noise_edge SafetySubspace SubspaceShare UncertifiedRank",
-        "svd": "top_factors",
+        "subspace": "SafetySubspace UncertifiedRank",
+        "svd": "noise_edge top_factors",
     },
 )

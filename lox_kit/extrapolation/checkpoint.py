@@ -1,18 +1,15 @@
 """An extrapolated model as a full checkpoint, streamed tensor by tensor.
 
-`apply_lox` takes factors that are there; `extrapolate` makes them on the way.
+`apply_lox` takes factors that are there; `extrapolate` makes them first.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
@@ -23,11 +20,10 @@ from lox_kit.text import one_line
 from lox_kit.threads import map_in_order
 from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
 
-from .factoring import OnLayer, factor_one, pair_info, refuse_zero, tell, workers_on
-from .file import FULL, missing_layers, open_stream, write_layer
+from .factoring import OnLayer, check_stored, tell
+from .file import FULL
 from .lox import check_alpha, edit, recipe_of
-from .subspace import SafetySubspace, warn_uncertified
-from .svd import Factors
+from .subspace import SafetySubspace
 
 NOTE = "recipe.partial"  # in the folder being written: what it is going to be
 PLAIN = re.compile(r"[\w.-]*/[\w./@+-]+")  # names that YAML takes for text as they stand
@@ -73,12 +69,30 @@ def apply_lox(
 def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
     """Do what `apply_lox` says, the lock being held."""
     checkpoint = own_aligned(subspace, aligned)
+    recipe = recipe_of(subspace, k, alpha)
+    work = _work_folder(out, recipe)
+    layouts = _layouts(checkpoint)
 
-    def make(name: str) -> tuple[None, Tensor]:
+    def make(name: str) -> Tensor:
         W = checkpoint.read(name)
-        return None, edit(W, *subspace.top(name, k), alpha) if name in subspace else W
+        return edit(W, *subspace.top(name, k), alpha) if name in subspace else W
 
-    return _write(make, checkpoint, subspace, out, k, alpha, on_layer)
+    with ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
+        names, todo = list(checkpoint.tensors), list(stream.missing)
+        sizes = [checkpoint.tensors[name].size for name in todo]
+        made = zip(todo, map_in_order(make, todo, 2, sizes), strict=True)
+        for done, (name, W) in enumerate(made, len(names) - len(todo)):
+            tell(on_layer, done, names)
+            refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
+            stream.write(name, W)
+    index = [] if SINGLE in layouts else [checkpoint.path / INDEX]
+    for file in [*checkpoint.beside, *index]:
+        shutil.copyfile(file, work / file.name)
+    (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
+    (work / NOTE).unlink()
+    os.replace(work, out)
+    tell(on_layer, len(names), names)
+    return out
 
 
 def extrapolate(
@@ -96,11 +110,7 @@ def extrapolate(
     device: str = "cpu",
     on_layer: OnLayer | None = None,
 ) -> Path:
-    """Factor a pair and write the extrapolated model, matrix by matrix.
-
-    What `SafetySubspace.from_pair` of this rank and then `apply_lox` write, for a k that is known.
-    A run that was cut off is taken up again after the last matrix that was written; the largest
-    one and what was begun beside it are then factored again.
+    """Factor a pair and write the extrapolated model: `from_pair` and `apply_lox` in one call.
 
     Parameters
     ----------
@@ -110,96 +120,31 @@ def extrapolate(
     out, k, alpha
         As in `apply_lox`.
     factors : path, optional
-        Keep the factors in this subspace file as well. If it is there and of this pair and these
-        options, nothing is factored again.
+        Keep the factors in this subspace file. If it is there and of this pair and these options,
+        nothing is factored again; a run that was cut off is resumed after the last matrix in it.
+        Without it the factors are in memory, rank x (out + in) x 4 bytes a matrix, and a run that
+        was cut off factors again.
     rank : int or "full", optional
         Directions of each matrix that are factored; default k.
+    on_layer : function, optional
+        Told of the matrices that are factored, then of the tensors that are written.
 
     Raises
     ------
     ValueError
         As `from_pair` and `apply_lox`.
     FileExistsError
-        If `out` exists, or `factors` is another subspace; BusyError as `apply_lox`.
+        If `out` exists, or `factors` is another subspace; BusyError if another process writes one.
     """
     check_alpha(alpha)
-    options = {"spectrum": "top", "include": include, "exclude": exclude, "seed": seed}
-    options["rank"] = (FULL if k is None else max(k, 1)) if rank is None else rank
-    options["certify"] = max(CERTIFY, k or 0)
-    with locked(Path(out), new=True), locked(Path(factors)) if factors else nullcontext():
-        first, second = Checkpoint(base), Checkpoint(aligned)
-        info = pair_info(first, second, **options)
-        if factors and (subspace := SafetySubspace.made(factors, info)):
-            subspace.check_rank(k)
-            return _apply(subspace, aligned, Path(out), k, alpha, on_layer)
-        return _extrapolate(first, second, info, Path(out), k, alpha, factors, device, on_layer)
-
-
-def _extrapolate(first, second, info, out: Path, k, alpha, factors, device, on_layer) -> Path:
-    """Do what `extrapolate` says, the locks being held and no factors there."""
-    plan = SafetySubspace(info)
-    plan.check_rank(k)
-    loose: list[float] = []
-
-    def make(name: str) -> tuple[Factors | None, Tensor]:
-        W = second.read(name)
-        if name not in plan:
-            return None, W
-        made = factor_one(first, second, info, name, device)
-        if k and made.certified < min(k, made.rank):
-            loose.append(float(made.residual[:k].max()))
-        top = (x.to(W.device) for x in (made.U[:, :k], made.S[:k], made.Vh[:k]))
-        return made, edit(W, *top, alpha)
-
-    written = _write(make, second, plan, out, k, alpha, on_layer, factors, workers_on(device))
-    warn_uncertified(k, loose, info)
-    return written
-
-
-def _write(
-    make: Callable[[str], tuple[Factors | None, Tensor]],
-    checkpoint: Checkpoint,
-    subspace: SafetySubspace,
-    out: Path,
-    k: int | None,
-    alpha: float,
-    on_layer: OnLayer | None,
-    file: str | Path | None = None,
-    workers: int = 2,
-) -> Path:
-    """Write what `make` returns for each tensor: its new value, and to `file` its factors."""
-    recipe = recipe_of(subspace, k, alpha)
-    work = _work_folder(out, recipe)
-    names = list(checkpoint.tensors)
-    layouts = _layouts(checkpoint)
-    stream = ShardedStream(work, layouts, {"lox_kit": recipe})
-    with stream as weights, open_stream(file, subspace.info) if file else nullcontext() as kept:
-        layers = missing_layers(kept) if kept else []
-        missing = {*weights.missing, *layers}
-        todo = [name for name in names if name in missing]
-        norms = []
-        sizes = [checkpoint.tensors[name].size for name in todo]
-        made = zip(todo, map_in_order(make, todo, workers, sizes), strict=True)
-        for i, (name, (factors, W)) in enumerate(made, len(names) - len(todo)):
-            tell(on_layer, i, names)
-            if factors:
-                norms.append(factors.norm)
-            if name in layers:
-                write_layer(kept, name, factors)
-            if name in weights.missing[:1]:
-                refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
-                weights.write(name, W)
-        if len(norms) == len(subspace):  # not those of a run that was taken up
-            refuse_zero(norms)
-    for beside in checkpoint.beside:
-        shutil.copyfile(beside, work / beside.name)
-    if index := _index(layouts):
-        (work / INDEX).write_text(index)
-    (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
-    (work / NOTE).unlink()
-    os.replace(work, out)
-    tell(on_layer, len(names), names)
-    return out
+    rank = (FULL if k is None else max(k, 1)) if rank is None else rank
+    check_stored(k, rank)
+    options = {"rank": rank, "certify": max(CERTIFY, k or 0), "seed": seed, "device": device}
+    options |= {"include": include, "exclude": exclude, "on_layer": on_layer}
+    with locked(Path(out), new=True):
+        subspace = SafetySubspace.from_pair(base, aligned, factors, **options)
+        subspace.check_rank(k)
+        return _apply(subspace, aligned, Path(out), k, alpha, on_layer)
 
 
 def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
@@ -208,19 +153,6 @@ def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
     for name, info in checkpoint.tensors.items():
         layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
     return layouts
-
-
-def _index(layouts: dict[str, dict]) -> str | None:
-    """Return the index of these files, as transformers writes it; a single file needs none."""
-    if set(layouts) == {SINGLE}:
-        return None
-    all_ = [(dtype, math.prod(s)) for part in layouts.values() for dtype, s in part.values()]
-    total = {"parameters": sum(n for _, n in all_), "size": sum(d.itemsize * n for d, n in all_)}
-    index = {
-        "metadata": {f"total_{what}": number for what, number in total.items()},
-        "weight_map": {name: file for file, part in layouts.items() for name in part},
-    }
-    return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
 def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:

@@ -11,7 +11,8 @@ import zlib
 import torch
 from torch import Tensor
 
-from .subspace import FULL, SafetySubspace
+from .file import FULL
+from .subspace import SafetySubspace
 from .svd import Factors
 
 

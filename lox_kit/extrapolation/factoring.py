@@ -63,6 +63,22 @@ def pair_info(
     }
 
 
+def check_stored(k: int | None, rank: int | str) -> None:
+    """Raise ValueError if a subspace of this rank does not hold `k` directions, None being all."""
+    if k is None and rank != FULL:
+        raise ValueError(
+            f"k=None keeps all directions and the subspace holds {rank}: factor again with "
+            'rank="full" (--rank full).'
+        )
+    if k is not None and k < 0:
+        raise ValueError(f"k={k}: use 0 or more directions, or None for all.")
+    if k is not None and isinstance(rank, int) and k > rank:
+        raise ValueError(
+            f"k={k} and the subspace holds {rank} directions: factor again with rank={k} "
+            f"(--rank {k})."
+        )
+
+
 def factor_all(
     base: Checkpoint,
     aligned: Checkpoint,

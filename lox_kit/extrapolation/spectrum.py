@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .file import FULL
 from .places import kinds_of, map_layout, module_of, place_of
-from .subspace import FULL, SafetySubspace, noise_edge
+from .subspace import SafetySubspace
+from .svd import noise_edge
 
 VIEWS = ("matrix", "layer", "kind", "all")
 MOST = 64  # directions shown and offered when a subspace holds all of them

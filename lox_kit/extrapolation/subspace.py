@@ -7,26 +7,21 @@ file it makes (Perin et al. 2025, arXiv:2506.15606).
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from lox_kit import __version__
 from lox_kit.folders import locked
 from lox_kit.store import content_key
-from lox_kit.weights import Checkpoint, deltas
+from lox_kit.weights import Checkpoint
 
-from .factoring import OnLayer, factor_all, pair_info, refuse_zero, tell
+from .factoring import OnLayer, check_stored, factor_all, pair_info, refuse_zero
 from .file import (
-    FULL,
     has_spectrum,
     missing_layers,
     open_stream,
@@ -35,26 +30,12 @@ from .file import (
     read_values,
     write_layer,
 )
-from .svd import TOLERANCE, Factors, count_certified, frobenius
+from .retention import SubspaceShare, retained
+from .svd import TOLERANCE, Factors, Values, noise_edge
 
 
 class UncertifiedRank(UserWarning):
     """More directions are used than the factorization could certify."""
-
-
-def warn_uncertified(k: int, residuals: Sequence[float], info: dict) -> None:
-    """Warn, if there are any, of the largest residuals of matrices with fewer than k certified."""
-    if not residuals:
-        return
-    known = info["certify"] >= k
-    advice = "float32 comes no nearer" if known else f"factor again with certify={k} to make sure"
-    warnings.warn(
-        f"k={k} goes beyond the certified directions in {len(residuals)} of {len(info['layers'])} "
-        f"matrices (residual up to {max(residuals):.0e} of the singular value; certified means "
-        f"{TOLERANCE:.0e}): {advice}.",
-        UncertifiedRank,
-        stacklevel=4,
-    )
 
 
 class SafetySubspace(Mapping[str, Factors]):
@@ -133,8 +114,10 @@ class SafetySubspace(Mapping[str, Factors]):
     @classmethod
     def _stream(cls, out, base, aligned, info, device, on_layer) -> SafetySubspace:
         """Factor into a file, layer by layer, going on where a partial one ends."""
-        if made := cls.made(out, info):
-            return made
+        if out.exists():
+            if read_info(out) != info:
+                raise FileExistsError(f"{out} exists and is another subspace; choose another name.")
+            return cls.load(out)
         with open_stream(out, info) as stream:
             missing = missing_layers(stream)
             for name, made in factor_all(base, aligned, info, missing, device, on_layer):
@@ -146,21 +129,6 @@ class SafetySubspace(Mapping[str, Factors]):
             out.unlink()
             raise
         return subspace
-
-    @classmethod
-    def made(cls, file: str | Path, info: dict) -> SafetySubspace | None:
-        """Open a subspace file if it is there and came about as `info` says.
-
-        Raises
-        ------
-        FileExistsError
-            If it is another subspace.
-        """
-        if not Path(file).exists():
-            return None
-        if read_info(Path(file)) != info:
-            raise FileExistsError(f"{file} exists and is another subspace; choose another name.")
-        return cls.load(file)
 
     @classmethod
     def load(cls, file: str | Path) -> SafetySubspace:
@@ -208,7 +176,7 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             If `k` is negative, or larger than what is stored.
         """
-        self._check_stored(k)
+        check_stored(k, self.info["rank"])
         factors = self[name]
         return factors.U[:, :k], factors.S[:k], factors.Vh[:k]
 
@@ -224,36 +192,31 @@ class SafetySubspace(Mapping[str, Factors]):
         Of a matrix whose smaller side is under `k`, all directions are meant. What was decomposed
         exactly needs no certificate.
         """
-        self._check_stored(k)
+        check_stored(k, self.info["rank"])
         if k is None:
             return  # all triplets together are the delta itself, however close some of them are
         loose = [
             v.residual[:k].max() for v in self._values.values() if v.certified < min(k, len(v.S))
         ]
-        warn_uncertified(k, loose, self.info)
-
-    def _check_stored(self, k: int | None) -> None:
-        rank = self.info["rank"]
-        if k is None and rank != FULL:
-            raise ValueError(
-                f"k=None keeps all directions and the subspace holds {rank}: factor again with "
-                'rank="full" (--rank full).'
-            )
-        if k is not None and k < 0:
-            raise ValueError(f"k={k}: use 0 or more directions, or None for all.")
-        if k is not None and rank != FULL and k > rank:
-            raise ValueError(
-                f"k={k} and the subspace holds {rank} directions: factor again with rank={k} "
-                f"(--rank {k})."
-            )
+        if not loose:
+            return
+        known = self.info["certify"] >= k
+        advice = "float32 comes no nearer" if known else f"factor again with certify={k}"
+        warnings.warn(
+            f"k={k} goes beyond the certified directions in {len(loose)} of {len(self)} matrices "
+            f"(residual up to {max(loose):.0e} of the singular value; certified means "
+            f"{TOLERANCE:.0e}): {advice}.",
+            UncertifiedRank,
+            stacklevel=3,
+        )
 
     @cached_property
-    def _values(self) -> dict[str, _Values]:
+    def _values(self) -> dict[str, Values]:
         """S, residual, |dW|_F and method of every matrix: the small part, read once."""
         if self._file is not None:
-            return {n: _Values(*rest) for n, *rest in read_values(self._file, self.info)}
+            return {n: Values(*rest) for n, *rest in read_values(self._file, self.info)}
         return {
-            n: _Values(f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm, f.method)
+            n: Values(f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm, f.method)
             for n, f in self._factors.items()
         }
 
@@ -305,7 +268,7 @@ class SafetySubspace(Mapping[str, Factors]):
             If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
         """
         self.check_rank(k)
-        curve, source = self._held(base, finetuned, k, device, on_layer)
+        curve, source = retained(self, base, finetuned, k, device, on_layer)
         return SubspaceShare(self._names, self.r_align(k), curve[:, -1], k, source)
 
     def r_ft_curve(
@@ -338,26 +301,8 @@ class SafetySubspace(Mapping[str, Factors]):
             As `r_ft`. That directions are not certified is said where one k is asked for.
         """
         if most is not None:
-            self._check_stored(most)
-        return self._held(base, finetuned, most, device, on_layer)[0]
-
-    def _held(self, base, finetuned, most, device, on_layer) -> tuple[np.ndarray, dict[str, str]]:
-        """Return R_ft up to k = `most`, one row a matrix, and which checkpoints it is of."""
-        first, second = Checkpoint(base), Checkpoint(finetuned)
-        for checkpoint in (first, second):
-            self.check_shapes(checkpoint)
-        if first.fingerprint != self.info["base_fingerprint"]:
-            raise ValueError(
-                f"{first.name} is not the base this subspace was made from ({self.info['base']})."
-            )
-        rows = []
-        for i, (name, M) in enumerate(deltas(first, second, self._names, device)):
-            tell(on_layer, i, self._names)
-            factors = self[name]
-            rows.append(_shares_held(factors.U[:, :most], factors.S[:most], M))
-        wide = max(map(len, rows)) if most is None else most + 1
-        curve = np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
-        return curve, {"base": first.name, "finetuned": second.name, "version": __version__}
+            check_stored(most, self.info["rank"])
+        return retained(self, base, finetuned, most, device, on_layer)[0]
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
@@ -391,56 +336,3 @@ class SafetySubspace(Mapping[str, Factors]):
                 }
             )
         return pd.DataFrame(rows)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SubspaceShare:
-    """How much of a delta lies in the top-k safety subspace, matrix by matrix."""
-
-    layers: tuple[str, ...]
-    r_align: np.ndarray  # (n_layers,), in [0, 1]
-    r_ft: np.ndarray  # (n_layers,), in [0, 1]; of dW_align + dW_ft, not of dW_ft alone
-    k: int | None
-    source: dict[str, str]
-
-    def to_frame(self):
-        """Return one row per matrix."""
-        import pandas as pd
-
-        return pd.DataFrame({"layer": self.layers, "r_align": self.r_align, "r_ft": self.r_ft})
-
-
-def noise_edge(shape: tuple[int, int], energy: float) -> float:
-    """Return the largest singular value that pure noise of this energy would have.
-
-    For i.i.d. entries of standard deviation sigma the spectrum ends at sigma (sqrt(out) + sqrt(in))
-    (Marchenko and Pastur 1967); `energy` = |noise|_F^2 = sigma^2 out in. A reference line: with
-    all of |dW|_F^2 taken as noise it is an upper bound, and nothing says safety ends there.
-    """
-    out, into = shape
-    return (energy / (out * into)) ** 0.5 * (out**0.5 + into**0.5)
-
-
-# --- private ----------------------------------------------------------------------------------
-
-
-def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
-    """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
-    whole = frobenius(M)
-    P = torch.where(S > 0, U, 0).to(M.device).T @ M  # (k, in); behind the rank U is arbitrary
-    squares = P.cpu().double().square().sum(dim=1).numpy().cumsum()
-    kept = np.sqrt(np.concatenate([[0.0], squares]))
-    return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)
-
-
-class _Values(NamedTuple):
-    """The small part of one matrix's factors."""
-
-    S: np.ndarray
-    residual: np.ndarray
-    norm: float
-    method: str
-
-    @property
-    def certified(self) -> int:
-        return count_certified(self.residual, self.method)

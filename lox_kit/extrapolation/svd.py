@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +48,19 @@ class Factors:
     def certified(self) -> int:
         """Leading triplets that are as good as they get: see `count_certified`."""
         return count_certified(self.residual.cpu().numpy(), self.method)
+
+
+class Values(NamedTuple):
+    """The small part of one matrix's factors."""
+
+    S: np.ndarray
+    residual: np.ndarray
+    norm: float
+    method: str
+
+    @property
+    def certified(self) -> int:
+        return count_certified(self.residual, self.method)
 
 
 def count_certified(residual: np.ndarray, method: str) -> int:
@@ -204,6 +218,17 @@ def frobenius(A: Tensor) -> float:
     if 1e-15 < norm < 1e15:
         return norm
     return float(torch.linalg.vector_norm(A.cpu().to(torch.float64)))  # squares leave float32
+
+
+def noise_edge(shape: tuple[int, int], energy: float) -> float:
+    """Return the largest singular value that pure noise of this energy would have.
+
+    For i.i.d. entries of standard deviation sigma the spectrum ends at sigma (sqrt(out) + sqrt(in))
+    (Marchenko and Pastur 1967); `energy` = |noise|_F^2 = sigma^2 out in. A reference line: with
+    all of |dW|_F^2 taken as noise it is an upper bound, and nothing says safety ends there.
+    """
+    out, into = shape
+    return (energy / (out * into)) ** 0.5 * (out**0.5 + into**0.5)
 
 
 def _exact(A: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

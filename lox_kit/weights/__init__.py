@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "checkpoint": "Checkpoint",
         "files": "INDEX is_embedding is_head read_header read_object refuse_nonfinite SINGLE",
         "names": "family_folder member RECIPE",
-        "pair": "check_pair delta deltas PairReport ROWS",
+        "pair": "check_pair delta PairReport ROWS",
         "sums": "check_schema checked",
         "writer": "SafetensorsStream ShardedStream",
     },

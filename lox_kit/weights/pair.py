@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -82,14 +82,6 @@ def check_pair(
         largest_mb=max(sizes.values()),
         total_mb=total / 1e6,
     )
-
-
-def deltas(
-    base: Checkpoint, other: Checkpoint, names: Iterable[str], device: str
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield each name with `W_other - W_base` in float32 on `device`, one matrix at a time."""
-    for name in names:
-        yield name, delta(base, other, name, device)
 
 
 def delta(
