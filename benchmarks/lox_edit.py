@@ -28,7 +28,7 @@ from llama_pair import SPECTRUM, llama_config, llama_shapes, make_pair
 
 K, ALPHA = 6, 1.25  # the paper's
 RANKS = {6: 20.0, 64: 8.0}  # stored rank: how many times faster it should be
-ONE_PASS = 6  # the rank at which `lox extrapolate` is measured as well as the two verbs
+ONE_CALL = 6  # the rank at which `lox extrapolate` is measured as well as the two verbs
 CHUNK = 1 << 22
 HERE = Path(__file__).parent
 
@@ -66,7 +66,7 @@ def measure_speed(folder: Path, hidden: int, layers: int) -> dict:
     numbers = {"floor": floor, "start": start(folder)}
     for rank in RANKS:
         numbers[f"rank {rank}"] = lox(folder, base, aligned, rank)
-    numbers["one pass"] = one_pass(folder, base, aligned)
+    numbers["one call"] = one_call(folder, base, aligned)
     forget(base, aligned)
     kept = folder / "factors.safetensors"
     plain = HERE / "plain_lox.py"
@@ -75,7 +75,7 @@ def measure_speed(folder: Path, hidden: int, layers: int) -> dict:
     for rank in RANKS:
         ours, subspace = folder / f"edited-{rank}", folder / f"S-{rank}.safetensors"
         numbers[f"agreement {rank}"] = compare(ours, subspace, folder / "plain", kept, K)
-    same(folder / f"edited-{ONE_PASS}", folder / "edited")
+    same(folder / f"edited-{ONE_CALL}", folder / "edited")
     numbers["bytes"] = bytes_moved(folder, base, aligned)
     print_speed(numbers)
     return numbers
@@ -109,11 +109,11 @@ def lox(folder: Path, base: Path, aligned: Path, rank: int) -> dict[str, Took]:
     return took
 
 
-def one_pass(folder: Path, base: Path, aligned: Path) -> Took:
+def one_call(folder: Path, base: Path, aligned: Path) -> Took:
     """Factor and apply by one command, which keeps the factors too."""
     forget(base, aligned)
     subspace, out = folder / "S.safetensors", folder / "edited"
-    arguments = ("-o", out, "-k", K, "--alpha", ALPHA, "--rank", ONE_PASS, "--factors", subspace)
+    arguments = ("-o", out, "-k", K, "--alpha", ALPHA, "--rank", ONE_CALL, "--factors", subspace)
     report, cache = folder / "took", folder / "cache"
     return run("lox", "extrapolate", base, aligned, *arguments, report=report, cache=cache)
 
@@ -228,7 +228,7 @@ def print_speed(numbers: dict) -> None:
     print(f"\n{'':26}{'factor':>9}{'apply':>9}{'total':>9}{'faster':>9}{'floor':>9}{'peak':>10}")
     width = f"{plain.seconds:27.1f} s{'1 x':>9}{plain.seconds / floor:7.0f} x"
     print(f"{'published algorithm, plain':26}{width}{plain.peak_mb:7.0f} MB")
-    ways = [("extrapolate", ONE_PASS, [numbers["one pass"]])]
+    ways = [("extrapolate", ONE_CALL, [numbers["one call"]])]
     ways += [("factor, apply", r, [*numbers[f"rank {r}"].values()]) for r in RANKS]
     for way, rank, steps in ways:
         total = sum(took.seconds for took in steps)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_extrapolate import KILLED as KILLED_EXTRAPOLATE
 from test_factoring import KILLED as KILLED_FACTOR
-from test_stream import cut_off, tensors, write_all
+from test_writer import cut_off, tensors, write_all
 
 from lox_kit import SafetySubspace, Store, apply_lox, extrapolate, save_adapter
 from lox_kit.landscape import Line, Plane

@@ -174,10 +174,10 @@ def apply(subspace, aligned, out, k, alpha, paper):
 @device
 @click.option("--seed", default=0, show_default=True)
 def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exclude, device, seed):
-    """Factor and apply in one pass: a full checkpoint, for a k that is known.
+    """Factor and apply in one call: a full checkpoint, for a k that is known.
 
     To try several k, or to look at the spectrum, `lox factor` once. Cut off, the same call goes on
-    where it was.
+    where it was if --factors keeps the factors; without them it factors again.
     """
     k, alpha = _k_alpha(k, alpha, paper)
     from lox_kit.extrapolation import extrapolate as write

@@ -10,13 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lox_kit.folders import whole
-from lox_kit.weights import is_embedding, is_head
+from lox_kit.weights import TRANSPOSED, is_embedding, is_head
 
 from .checkpoint import model_card, own_aligned
 from .lox import check_alpha
 from .subspace import SafetySubspace
 
-TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out); PEFT wants other factors
 _POSITIONS = re.compile(r"embed_positions|position_embeddings|wpe")
 
 

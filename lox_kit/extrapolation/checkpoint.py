@@ -75,7 +75,10 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
 
     def make(name: str) -> Tensor:
         W = checkpoint.read(name)
-        return edit(W, *subspace.top(name, k), alpha) if name in subspace else W
+        if name not in subspace:
+            return W
+        top = (part.to(W.device) for part in subspace.top(name, k))
+        return edit(W, *top, alpha)
 
     with ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
         names, todo = list(checkpoint.tensors), list(stream.missing)
@@ -85,9 +88,10 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
             tell(on_layer, done, names)
             refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
             stream.write(name, W)
-    index = [] if SINGLE in layouts else [checkpoint.path / INDEX]
-    for file in [*checkpoint.beside, *index]:
-        shutil.copyfile(file, work / file.name)
+    for beside in checkpoint.beside:
+        shutil.copyfile(beside, work / beside.name)
+    if set(layouts) != {SINGLE}:
+        (work / INDEX).write_text(_index(checkpoint))
     (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     (work / NOTE).unlink()
     os.replace(work, out)
@@ -153,6 +157,15 @@ def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
     for name, info in checkpoint.tensors.items():
         layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
     return layouts
+
+
+def _index(checkpoint: Checkpoint) -> str:
+    """Return the index of a checkpoint's files, as transformers writes it."""
+    tensors = checkpoint.tensors.values()
+    total = {"total_parameters": sum(info.size for info in tensors)}
+    total["total_size"] = sum(info.size * info.dtype.itemsize for info in tensors)
+    index = {"metadata": total, "weight_map": {info.name: info.file.name for info in tensors}}
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
 def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:

@@ -98,16 +98,12 @@ def factor_all(
     start = len(layers) - len(names)
     make = functools.partial(factor_one, base, aligned, info, device=device)
     sizes = [aligned.tensors[name].size for name in names]
-    made = map_in_order(make, names, workers_on(device), sizes)
+    workers = 2 if device == "cpu" and torch.get_num_threads() > 1 else 1  # on any machine
+    made = map_in_order(make, names, workers, sizes)
     tell(on_layer, start, layers)
     for done, (name, factors) in enumerate(zip(names, made, strict=True), start + 1):
         yield name, factors
         tell(on_layer, done, layers)
-
-
-def workers_on(device: str) -> int:
-    """Return how many matrices are worked on at once: no more than two, on any machine."""
-    return 2 if device == "cpu" and torch.get_num_threads() > 1 else 1
 
 
 def factor_one(

@@ -235,5 +235,5 @@ def _exact(A: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return U, S, Vh and residuals of r triplets, in float64 where that costs little."""
     work = A.to(torch.float64) if A.numel() <= SMALL and A.device.type != "mps" else A
     U, S, Vh = (x.to(torch.float32) for x in torch.linalg.svd(work, full_matrices=False))
-    U, S, Vh = U[:, :r], without_rounding(S)[:r], Vh[:r]
+    U, S, Vh = U[:, :r], without_rounding(S)[:r], Vh[:r].clone()  # a view would keep all of Vh
     return U, S, Vh, residuals(A, U, S, Vh)

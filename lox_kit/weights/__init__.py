@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "adapter": "LoraAdapter",
+        "adapter": "LoraAdapter TRANSPOSED",
         "checkpoint": "Checkpoint",
         "files": "INDEX is_embedding is_head read_header read_object refuse_nonfinite SINGLE",
         "names": "family_folder member RECIPE",

@@ -28,7 +28,7 @@ from .files import (
 )
 from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out)
+TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out), and PEFT other factors
 MERGE = "Merge it with PEFT (merge_and_unload, then save_pretrained) and give that checkpoint."
 # Fields of adapter_config.json (PEFT 0.21) that, set, make the delta another one than B A.
 # Of variants to come, those with tensors of their own are refused for these.

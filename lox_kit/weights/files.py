@@ -36,7 +36,6 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-CHUNK = 1 << 22  # bytes read at a time: smaller reads wait for the disk more often
 BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
@@ -275,8 +274,5 @@ def _warn_once(folder: Path, reason: str) -> None:
 
 def _digest(file: Path) -> str:
     """Return a file's SHA-256."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
     with file.open("rb", buffering=0) as f:
-        while read := f.readinto(buffer):
-            digest.update(buffer[:read])
-    return digest.hexdigest()
+        return hashlib.file_digest(f, "sha256").hexdigest()
