@@ -125,11 +125,7 @@ class LoxDial:
 
     def off(self) -> None:
         """Give the model its aligned weights back."""
-        self._note(0, 0.0, whole=False)
-        with torch.no_grad():
-            for W, W0, _ in self._weights.values():
-                W.copy_(W0)
-        self._note(0, 0.0)
+        self.set(k=0, alpha=0.0)
 
     def _note(self, k: int | None, alpha: float, *, whole: bool = True) -> None:
         """Remember where the dial stands, in the model's key too.

@@ -57,21 +57,18 @@ class Checkpoint:
     def __init__(self, model: str | Path):
         self.name = str(model)
         base, folder = find(self.name)
-        self.base: Checkpoint | None = None
-        self.adapter: LoraAdapter | None = None
-        if base is None:
-            self.path = folder
-            if not self.path.is_dir():
-                raise FileNotFoundError(
-                    f"{self.name}: no such folder. Give a checkpoint folder, a hub id "
-                    "(org/name, org/name@revision), BASE+ADAPTER, or a sandbox name such as "
-                    "sandbox/base, sandbox/aligned or sandbox/aligned@3."
-                )
-            self.tensors: dict[str, TensorInfo] = read_headers(folder, self.name)
-            return
-        self.base = self._open_base(base)
-        self.path, self.tensors = self.base.path, self.base.tensors
-        self.adapter = LoraAdapter(folder, self.base)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{self.name}: no such folder. Give a checkpoint folder, a hub id "
+                "(org/name, org/name@revision), BASE+ADAPTER, or a sandbox name such as "
+                "sandbox/base, sandbox/aligned or sandbox/aligned@3."
+            )
+        self.base = None if base is None else self._open_base(base)
+        self.adapter = LoraAdapter(folder, self.base) if self.base else None
+        self.path = self.base.path if self.base else folder
+        self.tensors: dict[str, TensorInfo] = (
+            self.base.tensors if self.base else read_headers(folder, self.name)
+        )
 
     def _open_base(self, base: str) -> Checkpoint:
         """Open what the adapter stands on."""

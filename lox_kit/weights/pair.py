@@ -71,16 +71,13 @@ def check_pair(
         )
     for side in (base, aligned):
         side.refuse_nonfinite(matrices=read_all)
-    sizes = {n: 4e-6 * aligned.tensors[n].size for n in wanted}
-    total = sum(
-        i.file.stat().st_size for i in {i.file: i for i in aligned.tensors.values()}.values()
-    )
+    files = {info.file for info in aligned.tensors.values()}
     return PairReport(
         matrices=tuple(wanted),
         tied=aligned.tied,
         notes=tuple(_notes(base, aligned, wanted, include, exclude)),
-        largest_mb=max(sizes.values()),
-        total_mb=total / 1e6,
+        largest_mb=max(4e-6 * aligned.tensors[n].size for n in wanted),
+        total_mb=sum(file.stat().st_size for file in files) / 1e6,
     )
 
 
