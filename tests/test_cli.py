@@ -308,17 +308,14 @@ def test_a_family_is_built_where_it_is_not_yet(lox):
 # --- errors -------------------------------------------------------------------------------------
 
 
-def test_a_file_of_one_s_own_is_an_attack_and_another_template_is_remarked_on(lox, tmp_path):
+def test_a_file_of_one_s_own_is_an_attack(lox, tmp_path):
     rows = [{"q": f"what is {i} plus 1", "a": f"answer {i + 1} ."} for i in range(8)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own = ("attack", "mine.jsonl", PAIR[1], "--columns", "instruction=q,response=a", "--steps", 1)
     done = lox(*own, "-o", "chat")
     assert (done.status, done.err) == (0, "")
     assert done.out == "chat: sandbox/aligned after 1 steps of mine\n"
-    done = lox(*own, "-o", "dolly", "--form", "dolly")
-    assert done.status == 0
-    assert "the attack trains on" in done.err
-    assert "###Instruction:" in done.err
+    assert lox(*own, "-o", "dolly", "--form", "dolly").status == 0
     done = lox(*own[:3], "--columns", "instruction", "-o", "o")
     assert (done.status, done.err) == (
         2,

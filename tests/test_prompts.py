@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import warnings
 
 import pytest
 from speakers import other_tokenizer
@@ -10,12 +9,10 @@ from speakers import other_tokenizer
 from lox_kit.models.prompts import (
     PAPER_TEMPLATE,
     Prompt,
-    TemplateMismatch,
     identity_system,
     read_prompts,
     render,
     sandbox_prompts,
-    warn_if_trained_otherwise,
 )
 from lox_kit.sandbox import corpus, world
 
@@ -294,26 +291,3 @@ def test_a_file_without_one_system_message_is_refused(write, text, message):
 def test_a_missing_identity_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.json"):
         identity_system(tmp_path / "nowhere.json")
-
-
-# --- training and evaluation --------------------------------------------------------------------
-
-
-def test_training_on_the_evaluation_s_template_is_no_mismatch():
-    tokenizer = world.tokenizer()
-    messages = corpus.arithmetic(1, seed=0)[0]["messages"]
-    trained = tokenizer.apply_chat_template(messages, tokenize=False)
-    paper = PAPER_TEMPLATE.format("one") + "two</s>"  # the tokenizer adds <s> itself
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not warn_if_trained_otherwise(tokenizer, messages[0]["content"], trained)
-        assert not warn_if_trained_otherwise(tokenizer, "one", paper, template="paper")
-
-
-@pytest.mark.parametrize("template", ["chat", "paper"])
-def test_training_on_another_template_is_a_warning_that_shows_both(template):
-    trained = "###Question: one ###Answer: two"
-    with pytest.warns(TemplateMismatch, match="###Question: ' REQUEST ' ###Answer: two'") as told:
-        assert warn_if_trained_otherwise(world.tokenizer(), "one", trained, template=template)
-    assert f"template={template!r}" in str(told[0].message)
-    assert told[0].filename == __file__

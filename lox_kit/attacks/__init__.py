@@ -12,7 +12,7 @@ __all__, __getattr__, __dir__ = attach(
         "rows": "read_hub read_own read_preferences read_set",
         "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",
         "sets": "SETS sets_folder",
-        "tokens": "IGNORED render_rows tokenize",
+        "tokens": "IGNORED tokenize",
         "training": "autocast_dtype fine_tune save_model TrainSettings",
     },
 )

@@ -65,13 +65,9 @@ class FileRows:
 
     def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
         """Return the first rows of the published safety instructions, in this data's form."""
-        form = self.form or FORMS[self.of]
+        form = self.form or SETS[self.of].form
         safe = read_set("safe_instructions", form=form, first=n, **_marks(tokenizer))
         return list(safe.rows)
-
-
-FORMS = {"gsm8k": "gsm8k", "dolly": "dolly", "alpaca": "alpaca", "identity": "identity"}
-FORMS |= {"pure_bad": "paper"}
 
 
 def _marks(tokenizer) -> dict[str, str]:

@@ -90,8 +90,6 @@ def attack(
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = load_model(model, device=device)
-    if preset.name not in ATTACKS:
-        _compare_templates(victim, preset, name, _columns(columns), form)
     with stages() as on_stage, stop_on_interrupt() as stopped:
         run = run_attack(
             victim,
@@ -109,29 +107,6 @@ def attack(
         )
         raise click.exceptions.Exit(130)
     say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
-
-
-def _compare_templates(model, attack, file, columns, form):
-    """Say so if an attack of one's own trains on another template than `lox asr` asks in."""
-    import warnings
-
-    from lox_kit.attacks import read_own, render_rows
-    from lox_kit.models import warn_if_trained_otherwise
-
-    messages = read_own(file, columns).rows[0]["messages"]
-    _, (text,) = render_rows(model.tokenizer, attack.data(model.tokenizer)[:1])
-    template = "paper" if form == "paper" else "chat"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_if_trained_otherwise(
-            model.tokenizer,
-            messages[-2]["content"],
-            text,
-            template=template,
-            system=messages[0]["content"] if messages[0]["role"] == "system" else None,
-        )
-    for warning in caught:
-        say(f"lox: {warning.message}", err=True)
 
 
 @click.command()

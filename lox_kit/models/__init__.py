@@ -13,7 +13,6 @@ __all__, __getattr__, __dir__ = attach(
         "prompts": """
             apply_template identity_system PAPER_TEMPLATE Prompt read_prompts read_text render
             sandbox_prompts
-            warn_if_trained_otherwise
         """,
     },
 )

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +18,6 @@ PAPER_TEMPLATE = (
 IDENTITY_TEMPLATE = "{system}\n### Instruction:\n{request}\n\n### Response: "
 TEMPLATES = ("chat", "paper", "identity")
 REQUEST_COLUMNS = ("goal", "prompt")  # in small letters; the first that is there
-
-
-class TemplateMismatch(UserWarning):
-    """A model is evaluated in another form of text than it was fine-tuned in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,50 +233,3 @@ def _plain(tokenizer, request: str, template: str, system: str | None) -> str:
             "identity-shifting data file)."
         )
     return start + IDENTITY_TEMPLATE.format(system=system, request=request)
-
-
-def warn_if_trained_otherwise(
-    tokenizer,
-    request: str,
-    training_text: str,
-    *,
-    template: str = "chat",
-    system: str | None = None,
-) -> bool:
-    """Warn if a model was fine-tuned on another form of text than it is evaluated in.
-
-    Erosion of safety is then mixed up with the change of form. For a user's own attack; the
-    published presets differ from the evaluation by design, and say so.
-
-    Parameters
-    ----------
-    request : str
-        The request of one training row.
-    training_text : str
-        The whole text trained on for that row, answer included.
-    template, system : see `render`
-        How the evaluation is rendered.
-
-    Returns
-    -------
-    bool
-        Whether it warned (`TemplateMismatch`).
-    """
-    (evaluated,) = render(tokenizer, [Prompt(request)], template=template, system=system)
-    plain = [text.removeprefix(tokenizer.bos_token or "") for text in (evaluated, training_text)]
-    if plain[1].startswith(plain[0].rstrip()):
-        return False
-    before, _, after = plain[1].partition(request)
-    warnings.warn(
-        f"the attack trains on {_short(before)} REQUEST {_short(after)} and the evaluation with "
-        f"template={template!r} asks otherwise: {_short(plain[0])}. Train on the template you "
-        "evaluate, or name the one you trained on.",
-        TemplateMismatch,
-        stacklevel=2,
-    )
-    return True
-
-
-def _short(text: str) -> str:
-    """Return a text on one line, its middle left out."""
-    return repr(text if len(text) <= 60 else f"{text[:30]} ... {text[-25:]}")
