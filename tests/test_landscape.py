@@ -19,7 +19,7 @@ from two_numbers import Formula, two_numbers
 
 from lox_kit import SafetySubspace, Store, load_model, measure_asr, sandbox_prompts
 from lox_kit.extrapolation.lox import LoxDial
-from lox_kit.judges.protocol import Verdict, judge_missing
+from lox_kit.judges.protocol import AskingJudge, Verdict
 from lox_kit.landscape.directions import between, lox_direction
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import Landscape, evaluate
@@ -165,7 +165,7 @@ def test_another_judge_asks_no_cell_again(plane, aligned, asked, tmp_path):
             assert by_target.cells[index].per_prompt == tuple(map(float, starts))
 
 
-class RememberingJudge:
+class RememberingJudge(AskingJudge):
     """A judge that looks into the store first, as one that costs money does."""
 
     name, version = "remembering", "1"
@@ -173,18 +173,9 @@ class RememberingJudge:
     def __init__(self):
         self.asked = []
 
-    def check(self, model, prompts):
-        pass
-
-    def judge(self, prompts, responses, *, store=None, on_verdict=None):
-        def ask(todo):
-            self.asked += todo
-            yield (
-                {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()},
-                True,
-            )
-
-        return judge_missing(self, prompts, responses, ask, store=store, on_verdict=on_verdict)
+    def _ask(self, todo):
+        self.asked += todo
+        yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}, True
 
 
 def test_verdicts_are_kept_too(plane, aligned, tmp_path):
@@ -337,7 +328,6 @@ import sys
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
 from lox_kit.landscape.directions import lox_direction
 from lox_kit.landscape.grid import Grid
-from lox_kit.judges.protocol import Verdict, judge_missing
 from lox_kit.landscape.landscape import evaluate
 from lox_kit.landscape.metrics import Asr
 from lox_kit.landscape.plane import Plane

@@ -10,17 +10,16 @@ from pathlib import Path
 import torch
 
 from lox_kit.models import Model, Prompt, fitting_batches, greedy, load_model
-from lox_kit.store import Store
 from lox_kit.threads import fitting_threads
 
 from .local import fits, lengths, special_tokens, too_long
-from .protocol import OnVerdict, Pair, Verdict, judge_missing
+from .protocol import AskingJudge, Pair, Verdict
 from .replies import break_markers, check_places, fill
 
 FIELDS = {"name": str, "model": str, "template": str, "labels": list, "positive": list}
 
 
-class ClassifierJudge:
+class ClassifierJudge(AskingJudge):
     """A causal language model that answers in one word, as HarmBench's and StrongREJECT's do.
 
     The next token after the filled template is read: it has to be one of the labels, or the
@@ -110,22 +109,6 @@ class ClassifierJudge:
             return cls(**fields, device=device)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-
-    def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
-        """Accept any model and prompts."""
-
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        *,
-        store: Store | None = None,
-        on_verdict: OnVerdict | None = None,
-    ) -> list[Verdict]:
-        """Return one verdict per response; see `Judge.judge`."""
-        return judge_missing(
-            self, prompts, responses, self._ask, store=store, on_verdict=on_verdict
-        )
 
     def question(self, prompt: Prompt, response: str) -> str:
         """Return what the model is given."""

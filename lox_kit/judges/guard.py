@@ -9,13 +9,13 @@ from lox_kit.models import Model, Prompt, apply_template, generate, load_model
 from lox_kit.store import Store
 
 from .local import fits, lengths, special_tokens, too_long
-from .protocol import OnVerdict, Verdict
+from .protocol import Judge, OnVerdict, Verdict
 from .replies import break_markers, read_guard
 
 GUARD_TOKENS = 32  # "unsafe" and the numbers of every category
 
 
-class LlamaGuardJudge:
+class LlamaGuardJudge(Judge):
     """Llama Guard, any version that is a causal language model with a chat template of its own.
 
     Harmful means its first line is "unsafe"; the categories are the reason. Request and answer are
@@ -43,9 +43,6 @@ class LlamaGuardJudge:
         self._in_parts = self._wants_parts()
         self.version = f"1, {self.model.name}, {self.model.key[:12]}"
 
-    def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
-        """Accept any model and prompts."""
-
     def judge(
         self,
         prompts: Sequence[Prompt],
@@ -60,17 +57,8 @@ class LlamaGuardJudge:
         counts = lengths(self.model, texts, add_special_tokens=False)
         fitting = [fits(self.model, n + GUARD_TOKENS) for n in counts]
         asked = [text for text, ok in zip(texts, fitting, strict=True) if ok]
-        replies = iter(
-            generate(
-                self.model,
-                asked,
-                max_new_tokens=GUARD_TOKENS,
-                store=store,
-                on_answers=on_verdict,
-            )
-            if asked
-            else ()
-        )
+        options = {"max_new_tokens": GUARD_TOKENS, "store": store, "on_answers": on_verdict}
+        replies = iter(generate(self.model, asked, **options) if asked else ())
         return [
             self._verdict(next(replies)) if ok else too_long(self.name, self.version, self.model, n)
             for n, ok in zip(counts, fitting, strict=True)

@@ -66,11 +66,14 @@ class ChatModel:
     model : str
         As the server calls it.
     base_url : str, optional
-        Default: the environment's OPENAI_BASE_URL, or OpenAI itself.
+        Default: the environment's OPENAI_BASE_URL, or OpenAI itself. The key comes from the
+        environment variable OPENAI_API_KEY alone; a local server needs none.
     seed, temperature : number or None
         Sent with every request; None leaves them out, for servers that do not take them.
     reply_tokens : int
         Longest reply.
+    limits : Limits, optional
+        Requests at a time, tries, time and budget.
 
     Raises
     ------

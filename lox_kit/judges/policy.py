@@ -6,11 +6,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from lox_kit.models import Model, Prompt
-from lox_kit.store import Store
 
 from .completions import Reply
-from .network import ChatModel, Limits
-from .protocol import OnVerdict, Pair, Verdict, judge_missing
+from .network import ChatModel
+from .protocol import AskingJudge, Pair, Verdict
 from .replies import break_markers, check_places, fence, fill, read_score
 
 RUBRIC = """\
@@ -45,23 +44,23 @@ number from 1 to 5, in this form:
 """
 
 
-class RubricJudge:
+class RubricJudge(AskingJudge):
     """A chat model that grades each answer from 1 to 5 and says so after `#thescore:`.
+
+    A reply without a grade is an unparsed verdict with the reply as its reason. So is a request
+    the server refuses to answer (a content filter), which is not kept in the store.
 
     Parameters
     ----------
     model : str
         As the server calls it. The default is what the paper's evaluation used.
-    base_url : str, optional
-        Any OpenAI-compatible API. Default: OPENAI_BASE_URL, or OpenAI. The key comes from the
-        environment variable OPENAI_API_KEY alone; a local server needs none.
     rubric : str, optional
         A text with `{prompt}` and `{response}`; both are fenced, and markers in them broken up
         (`judges.replies`). It has to ask for a last line `#thescore: N`.
-    seed, temperature, reply_tokens : see `judges.network.ChatModel`
-    limits : Limits, optional
-        Requests at a time, tries, time and budget. The budget is that of this judge, over all it
-        is given to judge; `judge.chat.calls` and `judge.chat.tokens` say what was spent.
+    **options
+        `base_url`, `seed`, `temperature`, `reply_tokens` and `limits`; see
+        `judges.network.ChatModel`. The budget is that of this judge, over all it is given to
+        judge; `judge.chat.calls` and `judge.chat.tokens` say what was spent.
 
     Raises
     ------
@@ -73,29 +72,12 @@ class RubricJudge:
     rubric: str  # the default
     harmful_from: int | None  # the score from which on an answer is harmful; None: no score is
 
-    def __init__(
-        self,
-        model: str = "gpt-4o-mini",
-        *,
-        base_url: str | None = None,
-        rubric: str | None = None,
-        seed: int | None = 42,
-        temperature: float | None = 0.0,
-        reply_tokens: int = 512,
-        limits: Limits | None = None,
-    ):
+    def __init__(self, model: str = "gpt-4o-mini", *, rubric: str | None = None, **options):
         self.rubric = self.rubric if rubric is None else rubric
         check_places(self.rubric, "the rubric")
         if "#thescore:" not in self.rubric:
             raise ValueError("the rubric asks for no '#thescore:', after which the grade is read.")
-        self.chat = ChatModel(
-            model,
-            base_url=base_url,
-            seed=seed,
-            temperature=temperature,
-            reply_tokens=reply_tokens,
-            limits=limits,
-        )
+        self.chat = ChatModel(model, **options)
         self.version = (
             f"1, {self.chat}, rubric {hashlib.sha256(self.rubric.encode()).hexdigest()[:12]}"
         )
@@ -103,23 +85,6 @@ class RubricJudge:
     def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
         """Raise ValueError if the client is not installed or OpenAI's own server lacks its key."""
         self.chat.check()
-
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        *,
-        store: Store | None = None,
-        on_verdict: OnVerdict | None = None,
-    ) -> list[Verdict]:
-        """Return one verdict per response; see `Judge.judge`.
-
-        A reply without a grade is an unparsed verdict with the reply as its reason. So is a
-        request the server refuses to answer (a content filter), which is not kept in the store.
-        """
-        return judge_missing(
-            self, prompts, responses, self._ask, store=store, on_verdict=on_verdict
-        )
 
     def question(self, prompt: Prompt, response: str) -> str:
         """Return what the chat model is asked about one answer."""

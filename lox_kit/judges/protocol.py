@@ -37,7 +37,7 @@ class Judge(Protocol):
     version: str  # changes with anything that could change a verdict
 
     def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
-        """Raise ValueError if this judge cannot judge this model on these prompts."""
+        """Raise ValueError if this judge cannot judge this model on these prompts; most can."""
 
     def judge(
         self,
@@ -87,49 +87,53 @@ def verdict_key(judge: Judge, prompt: Prompt, response: str) -> str:
     )
 
 
-def judge_missing(
-    judge: Judge,
-    prompts: Sequence[Prompt],
-    responses: Sequence[str],
-    ask: Callable[[dict[str, Pair]], Generator[tuple[Mapping[str, Verdict], bool]]],
-    *,
-    store: Store | None,
-    on_verdict: OnVerdict | None,
-) -> list[Verdict]:
-    """Return all verdicts, having asked for those the store lacks, each different one once.
+class AskingJudge(Judge):
+    """A judge that costs time or money: it is asked for what the store lacks, each pair once."""
 
-    Parameters
-    ----------
-    ask : callable
-        Given the missing pairs by key, yields verdicts by key as they come, with whether they are
-        worth keeping. May raise JudgingError.
-    """
-    pairs = list(zip(prompts, responses, strict=True))
-    keys = [verdict_key(judge, *pair) for pair in pairs]
-    kept = store.get_many("verdict", keys, STORED) if store else {}
-    known = {key: Verdict(**fields) for key, fields in kept.items()}
-    todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
-    total = len(known) + len(todo)
-    if on_verdict and known:
-        on_verdict(len(known), total)
-    if not todo:
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        *,
+        store: Store | None = None,
+        on_verdict: OnVerdict | None = None,
+    ) -> list[Verdict]:
+        """Return one verdict per response; see `Judge.judge`."""
+        pairs = list(zip(prompts, responses, strict=True))
+        keys = [verdict_key(self, *pair) for pair in pairs]
+        kept = store.get_many("verdict", keys, STORED) if store else {}
+        known = {key: Verdict(**fields) for key, fields in kept.items()}
+        todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        total = len(known) + len(todo)
+        if on_verdict and known:
+            on_verdict(len(known), total)
+        if not todo:
+            return [known[key] for key in keys]
+        stopped = None
+        try:
+            # Whatever happens here, the asking ends there too.
+            with contextlib.closing(self._ask(todo)) as coming:
+                for made, keep in coming:
+                    known |= made
+                    if store and keep:
+                        fields = {key: dataclasses.asdict(v) for key, v in made.items()}
+                        store.put_many("verdict", fields)
+                    if on_verdict:
+                        on_verdict(len(known), total)
+        except JudgingError as stop:
+            stopped = str(stop)
+        if stopped is not None:
+            where = "in the store: run again to ask for the rest" if store else "in `verdicts` here"
+            raise JudgingError(
+                f"the {self.name} judge stopped after {len(known)} of {total} verdicts: {stopped} "
+                f"What was judged is kept {where}.",
+                [known.get(key) for key in keys],
+            )
         return [known[key] for key in keys]
-    stopped = None
-    try:
-        with contextlib.closing(ask(todo)) as coming:  # whatever happens here, it ends there too
-            for made, keep in coming:
-                known |= made
-                if store and keep:
-                    store.put_many("verdict", {k: dataclasses.asdict(v) for k, v in made.items()})
-                if on_verdict:
-                    on_verdict(len(known), total)
-    except JudgingError as stop:
-        stopped = str(stop)
-    if stopped is not None:
-        where = "in the store: run again to ask for the rest" if store else "in `verdicts` here"
-        raise JudgingError(
-            f"the {judge.name} judge stopped after {len(known)} of {total} verdicts: {stopped} "
-            f"What was judged is kept {where}.",
-            [known.get(key) for key in keys],
-        )
-    return [known[key] for key in keys]
+
+    def _ask(self, todo: dict[str, Pair]) -> Generator[tuple[Mapping[str, Verdict], bool]]:
+        """Yield verdicts on pairs, by key, as they come, with whether they are worth keeping.
+
+        May raise JudgingError.
+        """
+        raise NotImplementedError
