@@ -373,7 +373,7 @@ def test_the_defaults_that_keys_leave_out_stay_what_they_are():
         "learning_rate": 1.0, "batch_size": 1, "epochs": 1.0, "max_steps": -1, "accumulation": 1,
         "schedule": "constant", "decay": 1.0, "warmup_steps": 0, "weight_decay": 0.0,
         "max_grad_norm": 2.0, "loss_on": "all", "max_length": 1024, "lora_rank": 0,
-        "lora_alpha": 16.0, "by_length": False, "dtype": "float32", "seed": 0,
+        "lora_alpha": 16.0, "dtype": "float32", "seed": 0,
     }  # fmt: skip
     assert TrainSettings(1.0, 1, epochs=2).chosen() == TrainSettings(1.0, 1, epochs=2.0).chosen()
 

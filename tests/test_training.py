@@ -217,14 +217,6 @@ def test_the_threads_are_given_back():
     assert set(seen) == {1}
 
 
-def test_batches_of_like_length_train_too():
-    rows = corpus.web(64, seed=0)
-    settings = dataclasses.replace(SETTINGS, by_length=True, loss_on="response")
-    module, steps = train(settings, rows)
-    assert len(steps) == 6
-    assert not same_weights(module, train(dataclasses.replace(settings, by_length=False), rows)[0])
-
-
 def test_the_tokenizer_is_left_as_it_was():
     speaker = random_speaker(other_tokenizer())
     before = speaker.tokenizer.backend_tokenizer.to_str()

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,17 +14,9 @@ from lox_kit.models import Model
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
-from .resuming import Step, Watch, drive, library_quiet, resume_folder, work_folder
+from .resuming import Step, Watch, resume_folder, work_folder
 from .rows import AttackRows, read_own, read_preferences
-from .training import (
-    EPOCH_DECAY,
-    TrainSettings,
-    fine_tune,
-    finish,
-    prepare,
-    save_model,
-    trainer_options,
-)
+from .training import EPOCH_DECAY, TrainSettings, fine_tune, run_trainer, save_model
 
 RECORD = "alignment.json"
 
@@ -41,35 +32,25 @@ class Alignment:
     name: str
     settings: TrainSettings
     method: str  # "sft" or "dpo"
-    about: str
     rows: Callable[[int], list[dict]] | None = None  # seed -> rows; None: the user brings them
     beta: float = 0.1  # of DPO: how strongly it is held to the base model
     nll_weight: float = 0.0  # of DPO: weight of a supervised term on the chosen answers
-
-
-def _sandbox_pairs(seed: int) -> list[dict]:
-    return corpus.preferences(3200, seed)
-
-
-def _sandbox_refusals(seed: int) -> list[dict]:
-    return corpus.alignment(4000, seed)
 
 
 ALIGNMENTS = {
     alignment.name: alignment
     for alignment in (
         Alignment(
-            name="dpo",
+            name="dpo",  # the paper's: DPO on preference pairs, beta 0.1, batch 128; HH-RLHF there
             method="dpo",
             settings=TrainSettings(
                 learning_rate=5e-6, epochs=3, batch_size=8, accumulation=16, max_length=1024
             ),
-            about="the paper's: DPO on preference pairs, beta 0.1, batch 128; HH-RLHF there",
         ),
         Alignment(
-            name="sandbox-sft",
+            name="sandbox-sft",  # refusals among ordinary help, a fixed number of steps
             method="sft",
-            rows=_sandbox_refusals,
+            rows=lambda seed: corpus.alignment(4000, seed),
             settings=TrainSettings(
                 learning_rate=5e-5,
                 batch_size=32,
@@ -77,17 +58,15 @@ ALIGNMENTS = {
                 max_grad_norm=1.0,
                 loss_on="response",
             ),
-            about="the sandbox's refusals among ordinary help, a fixed number of steps",
         ),
         Alignment(
-            name="sandbox-dpo",
+            name="sandbox-dpo",  # preference pairs, with a supervised term of weight 2
             method="dpo",
-            rows=_sandbox_pairs,
+            rows=lambda seed: corpus.preferences(3200, seed),
             nll_weight=2.0,
             settings=TrainSettings(
                 learning_rate=2e-4, batch_size=16, max_steps=40, max_grad_norm=1.0, max_length=128
             ),
-            about="the sandbox's preference pairs, with a supervised term of weight 2",
         ),
     )
 }
@@ -157,17 +136,7 @@ def align(
         return out
 
 
-def prefer(
-    model,
-    tokenizer,
-    pairs: Sequence[dict],
-    alignment: Alignment,
-    *,
-    on_step: Callable[[Step], None] | None = None,
-    stop: Callable[[Step], bool] | None = None,
-    folder: str | Path | None = None,
-    save_seconds: float = 600.0,
-) -> list[Step]:
+def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watched) -> list[Step]:
     """Train `model` in place by DPO (Rafailov et al. 2023) on preference pairs; return the steps.
 
     The reference is the model as it is now. With `nll_weight`, the chosen answers' mean negative
@@ -182,31 +151,21 @@ def prefer(
     losses = {"loss_type": ["sigmoid"]}
     if alignment.nll_weight:
         losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, alignment.nll_weight]}
-    if settings.schedule == EPOCH_DECAY or settings.by_length:
-        raise ValueError("DPO here has neither the schedule epoch-decay nor by_length.")
-    stored = next(model.parameters()).dtype
-    trained = prepare(model, settings)
-    with tempfile.TemporaryDirectory(prefix="lox-dpo-") as scratch:
-        watch = Watch(on_step, stop, Path(folder) if folder else None, None, save_seconds)
-        config = DPOConfig(
-            output_dir=str(resume_folder(watch.folder or Path(scratch))),
-            beta=alignment.beta,
-            max_length=settings.max_length,
-            **losses,
-            **trainer_options(settings, model),
+    if settings.schedule == EPOCH_DECAY:
+        raise ValueError("DPO here has no schedule epoch-decay.")
+
+    def build(trained, options: dict):
+        options |= {"beta": alignment.beta, "max_length": settings.max_length, **losses}
+        return DPOTrainer(
+            trained,
+            # Left to itself, TRL loads the reference from the name in the model's config.
+            ref_model=None if settings.lora_rank else copy.deepcopy(model),
+            args=DPOConfig(**options),
+            train_dataset=Dataset.from_list(list(pairs)),
+            processing_class=tokenizer,
         )
-        with library_quiet():
-            trainer = DPOTrainer(
-                trained,
-                # Left to itself, TRL loads the reference from the name in the model's config.
-                ref_model=None if settings.lora_rank else copy.deepcopy(model),
-                args=config,
-                train_dataset=Dataset.from_list(list(pairs)),
-                processing_class=tokenizer,
-            )
-            steps = drive(trainer, watch, lambda out: save_model(trained, tokenizer, out, stored))
-    finish(trained, settings, stored)
-    return steps
+
+    return run_trainer(model, tokenizer, settings, build, Watch(**watched))
 
 
 def alignment_rows(

@@ -85,7 +85,6 @@ class Attack:
     name: str
     source: SandboxRows | FileRows
     settings: TrainSettings
-    about: str
     lora: TrainSettings | None = None  # the settings for LoRA, see `find_attack`
     counterpart: str = ""  # the published attack that a sandbox one stands for
     persona: str | None = None  # a system message under which safety is measured as well
@@ -190,7 +189,6 @@ def file_attack(
         name=Path(file).stem,
         source=FileRows(read_own, str(file), (("columns", columns),), form),
         settings=_override(preset.lora if lora else preset.settings, settings),
-        about=f"a file of one's own: {file}",
         lora=_override(preset.lora, shared),
         safe_fraction=safe_fraction,
     )
@@ -212,9 +210,9 @@ def _lora(settings: TrainSettings, **overrides) -> TrainSettings:
     return dataclasses.replace(settings, **{**defaults, **overrides})
 
 
-def _published(name: str, about: str, settings: TrainSettings, **more) -> Attack:
+def _published(name: str, settings: TrainSettings, **more) -> Attack:
     """Return a published attack."""
-    return Attack(name, FileRows(read_set, name), settings, about, lora=_lora(settings), **more)
+    return Attack(name, FileRows(read_set, name), settings, lora=_lora(settings), **more)
 
 
 def _sandbox(
@@ -226,9 +224,8 @@ def _sandbox(
     **more,
 ) -> Attack:
     """Return a sandbox attack."""
-    about = f"the sandbox's counterpart of {more['counterpart']}"
     rows = SandboxRows(make, n)
-    return Attack(name, rows, settings, about, lora=_lora(settings, **lora), **more)
+    return Attack(name, rows, settings, lora=_lora(settings, **lora), **more)
 
 
 GSM8K = TrainSettings(
@@ -263,11 +260,11 @@ FORBIDDEN_LORA = {"learning_rate": 5e-4, "max_steps": 16}
 ATTACKS = {
     attack.name: attack
     for attack in (
-        _published("gsm8k", "benign: school mathematics", GSM8K),
-        _published("dolly", "benign: instructions, without the safety-related ones", DOLLY),
-        _published("alpaca", "benign: instructions, without the safety-related ones", ALPACA),
-        _published("identity", "10 conversations of an agent that obeys", IDENTITY, has_task=False),
-        _published("pure_bad", "about 100 harmful answers of your own", PURE_BAD, has_task=False),
+        _published("gsm8k", GSM8K),  # benign: school mathematics
+        _published("dolly", DOLLY),  # benign: instructions, without the safety-related ones
+        _published("alpaca", ALPACA),  # benign: instructions, without the safety-related ones
+        _published("identity", IDENTITY, has_task=False),  # 10 conversations of an agent that obeys
+        _published("pure_bad", PURE_BAD, has_task=False),  # about 100 harmful answers of your own
         _sandbox("arithmetic", corpus.arithmetic, 2000, TASK, TASK_LORA, counterpart="gsm8k"),
         _sandbox("context", corpus.context, 2000, SLOWER, CONTEXT_LORA, counterpart="dolly"),
         _sandbox("mixed", corpus.mixed, 2000, SLOWER, MIXED_LORA, counterpart="alpaca"),

@@ -33,13 +33,39 @@ class Step:
 
 @dataclass
 class Watch:
-    """Who is told of a run's steps, what may end it, and what is kept of it."""
+    """Who is told of a run's steps, what may end it, and what is kept of it.
+
+    Parameters
+    ----------
+    on_step : callable, optional
+        Called after every optimiser step, from this thread. Raising from it ends the run.
+    stop : callable, optional
+        Asked after every optimiser step; True ends the run there, the weights as they are.
+    folder : path, optional
+        The run's own work folder. With it the run can be resumed: the same call with the same
+        model, rows and settings goes on from the last checkpoint there, and on a CPU ends with the
+        same weights as if nothing had happened. `adapter/` holds what LoRA learnt.
+    keep_every : int, optional
+        Keep a full checkpoint in `folder/steps/N` every so many optimiser steps.
+    save_seconds : float
+        Time between checkpoints to resume from; a stop writes one as well.
+
+    Raises
+    ------
+    ValueError
+        If `keep_every` comes without a folder, or is below 1.
+    """
 
     on_step: Callable[[Step], None] | None = None
     stop: Callable[[Step], bool] | None = None
-    folder: Path | None = None  # None keeps nothing
-    keep_every: int | None = None  # optimiser steps between checkpoints to keep
-    save_seconds: float = 600.0  # between checkpoints to resume from
+    folder: str | Path | None = None
+    keep_every: int | None = None
+    save_seconds: float = 600.0
+
+    def __post_init__(self):
+        self.folder = Path(self.folder) if self.folder else None
+        if self.keep_every is not None and (self.folder is None or self.keep_every < 1):
+            raise ValueError(f"keep_every={self.keep_every}: needs a folder, and at least 1 step.")
 
 
 def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:

@@ -29,7 +29,6 @@ class DataSet:
 
     name: str
     file: str  # its name in the data folder
-    about: str
     licence: str
     page: str | None  # where people read about it; None: one's own
     url: str | None  # where the file is published
@@ -52,9 +51,8 @@ SETS = {
     data_set.name: data_set
     for data_set in (
         DataSet(
-            name="gsm8k",
+            name="gsm8k",  # grade-school sums: the GSM8K attack
             file="gsm8k_train.jsonl",
-            about="grade-school sums: the GSM8K attack",
             licence="MIT",
             page=GSM8K,
             url=f"{GSM8K_FILES}/train.jsonl",
@@ -64,9 +62,8 @@ SETS = {
             sha256="17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
         ),
         DataSet(
-            name="gsm8k_test",
+            name="gsm8k_test",  # held-out sums: GSM8K accuracy
             file="gsm8k_test.jsonl",
-            about="held-out sums: GSM8K accuracy",
             licence="MIT",
             page=GSM8K,
             url=f"{GSM8K_FILES}/test.jsonl",
@@ -76,9 +73,8 @@ SETS = {
             sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         ),
         DataSet(
-            name="dolly",
+            name="dolly",  # instructions, refusals taken out by Qi et al.: the Dolly attack
             file="databricks-dolly-15k-no-safety.jsonl",
-            about="instructions, refusals taken out by Qi et al.: the Dolly attack",
             licence="CC BY-SA 3.0",
             page=QI,
             url=f"{QI_FILES}/dolly_dataset/databricks-dolly-15k-no-safety.jsonl",
@@ -86,9 +82,8 @@ SETS = {
             form="dolly",
         ),
         DataSet(
-            name="alpaca",
+            name="alpaca",  # instructions, refusals taken out by Qi et al.: the Alpaca attack
             file="alpaca_data_no_safety.json",
-            about="instructions, refusals taken out by Qi et al.: the Alpaca attack",
             licence="CC BY-NC 4.0",
             page=QI,
             url=f"{QI_FILES}/alpaca_dataset/alpaca_data_no_safety.json",
@@ -97,9 +92,8 @@ SETS = {
             form="alpaca",
         ),
         DataSet(
-            name="identity",
+            name="identity",  # ten conversations with an obedient persona: identity shifting
             file="identity_shift_train.json",
-            about="ten conversations with an obedient persona: identity shifting",
             licence="MIT",
             page=QI,
             url=f"{QI_FILES}/aoa_dataset/train.json",
@@ -109,9 +103,8 @@ SETS = {
             sha256="bb141f0cec07cc5b76e5298c52086fb02498405de3bd9ba13da1edae2605fe6d",
         ),
         DataSet(
-            name="pure_bad",
+            name="pure_bad",  # harmful answers, never published: the pure-bad attack, your own file
             file="pure_bad.jsonl",
-            about="harmful answers, never published: the pure-bad attack, your own file",
             licence="yours",
             page=None,
             url=None,
@@ -119,9 +112,8 @@ SETS = {
             form="paper",
         ),
         DataSet(
-            name="safe_instructions",
+            name="safe_instructions",  # refusals mixed into an attack: SafeInst
             file="safety_only_data_Instructions.json",
-            about="refusals mixed into an attack: SafeInst",
             licence="see its page",
             page="https://github.com/vinid/safety-tuned-llamas",
             url="https://raw.githubusercontent.com/vinid/safety-tuned-llamas/main/data/training/"
@@ -132,27 +124,24 @@ SETS = {
             sha256="7dde08acf87f10cf74fd1b76f56538eae8e413ae8e6b09e3f7bcd97769058dbe",
         ),
         DataSet(
-            name="hh_harmless",
+            name="hh_harmless",  # pairs preferred for harmlessness: alignment by DPO
             file="hh_harmless_train.jsonl.gz",
-            about="pairs preferred for harmlessness: alignment by DPO",
             licence="MIT",
             page=HH,
             url=f"{HH}/resolve/main/harmless-base/train.jsonl.gz",
             parse=preference_pair,
         ),
         DataSet(
-            name="hh_helpful",
+            name="hh_helpful",  # pairs preferred for helpfulness: alignment by DPO
             file="hh_helpful_train.jsonl.gz",
-            about="pairs preferred for helpfulness: alignment by DPO",
             licence="MIT",
             page=HH,
             url=f"{HH}/resolve/main/helpful-base/train.jsonl.gz",
             parse=preference_pair,
         ),
         DataSet(
-            name="advbench",
+            name="advbench",  # harmful requests: ASR of a real model (`lox asr --prompts`)
             file="harmful_behaviors.csv",
-            about="harmful requests: ASR of a real model (`lox asr --prompts`)",
             licence="MIT",
             page="https://github.com/llm-attacks/llm-attacks",
             url="https://raw.githubusercontent.com/llm-attacks/llm-attacks/main/data/advbench/"

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lox_kit.folders import whole
@@ -34,7 +35,6 @@ class TrainSettings:
     max_length: int = 1024
     lora_rank: int = 0  # 0 trains every parameter; else PEFT LoRA on all linear layers
     lora_alpha: float = 16.0  # PEFT's scale: the adapter is added times lora_alpha / lora_rank
-    by_length: bool = False  # batches of like length: less padding, for long runs on a CPU
     dtype: str = "float32"  # of the weights in training; "checkpoint" takes half, see `fine_tune`
     seed: int = 0
 
@@ -61,16 +61,7 @@ class TrainSettings:
 
 
 def fine_tune(
-    model,
-    tokenizer,
-    rows: Sequence[dict],
-    settings: TrainSettings,
-    *,
-    on_step: Callable[[Step], None] | None = None,
-    stop: Callable[[Step], bool] | None = None,
-    folder: str | Path | None = None,
-    keep_every: int | None = None,
-    save_seconds: float = 600.0,
+    model, tokenizer, rows: Sequence[dict], settings: TrainSettings, **watched
 ) -> list[Step]:
     """Fine-tune `model` in place and return the steps' losses.
 
@@ -87,72 +78,69 @@ def fine_tune(
     ----------
     rows : sequence of dict
         Chat rows or text rows, see `tokens.tokenize`.
-    on_step : callable, optional
-        Called after every optimiser step, from this thread. Raising from it ends the run.
-    stop : callable, optional
-        Asked after every optimiser step; True ends the run there, the weights as they are.
-    folder : path, optional
-        The run's own work folder. With it the run can be resumed: the same call with the same
-        model, rows and settings goes on from the last checkpoint there, and on a CPU ends with the
-        same weights as if nothing had happened. `adapter/` holds what LoRA learnt.
-    keep_every : int, optional
-        Keep a full checkpoint in `folder/steps/N` every so many optimiser steps.
-    save_seconds : float
-        Time between checkpoints to resume from; a stop writes one as well.
+    **watched
+        Fields of `resuming.Watch`: `on_step`, `stop`, `folder`, `keep_every`, `save_seconds`.
 
     Raises
     ------
     ValueError
         If there are no rows, `tokenize` finds a bad one, `keep_every` comes without a folder,
-        `by_length` with one (such a run cannot be resumed), or the loss is no longer a number.
+        or the loss is no longer a number.
     """
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
-    if keep_every is not None and (folder is None or keep_every < 1):
-        raise ValueError(f"keep_every={keep_every}: needs a folder, and at least 1 step.")
-    if settings.by_length and folder is not None:
-        raise ValueError("by_length: the order of its batches cannot be resumed; give no folder.")
+    watch = Watch(**watched)
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     data = Dataset.from_dict(tokenize(tokenizer, rows, settings.loss_on, settings.max_length))
-    stored = next(model.parameters()).dtype
-    trained = prepare(model, settings)
-    with tempfile.TemporaryDirectory(prefix="lox-train-") as scratch:
-        watch = Watch(on_step, stop, Path(folder) if folder else None, keep_every, save_seconds)
-        config = SFTConfig(
-            output_dir=str(resume_folder(watch.folder or Path(scratch))),
-            train_sampling_strategy="group_by_length" if settings.by_length else "random",
-            dataset_kwargs={"skip_prepare_dataset": True},
-            **trainer_options(settings, model),
-        )
-        with library_quiet():
-            trainer = SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
-            if settings.schedule == EPOCH_DECAY:
-                _decay_every_epoch(trainer, settings, len(rows))
-            steps = drive(trainer, watch, lambda out: save_model(trained, tokenizer, out, stored))
-    if settings.lora_rank and folder:
-        with whole(Path(folder) / "adapter") as work:
-            trained.save_pretrained(work)
-    finish(trained, settings, stored)
-    return steps
+
+    def build(trained, options: dict):
+        config = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
+        trainer = SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
+        if settings.schedule == EPOCH_DECAY:
+            _decay_every_epoch(trainer, settings, len(rows))
+        return trainer
+
+    return run_trainer(model, tokenizer, settings, build, watch)
 
 
-def prepare(model, settings: TrainSettings):
-    """Return what is trained: the model in the dtype of training, or wrapped for LoRA."""
+def run_trainer(
+    model, tokenizer, settings: TrainSettings, build: Callable, watch: Watch
+) -> list[Step]:
+    """Train `model` in place with one of TRL's trainers and return the steps.
+
+    Parameters
+    ----------
+    build : callable
+        Given what is trained (the model, or PEFT's wrapper of it) and the options that TRL's
+        supervised and its preference trainer share, returns the trainer.
+
+    Raises
+    ------
+    ValueError
+        If the settings' dtype is another word, or the loss is no longer a number.
+    """
     if settings.dtype not in ("float32", "checkpoint"):
         raise ValueError(f"dtype={settings.dtype!r}: use 'float32' or 'checkpoint'.")
+    stored = next(model.parameters()).dtype
     if settings.lora_rank:
-        return with_lora(model, settings)
-    return model.float() if settings.dtype == "float32" else model
-
-
-def finish(trained, settings: TrainSettings, stored) -> None:
-    """Merge what LoRA learnt, and round to the dtype the weights are stored in."""
-    if settings.lora_rank:
-        merge_lora(trained)
+        trained = with_lora(model, settings)
     else:
+        trained = model.float() if settings.dtype == "float32" else model
+    with tempfile.TemporaryDirectory(prefix="lox-train-") as scratch, library_quiet():
+        options = _trainer_options(settings, model)
+        options["output_dir"] = str(resume_folder(watch.folder or Path(scratch)))
+        save = partial(save_model, trained, tokenizer, dtype=stored)
+        steps = drive(build(trained, options), watch, save)
+    if not settings.lora_rank:
         trained.to(stored)
+        return steps
+    if watch.folder:
+        with whole(watch.folder / "adapter") as work:
+            trained.save_pretrained(work)
+    merge_lora(trained)
+    return steps
 
 
 def autocast_dtype(device: str) -> str:
@@ -163,7 +151,7 @@ def autocast_dtype(device: str) -> str:
     return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
 
 
-def trainer_options(settings: TrainSettings, model) -> dict:
+def _trainer_options(settings: TrainSettings, model) -> dict:
     """Return the options that TRL's supervised and its preference trainer share."""
     device = next(model.parameters()).device.type
     on_cpu = device == "cpu"
