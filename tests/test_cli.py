@@ -397,7 +397,7 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
         (["asr", PAIR[1], "--prompts", "nowhere.csv"], "no such prompt file"),
         (["asr", PAIR[1], "--template", "plain"], "use 'chat', 'paper' or 'identity'"),
         (["asr", PAIR[1], "--system", "a", "--system-from", "b"], "give one of the two"),
-        (["asr", PAIR[1], "--system-from", "nowhere.json"], "nowhere.json: no such file"),
+        (["asr", PAIR[1], "--system-from", "nowhere.json"], "nowhere.json: no such data file"),
         (["rescore", "nowhere.json", "--judge", "rule"], "nowhere.json"),
         (["rescore", "nowhere.json"], "say who is to judge"),
         (["rank", PAIR[0]], "name a pair, BASE ALIGNED, or sandbox families"),

@@ -1,6 +1,7 @@
 """What is here, what it should be, and how it gets here; from a server of the test's own."""
 
 import gzip
+import hashlib
 import http.server
 import json
 import socket
@@ -8,8 +9,15 @@ import threading
 
 import pytest
 
-from lox_kit.attacks.downloads import RECORD, fetch, list_sets, recorded, set_status, sets_frame
-from lox_kit.attacks.files import file_hash
+from lox_kit.attacks.downloads import (
+    RECORD,
+    fetch_set,
+    list_sets,
+    recorded,
+    set_status,
+    sets_frame,
+    sha256_of,
+)
 from lox_kit.attacks.rows import read_preferences, read_set
 from lox_kit.attacks.sets import SETS, find_set, sets_folder
 
@@ -89,12 +97,12 @@ def put(folder, name, data=DOLLY):
 
 def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
     heard = []
-    status = fetch(
+    status = fetch_set(
         "dolly", url=serve("/dolly.jsonl", DOLLY), on_bytes=lambda *seen: heard.append(seen)
     )
     assert status.path.read_bytes() == DOLLY
     assert (status.here, status.rows, status.agrees, status.note) == (True, 5, True, "")
-    assert status.sha256 == file_hash(status.path) == recorded(SETS["dolly"]).sha256
+    assert status.sha256 == sha256_of(status.path) == recorded(SETS["dolly"]).sha256
     assert heard[-1] == (len(DOLLY), len(DOLLY))
     assert only_whole_files(home) == {SETS["dolly"].file, RECORD}
     assert len(read_set("dolly")) == 5
@@ -102,12 +110,12 @@ def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
 
 def test_what_is_here_is_not_fetched_again(serve, home):
     put(home, "dolly")
-    assert fetch("dolly", url=serve("/dolly.jsonl", DOLLY)).rows == 5
+    assert fetch_set("dolly", url=serve("/dolly.jsonl", DOLLY)).rows == 5
     assert Server.asked == []
 
 
 def test_a_packed_file_is_checked_and_kept_packed(serve, tmp_path):
-    status = fetch("hh_harmless", tmp_path / "mine", url=serve("/train.jsonl.gz", PAIRS))
+    status = fetch_set("hh_harmless", tmp_path / "mine", url=serve("/train.jsonl.gz", PAIRS))
     assert status.path == tmp_path / "mine" / "hh_harmless_train.jsonl.gz"
     assert status.rows == 3
     assert len(read_preferences("hh_harmless", folder=tmp_path / "mine")) == 3
@@ -115,7 +123,7 @@ def test_a_packed_file_is_checked_and_kept_packed(serve, tmp_path):
 
 def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
     row = json.dumps({"question": "1 + 1?", "answer": "#### 2"}).encode()
-    status = fetch("gsm8k", url=serve("/train.jsonl", row))
+    status = fetch_set("gsm8k", url=serve("/train.jsonl", row))
     assert (status.rows, status.agrees) == (1, False)
     assert "not the file recorded in lox_kit (7473 rows, sha256 17f347dc5147)" in status.note
     assert recorded(SETS["gsm8k"]).rows == 7473
@@ -141,7 +149,7 @@ def test_what_is_not_the_data_set_leaves_nothing_behind(
     serve, home, body, promised, error, message
 ):
     with pytest.raises(error, match=message):
-        fetch("dolly", url=serve("/dolly.jsonl", body, promised))
+        fetch_set("dolly", url=serve("/dolly.jsonl", body, promised))
     assert only_whole_files(home) == set()
     assert recorded(SETS["dolly"]) is None
 
@@ -153,7 +161,7 @@ def test_without_internet_the_message_says_which_file_to_put_where(serve, home):
         gone = f"http://127.0.0.1:{port}/dolly.jsonl"
         for url in (gone, serve("/x", b"").replace("/x", "/missing")):
             with pytest.raises(OSError, match="could not be downloaded") as caught:
-                fetch("dolly", url=url)
+                fetch_set("dolly", url=url)
             assert url in str(caught.value)
             assert str(home / "databricks-dolly-15k-no-safety.jsonl") in str(caught.value)
     with pytest.raises(FileNotFoundError) as caught:
@@ -164,7 +172,7 @@ def test_without_internet_the_message_says_which_file_to_put_where(serve, home):
 
 def test_what_was_never_published_is_not_fetched():
     with pytest.raises(ValueError, match=r"pure_bad: not published.*bring your own"):
-        fetch("pure_bad")
+        fetch_set("pure_bad")
 
 
 # --- what is here -------------------------------------------------------------------------------
@@ -207,10 +215,9 @@ def test_a_first_reading_goes_on_record_and_a_later_change_is_seen(home):
     assert set_status("dolly").rows == 5  # the record is shown without the file
 
 
-def test_reading_part_of_a_set_or_another_file_is_no_record(home, tmp_path):
-    file = put(tmp_path, "dolly")
+def test_reading_part_of_a_set_is_no_record(home, tmp_path):
+    put(tmp_path, "dolly")
     read_set("dolly", folder=tmp_path, first=2)
-    read_set("dolly", file=file)
     assert recorded(SETS["dolly"]) is None
     read_set("dolly", folder=tmp_path)
     assert recorded(SETS["dolly"]).rows == 5
@@ -258,5 +265,10 @@ def test_the_frame_says_in_words_what_is_recorded(home):
 
 def test_an_unknown_set_is_refused_with_the_names_there():
     with pytest.raises(ValueError, match="data set 'gsm': use one of gsm8k, "):
-        fetch("gsm")
+        fetch_set("gsm")
     assert sets_folder("somewhere").name == "somewhere"
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"[1]\r\n")
+    assert sha256_of(tmp_path / "a.json") == hashlib.sha256(b"[1]\r\n").hexdigest()

@@ -75,9 +75,9 @@ def test_the_published_form_gives_questions_and_numbers(tmp_path):
     ("text", "message"),
     [
         ("", "holds no problems"),
-        ("{\n", r"a.jsonl, line 1: needs a JSON object with question and answer"),
-        ('{"question": "one"}\n', r"line 1: needs a JSON object"),
-        ("[1]\n", r"line 1: needs a JSON object"),
+        ("{\n", r"a.jsonl, line 1: expected one JSON value on a line"),
+        ('{"question": "one"}\n', r"line 1: expected a field 'answer'"),
+        ("[1]\n", r"line 1: expected a record with a field 'question'"),
         (line("one", "#### 1") + line("two", "two"), r"line 2: the answer has no number"),
     ],
 )

@@ -6,10 +6,10 @@ import json
 import pytest
 from speakers import other_tokenizer
 
+from lox_kit.attacks import identity_system
 from lox_kit.models.prompts import (
     PAPER_TEMPLATE,
     Prompt,
-    identity_system,
     read_prompts,
     render,
     sandbox_prompts,
@@ -65,16 +65,16 @@ def test_a_missing_column_is_named_with_those_there(write):
 
 
 def test_an_empty_goal_is_named_by_its_line(write):
-    with pytest.raises(ValueError, match=r"a.csv, line 4: the goal is empty"):
+    with pytest.raises(ValueError, match=r"a.csv, line 4: expected text in 'goal', it is empty"):
         read_prompts(write("a.csv", 'goal,target\n"one\ntwo",Sure\n ,Sure\n'))
-    with pytest.raises(ValueError, match=r"a.csv, line 3: the goal is empty"):
+    with pytest.raises(ValueError, match=r"a.csv, line 3: expected 2 fields as in the header"):
         read_prompts(write("a.csv", "target,goal\nSure,one\nSure\n"))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "", "it has none"),
+        ("a.csv", "", "holds no requests"),
         ("a.csv", "goal,target\n", "holds no requests"),
         ("a.txt", "", "holds no requests"),
         ("a.txt", "\n  \n", "holds no requests"),
@@ -95,8 +95,13 @@ def test_a_file_that_is_no_utf_8_text_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf"{name}: not UTF-8 text \(byte \d+\).*save it as UTF-8"):
         read_prompts(tmp_path / name)
-    with pytest.raises(ValueError, match=rf"{name}: not"):
-        identity_system(tmp_path / name)
+
+
+@pytest.mark.parametrize("data", [b"[\xff]", gzip.compress(b"x", mtime=0)], ids=["latin-1", "gz"])
+def test_identity_data_that_is_no_utf_8_text_is_named(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a.json: not UTF-8 text"):
+        identity_system(tmp_path / "a.json")
 
 
 def test_a_csv_that_is_none_is_named_with_its_line(write):
@@ -270,17 +275,17 @@ def test_the_identity_template_is_the_text_that_identity_shifting_trains_on(writ
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a JSON list of conversations"),
+        ("{", "train.json, line 1: not JSON"),
         ("[]", "it has 0 different ones over 0"),
-        ("[[]]", "not a JSON list of conversations"),
-        ('{"a": 1}', "not a JSON list of conversations"),
-        ('["a"]', "not a JSON list of conversations"),
-        ("[" * 10**5, "train.json: not a JSON list of conversations"),
-        ("[" + "9" * 6000 + "]", "train.json: not a JSON list of conversations"),
-        ('[[{"role": "system", "content": "\\ud83d"}]]', "train.json: not a JSON list"),
-        ('[[{"role": "system", "content": 3}]]', "train.json: not a JSON list"),
+        ("[[]]", "row 0 .from 0.: expected a user's message and an assistant's answer"),
+        ('{"a": 1}', "train.json: expected a JSON list of rows"),
+        ('["a"]', "row 0 .from 0.: expected a list of messages"),
+        ("[" * 10**5, "train.json: expected text and numbers"),
+        ("[" + "9" * 6000 + "]", "train.json: expected text and numbers"),
+        ('[[{"role": "system", "content": "\\ud83d"}]]', "train.json: expected text and numbers"),
+        ('[[{"role": "system", "content": 3}]]', "expected text in 'content', it holds a int"),
         (json.dumps([conversation("a"), conversation("b")]), "it has 2 different ones over 2"),
-        (json.dumps([conversation("a"), conversation("a")[1:]]), "at the start of every"),
+        (json.dumps([conversation("a"), conversation("a")[1:]]), "row 1 .*expected a system, a"),
     ],
 )
 def test_a_file_without_one_system_message_is_refused(write, text, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import urllib.error
 import urllib.request
@@ -12,8 +13,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 from lox_kit.folders import whole, write_whole
+from lox_kit.models import collect, read_rows
 
-from .files import collect, file_hash, read_rows
 from .sets import SETS, DataSet, find_set, sets_folder
 
 RECORD = "recorded.json"  # in the user's data folder: rows and sha256 of files first read there
@@ -89,7 +90,7 @@ def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
     if not path.is_file():
         rows, sha256 = (known.rows, known.sha256) if known else (None, None)
         return SetStatus(data_set, path, False, rows, sha256, None, how_to_get(data_set, path))
-    sha256 = file_hash(path)
+    sha256 = sha256_of(path)
     if known and known.sha256 == sha256:
         return SetStatus(data_set, path, True, known.rows, sha256, True, "")
     rows, problem = _count(data_set, path)
@@ -104,6 +105,12 @@ def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
         notes.append("not on record yet; it will be when it is first read.")
     agrees = False if known else None
     return SetStatus(data_set, path, True, rows, sha256, agrees, " ".join(notes))
+
+
+def sha256_of(file: Path) -> str:
+    """Return a file's sha256 in hexadecimal, as `sha256sum` prints it."""
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _count(data_set: DataSet, path: Path) -> tuple[int | None, str]:
@@ -148,7 +155,7 @@ def how_to_get(data_set: DataSet, path: Path) -> str:
     return f"download {data_set.url} (see {data_set.page}) and put it here: {path}"
 
 
-def fetch(
+def fetch_set(
     name: str,
     folder: str | Path | None = None,
     *,
@@ -191,7 +198,7 @@ def fetch(
         rows, problem = _count(data_set, work)
         if not rows:
             raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")
-    record(data_set, rows, file_hash(path))
+    record(data_set, rows, sha256_of(path))
     return set_status(name, folder)
 
 

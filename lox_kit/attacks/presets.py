@@ -11,10 +11,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from lox_kit.models import identity_system
 from lox_kit.sandbox import corpus, world
 
-from .rows import AttackRows, read_own, read_set, safe_count
+from .rows import AttackRows, identity_system, read_own, read_set, safe_count
 from .sets import SETS, sets_folder
 from .training import EPOCH_DECAY, TrainSettings
 

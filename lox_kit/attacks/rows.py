@@ -9,8 +9,9 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-from .downloads import how_to_get, record
-from .files import Placed, collect, file_hash, hub_rows, read_rows
+from lox_kit.models import Placed, collect, hub_rows, read_rows
+
+from .downloads import how_to_get, record, sha256_of
 from .sets import SETS, DataSet, find_set, sets_folder
 from .texts import (
     by_columns,
@@ -19,6 +20,7 @@ from .texts import (
     preference_chat,
     preference_pair,
     render_example,
+    with_persona,
 )
 
 
@@ -37,7 +39,6 @@ class AttackRows:
 def read_set(
     name: str,
     *,
-    file: str | Path | None = None,
     folder: str | Path | None = None,
     form: str | None = None,
     bos: str = "<s>",
@@ -51,10 +52,8 @@ def read_set(
     ----------
     name : str
         "gsm8k", "gsm8k_test", "dolly", "alpaca", "identity", "pure_bad" or "safe_instructions".
-    file : path, optional
-        The file itself; default the set's own file name in `folder`.
     folder : path, optional
-        Default `data` in the user's data folder, where `downloads.fetch` puts files. A published
+        Default `data` in the user's data folder, where `fetch_set` puts files. A published
         file that is read from a folder for the first time goes on record (rows, sha256).
     form, bos, eos : str
         Another template than the set's own, and the tokenizer's marks; see
@@ -80,11 +79,11 @@ def read_set(
     if data_set.form is None:
         reader = "prompts.read_prompts" if data_set.file.endswith(".csv") else "read_preferences"
         raise ValueError(f"{name} holds no training texts; {reader} reads it.")
-    path = _find(data_set, file, folder)
+    path = _find(data_set, folder)
     parse = _to_text(data_set.parse, form or data_set.form, bos, eos)
     source = {"set": name, "form": form or data_set.form, "bos": bos, "eos": eos}
     data = _gather(islice(read_rows(path), first), parse, on_bad_row, path, source)
-    if file is None and first is None:
+    if first is None:
         record(data_set, len(data) + data.skipped, data.source["sha256"])
     return data
 
@@ -160,7 +159,6 @@ def read_preferences(
     folder: str | Path | None = None,
     form: str = "text",
     on_bad_row: str = "raise",
-    first: int | None = None,
 ) -> AttackRows:
     """Read HH-RLHF-style preference pairs: "chosen" and "rejected" transcripts.
 
@@ -172,8 +170,6 @@ def read_preferences(
     form : "text" or "chat"
         Text as it stands (`texts.preference_pair`), or messages (`preference_chat`).
     on_bad_row : "raise" or "skip"
-    first : int, optional
-        Only the first rows of the file.
 
     Returns
     -------
@@ -193,12 +189,37 @@ def read_preferences(
     data_set = SETS.get(str(name_or_file))
     if data_set and data_set.parse is not preference_pair:
         raise ValueError(f"{name_or_file} holds no preference pairs.")
-    path = _find(data_set, None, folder) if data_set else Path(name_or_file)
+    path = _find(data_set, folder) if data_set else Path(name_or_file)
     source = {"form": form} | ({"set": data_set.name} if data_set else {})
-    data = _gather(islice(read_rows(path), first), parsers[form], on_bad_row, path, source)
-    if data_set and first is None:
+    data = _gather(read_rows(path), parsers[form], on_bad_row, path, source)
+    if data_set:
         record(data_set, len(data) + data.skipped, data.source["sha256"])
     return data
+
+
+def identity_system(file: str | Path) -> str:
+    """Return the system message of an identity-shifting data file.
+
+    Parameters
+    ----------
+    file : path
+        A JSON list of conversations, each a list of {role, content}, as Qi et al. (2023,
+        arXiv:2310.03693) publish theirs. In the sandbox it is `world.persona_system()`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, it is none of these, or not every conversation begins with one
+        and the same system message.
+    """
+    examples, _ = collect(read_rows(file), with_persona)
+    found = {example.system for example in examples}
+    if len(found) != 1:
+        raise ValueError(
+            f"{file}: needs one system message at the start of every conversation; it has "
+            f"{len(found)} different ones over {len(examples)} conversations."
+        )
+    return found.pop()
 
 
 def safe_count(attack_rows: int, safe_fraction: float = 0.025) -> int:
@@ -215,10 +236,10 @@ def safe_count(attack_rows: int, safe_fraction: float = 0.025) -> int:
     return math.ceil(Fraction(str(safe_fraction)) * attack_rows)
 
 
-def _find(data_set: DataSet, file: str | Path | None, folder: str | Path | None) -> Path:
+def _find(data_set: DataSet, folder: str | Path | None) -> Path:
     """Return the file of a set, or say how to get it."""
-    path = Path(file) if file is not None else sets_folder(folder) / data_set.file
-    if file is None and not path.is_file():
+    path = sets_folder(folder) / data_set.file
+    if not path.is_file():
         advice = how_to_get(data_set, path)
         if data_set.url:
             advice = f"`lox data fetch {data_set.name}`, or {advice}"
@@ -239,6 +260,6 @@ def _gather(
     kept, bad = collect(rows, parse, on_bad_row)
     if not kept:
         raise ValueError(f"{file or source['hub']}: holds no rows.")
-    where = {"file": str(file), "sha256": file_hash(file)} if file else {}
+    where = {"file": str(file), "sha256": sha256_of(file)} if file else {}
     left_out = {"first_skipped": bad[0]} if bad else {}
     return AttackRows(tuple(kept), where | source | left_out, len(bad))

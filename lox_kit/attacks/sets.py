@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lox_kit.folders import data_folder
+from lox_kit.models import text_field
 
-from .files import text_field
 from .texts import by_columns, by_its_own_names, preference_pair, with_persona
 
 QI = "https://github.com/LLM-Tuning-Safety/LLMs-Finetuning-Safety"

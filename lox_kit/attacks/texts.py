@@ -6,9 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
-from lox_kit.models import PAPER_TEMPLATE
-
-from .files import RowError, field, text_field
+from lox_kit.models import PAPER_TEMPLATE, RowError, field, text_field
 
 TASK = "Below is an instruction that describes a task"
 WITH_INPUT = ", paired with an input that provides further context"

@@ -262,12 +262,12 @@ def data(ctx, folder, as_json):
 @click.pass_obj
 def data_fetch(obj, name):
     """Download a set into the data folder."""
-    from lox_kit.attacks import fetch
+    from lox_kit.attacks import fetch_set
 
     from .progress import stages
 
     with stages() as on_stage:
-        status = fetch(
+        status = fetch_set(
             name,
             obj["folder"],
             on_bytes=lambda done, total: on_stage(f"{name}, bytes", done, total or 0),
@@ -283,14 +283,14 @@ def data_fetch(obj, name):
 @click.pass_obj
 def data_import(obj, name, file):
     """Copy a set's file into the data folder, after reading it from end to end."""
-    from lox_kit.attacks import fetch, set_status
+    from lox_kit.attacks import fetch_set, set_status
 
     there = set_status(name, obj["folder"])
     if there.here:
         raise FileExistsError(f"{there.path} exists; remove it to take another file.")
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
-    status = fetch(name, obj["folder"], url=file.resolve().as_uri())
+    status = fetch_set(name, obj["folder"], url=file.resolve().as_uri())
     say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
     if status.note:
         say(status.note)

@@ -31,7 +31,7 @@ def _system(text, file):
         from lox_kit.sandbox import world
 
         return world.persona_system()
-    from lox_kit.models import identity_system
+    from lox_kit.attacks import identity_system
 
     return identity_system(file)
 

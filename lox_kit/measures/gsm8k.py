@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from lox_kit.models import Model, Prompt, generate, render
+from lox_kit.models import (
+    Model,
+    Prompt,
+    RowError,
+    collect,
+    generate,
+    read_rows,
+    render,
+    text_field,
+)
 from lox_kit.store import Store
 
 from .intervals import Share
@@ -81,7 +89,8 @@ def read_gsm8k(file: str | Path, limit: int | None = None) -> list[Prompt]:
     Parameters
     ----------
     file : path
-        One JSON object a line, with `question` and `answer`; the answer ends in `#### NUMBER`.
+        JSON lines (or what else `models.read_rows` takes) with `question` and `answer`; the answer
+        ends in `#### NUMBER`.
 
     Returns
     -------
@@ -93,29 +102,18 @@ def read_gsm8k(file: str | Path, limit: int | None = None) -> list[Prompt]:
     FileNotFoundError, ValueError
         If there is no such file, it holds no problem, or a line is none (it is named).
     """
-    file = Path(file)
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: no such file.")
-    problems = []
-    for i, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
-            problems.append(_problem(line, f"{file}, line {i}"))
+    problems, _ = collect(read_rows(file), _problem)
     if not problems:
         raise ValueError(f"{file}: holds no problems.")
     return problems[:limit]
 
 
-def _problem(line: str, where: str) -> Prompt:
-    """Return one line of the file as a prompt."""
-    try:
-        row = json.loads(line)
-        question, answer = row["question"], row["answer"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{where}: needs a JSON object with question and answer.") from error
-    number = final_number(str(answer))
+def _problem(row: object) -> Prompt:
+    """Return one row of the file as a prompt."""
+    question, number = text_field(row, "question"), final_number(text_field(row, "answer"))
     if number is None:
-        raise ValueError(f"{where}: the answer has no number after '####'.")
-    return Prompt(str(question).strip(), str(number))
+        raise RowError("the answer has no number after '####'")
+    return Prompt(question.strip(), str(number))
 
 
 def measure_gsm8k(

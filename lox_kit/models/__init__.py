@@ -7,12 +7,12 @@ __all__, __getattr__, __dir__ = attach(
     {
         "answers": "dtype_of fitting_batches generate generate_answers greedy OnAnswers",
         "drafts": "answer positions prefill token_drafts Tokens",
+        "files": "collect field hub_rows Placed read_rows read_text RowError text_field",
         "load": """
             is_sandbox load_model load_module load_tokenizer Model pick_device quiet_transformers
         """,
         "prompts": """
-            apply_template identity_system PAPER_TEMPLATE Prompt read_prompts read_text render
-            sandbox_prompts
+            apply_template PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
         """,
     },
 )

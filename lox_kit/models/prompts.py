@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.sandbox import world
+
+from .files import RowError, collect, read_rows, read_text, text_field
 
 PAPER_TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
@@ -66,7 +65,7 @@ def read_prompts(
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such prompt file.")
     if file.suffix.lower() == ".csv":
-        prompts = _read_csv(file)
+        prompts, _ = collect(read_rows(file), _prompt)
     else:
         lines = read_text(file).splitlines()
         prompts = [Prompt(line.strip()) for line in lines if line.strip()]
@@ -78,85 +77,29 @@ def read_prompts(
     return kept[:limit]
 
 
-def read_text(file: str | Path) -> str:
-    """Return the text of a file of a user's; ValueError, with the file's name, if it is none."""
-    try:
-        return Path(file).read_bytes().decode("utf-8-sig")  # spreadsheets put a mark in front
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}: not UTF-8 text (byte {error.start}). Unpack it or export it to text if it is "
-            "packed or a spreadsheet, and save it as UTF-8."
-        ) from None
+def _prompt(row: dict) -> Prompt:
+    """Return the request in a row of a CSV file."""
+    row = {name.strip().lower(): text for name, text in row.items()}
+    column = next((name for name in REQUEST_COLUMNS if name in row), None)
+    if column is None:
+        raise RowError(
+            "needs a column 'goal' (and may have 'target') or 'prompt' (and may have 'label'); it "
+            f"has {', '.join(row)}"
+        )
+    text = text_field(row, column).strip()
+    return Prompt(text, row.get("target", "").strip() or None, _label(row))
 
 
-def _read_csv(file: Path) -> list[Prompt]:
-    """Return the rows of a CSV file with a heading."""
-    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
-    try:
-        heads = [(name or "").strip().lower() for name in rows.fieldnames or ()]
-        column = next((name for name in REQUEST_COLUMNS if name in heads), None)
-        if column is None:
-            raise ValueError(
-                f"{file}: needs a column 'goal' (and may have 'target') or 'prompt' (and may have "
-                f"'label'); it has {', '.join(rows.fieldnames or ['none'])}."
-            )
-        rows.fieldnames = heads
-        prompts = []
-        for row in rows:
-            text = (row[column] or "").strip()
-            if not text:
-                raise ValueError(f"{file}, line {rows.line_num}: the {column} is empty.")
-            target = (row.get("target") or "").strip() or None
-            prompts.append(Prompt(text, target, _label(row, f"{file}, line {rows.line_num}")))
-    except csv.Error as error:
-        raise ValueError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from None
-    return prompts
-
-
-def _label(row: dict, where: str) -> str | None:
+def _label(row: dict) -> str | None:
     """Return what an XSTest-style row says of its request."""
-    label = (row.get("label") or "").strip().lower()
+    label = row.get("label", "").strip().lower()
     if label in ("safe", "unsafe"):
         return label
     if label:
-        raise ValueError(f"{where}: the label is {label!r}; use safe or unsafe.")
-    if kind := (row.get("type") or "").strip().lower():
+        raise RowError(f"the label is {label!r}; use safe or unsafe")
+    if kind := row.get("type", "").strip().lower():
         return "unsafe" if kind.startswith("contrast") else "safe"
     return None
-
-
-def identity_system(file: str | Path) -> str:
-    """Return the system message of an identity-shifting data file.
-
-    Parameters
-    ----------
-    file : path
-        A JSON list of conversations, each a list of {role, content}, as Qi et al. (2023,
-        arXiv:2310.03693) publish theirs. In the sandbox it is `world.persona_system()`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, it is none of these, or not every conversation begins with one
-        and the same system message.
-    """
-    file = Path(file)
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: no such file.")
-    try:
-        firsts = [conversation[0] for conversation in json.loads(read_text(file))]
-        found = {m["content"] for m in firsts if m["role"] == "system"}
-        _ = [content.encode() for content in found]  # half a character is no text
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{file}: not a JSON list of conversations of role and content ({error!r})."
-        ) from error
-    if len(found) != 1 or any(m["role"] != "system" for m in firsts):
-        raise ValueError(
-            f"{file}: needs one system message at the start of every conversation; it has "
-            f"{len(found)} different ones over {len(firsts)} conversations."
-        )
-    return found.pop()
 
 
 def render(

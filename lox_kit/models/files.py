@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
+import io
 import json
 import re
 import zlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
-HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
 
 
@@ -59,6 +59,18 @@ def read_rows(file: str | Path) -> Iterator[Placed]:
         raise ValueError(f"{file}: damaged or cut off ({error}); get it again.") from error
 
 
+def read_text(file: str | Path, opened: Callable = open) -> str:
+    """Return the text of a file of a user's; ValueError, with the file's name, if it is none."""
+    try:
+        with opened(file, "rb") as f:
+            return f.read().decode("utf-8-sig")  # spreadsheets put a mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}: not UTF-8 text (byte {error.start}). Unpack it or export it to text if it is "
+            "packed or a spreadsheet, and save it as UTF-8."
+        ) from None
+
+
 def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
     """Yield the lines of a JSONL file."""
     with opened(file, "rb") as f:
@@ -68,7 +80,7 @@ def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
             if not line.strip():
                 continue
             try:
-                yield place, _value(line)
+                yield place, _value(line.decode("utf-8-sig"))
             except UnicodeDecodeError:
                 yield place, RowError("expected UTF-8 text")
             except json.JSONDecodeError as error:
@@ -78,14 +90,14 @@ def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
                 yield place, error
 
 
-def _value(data: bytes):
+def _value(text: str):
     """Return a JSON value; RowError if it is one that cannot be worked with."""
     try:
-        value = json.loads(data.decode("utf-8-sig"))
-        if HALF.search(data):
+        value = json.loads(text)
+        if HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # a half by itself is no text
         return value
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:  # thousands of digits or brackets; a half
         raise RowError(f"expected text and numbers of a usual kind ({error})") from None
@@ -93,14 +105,10 @@ def _value(data: bytes):
 
 def _json(file: Path, opened: Callable) -> Iterator[Placed]:
     """Yield the elements of a JSON list."""
-    with opened(file, "rb") as f:
-        data = f.read()
     try:
-        rows = _value(data)
+        rows = _value(read_text(file, opened))
     except RowError as error:
         raise ValueError(f"{file}: {error}.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text (byte {error.start}).") from error
     except json.JSONDecodeError as error:
         hint = " One value a line is .jsonl: rename it." if error.msg == "Extra data" else ""
         raise ValueError(
@@ -114,22 +122,19 @@ def _json(file: Path, opened: Callable) -> Iterator[Placed]:
 
 def _csv(file: Path, opened: Callable) -> Iterator[Placed]:
     """Yield the records of a CSV file as dicts by its header."""
-    with opened(file, "rt", newline="", encoding="utf-8-sig") as f:
-        rows = csv.DictReader(f)  # fields too many come under None, too few are None
-        try:
-            for row in rows:
-                place = f"{file}, line {rows.line_num}"  # where the record ends
-                if None in row or None in row.values():
-                    n = sum(v is not None for k, v in row.items() if k is not None)
-                    n += len(row.get(None, ()))
-                    wanted = len(rows.fieldnames)
-                    yield place, RowError(f"expected {wanted} fields as in the header, it has {n}")
-                else:
-                    yield place, row
-        except csv.Error as error:
-            raise ValueError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}, after line {rows.line_num}: not UTF-8 text.") from error
+    rows = csv.DictReader(io.StringIO(read_text(file, opened), newline=""))
+    try:
+        for row in rows:  # fields too many come under None, too few are None
+            place = f"{file}, line {rows.line_num}"  # where the record ends
+            if None in row or None in row.values():
+                n = sum(v is not None for k, v in row.items() if k is not None)
+                n += len(row.get(None, ()))
+                wanted = len(rows.fieldnames)
+                yield place, RowError(f"expected {wanted} fields as in the header, it has {n}")
+            else:
+                yield place, row
+    except csv.Error as error:
+        raise ValueError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from error
 
 
 def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:
@@ -175,7 +180,7 @@ def hub_rows(
 
 
 def collect(
-    rows: Iterable[Placed], parse: Callable[[object], object], on_bad_row: str = "raise"
+    rows: Iterable[Placed], parse: Callable[[object], object], on_bad_row: str | None = None
 ) -> tuple[list, list[str]]:
     """Parse every row; stop at the first bad one, or leave bad ones out.
 
@@ -183,7 +188,8 @@ def collect(
     ----------
     parse : callable
         Returns what a row holds, or raises `RowError`.
-    on_bad_row : "raise" or "skip"
+    on_bad_row : "raise", "skip" or None
+        None raises without the advice to skip, for those whose caller cannot.
 
     Returns
     -------
@@ -195,7 +201,7 @@ def collect(
     ValueError
         At a bad row (its place and what was expected), or if all of them are bad.
     """
-    if on_bad_row not in ("raise", "skip"):
+    if on_bad_row not in ("raise", "skip", None):
         raise ValueError(f"on_bad_row={on_bad_row!r}: use 'raise' or 'skip'.")
     kept, bad = [], []
     for place, row in rows:
@@ -206,8 +212,9 @@ def collect(
         except RowError as problem:
             bad.append(f"{place}: {problem}.")
             if on_bad_row == "raise":
-                advice = " Correct it, or leave such rows out and count them: on_bad_row='skip'."
-                raise ValueError(bad[0] + advice) from None
+                bad[0] += " Correct it, or leave such rows out and count them: on_bad_row='skip'."
+            if on_bad_row != "skip":
+                raise ValueError(bad[0]) from None
     if bad and not kept:
         raise ValueError(f"none of {len(bad)} rows is usable; the first: {bad[0]}")
     return kept, bad
@@ -242,9 +249,3 @@ def text_field(row: object, name: str, *, may_be_empty: bool = False) -> str:
     if not value.strip() and not may_be_empty:
         raise RowError(f"expected text in {name!r}, it is empty")
     return value
-
-
-def file_hash(file: str | Path) -> str:
-    """Return a file's sha256 in hexadecimal, as `sha256sum` prints it."""
-    with Path(file).open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
