@@ -95,7 +95,6 @@ def align(
     *,
     rows: Sequence[dict] | None = None,
     on_step: Callable[[Step], None] | None = None,
-    stop: Callable[[Step], bool] | None = None,
     save_seconds: float = 600.0,
 ) -> Path:
     """Align a copy of `base` and write the checkpoint that `SafetySubspace.from_pair` takes.
@@ -106,8 +105,6 @@ def align(
     ----------
     rows : sequence of dict, optional
         Chat or text rows for "sft", preference pairs for "dpo"; default the preset's.
-    stop : callable, optional
-        Asked after every optimiser step; True ends alignment there, and that is the result.
 
     Raises
     ------
@@ -122,7 +119,7 @@ def align(
         recipe = _recipe(base, alignment, rows)
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
         model = copy.deepcopy(base.module)
-        options = {"on_step": on_step, "stop": stop, "folder": work, "save_seconds": save_seconds}
+        options = {"on_step": on_step, "folder": work, "save_seconds": save_seconds}
         with work_folder(work):
             if alignment.method == "sft":
                 steps = fine_tune(model, base.tokenizer, rows, alignment.settings, **options)

@@ -14,6 +14,12 @@ columns_option = click.option(
     help="Columns of your own file, such as instruction=question,response=answer.",
 )
 seed_option = click.option("--seed", default=0, show_default=True, help="Of rows and their order.")
+rate_option = click.option(
+    "--lr", "learning_rate", type=float, help="Learning rate; default the preset's."
+)
+steps_option = click.option(
+    "--steps", "max_steps", type=click.IntRange(1), help="Optimiser steps; default the preset's."
+)
 
 
 def _columns(text):
@@ -41,8 +47,8 @@ def _given(**options):
 @click.argument("model")
 @out_option
 @click.option("--lora", is_flag=True, help="PEFT LoRA instead of every parameter.")
-@click.option("--lr", type=float, help="Learning rate; default the preset's.")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps; default the preset's.")
+@rate_option
+@steps_option
 @click.option("--epochs", type=float, help="Passes over the data; default the preset's.")
 @click.option("--safe-fraction", default=0.0, help="Safety rows to mix in; SafeInst is 0.025.")
 @click.option("--keep-every", type=click.IntRange(1), help="Keep a checkpoint every so many steps.")
@@ -50,21 +56,7 @@ def _given(**options):
 @click.option("--form", default="chat", show_default=True, help="Training text of your own file.")
 @seed_option
 @device
-def attack(
-    name,
-    model,
-    out,
-    lora,
-    lr,
-    steps,
-    epochs,
-    safe_fraction,
-    keep_every,
-    columns,
-    form,
-    seed,
-    device,
-):
+def attack(name, model, out, keep_every, columns, form, device, lora, safe_fraction, **settings):
     """Fine-tune MODEL with the attack NAME and write the result.
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
@@ -76,17 +68,15 @@ def attack(
 
     from .progress import stages, stop_on_interrupt
 
-    chosen = _given(learning_rate=lr, max_steps=steps, epochs=epochs) | {"seed": seed}
+    chosen = {"lora": lora, "safe_fraction": safe_fraction, **_given(**settings)}
     if name not in ATTACKS and Path(name).is_file():
-        preset = file_attack(
-            name, _columns(columns), form=form, lora=lora, safe_fraction=safe_fraction, **chosen
-        )
+        preset = file_attack(name, _columns(columns), form=form, **chosen)
     else:
         if name not in ATTACKS and Path(name).suffix:
             raise FileNotFoundError(f"{name}: no such file, and no attack of that name.")
         if columns is not None:
             raise ValueError(f"--columns are for a file of your own; {name} has its own.")
-        preset = find_attack(name, lora=lora, safe_fraction=safe_fraction, **chosen)
+        preset = find_attack(name, **chosen)
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = load_model(model, device=device)
@@ -115,13 +105,13 @@ def attack(
 @out_option
 @click.option("--data", type=click.Path(path_type=Path), help="Preference pairs, or chat rows.")
 @click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, counted.")
-@click.option("--lr", type=float, help="Learning rate; default the preset's.")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps; default the preset's.")
+@rate_option
+@steps_option
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @columns_option
 @seed_option
 @device
-def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, device):
+def align(name, base, out, data, skip_bad_rows, lora, columns, device, **settings):
     """Align BASE: make the model whose safety LoX extrapolates.
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files), sandbox-dpo or sandbox-sft.
@@ -131,8 +121,7 @@ def align(name, base, out, data, skip_bad_rows, lr, steps, lora, columns, seed, 
 
     from .progress import stages
 
-    chosen = _given(learning_rate=lr, max_steps=steps, lora_rank=8 if lora else None)
-    preset = find_alignment(name, seed=seed, **chosen)
+    preset = find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
     model = load_model(base, device=device)
     rows = None
     if data:

@@ -112,7 +112,7 @@ def asr(
 
     _check_place(save, overwrite)
     asked = forbidden(prompts, limit)
-    found = find_judges(judges or ("rule",), network)
+    found = find_judges(judges or ("rule",), **network)
     system = _system(system, system_from)
     loaded = load_model(model, device=device)
     show_example(loaded, asked, template, system)
@@ -155,7 +155,7 @@ def rescore(obj, result, judges, save, overwrite, as_json, **network):
     with Store(obj["store"]) as store, stages() as on_stage:
         rescored = rescore(
             kept,
-            find_judges(judges, network),
+            find_judges(judges, **network),
             store=store,
             on_verdict=lambda done, total: on_stage("judging", done, total),
         )
@@ -244,7 +244,7 @@ def _one_judge(judges, network):
     """Return the only judge named; default the rule."""
     if len(judges) > 1:
         raise ValueError("--judge: the rank curve takes one judge.")
-    return find_judges(judges or ("rule",), network)[0]
+    return find_judges(judges or ("rule",), **network)[0]
 
 
 def _print_curve(curve):

@@ -119,5 +119,5 @@ def _metric(metric, *, prompts, judges, template, max_new_tokens, limit, **netwo
         )
     if metric == "margin":
         return RefusalMargin(asked, **options)
-    (judge,) = find_judges(judges or ("rule",), network)
+    (judge,) = find_judges(judges or ("rule",), **network)
     return Asr(asked, judge, **options)

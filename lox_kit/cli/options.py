@@ -56,24 +56,17 @@ def judge_options(command):
     return command
 
 
-def find_judges(judges, network):
+def find_judges(judges, base_url, rubric, **limits):
     """Return the judges of these names, those over the network with their options."""
-    from lox_kit.judges import find_judge
-
-    options = network_options(**network)
-    return [find_judge(j, **(options if j.split(":")[0] == "policy" else {})) for j in judges]
-
-
-def network_options(base_url, rubric, concurrency, calls, tokens):
-    """Return what a judge over the network is made with."""
-    from lox_kit.judges import Limits
+    from lox_kit.judges import Limits, find_judge
     from lox_kit.models import read_text
 
-    return {
+    network = {
         "base_url": base_url,
         "rubric": read_text(rubric) if rubric else None,
-        "limits": Limits(concurrency=concurrency, calls=calls, tokens=tokens),
+        "limits": Limits(**limits),
     }
+    return [find_judge(j, **(network if j.split(":")[0] == "policy" else {})) for j in judges]
 
 
 def forbidden(file, limit):
