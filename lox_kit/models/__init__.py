@@ -1,4 +1,4 @@
-"""A language model in memory: loaded by name, asked prompts, and what it answers."""
+"""A language model in memory: loaded by name, asked prompts from files, and what it answers."""
 
 from lox_kit import attach
 
