@@ -178,19 +178,22 @@ def die(*what):
     if len(told) > int(sys.argv[5]):
         os.kill(os.getpid(), 9)
 base, aligned, out, factors = sys.argv[1:5]
-extrapolate(base, aligned, out, 3, 1.25, factors=factors, rank=5, on_layer=die)
+extrapolate(base, aligned, out, 3, 1.25, factors=factors or None, rank=5, on_layer=die)
 """
 
 
+@pytest.mark.parametrize("kept", ["S.safetensors", None])
 @pytest.mark.parametrize("at", [0, 5, 16, 17, 26])  # of 17 reports of matrices, 22 of tensors
-def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(make_pair, tmp_path, counted, at):
+def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
+    make_pair, tmp_path, counted, at, kept
+):
     pair = make_pair(**KINDS["sharded"])
     file, there = in_two_steps(pair, tmp_path / "two", rank=5)
-    out, factors = tmp_path / "lox", tmp_path / "S.safetensors"
-    died = run_python(KILLED, pair.base, pair.aligned, out, factors, at)
+    out, factors = tmp_path / "lox", tmp_path / kept if kept else None
+    died = run_python(KILLED, pair.base, pair.aligned, out, factors or "", at)
     assert died.returncode == -9, died.stderr
     assert not out.exists()
-    assert factors.exists() == (at > 16)
+    assert (factors or tmp_path / ".lox.factors").exists() == (at > 16)
     counted.clear()
     told = []
     extrapolate(
@@ -206,5 +209,13 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(make_pair, tmp_pa
     assert told[0] == (at if at <= 16 else at - 17)
     assert sorted(counted) == sorted(list(SafetySubspace.load(file))[at:])
     assert content(out) == content(there)
-    assert factors.read_bytes() == file.read_bytes()
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["S.safetensors", "lox", "two"]
+    assert factors is None or factors.read_bytes() == file.read_bytes()
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(filter(None, [kept, "lox", "two"]))
+
+
+def test_factors_that_a_killed_run_of_other_options_left_are_made_anew(pair, tmp_path):
+    out, left = tmp_path / "lox", tmp_path / ".lox.factors"
+    SafetySubspace.from_pair(pair.base, pair.aligned, left, rank=4)
+    extrapolate(pair.base, pair.aligned, out, K, ALPHA, rank=5)
+    assert not left.exists()
+    assert content(out) == content(in_two_steps(pair, tmp_path / "two", rank=5)[1])

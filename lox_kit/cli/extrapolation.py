@@ -177,7 +177,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exc
     """Factor and apply in one call: a full checkpoint, for a k that is known.
 
     To try several k, or to look at the spectrum, `lox factor` once. Cut off, the same call goes on
-    where it was if --factors keeps the factors; without them it factors again.
+    where it was.
     """
     k, alpha = _k_alpha(k, alpha, paper)
     from lox_kit.extrapolation import extrapolate as write

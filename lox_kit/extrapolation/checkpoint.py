@@ -125,9 +125,8 @@ def extrapolate(
         As in `apply_lox`.
     factors : path, optional
         Keep the factors in this subspace file. If it is there and of this pair and these options,
-        nothing is factored again; a run that was cut off is resumed after the last matrix in it.
-        Without it the factors are in memory, rank x (out + in) x 4 bytes a matrix, and a run that
-        was cut off factors again.
+        nothing is factored again. Without it they are in a hidden file beside `out` until the model
+        is written; either way a run that was cut off is resumed after the last matrix in the file.
     rank : int or "full", optional
         Directions of each matrix that are factored; default k.
     on_layer : function, optional
@@ -145,10 +144,21 @@ def extrapolate(
     check_stored(k, rank)
     options = {"rank": rank, "certify": max(CERTIFY, k or 0), "seed": seed, "device": device}
     options |= {"include": include, "exclude": exclude, "on_layer": on_layer}
-    with locked(Path(out), new=True):
-        subspace = SafetySubspace.from_pair(base, aligned, factors, **options)
+    out = Path(out)
+    with locked(out, new=True):
+        kept = factors or out.with_name(f".{out.name}.factors")
+        try:
+            subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
+        except FileExistsError:
+            if factors:
+                raise
+            kept.unlink()  # of another pair or other options, left by a run that was killed
+            subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
         subspace.check_rank(k)
-        return _apply(subspace, aligned, Path(out), k, alpha, on_layer)
+        _apply(subspace, aligned, out, k, alpha, on_layer)
+        if not factors:
+            kept.unlink()
+        return out
 
 
 def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
