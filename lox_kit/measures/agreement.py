@@ -33,16 +33,14 @@ class Paired:
     def kappa(self) -> float | None:
         """Cohen's kappa: agreement beyond what the two rates make by chance, in [-1, 1].
 
-        From scikit-learn. None where it is undefined: without items, and where both say the same
-        of every item, which leaves no chance to agree or disagree by.
+        None where it is undefined: without items, and where both say the same of every item, which
+        leaves no chance to agree or disagree by.
         """
         if self.n in (self.both, self.neither):
             return None
-        from sklearn.metrics import cohen_kappa_score
-
-        counts = [self.both, self.only_first, self.only_second, self.neither]
-        cells = [[1, 1, 0, 0], [1, 0, 1, 0]]
-        return float(cohen_kappa_score(*cells, labels=[0, 1], sample_weight=counts))
+        first, second = self.both + self.only_first, self.both + self.only_second  # say yes
+        chance = (first * second + (self.n - first) * (self.n - second)) / self.n**2
+        return (self.agree - chance) / (1 - chance)
 
     @property
     def p_value(self) -> float:
