@@ -53,11 +53,6 @@ class Direction:
     name: str  # for people
     made: Mapping[str, object] | None = None  # the function here that made it, and of what
 
-    @property
-    def low_rank(self) -> bool:
-        """Whether every part is kept as factors."""
-        return all(isinstance(part, LowRank) for part in self.parts.values())
-
     def hold(self, weights: Weights | None = None) -> Direction:
         """Return the direction with its parts in memory, those that are zero left out.
 
@@ -139,15 +134,28 @@ class Weights:
         return {"name": self.name, "key": self.key}
 
 
-def weights_of(model: Model | str | Path | Weights) -> Weights:
+Source = Model | str | Path | Weights  # where weights come from
+
+
+def weights_of(model: Source) -> Weights:
     """Return the weights of a model, checkpoint folder or sandbox name."""
     return model if isinstance(model, Weights) else Weights(model)
+
+
+def check_shape(weights: Weights, tensor: str, shape: Sequence[int], whose: str) -> None:
+    """Raise ValueError unless the weights have this tensor, in the shape that it has in `whose`."""
+    there = weights.tensors.get(tensor)
+    if there is None or tuple(there.shape) != tuple(shape):
+        raise ValueError(
+            f"{tensor}: {whose} has shape {tuple(shape)}, {weights.name} has "
+            f"{'no such tensor' if there is None else tuple(there.shape)}: two architectures."
+        )
 
 
 # --- making directions ------------------------------------------------------------------------
 
 
-def between(start: Model | str | Path | Weights, end: Model | str | Path | Weights) -> Direction:
+def between(start: Source, end: Source) -> Direction:
     """Return `end - start` over all their weights, dense, in float32 or wider.
 
     Raises
@@ -158,13 +166,7 @@ def between(start: Model | str | Path | Weights, end: Model | str | Path | Weigh
     start, end = weights_of(start), weights_of(end)
     for one, other in ((start, end), (end, start)):
         for name, tensor in one.tensors.items():
-            there = other.tensors.get(name)
-            if there is None or tuple(there.shape) != tuple(tensor.shape):
-                raise ValueError(
-                    f"{name}: {one.name} has shape {tuple(tensor.shape)}, {other.name} has "
-                    f"{'no such tensor' if there is None else tuple(there.shape)}; there is no "
-                    "direction between models of two architectures."
-                )
+            check_shape(other, name, tensor.shape, one.name)
 
     def difference(name: str) -> Tensor:
         first, second = start.read(name), end.read(name)
@@ -212,9 +214,7 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
     return Direction(parts, content_key(lox=recipe), "LoX", made)
 
 
-def random_direction(
-    model: Model | str | Path | Weights, seed: int, normalise: str = "layer"
-) -> Direction:
+def random_direction(model: Source, seed: int, normalise: str = "layer") -> Direction:
     """Return a Gaussian direction over every 2-D weight; one-dimensional weights stay.
 
     Parameters

@@ -1,7 +1,7 @@
 """The cells of a landscape: a lattice through the origin, and the order of a coarse-to-fine pass.
 
-Coordinates are `index * step`. A wider grid has more indices and a finer one half the step and
-twice the indices, so the cells they share have the very same coordinates, and the same keys.
+Coordinates are `index * step`. A finer grid has half the step and twice the indices, so the cells
+they share have the very same coordinates, and the same keys.
 """
 
 from __future__ import annotations
@@ -101,10 +101,6 @@ class Grid:
         """Every cell, row by row."""
         return list(np.ndindex(self.shape))
 
-    def values(self, axis: int) -> np.ndarray:
-        """Return the coordinates along one axis."""
-        return self.axes[axis].values
-
     def at(self, index: Index) -> tuple[float, ...]:
         """Return the coordinates of a cell."""
         return tuple((a.first + i) * a.step for a, i in zip(self.axes, index, strict=True))
@@ -112,10 +108,6 @@ class Grid:
     def finer(self) -> Grid:
         """Return the grid with half the step over the same range."""
         return Grid(tuple(Axis(a.step / 2, 2 * a.first, 2 * a.last) for a in self.axes))
-
-    def wider(self, cells: int) -> Grid:
-        """Return the grid with so many cells more on every side."""
-        return Grid(tuple(Axis(a.step, a.first - cells, a.last + cells) for a in self.axes))
 
 
 def refinement(

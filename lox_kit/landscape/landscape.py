@@ -221,7 +221,7 @@ def evaluate(
 
     The resident model's weights are set in place for every cell, from a kept copy of the origin:
     summed in float32, rounded once. They are the origin's again, bit for bit, in the end and after
-    an error. A wider or finer grid (`Grid.wider`, `Grid.finer`) reuses every cell that is there.
+    an error. A finer grid (`Grid.finer`) reuses every cell that is there.
 
     Parameters
     ----------

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
-
-from lox_kit.models import Model
 
 from .directions import (
     Direction,
+    Source,
     Weights,
     between,
+    check_shape,
     combine,
     dot,
     norm,
@@ -21,7 +20,6 @@ from .directions import (
 )
 from .flat import Flat, Point
 
-Source = Model | str | Path | Weights  # where weights come from
 PARALLEL = 1e-6  # of its length: less of the second direction off the first is rounding
 
 
@@ -170,12 +168,7 @@ def _delta(origin: Weights, model: Source | Direction, name: str) -> Direction:
     """Return the direction from the origin to a model, or the direction itself, under a name."""
     found = model if isinstance(model, Direction) else between(origin, model)
     for tensor, part in found.parts.items() if isinstance(model, Direction) else ():
-        there = origin.tensors.get(tensor)
-        if there is None or tuple(there.shape) != tuple(part.shape):
-            raise ValueError(
-                f"{tensor}: the direction {found.name} has shape {tuple(part.shape)}, "
-                f"{origin.name} has {'no such tensor' if there is None else tuple(there.shape)}."
-            )
+        check_shape(origin, tensor, part.shape, f"the direction {found.name}")
     return dataclasses.replace(found, name=name or found.name)
 
 

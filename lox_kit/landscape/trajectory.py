@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .directions import Weights, part_dot, weights_of
+from .directions import Source, check_shape, part_dot, weights_of
 from .flat import Flat
-from .plane import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,8 @@ def project(
         parts = [d.parts.get(tensor) for d in D]
         last = None
         for t, weights in enumerate(path):
-            delta = _read(weights, tensor, W0).to(W0.device) - W0
+            check_shape(weights, tensor, W0.shape, "the plane")
+            delta = weights.read(tensor).double().to(W0.device) - W0
             squares[t] += part_dot(delta, delta)
             dots[t] += [0.0 if p is None else part_dot(delta, p) for p in parts]
             if last is not None:
@@ -83,14 +83,3 @@ def project(
         float(lengths.sum()),
         float(within.sum() / lengths.sum()) if lengths.sum() else 0.0,
     )
-
-
-def _read(weights: Weights, tensor: str, like) -> object:
-    """Return one tensor in float64, or say which checkpoint does not fit."""
-    there = weights.tensors.get(tensor)
-    if there is None or tuple(there.shape) != tuple(like.shape):
-        raise ValueError(
-            f"{tensor}: the plane has shape {tuple(like.shape)}, {weights.name} has "
-            f"{'no such tensor' if there is None else tuple(there.shape)}."
-        )
-    return weights.read(tensor).double()

@@ -138,7 +138,7 @@ def _controls(state: LandscapeState) -> ipywidgets.Widget:
     """Return the sliders that choose a cell, and what chooses the cut."""
     sliders = []
     for i, name in enumerate("ab"):
-        values = state.grid.values(i)
+        values = state.grid.axes[i].values
         slider = ipywidgets.FloatSlider(
             getattr(state, name),
             min=values[0],
