@@ -10,7 +10,7 @@ from lox_kit import SafetySubspace, figures
 from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
 from lox_kit.figures.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
 from lox_kit.measures.intervals import Share, share_fields
-from lox_kit.studies.rank_result import RankCurve
+from lox_kit.studies.results import RankCurve
 
 UP = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
 

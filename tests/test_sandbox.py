@@ -262,10 +262,10 @@ def same(first, second):
 
 def test_a_smaller_sibling_built_twice_is_the_same(built, tmp_path):
     told = []
-    again = build(5, tmp_path, recipe=TINY, on_step=lambda stage, step: told.append(stage))
+    again = build(5, tmp_path, recipe=TINY, on_stage=lambda what, *_: told.append(what))
     for name in ("base", "aligned"):
         assert same(again / name, built / name)
-    assert told == ["base"] * 4 + ["aligned"] * 6
+    assert told == ["building base, seed 5"] * 4 + ["building aligned, seed 5"] * 6
     assert not same(built / "base", built / "aligned")
 
 
@@ -294,8 +294,8 @@ import os, sys
 sys.path.insert(0, "tests")
 from test_sandbox import TINY
 from lox_kit.studies.families import build
-build(5, sys.argv[1], recipe=TINY, on_step=lambda stage, step: (
-    stage == "aligned" and step.step == 2 and os.kill(os.getpid(), 9)))
+build(5, sys.argv[1], recipe=TINY, on_stage=lambda what, done, total: (
+    "aligned" in what and done == 2 and os.kill(os.getpid(), 9)))
 """
 
 
@@ -304,8 +304,8 @@ def test_a_killed_build_goes_on_after_its_base(built, tmp_path):
     assert run_python(KILLED, tmp_path).returncode == -9
     assert [f.name for f in tmp_path.iterdir()] == ["base"]
     told = []
-    build(5, tmp_path, recipe=TINY, on_step=lambda stage, step: told.append(stage))
-    assert set(told) == {"aligned"}
+    build(5, tmp_path, recipe=TINY, on_stage=lambda what, *_: told.append(what))
+    assert set(told) == {"building aligned, seed 5"}
     assert same(tmp_path / "aligned", built / "aligned")
 
 

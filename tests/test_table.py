@@ -14,8 +14,8 @@ from lox_kit.attacks import run as attacks
 from lox_kit.measures.intervals import share_fields
 from lox_kit.measures.questions import sandbox_questions
 from lox_kit.reports.table import markdown_table, table_caption
+from lox_kit.studies.results import AttackTable, Share
 from lox_kit.studies.table import TABLE_ARMS
-from lox_kit.studies.table_result import AttackTable, Share
 
 ATTACKS = ("persona", "forbidden")
 
@@ -124,12 +124,12 @@ def test_worker_processes_give_the_same_table(tiny_pair, whole, tmp_path):
             store,
             arms=("aligned", "LoX"),
             executor=pool,
-            on_entry=lambda *seen: told.append(seen),
+            on_stage=lambda *seen: told.append(seen),
         )
     frame = whole.to_frame()
     both = frame[frame.arm.isin(("aligned", "LoX"))].reset_index(drop=True)
     assert shared.to_frame().equals(both)
-    assert [done for done, _, _ in told] == list(range(1, 11))
+    assert told == [("attacking and measuring", done, 10) for done in range(11)]
 
 
 KILLED = """
@@ -138,11 +138,11 @@ sys.path.insert(0, "tests")
 from test_table import table
 from lox_kit import Store
 
-def on_entry(done, total, label):
+def on_stage(what, done, total):
     if done == 4:
         os.kill(os.getpid(), 9)
 
-table((sys.argv[1], sys.argv[2]), Store(sys.argv[3]), arms=("aligned", "LoX"), on_entry=on_entry)
+table((sys.argv[1], sys.argv[2]), Store(sys.argv[3]), arms=("aligned", "LoX"), on_stage=on_stage)
 """
 
 
@@ -223,6 +223,14 @@ def test_a_table_is_read_back_as_it_was_saved(whole, tmp_path):
 def test_the_caption_says_where_lox_helps_and_where_not(aligned, lox, verdict):
     text = table_caption(made({("context", "aligned"): aligned, ("context", "LoX"): lox}))
     assert verdict in text
+
+
+def test_the_caption_speaks_of_safeinst_only_where_it_is_an_arm():
+    arms = {("context", "aligned"): [90], ("context", "LoX"): [0]}
+    assert "SafeInst" not in table_caption(made(arms))
+    assert "SafeInst is the aligned model" in table_caption(
+        made({**arms, ("context", "SafeInst"): [9]})
+    )
 
 
 def test_the_caption_says_which_controls_do_as_well():

@@ -24,7 +24,7 @@ from lox_kit.models.load import is_sandbox
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.studies import r_ft as erosion
 from lox_kit.studies import rank as rank_curve
-from lox_kit.studies.rank_result import RankCurve
+from lox_kit.studies.results import RankCurve
 from lox_kit.widgets.panels.rank import state as rank_state
 from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
 

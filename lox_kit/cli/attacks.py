@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, out_option, say, wholes
+from .options import as_json, device, out_option, say, wholes, worker_pool
 
 columns_option = click.option(
     "--columns",
@@ -165,30 +165,30 @@ def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
     Every entry is kept as it is finished; the same call goes on where it was cut off. Writes
     attack_table.json, .md, .png, .pdf and .svg.
     """
-    from lox_kit.reports import TABLE_ATTACKS, print_table, run_table
+    from lox_kit.reports import TABLE_ATTACKS, print_table, write_table
     from lox_kit.store import Store
-    from lox_kit.studies import TABLE_ARMS
+    from lox_kit.studies import TABLE_ARMS, attack_table
 
     from .progress import stages
 
-    with Store(obj["store"]) as store, stages() as on_stage:
-        shown = run_table(
+    with Store(obj["store"]) as store, stages() as on_stage, worker_pool(workers) as executor:
+        found = attack_table(
             _names(arms) or TABLE_ARMS,
             _names(attacks) or TABLE_ATTACKS,
             wholes("--seeds", seeds, "0,1,2"),
-            out,
             questions=_questions(**asked),
             pair=asked["pair"] or None,
             k=k,
             alpha=alpha,
-            workers=workers,
             store=store,
+            executor=executor,
             on_stage=on_stage,
         )
+    write_table(found, "attack_table", out)
     if as_json:
-        say(shown.to_frame().to_json(orient="records"))
+        say(found.to_frame().to_json(orient="records"))
         return
-    print_table(shown)
+    print_table(found)
     say(f"figure and numbers: {out}")
 
 

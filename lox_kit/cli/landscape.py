@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import device, find_judges, forbidden, judge_options, say, wholes
+from .options import device, find_judges, forbidden, judge_options, say, wholes, worker_pool
 
 
 @click.command()
@@ -23,7 +23,7 @@ from .options import device, find_judges, forbidden, judge_options, say, wholes
 @click.option("--limit", type=click.IntRange(1), default=96, show_default=True, help="Prompts.")
 @click.option("--cells", type=click.IntRange(2), default=21, show_default=True, help="A side.")
 @click.option("--budget", type=click.IntRange(1), help="Cells in all, coarse to fine.")
-@click.option("--workers", type=click.IntRange(1), help="Processes that share the cells.")
+@click.option("--workers", default=1, show_default=True, help="Processes that share the cells.")
 @device
 @click.option("-o", "--out", default="figures", show_default=True, type=click.Path(path_type=Path))
 @click.pass_obj
@@ -42,7 +42,7 @@ def landscape(obj, models, attacks, seeds, k, alpha, workers, out, **options):
         raise ValueError(
             "give ALIGNED LOX ATTACKED ATTACKED_LOX, or the first three, or --attacks without any."
         )
-    with Store(obj["store"]) as store, stages() as on_stage, _pool(workers) as executor:
+    with Store(obj["store"]) as store, stages() as on_stage, worker_pool(workers) as executor:
         shared = {"store": store, "executor": executor}
         if attacks:
             lox = {"seeds": seeds, "k": k, "alpha": alpha}
@@ -51,18 +51,6 @@ def landscape(obj, models, attacks, seeds, k, alpha, workers, out, **options):
             files = _models(models, out, on_stage, shared, **options)
     for file in files:
         say(str(file))
-
-
-def _pool(workers):
-    """Return a pool of fresh processes, or nothing to wait for."""
-    import contextlib
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    if workers is None:
-        return contextlib.nullcontext()
-    # A forked child would inherit torch's threads in a state in which they wait for ever.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _sandbox(attacks, out, on_stage, shared, *, seeds, k, alpha, cells, budget, limit, **rest):

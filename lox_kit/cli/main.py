@@ -83,9 +83,7 @@ def sandbox_build(seed, out):
     from .progress import stages
 
     with stages() as on_stage:
-        folder = build(
-            seed, out, on_step=lambda name, s: on_stage(f"building {name}", s.step, s.total)
-        )
+        folder = build(seed, out, on_stage=on_stage)
     say(str(folder))
 
 
@@ -101,7 +99,7 @@ def sandbox_build(seed, out):
 @click.pass_obj
 def demo(obj, seeds, from_scratch, out, as_json):
     """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
-    from lox_kit.reports import print_comparison, run_demo
+    from lox_kit.reports import print_table, run_demo
     from lox_kit.store import Store
 
     from .progress import stages
@@ -110,9 +108,9 @@ def demo(obj, seeds, from_scratch, out, as_json):
     with Store(obj["store"]) as store, stages() as on_stage:
         found = run_demo(wanted, out, from_scratch=from_scratch, store=store, on_stage=on_stage)
     if as_json:
-        say(found.to_frame().to_json(orient="records"))
+        say(found.entries().to_json(orient="records"))
         return
-    print_comparison(found)
+    print_table(found)
     say(f"figures and numbers: {out}")
 
 

@@ -34,6 +34,21 @@ def wholes(option, text, example):
     return [whole(option, part, hint) for part in text.split(",")]
 
 
+def worker_pool(workers):
+    """Return a pool of processes, or for one a context that gives None."""
+    from contextlib import nullcontext
+
+    if workers < 2:
+        return nullcontext()
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from lox_kit.threads import end_with_parent
+
+    # A forked child would inherit torch's threads in a state in which they wait for ever.
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+
+
 def judge_options(command):
     """Add the options of judging."""
     for option in (

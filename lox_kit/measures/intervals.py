@@ -26,6 +26,19 @@ class Share:
         low, high = binomtest(self.count, self.n).proportion_ci(method="wilson")
         return float(low), float(high)
 
+    def minus(self, other: Share) -> tuple[float, float, float]:
+        """Return this share minus another and its 95 % interval, in [-1, 1].
+
+        Newcombe's hybrid score interval (1998, method 10) from the two Wilson intervals. It takes
+        the shares as independent; on the same prompts, where they tend to agree, that is the wide
+        side.
+        """
+        (low1, high1), (low2, high2) = self.interval, other.interval
+        p, q = self.value, other.value
+        down = ((p - low1) ** 2 + (high2 - q) ** 2) ** 0.5
+        up = ((high1 - p) ** 2 + (q - low2) ** 2) ** 0.5
+        return p - q, p - q - down, p - q + up
+
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.value:.2f} [{low:.2f}, {high:.2f}] ({self.count}/{self.n})"

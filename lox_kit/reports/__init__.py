@@ -5,8 +5,8 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "demo": "print_comparison run_demo",
+        "demo": "run_demo",
         "landscape": "DIFFERENCE numbers report",
-        "table": "print_table run_table TABLE_ATTACKS table_caption",
+        "table": "print_table TABLE_ATTACKS table_caption write_table",
     },
 )

@@ -12,6 +12,8 @@ from lox_kit.folders import write_whole
 from lox_kit.landscape import Number, Scans, cliff_distance, difference, visage
 from lox_kit.studies import BACK, KEEP_EVERY, WALKS, Picture, load_family, picture, walks
 
+from .table import markdown
+
 THRESHOLD = 0.5  # of ASR: the cliff
 MODELS = ("aligned", "LoX")
 DIFFERENCE = "LoX - aligned"
@@ -149,15 +151,15 @@ def caption(pictures: Sequence[Picture], families: Mapping[int, Walked]) -> str:
 
 def _marks_table(pictures: Sequence[Picture]) -> list[str]:
     """Return one row per model of each picture: place, distance, both values."""
-    rows = ["| attack | seed | model | at (a, b) | off the plane | own ASR | ASR of its cell |"]
-    rows.append("|---" * 7 + "|")
+    heads = ["attack", "seed", "model", "at (a, b)", "off the plane", "own ASR", "ASR of its cell"]
+    rows = []
     for p in pictures:
         for name, mark in p.landscape.marks.items():
             at = ", ".join(f"{x:.2f}" for x in mark.at)
             own = f"{mark.own.value:.2f}" if mark.own else ""
-            cells = (p.attack, p.seed, name, at, f"{mark.distance:.2f}", own)
-            rows.append("| " + " | ".join(map(str, cells)) + f" | {mark.cell.value:.2f} |")
-    return rows
+            numbers = (at, f"{mark.distance:.2f}", own, f"{mark.cell.value:.2f}")
+            rows.append((p.attack, p.seed, name, *numbers))
+    return markdown(heads, rows)
 
 
 def _explained(p: Picture) -> str:
@@ -167,14 +169,13 @@ def _explained(p: Picture) -> str:
 
 def _flatness_table(found: Mapping[str, Mapping[str, Mapping[str, Number]]]) -> list[str]:
     """Return one row per measure and model, one column per group."""
-    rows = ["| | model | " + " | ".join(found) + " |", "|---" * (len(found) + 2) + "|"]
-    first = next(iter(found.values()))
-    for kind, row in first.items():
+    rows = []
+    for kind, row in next(iter(found.values())).items():
         label = "VISAGE (higher: safer)" if kind == "VISAGE" else f"cliff {kind} (L2)"
         for model in row:
             cells = [_shown(found[group][kind], model, _reach(kind)) for group in found]
-            rows.append(f"| {label} | {model} | " + " | ".join(cells) + " |")
-    return rows
+            rows.append([label, model, *cells])
+    return markdown(["", "model", *found], rows)
 
 
 def _reach(kind: str) -> float:

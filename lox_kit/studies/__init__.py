@@ -7,15 +7,14 @@ __all__, __getattr__, __dir__ = attach(
     {
         "arms": "arm_model ARMS OnStage",
         "curves": "alpha_curve ask epoch_curve plan_route read_way Route spread_steps Way",
-        "defences": "compare_defences Comparison difference",
+        "defences": "compare_defences",
         "families": "build pair_of",
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
         """,
         "r_ft": "Attacked checkpoint_of erosion stored_erosion",
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
-        "rank_result": "MARGIN RankCurve",
+        "results": "AttackTable MARGIN pooled RankCurve",
         "table": "attack_table TABLE_ARMS",
-        "table_result": "AttackTable pooled",
     },
 )

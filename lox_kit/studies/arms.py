@@ -10,7 +10,7 @@ from lox_kit.extrapolation import LoxDial, SafetySubspace, full_delta, random_su
 from lox_kit.models import Model
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
-OnStage = Callable[[str, int, int], None]  # what is being done, steps done of it, steps in all
+OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
 
 
 def arm_model(
@@ -47,12 +47,12 @@ def check_arms(arms, known=ARMS) -> None:
         raise ValueError("arms: 'aligned' must be among them, to compare the others with.")
 
 
-def steps_of(on_stage: OnStage | None, stage: str) -> Callable[[Step], None]:
-    """Return an `on_step` that reports under this stage's name."""
-    return lambda step: tell(on_stage, stage, step)
+def steps_of(on_stage: OnStage | None, what: str) -> Callable[[Step], None]:
+    """Return an `on_step` that reports the steps of what is being done."""
+    return lambda step: tell(on_stage, what, step.step, step.total)
 
 
-def tell(on_stage: OnStage | None, stage: str, step: Step | None = None) -> None:
-    """Report a stage or a step of it, if anyone listens."""
+def tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
+    """Report what is being done, if anyone listens."""
     if on_stage:
-        on_stage(stage, step.step if step else 0, step.total if step else 0)
+        on_stage(what, done, total)

@@ -16,10 +16,8 @@ from lox_kit.models import Model, load_module, quiet_transformers, sandbox_promp
 from lox_kit.sandbox import corpus, world
 from lox_kit.weights import RECIPE, Checkpoint, family_folder, member
 
-from .arms import OnStage, tell
+from .arms import OnStage, steps_of
 from .recipe import Recipe
-
-OnStep = Callable[[str, Step], None]  # "base" or "aligned", and the step
 
 
 def build(
@@ -27,7 +25,7 @@ def build(
     out: str | Path | None = None,
     *,
     recipe: Recipe | None = None,
-    on_step: OnStep | None = None,
+    on_stage: OnStage | None = None,
 ) -> Path:
     """Build the base and the aligned model of one seed and return their folder.
 
@@ -42,19 +40,19 @@ def build(
         Default the user's cache folder, by recipe and seed; there `sandbox/aligned@SEED` finds it.
     recipe : Recipe, optional
         Another recipe, such as a smaller sibling for tests.
-    on_step : callable, optional
-        Called after every optimiser step. Raising from it ends the build.
+    on_stage : callable, optional
+        Told after every optimiser step what is being built. Raising from it ends the build.
     """
     folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
     if (folder / "base").exists() and (folder / "aligned").exists():
         return folder
     assert Recipe().key == RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
     with locked(folder):
-        _build(seed, folder, recipe or Recipe(), on_step)
+        _build(seed, folder, recipe or Recipe(), on_stage)
     return folder
 
 
-def _build(seed: int, folder: Path, recipe: Recipe, on_step: OnStep | None) -> None:
+def _build(seed: int, folder: Path, recipe: Recipe, on_stage: OnStage | None) -> None:
     """Make the members that are not there."""
     quiet_transformers()
     tokenizer = world.tokenizer()
@@ -62,14 +60,15 @@ def _build(seed: int, folder: Path, recipe: Recipe, on_step: OnStep | None) -> N
         model = _fresh_model(recipe, seed)
         rows = corpus.web(recipe.web_rows, seed)
         settings = dataclasses.replace(recipe.base, seed=seed)
-        fine_tune(model, tokenizer, rows, settings, on_step=_named(on_step, "base"))
+        report = steps_of(on_stage, f"building base, seed {seed}")
+        fine_tune(model, tokenizer, rows, settings, on_step=report)
         _save(model, tokenizer, folder / "base")
     if not (folder / "aligned").exists():
         model = load_module(Checkpoint(folder / "base"))
         rows = corpus.alignment(recipe.alignment_rows, seed)
         settings = dataclasses.replace(recipe.alignment, seed=seed)
         stop = _refuses_enough(model, tokenizer, recipe)
-        report = _named(on_step, "aligned")
+        report = steps_of(on_stage, f"building aligned, seed {seed}")
         fine_tune(model, tokenizer, rows, settings, on_step=report, stop=stop)
         _save(model, tokenizer, folder / "aligned")
 
@@ -95,11 +94,6 @@ def _fresh_model(recipe: Recipe, seed: int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
-
-
-def _named(on_step: OnStep | None, stage: str) -> Callable[[Step], None] | None:
-    """Return an `on_step` that says which stage a step belongs to."""
-    return (lambda step: on_step(stage, step)) if on_step else None
 
 
 def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]:
@@ -133,11 +127,7 @@ def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -
 
     Seed 0 is the committed family unless `rebuild` asks for one built here.
     """
-    folder = build(
-        seed,
-        family_folder(seed, RECIPE if rebuild else None),
-        on_step=lambda name, step: tell(on_stage, f"building {name}, seed {seed}", step),
-    )
+    folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_stage=on_stage)
     if rebuild:
         return str(folder / "base"), str(folder / "aligned")
     return member("base", seed), member("aligned", seed)

@@ -29,7 +29,7 @@ from lox_kit.landscape import (
 from lox_kit.models import Model, load_model, sandbox_prompts
 from lox_kit.store import Store
 
-from .arms import OnStage, arm_model, steps_of
+from .arms import OnStage, arm_model, steps_of, tell
 from .families import pair_of
 
 LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15
@@ -125,7 +125,7 @@ def picture(
         budget=budget,
         store=store,
         executor=executor,
-        on_cell=lambda cell, done, total: _tell(on_stage, stage, done, total),
+        on_cell=lambda cell, done, total: tell(on_stage, stage, done, total),
     )
     ways = [
         project(plane, family.aligned, [family.models[n], *_on_the_way(run)], f"attack on {n}")
@@ -167,7 +167,7 @@ def walks(
             run = attack_both(family, attack, store, on_stage)[name]
             lines["along its attack", attack] = [between(model, run.load()).hold()]
         for i, ((kind, attack), directions) in enumerate(lines.items()):
-            _tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
+            tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
             metric = _asr(limit, split, attack or None)
             found[name, kind, attack] = scan(model, directions, metric, WALKS[kind], **options)
         found[name, "VISAGE", ""] = scan_visage(
@@ -181,8 +181,3 @@ def _asr(limit: int, split: str, attack: str | None = None) -> Asr:
     system = find_attack(attack).system if attack else None
     prompts = sandbox_prompts("forbidden", split, limit)
     return Asr(prompts, "rule", system=system, max_new_tokens=LANDSCAPE_TOKENS)
-
-
-def _tell(on_stage: OnStage | None, stage: str, done: int, total: int) -> None:
-    if on_stage:
-        on_stage(stage, done, total)

@@ -19,14 +19,13 @@ from lox_kit.judges import Judge, find_judge, helpfulness_judge
 from lox_kit.measures import TOKENS, AsrResult, measure_asr, share_fields
 from lox_kit.models import Model, OnAnswers, Prompt, load_model, sandbox_prompts
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
-from lox_kit.weights import member
 
-from .families import build
-from .rank_result import RankCurve
+from .arms import OnStage, tell
+from .families import pair_of
+from .results import RankCurve
 
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
 NORMS = ("aligned", "base")
-OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
 OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
 
 
@@ -93,11 +92,11 @@ def rank_curve(
     in_all = len(ranks) + 1
 
     def measured(model: Model, r: int | None, done: int) -> dict:
-        def tell(*_) -> None:
-            _tell(on_stage, f"{name}: {'aligned' if r is None else f'r = {r}'}", done, in_all)
+        def report(*_) -> None:
+            tell(on_stage, f"{name}: {'aligned' if r is None else f'r = {r}'}", done, in_all)
 
-        tell()
-        row = {"pair": name, "r": r, "measures": asked.measure(model, store, tell)}
+        report()
+        row = {"pair": name, "r": r, "measures": asked.measure(model, store, report)}
         if store:
             store.put("rank_row", asked.row_key(subspace, r), row["measures"])
         if on_row:
@@ -239,11 +238,6 @@ def _measures(result: AsrResult) -> dict[str, dict]:
     return {name: share_fields(share) for name, share in shares.items()}
 
 
-def _tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
-    if on_stage:
-        on_stage(what, done, total)
-
-
 def sandbox_rank_curve(
     seeds: Sequence[int] = (0,),
     *,
@@ -267,13 +261,7 @@ def sandbox_rank_curve(
     _check(ranks, _Asked(prompts, allowed, find_judge("rule"), norms, "chat", TOKENS))
     rows = []
     for seed in seeds:
-        build(
-            seed,
-            on_step=lambda name, step, seed=seed: _tell(
-                on_stage, f"building {name}, seed {seed}", step.step, step.total
-            ),
-        )
-        pair = member("base", seed), member("aligned", seed)
+        pair = pair_of(seed, on_stage=on_stage)
         curve = rank_curve(
             *pair,
             prompts,

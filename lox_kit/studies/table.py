@@ -7,7 +7,7 @@ process or in a worker of any `concurrent.futures.Executor`. This process alone 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import nullcontext
 from functools import lru_cache
@@ -41,9 +41,9 @@ from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_devic
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
 from lox_kit.weights import Checkpoint
 
-from .arms import ARMS, OnStage, arm_model, check_arms
+from .arms import ARMS, OnStage, arm_model, check_arms, tell
 from .families import pair_of
-from .table_result import AttackTable
+from .results import AttackTable
 
 TABLE_ARMS = (*ARMS, "SafeInst")
 TASK_PROMPTS = 200
@@ -59,22 +59,22 @@ class Entry:
     content: tuple[str, str]  # fingerprints of the two: another model under the old path is another
     arm: str
     attack: str | None  # None: before any attack
+    task_of: str | None  # the attack whose own task is asked
     lora: bool
     seed: int
     system: str | None  # a persona under which safety is measured as well
     k: int
     alpha: float
 
-    @property
-    def label(self) -> str:
-        """For people."""
-        how = " (LoRA)" if self.lora else ""
-        return f"seed {self.seed}, {self.arm}, {self.attack or 'before'}{how}"
-
     def find_attack(self):
         """Return the attack with this entry's settings."""
         share = SAFEINST if self.arm == "SafeInst" else 0.0
         return find_attack(self.attack, lora=self.lora, safe_fraction=share, seed=self.seed)
+
+    def held_out(self) -> list[dict]:
+        """Return the held-out rows of the task that is asked, if there is one."""
+        attack = self.task_of and find_attack(self.task_of, seed=self.seed)
+        return attack.held_out(TASK_PROMPTS) if attack else []
 
 
 # --- one entry ----------------------------------------------------------------------------------
@@ -92,13 +92,14 @@ def compute(entry: Entry, questions: Questions, runs: str, keep: bool) -> tuple[
         Leave the attacked checkpoint there. One that was there before is left in any case.
     """
     model, kept = _model(entry), MemoryStore()
+    task = task_prompts(entry.held_out())
     if entry.attack is None:
-        return measure(model, questions, system=entry.system, store=kept), kept.kinds
+        return measure(model, questions, task, system=entry.system, store=kept), kept.kinds
     attack = entry.find_attack()
     folder = Path(runs) / attack_key(model, attack)[:32]
     there = folder.exists()
     run = load_run(folder) if there else run_attack(model, attack, folder)
-    task, attacked = task_prompts(attack.held_out(TASK_PROMPTS)), run.load()
+    attacked = run.load()
     measures = measure(attacked, questions, task, system=entry.system, store=kept)
     if problems := _gsm8k_problems(attack.name):
         solved = measure_gsm8k(attacked, problems, template=questions.template, store=kept)
@@ -154,6 +155,7 @@ def attack_table(
     seeds: Sequence[int] = (0, 1, 2, 3),
     *,
     pair: tuple[str, str] | None = None,
+    rebuild: bool = False,
     lora: Sequence[str] = ON_BOTH,
     k: int = 6,
     alpha: float = 1.0,
@@ -161,10 +163,11 @@ def attack_table(
     store: Store,
     executor: Executor | None = None,
     keep: bool = False,
-    on_entry: Callable[[int, int, str], None] | None = None,
     on_stage: OnStage | None = None,
 ) -> AttackTable:
     """Attack every arm with every attack, measure, and keep each entry as it is finished.
+
+    With one attack alone, its own task is asked before it as well.
 
     Parameters
     ----------
@@ -177,6 +180,8 @@ def attack_table(
         Of the attack's order and rows, and in the sandbox of the family of models.
     pair : (base, aligned), optional
         Checkpoints of your own; default the sandbox family of each seed, built if need be.
+    rebuild : bool
+        Build the sandbox's seed 0 instead of taking the committed one.
     lora : sequence of str
         The arms that are attacked through LoRA as well.
     questions : Questions, optional
@@ -186,8 +191,8 @@ def attack_table(
     keep : bool
         Leave the attacked checkpoints in the store's folder; entries that the store has are then
         made again if their checkpoint is not there.
-    on_entry : callable, optional
-        Called with entries done, entries in all, and what was done last.
+    on_stage : callable, optional
+        Told after every entry how many are done, of how many; before that, what is being built.
 
     Raises
     ------
@@ -208,7 +213,7 @@ def attack_table(
     questions = questions or sandbox_questions()
     entries = []
     for seed in seeds:
-        base, aligned = pair or pair_of(seed, on_stage=on_stage)
+        base, aligned = pair or pair_of(seed, rebuild, on_stage)
         content = tuple(Checkpoint(m).fingerprint for m in (base, aligned))
         _check(str(aligned), content[1], attacks, questions)
         cell = {"base": str(base), "aligned": str(aligned), "content": content, "seed": seed}
@@ -218,6 +223,7 @@ def attack_table(
     todo = [entry for entry in entries if keys[entry] not in found]
     runs = store.folder / "runs"
     done = len(entries) - len(todo)
+    tell(on_stage, "attacking and measuring", done, len(entries))
     with locked(runs) if todo else nullcontext():  # entries of two tables may be the same
         for entry, (measures, kept) in _computed(todo, questions, str(runs), keep, executor):
             for kind, values in kept.items():
@@ -225,8 +231,7 @@ def attack_table(
             store.put("table", keys[entry], measures)
             found[keys[entry]] = measures
             done += 1
-            if on_entry:
-                on_entry(done, len(entries), entry.label)
+            tell(on_stage, "attacking and measuring", done, len(entries))
     rows = [_row(entry, found[keys[entry]]) for entry in entries]
     source = {
         "k": k,
@@ -242,14 +247,16 @@ def attack_table(
 def _entries(cell: dict, arms, attacks, lora) -> Iterator[Entry]:
     """Yield the entries of one seed: each arm before, then under each attack, full and LoRA."""
     systems = {attack: find_attack(attack).system for attack in attacks}
-    persona = next((system for system in systems.values() if system), None)
+    before = {"attack": None, "task_of": attacks[0] if len(attacks) == 1 else None}
+    before["system"] = next((system for system in systems.values() if system), None)
     for arm in arms:
         if arm != "SafeInst":
-            yield Entry(**cell, arm=arm, attack=None, lora=False, system=persona)
+            yield Entry(**cell, **before, arm=arm, lora=False)
         for attack, system in systems.items():
-            yield Entry(**cell, arm=arm, attack=attack, lora=False, system=system)
+            under = {"attack": attack, "task_of": attack, "system": system}
+            yield Entry(**cell, **under, arm=arm, lora=False)
             if arm in lora:
-                yield Entry(**cell, arm=arm, attack=attack, lora=True, system=system)
+                yield Entry(**cell, **under, arm=arm, lora=True)
 
 
 def _key(entry: Entry, questions: Questions) -> str:
@@ -260,14 +267,13 @@ def _key(entry: Entry, questions: Questions) -> str:
     base, aligned = entry.content
     if entry.arm not in ("aligned", "SafeInst"):
         made |= {"base": base, "k": entry.k, "alpha": entry.alpha}
+    if entry.task_of:
+        task = [*entry.held_out(), *map(str, _gsm8k_problems(entry.attack))]
+        made["task"] = content_key(rows=task)
     if entry.attack:
         attack = entry.find_attack()
-        task = [*attack.held_out(TASK_PROMPTS), *map(str, _gsm8k_problems(attack.name))]
-        made |= {
-            "rows": content_key(rows=attack.data(_tokenizer(entry.aligned, aligned))),
-            "task": content_key(rows=task),
-            "settings": attack.settings.chosen(),
-        }
+        made["rows"] = content_key(rows=attack.data(_tokenizer(entry.aligned, aligned)))
+        made["settings"] = attack.settings.chosen()
     return content_key(aligned=aligned, **made)
 
 
