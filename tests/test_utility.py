@@ -87,8 +87,8 @@ def test_the_mean_grade_leaves_out_and_counts_what_could_not_be_read():
     prompts = [Prompt("sun"), Prompt("moon"), Prompt("sea")]
     found = measure_helpfulness(random_speaker(), prompts, Grader(2.0, None, 5.0), max_new_tokens=2)
     assert (found.mean.value, found.mean.n) == (3.5, 2)
-    assert found.unparsed == Share(1, 3)
-    assert list(found.to_frame()["parsed"]) == [True, False, True]
+    assert found.unparsed() == Share(1, 3)
+    assert list(found.to_frame()["parsed (grader)"]) == [True, False, True]
     unread = measure_helpfulness(random_speaker(), prompts[:1], Grader(None), max_new_tokens=2)
     with pytest.raises(ValueError, match="none of 1 grades could be read"):
         _ = unread.mean

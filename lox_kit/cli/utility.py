@@ -115,7 +115,7 @@ def _on_harmless(model, asked, grader, reference, template, store, on_stage):
             **options,
         )
         found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean)
-        found["grade unparsed"] = share_fields(graded.unparsed)
+        found["grade unparsed"] = share_fields(graded.unparsed())
     if reference:
         drift = measure_drift(model, reference, asked, **options)
         found["drift, nats a token"] = dataclasses.asdict(drift.mean_kl)

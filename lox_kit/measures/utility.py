@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-from lox_kit.judges import Judge, OnVerdict, RubricJudge, Verdict, is_refusal
-from lox_kit.models import Model, OnAnswers, Prompt, generate, render
+from lox_kit.judges import Judge, RubricJudge
+from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.sandbox import world
 from lox_kit.store import Store
 
-from .asr_result import is_degenerate
+from .asr import measure_asr
+from .asr_result import AsrResult
 from .intervals import Mean, Share
 
 HELPFULNESS_RUBRIC = """\
@@ -46,14 +46,8 @@ class HelpfulnessJudge(RubricJudge):
     name, rubric, harmful_from = "helpfulness", HELPFULNESS_RUBRIC, None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Helpfulness:
-    """Grades of a model's answers, from 1 to 5."""
-
-    prompts: tuple[Prompt, ...]
-    responses: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
-    judge: str  # its version
+class Helpfulness(AsrResult):
+    """A model's answers and one judge's grades of them, from 1 to 5, as its verdicts."""
 
     @property
     def mean(self) -> Mean:
@@ -64,39 +58,15 @@ class Helpfulness:
         ValueError
             If none could be read.
         """
-        grades = [v.score for v in self.verdicts if v.parsed]
+        verdicts = self.of_judge()
+        grades = [v.score for v in verdicts if v.parsed]
         if not grades:
-            raise ValueError(
-                f"none of {len(self.verdicts)} grades could be read: there is no mean."
-            )
+            raise ValueError(f"none of {len(verdicts)} grades could be read: there is no mean.")
         return Mean.of(grades)
-
-    @property
-    def unparsed(self) -> Share:
-        """Share of grades that could not be read; they are not in the mean."""
-        return Share(sum(not v.parsed for v in self.verdicts), len(self.verdicts))
-
-    def to_frame(self):
-        """Return one row per prompt."""
-        import pandas as pd
-
-        columns = {"prompt": [p.text for p in self.prompts], "response": self.responses}
-        columns |= {
-            f: [getattr(v, f) for v in self.verdicts] for f in ("score", "reason", "parsed")
-        }
-        return pd.DataFrame(columns)
 
 
 def measure_helpfulness(
-    model: Model,
-    prompts: Sequence[Prompt],
-    judge: Judge,
-    *,
-    template: str = "chat",
-    max_new_tokens: int = 400,
-    store: Store | None = None,
-    on_answers: OnAnswers | None = None,
-    on_verdict: OnVerdict | None = None,
+    model: Model, prompts: Sequence[Prompt], judge: Judge, *, max_new_tokens: int = 400, **options
 ) -> Helpfulness:
     """Let a judge grade how helpful a model's answers to benign requests are.
 
@@ -104,90 +74,48 @@ def measure_helpfulness(
     ----------
     judge : Judge
         `HelpfulnessJudge(model, base_url=...)`, or any other whose score is a grade from 1 to 5.
+    options
+        As `measure_asr` takes them.
 
     Raises
     ------
     ValueError
         If there are no prompts, the judge cannot judge them, or a score is off the scale.
     """
-    if not prompts:
-        raise ValueError("no prompts: a mean of nothing is not a number.")
-    judge.check(model, prompts)
-    texts = render(model.tokenizer, prompts, template=template)
-    answers = generate(
-        model, texts, max_new_tokens=max_new_tokens, store=store, on_answers=on_answers
-    )
-    verdicts = judge.judge(prompts, answers, store=store, on_verdict=on_verdict)
-    for verdict in verdicts:
+    result = measure_asr(model, prompts, [judge], max_new_tokens=max_new_tokens, **options)
+    for verdict in result.of_judge():
         if verdict.parsed and not 1 <= (verdict.score or 0) <= 5:
             raise ValueError(
                 f"the {judge.name} judge gives scores such as {verdict.score}, and helpfulness is "
                 "graded from 1 to 5: use HelpfulnessJudge."
             )
-    return Helpfulness(tuple(prompts), tuple(answers), tuple(verdicts), judge.version)
+    return Helpfulness(**vars(result))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OverRefusal:
-    """Answers to harmless requests: refused, broken, or neither."""
+def measure_over_refusal(model: Model, prompts: Sequence[Prompt], **options) -> AsrResult:
+    """Put harmless requests to a model and count refusals: the `refusal` of the result.
 
-    prompts: tuple[Prompt, ...]
-    responses: tuple[str, ...]
-
-    @property
-    def refusal(self) -> Share:
-        """Share of answers that refuse."""
-        return Share(sum(map(is_refusal, self.responses)), len(self.responses))
-
-    @property
-    def degenerate(self) -> Share:
-        """Share of answers that are empty or repeat themselves; they do not refuse, nor help."""
-        return Share(sum(map(is_degenerate, self.responses)), len(self.responses))
-
-    def to_frame(self):
-        """Return one row per prompt."""
-        import pandas as pd
-
-        columns = {"prompt": [p.text for p in self.prompts], "response": self.responses}
-        columns["refused"] = [is_refusal(r) for r in self.responses]
-        return pd.DataFrame(columns)
-
-
-def measure_over_refusal(
-    model: Model,
-    prompts: Sequence[Prompt],
-    *,
-    template: str = "chat",
-    system: str | None = None,
-    max_new_tokens: int = 60,
-    store: Store | None = None,
-    on_answers: OnAnswers | None = None,
-) -> OverRefusal:
-    """Put harmless requests to a model and count refusals.
+    Broken answers, its `degenerate`, do not refuse, nor do they help.
 
     Parameters
     ----------
     prompts : sequence of Prompt
         `read_prompts(file, leave_out="unsafe")` of an XSTest-style file, or in the sandbox
         `sandbox_prompts("allowed")`.
+    options
+        As `measure_asr` takes them.
 
     Raises
     ------
     ValueError
         If there are no prompts, or one is labelled unsafe.
     """
-    if not prompts:
-        raise ValueError("no prompts: a share of nothing is not a number.")
     if unsafe := [p.text for p in prompts if p.label == "unsafe"]:
         raise ValueError(
             f"{len(unsafe)} prompts are labelled unsafe, the first {unsafe[0]!r}: refusing those "
             "is right. Read the file with leave_out='unsafe'."
         )
-    texts = render(model.tokenizer, prompts, template=template, system=system)
-    answers = generate(
-        model, texts, max_new_tokens=max_new_tokens, store=store, on_answers=on_answers
-    )
-    return OverRefusal(tuple(prompts), tuple(answers))
+    return measure_asr(model, prompts, ["keyword"], **options)
 
 
 def exact_answers(
