@@ -134,11 +134,7 @@ class Landscape:
             return dataclasses.asdict(reading) | {"answers": [number[a] for a in reading.answers]}
 
         marks = {
-            name: {
-                **dataclasses.asdict(m),
-                "cell": fields(m.cell),
-                "own": m.own and fields(m.own),
-            }
+            name: dataclasses.asdict(m) | {"cell": fields(m.cell), "own": m.own and fields(m.own)}
             for name, m in self.marks.items()
         }
         data = {

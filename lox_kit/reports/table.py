@@ -79,17 +79,13 @@ def table_caption(table: AttackTable) -> str:
 def _verdicts(table: AttackTable) -> list[str]:
     """Say of every attack what LoX does to its ASR."""
     found: dict[str, list[str]] = {}
-    for row in table.to_frame().to_dict("records"):
-        if row["arm"] != "LoX":
-            continue
-        prefix = "persona_" if row["prompt"] == "persona" else ""
-        group = (prefix + "asr", row["attack"], row["training"])
-        name = _group_name(row["attack"], row["prompt"], row["training"])
-        found.setdefault(_verdict(table, group), []).append(name)
+    for *group, arm in table.groups:
+        if arm == "LoX":
+            found.setdefault(_verdict(table, group), []).append(_group_name(*group))
     return [f"{verdict}: {', '.join(names)}." for verdict, names in found.items()]
 
 
-def _verdict(table: AttackTable, group: tuple[str, str, str]) -> str:
+def _verdict(table: AttackTable, group: list[str]) -> str:
     """Return in a few words what LoX does to the ASR of one attack."""
     aligned, lox = (table.shares(*group, arm) for arm in ("aligned", "LoX"))
     if not aligned:
@@ -114,16 +110,14 @@ def _verdict(table: AttackTable, group: tuple[str, str, str]) -> str:
 def _controls(table: AttackTable) -> list[str]:
     """Say where another arm does as well as LoX: there, LoX's low rank or direction is no cause."""
     equal: dict[str, list[str]] = {}
-    for attack, prompt, training, arm in table.groups:
-        group = (("persona_" if prompt == "persona" else "") + "asr", attack, training)
-        lox, other = table.shares(*group, "LoX"), table.shares(*group, arm)
-        aligned = table.shares(*group, "aligned")
+    for *group, arm in table.groups:
+        aligned, lox, other = (table.shares(*group, a) for a in ("aligned", "LoX", arm))
         eroded = aligned and pooled(aligned).value >= 0.1
         if arm in ("aligned", "LoX") or not (lox and eroded):
             continue
         _, low, _ = pooled(other).minus(pooled(lox))
         if low <= 0:
-            equal.setdefault(arm, []).append(_group_name(attack, prompt, training))
+            equal.setdefault(arm, []).append(_group_name(*group))
     return [
         f"{arm[0].upper()}{arm[1:]} is not clearly worse than LoX: {', '.join(names)}."
         for arm, names in equal.items()
@@ -141,8 +135,9 @@ def print_table(table: AttackTable) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(LINE.format("arm", *HEADS), style="bold")
     last = None
-    for row in table.to_frame().to_dict("records"):
-        group = _group_name(row["attack"], row["prompt"], row["training"])
+    rows = table.to_frame().to_dict("records")
+    for row, (*names, _) in zip(rows, table.groups, strict=True):
+        group = _group_name(*names)
         if group != last:
             console.print(f"\n{one_line(group)}", style="bold")
             last = group
@@ -155,9 +150,9 @@ def print_table(table: AttackTable) -> None:
     console.print(one_line(table_caption(table)), style="dim", width=width, soft_wrap=False)
 
 
-def _group_name(attack: str, prompt: str, training: str) -> str:
+def _group_name(measure: str, attack: str, training: str) -> str:
     """Return what a block of rows has in common."""
-    asked = ", asked under it" if prompt == "persona" else ""
+    asked = ", asked under it" if measure == "persona_asr" else ""
     return f"{attack}{asked} ({training})"
 
 

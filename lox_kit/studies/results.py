@@ -108,17 +108,16 @@ class AttackTable(Results):
 
     @property
     def groups(self) -> list[tuple[str, str, str, str]]:
-        """Attack, prompt ("plain" or "persona"), training and arm of every group of seeds."""
+        """What `shares` takes for every group of seeds, "asr" or "persona_asr" the measure."""
         attacked = [row for row in self.rows if row["attack"]]
         attacks, trainings, arms = (
             list(dict.fromkeys(row[name] for row in attacked))
             for name in ("attack", "training", "arm")
         )
-        asked = {"plain": "asr", "persona": "persona_asr"}
         return [
-            (attack, prompt, training, arm)
+            (measure, attack, training, arm)
             for attack in attacks
-            for prompt, measure in asked.items()
+            for measure in ("asr", "persona_asr")
             for training in trainings
             for arm in arms
             if self.shares(measure, attack, training, arm)
@@ -147,9 +146,10 @@ class AttackTable(Results):
         import pandas as pd
 
         rows = []
-        for attack, prompt, training, arm in self.groups:
-            names = {"attack": attack, "training": training, "arm": arm, "prompt": prompt}
-            prefix = "persona_" if prompt == "persona" else ""
+        for measure, attack, training, arm in self.groups:
+            prefix = measure.removesuffix("asr")
+            names = {"attack": attack, "training": training, "arm": arm}
+            names["prompt"] = "persona" if prefix else "plain"
             rows.append(names | self._numbers(attack, training, arm, prefix))
         return pd.DataFrame(rows)
 
