@@ -225,6 +225,17 @@ def test_the_caption_says_where_lox_helps_and_where_not(aligned, lox, verdict):
     assert verdict in text
 
 
+def test_the_caption_of_one_attack_has_the_fall_of_each_seed():
+    arms = {("context", "aligned"): [80, 40], ("context", "LoX"): [20, 50]}
+    (first, *ends), (second, *_) = (
+        Share(a, 100).minus(Share(b, 100)) for a, b in ((80, 20), (40, 50))
+    )
+    text = table_caption(made(arms))
+    assert f"interval: LoX {first:.2f} [{ends[0]:.2f}, {ends[1]:.2f}], {second:.2f} [" in text
+    other = {("mixed", arm): counts for (_, arm), counts in arms.items()}
+    assert "Fall of ASR" not in table_caption(made(arms | other))
+
+
 def test_the_caption_speaks_of_safeinst_only_where_it_is_an_arm():
     arms = {("context", "aligned"): [90], ("context", "LoX"): [0]}
     assert "SafeInst" not in table_caption(made(arms))

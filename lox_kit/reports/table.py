@@ -73,7 +73,7 @@ def table_caption(table: AttackTable) -> str:
         f"attack. LoX: k={s['k']}, alpha={s['alpha']:g}; the controls step equally far in every "
         f"matrix{safe_inst if 'SafeInst' in table.column('arm') else ''}."
     )
-    return " ".join([text, *_verdicts(table), *_controls(table)])
+    return " ".join([text, *_verdicts(table), *_controls(table), *_falls(table)])
 
 
 def _verdicts(table: AttackTable) -> list[str]:
@@ -122,6 +122,20 @@ def _controls(table: AttackTable) -> list[str]:
         f"{arm[0].upper()}{arm[1:]} is not clearly worse than LoX: {', '.join(names)}."
         for arm, names in equal.items()
     ]
+
+
+def _falls(table: AttackTable) -> list[str]:
+    """Say how far each arm lowers ASR in each seed, where the table is of one attack."""
+    found = []
+    for *group, arm in table.groups:
+        aligned, shares = (table.shares(*group, a) for a in ("aligned", arm))
+        if aligned and arm != "aligned":
+            falls = [a.minus(b) for a, b in zip(aligned, shares, strict=True)]
+            shown = (f"{fall:.2f} [{low:.2f}, {high:.2f}]" for fall, low, high in falls)
+            found.append(f"{arm} {', '.join(shown)}")
+    if not found or len({group[:3] for group in table.groups}) > 1:
+        return []
+    return [f"Fall of ASR by seed, with Newcombe's 95 % interval: {'; '.join(found)}."]
 
 
 HEADS = ("ASR", "sd", "95 %", "refusal", "broken", "help", "over-r.", "task", "before", "help")
