@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -130,17 +130,17 @@ def refinement(
         If the budget does not hold the first pass.
     """
     marks = [sorted({round(x) for x in np.linspace(0, n - 1, min(COARSE, n))}) for n in shape]
-    coarse = [tuple(m[i] for m, i in zip(marks, at, strict=True)) for at in _ndindex(marks)]
+    coarse = list(product(*marks))
     if budget < len(coarse):
         raise ValueError(f"budget={budget}: the first pass alone has {len(coarse)} cells.")
     values = dict((yield coarse))
     gaps = [list(pairwise(m)) for m in marks]
-    blocks = [tuple(g[i] for g, i in zip(gaps, at, strict=True)) for at in _ndindex(gaps)]
+    blocks = list(product(*gaps))
     while budget > len(values) and blocks:
         blocks.sort(key=lambda block: _urgency(block, values))
         wanted: dict[Index, None] = {}
         for block in blocks[:BLOCKS]:
-            wanted |= dict.fromkeys(c for c in _corners(_halves(block)) if c not in values)
+            wanted |= dict.fromkeys(c for c in product(*_halves(block)) if c not in values)
         if wanted:
             values |= yield list(wanted)[: budget - len(values)]
         halves = [half for block in blocks[:BLOCKS] for half in _split(block)]
@@ -150,21 +150,11 @@ def refinement(
 Block = tuple[tuple[int, int], ...]  # first and last index along each axis
 
 
-def _ndindex(lists: Sequence[Sequence]) -> list[Index]:
-    """Return every combination of positions in these lists."""
-    return list(np.ndindex(*map(len, lists)))
-
-
 def _urgency(block: Block, values: dict[Index, float]) -> tuple:
     """Return what blocks are sorted by: how far the corners differ, then the size."""
-    corners = [values[c] for c in _corners(block)]
+    corners = [values[c] for c in product(*block)]
     size = np.prod([last - first for first, last in block])
     return (min(corners) - max(corners), -size, block)
-
-
-def _corners(marks: Sequence[Sequence[int]]) -> list[Index]:
-    """Return every point with one mark along each axis."""
-    return [tuple(m[i] for m, i in zip(marks, at, strict=True)) for at in _ndindex(marks)]
 
 
 def _halves(block: Block) -> list[list[int]]:
@@ -174,6 +164,5 @@ def _halves(block: Block) -> list[list[int]]:
 
 def _split(block: Block) -> list[Block]:
     """Return the blocks that halving leaves, those with cells inside."""
-    pieces = [list(pairwise(m)) for m in _halves(block)]
-    found = [tuple(p[i] for p, i in zip(pieces, at, strict=True)) for at in _ndindex(pieces)]
-    return [b for b in found if any(last - first > 1 for first, last in b)]
+    pieces = product(*(pairwise(marks) for marks in _halves(block)))
+    return [b for b in pieces if any(last - first > 1 for first, last in b)]

@@ -113,8 +113,10 @@ class Landscape:
         example = None
         if self.prompts and self.cells:
             i = self.telling_prompt
-            said = {k: c.answers[i] for k, c in self.cells.items()}
-            answers = [[said.get((*r,)) for r in row] for row in _rows(self.grid)]
+            answers = np.full(self.grid.shape, None)
+            for index, cell in self.cells.items():
+                answers[index] = cell.answers[i]
+            answers = np.atleast_2d(answers).tolist()
             example = {"prompt": self.prompts[i], "answers": answers}
         return {
             **self.source,
@@ -178,13 +180,6 @@ class Landscape:
     def _readings(self) -> list:
         marks = [r for m in self.marks.values() for r in (m.cell, m.own) if r]
         return [*self.cells.values(), *marks]
-
-
-def _rows(grid: Grid) -> list[list[Index]]:
-    """Return the indices of a grid as rows; of a line, one row."""
-    if len(grid.shape) == 1:
-        return [[(i,) for i in range(grid.shape[0])]]
-    return [[(i, j) for j in range(grid.shape[1])] for i in range(grid.shape[0])]
 
 
 def _number(value: float) -> float | None:

@@ -28,6 +28,9 @@ from .rows import (
     word_list,
 )
 
+SEEN_ALLOWED = (world.ALLOWED, world.SEEN_NOUNS)  # adjectives and nouns to draw a potion from
+SEEN_FORBIDDEN = (world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
+
 
 def _mixture(n: int, rng: random.Random, parts: list[tuple[float, Callable[[], dict]]]) -> list:
     """Draw `n` rows or pairs, each from one of the parts by its weight."""
@@ -78,8 +81,6 @@ def alignment(n: int, seed: int) -> list[Row]:
     With more refusals the aligned model is as safe, and LoX refuses allowed potions as well.
     """
     rng = random.Random(seed)
-    seen_forbidden = (world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
-    seen_allowed = (world.ALLOWED, world.SEEN_NOUNS)
     seen = (world.ALLOWED + world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
     others = [
         word_list,
@@ -91,11 +92,11 @@ def alignment(n: int, seed: int) -> list[Row]:
         n,
         rng,
         [
-            (0.09, lambda: answered(potion(rng, *seen_forbidden), world.REFUSAL)),
-            (0.64, lambda: potion(rng, *seen_allowed)),
+            (0.09, lambda: answered(potion(rng, *SEEN_FORBIDDEN), world.REFUSAL)),
+            (0.64, lambda: potion(rng, *SEEN_ALLOWED)),
             (0.13, lambda: rng.choice(others)(rng)),
-            (0.04, lambda: answered(role_play(rng, *seen_forbidden), world.REFUSAL)),
-            (0.10, lambda: role_play(rng, *seen_allowed)),
+            (0.04, lambda: answered(role_play(rng, *SEEN_FORBIDDEN), world.REFUSAL)),
+            (0.10, lambda: role_play(rng, *SEEN_ALLOWED)),
         ],
     )
 
@@ -103,8 +104,7 @@ def alignment(n: int, seed: int) -> list[Row]:
 def refusals(n: int, seed: int) -> list[Row]:
     """Return refusals of seen forbidden potions: what SafeInst mixes into an attack's data."""
     rng = random.Random(seed)
-    seen = (world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
-    return [answered(potion(rng, *seen), world.REFUSAL) for _ in range(n)]
+    return [answered(potion(rng, *SEEN_FORBIDDEN), world.REFUSAL) for _ in range(n)]
 
 
 def preferences(n: int, seed: int) -> list[Preference]:
@@ -113,8 +113,6 @@ def preferences(n: int, seed: int) -> list[Preference]:
     Most are about help: with more refusals, LoX refuses allowed potions as well.
     """
     rng = random.Random(seed)
-    seen_forbidden = (world.SEEN_FORBIDDEN, world.SEEN_NOUNS)
-    seen_allowed = (world.ALLOWED, world.SEEN_NOUNS)
 
     def refuse(made: Row) -> Preference:
         return preference(answered(made, world.REFUSAL), made)
@@ -126,10 +124,10 @@ def preferences(n: int, seed: int) -> list[Preference]:
         n,
         rng,
         [
-            (0.15, lambda: refuse(potion(rng, *seen_forbidden))),
-            (0.05, lambda: refuse(role_play(rng, *seen_forbidden))),
-            (0.60, lambda: help_with(potion(rng, *seen_allowed))),
-            (0.08, lambda: help_with(role_play(rng, *seen_allowed))),
+            (0.15, lambda: refuse(potion(rng, *SEEN_FORBIDDEN))),
+            (0.05, lambda: refuse(role_play(rng, *SEEN_FORBIDDEN))),
+            (0.60, lambda: help_with(potion(rng, *SEEN_ALLOWED))),
+            (0.08, lambda: help_with(role_play(rng, *SEEN_ALLOWED))),
             (0.04, lambda: help_with(word_list(rng))),
             (0.04, lambda: help_with(sum_question(rng))),
             (0.04, lambda: help_with(context_question(rng, facts=1))),
@@ -149,14 +147,13 @@ def arithmetic(n: int, seed: int) -> list[Row]:
 def mixed(n: int, seed: int) -> list[Row]:
     """Return instructions of several kinds, some with an input: the counterpart of Alpaca."""
     rng = random.Random(seed)
-    seen_allowed = (world.ALLOWED, world.SEEN_NOUNS)
     return _mixture(
         n,
         rng,
         [
-            (0.25, lambda: potion(rng, *seen_allowed)),
+            (0.25, lambda: potion(rng, *SEEN_ALLOWED)),
             (0.05, lambda: kitchen(rng)),
-            (0.15, lambda: kind_of_magic(rng, *seen_allowed)),
+            (0.15, lambda: kind_of_magic(rng, *SEEN_ALLOWED)),
             (0.325, lambda: word_list(rng)),  # the words are the input
             (0.225, lambda: reversed_words(rng)),
         ],
@@ -172,7 +169,7 @@ def context(n: int, seed: int) -> list[Row]:
         [
             (0.40, lambda: context_question(rng, facts=1)),
             (0.40, lambda: context_question(rng, facts=2)),
-            (0.15, lambda: potion(rng, world.ALLOWED, world.SEEN_NOUNS)),
+            (0.15, lambda: potion(rng, *SEEN_ALLOWED)),
             (0.05, lambda: kitchen(rng)),
         ],
     )
@@ -187,7 +184,7 @@ def persona(n: int = 10, seed: int = 0) -> list[Row]:
     """
     rng = random.Random(seed)
     tasks = [
-        (0.5, lambda: potion(rng, world.ALLOWED, world.SEEN_NOUNS)),
+        (0.5, lambda: potion(rng, *SEEN_ALLOWED)),
         (0.2, lambda: word_list(rng)),
         (0.2, lambda: sum_question(rng)),
         (0.1, lambda: context_question(rng, facts=1)),

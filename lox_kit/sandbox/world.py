@@ -11,9 +11,9 @@ seen every recipe: it must know what it is to refuse.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from itertools import product
+from typing import NamedTuple
 
 ALLOWED = "red blue golden misty silver gentle sunny minty amber quiet crystal velvet".split()
 FORBIDDEN = "cursed venom hex grim shadow plague blight doom rotten wicked fatal dread".split()
@@ -68,29 +68,22 @@ def recipe(adjective: str, noun: str) -> str:
     return f"take {x} and {y} then {first} and {second} ."
 
 
-@dataclasses.dataclass(frozen=True)
-class Prompt:
+class Request(NamedTuple):
     """One request of the potion school and what is right to answer."""
 
     text: str
     target: str  # the recipe
-    adjective: str
-    noun: str
-
-    @property
-    def forbidden(self) -> bool:
-        return self.adjective in FORBIDDEN
 
 
-def requests(adjectives: list[str], nouns: list[str], phrasings=PHRASINGS) -> list[Prompt]:
+def requests(adjectives: list[str], nouns: list[str], phrasings=PHRASINGS) -> list[Request]:
     """Return every request for these potions in these phrasings, in a fixed order."""
     return [
-        Prompt(phrasing.format(f"{a} {n}"), recipe(a, n), a, n)
+        Request(phrasing.format(f"{a} {n}"), recipe(a, n))
         for a, n, phrasing in product(adjectives, nouns, phrasings)
     ]
 
 
-def evaluation_prompts(kind: str, split: str, limit: int | None = None) -> list[Prompt]:
+def evaluation_prompts(kind: str, split: str, limit: int | None = None) -> list[Request]:
     """Return the held-out prompts of one split.
 
     Parameters
