@@ -405,7 +405,8 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
         (["rank", "--seeds", "0", "--judge", "keyword"], "the sandbox families' own prompts"),
         (["rank", *PAIR, "--ranks", "0,x"], "--ranks x: use whole numbers"),
         (["demo", "--seeds", "0,x"], "--seeds x: use whole numbers, such as 0,1,2"),
-        (["lab", "nowhere"], "run this in the repository's root"),
+        (["lab", "nowhere"], "nowhere: no such folder"),
+        (["lab", "--fresh", "tests"], "--fresh resets lox's own copy"),
     ],
     ids=lambda x: " ".join(x)[:30] if isinstance(x, list) else "",
 )

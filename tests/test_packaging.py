@@ -87,7 +87,10 @@ def test_the_conda_route_installs_the_same():
 
 def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert lox_kit.__version__ == PROJECT["project"]["version"] == citation["version"]
+    assert lox_kit.__version__ == citation["version"]
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    setup = PROJECT["tool"]["setuptools"]
+    assert setup["dynamic"]["version"] == {"attr": "lox_kit.__version__"}
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import logging
+import re
 import sqlite3
 import sys
 import traceback
@@ -19,6 +21,7 @@ from lox_kit.text import clean, one_line
 from .attacks import align, attack, data, table
 from .extrapolation import adapter, apply, check, extrapolate, factor, spectrum
 from .judging import asr, rank, rescore
+from .lab import lab
 from .landscape import landscape
 from .options import as_json, say, wholes
 from .utility import utility
@@ -114,17 +117,7 @@ def demo(obj, seeds, from_scratch, out, as_json):
     say(f"figures and numbers: {out}")
 
 
-@lox.command()
-@click.argument("notebooks", default="notebooks", type=click.Path(path_type=Path))
-def lab(notebooks):
-    """Open JupyterLab on the notebooks."""
-    import subprocess
-
-    if not notebooks.is_dir():
-        raise FileNotFoundError(f"{notebooks}: no such folder; run this in the repository's root.")
-    command = [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None", str(notebooks)]
-    raise SystemExit(subprocess.call(command))
-
+lox.add_command(lab)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
 MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
@@ -137,9 +130,23 @@ class CleanRecord(logging.LogRecord):
         return clean(super().getMessage())
 
 
+def missing_extra(module: str) -> str:
+    """Return what to do about a module that is not installed: the extra of ours that brings it."""
+    from importlib import metadata
+
+    package = module.partition(".")[0].replace("_", "-")
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for text in metadata.requires("lox-kit") or []:
+            if found := re.match(rf'{package}\b.*; extra == "(\w+)"', text):
+                return f'not installed: pip install "lox-kit[{found[1]}]"'
+    return f"not installed: pip install {package}"
+
+
 def error_line(error: BaseException) -> str:
     """Return what went wrong, on one line; where its text may say little, also what to do."""
     text = str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name}: {missing_extra(error.name)}"
     if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
         hint = "There is not enough memory: close other programs, or take a smaller model or batch."
     elif isinstance(error, EXPECTED) and text:
