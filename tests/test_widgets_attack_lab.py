@@ -291,9 +291,9 @@ def test_opening_again_for_the_same_model_closes_the_earlier_one(open_state):
     assert begun.wait(60)
     again = open_state()
     assert state.job.closed
-    assert not state.job.busy
+    assert state.job.wait(0)
     state.run()
-    assert not state.job.busy
+    assert state.job.wait(0)
     run(again)
 
 

@@ -161,7 +161,7 @@ def test_the_model_stands_where_the_dial_does_and_is_given_back(open_state, subs
     assert same_weights(state.model.module, aligned.module)
     assert state.model.key == aligned.key
     state.setting.alpha = 3.0
-    assert not state.job.busy
+    assert state.job.wait(0)
 
 
 def test_attacked_models_have_columns_of_their_own(open_state, aligned):

@@ -175,10 +175,10 @@ def test_closing_stops_the_job_and_gives_the_weights_back(open_state, aligned):
     state.run()
     assert some.wait(60)
     state.close()
-    assert not state.job.busy
+    assert state.job.wait(0)
     assert same_weights(state.model.module, aligned.module)
     state.run()
-    assert not state.job.busy
+    assert state.job.wait(0)
 
 
 def test_an_error_of_the_metric_is_the_job_s_error(open_state):

@@ -221,7 +221,7 @@ def test_closing_stops_the_job_and_follows_no_more(open_state, run):
     data = state.data
     state.setting.k = 3
     state.run()
-    assert not state.job.busy
+    assert state.job.wait(0)
     assert state.data is data
 
 

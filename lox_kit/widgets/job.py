@@ -129,11 +129,6 @@ class Job(traitlets.HasTraits):
         self._idle = threading.Event()
         self._idle.set()
 
-    @property
-    def busy(self) -> bool:
-        """Whether work is running, paused or about to begin."""
-        return not self._idle.is_set()
-
     def start(self, work: Callable[[Ticket], None]) -> None:
         """Run `work(ticket)`; work that is under way is cancelled, and the latest follows it."""
         with self.lock:

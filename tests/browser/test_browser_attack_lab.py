@@ -23,7 +23,7 @@ def page(tour, kernel):
     """The page, the lab with nothing running."""
     page = tour.page
     end = time.monotonic() + 60
-    while evaluate(kernel, f"{STATE}.job.busy"):
+    while not evaluate(kernel, f"{STATE}.job.wait(0)"):
         assert time.monotonic() < end
         time.sleep(0.1)
     click(page, LAB, ".lox-reset")

@@ -55,7 +55,7 @@ def run_coarse(page, kernel):
     if not evaluate(kernel, f"{STATE}.landscape.complete"):
         click(page, VIEWER, ".lox-run")
     end = time.monotonic() + 60
-    while not evaluate(kernel, f"{STATE}.landscape.complete and not {STATE}.job.busy"):
+    while not evaluate(kernel, f"{STATE}.landscape.complete and {STATE}.job.wait(0)"):
         assert time.monotonic() < end
         time.sleep(0.1)
     wait_job(page, "done", VIEWER)
