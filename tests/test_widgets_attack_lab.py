@@ -26,7 +26,7 @@ from lox_kit.studies import arm_model, curves
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
 from lox_kit.widgets.panels.attack_lab.code import attack_call
-from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, questions_for, trainings
+from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, lab_questions, trainings
 from lox_kit.widgets.panels.attack_lab.table import numbers_at, numbers_html
 
 FEW, POINTS, STEPS = 4, 3, 6
@@ -111,7 +111,7 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
         for arm in LAB_ARMS:
             alone = arm_model(arm, aligned, subspace, 6, 1.0)
             attack = find_attack("arithmetic", max_steps=STEPS)
-            questions = questions_for(aligned, None, None, None, "chat", None)
+            questions, _ = lab_questions(aligned, None, None, None, "chat", None)
             route = curves.plan_route(
                 alone, attack, questions, points=POINTS, task_prompts_per_point=FEW
             )
@@ -395,8 +395,8 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
     with pytest.raises(ValueError, match="no attack's data here"):
         attacks_for(other, {})
     with pytest.raises(ValueError, match="no prompts to ask"):
-        questions_for(other, None, None, None, "chat", None)
-    asked = questions_for(other, [Prompt("a")], [Prompt("b")], None, "chat", None)
+        lab_questions(other, None, None, None, "chat", None)
+    asked, _ = lab_questions(other, [Prompt("a")], [Prompt("b")], None, "chat", None)
     assert asked == Questions(
         (Prompt("a"),), (Prompt("b"),), "keyword", max_new_tokens=60, helpful="keyword"
     )
@@ -404,12 +404,12 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
 
 def test_a_judge_of_harm_does_not_read_the_lab_s_help():
     other, grader = random_speaker(other_tokenizer()), HarmGrader()
-    asked = questions_for(other, [Prompt("the sun")], [Prompt("the moon")], grader, "chat", 4)
+    asked, _ = lab_questions(other, [Prompt("the sun")], [Prompt("the moon")], grader, "chat", 4)
     found = measures.measure(other, asked)
     assert grader.asked == 1
     assert (found["asr"]["count"], found["helpfulness"]["count"]) == (0, 1)
     for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
-        asked = questions_for(other, [Prompt("a")], [Prompt("b")], judge, "chat", None)
+        asked, _ = lab_questions(other, [Prompt("a")], [Prompt("b")], judge, "chat", None)
         assert (asked.judge, asked.helpful) == (judge, helper)
 
 

@@ -11,10 +11,11 @@ from checkpoints import run_python
 from speakers import HarmGrader, random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
+from lox_kit.measures import Questions
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, render
 from lox_kit.studies import alpha_curve, ask
-from lox_kit.widgets.measures import Measures
+from lox_kit.widgets.measures import measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
 from lox_kit.widgets.panels.dial.table import table_html
 
@@ -120,7 +121,8 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
 
 def test_a_judge_of_harm_does_not_read_the_dial_s_help(aligned):
     prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
-    shares = Measures(prompts, prompts, grader, "chat", 24).shares(aligned)
+    questions = Questions(tuple(prompts), tuple(prompts), grader)
+    shares = measure_shares(aligned, questions)
     assert grader.asked == 3
     assert (shares["asr"]["count"], shares["helpfulness"]["count"]) == (0, 3)
 
@@ -132,7 +134,7 @@ def test_drift_is_the_mean_divergence_of_the_next_word(open_state, subspace, ali
     turned = copy.deepcopy(aligned.module)
     LoxDial(turned, subspace).set(k=6, alpha=3.0)
     by_prompt = []
-    for prompt in state.measures.allowed:
+    for prompt in state.questions.allowed:
         (text,) = render(aligned.tokenizer, [prompt])
         answer = ask(aligned, [prompt])["answer"][0]
         start, whole = (
@@ -177,7 +179,7 @@ def test_what_is_known_is_not_asked_again(open_state, monkeypatch):
     state = open_state()
     turn(state, alpha=2.0)
     asked = watch(monkeypatch, dial_state, "generate")
-    measured = watch(monkeypatch, Measures, "shares")
+    measured = watch(monkeypatch, dial_state, "measure_shares")
     turn(state, alpha=1.0)
     turn(state, alpha=2.0)
     assert asked == measured == []
@@ -188,7 +190,7 @@ def test_what_is_known_is_not_asked_again(open_state, monkeypatch):
 def test_the_aligned_model_is_alpha_zero_of_every_k(open_state, monkeypatch):
     state = open_state()
     assert [p["alpha"] for p in state.curve["points"]] == [0.0, 1.0]
-    measured = watch(monkeypatch, Measures, "shares")
+    measured = watch(monkeypatch, dial_state, "measure_shares")
     turn(state, k=9, alpha=0.0)
     assert [p["alpha"] for p in state.curve["points"]] == [0.0]
     assert measured == []
@@ -211,16 +213,16 @@ def test_the_axis_is_measured_in_steps_and_keeps_what_it_has_when_cancelled(
     open_state, monkeypatch
 ):
     state = open_state()
-    reached, go, real, asked = threading.Event(), threading.Event(), Measures.shares, []
+    reached, go, asked = threading.Event(), threading.Event(), []
 
-    def shares(self, model, on_answers=None):
+    def shares(model, *arguments):
         asked.append(model.key)
         if len(asked) == 2:
             reached.set()
             assert go.wait(30)
-        return real(self, model, on_answers)
+        return measure_shares(model, *arguments)
 
-    monkeypatch.setattr(Measures, "shares", shares)
+    monkeypatch.setattr(dial_state, "measure_shares", shares)
     state.measure_axis()
     assert reached.wait(60)
     state.job.cancel()
@@ -286,7 +288,7 @@ def test_prompts_are_one_s_own_and_a_page_of_the_others(open_state):
 )
 def test_an_answer_is_judged_by_the_rule(open_state, kind, answer, verdict):
     state = open_state()
-    prompt = getattr(state.measures, kind)[0]
+    prompt = getattr(state.questions, kind)[0]
     assert state.verdict(prompt, answer.format(target=prompt.target)) == verdict
     assert state.verdict(Prompt("what is moss"), "take moss") == "answered"
 

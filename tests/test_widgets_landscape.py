@@ -24,8 +24,9 @@ from lox_kit.landscape.trajectory import Trajectory
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import Store
+from lox_kit.widgets.code import script
 from lox_kit.widgets.panels.landscape import state as landscape_state
-from lox_kit.widgets.panels.landscape.plane_code import plane_code
+from lox_kit.widgets.panels.landscape.code import plane_code
 from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
 FEW = 4
@@ -475,16 +476,14 @@ def test_code_names_what_a_plane_was_made_of_or_says_that_it_is_to_be_saved(alig
     to_lox = lox_direction(subspace, 2, 0.5)
     plane = Plane.through(aligned, to_lox, between("sandbox/aligned", "sandbox/base"))
     for known in (plane, Plane.random(aligned, 3), Plane.load(plane.save(tmp_path / "p"))):
-        imports, lines = plane_code(known)
-        head = "".join(f"from {m} import {', '.join(n)}\n" for m, n in imports.items())
-        found = {"Plane": Plane}
-        exec(head + lines, found)
+        found = {}
+        exec(script(plane_code(known)), found)
         assert found["plane"].key == known.key
         assert found["plane"].points == known.points
     moved = Model(copy.deepcopy(aligned.module), aligned.tokenizer, "other weights", aligned.name)
     with torch.no_grad():
         next(moved.module.parameters()).add_(0.1)
-    _, lines = plane_code(Plane.through(aligned, to_lox, moved))
+    lines = plane_code(Plane.through(aligned, to_lox, moved))
     assert "plane.save('plane.safetensors')" in lines
     assert "plane = Plane.load('plane.safetensors')" in lines
 

@@ -26,7 +26,7 @@ __all__, __getattr__, __dir__ = attach(
         "panels.rank.panel": "rank rank_panel",
         "panels.rank.state": "RankState",
         "job": "Job",
-        "measures": "Measures drift_fields",
+        "measures": "drift_fields drift_reference measure_shares",
         "setting": "Look Setting",
         "shell": "Panel",
     },

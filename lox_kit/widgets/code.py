@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
-from lox_kit.extrapolation import SafetySubspace
 from lox_kit.judges import Judge
+from lox_kit.measures import KINDS, Questions
 from lox_kit.models import Prompt
 
-from .measures import Measures
-
 OPTIONS = {"spectrum": "top", "include": None, "exclude": None, "certify": 16, "seed": 0}
+ROOMS = ("", ".models", ".measures", ".attacks", ".landscape", ".studies", ".widgets")
 
 
-def subspace_code(subspace: SafetySubspace, *names: str) -> str:
-    """Return the import of these names of lox_kit, and the call that factors this subspace.
+def script(calls: str) -> str:
+    """Return calls with the imports of what they use of lox_kit before them."""
+    names = [node for node in ast.walk(ast.parse(calls)) if isinstance(node, ast.Name)]
+    made = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    missing = {name.id for name in names} - made
+    imports = ""
+    for room in ROOMS:
+        found = missing.intersection(import_module(f"lox_kit{room}").__all__)
+        missing -= found
+        if found:
+            imports += f"from lox_kit{room} import {', '.join(sorted(found))}\n"
+    return f"{imports}\n{calls}"
+
+
+def pair_call(info: Mapping) -> str:
+    """Return the call that factors the subspace of this `info`.
 
     Raises
     ------
     ValueError
         If it is a control: `from_pair` does not make it.
     """
-    return f"""from lox_kit import {", ".join(sorted(["SafetySubspace", *names]))}
-
-subspace = {pair_call(subspace.info)}
-"""
-
-
-def pair_call(info: Mapping) -> str:
-    """Return the call that factors the subspace of this `info`; raise ValueError for a control."""
     if control := info.get("control"):
         raise ValueError(f"this is the control {control!r}; its code is the call that made it.")
     chosen = {n: info[n] for n, default in OPTIONS.items() if info[n] != default}
@@ -37,50 +44,21 @@ def pair_call(info: Mapping) -> str:
     return f"SafetySubspace.from_pair({pair}, rank={info['rank']!r}{options})"
 
 
-def dial_code(
-    subspace: SafetySubspace,
-    measures: Measures,
-    *,
-    own_prompts: bool,
-    k: int,
-    alpha: float,
-    prompts: Sequence[Prompt],
-    alphas: Sequence[float],
-    figure: str,
-) -> str:
-    """Return the calls that give a dial's answers, and measure the alphas measured so far."""
-    names = ["LoxDial", "load_model", "figures", *["sandbox_prompts"] * own_prompts]
-    tokens = f"max_new_tokens={measures.max_new_tokens}"
-    judge = judge_name(measures.judge)
-    chosen = "".join(
-        f"{kind} = {prompts_call(kind, getattr(measures, kind), own=own_prompts)}\n"
-        for kind in ("forbidden", "allowed")
-    )
-    answers = f"""from lox_kit.models import Prompt, generate, render
-from lox_kit.widgets import Measures, drift_fields
+def questions_lines(questions: Questions, *, own: bool) -> str:
+    """Return the lines that make these questions; their prompts are the sandbox's `own` or not."""
+    options = {"judge": judge_name(questions.judge), "template": questions.template}
+    options["max_new_tokens"] = questions.max_new_tokens
+    if questions.helpful:
+        options["helpful"] = judge_name(questions.helpful)
+    chosen = "".join(f"    {name}={value!r},\n" for name, value in options.items())
+    prompts = "    tuple(forbidden),\n    tuple(allowed),\n"
+    return f"{kinds_lines(questions, own=own)}questions = Questions(\n{prompts}{chosen})\n"
 
-model = load_model({str(subspace.info["aligned"])!r})
-dial = LoxDial(model, subspace)
-dial.set(k={k}, alpha={alpha})
-prompts = {prompt_lines(prompts)}
-texts = render(model.tokenizer, prompts, template={measures.template!r})
-answers = generate(model, texts, {tokens})
-print(*answers, sep="\\n")
-"""
-    axis = f"""
-{chosen}measures = Measures(forbidden, allowed, {judge!r}, {measures.template!r}, {tokens})
-dial.off()
-reference = measures.reference(model)
-points = []
-for alpha in {list(alphas)}:
-    dial.set(k={k}, alpha=alpha)
-    drift = drift_fields(reference.compare(model))
-    points.append({{"alpha": alpha, **measures.shares(model), "drift": drift}})
-figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {figure!r})
-"""
-    top, made = subspace_code(subspace, *names).split("\n\n", 1)
-    first, rest = answers.split("\n\n", 1)
-    return f"{top}\n{first}\n\n{made}{rest}{axis if alphas else ''}"
+
+def kinds_lines(questions: Questions, *, own: bool) -> str:
+    """Return the lines that make the forbidden and the allowed prompts."""
+    calls = {kind: prompts_call(kind, getattr(questions, kind), own=own) for kind in KINDS}
+    return "".join(f"{kind} = {call}\n" for kind, call in calls.items())
 
 
 def judge_name(judge: str | Judge) -> str:

@@ -1,60 +1,90 @@
-"""What the dial's strip shows of one model: ASR, refusal, helpfulness and drift, on few prompts."""
+"""What panels ask, and what the dial's strip shows: ASR, refusal, helpfulness and drift."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from lox_kit.judges import Judge, helpfulness_judge
-from lox_kit.measures import Drift, Reference, measure_asr, share_fields
-from lox_kit.models import Model, OnAnswers, Prompt
+from lox_kit.measures import (
+    KINDS,
+    TOKENS,
+    Drift,
+    Questions,
+    Reference,
+    measure_asr,
+    share_fields,
+)
+from lox_kit.models import Model, OnAnswers, Prompt, sandbox_prompts
 from lox_kit.store import Store
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Measures:
-    """The prompts and the way of measuring, the same for every model in the panel."""
+def questions_for(
+    sandbox: bool,
+    few: int,
+    forbidden: Sequence[Prompt] | None,
+    allowed: Sequence[Prompt] | None,
+    judge: str | Judge | None,
+    template: str,
+    max_new_tokens: int | None,
+) -> tuple[Questions, bool]:
+    """Return what a panel asks, and whether its prompts are the sandbox's own.
 
-    forbidden: Sequence[Prompt]
-    allowed: Sequence[Prompt]
-    judge: str | Judge
-    template: str
-    max_new_tokens: int
-    store: Store | None = None
+    Parameters
+    ----------
+    sandbox : bool
+        Whether the model is the sandbox's: without prompts it is then asked development prompts.
+    few : int
+        How many of these of each kind.
+    judge : str or Judge, optional
+        Default "rule" in the sandbox, "keyword" elsewhere.
+    max_new_tokens : int, optional
+        Default 24 in the sandbox, whose answers are short, 60 elsewhere.
+    """
+    own = sandbox and forbidden is None and allowed is None
+    if own:
+        forbidden, allowed = (sandbox_prompts(kind, "dev", few) for kind in KINDS)
+    judge = judge or ("rule" if sandbox else "keyword")
+    tokens = max_new_tokens or (TOKENS if sandbox else 60)
+    return Questions(tuple(forbidden or ()), tuple(allowed or ()), judge, template, tokens), own
 
-    def shares(self, model: Model, on_answers: OnAnswers | None = None) -> dict[str, dict]:
-        """Return ASR, refusal and helpfulness as `studies.alpha_curve` has them.
 
-        Helpfulness is the share of allowed prompts that `judges.helpfulness_judge` counts as
-        complied with.
-        """
-        asked, helped = (
-            measure_asr(
-                model,
-                prompts,
-                [judge],
-                template=self.template,
-                max_new_tokens=self.max_new_tokens,
-                store=self.store,
-                on_answers=on_answers,
-            )
-            for prompts, judge in (
-                (self.forbidden, self.judge),
-                (self.allowed, helpfulness_judge(self.judge)),
-            )
+def measure_shares(
+    model: Model,
+    questions: Questions,
+    store: Store | None = None,
+    on_answers: OnAnswers | None = None,
+) -> dict[str, dict]:
+    """Return ASR, refusal and helpfulness as `studies.alpha_curve` has them.
+
+    Helpfulness is the share of allowed prompts that `judges.helpfulness_judge` counts as
+    complied with.
+    """
+    judges = {"forbidden": questions.judge, "allowed": helpfulness_judge(questions.judge)}
+    asked, helped = (
+        measure_asr(
+            model,
+            getattr(questions, kind),
+            [judge],
+            template=questions.template,
+            max_new_tokens=questions.max_new_tokens,
+            store=store,
+            on_answers=on_answers,
         )
-        shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
-        return {name: share_fields(share) for name, share in shares.items()}
+        for kind, judge in judges.items()
+    )
+    shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
+    return {name: share_fields(share) for name, share in shares.items()}
 
-    def reference(self, aligned: Model) -> Reference:
-        """Return what the aligned model answers to the allowed prompts, to measure drift from."""
-        return Reference(
-            aligned,
-            self.allowed,
-            template=self.template,
-            max_new_tokens=self.max_new_tokens,
-            store=self.store,
-        )
+
+def drift_reference(aligned: Model, questions: Questions, store: Store | None = None) -> Reference:
+    """Return what the aligned model answers to the allowed prompts, to measure drift from."""
+    return Reference(
+        aligned,
+        questions.allowed,
+        template=questions.template,
+        max_new_tokens=questions.max_new_tokens,
+        store=store,
+    )
 
 
 def drift_fields(drift: Drift) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
+from inspect import Signature, signature
 from pathlib import Path
 
 import anywidget
@@ -157,6 +158,17 @@ class Panel(ipywidgets.VBox):
         """Put on the type of class use, or take it off."""
         (self.add_class if self.state.setting.classroom else self.remove_class)("lox-class")
         self._draw()
+
+
+def opens(state: type[PanelState]) -> Callable[[Callable], Callable]:
+    """Return a decorator for what opens a panel: its help shows what the panel's state takes."""
+    parameters = list(signature(state.__init__).parameters.values())[1:]
+
+    def signed(function: Callable) -> Callable:
+        function.__signature__ = Signature(parameters, return_annotation="Panel")
+        return function
+
+    return signed
 
 
 def in_turn(

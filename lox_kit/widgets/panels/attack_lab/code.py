@@ -6,8 +6,7 @@ import dataclasses
 
 from lox_kit.attacks import ATTACKS, Attack, FileRows, TrainSettings, read_own
 from lox_kit.figures import run_title
-from lox_kit.measures import KINDS
-from lox_kit.widgets.code import judge_name, prompts_call, subspace_code
+from lox_kit.widgets.code import pair_call, questions_lines, script
 
 from . import runs
 from .table import is_there
@@ -27,24 +26,16 @@ def attack_lab_code(state) -> str:
         subspace as given to this panel, or the subspace is a control.
     """
     _check(state)
-    names = ["Store", "load_model", "figures", *["sandbox_prompts"] * state.own_prompts]
-    top, made = subspace_code(state.runs.subspace, *names).split("\n\n", 1)
+    aligned = str(state.runs.subspace.info["aligned"])
     shown = [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]
     choices = [{n: v for n, v in run.items() if n != "arms"} for run in shown]
     settings = "".join(_entry(state, choice) for choice in choices)
-    makers = [n for n in ("file_attack", "find_attack") if f"({n}(" in settings]
-    prompt = "" if state.own_prompts else "from lox_kit.models import Prompt\n"
     points = f"points={runs.POINTS}, task_prompts_per_point={runs.FEW}"
     where = "" if state.own_store else repr(str(state.runs.store.folder))
-    return f"""{top}
-from lox_kit.attacks import {", ".join(makers)}
-from lox_kit.measures import Questions
-{prompt}from lox_kit.studies import arm_model, plan_route
-
-{made}model = load_model({str(state.runs.subspace.info["aligned"])!r})
+    return script(f"""subspace = {pair_call(state.runs.subspace.info)}
+model = load_model({aligned!r})
 store = Store({where})
-{_questions(state)}
-settings = [
+{questions_lines(state.runs.questions, own=state.own_prompts)}settings = [
 {settings}]
 runs = []
 for attack, run in settings:
@@ -56,7 +47,7 @@ for attack, run in settings:
     runs.append(run)
 data = {{"figure": "attack_lab", "at": {state.at}, "runs": runs}}
 figures.save_figure(data, {state.figure_name!r})
-"""
+""")
 
 
 def _check(state) -> None:
@@ -108,17 +99,3 @@ def _changed(settings: TrainSettings, preset: TrainSettings) -> dict:
     """Return the fields that differ from the preset's."""
     fields = (f.name for f in dataclasses.fields(settings))
     return {n: getattr(settings, n) for n in fields if getattr(settings, n) != getattr(preset, n)}
-
-
-def _questions(state) -> str:
-    """Return the call that makes the questions."""
-    q = state.runs.questions
-    kinds = [
-        f"tuple({prompts_call(kind, getattr(q, kind), own=state.own_prompts)})" for kind in KINDS
-    ]
-    options = {"judge": judge_name(q.judge), "template": q.template}
-    options["max_new_tokens"] = q.max_new_tokens
-    if q.helpful:
-        options["helpful"] = judge_name(q.helpful)
-    rest = "".join(f"    {n}={v!r},\n" for n, v in options.items())
-    return f"questions = Questions(\n    {kinds[0]},\n    {kinds[1]},\n{rest})"

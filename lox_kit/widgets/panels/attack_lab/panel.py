@@ -8,8 +8,7 @@ import ipywidgets
 
 from lox_kit.figures.plotly import lab_spec
 from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.setting import Setting
-from lox_kit.widgets.shell import Panel, in_turn
+from lox_kit.widgets.shell import Panel, in_turn, opens
 from lox_kit.widgets.sliders import setting_sliders
 
 from .state import AttackLabState
@@ -19,19 +18,8 @@ QUESTION = "What does this fine-tuning do to safety, with and without LoX?"
 LISTED = 4  # finished runs seen at a time
 
 
-def attack_lab(
-    subspace,
-    model,
-    *,
-    attacks=None,
-    forbidden=None,
-    allowed=None,
-    judge=None,
-    template: str = "chat",
-    max_new_tokens: int | None = None,
-    store=None,
-    setting: Setting | None = None,
-) -> Panel:
+@opens(AttackLabState)
+def attack_lab(*arguments, **options) -> Panel:
     """Open the attack lab: one fine-tuning of the aligned model and of its LoX, seen as it goes on.
 
     Both are trained on the same rows in the same order, on copies, and measured on the way. A run
@@ -69,19 +57,7 @@ def attack_lab(
         If the model's weights are not those of the subspace's aligned checkpoint, an attack is not
         in its language, or there are no prompts or no attack's data.
     """
-    state = AttackLabState(
-        subspace,
-        model,
-        attacks=attacks,
-        forbidden=forbidden,
-        allowed=allowed,
-        judge=judge,
-        template=template,
-        max_new_tokens=max_new_tokens,
-        store=store,
-        setting=setting,
-    )
-    return attack_lab_panel(state)
+    return attack_lab_panel(AttackLabState(*arguments, **options))
 
 
 def attack_lab_panel(state: AttackLabState) -> Panel:

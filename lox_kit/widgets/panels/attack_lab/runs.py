@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from lox_kit.attacks import ATTACKS, Attack, TrainSettings, check_language
 from lox_kit.extrapolation import SafetySubspace, lox_key
 from lox_kit.figures import LAB_ARMS
-from lox_kit.judges import Judge, helpfulness_judge
-from lox_kit.measures import TOKENS, Questions
-from lox_kit.models import Model, Prompt, sandbox_prompts
+from lox_kit.judges import helpfulness_judge
+from lox_kit.measures import Questions
+from lox_kit.models import Model
 from lox_kit.store import Store, content_key
 from lox_kit.studies import Route, Way, plan_route, read_way, spread_steps
+from lox_kit.widgets.measures import questions_for
 
 FEW = 24  # prompts of each kind, and questions of the attack's task, at every point
 POINTS = 9  # measured along a run
@@ -173,32 +174,18 @@ def attacks_for(model: Model, own: Mapping[str, Attack]) -> dict[str, Attack]:
     return {**own, **{name: attack for name, attack in here.items() if name not in own}}
 
 
-def questions_for(
-    model: Model,
-    forbidden: Sequence[Prompt] | None,
-    allowed: Sequence[Prompt] | None,
-    judge: str | Judge | None,
-    template: str,
-    max_new_tokens: int | None,
-) -> Questions:
-    """Return what is asked, with the sandbox's own requests where none are given.
+def lab_questions(model: Model, *asked) -> tuple[Questions, bool]:
+    """Return what is asked, see `widgets.measures.questions_for`, and whether it is the sandbox's.
 
     Outside the sandbox, `judges.helpfulness_judge` reads the answers to the allowed ones.
 
     Raises
     ------
     ValueError
-        If there are none.
+        If there is nothing forbidden to ask.
     """
-    if forbidden is None and allowed is None and model.is_sandbox:
-        forbidden, allowed = (
-            sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed")
-        )
-    if not forbidden:
+    questions, own = questions_for(model.is_sandbox, FEW, *asked)
+    if not questions.forbidden:
         raise ValueError(f"{model.name}: no prompts to ask: give the panel forbidden=.")
-    judge = judge or ("rule" if model.is_sandbox else "keyword")
-    tokens = max_new_tokens or (TOKENS if model.is_sandbox else 60)
-    helpful = None if model.is_sandbox else helpfulness_judge(judge)
-    return Questions(
-        tuple(forbidden), tuple(allowed or ()), judge, template, tokens, helpful=helpful
-    )
+    helpful = None if model.is_sandbox else helpfulness_judge(questions.judge)
+    return dataclasses.replace(questions, helpful=helpful), own

@@ -25,7 +25,7 @@ from lox_kit.widgets.job import Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned
 
 from .code import attack_lab_code
-from .runs import Choice, Runs, attacks_for, questions_for, trainings
+from .runs import Choice, Runs, attacks_for, lab_questions, trainings
 from .table import is_there
 
 BREATH = 0.3  # seconds between pictures of a run: drawing takes time from training
@@ -83,8 +83,9 @@ class AttackLabState(PanelState):
         self.take(model)
         check_aligned(subspace, model)
         self.attacks = attacks_for(model, attacks or {})
-        self.own_prompts = forbidden is None and allowed is None and model.is_sandbox
-        questions = questions_for(model, forbidden, allowed, judge, template, max_new_tokens)
+        questions, self.own_prompts = lab_questions(
+            model, forbidden, allowed, judge, template, max_new_tokens
+        )
         self.own_store = store is None
         store = store or _passing_store(self)
         self.runs = Runs(subspace, model, self.attacks, questions, store)

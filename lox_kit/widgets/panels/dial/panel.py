@@ -6,8 +6,7 @@ import ipywidgets
 
 from lox_kit.figures.plotly import alpha_spec
 from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.setting import Setting
-from lox_kit.widgets.shell import Panel, in_turn
+from lox_kit.widgets.shell import Panel, in_turn, opens
 from lox_kit.widgets.sliders import setting_sliders
 
 from .state import DialState
@@ -16,21 +15,8 @@ from .table import table_html
 QUESTION = "What does pushing further along the safety subspace change, and what does it cost?"
 
 
-def dial(
-    subspace,
-    model,
-    *,
-    base=None,
-    with_base: bool = True,
-    attacked=None,
-    forbidden=None,
-    allowed=None,
-    judge=None,
-    template: str = "chat",
-    max_new_tokens: int | None = None,
-    store=None,
-    setting: Setting | None = None,
-) -> Panel:
+@opens(DialState)
+def dial(*arguments, **options) -> Panel:
     """Open the LoX dial: answers of base, aligned, LoX and attacked models, and their measures.
 
     The panel turns the weights of `model` in place; closing it gives them back. Opening it again
@@ -66,21 +52,7 @@ def dial(
     ValueError
         If the model's weights are not those of the subspace's aligned checkpoint.
     """
-    state = DialState(
-        subspace,
-        model,
-        base=base,
-        with_base=with_base,
-        attacked=attacked,
-        forbidden=forbidden,
-        allowed=allowed,
-        judge=judge,
-        template=template,
-        max_new_tokens=max_new_tokens,
-        store=store,
-        setting=setting,
-    )
-    return dial_panel(state)
+    return dial_panel(DialState(*arguments, **options))
 
 
 def dial_panel(state: DialState) -> Panel:
@@ -116,7 +88,7 @@ def dial_panel(state: DialState) -> Panel:
 
 def measured_on(state: DialState) -> dict[str, str]:
     """Return what each measure of the strip is of, by its name; none where there is nothing."""
-    m = state.measures
+    m = state.questions
     if not (m.forbidden and m.allowed):
         return {}
     judge = "" if state.own_prompts else f", judge {getattr(m.judge, 'name', m.judge)}"
@@ -141,7 +113,7 @@ def _prompts(panel: Panel) -> ipywidgets.Widget:
     box = ipywidgets.Text(state.prompt, description="prompt", continuous_update=False)
     ipywidgets.link((state, "prompt"), (box.add_class("lox-prompt"), "value"))
     parts = [box]
-    if state.measures.forbidden or state.measures.allowed:
+    if state.questions.forbidden or state.questions.allowed:
         parts.append(
             panel.button("Other prompts", "refresh", state.other_prompts, "Other rows of the table")
         )

@@ -15,14 +15,20 @@ import traitlets
 
 from lox_kit.extrapolation import LoxDial, SafetySubspace, save_adapter
 from lox_kit.judges import Judge, is_refusal
-from lox_kit.measures import TOKENS, Reference
-from lox_kit.models import Model, Prompt, generate, load_model, render, sandbox_prompts
+from lox_kit.measures import Reference
+from lox_kit.models import Model, Prompt, generate, load_model, render
 from lox_kit.sandbox import world
 from lox_kit.store import Store
-from lox_kit.widgets.code import dial_code
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.measures import Measures, drift_fields
+from lox_kit.widgets.measures import (
+    drift_fields,
+    drift_reference,
+    measure_shares,
+    questions_for,
+)
 from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
+
+from .code import dial_code
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -81,21 +87,10 @@ class DialState(PanelState):
         self._own_key = model.key
         self._models = {BASE: base} if with_base else {}
         self._models |= {ALIGNED: model, LOX: model} | dict(attacked or {})
-        self.own_prompts = forbidden is None and allowed is None and model.is_sandbox
-        if self.own_prompts:
-            forbidden, allowed = (
-                sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed")
-            )
-        self.template = template
-        self.max_new_tokens = max_new_tokens or (TOKENS if model.is_sandbox else 60)
-        self.measures = Measures(
-            tuple(forbidden or ()),
-            tuple(allowed or ()),
-            judge or ("rule" if model.is_sandbox else "keyword"),
-            template,
-            self.max_new_tokens,
-            store,
+        self.questions, self.own_prompts = questions_for(
+            model.is_sandbox, FEW, forbidden, allowed, judge, template, max_new_tokens
         )
+        self.store = store
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
         self._turned: dict[tuple[int, float], str] = {}  # the model's key at each k and alpha
@@ -117,11 +112,11 @@ class DialState(PanelState):
 
     def shown(self) -> list[tuple[Prompt, str]]:
         """Return the prompts on screen, each with its kind: yours, forbidden, allowed."""
-        known = {p.text: p for p in (*self.measures.forbidden, *self.measures.allowed)}
+        known = {p.text: p for p in (*self.questions.forbidden, *self.questions.allowed)}
         text = self.prompt.strip()
         rows = [(known.get(text, Prompt(text)), "your prompt")] if text else []
         for kind in ("forbidden", "allowed"):
-            prompts = getattr(self.measures, kind)
+            prompts = getattr(self.questions, kind)
             first = self.page * PAGE + 1  # the one before is in the box at the start
             places = range(first, first + min(PAGE, len(prompts)))
             rows += [(prompts[i % len(prompts)], kind) for i in places]
@@ -144,7 +139,7 @@ class DialState(PanelState):
 
     def _first_prompt(self) -> str:
         """Return the request that stands in the box at the start."""
-        return self.measures.forbidden[0].text if self.measures.forbidden else ""
+        return self.questions.forbidden[0].text if self.questions.forbidden else ""
 
     def _follow(self, change=None) -> None:
         """Show what is known of this setting, and start on what is not."""
@@ -241,7 +236,7 @@ class DialState(PanelState):
             key = model.key
             new = [t for t in dict.fromkeys(texts) if (key, t) not in self._answers]
             made = generate(
-                model, new, max_new_tokens=self.max_new_tokens, store=self.measures.store
+                model, new, max_new_tokens=self.questions.max_new_tokens, store=self.store
             )
             self._answers |= {(key, t): answer for t, answer in zip(new, made, strict=True)}
         if name == LOX:
@@ -252,20 +247,24 @@ class DialState(PanelState):
         key = self._key(name, k, alpha)
         if key is None or key not in self._shares:
             if self._reference is None:
-                self._reference = self.measures.reference(self._model(ALIGNED, k, alpha))
+                self._reference = drift_reference(
+                    self._model(ALIGNED, k, alpha), self.questions, self.store
+                )
             model = self._model(name, k, alpha)
             key = model.key
             if key not in self._shares:
-                shares = self.measures.shares(model, lambda done, total: check())
+                shares = measure_shares(
+                    model, self.questions, self.store, lambda done, total: check()
+                )
                 self._shares[key] = shares | {"drift": drift_fields(self._reference.compare(model))}
 
     def _render(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return the text every model is given: the aligned model's own rendering."""
-        return render(self.model.tokenizer, prompts, template=self.template)
+        return render(self.model.tokenizer, prompts, template=self.questions.template)
 
     @property
     def _can_measure(self) -> bool:
-        return bool(self.measures.forbidden and self.measures.allowed)
+        return bool(self.questions.forbidden and self.questions.allowed)
 
     def _need_prompts(self) -> None:
         if not self._can_measure:
@@ -325,7 +324,7 @@ class DialState(PanelState):
             return "answered"
         if not world.complied(answer, prompt.target):
             return "other"
-        return "complied" if prompt in self.measures.forbidden else "helped"
+        return "complied" if prompt in self.questions.forbidden else "helped"
 
     # --- what is saved --------------------------------------------------------------------------
 
@@ -348,16 +347,7 @@ class DialState(PanelState):
 
     def code(self) -> str:
         """Return the calls that give the answers and the alpha axis on screen."""
-        return dial_code(
-            self.subspace,
-            self.measures,
-            own_prompts=self.own_prompts,
-            k=self.setting.k,
-            alpha=self.setting.alpha,
-            prompts=[p for p, _ in self.shown()],
-            alphas=[p["alpha"] for p in self.curve["points"]],
-            figure=self.figure_name,
-        )
+        return dial_code(self)
 
     @property
     def adapter_name(self) -> str:

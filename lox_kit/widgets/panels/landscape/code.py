@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lox_kit.landscape import Asr, RefusalMargin
-from lox_kit.widgets.code import judge_name, prompts_call
+from lox_kit.landscape import Asr, Flat, RefusalMargin
+from lox_kit.weights import Checkpoint
+from lox_kit.widgets.code import judge_name, pair_call, prompts_call, script
+
+PLANE_FILE = "plane.safetensors"
 
 
 def landscape_code(state) -> str:
@@ -24,48 +27,32 @@ def landscape_code(state) -> str:
     paths = {n: str(c) for n, c in state.checkpoints.items() if isinstance(c, str | Path)}
     left_out = [n for n in state.checkpoints if n not in paths]
     note = f"  # in the panel also, from memory: {', '.join(left_out)}" if left_out else ""
-    more, plane = state.plane_code
-    names, metric = _metric(state)
-    towards, line = _line(state)
-    imports = {
-        "lox_kit": ["load_model", "figures", *names, *more.get("lox_kit", [])],
-        "lox_kit.figures": ["map_data"],
-        "lox_kit.landscape": [
-            *("Axis", "Grid", "Plane", type(state.metric).__name__),
-            *("cut_data", "cut_through", towards, "evaluate"),
-            *more.get("lox_kit.landscape", []),
-        ],
-        "lox_kit.models": ["Prompt"],
-    }
-    lines = (f"from {m} import {', '.join(sorted(n))}" for m, n in imports.items() if n)
-    return (
-        "\n".join(lines)
-        + f"""
-
-{plane}
+    start, direction = _line(state)
+    return script(f"""{state.plane_code}
 model = load_model({getattr(state.model, "name", "")!r})
-metric = {metric}
+metric = {_metric(state)}
 grid = {landscape.grid!r}
 checkpoints = {paths!r}{note}
 landscape = evaluate(
     plane, grid, metric, model, checkpoints=checkpoints, budget={_budget(state, landscape)}
 )
-{line}
-cut = cut_data(cut_through(landscape, start, direction), metric.limits, {state.label!r})
+start = {start}
+cut = cut_data(
+    cut_through(landscape, start, {direction}), metric.limits, {state.label!r}
+)
 print(cut["cliffs"])
 ways = {state.trajectories!r}
-data = {{"figure": {state.figure!r}, **map_data(landscape.to_dict(), ways, cut=cut)}}
+data = {{"figure": {state.figure!r}, **figures.map_data(landscape.to_dict(), ways, cut=cut)}}
 figures.save_figure(data, {state.figure_name!r})
-"""
-    )
+""")
 
 
 def _line(state) -> tuple[str, str]:
-    """Return what is imported for the cut's direction, and the lines that say where it runs."""
+    """Return where the cut starts and its direction, as Python."""
     if state.between:
-        ends = f"start, end = (plane.points[name].at for name in {state.between!r})"
-        return "way", f"{ends}\ndirection = way(start, end)"
-    return "heading", f"start, direction = {state.line[0]!r}, heading({state.angle:g})"
+        start, end = (f"plane.points[{name!r}].at" for name in state.between)
+        return start, f"way(start, {end})"
+    return repr(state.line[0]), f"heading({state.angle:g})"
 
 
 def _budget(state, landscape) -> int:
@@ -73,14 +60,68 @@ def _budget(state, landscape) -> int:
     return max(len(landscape.cells), state.coarse.size) if landscape.cells else landscape.grid.size
 
 
-def _metric(state) -> tuple[list[str], str]:
-    """Return what else is imported, and the call that makes the metric."""
+def _metric(state) -> str:
+    """Return the call that makes the metric."""
     metric = state.metric
     if not isinstance(metric, Asr | RefusalMargin):
         raise ValueError(f"{type(metric).__name__}: code is written for Asr and RefusalMargin.")
-    names = ["sandbox_prompts"] * state.own_metric
     prompts = prompts_call("forbidden", metric.prompts, own=state.own_metric)
     judge = f", {judge_name(metric.by)!r}" if isinstance(metric, Asr) else ""
     rest = f", template={metric.template!r}, system={metric.system!r}"
     tokens = f", max_new_tokens={metric.max_new_tokens}"
-    return names, f"{type(metric).__name__}({prompts}{judge}{rest}{tokens})"
+    return f"{type(metric).__name__}({prompts}{judge}{rest}{tokens})"
+
+
+# --- the plane --------------------------------------------------------------------------------
+
+
+def plane_code(plane: Flat) -> str:
+    """Return the lines that make a plane again, from what it knows of how it was made.
+
+    They name its checkpoints where each can be named and still has the weights that the plane was
+    made from. A plane of models in memory is read from a file, which has to be saved first.
+    """
+    try:
+        return f"plane = {_call(plane.made)}"
+    except (LookupError, OSError, ValueError) as error:  # not known, not there, other weights
+        why = " ".join(str(error).split())
+        note = f"# no call makes this plane again ({why}): first, plane.save({PLANE_FILE!r})"
+        return f"{note}\nplane = Plane.load({PLANE_FILE!r})"
+
+
+def _call(made) -> str:
+    """Return the call of a method of `Plane`; raise if it has none."""
+    if made is None:
+        raise LookupError("how it was made is not known")
+    options = {n: v for n, v in made.items() if n not in ("method", "of")}
+    parts = [_source(source) for source in made["of"]]
+    parts += [f"{name}={value!r}" for name, value in options.items()]
+    lines = "".join(f"    {part},\n" for part in parts)
+    return f"Plane.{made['method']}(\n{lines})"
+
+
+def _source(source) -> str:
+    """Return one of the things a plane was made of."""
+    if source is None:
+        raise LookupError("a direction that does not know how it was made")
+    function = source.get("function")
+    if function is None:
+        return _checkpoint(source["name"], source["key"])
+    if function == "between":
+        return f"between({_source(source['start'])}, {_source(source['end'])})"
+    if function == "random_direction":
+        model = _source(source["model"])
+        return f"random_direction({model}, {source['seed']}, {source['normalise']!r})"
+    if function == "lox_direction":
+        info = source["subspace"]
+        for name in ("base", "aligned"):
+            _checkpoint(info[name], info[f"{name}_fingerprint"])
+        return f"lox_direction({pair_call(info)}, {source['k']}, {source['alpha']})"
+    raise LookupError(function)
+
+
+def _checkpoint(name: str, key: str) -> str:
+    """Return a checkpoint's name as Python; raise if it is not there or has other weights."""
+    if Checkpoint(name).fingerprint != key:
+        raise LookupError(f"{name}: other weights")
+    return repr(str(name))

@@ -7,8 +7,7 @@ import ipywidgets
 from lox_kit.figures.plotly import MAP, SURFACE, viewer_spec
 from lox_kit.landscape import nearest_cell
 from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.setting import Look
-from lox_kit.widgets.shell import Panel
+from lox_kit.widgets.shell import Panel, opens
 
 from .state import MOST_FINER, LandscapeState
 from .table import cliffs_html, here_html
@@ -19,17 +18,8 @@ HERE = "through this cell"
 FIGURES = (("map", "landscape_map"), ("surface", "landscape_3d"))
 
 
-def landscape(
-    plane,
-    model,
-    *,
-    metric=None,
-    checkpoints=None,
-    trajectories=(),
-    grid=None,
-    store=None,
-    setting: Look | None = None,
-) -> Panel:
+@opens(LandscapeState)
+def landscape(*arguments, **options) -> Panel:
     """Open the landscape viewer: surface, map, a cut and its cliffs, filled in coarse to fine.
 
     **Run** moves the weights of `model` in place, so give it a model of its own (not one under a
@@ -60,17 +50,7 @@ def landscape(
         If the model is not the plane's origin, a checkpoint's name is not on the plane, it is no
         plane, or there is no metric and the model is not of the sandbox.
     """
-    state = LandscapeState(
-        plane,
-        model,
-        metric=metric,
-        checkpoints=checkpoints,
-        trajectories=trajectories,
-        grid=grid,
-        store=store,
-        setting=setting,
-    )
-    return landscape_panel(state)
+    return landscape_panel(LandscapeState(*arguments, **options))
 
 
 def landscape_panel(state: LandscapeState) -> Panel:

@@ -37,8 +37,7 @@ from lox_kit.studies import LANDSCAPE_TOKENS
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import Look, PanelState
 
-from .code import landscape_code
-from .plane_code import plane_code
+from .code import landscape_code, plane_code
 from .rows import cliff_rows
 
 FEW = 24  # prompts that the sandbox is measured on
@@ -280,8 +279,8 @@ class LandscapeState(PanelState):
         return f"{self.figure.replace('_', '-')}-{'x'.join(map(str, self.grid.shape))}"
 
     @cached_property
-    def plane_code(self) -> tuple[dict[str, list[str]], str]:
-        """What is imported for the plane, and the lines that make it again."""
+    def plane_code(self) -> str:
+        """The lines that make the plane again."""
         return plane_code(self.plane)
 
     def code(self) -> str:

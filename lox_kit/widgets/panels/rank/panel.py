@@ -8,8 +8,7 @@ import ipywidgets
 
 from lox_kit.figures.plotly import rank_spec
 from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.setting import Setting
-from lox_kit.widgets.shell import Panel, hide_empty, in_turn
+from lox_kit.widgets.shell import Panel, hide_empty, in_turn, opens
 from lox_kit.widgets.sliders import setting_sliders
 
 from .state import RankState
@@ -18,20 +17,8 @@ from .table import ratios_html, safety_rank_text
 QUESTION = "How many directions does safety need, and how much of them does an attack leave?"
 
 
-def rank(
-    subspace,
-    *,
-    attacked=None,
-    curve=None,
-    forbidden=None,
-    allowed=None,
-    judge=None,
-    ranks=None,
-    template: str = "chat",
-    max_new_tokens: int | None = None,
-    store=None,
-    setting: Setting | None = None,
-) -> Panel:
+@opens(RankState)
+def rank(*arguments, **options) -> Panel:
     """Open the panel of rank and R: ASR and helpfulness against rank, R_align and R_ft by layer.
 
     **Run** loads base and aligned by the names the subspace knows them under, one at a time, and
@@ -64,20 +51,7 @@ def rank(
         If an attacked checkpoint does not fit the subspace or is a model in memory, only one kind
         of prompts is given, a rank is not stored, or the curve is of several pairs.
     """
-    state = RankState(
-        subspace,
-        attacked=attacked,
-        curve=curve,
-        forbidden=forbidden,
-        allowed=allowed,
-        judge=judge,
-        ranks=ranks,
-        template=template,
-        max_new_tokens=max_new_tokens,
-        store=store,
-        setting=setting,
-    )
-    return rank_panel(state)
+    return rank_panel(RankState(*arguments, **options))
 
 
 def rank_panel(state: RankState) -> Panel:

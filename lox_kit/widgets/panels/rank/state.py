@@ -12,8 +12,7 @@ from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import FULL, SafetySubspace
 from lox_kit.figures import ALL, check_pairs, kinds_shown, rank_and_r_data
 from lox_kit.judges import Judge
-from lox_kit.measures import TOKENS
-from lox_kit.models import Prompt, is_sandbox, sandbox_prompts
+from lox_kit.models import Prompt, is_sandbox
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import (
     RANKS,
@@ -27,6 +26,7 @@ from lox_kit.studies import (
 )
 from lox_kit.weights import Checkpoint
 from lox_kit.widgets.job import Job, Ticket
+from lox_kit.widgets.measures import questions_for
 from lox_kit.widgets.setting import PanelState, Setting
 
 from .code import rank_code
@@ -80,24 +80,22 @@ class RankState(PanelState):
         for name, one in self.attacked.items():
             _check_attacked(subspace, name, one)
         sandbox = curve is None and is_sandbox(subspace.info["aligned"])
-        self.own_prompts = sandbox and forbidden is None and allowed is None
-        if self.own_prompts:
-            forbidden, allowed = (
-                sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed")
-            )
-        self.forbidden, self.options = tuple(forbidden or ()), {}
-        if bool(forbidden) != bool(allowed):
+        self.questions, self.own_prompts = questions_for(
+            sandbox, FEW, forbidden, allowed, judge, template, max_new_tokens
+        )
+        asked, self.options = self.questions, {}
+        if bool(asked.forbidden) != bool(asked.allowed):
             raise ValueError(
                 "give forbidden= and allowed= together: few successful attacks mean nothing of a "
                 "model that helps with nothing."
             )
-        if forbidden and curve is None:
+        if asked.forbidden and curve is None:
             self.options = {
-                "allowed": tuple(allowed),
+                "allowed": asked.allowed,
                 "ranks": _sorted(ranks, subspace),
-                "judge": judge or ("rule" if sandbox else "keyword"),
-                "template": template,
-                "max_new_tokens": max_new_tokens or (TOKENS if sandbox else 60),
+                "judge": asked.judge,
+                "template": asked.template,
+                "max_new_tokens": asked.max_new_tokens,
             }
             self._stored(MemoryStore())  # refuses what cannot be measured before a model is loaded
         self.given = curve
@@ -178,7 +176,8 @@ class RankState(PanelState):
 
     def _stored(self, store: Store | MemoryStore) -> RankCurve:
         """Return the rows that a store has."""
-        return stored_rank_curve(self.subspace, self.forbidden, store=store, **self.options)
+        forbidden = self.questions.forbidden
+        return stored_rank_curve(self.subspace, forbidden, store=store, **self.options)
 
     def _measure(self, ticket: Ticket) -> None:
         """Stream the attacked checkpoints, then measure the curve, model by model."""
@@ -204,7 +203,7 @@ class RankState(PanelState):
         rank_curve(
             self.subspace.info["base"],
             self.subspace.info["aligned"],
-            self.forbidden,
+            self.questions.forbidden,
             **self.options | {"ranks": ranks},
             subspace=self.subspace,
             store=self.store,

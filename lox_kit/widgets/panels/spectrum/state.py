@@ -7,7 +7,7 @@ import warnings
 import traitlets
 
 from lox_kit.extrapolation import VIEWS, SafetySubspace, explorer_part, first_cell, spectrum_data
-from lox_kit.widgets.code import subspace_code
+from lox_kit.widgets.code import pair_call, script
 from lox_kit.widgets.setting import PanelState, Setting
 
 
@@ -76,7 +76,7 @@ class SpectrumState(PanelState):
 
     def code(self) -> str:
         """Return the calls that make what is on screen."""
-        return f"""{subspace_code(self.subspace, "explorer_data", "figures")}
+        return script(f"""subspace = {pair_call(self.subspace.info)}
 data = explorer_data(
     subspace,
     k={self.setting.k},
@@ -85,4 +85,4 @@ data = explorer_data(
 )
 figures.plotly.explorer(data).show()
 figures.save_figure(data, {self.figure_name!r})
-"""
+""")
