@@ -13,7 +13,8 @@ from checkpoints import ROOT
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import SafetySubspace, figures, load_model, widgets
-from lox_kit.figures.plotly.viewer import CUT, MAP, MEASURED_ON_CUT, SURFACE, facets, viewer_spec
+from lox_kit.figures.plotly.surface import MAP, SURFACE, facets
+from lox_kit.figures.plotly.viewer import CUT, MEASURED_ON_CUT, viewer_spec
 from lox_kit.landscape.directions import between, lox_direction, random_direction, weights_of
 from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Grid

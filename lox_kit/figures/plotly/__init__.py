@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "canvas": "Spec",
         "rank": "rank_and_r rank_spec",
         "spectrum": "explorer explorer_spec",
-        "surface": "landscape",
-        "viewer": "MAP shown_value SURFACE viewer_spec",
+        "surface": "landscape MAP shown_value SURFACE",
+        "viewer": "viewer_spec",
     },
 )

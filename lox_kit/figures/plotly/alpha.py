@@ -5,7 +5,19 @@ from __future__ import annotations
 from lox_kit.figures.canvas import LINES, OKABE_ITO
 from lox_kit.figures.defences import FIELDS, SHORT
 
-from .canvas import DASH, GREY, Spec, axis_title, common_layout, line_trace, plain_axis
+from .canvas import (
+    DASH,
+    GREY,
+    SHARES,
+    Spec,
+    axis_title,
+    common_layout,
+    error_bars,
+    legend,
+    line_trace,
+    plain_axis,
+    upright,
+)
 
 MEASURES = ("asr", "refusal", "helpfulness")  # in the order, and so the colours, of figure_alpha
 
@@ -31,25 +43,17 @@ def alpha_spec(
     traces = []
     for i, measure in enumerate(MEASURES):
         value, low, high = ([p[measure][f] for p in points] for f in FIELDS)
-        style = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
-        bars = {  # rounding: the ends can pass by 1e-17
-            "type": "data",
-            "symmetric": False,
-            "array": [max(0.0, h - v) for v, h in zip(value, high, strict=True)],
-            "arrayminus": [max(0.0, v - w) for v, w in zip(value, low, strict=True)],
-            "thickness": 1.2,
-            "width": 0,
-        }
-        ends = [list(pair) for pair in zip(low, high, strict=True)]
+        line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
         hover = f"{SHORT[measure]} at α = %{{x}}: %{{y:.0%}} [%{{customdata[0]:.0%}}, "
         traces.append(
             {
-                **line_trace(x, value, "x", "y", style),
+                **line_trace(x, value, "x", "y", line),
                 "mode": "lines+markers",
                 "marker": {"size": 7},
                 "name": SHORT[measure],
-                "error_y": bars,
-                "customdata": ends,
+                "showlegend": True,
+                "error_y": error_bars(value, low, high),
+                "customdata": [list(pair) for pair in zip(low, high, strict=True)],
                 "hovertemplate": hover + "%{customdata[1]:.0%}]<extra></extra>",
             }
         )
@@ -57,14 +61,8 @@ def alpha_spec(
     top = most if most is not None else max([*x, alpha or 0.0, 1.0])
     layout["xaxis"] = plain_axis(range=[-0.03 * top, 1.03 * top])
     layout["xaxis"]["title"] = axis_title(f"alpha, at k = {data['k']}", size)
-    layout["yaxis"] = plain_axis(range=[-0.04, 1.04], tickformat=".0%", dtick=0.25)
-    layout["legend"] = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.02}
-    layout["legend"] |= {"yanchor": "bottom", "itemclick": False, "itemdoubleclick": False}
-    layout["shapes"] = [] if alpha is None else [_upright(alpha)]
+    layout["yaxis"] = plain_axis(**SHARES)
+    layout["legend"] = legend(size, y=1.02, yanchor="bottom", font={"size": size})
+    mark = {"color": GREY, "width": 1.5, "dash": "dash"}
+    layout["shapes"] = [] if alpha is None else [upright(alpha, "x", "paper", **mark)]
     return {"data": traces, "layout": layout}
-
-
-def _upright(x: float) -> dict:
-    """Return a dashed line from bottom to top at x."""
-    line = {"color": GREY, "width": 1.5, "dash": "dash"}
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}

@@ -10,13 +10,17 @@ from lox_kit.figures.canvas import ARM_COLOURS
 from .canvas import (
     DASH,
     GREY,
+    SHARES,
     Spec,
     axis_title,
+    band_trace,
     common_layout,
     legend_below,
     line_trace,
+    note,
     plain_axis,
     rgba,
+    upright,
 )
 
 LOSS, ASR, HELP = range(3)  # the plots, left to right
@@ -87,7 +91,8 @@ def _losses(run: dict, arm: str, line: dict) -> dict:
     """Return the loss of every step made so far."""
     losses = run["arms"][arm]["losses"]
     said = f"{escape(run['attack'])}, {arm}, step %{{x}}: loss %{{y:.3f}}<extra></extra>"
-    return _line(LOSS, list(range(1, len(losses) + 1)), losses, line) | {"hovertemplate": said}
+    steps = list(range(1, len(losses) + 1))
+    return line_trace(steps, losses, *AXES[LOSS], line) | {"hovertemplate": said}
 
 
 def _shares(run: dict, arm: str, measure: str, plot: int, line: dict) -> dict:
@@ -97,8 +102,11 @@ def _shares(run: dict, arm: str, measure: str, plot: int, line: dict) -> dict:
     said = [f"{s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}], {s['count']} of {s['n']}"
             for s in shares]  # fmt: skip
     hover = f"{escape(run['attack'])}, {arm}, step %{{x}}: %{{customdata}}<extra></extra>"
-    drawn = _line(plot, [p["step"] for p in points], [s["value"] for s in shares], line)
-    return drawn | {"customdata": said, "hovertemplate": hover}
+    steps, values = [p["step"] for p in points], [s["value"] for s in shares]
+    return line_trace(steps, values, *AXES[plot], line) | {
+        "customdata": said,
+        "hovertemplate": hover,
+    }
 
 
 def _band(run: dict, arm: str, measure: str, plot: int, colour: str) -> dict:
@@ -106,19 +114,12 @@ def _band(run: dict, arm: str, measure: str, plot: int, colour: str) -> dict:
     points = _measured(run, arm, measure)
     steps = [p["step"] for p in points]
     low, high = ([p["measures"][measure][f] for p in points] for f in ("low", "high"))
-    area = _line(plot, steps + steps[::-1], high + low[::-1], {"width": 0, "color": colour})
-    fill = {"fill": "toself", "fillcolor": rgba(colour, BAND)}
-    return area | fill | {"hoverinfo": "skip"}
+    return band_trace(steps, low, high, *AXES[plot], rgba(colour, BAND))
 
 
 def _measured(run: dict, arm: str, measure: str) -> list[dict]:
     """Return the points that have this measure."""
     return [p for p in run["arms"][arm]["points"] if measure in p["measures"]]
-
-
-def _line(plot: int, x: list, y: list, line: dict) -> dict:
-    """Return a line in one of the plots; the loss alone is named below."""
-    return line_trace(x, y, *AXES[plot], line) | {"showlegend": False}
 
 
 # --- layout -----------------------------------------------------------------------------------
@@ -128,9 +129,7 @@ def _lab_layout(data: dict, measures: dict[str, str], size: int) -> dict:
     """Return axes, titles and the line at the step looked at."""
     runs, steps = data["runs"], max(run["steps"] for run in data["runs"])
     losses = [x for run in runs for arm in run["arms"].values() for x in arm["losses"]]
-    ends = {LOSS: {"range": [0, 1.05 * max(losses, default=1.0)]}}
-    ends |= {plot: {"range": [-0.04, 1.04], "tickformat": ".0%", "dtick": 0.25}
-             for plot in (ASR, HELP)}  # fmt: skip
+    ends = {LOSS: {"range": [0, 1.05 * max(losses, default=1.0)]}, ASR: SHARES, HELP: SHARES}
     layout = common_layout(size)
     layout["hovermode"], layout["legend"] = "closest", legend_below(size)
     layout["legend"]["tracegroupgap"] = 0
@@ -139,28 +138,16 @@ def _lab_layout(data: dict, measures: dict[str, str], size: int) -> dict:
     titles = ("loss (nats per token)", *measures.values())
     there = any(arm["losses"] or arm["points"] for arm in runs[0]["arms"].values())
     title = escape(run_title(runs[0])) + ("" if there else " · not run yet")
-    notes = [_note(title, 0.5, 2.6 * size, size)]
+    above = {"xref": "paper", "xanchor": "center", "y": 1, "yref": "paper", "yanchor": "bottom"}
+    notes = [note(title, size, x=0.5, yshift=2.6 * size, **above)]
     for plot, ((x, y), domain) in enumerate(zip(AXES, WIDTHS, strict=True)):
         places = (x.replace("x", "xaxis"), y.replace("y", "yaxis"))
         span = [-0.02 * steps, 1.02 * steps]
         layout[places[0]] = plain_axis(domain=list(domain), anchor=y, range=span, nticks=6)
         layout[places[0]]["title"] = axis_title("optimiser step", size)
         layout[places[1]] = plain_axis(domain=[0, 1], anchor=x, **ends[plot])
-        notes.append(_note(titles[plot], sum(domain) / 2, 0.6 * size, size))
+        notes.append(note(titles[plot], size, x=sum(domain) / 2, yshift=0.6 * size, **above))
     layout["annotations"] = notes
-    layout["shapes"] = [_at(data["at"], x) for x, _ in AXES]
-    return layout
-
-
-def _note(text: str, x: float, above: float, size: int) -> dict:
-    """Return a line of text above the plots."""
-    return {"text": text, "x": x, "xref": "paper", "xanchor": "center", "y": 1, "yref": "paper",
-            "yanchor": "bottom", "yshift": above, "showarrow": False,
-            "font": {"size": size}}  # fmt: skip
-
-
-def _at(step: int, xref: str) -> dict:
-    """Return the upright line of one plot."""
     line = {"color": GREY, "width": 1.5, "dash": "dot"}
-    return {"type": "line", "xref": xref, "x0": step, "x1": step, "yref": "paper", "y0": 0,
-            "y1": 1, "line": line}  # fmt: skip
+    layout["shapes"] = [upright(data["at"], x, "paper", **line) for x, _ in AXES]
+    return layout

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+
 from lox_kit.figures.canvas import LINES
 from lox_kit.text import map_texts
 
 DASH = dict(zip(LINES, ("solid", "dash", "dashdot", "dot"), strict=True))
 GREY, LIGHT = "#595959", "#bdbdbd"
 FONT = {"family": "DejaVu Sans, Verdana, sans-serif", "color": "#1a1a1a"}
+SHARES = {"range": [-0.04, 1.04], "tickformat": ".0%", "dtick": 0.25}  # of an axis of shares
 Spec = dict  # a figure as plotly JSON: {"data": [...], "layout": {...}}
 
 
@@ -51,19 +54,33 @@ def axis_title(text: str, size: int) -> dict:
     return {"text": text, "standoff": 6, "font": {"size": size}}
 
 
-def legend_below(size: int) -> dict:
-    """Return a legend below everything, in as many lines as the width asks for."""
+def legend(size: int, **place) -> dict:
+    """Return a legend in as many lines as the width asks for, in the middle of the figure."""
     return {
         "orientation": "h",
         "x": 0.5,
         "xanchor": "center",
-        "yref": "container",
-        "y": 0.01,
-        "yanchor": "bottom",
         "font": {"size": size - 1},
         "itemclick": False,
         "itemdoubleclick": False,
+        **place,
     }
+
+
+def legend_below(size: int) -> dict:
+    """Return a legend below everything."""
+    return legend(size, yref="container", y=0.01, yanchor="bottom")
+
+
+def note(text: str, size: int, **place) -> dict:
+    """Return words in the figure, without an arrow; `place` may have a font of its own."""
+    return {"text": text, "showarrow": False, "font": {"size": size}, **place}
+
+
+def upright(x: float, xref: str, yref: str, **line) -> dict:
+    """Return a line at x from the bottom to the top of `yref`: "paper", or "y2 domain"."""
+    ends = {"x0": x, "x1": x, "y0": 0, "y1": 1}
+    return {"type": "line", "xref": xref, "yref": yref, **ends, "line": line}
 
 
 def rgba(colour: str, opacity: float) -> str:
@@ -73,7 +90,7 @@ def rgba(colour: str, opacity: float) -> str:
 
 
 def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict) -> dict:
-    """Return a line trace on these axes."""
+    """Return a line trace on these axes; it is not in the legend."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -82,4 +99,31 @@ def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict) -> dict:
         "xaxis": xaxis,
         "yaxis": yaxis,
         "line": line,
+        "showlegend": False,
     }
+
+
+def band_trace(x: list, low: list, high: list, xaxis: str, yaxis: str, fill: str) -> dict:
+    """Return the area between two lines, such as 95 % intervals, on these axes."""
+    area = line_trace(x + x[::-1], high + low[::-1], xaxis, yaxis, {"width": 0})
+    return area | {"fill": "toself", "fillcolor": fill, "hoverinfo": "skip"}
+
+
+def error_bars(value: list, low: list, high: list) -> dict:
+    """Return bars from low to high."""
+    value, low, high = (np.array(numbers, dtype=float) for numbers in (value, low, high))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": plain_numbers(np.clip(high - value, 0, None)),  # rounding: the ends can pass
+        "arrayminus": plain_numbers(np.clip(value - low, 0, None)),
+        "thickness": 1.2,
+        "width": 0,
+    }
+
+
+def plain_numbers(values) -> list:
+    """Return numbers as nested lists to six digits, None for NaN."""
+    if np.ndim(values):
+        return [plain_numbers(v) for v in values]
+    return None if np.isnan(values) else float(f"{values:.6g}")

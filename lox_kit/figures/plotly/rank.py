@@ -12,13 +12,17 @@ from lox_kit.figures.rank_data import ALL, layer_ticks, place, r_line, r_threads
 from .canvas import (
     DASH,
     GREY,
+    SHARES,
     Spec,
     axis_title,
+    band_trace,
     common_layout,
     legend_below,
     line_trace,
+    note,
     plain_axis,
     rgba,
+    upright,
 )
 
 # places of traces: two bands, two curves, two levels, the ring, R_align of each kind and the
@@ -83,23 +87,15 @@ def _known(points: list[dict], measure: str) -> list[tuple[int, dict]]:
 def _band(points: list[dict], measure: str) -> dict:
     """Return Wilson's intervals as a band."""
     known = _known(points, measure)
-    there, back = known, known[::-1]
-    x = [place(r) for r, _ in (*there, *back)]
-    y = [s["high"] for _, s in there] + [s["low"] for _, s in back]
-    return {
-        **line_trace(x, y, "x", "y", {"width": 0}),
-        "fill": "toself",
-        "fillcolor": rgba(OKABE_ITO[CURVES[measure][1]], 0.15),
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    low, high = ([s[end] for _, s in known] for end in ("low", "high"))
+    fill = rgba(OKABE_ITO[CURVES[measure][1]], 0.15)
+    return band_trace([place(r) for r, _ in known], low, high, "x", "y", fill)
 
 
 def _values(points: list[dict], measure: str) -> dict:
     """Return one measure against rank."""
     label, i = CURVES[measure]
     known = _known(points, measure)
-    said = [_said(s) for _, s in known]
     line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
     return {
         **line_trace([place(r) for r, _ in known], [s["value"] for _, s in known], "x", "y", line),
@@ -108,7 +104,7 @@ def _values(points: list[dict], measure: str) -> dict:
         "name": label,
         "showlegend": True,
         "text": [f"{label} at r = {r}" for r, _ in known],
-        "customdata": said,
+        "customdata": [_said(s) for _, s in known],
         "hovertemplate": SHOWN,
     }
 
@@ -118,9 +114,9 @@ def _level(aligned: dict, measure: str, most: int) -> dict:
     label, i = CURVES[measure]
     share = aligned.get(measure)
     ends = [place(0), place(most)] if share else []
+    line = {"color": OKABE_ITO[i], "dash": "dash", "width": 1.2}
     return {
-        **line_trace(ends, [share["value"] for _ in ends], "x", "y", {}),
-        "line": {"color": OKABE_ITO[i], "dash": "dash", "width": 1.2},
+        **line_trace(ends, [share["value"] for _ in ends], "x", "y", line),
         "name": f"aligned: {label}",
         "showlegend": True,
         "text": [f"aligned, {label}" for _ in ends],
@@ -141,13 +137,8 @@ def _safe(data: dict, points: list[dict]) -> dict:
     at = [p for p in points if found is not None and p["r"] == found]
     y = [p["measures"]["asr"]["value"] for p in at]
     ring = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": OKABE_ITO[0], "width": 2.5}}
-    return {
-        **line_trace([place(p["r"]) for p in at], y, "x", "y", {}),
-        "mode": "markers",
-        "marker": ring,
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    point = line_trace([place(p["r"]) for p in at], y, "x", "y", {})
+    return point | {"mode": "markers", "marker": ring, "hoverinfo": "skip"}
 
 
 # --- R ----------------------------------------------------------------------------------------
@@ -161,9 +152,9 @@ def _r_traces(data: dict, attack: str | None, i: int) -> list[dict]:
     faint = {
         **line_trace(x, y, "x2", "y2", {"color": style["color"], "width": 0.8}),
         "opacity": 0.4,
+        "text": [escape(n) for n in names],
+        "hovertemplate": f"{name}, %{{text}}: %{{y:.3f}}<extra></extra>",
     }
-    faint |= {"text": [escape(n) for n in names], "showlegend": False}
-    faint["hovertemplate"] = f"{name}, %{{text}}: %{{y:.3f}}<extra></extra>"
     x, y = r_line(data, attack)
     line = {"color": style["color"], "dash": DASH[style["linestyle"]], "width": 2.2}
     middle = "median" if data["kind"] == ALL else escape(data["kind"])
@@ -199,8 +190,7 @@ def _rank_layout(data: dict, ranks: list[int], most: int, size: int) -> dict:
         domain=[0, 0.45], anchor="y", range=[-0.2, place(most) + 0.2], **_rank_ticks(ranks, size)
     )
     layout["xaxis"]["title"] = axis_title("directions of ΔW added to the base, r", size)
-    layout["yaxis"] = plain_axis(domain=[0, 1], anchor="x", range=[-0.04, 1.04], tickformat=".0%")
-    layout["yaxis"]["dtick"] = 0.25
+    layout["yaxis"] = plain_axis(domain=[0, 1], anchor="x", **SHARES)
     ticks = layer_ticks(data)
     pad = 0.03 * (max(ticks) - min(ticks)) + 0.2
     layout["xaxis2"] = plain_axis(
@@ -215,7 +205,8 @@ def _rank_layout(data: dict, ranks: list[int], most: int, size: int) -> dict:
     layout["xaxis2"]["title"] = axis_title("layer", size)
     layout["yaxis2"] = plain_axis(domain=[0, 1], anchor="x2", range=[0, 1.02], dtick=0.25)
     layout["yaxis2"]["title"] = axis_title(f"R at k = {data['k']}", size)
-    layout["shapes"] = [_line_at_k(data["k"]), *_edge(data)]
+    at_k = {"color": GREY, "width": 1.5, "dash": "dot"}
+    layout["shapes"] = [upright(place(data["k"]), "x", "y domain", **at_k), *_edge(data)]
     layout["annotations"] = _words(data, most, size)
     return layout
 
@@ -230,45 +221,30 @@ def _rank_ticks(ranks: list[int], size: int) -> dict:
     return {"tickvals": [place(r) for r in ranks], "ticktext": labels, "tickangle": 0}
 
 
-def _line_at_k(k: int) -> dict:
-    """Return the line at r = k."""
-    line = {"color": GREY, "width": 1.5, "dash": "dot"}
-    ends = {"x0": place(k), "x1": place(k), "y0": 0, "y1": 1}
-    return {"type": "line", "xref": "x", "yref": "y domain", **ends, "line": line}
-
-
 def _edge(data: dict) -> list[dict]:
     """Return a line between the layers and what is outside them."""
     outside = [at for at, word in layer_ticks(data).items() if not word.isdigit()]
     if not outside or not data["depths"]:
         return []
     at = (max(data["depths"]) + min(outside)) / 2
-    line = {"color": "#dddddd", "width": 1}
-    ends = {"x0": at, "x1": at, "y0": 0, "y1": 1}
-    return [{"type": "line", "xref": "x2", "yref": "y2 domain", **ends, "line": line}]
+    return [upright(at, "x2", "y2 domain", color="#dddddd", width=1)]
 
 
 def _words(data: dict, most: int, size: int) -> list[dict]:
     """Return the words in the figure: k, what is on the right, the safety rank."""
-    plain = {"showarrow": False, "font": {"size": size}}
     above = {"yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4}
     kind = "every kind thin, their median bold" if data["kind"] == ALL else escape(data["kind"])
     words = [
-        plain | above | {"text": f"k = {data['k']}", "xref": "x", "x": place(data["k"])},
-        plain | above | {"text": kind, "xref": "paper", "x": 0.775, "xanchor": "center"},
+        note(f"k = {data['k']}", size, xref="x", x=place(data["k"]), **above),
+        note(kind, size, xref="paper", x=0.775, xanchor="center", **above),
     ]
     if not data["rows"]:
-        middle = {"xref": "x domain", "yref": "y domain", "x": 0.5, "y": 0.5}
-        words.append(plain | middle | {"text": "not measured yet"})
-    if data["safety_rank"] is not None:
-        asr = next(
-            row["measures"]["asr"]["value"]
-            for row in data["rows"]
-            if row["r"] == data["safety_rank"]
-        )
-        here = {"xref": "x", "yref": "y", "x": place(data["safety_rank"]), "y": asr}
-        late = place(data["safety_rank"]) > place(most) / 2
+        words.append(note("not measured yet", size, xref="x domain", yref="y domain", x=0.5, y=0.5))
+    found = data["safety_rank"]
+    if found is not None:
+        asr = next(row["measures"]["asr"]["value"] for row in data["rows"] if row["r"] == found)
+        late = place(found) > place(most) / 2
+        here = {"xref": "x", "x": place(found), "yref": "y", "y": asr, "yshift": 8}
         side = {"xanchor": "right" if late else "left", "xshift": -8 if late else 8}
-        side |= {"yanchor": "bottom", "yshift": 8}
-        words.append(plain | here | side | {"text": f"safety rank {data['safety_rank']}"})
+        words.append(note(f"safety rank {found}", size, **here, **side, yanchor="bottom"))
     return words

@@ -22,7 +22,9 @@ from .canvas import (
     escaped,
     legend_below,
     line_trace,
+    note,
     plain_axis,
+    upright,
 )
 
 MOST_NAMED = 12  # curves in a legend; the rest are named where one hovers
@@ -121,7 +123,7 @@ def _selected_trace(data: dict) -> dict:
     style = spectrum_styles(data)[layer["name"]][1]
     line = {"color": style["color"], "dash": DASH[style["linestyle"]], "width": 3}
     curve = line_trace(list(range(1, len(y) + 1)), y, "x3", "y3", line)
-    return curve | {"name": "selected", "showlegend": False, "hoverinfo": "skip"}
+    return curve | {"name": "selected", "hoverinfo": "skip"}
 
 
 def _energy_traces(data: dict) -> list[dict]:
@@ -134,13 +136,8 @@ def _energy_traces(data: dict) -> list[dict]:
         text += [name] * (len(share) + 1)
     each = line_trace(x, y, "x3", "y4", {"color": LIGHT, "width": 1})
     median = median_curve(curves)
-    bold = line_trace(
-        list(range(1, len(median) + 1)),
-        median.tolist(),
-        "x3",
-        "y4",
-        {"color": OKABE_ITO[0], "width": 2.5},
-    )
+    line = {"color": OKABE_ITO[0], "width": 2.5}
+    bold = line_trace(list(range(1, len(median) + 1)), median.tolist(), "x3", "y4", line)
     k = data["k"]
     there = 1 <= k <= len(median)
     dot = line_trace([k] if there else [], [float(median[k - 1])] if there else [], "x3", "y4", {})
@@ -148,9 +145,9 @@ def _energy_traces(data: dict) -> list[dict]:
     shown = "%{text}<br>top %{x}: %{y:.1%} of ‖ΔW‖²<extra></extra>"
     middle = "median, top %{x}: %{y:.1%}<extra></extra>"
     return [
-        each | {"name": "each matrix", "text": text, "hovertemplate": shown, "showlegend": False},
-        bold | {"name": "median", "hovertemplate": middle, "showlegend": False},
-        dot | {"name": "k", "hovertemplate": middle, "showlegend": False},
+        each | {"name": "each matrix", "text": text, "hovertemplate": shown},
+        bold | {"name": "median", "hovertemplate": middle},
+        dot | {"name": "k", "hovertemplate": middle},
     ]
 
 
@@ -216,56 +213,38 @@ def _decades(data: dict) -> list[float]:
 def _marks(data: dict, maps: list[dict]) -> list[dict]:
     """Return the noise edge, the line at k through both curves, and a frame on the chosen cell."""
     edge = {"type": "line", "xref": "x3 domain", "x0": 0, "x1": 1, "yref": "y3", "y0": 1, "y1": 1}
-    kept = {"type": "line", "xref": "x3", "x0": data["k"], "x1": data["k"], "yref": "paper"}
     marks = [
         edge | {"line": {"color": GREY, "width": 1.2}},
-        kept | {"y0": 0, "y1": 1, "line": {"color": GREY, "width": 1.2, "dash": "dash"}},
+        upright(data["k"], "x3", "paper", color=GREY, width=1.2, dash="dash"),
     ]
     for trace in maps:
         for i, row in enumerate(trace["customdata"]):
             if data["selected"] in row:
                 j = row.index(data["selected"])
-                marks.append(
-                    {
-                        "type": "rect",
-                        "xref": trace["xaxis"],
-                        "yref": trace["yaxis"],
-                        "x0": j - 0.5,
-                        "x1": j + 0.5,
-                        "y0": i - 0.5,
-                        "y1": i + 0.5,
-                        "line": {"color": OKABE_ITO[1], "width": 3},
-                    }
-                )
+                frame = {"type": "rect", "line": {"color": OKABE_ITO[1], "width": 3}}
+                frame |= {"xref": trace["xaxis"], "x0": j - 0.5, "x1": j + 0.5}
+                frame |= {"yref": trace["yaxis"], "y0": i - 0.5, "y1": i + 0.5}
+                marks.append(frame)
     return marks
 
 
 def _notes(data: dict, maps: list[dict], size: int) -> list[dict]:
     """Return the words in the figure: the map's title, the noise edge, the energy at k."""
-    plain = {"showarrow": False, "font": {"size": size}}
     curves = median_curve(energy_curves(data))
     k = data["k"]
+    above = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4}
+    corner = {"xref": "x3 domain", "yref": "y3", "x": 1, "y": 0, "xanchor": "right"}
+    small = {"size": size - 1, "color": GREY}
+    middle = sum(_map_width(maps)) / 2
     notes = [
-        plain
-        | {"text": f"energy of ΔW in the top {k}", "xref": "paper", "yref": "paper"}
-        | {
-            "x": sum(_map_width(maps)) / 2,
-            "xanchor": "center",
-            "y": 1,
-            "yanchor": "bottom",
-            "yshift": 4,
-        },
-        plain
-        | {"text": "noise edge", "xref": "x3 domain", "yref": "y3", "x": 1, "y": 0}
-        | {"xanchor": "right", "yanchor": "top", "font": {"size": size - 1, "color": GREY}},
+        note(f"energy of ΔW in the top {k}", size, x=middle, xanchor="center", **above),
+        note("noise edge", size, **corner, yanchor="top", font=small),
     ]
     if 1 <= k <= len(curves):
-        here = {"xref": "x3", "yref": "y4", "x": k, "y": float(curves[k - 1])}
         right = k > 0.75 * len(curves)
-        place = {"xanchor": "right" if right else "left", "yanchor": "top"}
-        shift = {"xshift": -8 if right else 8, "yshift": -4}
-        middle = "median " if len(data["layers"]) > 1 else ""
-        notes.append(
-            plain | here | place | shift | {"text": f"k = {k}: {middle}{curves[k - 1]:.0%}"}
-        )
+        here = {"xref": "x3", "yref": "y4", "x": k, "y": float(curves[k - 1]), "yshift": -4}
+        side = {"xanchor": "right" if right else "left", "xshift": -8 if right else 8}
+        what = "median " if len(data["layers"]) > 1 else ""
+        text = f"k = {k}: {what}{curves[k - 1]:.0%}"
+        notes.append(note(text, size, **here, **side, yanchor="top"))
     return notes
