@@ -21,6 +21,7 @@ from .canvas import (
     axis_title,
     common_layout,
     legend,
+    legend_below,
     line_trace,
     note,
     plain_axis,
@@ -68,8 +69,8 @@ def figure(data: dict):
     surface |= {"text": said, "hovertemplate": "%{text}<extra></extra>"}
     traces = [surface, cells, *here_traces(None, None, None), dots(a, b, values)]
     traces += [*models(data, height), *way_traces(data, a, b, values, height)]
-    layout = surface_layout(data, a, b, values, 12)
-    layout |= {"height": 480, "title": {"text": escape(data.get("title") or "")}}
+    layout = surface_layout(data, a, b, values, 12) | {"legend": legend_below(12), "height": 480}
+    layout["title"], layout["margin"]["b"] = {"text": escape(data.get("title") or "")}, 90
     return go.Figure({"data": traces, "layout": layout})
 
 
