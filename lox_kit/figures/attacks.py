@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .canvas import ARM_COLOURS, LINES, OKABE_ITO, interval, new_figure, share_axis, styled
+from .canvas import ARM_COLOURS, LINES, OKABE_ITO, columns, interval, new_figure, share_axis, styled
 
 ROWS = {"asr": "attack success rate", "helpfulness": "help with allowed"}
 
@@ -91,10 +90,7 @@ def figure_epochs(data: dict) -> Figure:
             colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(line["model"]) % 6]]
             style = LINES[rates.index(line["learning_rate"]) % len(LINES)]
             steps = [p["step"] for p in line["points"]]
-            value, low, high = (
-                np.array([p["measures"][measure][f] for p in line["points"]])
-                for f in ("value", "low", "high")
-            )
+            value, low, high = columns(p["measures"][measure] for p in line["points"])
             label = f"{_short(line['model'])}, learning rate {line['learning_rate']:g}"
             ax.plot(steps, value, style, color=colour, marker="o", markersize=2.5, label=label)
             ax.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -178,9 +174,7 @@ def _way(axes, way: dict, panels: dict[str, str], style: dict, *, band: bool) ->
     for ax, measure in zip(axes[1:], panels, strict=True):
         points = [p for p in way["points"] if measure in p["measures"]]
         steps = [p["step"] for p in points]
-        value, low, high = (
-            [p["measures"][measure][f] for p in points] for f in ("value", "low", "high")
-        )
+        value, low, high = columns(p["measures"][measure] for p in points)
         ax.plot(steps, value, marker="o", markersize=2 + style["linewidth"], **style)
         if band:
             ax.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)

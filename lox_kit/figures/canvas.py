@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
@@ -60,6 +61,11 @@ def new_axes() -> Axes:
 def line_style(i: int) -> dict:
     """Return the i-th colour and line style: readable in grey too."""
     return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i // len(OKABE_ITO) % 4]}
+
+
+def columns(shares: Iterable[dict]) -> np.ndarray:
+    """Return the values of shares, and the ends of their intervals: shape (3, n)."""
+    return np.array([[s["value"], s["low"], s["high"]] for s in shares]).reshape(-1, 3).T
 
 
 def interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> None:

@@ -11,6 +11,7 @@ from .canvas import (
     OKABE_ITO,
     ONE_COLUMN,
     TWO_COLUMNS,
+    columns,
     interval,
     new_figure,
     share_axis,
@@ -18,7 +19,6 @@ from .canvas import (
 )
 
 SHORT = {"asr": "ASR", "refusal": "refusal", "helpfulness": "helpfulness"}
-FIELDS = ("value", "low", "high")
 PANELS = {
     "asr": "attack success rate",
     "refusal": "refusal of forbidden",
@@ -66,7 +66,7 @@ def figure_alpha(data: dict) -> Figure:
     fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
     for i, measure in enumerate(("asr", "refusal", "helpfulness")):
         x = [p["alpha"] for p in data["points"]]
-        value, low, high = (np.array([p[measure][f] for p in data["points"]]) for f in FIELDS)
+        value, low, high = columns(p[measure] for p in data["points"])
         style = {"color": OKABE_ITO[i], "linestyle": LINES[i], "marker": "o"}
         bars = np.clip([value - low, high - value], 0, None)  # rounding: the ends can pass by 1e-17
         ax.errorbar(x, value, bars, label=SHORT[measure], elinewidth=0.8, **style)

@@ -6,9 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from .canvas import LINES, OKABE_ITO, TWO_COLUMNS, interval, new_figure, share_axis, styled
+from .canvas import LINES, OKABE_ITO, TWO_COLUMNS, columns, interval, new_figure, share_axis, styled
 from .rank_data import ALL, layer_ticks, place, r_line, r_threads
 
 # --- several pairs -----------------------------------------------------------
@@ -37,10 +36,8 @@ def figure_rank_curve(data: dict) -> Figure:
         places = [*range(len(ranks)), len(ranks) + 0.4]
         ax.set_xticks(places, [*map(str, ranks), "aligned"])
         ax.axvline(len(ranks) - 0.3, color="0.8", linewidth=0.6)
-        ax.set(title=RANK_PANELS[measure], xlabel="directions of ΔW, r", ylim=(-0.03, 1.03))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(axis="y", color="0.9", linewidth=0.5)
-        ax.set_axisbelow(True)
+        ax.set(title=RANK_PANELS[measure], xlabel="directions of ΔW, r")
+        share_axis(ax)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
     return fig
 
@@ -101,9 +98,7 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
     for measure, (label, i) in CURVES.items():
         known = [p for p in points if measure in p["measures"]]
         x = [place(p["r"]) for p in known]
-        value, low, high = (
-            [p["measures"][measure][f] for p in known] for f in ("value", "low", "high")
-        )
+        value, low, high = columns(p["measures"][measure] for p in known)
         colour = OKABE_ITO[i]
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         ax.plot(x, value, color=colour, linestyle=LINES[i], marker="o", label=label)

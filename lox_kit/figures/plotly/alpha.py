@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.canvas import LINES, OKABE_ITO
-from lox_kit.figures.defences import FIELDS, SHORT
+from lox_kit.figures.canvas import LINES, OKABE_ITO, columns
+from lox_kit.figures.defences import SHORT
 
 from .canvas import (
     DASH,
@@ -42,7 +42,7 @@ def alpha_spec(
     x = [p["alpha"] for p in points]
     traces = []
     for i, measure in enumerate(MEASURES):
-        value, low, high = ([p[measure][f] for p in points] for f in FIELDS)
+        value, low, high = columns(p[measure] for p in points).tolist()
         line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
         hover = f"{SHORT[measure]} at α = %{{x}}: %{{y:.0%}} [%{{customdata[0]:.0%}}, "
         traces.append(
