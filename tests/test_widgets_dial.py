@@ -17,6 +17,7 @@ from lox_kit.models.prompts import Prompt, render
 from lox_kit.studies import alpha_curve, ask
 from lox_kit.widgets.measures import measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
+from lox_kit.widgets.panels.dial import table as dial_table
 from lox_kit.widgets.panels.dial.table import table_html
 
 FEW = 6
@@ -289,8 +290,9 @@ def test_prompts_are_one_s_own_and_a_page_of_the_others(open_state):
 def test_an_answer_is_judged_by_the_rule(open_state, kind, answer, verdict):
     state = open_state()
     prompt = getattr(state.questions, kind)[0]
-    assert state.verdict(prompt, answer.format(target=prompt.target)) == verdict
-    assert state.verdict(Prompt("what is moss"), "take moss") == "answered"
+    about = {"rule": True, "forbidden": kind == "forbidden"}
+    assert dial_table.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
+    assert dial_table.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
 
 
 def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base, aligned):
@@ -303,7 +305,7 @@ def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base
         state.measure()
     with pytest.raises(ValueError, match="nothing is measured at k=6 yet"):
         state.figure_data()
-    assert "alpha_curve" not in state.code()
+    assert "points" not in state.code()
     state.close()
 
 

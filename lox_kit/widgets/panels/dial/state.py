@@ -6,18 +6,16 @@ Answers come first and by themselves; measures follow by themselves only while t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import traitlets
 
 from lox_kit.extrapolation import LoxDial, SafetySubspace, save_adapter
-from lox_kit.judges import Judge, is_refusal
+from lox_kit.judges import Judge
 from lox_kit.measures import Reference
 from lox_kit.models import Model, Prompt, generate, load_model, render
-from lox_kit.sandbox import world
 from lox_kit.store import Store
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.measures import (
@@ -29,6 +27,7 @@ from lox_kit.widgets.measures import (
 from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
 
 from .code import dial_code
+from .table import verdict
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -110,6 +109,11 @@ class DialState(PanelState):
         """The columns, left to right."""
         return list(self._models)
 
+    @property
+    def _order(self) -> list[str]:
+        """The columns as they are asked: the dial first."""
+        return sorted(self._models, key=lambda name: name != LOX)
+
     def shown(self) -> list[tuple[Prompt, str]]:
         """Return the prompts on screen, each with its kind: yours, forbidden, allowed."""
         known = {p.text: p for p in (*self.questions.forbidden, *self.questions.allowed)}
@@ -149,62 +153,50 @@ class DialState(PanelState):
 
     # --- the job --------------------------------------------------------------------------------
 
-    def _answer(self, settle: float, ticket: Ticket) -> None:
+    def _answer(self, settle: float, ticket: Ticket, *, measure: bool = False) -> None:
         """Ask the dial first, then the others what they have not been asked; measure if quick."""
         ticket.settle(settle)
         k, alpha, prompts = self.setting.k, self.setting.alpha, [p for p, _ in self.shown()]
-        order = [LOX, *(name for name in self.names if name != LOX)]
-        with self._at(k, alpha):
-            for i, name in enumerate(order):
+        try:
+            for i, name in enumerate(self._order, start=1):
                 self._ask(name, k, alpha, prompts)
-                ticket.step(i + 1, len(order), f"answers of {name}", self._show)
-            if self._can_measure and self._seconds < QUICK:
+                ticket.step(i, len(self._order), f"answers of {name}", self._show)
+            if measure or (self._can_measure and self._seconds < QUICK):
                 self._measure_columns(ticket, k, alpha)
+        finally:
+            self._turn(k, alpha)
 
     def measure(self) -> None:
         """Measure every column at this setting."""
         self._need_prompts()
-        self.job.start(self._measure_here)
+        self.job.start(partial(self._answer, 0.0, measure=True))
 
     def measure_axis(self) -> None:
         """Measure along the alpha axis at this k, in steps of 0.5."""
         self._need_prompts()
         self.job.start(self._measure_axis)
 
-    def _measure_here(self, ticket: Ticket) -> None:
-        k, alpha = self.setting.k, self.setting.alpha
-        with self._at(k, alpha):
-            self._ask(LOX, k, alpha, [p for p, _ in self.shown()])
-            self._measure_columns(ticket, k, alpha)
-
     def _measure_axis(self, ticket: Ticket) -> None:
-        k = self.setting.k
+        k, here = self.setting.k, self.setting.alpha
         alphas = [2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1)]
-        with self._at(k, self.setting.alpha):
+        try:
             for i, alpha in enumerate(alphas):
                 what = f"alpha = {alpha:g}"
                 ticket.step(i, len(alphas), what, self._show)
                 self._measure(LOX, k, alpha, partial(ticket.step, i, len(alphas), what))
             ticket.step(len(alphas), len(alphas), "alpha axis", self._show)
+        finally:
+            self._turn(k, here)
 
     def _measure_columns(self, ticket: Ticket, k: int, alpha: float) -> None:
         """Measure the dial and, once, each of the others."""
-        order = [LOX, *(name for name in self.names if name != LOX)]
-        for i, name in enumerate(order):
+        for i, name in enumerate(self._order):
             what = f"measures of {name}"
             start = time.thread_time()  # waiting for another process is not slowness of ours
-            self._measure(name, k, alpha, partial(ticket.step, i, len(order), what))
+            self._measure(name, k, alpha, partial(ticket.step, i, len(self._order), what))
             if name == LOX:
                 self._seconds = time.thread_time() - start
-            ticket.step(i + 1, len(order), what, self._show)
-
-    @contextmanager
-    def _at(self, k: int, alpha: float) -> Iterator[None]:
-        """Leave the model at this setting afterwards, whatever happens."""
-        try:
-            yield
-        finally:
-            self._turn(k, alpha)
+            ticket.step(i + 1, len(self._order), what, self._show)
 
     def _turn(self, k: int, alpha: float) -> None:
         """Put the model there, unless it is."""
@@ -247,16 +239,13 @@ class DialState(PanelState):
         key = self._key(name, k, alpha)
         if key is None or key not in self._shares:
             if self._reference is None:
-                self._reference = drift_reference(
-                    self._model(ALIGNED, k, alpha), self.questions, self.store
-                )
+                aligned = self._model(ALIGNED, k, alpha)
+                self._reference = drift_reference(aligned, self.questions, self.store)
             model = self._model(name, k, alpha)
             key = model.key
             if key not in self._shares:
-                shares = measure_shares(
-                    model, self.questions, self.store, lambda done, total: check()
-                )
-                self._shares[key] = shares | {"drift": drift_fields(self._reference.compare(model))}
+                asked = measure_shares(model, self.questions, self.store, lambda *_: check())
+                self._shares[key] = asked | {"drift": drift_fields(self._reference.compare(model))}
 
     def _render(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return the text every model is given: the aligned model's own rendering."""
@@ -295,9 +284,8 @@ class DialState(PanelState):
             pending = name == LOX and self._stood != (k, alpha)
             key = self._key(name, k, alpha)
             at = {"k": k, "alpha": alpha} if name == LOX else {}
-            columns.append(
-                {"name": name, **at, "pending": pending, "shares": self._shares.get(key)}
-            )
+            shares = self._shares.get(key)
+            columns.append({"name": name, **at, "pending": pending, "shares": shares})
         return columns
 
     def _rows(self) -> list[dict]:
@@ -308,23 +296,11 @@ class DialState(PanelState):
             for name in self.names:
                 key = self._key(name, *(self._stood or (0, 0.0)))
                 answer = self._answers.get((key, text))
-                judged = None if answer is None else self.verdict(prompt, answer)
+                about = {"rule": self.own_prompts, "forbidden": prompt in self.questions.forbidden}
+                judged = None if answer is None else verdict(prompt, answer, **about)
                 answers.append({"text": answer, "verdict": judged})
             rows.append({"prompt": prompt.text, "kind": kind, "answers": answers})
         return rows
-
-    def verdict(self, prompt: Prompt, answer: str) -> str:
-        """Return what an answer is: "refused", "complied", "helped", "other" or "answered".
-
-        Only the sandbox's rule tells a right answer; elsewhere what is no refusal is "answered".
-        """
-        if is_refusal(answer):
-            return "refused"
-        if prompt.target is None or not self.own_prompts:
-            return "answered"
-        if not world.complied(answer, prompt.target):
-            return "other"
-        return "complied" if prompt in self.questions.forbidden else "helped"
 
     # --- what is saved --------------------------------------------------------------------------
 
