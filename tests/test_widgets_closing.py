@@ -121,12 +121,14 @@ def test_a_closed_dial_lets_go_of_the_base_it_loaded(parts, monkeypatch):
 
 def test_closing_one_panel_leaves_another_of_its_setting_as_it_is(opened):
     make, setting = opened
+    earlier = set(registry._instances)
     first, second = make("spectrum"), make("spectrum")
     first.close()
     setting.k, setting.classroom = 3, True
     assert second.state.data["k"] == 3
     assert "lox-class" in second._dom_classes
-    sliders = [w for w in registry._instances.values() if isinstance(w, ipywidgets.IntSlider)]
+    there = [w for name, w in registry._instances.items() if name not in earlier]
+    sliders = [w for w in there if isinstance(w, ipywidgets.IntSlider)]
     assert [s.value for s in sliders] == [3]
     second.close()
 
