@@ -15,7 +15,7 @@ endif
 PYTEST := $(BIN)/python -m pytest
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lab demo test test-slow test-panels browser install clean
+.PHONY: lab demo test test-slow test-panels browser release install clean
 lab: install
 	$(BIN)/lox lab
 
@@ -37,6 +37,13 @@ test-panels: install browser
 
 browser: install
 	$(BIN)/python tests/browser/chromium.py
+
+# Wheel and source in dist/, checked; `twine upload dist/*` publishes them.
+release: install
+	rm -rf dist
+	$(PIP) build twine
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 install: $(VENV)/installed
 

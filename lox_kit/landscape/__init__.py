@@ -13,7 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "grid": "Axis Grid Index",
         "landscape": "Cell evaluate Landscape Mark source_of",
-        "metrics": "Asr Metric RefusalMargin",
+        "metrics": "Asr Metric Reading RefusalMargin",
         "plane": "Line Plane",
         "trajectory": "project Trajectory",
         "walk": "check_origin Walk",

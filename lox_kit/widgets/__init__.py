@@ -27,7 +27,7 @@ __all__, __getattr__, __dir__ = attach(
         "panels.rank.state": "RankState",
         "job": "Job",
         "measures": "drift_fields drift_reference measure_shares",
-        "setting": "Look Setting",
+        "setting": "Look PanelState Setting",
         "shell": "Panel",
     },
 )
