@@ -25,6 +25,7 @@ demo: install
 test: install browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 	$(PYTEST) -m "not slow and not browser" $(IN_TWO)
 	$(PYTEST) -m "not slow and browser"
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
 
 def attach(
     package: str, where: Mapping[str, str]
-) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__all__`, `__getattr__` and `__dir__` of a package, so that importing it is instant.
 
     Parameters
@@ -43,7 +44,7 @@ def attach(
     home = {name: module for module, given in where.items() for name in given.split() or [module]}
     names = sorted(home)
 
-    def find(name: str):
+    def find(name: str) -> Any:
         if name not in home and name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_module(f"{package}.{home.get(name, name)}")

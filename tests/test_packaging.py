@@ -160,7 +160,11 @@ def test_the_readme_s_make_targets_exist():
 
 def test_the_make_targets_run_every_test_between_them():
     """Each once, but for the browser tests of `make test`, which those after them build on."""
-    asked = [a or b for a, b in re.findall(r'-m (?:"([^"]+)"|(\w+))', MAKEFILE) if b not in ("pip", "build")]
+    asked = [
+        a or b
+        for a, b in re.findall(r'-m (?:"([^"]+)"|(\w+))', MAKEFILE)
+        if b not in ("pip", "build")
+    ]
     for slow, browser in itertools.product((True, False), repeat=2):
         names = {"slow": slow, "browser": browser, "venv": False, "pytest": False}
         chosen = [words for words in asked if eval(words, names)]

@@ -77,8 +77,8 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
         W = checkpoint.read(name)
         if name not in subspace:
             return W
-        top = (part.to(W.device) for part in subspace.top(name, k))
-        return edit(W, *top, alpha)
+        U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
+        return edit(W, U, S, Vh, alpha)
 
     with ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
         names, todo = list(checkpoint.tensors), list(stream.missing)
@@ -146,7 +146,7 @@ def extrapolate(
     options |= {"include": include, "exclude": exclude, "on_layer": on_layer}
     out = Path(out)
     with locked(out, new=True):
-        kept = factors or out.with_name(f".{out.name}.factors")
+        kept = Path(factors or out.with_name(f".{out.name}.factors"))
         try:
             subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
         except FileExistsError:

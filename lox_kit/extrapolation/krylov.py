@@ -8,6 +8,7 @@ stop. The residuals that are returned are measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -181,7 +182,7 @@ def _iterated(basis: _Basis, r: int, certify: int, first: int):
             expected = False
         step = basis.step()
         if basis.size >= first:
-            first = GROWTH * basis.size
+            first = math.ceil(GROWTH * basis.size)
             worst = _worst(torch.linalg.vector_norm(basis.outside(step, r), dim=0), certify)
             if worst <= TOLERANCE:
                 found = basis.triplets(r)

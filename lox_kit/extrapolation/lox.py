@@ -119,8 +119,8 @@ class LoxDial:
         self._note(k, alpha, whole=False)
         with torch.no_grad():
             for W, W0, f in self._weights.values():
-                parts = (x.to(W.device) for x in (f.U[:, :k], f.S[:k], f.Vh[:k]))
-                W.copy_(edit(W0.to(W.device), *parts, alpha))
+                U, S, Vh = (x.to(W.device) for x in (f.U[:, :k], f.S[:k], f.Vh[:k]))
+                W.copy_(edit(W0.to(W.device), U, S, Vh, alpha))
         self._note(k, alpha)
 
     def off(self) -> None:

@@ -214,7 +214,8 @@ class SafetySubspace(Mapping[str, Factors]):
     def _values(self) -> dict[str, Values]:
         """S, residual, |dW|_F and method of every matrix: the small part, read once."""
         if self._file is not None:
-            return {n: Values(*rest) for n, *rest in read_values(self._file, self.info)}
+            found = read_values(self._file, self.info)
+            return {n: Values(S, residual, norm, method) for n, S, residual, norm, method in found}
         return {
             n: Values(f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm, f.method)
             for n, f in self._factors.items()
@@ -230,8 +231,8 @@ class SafetySubspace(Mapping[str, Factors]):
 
         Shape (rank,), or (min(out, in),) with `spectrum="full"` or `rank="full"`.
         """
-        stored = has_spectrum(self.info)
-        return self[name].spectrum.cpu().numpy() if stored else self._values[name].S
+        whole = self[name].spectrum if has_spectrum(self.info) else None
+        return self._values[name].S if whole is None else whole.cpu().numpy()
 
     def energy(self, k: int | None) -> np.ndarray:
         """Return |Proj_k(dW)|_F^2 / |dW|_F^2 of every matrix: shape (n_layers,), in [0, 1].

@@ -180,8 +180,8 @@ def product_factors(
     S = values[:r]
     error = torch.linalg.vector_norm(left @ (right @ V.double()) - U.double() * S, dim=0)
     residual = torch.where(S > 0, error / S, 0.0).to(torch.float32)
-    parts = (x.contiguous().to(device) for x in (U, S, V.T, residual))
-    return Factors(*parts, norm, "lora", values if spectrum else None)
+    U, S, Vh, residual = (x.contiguous().to(device) for x in (U, S, V.T, residual))
+    return Factors(U, S, Vh, residual, norm, "lora", values if spectrum else None)
 
 
 def _completed(U: Tensor, r: int) -> Tensor:

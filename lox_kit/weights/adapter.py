@@ -219,8 +219,9 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         for key in patterns:
             _check_pattern(folder / ADAPTER_CONFIG, key)
         for value in (config.get(field), *patterns.values()):
-            real = type(value) in (int, float) and math.isfinite(value)
-            if not real or (field == "r" and (value < 1 or value % 1)):
+            real = isinstance(value, int | float) and not isinstance(value, bool)
+            number = float(value) if real and value is not None else math.nan
+            if not math.isfinite(number) or (field == "r" and (number < 1 or number % 1)):
                 raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}: {value!r}.")
 
 

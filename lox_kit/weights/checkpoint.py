@@ -91,7 +91,7 @@ class Checkpoint:
         ValueError
             If it holds NaN or infinite values.
         """
-        if self.adapter is None:
+        if self.adapter is None or self.base is None:
             return read_tensor(self.tensors[name])
         W = self.base.read(name)
         return self.adapter.add(name, W) if name in self.adapter.names else W
@@ -145,7 +145,7 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides what the model says: weights, config, tokenizer."""
-        if self.adapter is None:
+        if self.adapter is None or self.base is None:
             return content_hash(self.path)
         both = f"{self.base.fingerprint} + {self.adapter.fingerprint}"
         return hashlib.sha256(both.encode()).hexdigest()
@@ -153,7 +153,7 @@ class Checkpoint:
     @cached_property
     def weight_hashes(self) -> list[str]:
         """Hashes of what decides the weights, whatever the files beside them say."""
-        if self.adapter is None:
+        if self.adapter is None or self.base is None:
             return [file_hash(f) for f in sorted({i.file for i in self.tensors.values()})]
         return self.base.weight_hashes + self.adapter.weight_hashes
 

@@ -32,7 +32,8 @@ def fetch(name: str) -> Path:
     FileNotFoundError
         If it is neither cached nor to be had, or has no safetensors weights.
     """
-    match = _ID.fullmatch(name)
+    if not (match := _ID.fullmatch(name)):
+        raise FileNotFoundError(f"{name}: neither a folder nor a hub id.")
     try:
         import huggingface_hub
     except ImportError as error:

@@ -170,7 +170,7 @@ def _notes(
             f"factors, and is zero in {sum(n not in aligned.adapter.names for n in wanted)} of "
             f"{len(wanted)} matrices."
         )
-    elif aligned.adapter:
+    elif aligned.base:
         notes.append(
             f"{aligned.name} is a LoRA adapter of {aligned.base.name}, whose weights are not those "
             f"of {base.name}: the delta is that of the merged weights."

@@ -22,7 +22,7 @@ _PAGE = 4096  # bytes
 
 def raw(tensor: Tensor) -> memoryview:
     """Return a tensor's bytes, in order."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def checksum(data: memoryview | bytes) -> str:
