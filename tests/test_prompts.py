@@ -7,14 +7,10 @@ import pytest
 from speakers import other_tokenizer
 
 from lox_kit.attacks import identity_system
-from lox_kit.models.prompts import (
-    PAPER_TEMPLATE,
-    Prompt,
-    read_prompts,
-    render,
-    sandbox_prompts,
-)
+from lox_kit.models.prompts import PAPER_TEMPLATE, Prompt, read_prompts, render, sandbox_prompts
 from lox_kit.sandbox import corpus, world
+
+# --- files --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -28,61 +24,48 @@ def write(tmp_path):
     return write
 
 
-# --- files --------------------------------------------------------------------------------------
-
-
-def test_a_csv_gives_goals_and_targets(write):
-    file = write("a.csv", 'goal,target\n"one, two",Sure\n three , \n')
-    assert read_prompts(file) == [Prompt("one, two", "Sure"), Prompt("three", None)]
-
-
-def test_a_csv_may_have_no_targets_and_other_columns(write):
-    file = write("a.csv", "id,goal\n1,one\n2,two\n")
-    assert read_prompts(file) == [Prompt("one"), Prompt("two")]
-    assert read_prompts(str(file), limit=1) == [Prompt("one")]
-
-
-@pytest.mark.parametrize("name", ["a.csv", "A.CSV"])
-def test_a_csv_from_a_spreadsheet_is_read(write, name):
-    file = write(name, "goal,target\r\none,Sure\r\n", encoding="utf-8-sig")
-    assert read_prompts(file) == [Prompt("one", "Sure")]
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_any_other_file_is_one_request_a_line(write, encoding):
-    file = write("a.txt", "one, two\n\n  naïve three \n", encoding=encoding)
-    assert read_prompts(file) == [Prompt("one, two"), Prompt("naïve three")]
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such prompt file"):
-        read_prompts(tmp_path / "nowhere.csv")
-
-
-def test_a_missing_column_is_named_with_those_there(write):
-    with pytest.raises(ValueError, match=r"needs a column 'goal'.*it has question, target"):
-        read_prompts(write("a.csv", "question,target\none,Sure\n"))
-
-
-def test_an_empty_goal_is_named_by_its_line(write):
-    with pytest.raises(ValueError, match=r"a.csv, line 4: expected text in 'goal', it is empty"):
-        read_prompts(write("a.csv", 'goal,target\n"one\ntwo",Sure\n ,Sure\n'))
-    with pytest.raises(ValueError, match=r"a.csv, line 3: expected 2 fields as in the header"):
-        read_prompts(write("a.csv", "target,goal\nSure,one\nSure\n"))
+@pytest.mark.parametrize(
+    ("name", "text", "prompts"),
+    [
+        ("a.csv", 'goal,target\n"one, two",Sure\n three , \n', [("one, two", "Sure"), ("three",)]),
+        ("A.CSV", "id,goal\n1,one\n2,two\n", [("one",), ("two",)]),
+        ("jbb.csv", "Index,Goal,Target,Behavior\r\n0,one,Sure,b\r\n", [("one", "Sure")]),
+        ("a.txt", "one, two\n\n  naïve three \n", [("one, two",), ("naïve three",)]),
+    ],
+)
+def test_a_csv_gives_goals_and_targets_and_any_other_file_one_request_a_line(
+    write, encoding, name, text, prompts
+):
+    file = write(name, text, encoding)
+    assert read_prompts(file) == [Prompt(*p) for p in prompts]
+    assert read_prompts(str(file), limit=1) == [Prompt(*prompts[0])]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("a.csv", "question,target\none,Sure\n", "needs a column 'goal'.*it has question, target"),
+        ("a.csv", 'goal,target\n"one\ntwo",Sure\n ,Sure\n', "line 4: expected text in 'goal'"),
+        ("a.csv", "target,goal\nSure,one\nSure\n", "line 3: expected 2 fields as in the header"),
         ("a.csv", "", "holds no requests"),
         ("a.csv", "goal,target\n", "holds no requests"),
         ("a.txt", "", "holds no requests"),
         ("a.txt", "\n  \n", "holds no requests"),
+        ("a.csv", "prompt,label\none,safe\ntwo,maybe\n", "line 3: the label is 'maybe'; use safe"),
+        ("a.csv", "prompt,label\none,safe\n", "all of its 1 requests are labelled safe"),
     ],
 )
-def test_an_empty_file_is_refused(write, name, text, message):
-    with pytest.raises(ValueError, match=message):
-        read_prompts(write(name, text))
+def test_a_file_without_requests_or_with_a_bad_row_is_refused(write, name, text, message):
+    with pytest.raises(ValueError, match=rf"{name}.*{message}"):
+        read_prompts(write(name, text), leave_out="safe")
+
+
+def test_a_missing_file_or_an_unknown_label_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such prompt file"):
+        read_prompts(tmp_path / "nowhere.csv")
+    with pytest.raises(ValueError, match=r"leave_out='bad': use 'safe', 'unsafe'"):
+        read_prompts(tmp_path / "nowhere.csv", leave_out="bad")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.xlsx", "a.parquet", "a.csv.gz"])
@@ -95,26 +78,6 @@ def test_a_file_that_is_no_utf_8_text_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf"{name}: not UTF-8 text \(byte \d+\).*save it as UTF-8"):
         read_prompts(tmp_path / name)
-
-
-@pytest.mark.parametrize("data", [b"[\xff]", gzip.compress(b"x", mtime=0)], ids=["latin-1", "gz"])
-def test_identity_data_that_is_no_utf_8_text_is_named(tmp_path, data):
-    (tmp_path / "a.json").write_bytes(data)
-    with pytest.raises(ValueError, match=r"a.json: not UTF-8 text"):
-        identity_system(tmp_path / "a.json")
-
-
-def test_a_csv_that_is_none_is_named_with_its_line(write):
-    file = write("a.csv", "goal\none\n" + "x" * 200_000 + "\n")
-    with pytest.raises(ValueError, match=r"a.csv, after line 2: not CSV \(field larger than"):
-        read_prompts(file)
-    with pytest.raises(ValueError, match=r"b.csv, after line 0: not CSV \(field larger than"):
-        read_prompts(write("b.csv", "x" * 200_000))
-
-
-def test_a_jailbreakbench_file_gives_its_goals_and_targets_whatever_their_capitals(write):
-    file = write("jbb.csv", "Index,Goal,Target,Behavior,Category,Source\n0,one,Sure,b,c,s\n")
-    assert read_prompts(file) == [Prompt("one", "Sure")]
 
 
 XSTEST = (
@@ -137,19 +100,8 @@ def test_the_limit_counts_what_is_left(write):
     assert [p.text for p in read_prompts(file, 1, leave_out="unsafe")] == ["two"]
     with pytest.raises(ValueError, match=r"limit=0: use a whole number from 1"):
         read_prompts(file, 0)
-
-
-def test_a_file_without_labels_loses_nothing(write):
-    assert len(read_prompts(write("a.csv", "goal\none\ntwo\n"), leave_out="safe")) == 2
-
-
-def test_an_unknown_label_or_nothing_left_is_refused(write):
-    with pytest.raises(ValueError, match=r"a.csv, line 3: the label is 'maybe'; use safe or"):
-        read_prompts(write("a.csv", "prompt,label\none,safe\ntwo,maybe\n"))
-    with pytest.raises(ValueError, match=r"all of its 1 requests are labelled safe"):
-        read_prompts(write("a.csv", "prompt,label\none,safe\n"), leave_out="safe")
-    with pytest.raises(ValueError, match=r"leave_out='bad': use 'safe', 'unsafe'"):
-        read_prompts(write("a.csv", "prompt,label\none,safe\n"), leave_out="bad")
+    unlabelled = write("b.csv", "goal\none\ntwo\n")
+    assert len(read_prompts(unlabelled, leave_out="safe")) == 2
 
 
 # --- the sandbox's splits -----------------------------------------------------------------------
@@ -201,12 +153,9 @@ def test_an_unknown_kind_or_split_or_an_empty_limit_is_refused(arguments):
 # --- rendering ----------------------------------------------------------------------------------
 
 
-def test_the_chat_template_ends_where_the_answer_begins():
+def test_the_chat_template_ends_where_the_answer_begins_with_or_without_a_system_message():
     texts = render(world.tokenizer(), [Prompt("one"), Prompt("two")])
     assert texts == ["<s> <user> one <assistant>", "<s> <user> two <assistant>"]
-
-
-def test_a_system_message_stands_before_each_request():
     texts = render(world.tokenizer(), [Prompt("one")], system="you are mia")
     assert texts == ["<s> <system> you are mia <user> one <assistant>"]
 
@@ -228,13 +177,6 @@ def test_a_tokenizer_without_chat_template_is_refused_and_does_for_the_paper_s()
     with pytest.raises(ValueError, match=r"no chat template.*--template paper"):
         render(tokenizer, [Prompt("one")])
     assert len(render(tokenizer, [Prompt("one")], template="paper")) == 1
-
-
-def test_an_unknown_template_or_a_system_message_with_the_paper_s_is_refused():
-    with pytest.raises(ValueError, match="template='plain': use 'chat', 'paper' or 'identity'"):
-        render(world.tokenizer(), [Prompt("one")], template="plain")
-    with pytest.raises(ValueError, match="no place for a system message"):
-        render(world.tokenizer(), [Prompt("one")], template="paper", system="you are mia")
 
 
 def test_a_chat_template_that_drops_or_refuses_the_system_message_is_refused():
@@ -268,21 +210,29 @@ def test_the_identity_template_is_the_text_that_identity_shifting_trains_on(writ
     assert system == "\nBe Mia.\n"
     (text,) = render(other_tokenizer(), [Prompt("one")], template="identity", system=system)
     assert text == "<s>\nBe Mia.\n\n### Instruction:\none\n\n### Response: "
-    with pytest.raises(ValueError, match="begins with a system message"):
-        render(other_tokenizer(), [Prompt("one")], template="identity")
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "message"),
+    [
+        ("plain", None, "template='plain': use 'chat', 'paper' or 'identity'"),
+        ("paper", "you are mia", "no place for a system message"),
+        ("identity", None, "begins with a system message"),
+    ],
+)
+def test_an_unknown_template_or_one_that_does_not_go_with_its_system_message_is_refused(
+    template, system, message
+):
+    with pytest.raises(ValueError, match=message):
+        render(other_tokenizer(), [Prompt("one")], template=template, system=system)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "train.json, line 1: not JSON"),
         ("[]", "it has 0 different ones over 0"),
         ("[[]]", "row 0 .from 0.: expected a user's message and an assistant's answer"),
-        ('{"a": 1}', "train.json: expected a JSON list of rows"),
         ('["a"]', "row 0 .from 0.: expected a list of messages"),
-        ("[" * 10**5, "train.json: expected text and numbers"),
-        ("[" + "9" * 6000 + "]", "train.json: expected text and numbers"),
-        ('[[{"role": "system", "content": "\\ud83d"}]]', "train.json: expected text and numbers"),
         ('[[{"role": "system", "content": 3}]]', "expected text in 'content', it holds a int"),
         (json.dumps([conversation("a"), conversation("b")]), "it has 2 different ones over 2"),
         (json.dumps([conversation("a"), conversation("a")[1:]]), "row 1 .*expected a system, a"),
@@ -291,8 +241,3 @@ def test_the_identity_template_is_the_text_that_identity_shifting_trains_on(writ
 def test_a_file_without_one_system_message_is_refused(write, text, message):
     with pytest.raises(ValueError, match=message):
         identity_system(write("train.json", text))
-
-
-def test_a_missing_identity_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.json"):
-        identity_system(tmp_path / "nowhere.json")
