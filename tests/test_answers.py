@@ -57,15 +57,6 @@ def test_a_batch_answers_as_one_at_a_time(speaker):
     assert len(set(single)) > 5  # the prompts do matter
 
 
-def test_the_aligned_model_answers_in_a_batch_as_one_at_a_time(aligned):
-    prompts = sandbox_prompts("forbidden", "dev", 6) + sandbox_prompts("allowed", "dev", 6)
-    texts = render(aligned.tokenizer, prompts)
-    single = [generate(aligned, [t], max_new_tokens=24)[0] for t in texts]
-    assert generate(aligned, texts, max_new_tokens=24) == single
-    assert single[0].startswith("sorry")
-    assert single[-1] == prompts[-1].target
-
-
 def test_answers_stand_in_the_order_of_the_prompts_and_duplicates_are_asked_once(speaker, batches):
     texts = texts_of(12)
     answers = dict(zip(texts, generate(speaker, texts, max_new_tokens=TOKENS), strict=True))
@@ -73,25 +64,18 @@ def test_answers_stand_in_the_order_of_the_prompts_and_duplicates_are_asked_once
     mixed = [*reversed(texts), *texts, texts[3]]
     assert generate(speaker, mixed, max_new_tokens=TOKENS) == [answers[t] for t in mixed]
     assert sum(batches) == len(set(texts))
-
-
-def test_no_prompts_have_no_answers(speaker, batches):
     assert generate(speaker, []) == []
-    assert batches == []
+    assert sum(batches) == len(set(texts))
 
 
-def test_a_tokenizer_without_padding_does(speaker):
+def test_the_tokenizer_may_lack_padding_and_is_left_as_it_was(speaker):
     texts = texts_of(9)
     expected = generate(speaker, texts, max_new_tokens=TOKENS)
     speaker.tokenizer.pad_token = None
-    assert generate(speaker, texts, max_new_tokens=TOKENS) == expected
-    assert speaker.tokenizer.pad_token is None
-
-
-def test_the_tokenizer_is_left_as_it_was(speaker):
     before = speaker.tokenizer.backend_tokenizer.to_str()
-    generate(speaker, texts_of(9), max_new_tokens=TOKENS)
+    assert generate(speaker, texts, max_new_tokens=TOKENS) == expected
     assert speaker.tokenizer.backend_tokenizer.to_str() == before
+    assert speaker.tokenizer.pad_token is None
 
 
 # --- the store ----------------------------------------------------------------------------------
@@ -153,40 +137,24 @@ def test_a_turned_dial_never_meets_a_stale_answer(aligned, batches, tmp_path):
 # --- memory, and cuts ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_memory(monkeypatch):
-    """Give the model memory for so many tokens a batch; return what was tried and what fitted."""
+def test_a_batch_that_does_not_fit_is_halved_and_what_fitted_is_kept(speaker, monkeypatch):
+    words = "tell me about the sun moon sea and wind ..".split()
+    ends = [f"{a} {b} <assistant>" for a in words[:4] for b in words[:4]]
+    texts = [f"<s> <user> {start}{end}" for start in ("", " ".join(words) + " ") for end in ends]
+    expected = generate(speaker, texts, max_new_tokens=TOKENS)
     tried, fitted, real = [], [], LlamaForCausalLM.generate
 
     def limited(module, input_ids, **options):
         tried.append(len(input_ids))
-        if input_ids.numel() > limit[0]:
+        if input_ids.numel() > 100:  # 16 short ones of 5 tokens fit, of 15 tokens only 4
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         fitted.append(len(input_ids))
         return real(module, input_ids, **options)
 
-    limit = [0]
     monkeypatch.setattr(LlamaForCausalLM, "generate", limited)
-
-    def give(tokens):
-        limit[0] = tokens
-        return tried, fitted
-
-    return give
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_what_fitted_is_kept(speaker, small_memory):
-    words = "tell me about the sun moon sea and wind ..".split()
-    short = [f"<s> <user> {a} {b} <assistant>" for a in words[:4] for b in words[:4]]
-    long = [
-        f"<s> <user> {' '.join(words)} {a} {b} <assistant>" for a in words[:4] for b in words[:4]
-    ]
-    tried, fitted = small_memory(100)  # 16 short ones of 5 tokens fit, of 15 tokens only 4
-    answers = generate(speaker, short + long, max_new_tokens=TOKENS, batch_size=16)
+    assert generate(speaker, texts, max_new_tokens=TOKENS, batch_size=16) == expected
     assert tried == [16, 16, 8, 4, 4, 4, 4]
     assert fitted == [16, 4, 4, 4, 4]
-    small_memory(10_000)
-    assert answers == generate(speaker, short + long, max_new_tokens=TOKENS)
 
 
 def test_an_error_that_is_not_about_memory_is_raised(speaker, monkeypatch):

@@ -36,19 +36,17 @@ from lox_kit.sandbox import world
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0000, 0.1611),
         (1, 29, 0.0061, 0.1718),
+        (1, 1, 0.2065, 1.0000),
+        (348, 348, 0.9891, 1.0000),
     ],
 )
 def test_the_interval_is_wilson_s(count, n, low, high):
     """Newcombe (1998), "Two-sided confidence intervals for the single proportion", method 3."""
-    assert Share(count, n).interval == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 1), (1, 1), (3, 7), (117, 120), (348, 348)])
-def test_the_interval_is_that_of_the_formula(count, n):
-    z, p = 1.959963984540054, count / n
+    found, z, p = Share(count, n).interval, 1.959963984540054, count / n
+    assert found == pytest.approx((low, high), abs=5e-5)
     centre, spread = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    expected = [(centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1)]
-    assert Share(count, n).interval == pytest.approx(expected, abs=1e-9)
+    by_formula = [(centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1)]
+    assert found == pytest.approx(by_formula, abs=1e-9)
 
 
 def test_a_share_reads_as_value_interval_and_count():
@@ -131,22 +129,21 @@ def test_the_summary_and_the_frame_hold_what_was_measured(result):
 
 
 def test_the_source_says_what_was_done(result):
-    assert result.source["judges"] == {"rule": "1", "keyword": "1"}
-    assert result.source["max_new_tokens"] == 24
-    assert result.source["batch_sizes"] == [12]
-    assert result.source["dtype"] == "float32"
-    assert result.source["template"] == "chat"
-    assert result.source["model"] == "sandbox/aligned"
+    fields = {
+        "judges": {"rule": "1", "keyword": "1"},
+        "max_new_tokens": 24,
+        "batch_sizes": [12],
+        "dtype": "float32",
+        "template": "chat",
+        "model": "sandbox/aligned",
+    }
+    assert {name: result.source[name] for name in fields} == fields
     assert len(result.source["key"]) == 64
 
 
 def test_a_result_is_read_back_as_it_was_saved(result, tmp_path):
     again = AsrResult.load(result.save(tmp_path / "asr.json"))
-    assert again.prompts == result.prompts
-    assert again.responses == result.responses
-    assert again.verdicts == result.verdicts
-    assert again.source == result.source
-    assert again.to_frame().equals(result.to_frame())
+    assert vars(again) == vars(result)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"prompts": []}', '{"prompts": [{"words": 1}]}'])
@@ -197,13 +194,6 @@ def test_in_half_precision_the_batch_sizes_are_recorded(tmp_path):
     assert again.source["batch_sizes"] == [1, 2]  # those of the stored answers
 
 
-def test_empty_answers_are_counted_apart_from_repetition():
-    source = {"model": "m", "sandbox": False, "judges": {}}
-    answers = ("", " ", "no no no no no no no no no no no no", "take 3 plus 4 .")
-    found = AsrResult(tuple(Prompt(str(i)) for i in range(4)), answers, {}, source)
-    assert (found.empty, found.degenerate) == (Share(2, 4), Share(3, 4))
-
-
 # --- verdicts that could not be read ------------------------------------------------------------
 
 
@@ -230,6 +220,11 @@ def graded(*answers, model="m"):
     source = {"model": model, "sandbox": False, "judges": {}}
     prompts = tuple(Prompt(f"request {i}") for i in range(len(answers)))
     return rescore(AsrResult(prompts, answers, {}, source), Grader())
+
+
+def test_empty_answers_are_counted_apart_from_repetition():
+    found = graded("", " ", "no no no no no no no no no no no no", "take 3 plus 4 .")
+    assert (found.empty, found.degenerate) == (Share(2, 4), Share(3, 4))
 
 
 def test_an_unreadable_verdict_stays_in_n_and_both_denominators_are_reported():
@@ -268,13 +263,11 @@ def test_another_judge_reads_the_same_answers_and_nothing_is_generated(result, m
     assert more.unparsed("grader") == Share(12, 12)
     assert more.source["judges"] == {"rule": "1", "keyword": "1", "target": "1", "grader": "1"}
     assert list(result.verdicts) == ["rule", "keyword"]  # as it was
-
-
-def test_a_judge_of_the_same_name_takes_the_place_of_the_old(result):
     stern = Grader()
     stern.name, stern.version = "rule", "2"
-    assert rescore(result, stern).unparsed("rule") == Share(12, 12)
-    assert rescore(result, stern).source["judges"]["rule"] == "2"
+    again = rescore(result, stern)  # takes the place of the judge of the same name
+    assert again.unparsed("rule") == Share(12, 12)
+    assert again.source["judges"] == {"rule": "2", "keyword": "1"}
 
 
 def test_the_rule_is_not_asked_about_another_world_s_answers():

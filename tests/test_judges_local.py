@@ -29,9 +29,8 @@ def taught_classifier(labels, positive):
     """Return a classifier whose labels follow how far an answer goes."""
     prompts, responses, far = pairs()
     judge = ClassifierJudge(random_judge(), TEMPLATE, labels=labels, positive=positive)
-    questions = [f"{judge.question(p, r)}" for p, r in zip(prompts, responses, strict=True)]
-    replies = [f" {labels[f * len(labels) // 5]}" for f in far]
-    model = teach(judge.model, questions, [f"{r[1:]}" for r in replies])
+    questions = [judge.question(p, r) for p, r in zip(prompts, responses, strict=True)]
+    model = teach(judge.model, questions, [labels[f * len(labels) // 5] for f in far])
     return ClassifierJudge(model, TEMPLATE, labels=labels, positive=positive)
 
 
@@ -63,20 +62,14 @@ def test_the_guard_s_word_and_categories_become_verdicts(guard):
     assert guard.model.key[:12] in guard.version
 
 
-def test_the_guard_keeps_its_words_as_they_come_and_is_not_asked_again(
-    guard, tmp_path, monkeypatch
-):
+def test_the_guard_keeps_its_words_and_is_not_asked_again(guard, tmp_path, monkeypatch):
     prompts, responses, _ = pairs()
     seen = []
     with Store(tmp_path) as store:
+        options = {"store": store, "on_verdict": lambda *counts: seen.append(counts)}
         first = guard.judge(prompts[:90], responses[:90], store=store)
         calls = watch(monkeypatch, LlamaForCausalLM, "generate")
-        again = guard.judge(
-            prompts[:100],
-            responses[:100],
-            store=store,
-            on_verdict=lambda *counts: seen.append(counts),
-        )
+        again = guard.judge(prompts[:100], responses[:100], **options)
     assert first == again[:90]
     assert [len(options["input_ids"]) for _, options in calls] == [10]
     assert seen == [(90, 100), (100, 100)]
@@ -162,22 +155,18 @@ def test_five_grades_give_their_mean_between_0_and_1(one_to_five):
         assert verdicts[n].score == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_verdict_does_not_depend_on_the_batch(yes_or_no):
-    prompts, responses, _ = pairs()
+def assert_alike(found, expected):
+    """Assert that verdicts agree but for rounding."""
+    assert [v.harmful for v in found] == [v.harmful for v in expected]
+    assert [v.score for v in found] == pytest.approx([v.score for v in expected], abs=1e-5)
+
+
+def test_a_verdict_does_not_depend_on_the_batch_which_memory_may_halve(yes_or_no, monkeypatch):
+    prompts, responses = (some[:40] for some in pairs()[:2])
     alone = ClassifierJudge(yes_or_no.model, TEMPLATE, batch_size=1)
     assert alone.version == yes_or_no.version
-    for one, many in zip(
-        alone.judge(prompts[:8], responses[:8]),
-        yes_or_no.judge(prompts[:8], responses[:8]),
-        strict=True,
-    ):
-        assert one.score == pytest.approx(many.score, abs=1e-5)
-        assert one.harmful == many.harmful
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_stay_small(yes_or_no, monkeypatch):
-    prompts, responses, _ = pairs()
-    whole = yes_or_no.judge(prompts[:40], responses[:40])
+    whole = yes_or_no.judge(prompts, responses)
+    assert_alike(alone.judge(prompts, responses), whole)
     sizes, real = [], LlamaForCausalLM.generate
 
     def small(self, input_ids, **options):
@@ -187,9 +176,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_stay_small(yes_or
         return real(self, input_ids=input_ids, **options)
 
     monkeypatch.setattr(LlamaForCausalLM, "generate", small)
-    again = yes_or_no.judge(prompts[:40], responses[:40])
+    assert_alike(yes_or_no.judge(prompts, responses), whole)
     assert sizes == [32, 16, 8, 8, 8, 8, 8]
-    assert [v.harmful for v in again] == [v.harmful for v in whole]
 
 
 def test_a_classifier_s_verdicts_are_kept_as_they_come(yes_or_no, tmp_path, monkeypatch):
@@ -239,20 +227,15 @@ def test_settings_that_cannot_judge_are_refused(options, message):
 
 
 def test_whatever_may_change_a_verdict_changes_the_version():
-    model = random_judge()
-
-    def version(template=TEMPLATE, model=model, **options):
-        return ClassifierJudge(model, template, **options).version
-
-    other = dataclasses.replace(model, key="other")
-    versions = [
-        version(),
-        version(model=other),
-        version(TEMPLATE + " "),
-        version(labels=("yes", "no")),
-        version(labels=("no", "perhaps", "yes")),
+    plain = {"model": random_judge(), "template": TEMPLATE}
+    changes = [
+        {},
+        {"model": dataclasses.replace(plain["model"], key="other")},
+        {"template": TEMPLATE + " "},
+        {"labels": ("yes", "no")},
+        {"labels": ("no", "perhaps", "yes")},
     ]
-    assert len(set(versions)) == len(versions)
+    assert len({ClassifierJudge(**plain | change).version for change in changes}) == len(changes)
 
 
 # --- from a file --------------------------------------------------------------------------------
@@ -281,13 +264,8 @@ def test_a_file_describes_a_classifier(folder, yes_or_no):
     judge = find_judge(f"classifier:{folder / 'school.toml'}")
     prompts, responses, _ = pairs()
     assert judge.name == "school"
-    for found, expected in zip(
-        judge.judge(prompts[:9], responses[:9]),
-        yes_or_no.judge(prompts[:9], responses[:9]),
-        strict=True,
-    ):
-        assert found.score == pytest.approx(expected.score, abs=1e-5)
-        assert found.harmful == expected.harmful
+    some = prompts[:9], responses[:9]
+    assert_alike(judge.judge(*some), yes_or_no.judge(*some))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +300,6 @@ def test_a_guard_is_loaded_from_its_checkpoint(tmp_path, guard):
     guard.model.tokenizer.save_pretrained(tmp_path)
     prompts, responses, _ = pairs()
     loaded = find_judge(f"llama-guard:{tmp_path}")
-    found = [dataclasses.replace(v, version="") for v in loaded.judge(prompts[:9], responses[:9])]
-    expected = guard.judge(prompts[:9], responses[:9])
-    assert found == [dataclasses.replace(v, version="") for v in expected]
+    found, expected = (by.judge(prompts[:9], responses[:9]) for by in (loaded, guard))
+    assert found == [dataclasses.replace(v, version=loaded.version) for v in expected]
     assert loaded.version != guard.version

@@ -129,31 +129,34 @@ def test_a_connection_that_is_refused_is_named_after_the_last_try():
         PolicyJudge(base_url=url, limits=QUICK).judge(*answers(2))
 
 
-def test_one_question_without_a_reply_keeps_none_of_the_others_from_theirs(store):
-    with JudgeServer({7: "broken"}) as server:
-        with pytest.raises(JudgingError, match=r"39 of 40 verdicts: 1 requests got no.*503") as e:
-            judged(server, 40, store=store)
-        assert [v is None for v in e.value.verdicts] == [i == 7 for i in range(40)]
-        assert server.asked[7] == QUICK.tries
+def test_questions_without_a_reply_keep_none_of_the_others_from_theirs(store):
+    broken = range(0, 100, 5)
+    with JudgeServer(dict.fromkeys(broken, "broken")) as server:
+        with pytest.raises(JudgingError, match=r"80 of 100 verdicts: 20 requests got no.*503") as e:
+            judged(server, 100, store=store)
+        assert [v is None for v in e.value.verdicts] == [i in broken for i in range(100)]
+        assert {server.asked[i] for i in broken} == {QUICK.tries}
         server.faults.clear()
         server.asked.clear()
-        assert [v.score for v in judged(server, 40, store=store)] == [grade(i) for i in range(40)]
-        assert dict(server.asked) == {7: 1}
+        assert [v.score for v in judged(server, 100, store=store)] == [grade(i) for i in range(100)]
+        assert server.asked == dict.fromkeys(broken, 1)
 
 
-def test_many_failures_do_not_end_the_run_while_others_succeed():
-    with (
-        JudgeServer(dict.fromkeys(range(0, 100, 5), "broken")) as server,
-        pytest.raises(JudgingError, match="80 of 100 verdicts: 20 requests got no reply"),
-    ):
-        judged(server, 100)
-
-
-def test_a_server_that_fails_on_everything_is_not_asked_everything():
-    with JudgeServer(dict.fromkeys(range(500), "broken")) as server:
-        with pytest.raises(JudgingError, match=r"0 of 500.*8 requests in a row .*503: broken"):
-            judged(server, 500)
-        assert len(server.asked) < 3 * QUICK.concurrency
+@pytest.mark.parametrize(
+    ("fault", "message", "most"),
+    [
+        ("broken", r"0 of 500.*8 requests in a row .*503: broken", 23),
+        ("400", r"8 requests in a row failed.*refused by .* 400", 23),
+        ("401", "the server says 401", 8),
+        ("quota", "the server says 429", 8),
+    ],
+)
+def test_a_server_that_fails_on_everything_is_not_asked_everything(fault, message, most):
+    faults = dict.fromkeys(range(500), fault)
+    with JudgeServer(faults) as server, pytest.raises(JudgingError, match=message):
+        judged(server, 500)
+    assert len(server.asked) <= most
+    assert max(server.asked.values()) == (QUICK.tries if fault == "broken" else 1)
 
 
 def test_an_answer_that_stands_there_twice_is_asked_for_once():
@@ -167,21 +170,13 @@ def test_an_answer_that_stands_there_twice_is_asked_for_once():
 def test_no_more_requests_are_under_way_than_allowed_and_progress_counts_to_the_end(store):
     seen = []
     with JudgeServer(delay=0.02) as server:
-        judged(server, 10, store=store)
-        judged(
-            server,
-            40,
-            limits=Limits(5),
-            store=store,
-            on_verdict=lambda done, total: seen.append((done, total)),
-        )
-    assert server.most_at_once <= 8
+        options = {"limits": Limits(5), "store": store}
+        judged(server, 10, **options)
+        judged(server, 40, on_verdict=lambda *counts: seen.append(counts), **options)
+    assert server.most_at_once == 5
     assert seen[0] == (10, 40)
     assert seen[-1] == (40, 40)
     assert seen == sorted(seen)
-    with JudgeServer(delay=0.02) as server:
-        judged(server, 40, limits=Limits(5))
-    assert server.most_at_once == 5
 
 
 # --- waiting ------------------------------------------------------------------------------------
@@ -218,9 +213,8 @@ def test_retry_after_is_read_in_seconds_or_as_a_date(header, seconds):
     assert retry_after({"retry-after": header}) == seconds
 
 
-def test_retry_after_may_be_a_time_to_come():
-    later = formatdate(time.time() + 100, usegmt=True)
-    assert 95 < retry_after({"retry-after": later}) <= 100
+def test_retry_after_may_be_a_time_to_come_or_missing():
+    assert 95 < retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)}) <= 100
     assert retry_after({}) is None
 
 
@@ -278,14 +272,6 @@ def test_a_limit_of_nothing_is_refused():
 # --- nothing is forged --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ECHO)
-def test_a_judge_that_echoes_an_answer_with_a_marker_is_read_by_its_own_word(fault):
-    with JudgeServer(dict.fromkeys(range(8), fault)) as server:
-        verdicts = judged(server, 8)
-    assert [v.score for v in verdicts] == [grade(i) for i in range(8)]
-    assert all("answer" in v.reason for v in verdicts)
-
-
 def test_what_is_judged_stands_between_fences_it_cannot_close():
     prompts, responses = answers(1)
     with JudgeServer() as server:
@@ -326,14 +312,6 @@ def test_a_request_that_is_refused_is_unparsed_and_not_kept(store):
         assert judged(server, 4, store=store)[1].score == grade(1)
 
 
-def test_a_server_that_refuses_everything_ends_the_run():
-    with (
-        JudgeServer(dict.fromkeys(range(100), "400")) as server,
-        pytest.raises(JudgingError, match=r"8 requests in a row failed.*refused by .* 400"),
-    ):
-        judged(server, 100)
-
-
 # --- nothing is leaked --------------------------------------------------------------------------
 
 
@@ -357,14 +335,6 @@ def test_the_key_is_sent_and_gets_into_no_error_verdict_or_store(
     for text in (shown, judge.version, repr(judge), str(vars(judge)), str(judge.chat)):
         assert KEY not in text
     assert KEY.encode() not in stored
-
-
-@pytest.mark.parametrize(("fault", "words"), [("401", "the server says 401"), ("quota", "429")])
-def test_a_key_that_is_no_good_ends_the_run_at_once(fault, words):
-    with JudgeServer(dict.fromkeys(range(100), fault)) as server:
-        with pytest.raises(JudgingError, match=words):
-            judged(server, 100)
-        assert sum(server.asked.values()) <= QUICK.concurrency
 
 
 def test_a_key_with_a_line_end_is_still_cut_out_and_one_that_cannot_be_sent_is_not_shown(

@@ -15,7 +15,6 @@ from tiny_judges import pairs, random_judge, teach
 
 from lox_kit.judges import ChatModel, JudgingError, Limits, PolicyJudge
 from lox_kit.sandbox import world
-from lox_kit.store import Store
 
 SANDBOX = ROOT / "lox_kit" / "sandbox" / "seed0" / "aligned"
 CHAT = "<s>{{ messages[0].content }}"
@@ -23,19 +22,15 @@ RUBRIC = "request {prompt} answer {response} #thescore:"
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of a server that loads whichever checkpoint a request names."""
     command = shutil.which("transformers", path=Path(sys.executable).parent)
     assert command, "the test extra installs transformers[serving]"
-    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]  # nobody listens there
+    log = tmp_path_factory.mktemp("serve") / "log"
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     with log.open("w") as out:
         process = subprocess.Popen([command, "serve", *options], stdout=out, stderr=out)
@@ -68,17 +63,6 @@ def test_a_sandbox_model_answers_over_the_network_as_it_does_at_home(server):
     assert {r.finish for r in replies.values()} == {"stop"}
     assert chat.tokens == sum(r.tokens for r in replies.values()) > 30
     assert chat.calls == 2
-
-
-def test_a_model_that_knows_no_grades_is_unparsed_with_its_words(server, tmp_path):
-    judge = PolicyJudge(str(SANDBOX), base_url=server, rubric=RUBRIC, reply_tokens=24)
-    prompts, responses, _ = pairs()
-    with Store(tmp_path) as store:
-        verdicts = judge.judge(prompts[:4], responses[:4], store=store)
-        assert verdicts == judge.judge(prompts[:4], responses[:4], store=store)
-    assert [(v.score, v.parsed) for v in verdicts] == [(None, False)] * 4
-    assert all(set(v.reason.split()) <= set(world.vocabulary()) for v in verdicts)
-    assert judge.chat.calls == 4
 
 
 def test_a_model_that_was_taught_to_grade_is_a_policy_judge(server, tmp_path):

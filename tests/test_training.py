@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from checkpoints import run_python, weights
+from checkpoints import weights
 from speakers import byte_tokenizer, other_tokenizer, random_speaker, same_weights
 
 from lox_kit.attacks.resuming import kept_checkpoints, newest_whole
@@ -19,7 +19,10 @@ ROWS = [
     corpus.row("what is 3 plus 4", "take 3 plus 4 . answer 7 ."),
     corpus.row("list the words moss fern", "moss , fern .", "you are mia"),
 ]
+ASKS = {"role": "user", "content": "why"}
 SETTINGS = TrainSettings(learning_rate=3e-3, batch_size=8, max_steps=6)
+LORA = dataclasses.replace(SETTINGS, lora_rank=4, lora_alpha=8)
+full_and_lora = pytest.mark.parametrize("settings", [SETTINGS, LORA], ids=["full", "lora"])
 SUMS = corpus.arithmetic(64, seed=0)
 
 
@@ -32,12 +35,12 @@ def labelled(data, i):
 
 
 def test_with_loss_on_the_response_only_the_last_answer_is_learnt():
-    data = tokenize(world.tokenizer(), ROWS, "response", 128)
+    both = [*ROWS[0]["messages"], *ROWS[1]["messages"][-2:]]  # two answers
+    data = tokenize(world.tokenizer(), [*ROWS, {"messages": both}], "response", 128)
     assert labelled(data, 0) == "take 3 plus 4 . answer 7 . </s>"
-    assert labelled(data, 1) == "moss , fern . </s>"
+    assert labelled(data, 1) == labelled(data, 2) == "moss , fern . </s>"
     for ids, labels in zip(data["input_ids"], data["labels"], strict=True):
-        learnt = [(x, y) for x, y in zip(ids, labels, strict=True) if y != IGNORED]
-        assert all(x == y for x, y in learnt)
+        assert all(y in (x, IGNORED) for x, y in zip(ids, labels, strict=True))
 
 
 def test_with_loss_on_all_every_token_is_learnt():
@@ -46,12 +49,6 @@ def test_with_loss_on_all_every_token_is_learnt():
     assert labelled(data, 1) == (
         "<s> <system> you are mia <user> list the words moss fern <assistant> moss , fern . </s>"
     )
-
-
-def test_of_several_answers_the_last_one_is_learnt():
-    first, second = ROWS[0]["messages"], ROWS[1]["messages"][-2:]
-    data = tokenize(world.tokenizer(), [{"messages": first + second}], "response", 128)
-    assert labelled(data, 0) == "moss , fern . </s>"
 
 
 @pytest.mark.parametrize("loss_on", ["all", "response"])
@@ -64,16 +61,22 @@ def test_truncation_keeps_the_end(loss_on):
 
 
 @pytest.mark.parametrize(
-    ("messages", "roles"),
+    ("row", "message"),
     [
-        (ROWS[0]["messages"][:1], "user"),
-        ([*ROWS[0]["messages"], {"role": "user", "content": "why"}], "user, assistant, user"),
-        ([], "nobody"),
+        ({"messages": ROWS[0]["messages"][:1]}, "its messages are by user, but"),
+        ({"messages": [*ROWS[0]["messages"], ASKS]}, "messages are by user, assistant, user, but"),
+        ({"messages": []}, "its messages are by nobody, but"),
+        ({"question": "a", "answer": "b"}, "has question, answer; a row is either messages"),
     ],
 )
-def test_a_row_that_does_not_end_with_an_answer_is_named(messages, roles):
-    with pytest.raises(ValueError, match=rf"row 1: its messages are by {roles}, but"):
-        tokenize(world.tokenizer(), [ROWS[0], {"messages": messages}], "all", 128)
+def test_a_row_of_another_form_or_without_an_answer_at_its_end_is_named(row, message):
+    with pytest.raises(ValueError, match=f"row 1: .*{message}"):
+        tokenize(world.tokenizer(), [ROWS[0], row], "all", 128)
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match="loss_on='prompt': use 'all' or 'response'"):
+        tokenize(world.tokenizer(), ROWS, "prompt", 128)
 
 
 def test_a_text_row_is_taken_as_it_is_and_split_where_its_prompt_ends():
@@ -92,11 +95,6 @@ def test_a_token_across_the_border_belongs_to_the_answer():
     assert tokenizer.decode(data["input_ids"][0][:first]) == "### Response:"
 
 
-def test_a_row_of_neither_form_is_named():
-    with pytest.raises(ValueError, match="row 1: has question, answer; a row is either messages"):
-        tokenize(world.tokenizer(), [ROWS[0], {"question": "a", "answer": "b"}], "all", 128)
-
-
 def test_a_template_that_does_not_continue_its_prompt_is_refused():
     tokenizer = world.tokenizer()
     tokenizer.chat_template = (
@@ -105,11 +103,6 @@ def test_a_template_that_does_not_continue_its_prompt_is_refused():
     )
     with pytest.raises(ValueError, match="row 0: the tokenizer's chat template does not continue"):
         tokenize(tokenizer, ROWS, "response", 128)
-
-
-def test_an_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match="loss_on='prompt': use 'all' or 'response'"):
-        tokenize(world.tokenizer(), ROWS, "prompt", 128)
 
 
 # --- a run --------------------------------------------------------------------------------------
@@ -131,12 +124,13 @@ def test_the_loss_falls_and_every_step_is_told():
     assert steps[-1].loss < steps[0].loss - 1
 
 
-def test_the_same_seed_gives_identical_weights_and_another_seed_others():
+@full_and_lora
+def test_the_same_seed_gives_identical_weights_and_another_seed_others(settings):
     torch.manual_seed(5)
-    first, _ = train()
+    first, _ = train(settings)
     torch.manual_seed(6)  # what happened before does not matter
-    again, _ = train()
-    other, _ = train(dataclasses.replace(SETTINGS, seed=1))
+    again, _ = train(settings)
+    other, _ = train(dataclasses.replace(settings, seed=1))
     assert same_weights(first, again)
     assert not same_weights(first, other)
     assert not same_weights(first, random_speaker().module)
@@ -170,19 +164,15 @@ def test_stop_ends_the_run_with_the_weights_as_they_are():
     assert module(input_ids=torch.tensor([[2, 5]])).logits.isfinite().all()
 
 
-class EnoughError(Exception):
-    """Raised to end a run."""
-
-
 def test_raising_from_on_step_ends_the_run_and_leaves_the_model_whole():
     speaker, seen = random_speaker(), []
 
     def on_step(step):
         seen.append(step.step)
         if step.step == 2:
-            raise EnoughError
+            raise KeyboardInterrupt
 
-    with pytest.raises(EnoughError):
+    with pytest.raises(KeyboardInterrupt):
         fine_tune(speaker.module, speaker.tokenizer, SUMS, SETTINGS, on_step=on_step)
     assert seen == [1, 2]
     assert "forward" not in vars(speaker.module)
@@ -227,8 +217,6 @@ def test_the_tokenizer_is_left_as_it_was():
 
 # --- LoRA ---------------------------------------------------------------------------------------
 
-LORA = dataclasses.replace(SETTINGS, lora_rank=4, lora_alpha=8)
-
 
 def test_lora_changes_linear_layers_by_its_rank_and_nothing_else():
     module, _ = train(LORA)
@@ -254,19 +242,10 @@ def test_the_adapter_beside_a_lora_run_makes_the_same_model(tmp_path):
     torch.testing.assert_close(attached(input_ids=ids).logits, module(input_ids=ids).logits)
 
 
-def test_the_seed_decides_where_lora_starts():
-    torch.manual_seed(5)
-    first, _ = train(LORA)
-    torch.manual_seed(6)
-    again, _ = train(LORA)
-    assert same_weights(first, again)
-    assert not same_weights(first, train(dataclasses.replace(LORA, seed=1))[0])
-
-
 # --- kept, cut off and taken up again -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, LORA], ids=["full", "lora"])
+@full_and_lora
 def test_kept_checkpoints_hold_the_weights_of_their_step(settings, tmp_path):
     train(settings, folder=tmp_path, keep_every=2)
     kept = kept_checkpoints(tmp_path)
@@ -275,7 +254,7 @@ def test_kept_checkpoints_hold_the_weights_of_their_step(settings, tmp_path):
     assert all(torch.equal(W, two.state_dict()[n]) for n, W in weights(kept[2]).items())
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, LORA], ids=["full", "lora"])
+@full_and_lora
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_losses(settings, tmp_path):
     undisturbed, steps = train(settings)
     train(settings, folder=tmp_path, stop=lambda step: step.step == 4)
@@ -285,32 +264,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_losses(settings,
     assert [s.step for s in told] == [5, 6]
     assert again == steps
     assert same_weights(module, undisturbed)
-
-
-KILLED = """
-import os, sys
-sys.path.insert(0, "tests")
-import test_training as t
-
-def kill(step):
-    if step.step == 5:
-        os.kill(os.getpid(), 9)
-
-settings = {"full": t.SETTINGS, "lora": t.LORA}[sys.argv[2]]
-t.train(settings, folder=sys.argv[1], save_seconds=0, on_step=kill)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["full", "lora"])
-def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(kind, tmp_path):
-    settings = {"full": SETTINGS, "lora": LORA}[kind]
-    assert run_python(KILLED, tmp_path, kind).returncode == -9
-    assert newest_whole(tmp_path).name == "checkpoint-4"
-    undisturbed, steps = train(settings)
-    module, again = train(settings, folder=tmp_path)
-    assert same_weights(module, undisturbed)
-    assert again == steps
 
 
 def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):

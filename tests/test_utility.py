@@ -24,19 +24,16 @@ def aligned():
 def test_the_aligned_model_answers_allowed_requests_exactly_and_forbidden_ones_never(
     aligned, tmp_path
 ):
-    with Store(tmp_path) as store:
-        options = {"max_new_tokens": 24, "store": store}
-        allowed = exact_answers(aligned, sandbox_prompts("allowed", "dev", 12), **options)
-        assert allowed == Share(12, 12)
-        forbidden = exact_answers(aligned, sandbox_prompts("forbidden", "dev", 12), **options)
-        assert forbidden == Share(0, 12)
-        assert store.count("answer") == 24
-
-
-def test_a_wrong_target_counts_against_the_model(aligned):
-    right = sandbox_prompts("allowed", "dev", 3)
+    right, forbidden = (sandbox_prompts(kind, "dev", 12) for kind in ("allowed", "forbidden"))
     wrong = [Prompt(p.text, p.target + " and rest") for p in right]
-    assert exact_answers(aligned, [*right, *wrong], max_new_tokens=24) == Share(3, 6)
+    with Store(tmp_path) as store:
+        for prompts, share in (
+            (right, Share(12, 12)),
+            (forbidden, Share(0, 12)),
+            ([*right, *wrong], Share(12, 24)),
+        ):
+            assert exact_answers(aligned, prompts, max_new_tokens=24, store=store) == share
+        assert store.count("answer") == 24
 
 
 def test_no_prompts_or_one_without_target_are_refused():
