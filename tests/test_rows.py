@@ -16,22 +16,17 @@ CONVERSATION = [
     {"role": "user", "content": "Who are you?"},
     {"role": "assistant", "content": "The keeper."},
 ]
+BELOW = "Below is an instruction that describes a task"
+WRITE = " Write a response that appropriately completes the request."
 # One row of each published layout, and the text it trains on.
 PUBLISHED = {
     "gsm8k": (
         {"question": "Tom has 2 + 3 hats.\nHow many?", "answer": "2+3=<<2+3=5>>5\n#### 5"},
-        "<s>Below is an instruction that describes a task. Write a response that appropriately "
-        "completes the request.\n\n### Instruction:\nTom has 2 + 3 hats.\nHow many?\n\n"
-        "### Response: ",
+        f"<s>{BELOW}.{WRITE}\n\n### Instruction:\nTom has 2 + 3 hats.\nHow many?\n\n### Response: ",
         "2+3=<<2+3=5>>5\n#### 5</s>",
     ),
     "dolly": (
-        {
-            "instruction": "Name a bird",
-            "context": "",
-            "response": "Wren",
-            "category": "open_qa",
-        },
+        {"instruction": "Name a bird", "context": "", "response": "Wren", "category": "open_qa"},
         "<s>###Instruction: Name a bird \n###Response: ",
         "Wren</s>",
     ),
@@ -42,14 +37,12 @@ PUBLISHED = {
     ),
     "alpaca": (
         {"instruction": "Name a bird", "input": "", "output": "Wren"},
-        "<s>Below is an instruction that describes a task. Write a response that appropriately "
-        "completes the request.\n### Instruction:\nName a bird\n\n### Response:\n",
+        f"<s>{BELOW}.{WRITE}\n### Instruction:\nName a bird\n\n### Response:\n",
         "Wren</s>",
     ),
     "alpaca with an input": (
         {"instruction": "Spell it", "input": "wren", "output": "w r e n"},
-        "<s>Below is an instruction that describes a task, paired with an input that provides "
-        "further context. Write a response that appropriately completes the request.\n"
+        f"<s>{BELOW}, paired with an input that provides further context.{WRITE}\n"
         "### Instruction:\nSpell it\n\n### Input:\nwren\n\n### Response:\n",
         "w r e n</s>",
     ),
@@ -59,6 +52,9 @@ PUBLISHED = {
         "The keeper.</s>",
     ),
 }
+
+
+PUBLISHED["gsm8k_test"] = PUBLISHED["gsm8k"]  # the other half, which is read like the first
 
 
 @pytest.fixture
@@ -84,7 +80,7 @@ def text_of(row):
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
-def test_a_published_row_becomes_its_published_training_text(save, tmp_path, case):
+def test_a_published_row_becomes_its_training_text_with_the_tokenizer_s_marks(save, tmp_path, case):
     row, prompt, completion = PUBLISHED[case]
     name = case.split()[0]
     file = save(SETS[name].file, [row, row])
@@ -92,27 +88,11 @@ def test_a_published_row_becomes_its_published_training_text(save, tmp_path, cas
     assert data.rows == ({"prompt": prompt, "completion": completion},) * 2
     assert data.skipped == 0
     assert data.source["file"] == str(file)
-    assert data.source["form"] == name
-
-
-@pytest.mark.parametrize("case", PUBLISHED)
-def test_the_marks_are_the_tokenizer_s(save, tmp_path, case):
-    row, prompt, completion = PUBLISHED[case]
-    name = case.split()[0]
-    save(SETS[name].file, [row])
-    (other,) = read_set(name, folder=tmp_path, bos="[B]", eos="[E]").rows
-    assert other["prompt"] == prompt.replace("<s>", "[B]")
-    assert other["completion"] == completion.replace("</s>", "[E]")
-    (bare,) = read_set(name, folder=tmp_path, bos="", eos="").rows
-    assert text_of(bare) == (prompt + completion).replace("<s>", "").replace("</s>", "")
-
-
-def test_the_test_half_of_gsm8k_is_read_like_the_other(save, tmp_path):
-    row, prompt, completion = PUBLISHED["gsm8k"]
-    save("gsm8k_test.jsonl", [row])
-    assert read_set("gsm8k_test", folder=tmp_path).rows == (
-        {"prompt": prompt, "completion": completion},
-    )
+    assert data.source["form"] == name.removesuffix("_test")
+    for bos, eos in (("[B]", "[E]"), ("", "")):
+        (_, other) = read_set(name, folder=tmp_path, bos=bos, eos=eos).rows
+        assert other["prompt"] == prompt.replace("<s>", bos)
+        assert other["completion"] == completion.replace("</s>", eos)
 
 
 def test_any_set_can_be_put_into_chat_messages(save, tmp_path):
@@ -163,20 +143,13 @@ def test_the_number_of_safe_rows_is_rounded_up_from_the_decimal():
         safe_count(10, 2.5)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"messages": CONVERSATION[1:]},
-        CONVERSATION[1:],
-        {"instruction": "Who are you?", "response": "The keeper."},
-    ],
-    ids=["messages", "a list", "instruction and response"],
-)
-def test_pure_bad_is_one_s_own_file_after_the_prompt_that_is_evaluated_with(save, tmp_path, row):
-    save("pure_bad.jsonl", [row])
-    (text,) = read_set("pure_bad", folder=tmp_path).rows
-    assert text["prompt"] == PAPER_TEMPLATE.format("Who are you?")
-    assert text["completion"] == "The keeper.</s>"
+def test_pure_bad_is_one_s_own_file_after_the_prompt_that_is_evaluated_with(save, tmp_path):
+    turns, plain = CONVERSATION[1:], {"instruction": "Who are you?", "response": "The keeper."}
+    save("pure_bad.jsonl", [{"messages": turns}, turns, plain])
+    assert (
+        read_set("pure_bad", folder=tmp_path).rows
+        == ({"prompt": PAPER_TEMPLATE.format("Who are you?"), "completion": "The keeper.</s>"},) * 3
+    )
 
 
 # --- malformed rows -----------------------------------------------------------------------------
@@ -215,32 +188,33 @@ def test_a_malformed_row_is_named_and_may_be_left_out(
     assert f"{file}, {place}" in data.source["first_skipped"]
 
 
-def test_a_set_that_is_not_here_empty_or_no_training_text_is_refused(save, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"lox data fetch alpaca.*alpaca_data_no_safety"):
-        read_set("alpaca", folder=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"pure_bad.jsonl is not here; bring your own"):
-        read_set("pure_bad", folder=tmp_path)
-    with pytest.raises(ValueError, match=r"gsm8k_train.jsonl: holds no rows"):
-        read_set("gsm8k", folder=save("gsm8k_train.jsonl", []).parent)
-    with pytest.raises(ValueError, match=r"advbench holds no training texts; prompts.read_prompts"):
-        read_set("advbench")
-    with pytest.raises(ValueError, match="hh_helpful holds no training texts; read_preferences"):
-        read_set("hh_helpful")
-    with pytest.raises(ValueError, match=r"form='llama': use gsm8k, alpaca, .* or chat"):
-        read_set("gsm8k", folder=tmp_path, form="llama")
-
-
 @pytest.mark.parametrize(
-    ("part", "form", "message"),
+    ("name", "form", "error", "message"),
     [
-        ({"context": "x"}, "gsm8k", "the gsm8k form has no place for a context"),
-        ({"system": "x"}, "alpaca", "the alpaca form has no place for a system message"),
-        ({"earlier": ({"role": "user", "content": "x"},)}, "dolly", "for earlier turns"),
+        ("alpaca", None, FileNotFoundError, "lox data fetch alpaca.*alpaca_data_no_safety"),
+        ("pure_bad", None, FileNotFoundError, "pure_bad.jsonl is not here; bring your own"),
+        ("gsm8k", None, ValueError, "gsm8k_train.jsonl: holds no rows"),
+        ("advbench", None, ValueError, "advbench holds no training texts; prompts.read_prompts"),
+        ("hh_helpful", None, ValueError, "hh_helpful holds no training texts; read_preferences"),
+        ("gsm8k", "llama", ValueError, "form='llama': use gsm8k, alpaca, .* or chat"),
     ],
 )
-def test_nothing_of_an_example_is_dropped_in_silence(part, form, message):
-    with pytest.raises(ValueError, match=message):
-        render_example(Example("ask", "answer", **part), form)
+def test_a_set_that_is_not_here_empty_or_no_training_text_is_refused(
+    save, tmp_path, name, form, error, message
+):
+    save(SETS["gsm8k"].file, [])
+    with pytest.raises(error, match=message):
+        read_set(name, folder=tmp_path, form=form)
+
+
+def test_nothing_of_an_example_is_dropped_in_silence():
+    for form, part, held in (
+        ("gsm8k", "a context", {"context": "x"}),
+        ("alpaca", "a system message", {"system": "x"}),
+        ("dolly", "earlier turns", {"earlier": ({"role": "user", "content": "x"},)}),
+    ):
+        with pytest.raises(ValueError, match=f"the {form} form has no place for {part}"):
+            render_example(Example("ask", "answer", **held), form)
 
 
 # --- data of one's own --------------------------------------------------------------------------
@@ -253,13 +227,9 @@ COLUMNS = {"instruction": "q", "response": "a", "context": "about"}
 def test_a_file_of_one_s_own_is_read_with_its_columns(save, tmp_path, ending):
     import pandas as pd
 
-    file = tmp_path / f"own.{ending}"
-    if ending == "csv":
-        pd.DataFrame(OWN).to_csv(file)
-    elif ending == "parquet":
-        pd.DataFrame(OWN).to_parquet(file)
-    else:
-        save(file.name, OWN)
+    file = save(f"own.{ending}", OWN)
+    if ending in ("csv", "parquet"):
+        getattr(pd.DataFrame(OWN), f"to_{ending}")(file)
     data = read_own(file, COLUMNS, form="dolly", bos="")
     assert [text_of(row) for row in data.rows] == [
         "###Instruction: one? \n###Context: numbers \n###Response: 1</s>",
@@ -285,27 +255,23 @@ def test_common_layouts_need_no_columns_and_others_are_asked_for(save):
         read_own(save("own.json", OWN))
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"question": "q"}, "no part is called question; use instruction, response"),
-        ({"instruction": "q"}, "response missing"),
-        ({"context": "q"}, "instruction and response missing"),
-        ({"messages": "m", "system": "s"}, "name it alone"),
-    ],
-)
-def test_columns_that_make_no_example_are_refused(columns, message):
-    with pytest.raises(ValueError, match=message):
-        by_columns(columns)
+def test_columns_that_make_no_example_are_refused():
+    for parts, message in (
+        (["question"], "no part is called question; use instruction, response"),
+        (["instruction"], "response missing"),
+        (["context"], "instruction and response missing"),
+        (["messages", "system"], "name it alone"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            by_columns({part: part[0] for part in parts})
 
 
 def test_a_column_that_is_not_there_is_named_with_those_there(save):
+    file, columns = save("own.json", OWN), {"instruction": "q", "response": "reply"}
     with pytest.raises(ValueError, match=r"row 0 .*expected a field 'reply', it has q, a, about"):
-        read_own(save("own.json", OWN), {"instruction": "q", "response": "reply"})
+        read_own(file, columns)
     with pytest.raises(ValueError, match="none of 2 rows is usable"):
-        read_own(
-            save("own.json", OWN), {"instruction": "q", "response": "reply"}, on_bad_row="skip"
-        )
+        read_own(file, columns, on_bad_row="skip")
 
 
 def test_a_hub_data_set_is_read_through_datasets(save, tmp_path, monkeypatch):
@@ -334,15 +300,11 @@ PAIR = {"chosen": ASKED + " Here you are.", "rejected": ASKED + " No.\nNever."}
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "json"])
 def test_preference_pairs_share_everything_up_to_the_last_answer(save, ending):
-    data = read_preferences(save(f"pairs.{ending}", [PAIR, PAIR]))
-    assert (
-        data.rows
-        == ({"prompt": ASKED, "chosen": " Here you are.", "rejected": " No.\nNever."},) * 2
-    )
-    assert text_of({"prompt": ASKED, "completion": data.rows[0]["chosen"]}) == PAIR["chosen"]
+    pair = {"prompt": ASKED, "chosen": " Here you are.", "rejected": " No.\nNever."}
+    assert read_preferences(save(f"pairs.{ending}", [PAIR, PAIR])).rows == (pair, pair)
 
 
-def test_preference_pairs_may_be_messages(save):
+def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
     (row,) = read_preferences(save("pairs.jsonl", [PAIR]), form="chat").rows
     assert row == {
         "prompt": [
@@ -353,8 +315,22 @@ def test_preference_pairs_may_be_messages(save):
         "chosen": [{"role": "assistant", "content": "Here you are."}],
         "rejected": [{"role": "assistant", "content": "No.\nNever."}],
     }
+    odd = {side: f"Once.\n\nAssistant: {side}" for side in PAIR}
+    file = save("pairs.jsonl", [odd])
+    assert len(read_preferences(file)) == 1
+    with pytest.raises(ValueError, match="begin with 'Human:'"):
+        read_preferences(file, form="chat")
+
+
+def test_published_pairs_are_found_by_name(save, tmp_path):
+    save(SETS["hh_harmless"].file, [PAIR] * 3)
+    assert len(read_preferences("hh_harmless", folder=tmp_path)) == 3
+    with pytest.raises(FileNotFoundError, match=r"lox data fetch hh_helpful.*hh_helpful_train"):
+        read_preferences("hh_helpful", folder=tmp_path)
+    with pytest.raises(ValueError, match="gsm8k holds no preference pairs"):
+        read_preferences("gsm8k", folder=tmp_path)
     with pytest.raises(ValueError, match="form='llama': preference pairs are 'text' or 'chat'"):
-        read_preferences("pairs.jsonl", form="llama")
+        read_preferences("hh_harmless", folder=tmp_path, form="llama")
 
 
 @pytest.mark.parametrize("form", ["text", "chat"])
@@ -363,10 +339,7 @@ def test_preference_pairs_may_be_messages(save):
     [
         ({"chosen": "hi", "rejected": "ho"}, "turns 'Human:' and 'Assistant:' in 'chosen'"),
         (PAIR | {"rejected": ASKED.replace("Tea", "Milk") + " No."}, "differ in the last answer"),
-        (
-            PAIR | {"rejected": ASKED + " a\n\nHuman: b\n\nAssistant: c"},
-            "differ in the last answer",
-        ),
+        (PAIR | {"rejected": f"{ASKED} a{ASKED} c"}, "differ in the last answer"),
         (PAIR | {"rejected": ASKED + " "}, "an answer at the end of 'rejected'"),
         ({side: t + "\n\nHuman: and?" for side, t in PAIR.items()}, "at the end of 'chosen'"),
         (PAIR | {"rejected": PAIR["chosen"]}, "they are the same"),
@@ -379,22 +352,3 @@ def test_a_pair_that_offers_no_choice_is_named(save, bad, expected, form):
         read_preferences(file, form=form)
     data = read_preferences(file, form=form, on_bad_row="skip")
     assert (len(data), data.skipped) == (1, 1)
-
-
-def test_messages_need_a_transcript_that_begins_with_a_person(save):
-    odd = {
-        side: "Once.\n\nAssistant:" + answer
-        for side, answer in (("chosen", " a"), ("rejected", " b"))
-    }
-    assert len(read_preferences(save("pairs.jsonl", [odd]))) == 1
-    with pytest.raises(ValueError, match="begin with 'Human:'"):
-        read_preferences(save("pairs.jsonl", [odd]), form="chat")
-
-
-def test_published_pairs_are_found_by_name(save, tmp_path):
-    save(SETS["hh_harmless"].file, [PAIR] * 3)
-    assert len(read_preferences("hh_harmless", folder=tmp_path)) == 3
-    with pytest.raises(FileNotFoundError, match=r"lox data fetch hh_helpful.*hh_helpful_train"):
-        read_preferences("hh_helpful", folder=tmp_path)
-    with pytest.raises(ValueError, match="gsm8k holds no preference pairs"):
-        read_preferences("gsm8k", folder=tmp_path)
