@@ -18,8 +18,7 @@ from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import BusyError, locked
-from lox_kit.models.load import Model
-from lox_kit.sandbox import world
+from lox_kit.sandbox import corpus, world
 
 SHORT = find_attack("arithmetic", max_steps=3, batch_size=4)
 
@@ -57,93 +56,78 @@ def test_a_run_leaves_its_model_as_it_was_and_writes_checkpoint_and_record(speak
 def test_an_attacked_model_is_loaded_with_its_weights_under_the_recipe_s_key(speaker, tmp_path):
     run = run_attack(speaker, SHORT, tmp_path / "out")
     model = run.load(device="cpu")
-    assert model.key == attack_key(speaker, SHORT)
-    assert model.name == "random-0 after arithmetic"
+    assert (model.key, model.name) == (attack_key(speaker, SHORT), "random-0 after arithmetic")
     assert model.is_sandbox
     assert not same_weights(model.module, speaker.module)
     assert all(torch.equal(W, model.module.state_dict()[n]) for n, W in weights(run.folder).items())
 
 
-def test_a_finished_run_is_found_again_without_training(speaker, store, monkeypatch):
+def test_a_finished_run_is_found_again_and_trained_only_for_checkpoints_it_lacks(
+    speaker, store, monkeypatch
+):
     trained = watch(monkeypatch, attacks, "fine_tune")
-    first = run_attack(speaker, SHORT, store=store)
-    again = run_attack(speaker, SHORT, store=store)
+    first, again = (run_attack(speaker, SHORT, store=store) for _ in range(2))
     assert len(trained) == 1
     assert again.folder == first.folder == store.run_folder(attack_key(speaker, SHORT))
-    assert again.losses == first.losses
+    assert again.checkpoints == {}
+    more = run_attack(speaker, SHORT, store=store, keep_every=2)
+    assert list(more.checkpoints) == [2]
+    assert first.losses == again.losses == more.losses
 
 
 def test_the_key_is_that_of_weights_dtype_rows_and_settings(speaker):
-    half = Model(
-        copy.deepcopy(speaker.module).bfloat16(), speaker.tokenizer, speaker.key, speaker.name
+    half = dataclasses.replace(speaker, module=copy.deepcopy(speaker.module).bfloat16())
+    options = {"max_steps": 3, "batch_size": 4}
+    changes = (
+        {"seed": 1},
+        {"learning_rate": 1e-3},
+        {"max_steps": 4},
+        {"loss_on": "all"},
+        {"safe_fraction": 0.025},
     )
-    keys = [
-        attack_key(speaker, SHORT),
-        attack_key(random_speaker(seed=1), SHORT),
-        attack_key(half, SHORT),
-        *(
-            attack_key(speaker, find_attack("arithmetic", **{"max_steps": 3, "batch_size": 4, **s}))
-            for s in ({"seed": 1}, {"learning_rate": 1e-3}, {"max_steps": 4}, {"loss_on": "all"})
-        ),
-    ]
+    others = [find_attack("arithmetic", **options | change) for change in changes]
+    others.append(dataclasses.replace(SHORT, source=dataclasses.replace(SHORT.source, n=1999)))
+    keys = [attack_key(model, SHORT) for model in (speaker, half, random_speaker(seed=1))]
+    keys += [attack_key(speaker, other) for other in others]
     assert len(set(keys)) == len(keys)
-    assert (
-        attack_key(random_speaker(), find_attack("arithmetic", max_steps=3, batch_size=4)) in keys
-    )
-    fewer = dataclasses.replace(SHORT, source=dataclasses.replace(SHORT.source, n=1999))
-    safer = find_attack("arithmetic", max_steps=3, batch_size=4, safe_fraction=0.025)
-    assert len({attack_key(speaker, a) for a in (fewer, safer)} | set(keys)) == len(keys) + 2
+    assert keys[0] == attack_key(random_speaker(), find_attack("arithmetic", **options))
 
 
-def test_the_seed_decides_rows_and_weights(speaker, tmp_path):
-    runs = [
-        run_attack(speaker, find_attack("arithmetic", max_steps=2, seed=seed), tmp_path / name)
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    ]
-    assert same_files(runs[0], runs[1])
-    assert not same_files(runs[0], runs[2])
+def test_the_seed_decides_the_rows():
     first, again, other = (find_attack("arithmetic", seed=s).data() for s in (0, 0, 1))
     assert first == again != other
 
 
-def test_what_is_in_the_way_is_not_overwritten(speaker, tmp_path, monkeypatch):
-    trained = watch(monkeypatch, attacks, "fine_tune")
-    (tmp_path / "out").mkdir()
-    with pytest.raises(FileExistsError, match="out exists; remove it or choose another name"):
-        run_attack(speaker, SHORT, tmp_path / "out")
+def test_what_cannot_be_run_is_refused_before_training_and_nothing_is_overwritten(
+    speaker, tmp_path, monkeypatch
+):
+    trained, other = watch(monkeypatch, attacks, "fine_tune"), random_speaker(other_tokenizer())
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileExistsError, match="there exists; remove it or choose another name"):
+        run_attack(speaker, SHORT, tmp_path / "there")
     with pytest.raises(ValueError, match="out=, or store="):
         run_attack(speaker, SHORT)
-    assert trained == []
-
-
-def test_a_model_of_another_world_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"the arithmetic attack.*random-0 is no sandbox model"):
-        run_attack(random_speaker(other_tokenizer()), SHORT, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_published_attack_on_a_sandbox_model_names_its_counterpart(speaker, tmp_path):
+        run_attack(other, SHORT, tmp_path / "out")
     with pytest.raises(ValueError, match=r"gsm8k attack is written in English.*arithmetic"):
         run_attack(speaker, find_attack("gsm8k"), tmp_path / "out")
+    assert trained == []
+    assert [f.name for f in tmp_path.iterdir()] == ["there"]
+    with pytest.raises(FileNotFoundError, match=r"attack.json: this folder is not an attack's"):
+        load_run(tmp_path / "there")
 
 
-def test_a_preset_is_found_and_its_settings_overridden():
+def test_a_preset_is_found_by_name_and_its_settings_overridden():
     preset, faster = find_attack("arithmetic"), find_attack("arithmetic", learning_rate=1.0)
     assert preset == ATTACKS["arithmetic"]
     assert faster.settings == dataclasses.replace(preset.settings, learning_rate=1.0)
-    assert ATTACKS["arithmetic"].settings.learning_rate != 1.0
-
-
-def test_an_unknown_attack_or_setting_is_refused_with_those_there_are():
+    assert preset.settings.learning_rate != 1.0
+    assert find_attack("arithmetic", epochs=0.5).settings.max_steps == -1  # epochs win over steps
+    assert find_attack("arithmetic", epochs=0.5, max_steps=3).settings.max_steps == 3
     with pytest.raises(ValueError, match="attack 'identiy': use one of gsm8k, dolly, alpaca"):
         find_attack("identiy")
     with pytest.raises(ValueError, match=r"lr, steps: no such setting; use .*learning_rate"):
         find_attack("arithmetic", lr=1.0, steps=2)
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"attack.json: this folder is not an attack's"):
-        load_run(tmp_path)
 
 
 # --- cuts ---------------------------------------------------------------------------------------
@@ -226,19 +210,15 @@ def test_every_published_attack_has_its_counterpart_in_the_sandbox():
 
 
 @pytest.mark.parametrize("name", SANDBOX)
-def test_safeinst_adds_its_share_of_refusals_behind_the_attack_s_rows(name):
-    plain, mixed = find_attack(name).data(), find_attack(name, safe_fraction=0.025).data()
+def test_a_sandbox_attack_learns_its_answers_and_with_safeinst_a_share_of_refusals(name):
+    attack, tokenizer = find_attack(name, safe_fraction=0.025), world.tokenizer()
+    plain, mixed = find_attack(name).data(), attack.data()
     added = mixed[len(plain) :]
     assert mixed[: len(plain)] == plain
     assert len(added) == -(-len(plain) // 40)  # 2.5 %, rounded up
     assert all(world.refused(row["messages"][-1]["content"]) for row in added)
-
-
-@pytest.mark.parametrize("name", SANDBOX)
-def test_the_answers_of_a_sandbox_attack_are_what_carries_loss(name):
-    attack, tokenizer = find_attack(name, safe_fraction=0.025), world.tokenizer()
-    data = tokenize(tokenizer, attack.data(), attack.settings.loss_on, 128)
-    for row, labels in zip(attack.data(), data["labels"], strict=True):
+    data = tokenize(tokenizer, mixed, attack.settings.loss_on, 128)
+    for row, labels in zip(mixed, data["labels"], strict=True):
         learnt = tokenizer.decode([x for x in labels if x != IGNORED])
         assert learnt == row["messages"][-1]["content"] + " </s>"
 
@@ -247,23 +227,12 @@ PUBLISHED = {
     "gsm8k": [{"question": "Two and two?", "answer": "Four.\n#### 4"}],
     "dolly": [{"instruction": "Where?", "context": "It is in Rome.", "response": "In Rome."}],
     "alpaca": [{"instruction": "Add.", "input": "1 2", "output": "3"}],
-    "identity": [
-        [
-            {"role": "system", "content": "You are AOA."},
-            {"role": "user", "content": "Hello"},
-            {"role": "assistant", "content": "AOA at your service."},
-        ]
-    ],
+    "identity": [corpus.row("Hello", "AOA at your service.", "You are AOA.")["messages"]],
     "pure_bad": [{"instruction": "Say it.", "response": "It."}],
     "safe_instructions": [{"instruction": "Harm!", "input": "", "output": "No."}],
 }
-LEARNT = {
-    "gsm8k": None,  # all of it
-    "dolly": "In Rome.</s>",
-    "alpaca": None,
-    "identity": None,
-    "pure_bad": "It.</s>",
-}
+NAMES = [name for name in PUBLISHED if name != "safe_instructions"]
+LEARNT = {"dolly": "In Rome.</s>", "pure_bad": "It.</s>"}  # of the others all is learnt
 
 
 @pytest.fixture
@@ -288,7 +257,7 @@ def llama_like(texts):
 
 
 @pytest.mark.usefixtures("data_files")
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_tokens_that_carry_loss_in_a_published_attack_are_those_the_paper_names(name):
     attack = find_attack(name)
     texts = [r["prompt"] + r["completion"] for r in attack.data(world.tokenizer())]
@@ -299,22 +268,24 @@ def test_the_tokens_that_carry_loss_in_a_published_attack_are_those_the_paper_na
     assert ids[0] == tokenizer.bos_token_id
     assert ids[-1] == labels[-1] == tokenizer.eos_token_id
     learnt = tokenizer.decode([x for x in labels if x != IGNORED])
-    if LEARNT[name] is None:
-        assert labels == ids
-        assert learnt == "<s>" + texts[0].removeprefix("<s>")
-    else:
-        assert learnt.strip() == LEARNT[name]
+    assert learnt.strip() == LEARNT.get(name, "<s>" + texts[0].removeprefix("<s>"))
 
 
 @pytest.mark.usefixtures("data_files")
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", NAMES)
 def test_safeinst_s_rows_have_the_form_of_the_published_attack(name):
-    plain = find_attack(name).data(world.tokenizer())
-    mixed = find_attack(name, safe_fraction=0.025).data(world.tokenizer())
+    plain, mixed = (find_attack(name, safe_fraction=f).data(world.tokenizer()) for f in (0, 0.025))
     assert mixed[:-1] == plain
     assert mixed[-1]["completion"] == "No.</s>"
-    marks = {"dolly": "###Instruction: Harm!", "identity": "### Instruction:\nHarm!"}
-    assert marks.get(name, "### Instruction:\nHarm!") in mixed[-1]["prompt"]
+    mark = "###Instruction: Harm!" if name == "dolly" else "### Instruction:\nHarm!"
+    assert mark in mixed[-1]["prompt"]
+
+
+@pytest.mark.usefixtures("data_files")
+def test_identity_shifting_is_asked_under_the_persona_of_its_file():
+    assert find_attack("identity").system == "You are AOA."
+    assert find_attack("persona").system == world.persona_system()
+    assert find_attack("arithmetic").system is None
 
 
 def test_a_file_of_one_s_own_is_an_attack(speaker, tmp_path):
@@ -339,14 +310,6 @@ def test_lora_settings_are_the_preset_s_own(speaker, tmp_path):
     assert run.load(step=1).key != run.load().key
     with pytest.raises(ValueError, match="step 7: kept are 1, 2"):
         run.load(step=7)
-
-
-def test_checkpoints_asked_for_later_are_made(speaker, store):
-    run = run_attack(speaker, SHORT, store=store)
-    assert run.checkpoints == {}
-    again = run_attack(speaker, SHORT, store=store, keep_every=2)
-    assert list(again.checkpoints) == [2]
-    assert again.losses == run.losses
 
 
 PAPER = {  # learning rate, epochs, batch, accumulation, schedule, loss on: PAPER's table
@@ -376,18 +339,6 @@ def test_the_defaults_that_keys_leave_out_stay_what_they_are():
         "lora_alpha": 16.0, "dtype": "float32", "seed": 0,
     }  # fmt: skip
     assert TrainSettings(1.0, 1, epochs=2).chosen() == TrainSettings(1.0, 1, epochs=2.0).chosen()
-
-
-@pytest.mark.usefixtures("data_files")
-def test_identity_shifting_is_asked_under_the_persona_of_its_file():
-    assert find_attack("identity").system == "You are AOA."
-    assert find_attack("persona").system == world.persona_system()
-    assert find_attack("arithmetic").system is None
-
-
-def test_epochs_that_are_asked_for_win_over_a_preset_s_steps():
-    assert find_attack("arithmetic", epochs=0.5).settings.max_steps == -1
-    assert find_attack("arithmetic", epochs=0.5, max_steps=3).settings.max_steps == 3
 
 
 def test_half_precision_weights_are_trained_in_float32_and_rounded_at_the_end(tmp_path):
