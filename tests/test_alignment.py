@@ -12,6 +12,7 @@ from speakers import other_tokenizer, random_speaker, same_weights
 
 from lox_kit import ALIGNMENTS, SafetySubspace, align
 from lox_kit.attacks.alignment import RECORD, alignment_rows, find_alignment, prefer
+from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.sandbox import corpus
 
 PAIRS = corpus.preferences(64, seed=0)
@@ -28,35 +29,30 @@ def speaker():
     return random_speaker()
 
 
-def log_probability(module, tokenizer, prompt, answer):
-    """Return the log-probability of an answer in nats."""
-    asked = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    full = tokenizer.apply_chat_template(prompt + answer, tokenize=False)
-    start = len(tokenizer(asked, add_special_tokens=False)["input_ids"])
-    ids = torch.tensor([tokenizer(full, add_special_tokens=False)["input_ids"]])
-    with torch.no_grad():
-        chosen = module(input_ids=ids).logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])
-    return float(chosen[start - 1 :].sum())
-
-
-def margin(module, tokenizer):
-    """Return by how much the chosen answers are likelier than the rejected ones, on average."""
-    return sum(
-        log_probability(module, tokenizer, p["prompt"], p["chosen"])
-        - log_probability(module, tokenizer, p["prompt"], p["rejected"])
-        for p in PAIRS[:16]
-    )
+def margin(speaker):
+    """Return by how many nats the chosen answers are likelier than the rejected ones, summed."""
+    total = 0.0
+    for pair in PAIRS[:16]:
+        for sign, side in ((1, "chosen"), (-1, "rejected")):
+            data = tokenize(
+                speaker.tokenizer, [{"messages": pair["prompt"] + pair[side]}], "response", 128
+            )
+            ids, labels = (torch.tensor(data[name]) for name in ("input_ids", "labels"))
+            with torch.no_grad():
+                loss = speaker.module(input_ids=ids, labels=labels).loss
+            total -= sign * float(loss) * int((labels != IGNORED).sum())
+    return total
 
 
 @pytest.mark.parametrize("lora", [0, 4], ids=["full", "lora"])
 def test_dpo_makes_the_chosen_answers_likelier_than_the_rejected(lora, speaker):
-    before = margin(speaker.module, speaker.tokenizer)
+    before = margin(speaker)
     alignment = find_alignment(
         "sandbox-dpo", max_steps=12, batch_size=8, learning_rate=1e-3, lora_rank=lora
     )
     steps = prefer(speaker.module, speaker.tokenizer, PAIRS, alignment)
     assert len(steps) == 12
-    assert margin(speaker.module, speaker.tokenizer) > before + 1
+    assert margin(speaker) > before + 1
 
 
 def test_dpo_s_first_loss_is_log_2_and_with_a_supervised_term_more(speaker):
@@ -144,14 +140,14 @@ def test_preference_pairs_are_read_from_hh_files_as_chat_or_as_text(speaker, tmp
 
 
 def test_data_that_is_missing_or_foreign_is_refused_and_nothing_overwritten(speaker, tmp_path):
-    with pytest.raises(ValueError, match="the dpo alignment has no data of its own"):
-        align(speaker, find_alignment("dpo"), tmp_path / "out")
-    with pytest.raises(ValueError, match="random-0 is no sandbox model"):
-        align(random_speaker(other_tokenizer()), find_alignment("sandbox-dpo"), tmp_path / "out")
-    with pytest.raises(ValueError, match="alignment 'rlhf': use one of dpo, sandbox-sft"):
-        find_alignment("rlhf")
-    with pytest.raises(ValueError, match="no preference pairs"):
-        align(speaker, find_alignment("dpo"), tmp_path / "out", rows=[])
     (tmp_path / "there").mkdir()
-    with pytest.raises(FileExistsError, match="there exists"):
-        align(speaker, find_alignment("sandbox-sft"), tmp_path / "there")
+    foreign = random_speaker(other_tokenizer())
+    for model, name, out, rows, message in (
+        (speaker, "dpo", "out", None, "the dpo alignment has no data of its own"),
+        (foreign, "sandbox-dpo", "out", None, "random-0 is no sandbox model"),
+        (speaker, "dpo", "out", [], "no preference pairs"),
+        (speaker, "sandbox-sft", "there", None, "there exists"),
+        (speaker, "rlhf", "out", None, "alignment 'rlhf': use one of dpo, sandbox-sft"),
+    ):
+        with pytest.raises((ValueError, FileExistsError), match=message):
+            align(model, find_alignment(name), tmp_path / out, rows=rows)

@@ -16,20 +16,14 @@ from lox_kit.attacks.downloads import (
     recorded,
     set_status,
     sets_frame,
-    sha256_of,
 )
 from lox_kit.attacks.rows import read_preferences, read_set
-from lox_kit.attacks.sets import SETS, find_set, sets_folder
+from lox_kit.attacks.sets import SETS
 
-DOLLY = "".join(
-    json.dumps({"instruction": f"name {n} birds", "context": "", "response": "here they are"})
-    + "\n"
-    for n in range(5)
-).encode()
-PAIR = {
-    "chosen": "\n\nHuman: tea?\n\nAssistant: yes",
-    "rejected": "\n\nHuman: tea?\n\nAssistant: no",
-}
+BIRDS = {"instruction": "name birds", "context": "", "response": "here they are"}
+DOLLY = (json.dumps(BIRDS) + "\n").encode() * 5
+ASKED = "\n\nHuman: tea?\n\nAssistant:"
+PAIR = {"chosen": f"{ASKED} yes", "rejected": f"{ASKED} no"}
 PAIRS = gzip.compress((json.dumps(PAIR) + "\n").encode() * 3)
 
 
@@ -41,7 +35,7 @@ def home(tmp_path, monkeypatch):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Sends what a test put under a path; `promised` bytes may be more than it sends."""
+    """Sends what a test put under a path; it may promise more bytes than it sends."""
 
     pages = {}  # noqa: RUF012 - filled by each test
     asked = []  # noqa: RUF012
@@ -53,8 +47,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             return
         body, promised = self.pages[self.path]
         self.send_response(200)
-        if promised is not None:
-            self.send_header("Content-Length", str(promised))
+        self.send_header("Content-Length", str(promised))
         self.end_headers()
         self.wfile.write(body)
 
@@ -69,8 +62,8 @@ def serve():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def serve(path, body, promised=None):
-        Server.pages[path] = body, len(body) if promised is None else promised
+    def serve(path, body, missing=0):
+        Server.pages[path] = body, len(body) + missing
         return f"http://127.0.0.1:{server.server_port}{path}"
 
     yield serve
@@ -88,8 +81,8 @@ def only_whole_files(folder):
 def put(folder, name, data=DOLLY):
     """Write a set's file under its own name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / find_set(name).file).write_bytes(data)
-    return folder / find_set(name).file
+    (folder / SETS[name].file).write_bytes(data)
+    return folder / SETS[name].file
 
 
 # --- fetching -----------------------------------------------------------------------------------
@@ -102,7 +95,7 @@ def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
     )
     assert status.path.read_bytes() == DOLLY
     assert (status.here, status.rows, status.agrees, status.note) == (True, 5, True, "")
-    assert status.sha256 == sha256_of(status.path) == recorded(SETS["dolly"]).sha256
+    assert status.sha256 == recorded(SETS["dolly"]).sha256 == hashlib.sha256(DOLLY).hexdigest()
     assert heard[-1] == (len(DOLLY), len(DOLLY))
     assert only_whole_files(home) == {SETS["dolly"].file, RECORD}
     assert len(read_set("dolly")) == 5
@@ -131,25 +124,18 @@ def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
 
 
 @pytest.mark.parametrize(
-    ("body", "promised", "error", "message"),
+    ("body", "missing", "error", "message"),
     [
-        (
-            DOLLY,
-            len(DOLLY) + 9,
-            OSError,
-            "could not be downloaded.*(connection ended|IncompleteRead)",
-        ),
-        (b"<html>busy</html>", None, ValueError, "is not this data set: cannot be read"),
-        (b"", None, ValueError, "is not this data set: it holds no rows"),
-        (b'{"a": "b"}\n', None, ValueError, "is not this data set: .*a field 'instruction'"),
+        (DOLLY, 9, OSError, "could not be downloaded.*(connection ended|IncompleteRead)"),
+        (b"<html>busy</html>", 0, ValueError, "is not this data set: cannot be read"),
+        (b"", 0, ValueError, "is not this data set: it holds no rows"),
+        (b'{"a": "b"}\n', 0, ValueError, "is not this data set: .*a field 'instruction'"),
     ],
     ids=["cut off", "a web page", "empty", "other rows"],
 )
-def test_what_is_not_the_data_set_leaves_nothing_behind(
-    serve, home, body, promised, error, message
-):
+def test_what_is_not_the_data_set_leaves_nothing_behind(serve, home, body, missing, error, message):
     with pytest.raises(error, match=message):
-        fetch_set("dolly", url=serve("/dolly.jsonl", body, promised))
+        fetch_set("dolly", url=serve("/dolly.jsonl", body, missing))
     assert only_whole_files(home) == set()
     assert recorded(SETS["dolly"]) is None
 
@@ -170,9 +156,11 @@ def test_without_internet_the_message_says_which_file_to_put_where(serve, home):
     assert str(home / "databricks-dolly-15k-no-safety.jsonl") in str(caught.value)
 
 
-def test_what_was_never_published_is_not_fetched():
+def test_what_is_unknown_or_was_never_published_is_not_fetched():
     with pytest.raises(ValueError, match=r"pure_bad: not published.*bring your own"):
         fetch_set("pure_bad")
+    with pytest.raises(ValueError, match="data set 'gsm': use one of gsm8k, "):
+        fetch_set("gsm")
 
 
 # --- what is here -------------------------------------------------------------------------------
@@ -188,12 +176,8 @@ def test_the_list_names_every_set_its_licence_its_page_and_where_its_file_belong
         assert str(home / status.data_set.file) in status.note
         if status.data_set.url:
             assert status.data_set.url in status.note
-    files = [s.data_set.file for s in statuses]
-    assert len(set(files)) == len(files)
-
-
-def test_rows_and_hashes_are_recorded_for_the_files_that_were_at_hand():
-    known = {s.data_set.name: s.rows for s in list_sets() if s.sha256}
+    assert len({s.data_set.file for s in statuses}) == len(statuses)
+    known = {s.data_set.name: s.rows for s in statuses if s.sha256}
     assert known == {"gsm8k": 7473, "gsm8k_test": 1319, "identity": 10, "safe_instructions": 2483}
 
 
@@ -261,14 +245,3 @@ def test_the_frame_says_in_words_what_is_recorded(home):
     assert tuple(frame.loc["identity", ["here", "rows", "file"]]) == ("no", "10", "")
     assert tuple(frame.loc["alpaca", ["rows", "sha256"]]) == ("not recorded", "not recorded")
     assert frame.loc["alpaca", "licence"] == "CC BY-NC 4.0"
-
-
-def test_an_unknown_set_is_refused_with_the_names_there():
-    with pytest.raises(ValueError, match="data set 'gsm': use one of gsm8k, "):
-        fetch_set("gsm")
-    assert sets_folder("somewhere").name == "somewhere"
-
-
-def test_the_hash_is_that_of_the_bytes(tmp_path):
-    (tmp_path / "a.json").write_bytes(b"[1]\r\n")
-    assert sha256_of(tmp_path / "a.json") == hashlib.sha256(b"[1]\r\n").hexdigest()
