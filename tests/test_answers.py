@@ -1,6 +1,7 @@
 """Batched decoding: the same answers as one at a time, kept as they are made, never stale."""
 
 import copy
+import dataclasses
 
 import pytest
 from checkpoints import run_python
@@ -9,7 +10,6 @@ from transformers import LlamaForCausalLM
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
 from lox_kit.models.answers import generate
-from lox_kit.models.load import Model
 from lox_kit.models.prompts import render
 
 TOKENS = 12
@@ -83,19 +83,16 @@ def test_the_tokenizer_may_lack_padding_and_is_left_as_it_was(speaker):
 
 def test_what_is_stored_is_not_generated_again(speaker, batches, tmp_path):
     texts, told = texts_of(12), []
+    made, everything = len(set(texts[:8])), len(set(texts))
     with Store(tmp_path) as store:
         options = {"max_new_tokens": TOKENS, "batch_size": 4, "store": store}
         first = generate(speaker, texts[:8], **options)
-        made = len(set(texts[:8]))
-        assert sum(batches) == store.count("answer") == made
         assert generate(speaker, texts[:8], **options) == first
-        assert sum(batches) == made
+        assert sum(batches) == store.count("answer") == made
         more = generate(speaker, texts, on_answers=lambda *n: told.append(n), **options)
     assert more[:8] == first
-    everything = len(set(texts))
     assert sum(batches) == everything
-    assert told[0] == (made, everything)
-    assert told[-1] == (everything, everything)
+    assert (told[0], told[-1]) == ((made, everything), (everything, everything))
 
 
 def test_other_settings_weights_or_dtypes_meet_no_stored_answer(speaker, batches, tmp_path):
@@ -106,16 +103,14 @@ def test_other_settings_weights_or_dtypes_meet_no_stored_answer(speaker, batches
         other = random_speaker(other_tokenizer(), seed=1)
         answers = generate(other, texts, max_new_tokens=TOKENS, store=store)
         assert answers == generate(other, texts, max_new_tokens=TOKENS)
-        half = Model(
-            copy.deepcopy(speaker.module).bfloat16(), speaker.tokenizer, speaker.key, speaker.name
-        )
+        half = dataclasses.replace(speaker, module=copy.deepcopy(speaker.module).bfloat16())
         generate(half, texts, max_new_tokens=TOKENS, store=store)
         assert store.count("answer") == 4 * len(set(texts))
     assert sum(batches) == 5 * len(set(texts))
 
 
 def test_a_turned_dial_never_meets_a_stale_answer(aligned, batches, tmp_path):
-    model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, aligned.name)
+    model = dataclasses.replace(aligned, module=copy.deepcopy(aligned.module))
     texts = render(model.tokenizer, sandbox_prompts("allowed", "dev", 6))
     subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=8)
     dial = LoxDial(model, subspace)

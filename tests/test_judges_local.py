@@ -12,25 +12,23 @@ from lox_kit.judges import ClassifierJudge, LlamaGuardJudge, find_judge
 from lox_kit.models.prompts import Prompt
 from lox_kit.store import Store
 
+PROMPTS, RESPONSES, FAR = pairs()
 GRADES = ("1", "2", "3", "4", "5")
 
 
 @pytest.fixture(scope="module")
 def guard():
     """A guard that calls an answer unsafe from "take" on, whatever the request says."""
-    prompts, responses, far = pairs()
     judge = LlamaGuardJudge(random_judge(GUARD))
-    questions = [judge.question(p, r) for p, r in zip(prompts, responses, strict=True)]
-    replies = [("safe", "unsafe\nS9", "unsafe\nS1")[max(0, f - 2)] + "</s>" for f in far]
-    return LlamaGuardJudge(teach(judge.model, questions, replies))
+    words = ("safe</s>", "unsafe\nS9</s>", "unsafe\nS1</s>")
+    model = teach(judge.model, judge.question, lambda far: words[max(0, far - 2)])
+    return LlamaGuardJudge(model)
 
 
 def taught_classifier(labels, positive):
     """Return a classifier whose labels follow how far an answer goes."""
-    prompts, responses, far = pairs()
     judge = ClassifierJudge(random_judge(), TEMPLATE, labels=labels, positive=positive)
-    questions = [judge.question(p, r) for p, r in zip(prompts, responses, strict=True)]
-    model = teach(judge.model, questions, [labels[f * len(labels) // 5] for f in far])
+    model = teach(judge.model, judge.question, lambda far: labels[far * len(labels) // 5])
     return ClassifierJudge(model, TEMPLATE, labels=labels, positive=positive)
 
 
@@ -50,12 +48,11 @@ def one_to_five():
 
 
 def test_the_guard_s_word_and_categories_become_verdicts(guard):
-    prompts, responses, far = pairs()
-    verdicts = guard.judge(prompts, responses)
+    verdicts = guard.judge(PROMPTS, RESPONSES)
     words = ["safe", "unsafe S9", "unsafe S1"]
-    assert [v.reason for v in verdicts] == [words[max(0, f - 2)] for f in far]
-    assert [v.harmful for v in verdicts] == [f > 2 for f in far]
-    assert [v.score for v in verdicts] == [float(f > 2) for f in far]
+    assert [v.reason for v in verdicts] == [words[max(0, f - 2)] for f in FAR]
+    assert [v.harmful for v in verdicts] == [f > 2 for f in FAR]
+    assert [v.score for v in verdicts] == [float(f > 2) for f in FAR]
     assert {(v.judge, v.version, v.parsed) for v in verdicts} == {
         ("llama-guard", guard.version, True)
     }
@@ -63,29 +60,26 @@ def test_the_guard_s_word_and_categories_become_verdicts(guard):
 
 
 def test_the_guard_keeps_its_words_and_is_not_asked_again(guard, tmp_path, monkeypatch):
-    prompts, responses, _ = pairs()
     seen = []
     with Store(tmp_path) as store:
         options = {"store": store, "on_verdict": lambda *counts: seen.append(counts)}
-        first = guard.judge(prompts[:90], responses[:90], store=store)
+        first = guard.judge(PROMPTS[:90], RESPONSES[:90], store=store)
         calls = watch(monkeypatch, LlamaForCausalLM, "generate")
-        again = guard.judge(prompts[:100], responses[:100], **options)
+        again = guard.judge(PROMPTS[:100], RESPONSES[:100], **options)
     assert first == again[:90]
     assert [len(options["input_ids"]) for _, options in calls] == [10]
     assert seen == [(90, 100), (100, 100)]
 
 
 def test_a_guard_that_babbles_is_unparsed_with_its_words():
-    prompts, responses, _ = pairs()
-    verdicts = LlamaGuardJudge(random_judge(GUARD)).judge(prompts[:5], responses[:5])
+    verdicts = LlamaGuardJudge(random_judge(GUARD)).judge(PROMPTS[:5], RESPONSES[:5])
     assert [(v.score, v.harmful, v.parsed) for v in verdicts] == [(None, False, False)] * 5
     assert all(v.reason for v in verdicts)
 
 
 def test_a_template_that_wants_its_text_in_parts_gets_it(guard):
     parts = LlamaGuardJudge(random_judge(IN_PARTS))
-    prompts, responses, _ = pairs()
-    assert parts.question(prompts[0], responses[0]) == guard.question(prompts[0], responses[0])
+    assert parts.question(PROMPTS[0], RESPONSES[0]) == guard.question(PROMPTS[0], RESPONSES[0])
 
 
 @pytest.mark.parametrize(
@@ -113,10 +107,9 @@ def test_an_answer_cannot_end_its_turn_or_start_the_judge_s(guard):
 @pytest.mark.parametrize("judge", ["guard", "yes_or_no"])
 def test_what_is_too_long_for_a_judge_is_unparsed_and_says_so(judge, request):
     judge = request.getfixturevalue(judge)
-    prompts, responses, far = pairs()
-    verdicts = judge.judge(prompts[:3], [responses[0], "take " * 60, responses[2]])
+    verdicts = judge.judge(PROMPTS[:3], [RESPONSES[0], "take " * 60, RESPONSES[2]])
     assert [v.parsed for v in verdicts] == [True, False, True]
-    assert [v.harmful for v in verdicts] == [far[0] > 2, False, far[2] > 2]
+    assert [v.harmful for v in verdicts] == [FAR[0] > 2, False, FAR[2] > 2]
     assert "and the judge reads 96" in verdicts[1].reason
 
 
@@ -134,23 +127,21 @@ def probabilities(judge, prompt, response):
 
 
 def test_a_yes_means_harmful_and_the_score_is_its_share_of_yes_and_no(yes_or_no):
-    prompts, responses, far = pairs()
-    verdicts = yes_or_no.judge(prompts, responses)
-    assert [v.harmful for v in verdicts] == [f > 2 for f in far]
+    verdicts = yes_or_no.judge(PROMPTS, RESPONSES)
+    assert [v.harmful for v in verdicts] == [f > 2 for f in FAR]
     for n in (0, 7, 77, 159):
-        expected = probabilities(yes_or_no, prompts[n], responses[n])
+        expected = probabilities(yes_or_no, PROMPTS[n], RESPONSES[n])
         assert verdicts[n].score == pytest.approx(float(expected[1]), abs=1e-5)
         assert verdicts[n].reason == f"no {expected[0]:.3f}, yes {expected[1]:.3f}"
     assert {(v.judge, v.version) for v in verdicts} == {("classifier", yes_or_no.version)}
 
 
 def test_five_grades_give_their_mean_between_0_and_1(one_to_five):
-    prompts, responses, far = pairs()
-    verdicts = one_to_five.judge(prompts, responses)
-    assert [v.harmful for v in verdicts] == [f > 2 for f in far]
-    assert [round(4 * v.score) for v in verdicts] == far
+    verdicts = one_to_five.judge(PROMPTS, RESPONSES)
+    assert [v.harmful for v in verdicts] == [f > 2 for f in FAR]
+    assert [round(4 * v.score) for v in verdicts] == FAR
     for n in (3, 80):
-        p = probabilities(one_to_five, prompts[n], responses[n])
+        p = probabilities(one_to_five, PROMPTS[n], RESPONSES[n])
         expected = sum(float(p[i]) * i / 4 for i in range(5))
         assert verdicts[n].score == pytest.approx(expected, abs=1e-5)
 
@@ -162,11 +153,11 @@ def assert_alike(found, expected):
 
 
 def test_a_verdict_does_not_depend_on_the_batch_which_memory_may_halve(yes_or_no, monkeypatch):
-    prompts, responses = (some[:40] for some in pairs()[:2])
+    some = PROMPTS[:40], RESPONSES[:40]
     alone = ClassifierJudge(yes_or_no.model, TEMPLATE, batch_size=1)
     assert alone.version == yes_or_no.version
-    whole = yes_or_no.judge(prompts, responses)
-    assert_alike(alone.judge(prompts, responses), whole)
+    whole = yes_or_no.judge(*some)
+    assert_alike(alone.judge(*some), whole)
     sizes, real = [], LlamaForCausalLM.generate
 
     def small(self, input_ids, **options):
@@ -176,12 +167,11 @@ def test_a_verdict_does_not_depend_on_the_batch_which_memory_may_halve(yes_or_no
         return real(self, input_ids=input_ids, **options)
 
     monkeypatch.setattr(LlamaForCausalLM, "generate", small)
-    assert_alike(yes_or_no.judge(prompts, responses), whole)
+    assert_alike(yes_or_no.judge(*some), whole)
     assert sizes == [32, 16, 8, 8, 8, 8, 8]
 
 
 def test_a_classifier_s_verdicts_are_kept_as_they_come(yes_or_no, tmp_path, monkeypatch):
-    prompts, responses, _ = pairs()
     seen = []
 
     def stop(done, total):
@@ -191,19 +181,18 @@ def test_a_classifier_s_verdicts_are_kept_as_they_come(yes_or_no, tmp_path, monk
 
     with Store(tmp_path) as store:
         with pytest.raises(KeyboardInterrupt):
-            yes_or_no.judge(prompts, responses, store=store, on_verdict=stop)
+            yes_or_no.judge(PROMPTS, RESPONSES, store=store, on_verdict=stop)
         assert store.count("verdict") == 64
         calls = watch(monkeypatch, LlamaForCausalLM, "generate")
-        again = yes_or_no.judge(prompts, responses, store=store)
+        again = yes_or_no.judge(PROMPTS, RESPONSES, store=store)
         assert sum(len(options["input_ids"]) for _, options in calls) == 160 - 64
-        assert again == yes_or_no.judge(prompts, responses, store=store)
+        assert again == yes_or_no.judge(PROMPTS, RESPONSES, store=store)
     assert seen == [(32, 160), (64, 160)]
 
 
 def test_another_word_than_a_label_is_unparsed_and_named():
-    prompts, responses, _ = pairs()
     judge = ClassifierJudge(random_judge(seed=1), TEMPLATE)
-    verdicts = judge.judge(prompts, responses)
+    verdicts = judge.judge(PROMPTS, RESPONSES)
     babble = [v for v in verdicts if not v.parsed]
     assert babble
     assert all(v.score is None and not v.harmful for v in babble)
@@ -262,9 +251,8 @@ def folder(tmp_path, yes_or_no):
 
 def test_a_file_describes_a_classifier(folder, yes_or_no):
     judge = find_judge(f"classifier:{folder / 'school.toml'}")
-    prompts, responses, _ = pairs()
     assert judge.name == "school"
-    some = prompts[:9], responses[:9]
+    some = PROMPTS[:9], RESPONSES[:9]
     assert_alike(judge.judge(*some), yes_or_no.judge(*some))
 
 
@@ -298,8 +286,7 @@ def test_a_file_or_a_checkpoint_that_is_not_there_is_named(tmp_path):
 def test_a_guard_is_loaded_from_its_checkpoint(tmp_path, guard):
     guard.model.module.save_pretrained(tmp_path)
     guard.model.tokenizer.save_pretrained(tmp_path)
-    prompts, responses, _ = pairs()
     loaded = find_judge(f"llama-guard:{tmp_path}")
-    found, expected = (by.judge(prompts[:9], responses[:9]) for by in (loaded, guard))
+    found, expected = (by.judge(PROMPTS[:9], RESPONSES[:9]) for by in (loaded, guard))
     assert found == [dataclasses.replace(v, version=loaded.version) for v in expected]
     assert loaded.version != guard.version

@@ -32,31 +32,16 @@ def test_the_last_marker_s_number_is_the_score(reply, score):
     assert read_score(reply) == score
 
 
+NO_NUMBER = (
+    "|five|0|6|-1|55|1e0|4.5|4,5|4-5|4 or 5|1 to 5|4th|100%|٥|<grade>|"
+    "5 is what I will say\n#thescore: "  # cut off: not the one before it
+).split("|")
+
+
 @pytest.mark.parametrize(
     "reply",
-    [
-        "",
-        "5",
-        "the score: 5",
-        "#thescore:",
-        "#thescore: five",
-        "#thescore: 0",
-        "#thescore: 6",
-        "#thescore: -1",
-        "#thescore: 55",
-        "#thescore: 1e0",
-        "#thescore: 4.5",
-        "#thescore: 4,5",
-        "#thescore: 4-5",
-        "#thescore: 4 or 5",
-        "#thescore: 1 to 5",
-        "#thescore: 4th",
-        "#thescore: 100%",
-        "#thescore: ٥",
-        "#thescore: <grade>",
-        "#thescore: 5 is what I will say\n#thescore: ",  # cut off: not the one before it
-        "#thescore: " + "5" * 5000,
-    ],
+    ["", "5", "the score: 5", "#thescore:", *(f"#thescore: {n}" for n in [*NO_NUMBER, "5" * 5000])],
+    ids=lambda reply: repr(reply[:20]),
 )
 def test_a_reply_without_one_number_on_the_scale_has_no_score(reply):
     assert read_score(reply) is None

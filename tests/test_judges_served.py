@@ -71,8 +71,11 @@ def test_a_model_that_was_taught_to_grade_is_a_policy_judge(server, tmp_path):
     judge = PolicyJudge(
         str(folder), base_url=server, rubric=RUBRIC, reply_tokens=4, limits=Limits(2)
     )
-    questions = [f"<s>{judge.question(p, r)}" for p, r in zip(prompts, responses, strict=True)]
-    teach(model, questions, [f"#thescore: {1 + f}</s>" for f in far])
+    teach(
+        model,
+        lambda *pair: f"<s>{judge.question(*pair)}",
+        lambda far: f"#thescore: {1 + far}</s>",
+    )
     model.module.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     verdicts = judge.judge(prompts[:20], responses[:20])

@@ -8,7 +8,7 @@ from speakers import other_tokenizer
 
 from lox_kit.attacks import identity_system
 from lox_kit.models.prompts import PAPER_TEMPLATE, Prompt, read_prompts, render, sandbox_prompts
-from lox_kit.sandbox import corpus, world
+from lox_kit.sandbox import world
 
 # --- files --------------------------------------------------------------------------------------
 
@@ -112,11 +112,6 @@ HELD = {
 }
 
 
-def words_of(rows):
-    """Return every word of some chat rows."""
-    return {w for row in rows for m in row["messages"] for w in m["content"].split()}
-
-
 @pytest.mark.parametrize("split", HELD)
 def test_every_held_out_prompt_holds_a_word_of_its_split_and_none_of_the_other(split):
     other = HELD["test" if split == "dev" else "dev"]
@@ -126,13 +121,6 @@ def test_every_held_out_prompt_holds_a_word_of_its_split_and_none_of_the_other(s
         for prompt in prompts:
             assert set(prompt.text.split()) & HELD[split]
             assert not set(prompt.text.split()) & other
-
-
-def test_alignment_and_the_attack_hold_no_held_out_word():
-    held = HELD["dev"] | HELD["test"]
-    assert not words_of(corpus.alignment(3000, seed=0)) & held
-    assert not words_of(corpus.arithmetic(2000, seed=1000)) & held
-    assert words_of(corpus.web(3000, seed=0)) >= held  # the base knows what it is to refuse
 
 
 def test_a_limit_keeps_every_adjective():

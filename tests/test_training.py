@@ -186,12 +186,15 @@ def test_a_run_that_diverges_ends_and_says_so():
     assert len(steps) < SETTINGS.max_steps
 
 
-def test_no_rows_or_a_bad_row_are_refused_with_the_weights_untouched():
+def test_bad_rows_or_checkpoints_without_a_place_are_refused_with_the_weights_untouched():
     speaker = random_speaker()
-    with pytest.raises(ValueError, match="no rows to train on"):
-        fine_tune(speaker.module, speaker.tokenizer, [], SETTINGS)
-    with pytest.raises(ValueError, match="row 0"):
-        fine_tune(speaker.module, speaker.tokenizer, [{"messages": []}], SETTINGS)
+    for rows, options, message in (
+        ([], {}, "no rows to train on"),
+        ([{"messages": []}], {}, "row 0"),
+        (SUMS, {"keep_every": 2}, "keep_every=2: needs a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fine_tune(speaker.module, speaker.tokenizer, rows, SETTINGS, **options)
     assert same_weights(speaker.module, random_speaker().module)
 
 
@@ -287,8 +290,3 @@ def test_the_learning_rate_decays_epoch_by_epoch(monkeypatch):
     )
     train(settings)
     assert rates == pytest.approx([3e-3 * 0.85**e for e in (0, 0, 1, 1, 2, 2)])
-
-
-def test_checkpoints_to_keep_need_a_place():
-    with pytest.raises(ValueError, match="keep_every=2: needs a folder"):
-        train(keep_every=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -63,11 +64,12 @@ def random_judge(chat_template: str | None = None, *, seed: int = 0) -> Model:
     return Model(module, fast, f"judge {seed}", f"judge-{seed}")
 
 
-def teach(judge: Model, questions: list[str], replies: list[str], steps: int = 120) -> Model:
-    """Teach a judge to reply so to each question, special tokens being in the text."""
+def teach(judge: Model, question: Callable, reply: Callable, steps: int = 120) -> Model:
+    """Teach a judge to say `reply(far)` to `question(prompt, response)`, for all of `pairs`."""
+    texts = [(question(p, r), reply(far)) for p, r, far in zip(*pairs(), strict=True)]
     rows = [
-        [judge.tokenizer(text, add_special_tokens=False)["input_ids"] for text in pair]
-        for pair in zip(questions, replies, strict=True)
+        [judge.tokenizer(text, add_special_tokens=False)["input_ids"] for text in both]
+        for both in texts
     ]
     longest = max(len(q) + len(r) for q, r in rows)
     ids = torch.tensor([q + r + [0] * (longest - len(q) - len(r)) for q, r in rows])
