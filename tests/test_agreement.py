@@ -50,6 +50,7 @@ def test_kappa_of_readings_is_agreement_beyond_chance(readings):
 def test_the_p_value_is_exact_mcnemar_twice_the_binomial_tail(first, second):
     expected = min(1.0, 2 * binom.cdf(min(first, second), first + second, 0.5))
     assert paired(3, first, second, 4).p_value == pytest.approx(expected)
+    assert paired(30, 6, 1, 40).p_value == pytest.approx(2 * 8 / 2**7)  # by hand
 
 
 @given(st.lists(st.tuples(*[st.sampled_from([True, False, None])] * 2), max_size=40))
