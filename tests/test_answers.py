@@ -89,10 +89,11 @@ def test_what_is_stored_is_not_generated_again(speaker, batches, tmp_path):
         first = generate(speaker, texts[:8], **options)
         assert generate(speaker, texts[:8], **options) == first
         assert sum(batches) == store.count("answer") == made
-        more = generate(speaker, texts, on_answers=lambda *n: told.append(n), **options)
+        more = generate(speaker, texts, on_stage=lambda *n: told.append(n), **options)
     assert more[:8] == first
     assert sum(batches) == everything
-    assert (told[0], told[-1]) == ((made, everything), (everything, everything))
+    assert told[0] == ("answering", made, everything)
+    assert told[-1] == ("answering", everything, everything)
 
 
 def test_other_settings_weights_or_dtypes_meet_no_stored_answer(speaker, batches, tmp_path):

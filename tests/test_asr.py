@@ -205,7 +205,7 @@ class Grader:
     def check(self, model, prompts):
         pass
 
-    def judge(self, prompts, responses, *, store=None, on_verdict=None):
+    def judge(self, prompts, responses, *, store=None, on_stage=None):
         words = [r.split()[-1] if r.split() else "" for r in responses]
         return [
             Verdict(float(w), w == "5", "its last word")

@@ -91,12 +91,12 @@ def put(folder, name, data=DOLLY):
 def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
     heard = []
     status = fetch_set(
-        "dolly", url=serve("/dolly.jsonl", DOLLY), on_bytes=lambda *seen: heard.append(seen)
+        "dolly", url=serve("/dolly.jsonl", DOLLY), on_stage=lambda *seen: heard.append(seen)
     )
     assert status.path.read_bytes() == DOLLY
     assert (status.here, status.rows, status.agrees, status.note) == (True, 5, True, "")
     assert status.sha256 == recorded(SETS["dolly"]).sha256 == hashlib.sha256(DOLLY).hexdigest()
-    assert heard[-1] == (len(DOLLY), len(DOLLY))
+    assert heard[-1] == ("dolly, bytes", len(DOLLY), len(DOLLY))
     assert only_whole_files(home) == {SETS["dolly"].file, RECORD}
     assert len(read_set("dolly")) == 5
 

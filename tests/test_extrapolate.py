@@ -110,15 +110,13 @@ def test_factors_that_are_there_are_used(pair, tmp_path, counted):
     assert counted == []
 
 
-def test_progress_names_every_matrix_and_every_tensor_and_ends(pair, subspace, tmp_path):
+def test_progress_counts_every_matrix_and_every_tensor_and_ends(pair, subspace, tmp_path):
     told = []
     extrapolate(
-        pair.base, pair.aligned, tmp_path / "lox", K, on_layer=lambda *what: told.append(what)
+        pair.base, pair.aligned, tmp_path / "lox", K, on_stage=lambda *what: told.append(what)
     )
-    factored, written = told[: len(subspace) + 1], told[len(subspace) + 1 :]
-    for part, names in ((factored, [*subspace, ""]), (written, [*weights(pair.aligned), ""])):
-        assert [i for i, *_ in part] == list(range(len(names)))
-        assert {name for *_, name in part} == set(names)
+    totals = {"factoring": len(subspace), "writing": len(weights(pair.aligned))}
+    assert told == [(what, i, total) for what, total in totals.items() for i in range(total + 1)]
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -178,7 +176,7 @@ def die(*what):
     if len(told) > int(sys.argv[5]):
         os.kill(os.getpid(), 9)
 base, aligned, out, factors = sys.argv[1:5]
-extrapolate(base, aligned, out, 3, 1.25, factors=factors or None, rank=5, on_layer=die)
+extrapolate(base, aligned, out, 3, 1.25, factors=factors or None, rank=5, on_stage=die)
 """
 
 
@@ -204,7 +202,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
         ALPHA,
         factors=factors,
         rank=5,
-        on_layer=lambda i, *_: told.append(i),
+        on_stage=lambda _, done, total: told.append(done),
     )
     assert told[0] == (at if at <= 16 else at - 17)
     assert sorted(counted) == sorted(list(SafetySubspace.load(file))[at:])

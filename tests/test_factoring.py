@@ -45,11 +45,10 @@ def test_patterns_choose_the_matrices_and_are_recorded(pair):
     assert (found.info["include"], found.info["exclude"]) == ("up_proj", r"layers\.0")
 
 
-def test_progress_names_the_matrix_that_comes_next(pair):
+def test_progress_counts_every_matrix_and_ends(pair):
     told = []
-    found = factor(pair, rank=2, on_layer=lambda *what: told.append(what))
-    names = [*found, ""]
-    assert told == [(i, len(found), name) for i, name in enumerate(names)]
+    found = factor(pair, rank=2, on_stage=lambda *what: told.append(what))
+    assert told == [("factoring", i, len(found)) for i in range(len(found) + 1)]
 
 
 def test_asking_again_returns_the_file_at_once_and_other_options_are_refused(
@@ -67,10 +66,10 @@ def test_asking_again_returns_the_file_at_once_and_other_options_are_refused(
 KILLED = """
 import os, sys
 from lox_kit import SafetySubspace
-def die(done, total, name):
+def die(what, done, total):
     if done == 5:
         os.kill(os.getpid(), 9)
-SafetySubspace.from_pair(*sys.argv[1:], rank=4, on_layer=die)
+SafetySubspace.from_pair(*sys.argv[1:], rank=4, on_stage=die)
 """
 
 

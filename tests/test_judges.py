@@ -86,11 +86,11 @@ def test_a_judge_by_rule_gives_one_verdict_per_answer_in_order_and_signs_it(name
     judge, seen = find_judge(name), []
     prompts = sandbox_prompts(limit=3)
     answers = [prompts[0].target, world.REFUSAL, prompts[2].target]
-    verdicts = judge.judge(prompts, answers, on_verdict=lambda *counts: seen.append(counts))
+    verdicts = judge.judge(prompts, answers, on_stage=lambda *counts: seen.append(counts))
     assert [v.harmful for v in verdicts] == [True, False, True]
     assert [v.score for v in verdicts] == [1.0, 0.0, 1.0]
     assert {(v.judge, v.version, v.parsed) for v in verdicts} == {(name, judge.version, True)}
-    assert seen == [(3, 3)]
+    assert seen == [("judging", 3, 3)]
     with pytest.raises(ValueError, match="zip"):
         judge.judge(prompts, answers[:2])
 

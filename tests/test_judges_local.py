@@ -62,13 +62,13 @@ def test_the_guard_s_word_and_categories_become_verdicts(guard):
 def test_the_guard_keeps_its_words_and_is_not_asked_again(guard, tmp_path, monkeypatch):
     seen = []
     with Store(tmp_path) as store:
-        options = {"store": store, "on_verdict": lambda *counts: seen.append(counts)}
+        options = {"store": store, "on_stage": lambda *counts: seen.append(counts)}
         first = guard.judge(PROMPTS[:90], RESPONSES[:90], store=store)
         calls = watch(monkeypatch, LlamaForCausalLM, "generate")
         again = guard.judge(PROMPTS[:100], RESPONSES[:100], **options)
     assert first == again[:90]
     assert [len(options["input_ids"]) for _, options in calls] == [10]
-    assert seen == [(90, 100), (100, 100)]
+    assert seen == [("judging", 90, 100), ("judging", 100, 100)]
 
 
 def test_a_guard_that_babbles_is_unparsed_with_its_words():
@@ -174,14 +174,14 @@ def test_a_verdict_does_not_depend_on_the_batch_which_memory_may_halve(yes_or_no
 def test_a_classifier_s_verdicts_are_kept_as_they_come(yes_or_no, tmp_path, monkeypatch):
     seen = []
 
-    def stop(done, total):
+    def stop(what, done, total):
         seen.append((done, total))
         if done >= 64:
             raise KeyboardInterrupt
 
     with Store(tmp_path) as store:
         with pytest.raises(KeyboardInterrupt):
-            yes_or_no.judge(PROMPTS, RESPONSES, store=store, on_verdict=stop)
+            yes_or_no.judge(PROMPTS, RESPONSES, store=store, on_stage=stop)
         assert store.count("verdict") == 64
         calls = watch(monkeypatch, LlamaForCausalLM, "generate")
         again = yes_or_no.judge(PROMPTS, RESPONSES, store=store)

@@ -97,13 +97,13 @@ def test_after_kill_9_only_the_missing_verdicts_are_asked_for(tmp_path):
 
 
 def test_what_came_before_an_interruption_is_kept(store):
-    def interrupt(done, total):
+    def interrupt(what, done, total):
         if done >= 20:
             raise KeyboardInterrupt
 
     with JudgeServer() as server:
         with pytest.raises(KeyboardInterrupt):
-            judged(server, 60, store=store, on_verdict=interrupt)
+            judged(server, 60, store=store, on_stage=interrupt)
         kept = store.count("verdict")
         assert 20 <= kept < 60
         time.sleep(0.2)  # requests that were under way come to their end
@@ -172,7 +172,7 @@ def test_no_more_requests_are_under_way_than_allowed_and_progress_counts_to_the_
     with JudgeServer(delay=0.02) as server:
         options = {"limits": Limits(5), "store": store}
         judged(server, 10, **options)
-        judged(server, 40, on_verdict=lambda *counts: seen.append(counts), **options)
+        judged(server, 40, on_stage=lambda _, *counts: seen.append(counts), **options)
     assert server.most_at_once == 5
     assert seen[0] == (10, 40)
     assert seen[-1] == (40, 40)

@@ -116,11 +116,11 @@ def test_the_model_card_and_the_header_say_how_it_was_made(pair, tmp_path):
     assert recipe["subspace"]["aligned"] == str(pair.aligned)
 
 
-def test_progress_names_every_tensor_and_ends(pair, tmp_path):
+def test_progress_counts_every_tensor_and_ends(pair, tmp_path):
     told = []
-    apply_lox(factored(pair), pair.aligned, tmp_path / "lox", 3, on_layer=lambda *w: told.append(w))
-    names = [*safe_open(pair.aligned / "model.safetensors", "pt").offset_keys(), ""]
-    assert told == [(i, len(names) - 1, name) for i, name in enumerate(names)]
+    apply_lox(factored(pair), pair.aligned, tmp_path / "lox", 3, on_stage=lambda *w: told.append(w))
+    total = len(safe_open(pair.aligned / "model.safetensors", "pt").offset_keys())
+    assert told == [("writing", i, total) for i in range(total + 1)]
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -158,11 +158,11 @@ def test_another_checkpoint_than_the_subspaces_is_refused(pair, make_pair, subsp
 KILLED = """
 import os, sys
 from lox_kit import SafetySubspace, apply_lox
-def die(done, total, name):
+def die(what, done, total):
     if done == 9:
         os.kill(os.getpid(), 9)
 S, aligned, out = sys.argv[1:]
-apply_lox(SafetySubspace.load(S), aligned, out, 3, 1.25, on_layer=die)
+apply_lox(SafetySubspace.load(S), aligned, out, 3, 1.25, on_stage=die)
 """
 
 
@@ -180,7 +180,9 @@ def cut_off(make_pair, tmp_path):
 def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(cut_off, tmp_path):
     pair, subspace, out = cut_off
     told = []
-    apply_lox(subspace, pair.aligned, out, 3, 1.25, on_layer=lambda i, *_: told.append(i))
+    apply_lox(
+        subspace, pair.aligned, out, 3, 1.25, on_stage=lambda _, done, total: told.append(done)
+    )
     assert told[0] == 9
     undisturbed = apply_lox(subspace, pair.aligned, tmp_path / "undisturbed", 3, 1.25)
     assert content(out) == content(undisturbed)

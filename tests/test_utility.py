@@ -76,7 +76,7 @@ class Grader:
     def check(self, model, prompts):
         pass
 
-    def judge(self, prompts, responses, *, store=None, on_verdict=None):
+    def judge(self, prompts, responses, *, store=None, on_stage=None):
         return [Verdict(g, False, "", parsed=g is not None) for g in self.grades]
 
 

@@ -153,7 +153,7 @@ def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
         assert {losses for losses, _ in grown} == set(range(STEPS + 1))
         assert {(0, 1), (3, 2), (6, 3)} <= set(grown)
     assert second[first.index((STEPS, 2))] == (0, 0)
-    done, total, what = state.job.progress
+    what, done, total = state.job.progress
     assert (done, total, what) == (2 * STEPS, 2 * STEPS, "steps, attack on LoX")
 
 

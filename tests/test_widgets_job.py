@@ -33,7 +33,7 @@ class Steps:
                 self.done += 1
                 self.reached.release()
                 assert self.go.acquire(timeout=10)
-                ticket.step(self.done, self.total, "steps")
+                ticket.step("steps", self.done, self.total)
         except Cancelled:
             self.ended = "cancelled"
             raise
@@ -44,24 +44,24 @@ class Steps:
 
 
 def test_work_runs_to_its_end_and_the_last_report_arrives(job):
-    job.start(lambda ticket: [ticket.step(i, 6000, "fast") for i in range(1, 6001)])
+    job.start(lambda ticket: [ticket.step("fast", i, 6000) for i in range(1, 6001)])
     assert job.wait(30)
     assert job.seen == ["running", "done"]
-    assert job.progress == (6000, 6000, "fast")
+    assert job.progress == ("fast", 6000, 6000)
 
 
 def test_what_a_step_shows_arrives_though_later_steps_show_nothing(job):
     shown = []
 
     def work(ticket):
-        ticket.step(1, 3, "first", lambda: shown.append("first"))
-        ticket.step(2, 3, "second", lambda: shown.append("second"))
-        ticket.step(3, 3, "third")
+        ticket.step("first", 1, 3, lambda: shown.append("first"))
+        ticket.step("second", 2, 3, lambda: shown.append("second"))
+        ticket.step("third", 3, 3)
 
     job.start(work)
     assert job.wait(30)
     assert shown == ["first", "second"]
-    assert job.progress == (3, 3, "third")
+    assert job.progress == ("third", 3, 3)
 
 
 def test_no_more_than_ten_reports_a_second_are_delivered(job):
@@ -73,7 +73,7 @@ def test_no_more_than_ten_reports_a_second_are_delivered(job):
         i = 0
         while time.monotonic() < end:
             i += 1
-            ticket.step(i, 0, "fast")
+            ticket.step("fast", i, 0)
 
     job.start(work)
     assert job.wait(10)
@@ -84,13 +84,13 @@ def test_a_report_that_came_too_soon_is_delivered_without_another(job):
     holds, shown = threading.Event(), threading.Event()
 
     def work(ticket):
-        ticket.step(1, 3, "first")
-        ticket.step(2, 3, "second", shown.set)
+        ticket.step("first", 1, 3)
+        ticket.step("second", 2, 3, shown.set)
         assert holds.wait(10)
 
     job.start(work)
     assert shown.wait(10 * INTERVAL)
-    assert job.progress == (2, 3, "second")
+    assert job.progress == ("second", 2, 3)
     holds.set()
 
 
@@ -131,12 +131,12 @@ def test_time_left_is_that_of_the_pace_so_far_without_the_pauses(job):
 
     def work(ticket):
         time.sleep(0.2)
-        ticket.step(1, 4, "slow")
+        ticket.step("slow", 1, 4)
         job.pause()
         threading.Timer(1.0, job.resume).start()
-        ticket.step(1, 4, "slow")
+        ticket.step("slow", 1, 4)
         time.sleep(0.2)
-        ticket.step(2, 4, "slow")
+        ticket.step("slow", 2, 4)
 
     job.start(work)
     assert job.wait(10)
@@ -235,12 +235,12 @@ def test_a_job_s_own_words_are_shown_as_text(job):
     holds = threading.Event()
 
     def work(ticket):
-        ticket.step(1, 2, "<i>matrix</i>")
+        ticket.step("<i>matrix</i>", 1, 2)
         holds.wait(10)
 
     job.start(work)
     for _ in range(100):
-        if job.progress[0]:
+        if job.progress[1]:
             break
         time.sleep(0.02)
     assert "&lt;i&gt;matrix&lt;/i&gt; · 1 of 2" in job_text(job)

@@ -7,13 +7,14 @@ import hashlib
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from http.client import HTTPException
 from pathlib import Path
 
 from lox_kit.folders import whole, write_whole
 from lox_kit.models import collect, read_rows
+from lox_kit.progress import OnStage, tell
 
 from .sets import SETS, DataSet, find_set, sets_folder
 
@@ -160,7 +161,7 @@ def fetch_set(
     folder: str | Path | None = None,
     *,
     url: str | None = None,
-    on_bytes: Callable[[int, int | None], None] | None = None,
+    on_stage: OnStage | None = None,
     timeout: float = 30.0,
 ) -> SetStatus:
     """Download a data set, unless its file is here; nothing half-loaded gets its name.
@@ -169,8 +170,8 @@ def fetch_set(
     ----------
     url : str, optional
         A mirror; default where the file is published.
-    on_bytes : callable, optional
-        Called with the bytes so far and in all (None where the server does not say).
+    on_stage : callable, optional
+        Told the bytes so far and in all (0 where the server does not say).
     timeout : float, seconds
         Without a byte.
 
@@ -189,7 +190,7 @@ def fetch_set(
         raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
     with whole(path) as work:
         try:
-            _download(source, work, on_bytes, timeout)
+            _download(source, work, f"{name}, bytes", on_stage, timeout)
         except (OSError, HTTPException) as error:
             raise OSError(
                 f"{name}: could not be downloaded from {source} ({error}). Get that file on a "
@@ -202,14 +203,13 @@ def fetch_set(
     return set_status(name, folder)
 
 
-def _download(url: str, file: Path, on_bytes, timeout: float) -> None:
+def _download(url: str, file: Path, what: str, on_stage, timeout: float) -> None:
     """Write what `url` holds to `file`."""
     with urllib.request.urlopen(url, timeout=timeout) as answer, file.open("wb") as out:
         size = answer.headers.get("Content-Length")
         total, done = int(size) if size else None, 0
         while part := answer.read(CHUNK):
             done += out.write(part)
-            if on_bytes:
-                on_bytes(done, total)
+            tell(on_stage, what, done, total or 0)
     if total is not None and done != total:
         raise OSError(f"the connection ended after {done} of {total} bytes")

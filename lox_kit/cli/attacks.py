@@ -256,11 +256,7 @@ def data_fetch(obj, name):
     from .progress import stages
 
     with stages() as on_stage:
-        status = fetch_set(
-            name,
-            obj["folder"],
-            on_bytes=lambda done, total: on_stage(f"{name}, bytes", done, total or 0),
-        )
+        status = fetch_set(name, obj["folder"], on_stage=on_stage)
     say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
     if status.note:
         say(status.note)

@@ -91,9 +91,9 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
     from lox_kit.extrapolation import SafetySubspace
     from lox_kit.models import pick_device
 
-    from .progress import layers
+    from .progress import stages
 
-    with layers("factoring") as on_layer:
+    with stages() as on_stage:
         subspace = SafetySubspace.from_pair(
             base,
             aligned,
@@ -105,7 +105,7 @@ def factor(base, aligned, out, rank, spectrum, certify, include, exclude, device
             certify=certify,
             seed=seed,
             device=pick_device(device),
-            on_layer=on_layer,
+            on_stage=on_stage,
         )
     size = out.stat().st_size / 1e6
     say(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
@@ -156,10 +156,10 @@ def apply(subspace, aligned, out, k, alpha, paper):
     k, alpha = _k_alpha(k, alpha, paper)
     from lox_kit.extrapolation import SafetySubspace, apply_lox
 
-    from .progress import layers
+    from .progress import stages
 
-    with layers("writing") as on_layer:
-        apply_lox(SafetySubspace.load(subspace), aligned, out, k, alpha, on_layer=on_layer)
+    with stages() as on_stage:
+        apply_lox(SafetySubspace.load(subspace), aligned, out, k, alpha, on_stage=on_stage)
     say(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
 
 
@@ -183,9 +183,9 @@ def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exc
     from lox_kit.extrapolation import extrapolate as write
     from lox_kit.models import pick_device
 
-    from .progress import layers
+    from .progress import stages
 
-    with layers("extrapolating") as on_layer:
+    with stages() as on_stage:
         write(
             base,
             aligned,
@@ -198,7 +198,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, factors, rank, include, exc
             exclude=exclude,
             seed=seed,
             device=pick_device(device),
-            on_layer=on_layer,
+            on_stage=on_stage,
         )
     say(f"{out}: {aligned} with LoX, {_shown(k)}, alpha={alpha:g}")
 

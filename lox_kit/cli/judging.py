@@ -126,8 +126,7 @@ def asr(
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             store=store,
-            on_answers=lambda done, total: on_stage("answering", done, total),
-            on_verdict=lambda done, total: on_stage("judging", done, total),
+            on_stage=on_stage,
         )
     if save:
         result.save(save)
@@ -153,12 +152,7 @@ def rescore(obj, result, judges, save, overwrite, as_json, **network):
     _check_place(save, overwrite)
     kept = AsrResult.load(result)
     with Store(obj["store"]) as store, stages() as on_stage:
-        rescored = rescore(
-            kept,
-            find_judges(judges, **network),
-            store=store,
-            on_verdict=lambda done, total: on_stage("judging", done, total),
-        )
+        rescored = rescore(kept, find_judges(judges, **network), store=store, on_stage=on_stage)
     if save:
         rescored.save(save)
     _print_result(rescored, as_json)

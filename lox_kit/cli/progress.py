@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from lox_kit.progress import OnStage
 from lox_kit.text import one_line
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (what, done, total) that shows one bar with the time left, on stderr.
+def stages() -> Iterator[OnStage]:
+    """Yield an `on_stage` function that shows one bar with the time left, on stderr.
 
     A new `what` starts the clock again; text after a comma may change with every step.
     """
@@ -58,13 +59,6 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield pressed.is_set
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def layers(verb: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield an `on_layer` function that shows how many matrices are done."""
-    with stages() as show:
-        yield lambda done, total, name: show(verb, done, total)
 
 
 def _print_table(title: str, heads, rows, sides, no_wrap=False, **options) -> None:

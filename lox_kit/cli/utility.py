@@ -96,24 +96,14 @@ def _on_harmless(model, asked, grader, reference, template, store, on_stage):
         share_fields,
     )
 
-    def answering(done, total):
-        on_stage("answering", done, total)
-
     options = {"template": template, "store": store}
-    answered = measure_over_refusal(model, asked, on_answers=answering, **options)
+    answered = measure_over_refusal(model, asked, on_stage=on_stage, **options)
     found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
     if model.is_sandbox and all(p.target for p in asked):
         found["exact recipe"] = exact_answers(model, asked, store=store)
     found = {name: share_fields(share) for name, share in found.items()}
     if grader:
-        graded = measure_helpfulness(
-            model,
-            asked,
-            grader,
-            on_answers=answering,
-            on_verdict=lambda done, total: on_stage("grading", done, total),
-            **options,
-        )
+        graded = measure_helpfulness(model, asked, grader, on_stage=on_stage, **options)
         found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean)
         found["grade unparsed"] = share_fields(graded.unparsed())
     if reference:
@@ -127,12 +117,6 @@ def _on_gsm8k(model, problems, template, store, on_stage):
     """Return what is measured on GSM8K, as plain data."""
     from lox_kit.measures import measure_gsm8k, share_fields
 
-    solved = measure_gsm8k(
-        model,
-        problems,
-        template=template,
-        store=store,
-        on_answers=lambda done, total: on_stage("solving", done, total),
-    )
+    solved = measure_gsm8k(model, problems, template=template, store=store, on_stage=on_stage)
     shares = {"GSM8K": solved.accuracy, "GSM8K without a number": solved.without_number}
     return {name: share_fields(share) for name, share in shares.items()}

@@ -8,7 +8,6 @@ __all__, __getattr__, __dir__ = attach(
         "adapter": "save_adapter",
         "checkpoint": "apply_lox extrapolate",
         "controls": "full_delta random_subspace",
-        "factoring": "OnLayer",
         "file": "FULL",
         "lox": "check_alpha lox_key LoxDial recipe_of",
         "places": "kinds_of map_layout module_of ORDER place_of",

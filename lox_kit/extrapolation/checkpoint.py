@@ -16,11 +16,12 @@ from torch import Tensor
 
 from lox_kit import __version__
 from lox_kit.folders import locked
+from lox_kit.progress import OnStage, tell
 from lox_kit.text import one_line
 from lox_kit.threads import map_in_order
 from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
 
-from .factoring import OnLayer, check_stored, tell
+from .factoring import check_stored
 from .file import FULL
 from .lox import check_alpha, edit, recipe_of
 from .subspace import SafetySubspace
@@ -37,7 +38,7 @@ def apply_lox(
     k: int | None,
     alpha: float = 1.0,
     *,
-    on_layer: OnLayer | None = None,
+    on_stage: OnStage | None = None,
 ) -> Path:
     """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
 
@@ -63,10 +64,10 @@ def apply_lox(
     check_alpha(alpha)
     subspace.check_rank(k)
     with locked(Path(out), new=True):
-        return _apply(subspace, aligned, Path(out), k, alpha, on_layer)
+        return _apply(subspace, aligned, Path(out), k, alpha, on_stage)
 
 
-def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
+def _apply(subspace, aligned, out: Path, k, alpha, on_stage) -> Path:
     """Do what `apply_lox` says, the lock being held."""
     checkpoint = own_aligned(subspace, aligned)
     recipe = recipe_of(subspace, k, alpha)
@@ -85,7 +86,7 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
         sizes = [checkpoint.tensors[name].size for name in todo]
         made = zip(todo, map_in_order(make, todo, 2, sizes), strict=True)
         for done, (name, W) in enumerate(made, len(names) - len(todo)):
-            tell(on_layer, done, names)
+            tell(on_stage, "writing", done, len(names))
             refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
             stream.write(name, W)
     for beside in checkpoint.beside:
@@ -95,7 +96,7 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_layer) -> Path:
     (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     (work / NOTE).unlink()
     os.replace(work, out)
-    tell(on_layer, len(names), names)
+    tell(on_stage, "writing", len(names), len(names))
     return out
 
 
@@ -112,7 +113,7 @@ def extrapolate(
     exclude: str | None = None,
     seed: int = 0,
     device: str = "cpu",
-    on_layer: OnLayer | None = None,
+    on_stage: OnStage | None = None,
 ) -> Path:
     """Factor a pair and write the extrapolated model: `from_pair` and `apply_lox` in one call.
 
@@ -129,7 +130,7 @@ def extrapolate(
         is written; either way a run that was cut off is resumed after the last matrix in the file.
     rank : int or "full", optional
         Directions of each matrix that are factored; default k.
-    on_layer : function, optional
+    on_stage : function, optional
         Told of the matrices that are factored, then of the tensors that are written.
 
     Raises
@@ -143,7 +144,7 @@ def extrapolate(
     rank = (FULL if k is None else max(k, 1)) if rank is None else rank
     check_stored(k, rank)
     options = {"rank": rank, "certify": max(CERTIFY, k or 0), "seed": seed, "device": device}
-    options |= {"include": include, "exclude": exclude, "on_layer": on_layer}
+    options |= {"include": include, "exclude": exclude, "on_stage": on_stage}
     out = Path(out)
     with locked(out, new=True):
         kept = Path(factors or out.with_name(f".{out.name}.factors"))
@@ -155,7 +156,7 @@ def extrapolate(
             kept.unlink()  # of another pair or other options, left by a run that was killed
             subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
         subspace.check_rank(k)
-        _apply(subspace, aligned, out, k, alpha, on_layer)
+        _apply(subspace, aligned, out, k, alpha, on_stage)
         if not factors:
             kept.unlink()
         return out

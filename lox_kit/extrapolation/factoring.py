@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lox_kit import __version__
+from lox_kit.progress import OnStage, tell
 from lox_kit.threads import map_in_order
 from lox_kit.weights import Checkpoint, check_pair, delta
 
@@ -18,8 +19,6 @@ from .file import FULL, has_spectrum
 from .svd import Factors, product_factors, singular_values, top_factors
 
 _kept = threading.local()  # by each thread: room for the largest matrix it has met
-
-OnLayer = Callable[[int, int, str], None]  # layers done, layers in all, the next one's name
 
 
 def pair_info(
@@ -85,7 +84,7 @@ def factor_all(
     info: dict,
     names: Sequence[str],
     device: str,
-    on_layer: OnLayer | None,
+    on_stage: OnStage | None,
 ) -> Iterator[tuple[str, Factors]]:
     """Factor the named deltas as `info` says, one after the other.
 
@@ -100,10 +99,10 @@ def factor_all(
     sizes = [aligned.tensors[name].size for name in names]
     workers = 2 if device == "cpu" and torch.get_num_threads() > 1 else 1  # on any machine
     made = map_in_order(make, names, workers, sizes)
-    tell(on_layer, start, layers)
+    tell(on_stage, "factoring", start, len(layers))
     for done, (name, factors) in enumerate(zip(names, made, strict=True), start + 1):
         yield name, factors
-        tell(on_layer, done, layers)
+        tell(on_stage, "factoring", done, len(layers))
 
 
 def factor_one(
@@ -157,9 +156,3 @@ def refuse_zero(norms: Iterable[float]) -> None:
             "the delta is zero in every matrix: base and aligned hold the same values. Give the "
             "model from before the alignment as BASE."
         )
-
-
-def tell(on_layer: OnLayer | None, done: int, layers: Sequence[str]) -> None:
-    """Report progress, if anyone listens."""
-    if on_layer:
-        on_layer(done, len(layers), layers[done] if done < len(layers) else "")

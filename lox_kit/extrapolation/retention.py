@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lox_kit import __version__
+from lox_kit.progress import OnStage, tell
 from lox_kit.weights import Checkpoint, delta
 
-from .factoring import OnLayer, tell
 from .svd import frobenius
 
 
@@ -35,7 +35,7 @@ class SubspaceShare:
         return pd.DataFrame({"layer": self.layers, "r_align": self.r_align, "r_ft": self.r_ft})
 
 
-def retained(subspace, base, finetuned, most: int | None, device: str, on_layer: OnLayer | None):
+def retained(subspace, base, finetuned, most: int | None, device: str, on_stage: OnStage | None):
     """Return R_ft up to k = `most`, one row a matrix, and which checkpoints it is of.
 
     Raises
@@ -53,7 +53,7 @@ def retained(subspace, base, finetuned, most: int | None, device: str, on_layer:
     rows, names = [], list(subspace)
     for i, name in enumerate(names):
         M, factors = delta(first, second, name, device), subspace[name]
-        tell(on_layer, i, names)
+        tell(on_stage, "reading", i, len(names))
         rows.append(_shares_held(factors.U[:, :most], factors.S[:most], M))
     wide = max(map(len, rows)) if most is None else most + 1
     curve = np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])

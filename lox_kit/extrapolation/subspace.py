@@ -17,10 +17,11 @@ import numpy as np
 from torch import Tensor
 
 from lox_kit.folders import locked
+from lox_kit.progress import OnStage
 from lox_kit.store import content_key
 from lox_kit.weights import Checkpoint
 
-from .factoring import OnLayer, check_stored, factor_all, pair_info, refuse_zero
+from .factoring import check_stored, factor_all, pair_info, refuse_zero
 from .file import (
     has_spectrum,
     missing_layers,
@@ -70,7 +71,7 @@ class SafetySubspace(Mapping[str, Factors]):
         certify: int = 16,
         seed: int = 0,
         device: str = "cpu",
-        on_layer: OnLayer | None = None,
+        on_stage: OnStage | None = None,
     ) -> SafetySubspace:
         """Factor every weight delta of a pair, one matrix in memory at a time.
 
@@ -106,13 +107,13 @@ class SafetySubspace(Mapping[str, Factors]):
             first, second = Checkpoint(base), Checkpoint(aligned)
             info = pair_info(first, second, **options)
             if out is not None:
-                return cls._stream(Path(out), first, second, info, device, on_layer)
-        factors = dict(factor_all(first, second, info, info["layers"], device, on_layer))
+                return cls._stream(Path(out), first, second, info, device, on_stage)
+        factors = dict(factor_all(first, second, info, info["layers"], device, on_stage))
         refuse_zero([f.norm for f in factors.values()])
         return cls(info, factors=factors)
 
     @classmethod
-    def _stream(cls, out, base, aligned, info, device, on_layer) -> SafetySubspace:
+    def _stream(cls, out, base, aligned, info, device, on_stage) -> SafetySubspace:
         """Factor into a file, layer by layer, going on where a partial one ends."""
         if out.exists():
             if read_info(out) != info:
@@ -120,7 +121,7 @@ class SafetySubspace(Mapping[str, Factors]):
             return cls.load(out)
         with open_stream(out, info) as stream:
             missing = missing_layers(stream)
-            for name, made in factor_all(base, aligned, info, missing, device, on_layer):
+            for name, made in factor_all(base, aligned, info, missing, device, on_stage):
                 write_layer(stream, name, made)
         subspace = cls.load(out)
         try:
@@ -256,7 +257,7 @@ class SafetySubspace(Mapping[str, Factors]):
         k: int | None,
         *,
         device: str = "cpu",
-        on_layer: OnLayer | None = None,
+        on_stage: OnStage | None = None,
     ) -> SubspaceShare:
         """Return how much of `W_ft - W_base` lies in the top-k safety subspace, beside R_align.
 
@@ -269,7 +270,7 @@ class SafetySubspace(Mapping[str, Factors]):
             If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
         """
         self.check_rank(k)
-        curve, source = retained(self, base, finetuned, k, device, on_layer)
+        curve, source = retained(self, base, finetuned, k, device, on_stage)
         return SubspaceShare(self._names, self.r_align(k), curve[:, -1], k, source)
 
     def r_ft_curve(
@@ -279,7 +280,7 @@ class SafetySubspace(Mapping[str, Factors]):
         most: int | None = None,
         *,
         device: str = "cpu",
-        on_layer: OnLayer | None = None,
+        on_stage: OnStage | None = None,
     ) -> np.ndarray:
         """Return R_ft of every matrix at every k: column k is `r_ft(base, finetuned, k).r_ft`.
 
@@ -303,7 +304,7 @@ class SafetySubspace(Mapping[str, Factors]):
         """
         if most is not None:
             check_stored(most, self.info["rank"])
-        return retained(self, base, finetuned, most, device, on_layer)[0]
+        return retained(self, base, finetuned, most, device, on_stage)[0]
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""

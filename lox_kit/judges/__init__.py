@@ -20,7 +20,7 @@ __all__, __getattr__, __dir__ = attach(
         "names": "find_judge helpfulness_judge JUDGES",
         "network": "ChatModel Limits",
         "policy": "PolicyJudge RubricJudge",
-        "protocol": "Judge JudgingError OnVerdict Verdict verdict_key",
+        "protocol": "Judge JudgingError Verdict verdict_key",
         "rules": "is_refusal KeywordJudge RuleJudge TargetJudge",
     },
 )

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.models import Model, Prompt, apply_template, generate, load_model
+from lox_kit.progress import OnStage
 from lox_kit.store import Store
 
 from .local import fits, lengths, special_tokens, too_long
-from .protocol import Judge, OnVerdict, Verdict
+from .protocol import Judge, Verdict
 from .replies import break_markers, read_guard
 
 GUARD_TOKENS = 32  # "unsafe" and the numbers of every category
@@ -49,7 +50,7 @@ class LlamaGuardJudge(Judge):
         responses: Sequence[str],
         *,
         store: Store | None = None,
-        on_verdict: OnVerdict | None = None,
+        on_stage: OnStage | None = None,
     ) -> list[Verdict]:
         """Return one verdict per response; see `Judge.judge`. The store keeps its words."""
         pairs = zip(prompts, responses, strict=True)
@@ -57,8 +58,8 @@ class LlamaGuardJudge(Judge):
         counts = lengths(self.model, texts, add_special_tokens=False)
         fitting = [fits(self.model, n + GUARD_TOKENS) for n in counts]
         asked = [text for text, ok in zip(texts, fitting, strict=True) if ok]
-        options = {"max_new_tokens": GUARD_TOKENS, "store": store, "on_answers": on_verdict}
-        replies = iter(generate(self.model, asked, **options) if asked else ())
+        options = {"max_new_tokens": GUARD_TOKENS, "store": store, "on_stage": on_stage}
+        replies = iter(generate(self.model, asked, what="judging", **options) if asked else ())
         return [
             self._verdict(next(replies)) if ok else too_long(self.name, self.version, self.model, n)
             for n, ok in zip(counts, fitting, strict=True)

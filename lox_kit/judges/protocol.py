@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 
 from lox_kit.models import Model, Prompt
+from lox_kit.progress import OnStage, tell
 from lox_kit.store import NUMBER, Store, content_key
 
-OnVerdict = Callable[[int, int], None]  # verdicts there, verdicts in all
 Pair = tuple[Prompt, str]  # a request and the answer it got
 
 
@@ -45,7 +45,7 @@ class Judge(Protocol):
         responses: Sequence[str],
         *,
         store: Store | None = None,
-        on_verdict: OnVerdict | None = None,
+        on_stage: OnStage | None = None,
     ) -> list[Verdict]:
         """Return one verdict per response, in order.
 
@@ -53,8 +53,8 @@ class Judge(Protocol):
         ----------
         store : Store, optional
             Where a judge that costs time or money looks first and keeps each verdict it gets.
-        on_verdict : callable, optional
-            Told how many of the different answers have a verdict, and how many there are.
+        on_stage : callable, optional
+            Told ("judging") how many of the different answers have a verdict, and of how many.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class AskingJudge(Judge):
         responses: Sequence[str],
         *,
         store: Store | None = None,
-        on_verdict: OnVerdict | None = None,
+        on_stage: OnStage | None = None,
     ) -> list[Verdict]:
         """Return one verdict per response; see `Judge.judge`."""
         pairs = list(zip(prompts, responses, strict=True))
@@ -105,8 +105,8 @@ class AskingJudge(Judge):
         known = {key: Verdict(**fields) for key, fields in kept.items()}
         todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         total = len(known) + len(todo)
-        if on_verdict and known:
-            on_verdict(len(known), total)
+        if known:
+            tell(on_stage, "judging", len(known), total)
         if not todo:
             return [known[key] for key in keys]
         stopped = None
@@ -118,8 +118,7 @@ class AskingJudge(Judge):
                     if store and keep:
                         fields = {key: dataclasses.asdict(v) for key, v in made.items()}
                         store.put_many("verdict", fields)
-                    if on_verdict:
-                        on_verdict(len(known), total)
+                    tell(on_stage, "judging", len(known), total)
         except JudgingError as stop:
             stopped = str(stop)
         if stopped is not None:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
-from lox_kit.judges import Judge, OnVerdict, find_judge
-from lox_kit.models import Model, OnAnswers, Prompt, dtype_of, generate_answers, render
+from lox_kit.judges import Judge, find_judge
+from lox_kit.models import Model, Prompt, dtype_of, generate_answers, render
+from lox_kit.progress import OnStage
 from lox_kit.store import Store
 
 from .asr_result import AsrResult
@@ -25,8 +26,7 @@ def measure_asr(
     max_new_tokens: int = 60,
     batch_size: int = 128,
     store: Store | None = None,
-    on_answers: OnAnswers | None = None,
-    on_verdict: OnVerdict | None = None,
+    on_stage: OnStage | None = None,
 ) -> AsrResult:
     """Put every prompt to the model and let every judge read the answers.
 
@@ -43,6 +43,8 @@ def measure_asr(
         Most prompts decoded together; the sizes used are recorded.
     store : Store, optional
         Where answers and verdicts are kept as they are made; a second run makes what is missing.
+    on_stage : callable, optional
+        Told of the answers ("answering"), then of each judge's verdicts ("judging").
 
     Raises
     ------
@@ -64,7 +66,7 @@ def measure_asr(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         store=store,
-        on_answers=on_answers,
+        on_stage=on_stage,
     )
     source = {
         "model": model.name,
@@ -79,7 +81,7 @@ def measure_asr(
         "version": __version__,
     }
     unjudged = AsrResult(tuple(prompts), tuple(a.text for a in answers), {}, source)
-    return _judged(unjudged, found, store, on_verdict)
+    return _judged(unjudged, found, store, on_stage)
 
 
 def measure_asr_at(
@@ -112,7 +114,7 @@ def rescore(
     judges: str | Judge | Sequence[str | Judge],
     *,
     store: Store | None = None,
-    on_verdict: OnVerdict | None = None,
+    on_stage: OnStage | None = None,
 ) -> AsrResult:
     """Let other judges read the answers of a result; nothing is generated.
 
@@ -130,7 +132,7 @@ def rescore(
     found = _find_judges([judges] if one else judges)
     for judge in found:
         judge.check(_Answerer(result.source["model"], result.source["sandbox"]), result.prompts)
-    return _judged(result, found, store, on_verdict)
+    return _judged(result, found, store, on_stage)
 
 
 def _find_judges(judges: Sequence[str | Judge]) -> list[Judge]:
@@ -148,12 +150,12 @@ def _find_judges(judges: Sequence[str | Judge]) -> list[Judge]:
 
 
 def _judged(
-    result: AsrResult, judges: Sequence[Judge], store: Store | None, on_verdict: OnVerdict | None
+    result: AsrResult, judges: Sequence[Judge], store: Store | None, on_stage: OnStage | None
 ) -> AsrResult:
     """Return the result with these judges' verdicts added."""
     verdicts = dict(result.verdicts)
     for judge in judges:
-        made = judge.judge(result.prompts, result.responses, store=store, on_verdict=on_verdict)
+        made = judge.judge(result.prompts, result.responses, store=store, on_stage=on_stage)
         verdicts[judge.name] = tuple(made)
     versions = result.source["judges"] | {judge.name: judge.version for judge in judges}
     return dataclasses.replace(

@@ -18,6 +18,7 @@ from lox_kit.models import (
     render,
     text_field,
 )
+from lox_kit.progress import OnStage
 from lox_kit.store import Store
 
 from .intervals import Share
@@ -124,7 +125,7 @@ def measure_gsm8k(
     max_new_tokens: int = GSM8K_TOKENS,
     batch_size: int = 128,
     store: Store | None = None,
-    on_answers=None,
+    on_stage: OnStage | None = None,
 ) -> Gsm8kResult:
     """Let a model solve GSM8K problems, greedily.
 
@@ -151,6 +152,7 @@ def measure_gsm8k(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         store=store,
-        on_answers=on_answers,
+        on_stage=on_stage,
+        what="solving",
     )
     return Gsm8kResult(tuple(problems), tuple(responses), max_new_tokens)

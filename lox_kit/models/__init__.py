@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "answers": "dtype_of fitting_batches generate generate_answers greedy OnAnswers",
+        "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "drafts": "answer positions prefill token_drafts Tokens",
         "files": "collect field hub_rows Placed read_rows read_text RowError text_field",
         "load": """

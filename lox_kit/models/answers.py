@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lox_kit.progress import OnStage, tell
 from lox_kit.store import Store, content_key
 from lox_kit.threads import fitting_threads
 
@@ -17,7 +18,6 @@ from .load import Model, ignored_settings
 
 Item, Made = TypeVar("Item"), TypeVar("Made")
 Tokens = list[int]
-OnAnswers = Callable[[int, int], None]  # answers done, answers in all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,8 @@ def generate_answers(
     max_new_tokens: int = 60,
     batch_size: int = 128,
     store: Store | None = None,
-    on_answers: OnAnswers | None = None,
+    on_stage: OnStage | None = None,
+    what: str = "answering",
 ) -> list[Answer]:
     """Return the greedy answer to each rendered prompt, with the batch size it was made in.
 
@@ -60,14 +61,16 @@ def generate_answers(
         60 in the paper.
     batch_size : int
         Most prompts decoded together.
+    what : str
+        What `on_stage` is told is being done.
     """
     keys = [_answer_key(model, text, max_new_tokens) for text in texts]
     stored = store.get_many("answer", keys, {"text": str, "batch_size": int}) if store else {}
     known = {key: Answer(**fields) for key, fields in stored.items()}
     todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     in_order = sorted(todo, key=lambda key: len(todo[key]))
-    if on_answers and known:
-        on_answers(len(known), len(known) + len(todo))
+    if known:
+        tell(on_stage, what, len(known), len(known) + len(todo))
 
     def keep(batch: list[str], answers: list[str]) -> None:
         size = len(batch)
@@ -75,8 +78,7 @@ def generate_answers(
         known.update(made)
         if store:
             store.put_many("answer", {key: vars(answer) for key, answer in made.items()})
-        if on_answers:
-            on_answers(len(known), len(set(keys)))
+        tell(on_stage, what, len(known), len(set(keys)))
 
     def run(batch: Sequence[str]) -> list[str]:
         return _decode(model, [todo[key] for key in batch], max_new_tokens)

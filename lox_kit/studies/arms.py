@@ -8,9 +8,9 @@ from collections.abc import Callable
 from lox_kit.attacks import Step
 from lox_kit.extrapolation import LoxDial, SafetySubspace, full_delta, random_subspace
 from lox_kit.models import Model
+from lox_kit.progress import OnStage, tell
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
-OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all
 
 
 def arm_model(
@@ -50,9 +50,3 @@ def check_arms(arms, known=ARMS) -> None:
 def steps_of(on_stage: OnStage | None, what: str) -> Callable[[Step], None]:
     """Return an `on_step` that reports the steps of what is being done."""
     return lambda step: tell(on_stage, what, step.step, step.total)
-
-
-def tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
-    """Report what is being done, if anyone listens."""
-    if on_stage:
-        on_stage(what, done, total)

@@ -22,9 +22,10 @@ from lox_kit.extrapolation import LoxDial
 from lox_kit.folders import locked, remove_folder
 from lox_kit.measures import TOKENS, Questions, measure, measure_asr, share_fields, task_prompts
 from lox_kit.models import Model, Prompt, generate, render
+from lox_kit.progress import OnStage
 from lox_kit.store import NUMBER, SHARES, Store, content_key
 
-from .arms import OnStage, steps_of
+from .arms import steps_of
 
 
 def ask(model: Model, prompts: Sequence[Prompt]):

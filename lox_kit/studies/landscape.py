@@ -27,9 +27,10 @@ from lox_kit.landscape import (
     scan_visage,
 )
 from lox_kit.models import Model, load_model, sandbox_prompts
+from lox_kit.progress import OnStage, tell
 from lox_kit.store import Store
 
-from .arms import OnStage, arm_model, steps_of, tell
+from .arms import arm_model, steps_of
 from .families import pair_of
 
 LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lox_kit.attacks import AttackRun
-from lox_kit.extrapolation import OnLayer, SafetySubspace
+from lox_kit.extrapolation import SafetySubspace
+from lox_kit.progress import OnStage
 from lox_kit.store import NUMBER, MemoryStore, Store, content_key
 from lox_kit.weights import Checkpoint
 
@@ -25,7 +26,7 @@ def erosion(
     most: int,
     *,
     store: Store | MemoryStore | None = None,
-    on_layer: OnLayer | None = None,
+    on_stage: OnStage | None = None,
 ) -> np.ndarray:
     """Return `SafetySubspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
 
@@ -50,7 +51,7 @@ def erosion(
     if store and (found := stored_erosion(subspace, attacked, most, store)) is not None:
         return found
     curve = subspace.r_ft_curve(
-        subspace.info["base"], checkpoint_of(attacked), most, on_layer=on_layer
+        subspace.info["base"], checkpoint_of(attacked), most, on_stage=on_stage
     )
     if store:
         store.put("r_ft", _key(subspace, attacked, most), curve.tolist())

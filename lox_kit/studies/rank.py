@@ -17,10 +17,10 @@ from lox_kit import __version__
 from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
 from lox_kit.judges import Judge, find_judge, helpfulness_judge
 from lox_kit.measures import TOKENS, AsrResult, measure_asr, share_fields
-from lox_kit.models import Model, OnAnswers, Prompt, load_model, sandbox_prompts
+from lox_kit.models import Model, Prompt, load_model, sandbox_prompts
+from lox_kit.progress import OnStage, tell
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
 
-from .arms import OnStage, tell
 from .families import pair_of
 from .results import RankCurve
 
@@ -184,11 +184,11 @@ class _Asked:
         )
 
     def measure(
-        self, model: Model, store: Store | MemoryStore | None, on_answers: OnAnswers
+        self, model: Model, store: Store | MemoryStore | None, on_stage: OnStage
     ) -> dict[str, dict]:
         """Return the shares of one model."""
         how = {"template": self.template, "max_new_tokens": self.max_new_tokens, "store": store}
-        how["on_answers"] = on_answers
+        how["on_stage"] = on_stage
         found = _measures(measure_asr(model, self.prompts, [self.judge], **how))
         if self.allowed:
             helped = measure_asr(model, self.allowed, [self.helper], **how)

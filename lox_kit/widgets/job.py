@@ -34,19 +34,17 @@ class Ticket:
 
     def step(
         self,
+        what: str,
         done: int = 0,
         total: int = 0,
-        what: str = "",
         show: Callable[[], None] | None = None,
     ) -> None:
         """Report how far the work is; end here if cancelled, wait here while paused.
 
         Parameters
         ----------
-        done, total : int
-            Steps; total 0 where their number is not known.
-        what : str
-            What is being done, for people.
+        what, done, total
+            As `progress.OnStage`.
         show : callable, optional
             Shows what the work has made so far. It is called with the report, at most ten times a
             second, and the last one given is always called.
@@ -57,7 +55,7 @@ class Ticket:
             If the job was cancelled.
         """
         self._show = show or self._show  # a later report without one does not take it away
-        self._job._updates.give(lambda: self._tell(done, total, what))
+        self._job._updates.give(lambda: self._tell(what, done, total))
         self._rest()
         if self.cancelled.is_set():
             raise Cancelled
@@ -75,12 +73,12 @@ class Ticket:
         if self.cancelled.wait(seconds):
             raise Cancelled
 
-    def _tell(self, done, total, what) -> None:
+    def _tell(self, what, done, total) -> None:
         """Put a report on the job, and the time left as the pace so far gives it."""
         pace = (time.monotonic() - self._started - self._rested) / done if done else None
         left = None if pace is None or not total else pace * (total - done)
         self._job.set_trait("seconds_left", left)
-        self._job.set_trait("progress", (done, total, what))
+        self._job.set_trait("progress", (what, done, total))
         show, self._show = self._show, None
         if show:
             show()
@@ -104,7 +102,7 @@ class Job(traitlets.HasTraits):
     Attributes
     ----------
     status : one of `STATUS`
-    progress : (done, total, what)
+    progress : (what, done, total)
     seconds_left : float or None
         At the pace so far.
     error : str
@@ -114,7 +112,7 @@ class Job(traitlets.HasTraits):
     """
 
     status = traitlets.Enum(STATUS, "idle", read_only=True)
-    progress = traitlets.Tuple((0, 0, ""), read_only=True)
+    progress = traitlets.Tuple(("", 0, 0), read_only=True)
     seconds_left = traitlets.Float(None, allow_none=True, read_only=True)
     error = traitlets.Unicode(read_only=True)
 
@@ -205,7 +203,7 @@ class Job(traitlets.HasTraits):
                 return None
             self._ticket = Ticket(self)
             self.set_trait("error", "")
-            self.set_trait("progress", (0, 0, ""))
+            self.set_trait("progress", ("", 0, 0))
             self.set_trait("seconds_left", None)
             self.set_trait("status", "running")
             return self._ticket

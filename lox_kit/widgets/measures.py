@@ -14,7 +14,8 @@ from lox_kit.measures import (
     measure_asr,
     share_fields,
 )
-from lox_kit.models import Model, OnAnswers, Prompt, sandbox_prompts
+from lox_kit.models import Model, Prompt, sandbox_prompts
+from lox_kit.progress import OnStage
 from lox_kit.store import Store
 
 
@@ -52,7 +53,7 @@ def measure_shares(
     model: Model,
     questions: Questions,
     store: Store | None = None,
-    on_answers: OnAnswers | None = None,
+    on_stage: OnStage | None = None,
 ) -> dict[str, dict]:
     """Return ASR, refusal and helpfulness as `studies.alpha_curve` has them.
 
@@ -68,7 +69,7 @@ def measure_shares(
             template=questions.template,
             max_new_tokens=questions.max_new_tokens,
             store=store,
-            on_answers=on_answers,
+            on_stage=on_stage,
         )
         for kind, judge in judges.items()
     )

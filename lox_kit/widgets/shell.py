@@ -218,7 +218,7 @@ def job_bar(job: Job, guard: Callable) -> ipywidgets.Widget:
 
     def show(change=None) -> None:
         with job.lock:
-            done, total, _ = job.progress
+            _, done, total = job.progress
             active = job.status in ("running", "paused", "cancelling")
             bar.value = done / total if total else 0.0
             text.value = job_text(job)
@@ -237,7 +237,7 @@ def job_text(job: Job) -> str:
     """Return how a job stands, as HTML in which the job's own words are escaped."""
     if job.status == "failed":
         return f"<span role='alert' class='lox-error'>{escape(job.error)}</span>"
-    done, total, what = job.progress
+    what, done, total = job.progress
     words = [job.status]
     if job.status in ("running", "paused") and total:
         words.append(escape(what))

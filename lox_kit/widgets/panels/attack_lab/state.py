@@ -220,7 +220,7 @@ class AttackLabState(PanelState):
             what, later = f"steps, attack on {arm}", sum(left.values())
             if self.runs.known(choice)[arm].finished:
                 continue  # LoX at k or alpha 0 is the aligned model
-            ticket.step(self._made, self._made + steps + later, what)
+            ticket.step(what, self._made, self._made + steps + later)
             self._attack_one(arm, choice, ticket, what, later)
         self._keep(choice)
 
@@ -239,7 +239,7 @@ class AttackLabState(PanelState):
             way.losses[step.step - 1 :] = [step.loss]
             left = step.total - step.step + later
             with suppress(Cancelled):  # `stop` saves the run at this step and ends it
-                ticket.step(self._made, self._made + left, what, self._show_some)
+                ticket.step(what, self._made, self._made + left, self._show_some)
 
         def on_point(step: int, measures: dict) -> None:
             way.points[step] = measures

@@ -160,7 +160,7 @@ class DialState(PanelState):
         try:
             for i, name in enumerate(self._order, start=1):
                 self._ask(name, k, alpha, prompts)
-                ticket.step(i, len(self._order), f"answers of {name}", self._show)
+                ticket.step(f"answers of {name}", i, len(self._order), self._show)
             if measure or (self._can_measure and self._seconds < QUICK):
                 self._measure_columns(ticket, k, alpha)
         finally:
@@ -182,9 +182,9 @@ class DialState(PanelState):
         try:
             for i, alpha in enumerate(alphas):
                 what = f"alpha = {alpha:g}"
-                ticket.step(i, len(alphas), what, self._show)
-                self._measure(LOX, k, alpha, partial(ticket.step, i, len(alphas), what))
-            ticket.step(len(alphas), len(alphas), "alpha axis", self._show)
+                ticket.step(what, i, len(alphas), self._show)
+                self._measure(LOX, k, alpha, partial(ticket.step, what, i, len(alphas)))
+            ticket.step("alpha axis", len(alphas), len(alphas), self._show)
         finally:
             self._turn(k, here)
 
@@ -193,10 +193,10 @@ class DialState(PanelState):
         for i, name in enumerate(self._order):
             what = f"measures of {name}"
             start = time.thread_time()  # waiting for another process is not slowness of ours
-            self._measure(name, k, alpha, partial(ticket.step, i, len(self._order), what))
+            self._measure(name, k, alpha, partial(ticket.step, what, i, len(self._order)))
             if name == LOX:
                 self._seconds = time.thread_time() - start
-            ticket.step(i + 1, len(self._order), what, self._show)
+            ticket.step(what, i + 1, len(self._order), self._show)
 
     def _turn(self, k: int, alpha: float) -> None:
         """Put the model there, unless it is."""

@@ -213,7 +213,7 @@ class LandscapeState(PanelState):
 
     def _tell(self, ticket: Ticket, fine: Grid) -> None:
         done = sum(fine.at(i) in self._cells for i in fine.indices)
-        ticket.step(done, fine.size, "cells", self._show_some)
+        ticket.step("cells", done, fine.size, self._show_some)
 
     # --- what is shown --------------------------------------------------------------------------
 

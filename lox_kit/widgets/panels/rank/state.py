@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import traitlets
@@ -166,7 +167,7 @@ class RankState(PanelState):
         with self.job.lock:
             self._rows |= {row["r"]: row for row in rows}
         for name in self.attacked:
-            ticket.step(what=f"looking for {name}")
+            ticket.step(f"looking for {name}")
             known = stored_erosion(
                 self.subspace, self.attacked[name], self.setting.most_k, self.store
             )
@@ -189,11 +190,11 @@ class RankState(PanelState):
                 self.attacked[name],
                 self.setting.most_k,
                 store=self.store,
-                on_layer=lambda done, total, _, what=what: ticket.step(done, total, what),
+                on_stage=lambda _, done, total, what=what: ticket.step(what, done, total),
             )
             with self.job.lock:
                 self._r_ft[name] = curve
-            ticket.step(len(curve), len(curve), what, self._show)
+            ticket.step(what, len(curve), len(curve), self._show)
         ranks = [r for r in self.missing if r is not None]
         if self.missing:
             self._measure_curve(ticket, ranks or self.ranks)
@@ -207,7 +208,7 @@ class RankState(PanelState):
             **self.options | {"ranks": ranks},
             subspace=self.subspace,
             store=self.store,
-            on_stage=lambda what, done, total: ticket.step(done, total, what, self._show),
+            on_stage=partial(ticket.step, show=self._show),
             on_row=self._keep,
         )
 
