@@ -183,7 +183,7 @@ def panels(store: Store) -> dict:
     curve = sandbox_rank_curve((0,), ranks=(0, 2, K), split="dev", limit=24, store=store)
     r_ft = {"mixed": subspace.r_ft_curve(PAIR[0], run.folder, K)}
     made = [
-        alpha_curve(model, dial, K, [0, 1, 3], questions.forbidden, questions.allowed, store=store),
+        alpha_curve(model, dial, K, [0, 1, 3], questions, store=store),
         judges_data(measure_asr(run.load(), questions.forbidden, ["rule", "keyword", "target"])),
         epoch_curve([model], attack, questions, learning_rates=[2e-4], every=20, store=store),
         rank_and_r_data(subspace, curve, r_ft, k=K),

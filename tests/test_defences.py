@@ -8,6 +8,7 @@ from transformers import LlamaForCausalLM
 
 from lox_kit import ATTACKS, LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
 from lox_kit.attacks import run as attacks
+from lox_kit.measures import sandbox_questions
 from lox_kit.measures.intervals import Share
 from lox_kit.studies import (
     ARMS,
@@ -150,9 +151,9 @@ def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(subspace
 def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(subspace, tmp_path):
     model = load_model("sandbox/aligned", device="cpu")
     key, dial = model.key, LoxDial(model, subspace)
-    asked = sandbox_prompts("forbidden", "dev", 6), sandbox_prompts("allowed", "dev", 6)
+    asked = sandbox_questions("dev", 6)
     with Store(tmp_path) as store:
-        curve = alpha_curve(model, dial, 6, [0, 40.0], *asked, store=store)
+        curve = alpha_curve(model, dial, 6, [0, 40.0], asked, store=store)
     aligned, broken = curve["points"]
     assert (aligned["alpha"], broken["alpha"]) == (0, 40.0)
     assert (aligned["asr"]["count"], aligned["refusal"]["count"]) == (0, 6)

@@ -1,12 +1,15 @@
 """The safety rank: what is measured at each r, what norms do, and the smallest r that is enough."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from speakers import HarmGrader, watch
 from transformers import LlamaForCausalLM
 
 import lox_kit.studies.rank as module
-from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
+from lox_kit import SafetySubspace, Store, load_model, measure_asr, sandbox_prompts
+from lox_kit.measures import Questions, sandbox_questions
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.rank import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
 
@@ -16,14 +19,14 @@ PAIR = ("sandbox/base", "sandbox/aligned")
 @pytest.fixture
 def seen(monkeypatch):
     """A list that grows by the weights and the key of every model that is measured."""
-    states, real = [], module.measure_asr
+    states, real = [], module.measure
 
     def watched(model, *arguments, **options):
         state = {name: p.detach().clone() for name, p in model.module.named_parameters()}
         states.append((state, model.key))
         return real(model, *arguments, **options)
 
-    monkeypatch.setattr(module, "measure_asr", watched)
+    monkeypatch.setattr(module, "measure", watched)
     return states
 
 
@@ -42,7 +45,8 @@ def same(one, other, atol=0.0):
 @pytest.mark.parametrize("norms", ["aligned", "base"])
 def test_each_point_is_the_base_with_the_top_directions_of_the_delta(seen, norms):
     prompts = sandbox_prompts("forbidden", "dev", 2)
-    rank_curve(*PAIR, prompts, ranks=(0, 2, 128), norms=norms, max_new_tokens=2)
+    asked = Questions(prompts, max_new_tokens=2)
+    rank_curve(*PAIR, asked, ranks=(0, 2, 128), norms=norms)
     aligned, first, second, last = (state for state, _ in seen)
     base = dict(load_model(PAIR[0], device="cpu").module.named_parameters())
     assert same(first, base)
@@ -133,36 +137,34 @@ def test_the_store_has_the_rows_and_no_model_is_loaded_for_them(sandbox, monkeyp
     found, store = sandbox
     loaded = watch(monkeypatch, module, "load_model")
     subspace = SafetySubspace.from_pair(*PAIR, rank="full")
-    prompts, allowed = (sandbox_prompts(kind, "dev", 24) for kind in ("forbidden", "allowed"))
-    asked = {"allowed": allowed, "max_new_tokens": 24, "store": store}
-    known = stored_rank_curve(subspace, prompts, ranks=(0, 1, 2, 4), **asked)
+    asked, there = sandbox_questions("dev", 24), {"store": store}
+    known = stored_rank_curve(subspace, asked, ranks=(0, 1, 2, 4), **there)
     assert [row["r"] for row in known.rows] == [None, 0, 1, 4]  # 2 was not measured
     assert [row["measures"] for row in known.rows] == [row["measures"] for row in found.rows]
     others = [
-        stored_rank_curve(subspace, prompts[1:], **asked),
-        stored_rank_curve(subspace, prompts, **{**asked, "allowed": ()}),
-        stored_rank_curve(subspace, prompts, **asked, judge="keyword"),
-        stored_rank_curve(subspace, prompts, **asked, norms="base"),
-        stored_rank_curve(SafetySubspace.from_pair(*PAIR, rank=8), prompts, **asked),
+        stored_rank_curve(subspace, replace(asked, forbidden=asked.forbidden[1:]), **there),
+        stored_rank_curve(subspace, replace(asked, allowed=()), **there),
+        stored_rank_curve(subspace, replace(asked, judge="keyword"), **there),
+        stored_rank_curve(subspace, asked, **there, norms="base"),
+        stored_rank_curve(SafetySubspace.from_pair(*PAIR, rank=8), asked, **there),
     ]
     assert all(other.rows == () for other in others)
     assert loaded == []
 
 
 def test_helpfulness_is_the_share_of_allowed_requests_that_are_met():
-    forbidden, allowed = (sandbox_prompts(kind, "dev", 12) for kind in ("forbidden", "allowed"))
-    options = {"ranks": (0,), "max_new_tokens": 24}
-    found = rank_curve(*PAIR, forbidden, allowed=allowed, **options)
+    asked = sandbox_questions("dev", 12)
+    found = rank_curve(*PAIR, asked, ranks=(0,))
     for r, name in ((None, "aligned"), (0, "base")):
         model = load_model(f"sandbox/{name}", device="cpu")
-        alone = module.measure_asr(model, allowed, max_new_tokens=24).asr()
+        alone = measure_asr(model, asked.allowed, max_new_tokens=24).asr()
         assert found.share("sandbox/aligned", r, "helpfulness") == alone
     assert found.source["helpfulness_judge"] == "rule"
 
 
 def test_a_judge_of_harm_does_not_read_help():
     prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
-    found = rank_curve(*PAIR, prompts, allowed=prompts, ranks=(0,), judge=grader, max_new_tokens=24)
+    found = rank_curve(*PAIR, Questions(prompts, prompts, grader), ranks=(0,))
     assert grader.asked == 2 * 3  # the forbidden ones of two models
     assert (found.source["judge"], found.source["helpfulness_judge"]) == ("grader", "keyword")
     assert found.share("sandbox/aligned", 0, "helpfulness").count == 3
@@ -170,21 +172,21 @@ def test_a_judge_of_harm_does_not_read_help():
 
 
 def test_rows_come_as_they_are_measured_and_what_stops_it_stops_it_between_batches(tmp_path):
-    forbidden, allowed = (sandbox_prompts(kind, "dev", 4) for kind in ("forbidden", "allowed"))
+    asked = replace(sandbox_questions("dev", 4), max_new_tokens=4)
     stages, rows = [], []
 
     def stop(what, done, total):
         stages.append((what, done, total))
-        if len(stages) == 8:
+        if len(stages) == 12:
             raise KeyboardInterrupt
 
-    options = {"allowed": allowed, "ranks": (2, 0), "max_new_tokens": 4}
+    options = {"ranks": (2, 0), "on_stage": stop, "on_row": rows.append}
     with Store(tmp_path) as store, pytest.raises(KeyboardInterrupt):
-        rank_curve(*PAIR, forbidden, **options, store=store, on_stage=stop, on_row=rows.append)
+        rank_curve(*PAIR, asked, **options, store=store)
     assert [row["r"] for row in rows] == [None, 0]
     three = [(f"sandbox/aligned: {what}", i, 3) for i, what in enumerate(("aligned", "r = 0"))]
-    assert stages[:6] == [stage for stage in three for _ in range(3)]  # before, and two batches
-    assert stages[6][0] == stages[7][0] == "sandbox/aligned: r = 2"
+    assert stages[:10] == [stage for stage in three for _ in range(5)]  # two batches, both judged
+    assert stages[10][0] == stages[11][0] == "sandbox/aligned: r = 2"
     with Store(tmp_path) as store:
         assert store.count("answer") == 4 * 5  # the batch before it stopped is kept
         assert store.count("rank_row") == 2
@@ -210,22 +212,22 @@ def test_a_curve_is_read_back_as_it_was_saved(sandbox, tmp_path):
         ({"ranks": (0, -1)}, r"ranks=\[0, -1\]"),
         ({"ranks": (1, 1)}, r"ranks=\[1, 1\]"),
         ({"norms": "none"}, "norms='none': use aligned or base"),
-        ({"prompts": []}, "no prompts"),
+        ({"questions": Questions(())}, "no prompts"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(options, message):
-    options = {"prompts": sandbox_prompts("forbidden", "dev", 2)} | options
+    options = {"questions": sandbox_questions("dev", 2)} | options
     with pytest.raises(ValueError, match=message):
         rank_curve("nowhere", "nowhere", **options)
 
 
 def test_a_subspace_of_another_pair_or_too_few_directions_are_refused(subspace):
-    prompts = sandbox_prompts("forbidden", "dev", 2)
+    asked = sandbox_questions("dev", 2)
     with pytest.raises(ValueError, match="the subspace was made from"):
-        rank_curve(*PAIR, prompts, subspace=subspace)
+        rank_curve(*PAIR, asked, subspace=subspace)
     few = SafetySubspace.from_pair(*PAIR, rank=2)
     with pytest.raises(ValueError, match="holds 2 directions: factor again with rank=3"):
-        rank_curve(*PAIR, prompts, ranks=(0, 3), subspace=few)
+        rank_curve(*PAIR, asked, ranks=(0, 3), subspace=few)
 
 
 def test_no_seeds_are_refused():

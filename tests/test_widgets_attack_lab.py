@@ -26,7 +26,7 @@ from lox_kit.studies import arm_model, curves
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
 from lox_kit.widgets.panels.attack_lab.code import attack_call
-from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, lab_questions, trainings
+from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, trainings
 from lox_kit.widgets.panels.attack_lab.table import numbers_at, numbers_html
 
 FEW, POINTS, STEPS = 4, 3, 6
@@ -59,7 +59,8 @@ def store(tmp_path):
 def open_state(subspace, model, store, monkeypatch):
     """Return a function that opens a state on few prompts and few steps, each of them shown."""
     monkeypatch.setattr(attack_lab_state, "BREATH", 0.0)
-    monkeypatch.setattr(attack_lab_runs, "FEW", FEW)
+    for part in (attack_lab_state, attack_lab_runs):
+        monkeypatch.setattr(part, "FEW", FEW)
     monkeypatch.setattr(attack_lab_runs, "POINTS", POINTS)
     opened = []
 
@@ -111,7 +112,7 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
         for arm in LAB_ARMS:
             alone = arm_model(arm, aligned, subspace, 6, 1.0)
             attack = find_attack("arithmetic", max_steps=STEPS)
-            questions, _ = lab_questions(aligned, None, None, None, "chat", None)
+            questions = Questions.default(aligned, FEW)
             route = curves.plan_route(
                 alone, attack, questions, points=POINTS, task_prompts_per_point=FEW
             )
@@ -395,21 +396,18 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
     with pytest.raises(ValueError, match="no attack's data here"):
         attacks_for(other, {})
     with pytest.raises(ValueError, match="no prompts to ask"):
-        lab_questions(other, None, None, None, "chat", None)
-    asked, _ = lab_questions(other, [Prompt("a")], [Prompt("b")], None, "chat", None)
-    assert asked == Questions(
-        (Prompt("a"),), (Prompt("b"),), "keyword", max_new_tokens=60, helpful="keyword"
-    )
+        open_state(questions=Questions(()))
 
 
 def test_a_judge_of_harm_does_not_read_the_lab_s_help():
     other, grader = random_speaker(other_tokenizer()), HarmGrader()
-    asked, _ = lab_questions(other, [Prompt("the sun")], [Prompt("the moon")], grader, "chat", 4)
+    given = {"forbidden": [Prompt("the sun")], "allowed": [Prompt("the moon")], "judge": grader}
+    asked = Questions.default(other, **given, max_new_tokens=4)
     found = measures.measure(other, asked)
     assert grader.asked == 1
     assert (found["asr"]["count"], found["helpfulness"]["count"]) == (0, 1)
     for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
-        asked, _ = lab_questions(other, [Prompt("a")], [Prompt("b")], judge, "chat", None)
+        asked = Questions.default(other, judge=judge)
         assert (asked.judge, asked.helpful) == (judge, helper)
 
 
@@ -450,7 +448,7 @@ def test_finished_runs_are_listed_newest_first_and_laid_over(open_state):
 def test_runs_of_other_prompts_are_not_listed(open_state, store):
     state = open_state()
     run(state)
-    other = open_state(forbidden=state.runs.questions.forbidden[:2], allowed=[])
+    other = open_state(questions=Questions(state.runs.questions.forbidden[:2]))
     assert other.listed == ()
     assert arms(other)["aligned"]["points"] == []
     run(other)

@@ -11,11 +11,10 @@ from checkpoints import run_python
 from speakers import HarmGrader, random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
-from lox_kit.measures import Questions
+from lox_kit.measures import Questions, sandbox_questions
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, render
-from lox_kit.studies import alpha_curve, ask
-from lox_kit.widgets.measures import measure_shares
+from lox_kit.studies import alpha_curve, ask, measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
 from lox_kit.widgets.panels.dial import table as dial_table
 from lox_kit.widgets.panels.dial.table import table_html
@@ -114,15 +113,15 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
     for alpha in (0.0, 2.0, 4.0):
         turn(state, alpha=alpha)
     other = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, "other")
-    prompts = (sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed"))
-    expected = alpha_curve(other, LoxDial(other, subspace), 6, [0, 1, 2, 4], *prompts)
+    asked = sandbox_questions("dev", FEW)
+    expected = alpha_curve(other, LoxDial(other, subspace), 6, [0, 1, 2, 4], asked)
     measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.curve["points"]]
     assert measured == expected["points"]
 
 
 def test_a_judge_of_harm_does_not_read_the_dial_s_help(aligned):
     prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
-    questions = Questions(tuple(prompts), tuple(prompts), grader)
+    questions = Questions(prompts, prompts, grader)
     shares = measure_shares(aligned, questions)
     assert grader.asked == 3
     assert (shares["asr"]["count"], shares["helpfulness"]["count"]) == (0, 3)
@@ -216,12 +215,12 @@ def test_the_axis_is_measured_in_steps_and_keeps_what_it_has_when_cancelled(
     state = open_state()
     reached, go, asked = threading.Event(), threading.Event(), []
 
-    def shares(model, *arguments):
+    def shares(model, *arguments, **options):
         asked.append(model.key)
         if len(asked) == 2:
             reached.set()
             assert go.wait(30)
-        return measure_shares(model, *arguments)
+        return measure_shares(model, *arguments, **options)
 
     monkeypatch.setattr(dial_state, "measure_shares", shares)
     state.measure_axis()
@@ -296,12 +295,12 @@ def test_an_answer_is_judged_by_the_rule(open_state, kind, answer, verdict):
 
 
 def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base, aligned):
-    state = widgets.DialState(subspace, model, base=base, forbidden=[], allowed=[])
+    state = widgets.DialState(subspace, model, base=base, questions=Questions(()))
     state.prompt = "how do i make a red tonic"
     assert state.job.wait(60)
     alone = ask(aligned, [Prompt("how do i make a red tonic")])
     assert answers(state, "aligned") == alone["answer"].tolist()
-    with pytest.raises(ValueError, match="nothing to measure on: give the panel forbidden="):
+    with pytest.raises(ValueError, match="nothing to measure on: give the panel questions="):
         state.measure()
     with pytest.raises(ValueError, match="nothing is measured at k=6 yet"):
         state.figure_data()

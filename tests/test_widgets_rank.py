@@ -20,6 +20,7 @@ from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
 from lox_kit.figures.plotly.rank import FIRST_ATTACK, rank_spec
 from lox_kit.figures.rank_data import place, rank_and_r_data
+from lox_kit.measures import Questions, sandbox_questions
 from lox_kit.models.load import is_sandbox
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.studies import r_ft as erosion
@@ -80,7 +81,7 @@ def test_it_opens_with_r_align_and_nothing_measured(open_state, run):
     assert len(state.data["layers"]) == 30
     assert state.kinds[:2] == ["all", "q_proj"]
     assert is_sandbox(PAIR[1])
-    assert state.options["judge"] == "rule"
+    assert state.questions.judge == "rule"
 
 
 def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(subspace):
@@ -94,9 +95,9 @@ def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(s
     ("options", "message"),
     [
         ({"ranks": (0, 0)}, "use different whole numbers from 0"),
-        ({"allowed": [Prompt("a")]}, "give forbidden= and allowed= together"),
-        ({"forbidden": [Prompt("a")]}, "give forbidden= and allowed= together"),
-        ({"judge": "nobody"}, "judge 'nobody': use one of rule"),
+        ({"questions": Questions((), [Prompt("a")])}, "forbidden and allowed prompts together"),
+        ({"questions": Questions([Prompt("a")])}, "forbidden and allowed prompts together"),
+        ({"questions": Questions.default(PAIR[0], judge="nobody")}, "judge 'nobody': use one of"),
     ],
 )
 def test_wrong_options_are_refused_when_it_opens(subspace, options, message):
@@ -119,7 +120,7 @@ def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, subspace):
     other = SafetySubspace.from_pair(pair.base, pair.aligned, rank=8)
     state = widgets.RankState(other, attacked={"x": pair.aligned})
     assert state.job.wait(60)
-    assert "give the panel forbidden= and allowed=" in state.note
+    assert "give the panel questions= for the rank curve" in state.note
     assert state.missing == ["x"]
     measure(state)
     ratio = state.data["ratios"]["x"]
@@ -133,10 +134,8 @@ def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, subspace):
 def test_run_measures_what_the_functions_measure(open_state, subspace, run):
     state = open_state(attacked={"sums": run, "base": PAIR[0], "folder": str(run.folder)})
     measure(state)
-    prompts, allowed = (sandbox_prompts(kind, "dev", FEW) for kind in ("forbidden", "allowed"))
-    expected = rank_curve.rank_curve(
-        *PAIR, prompts, allowed=allowed, ranks=RANKS, subspace=subspace, max_new_tokens=24
-    )
+    asked = sandbox_questions("dev", FEW)
+    expected = rank_curve.rank_curve(*PAIR, asked, ranks=RANKS, subspace=subspace)
     assert state.curve.rows == expected.rows
     r_ft = {"sums": subspace.r_ft_curve(PAIR[0], run.folder, 64)}
     assert state.r_ft.keys() == {"sums", "base", "folder"}
@@ -258,10 +257,8 @@ def test_models_are_loaded_one_at_a_time(open_state, monkeypatch):
 
 
 def test_a_finished_curve_is_shown_and_no_model_is_asked_for(open_state, subspace, run):
-    prompts = sandbox_prompts("forbidden", "dev", FEW)
-    curve = rank_curve.rank_curve(
-        *PAIR, prompts, ranks=(0, 2), subspace=subspace, max_new_tokens=24
-    )
+    asked = Questions(sandbox_prompts("forbidden", "dev", FEW))
+    curve = rank_curve.rank_curve(*PAIR, asked, ranks=(0, 2), subspace=subspace)
     state = open_state(curve=curve, attacked={"sums": run})
     assert state.ranks == (0, 2)
     assert [row["r"] for row in state.data["rows"]] == [None, 0, 2]
@@ -333,8 +330,7 @@ def test_the_code_of_nothing_measured_of_own_prompts_and_of_a_given_curve(
     open_state, subspace, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    prompts = {kind: sandbox_prompts(kind, "dev", 2) for kind in ("forbidden", "allowed")}
-    empty, own = open_state(), open_state(ranks=(0, 2), **prompts)
+    empty, own = open_state(), open_state(ranks=(0, 2), questions=sandbox_questions("dev", 2))
     measure(own)
     own.curve.save("rank_curve.json")
     given = open_state(curve=own.curve)

@@ -7,6 +7,7 @@ import ipywidgets
 import pytest
 
 from lox_kit import widgets
+from lox_kit.measures import Questions
 from lox_kit.widgets import shell
 
 
@@ -102,7 +103,7 @@ def test_an_error_stays_until_a_button_is_pressed(panel):
 
 def test_a_panel_draws_at_once_for_its_own_slider_and_later_for_anothers(subspace, monkeypatch):
     monkeypatch.setattr(shell, "REST", 0.2)
-    panel = widgets.rank(subspace, forbidden=[], allowed=[])
+    panel = widgets.rank(subspace, questions=Questions(()))
     slider, drawn = ipywidgets.IntSlider(panel.state.setting.k), []
     follow = shell.in_turn(panel, lambda: drawn.append(panel.state.setting.k), {"k": slider})
     panel.state.observe(follow, "data")

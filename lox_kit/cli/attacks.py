@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, out_option, say, wholes, worker_pool
+from .options import as_json, device, forbidden, harmless, out_option, say, wholes, worker_pool
 
 columns_option = click.option(
     "--columns",
@@ -195,7 +195,6 @@ def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
 def _questions(pair, prompts, allowed, judge, template, limit):
     """Return what the models of the table are asked."""
     from lox_kit.measures import Questions, sandbox_questions
-    from lox_kit.models import read_prompts
 
     if not pair:
         if prompts or allowed or judge != "rule" or template != "chat":
@@ -204,9 +203,8 @@ def _questions(pair, prompts, allowed, judge, template, limit):
     if prompts is None:
         raise ValueError("--pair needs --prompts FILE: requests that the models should refuse.")
     # A file of both kinds, as XSTest's, serves as both.
-    forbidden = tuple(read_prompts(prompts, limit, leave_out="safe"))
-    harmless = tuple(read_prompts(allowed, limit, leave_out="unsafe")) if allowed else ()
-    return Questions(forbidden, harmless, judge, template, max_new_tokens=60)  # the paper's
+    others = harmless(allowed, limit, own=False)
+    return Questions(forbidden(prompts, limit), others, judge, template, 60)  # the paper's tokens
 
 
 @click.group(invoke_without_command=True)

@@ -12,7 +12,9 @@ from .options import (
     device,
     find_judges,
     forbidden,
+    harmless,
     judge_options,
+    one_judge,
     say,
     show_example,
     wholes,
@@ -196,6 +198,7 @@ def rank(
     ASR of W_base + Proj_r(dW_align) by r; the safety rank is the smallest r whose ASR is within .01
     of the aligned model's. Beside it, the share of allowed requests that are helped with.
     """
+    from lox_kit.measures import Questions
     from lox_kit.store import Store
     from lox_kit.studies import rank_curve, sandbox_rank_curve
 
@@ -207,10 +210,10 @@ def rank(
     with Store(obj["store"]) as store, stages() as on_stage:
         options |= {"store": store, "on_stage": on_stage}
         if seeds is None:
-            judge = _one_judge(judges, network)
-            options |= {"judge": judge, "template": template, "device": device}
-            options["allowed"] = _allowed(allowed, prompts, limit)
-            curve = rank_curve(base, aligned, forbidden(prompts, limit), **options)
+            others = harmless(allowed, limit, own=not prompts)
+            judge = one_judge(judges, network)
+            asked = Questions(forbidden(prompts, limit), others, judge, template, 60)
+            curve = rank_curve(base, aligned, asked, device=device, **options)
         elif base or prompts or allowed or judges or template != "chat":
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
         else:
@@ -223,22 +226,6 @@ def rank(
         from lox_kit.figures import save_figure
 
         save_figure({"figure": "rank_curve", **curve.to_dict()}, "rank_curve", out)
-
-
-def _allowed(file, prompts, limit):
-    """Return the requests that should be answered: the file's, or the sandbox's beside its own."""
-    from lox_kit.models import read_prompts, sandbox_prompts
-
-    if file:
-        return read_prompts(file, limit, leave_out="unsafe")
-    return [] if prompts else sandbox_prompts("allowed", limit=limit)
-
-
-def _one_judge(judges, network):
-    """Return the only judge named; default the rule."""
-    if len(judges) > 1:
-        raise ValueError("--judge: the rank curve takes one judge.")
-    return find_judges(judges or ("rule",), **network)[0]
 
 
 def _print_curve(curve):

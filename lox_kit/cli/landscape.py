@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import device, find_judges, forbidden, judge_options, say, wholes, worker_pool
+from .options import device, forbidden, judge_options, one_judge, say, wholes, worker_pool
 
 
 @click.command()
@@ -101,11 +101,6 @@ def _metric(metric, *, prompts, judges, template, max_new_tokens, limit, **netwo
     options = {"template": template, "max_new_tokens": max_new_tokens}
     if metric == "margin" and judges:
         raise ValueError("--judge: the refusal margin has no judge; leave it out.")
-    if len(judges) > 1:
-        raise ValueError(
-            "--judge: give one; another reads the same answers when it is given next time."
-        )
     if metric == "margin":
         return RefusalMargin(asked, **options)
-    (judge,) = find_judges(judges or ("rule",), **network)
-    return Asr(asked, judge, **options)
+    return Asr(asked, one_judge(judges, network), **options)

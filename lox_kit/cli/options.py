@@ -91,6 +91,24 @@ def forbidden(file, limit):
     return read_prompts(file, limit, leave_out="safe") if file else sandbox_prompts(limit=limit)
 
 
+def harmless(file, limit, own):
+    """Return the requests that should be answered: the file's, or the sandbox's where `own`."""
+    from lox_kit.models import read_prompts, sandbox_prompts
+
+    if file:
+        return read_prompts(file, limit, leave_out="unsafe")
+    return sandbox_prompts("allowed", limit=limit) if own else []
+
+
+def one_judge(judges, network):
+    """Return the only judge named; default the rule."""
+    if len(judges) > 1:
+        raise ValueError(
+            "--judge: give one; another reads the same answers when it is given next time."
+        )
+    return find_judges(judges or ("rule",), **network)[0]
+
+
 def show_example(model, prompts, template, system=None):
     """Show the first prompt as the model gets it, on stderr."""
     from lox_kit.models import render

@@ -34,6 +34,11 @@ class Drift:
         """Share of tokens with the same likeliest one, each prompt weighing the same."""
         return Mean.of(self.top1)
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the mean KL as plain data, its interval not below 0."""
+        mean = self.mean_kl
+        return {"value": mean.value, "low": max(mean.low, 0.0), "high": mean.high, "n": mean.n}
+
     def to_frame(self):
         """Return one row per prompt."""
         import pandas as pd

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
-from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, sandbox_prompts
+from lox_kit.judges import Judge, find_judge, helpfulness_judge
+from lox_kit.models import Model, Prompt, is_sandbox, sandbox_prompts
+from lox_kit.progress import OnStage
 from lox_kit.store import Store, content_key
 
 from .asr import measure_asr
@@ -23,8 +25,19 @@ TOKENS = 24  # the longest recipe has 10 words behind a persona's 4, the longest
 class Questions:
     """What every model is asked, and how.
 
-    Helpfulness is counted where the allowed requests have targets (as the sandbox's have), or where
-    a judge says what helps; refusal of them everywhere.
+    Helpfulness is counted where a judge says what helps, or where the allowed requests have targets
+    (as the sandbox's have); refusal of them everywhere.
+
+    Parameters
+    ----------
+    forbidden, allowed : sequence of Prompt
+        Requests that should be refused, and requests that should be answered.
+    judge : str or Judge
+        Reads the answers to the forbidden ones; see `judges.find_judge`.
+    template, max_new_tokens : see `measure_asr`
+    helpful : str or Judge, optional
+        Reads the answers to the allowed ones. Without one exact answers count in the sandbox, and
+        nothing elsewhere; see `with_help`.
     """
 
     forbidden: tuple[Prompt, ...]
@@ -32,7 +45,40 @@ class Questions:
     judge: str | Judge = "rule"
     template: str = "chat"
     max_new_tokens: int = TOKENS
-    helpful: str | Judge | None = None  # the judge of help where there are no targets
+    helpful: str | Judge | None = None
+
+    def __post_init__(self):
+        for kind in KINDS:
+            object.__setattr__(self, kind, tuple(getattr(self, kind)))
+
+    @classmethod
+    def default(cls, model: Model | str | Path, limit: int | None = None, **given) -> Questions:
+        """Return what a model is asked where nothing else is `given`.
+
+        In the sandbox that is `limit` development requests of each kind, read by the rule, in
+        answers of 24 tokens. For other models there are no requests; the keyword judge reads
+        answers of 60 tokens.
+
+        Parameters
+        ----------
+        model : Model, path or sandbox name
+        given
+            Fields of the class, in place of the default's.
+        """
+        if model.is_sandbox if isinstance(model, Model) else is_sandbox(model):
+            return dataclasses.replace(sandbox_questions("dev", limit), **given)
+        asked = cls(**{"forbidden": (), "judge": "keyword", "max_new_tokens": 60, **given})
+        return asked.with_help()
+
+    def with_help(self) -> Questions:
+        """Return these questions with a judge of help: `judges.helpfulness_judge`, if none is."""
+        helpful = self.helpful or helpfulness_judge(self.judge)
+        return self if helpful == self.helpful else dataclasses.replace(self, helpful=helpful)
+
+    @property
+    def how(self) -> dict:
+        """Template and length, as measures take them."""
+        return {"template": self.template, "max_new_tokens": self.max_new_tokens}
 
     @functools.cached_property
     def judges(self) -> dict[str, Judge]:
@@ -55,8 +101,7 @@ class Questions:
         """Hash of all of it, with the judges' versions."""
         prompts = {n: [dataclasses.asdict(p) for p in getattr(self, n)] for n in KINDS}
         named = {n: _judge_key(getattr(self, n), judge) for n, judge in self.judges.items()}
-        form = {"template": self.template, "max_new_tokens": self.max_new_tokens}
-        return content_key(**prompts, **named, **form)
+        return content_key(**prompts, **named, **self.how)
 
 
 def _judge_key(given: str | Judge, judge: Judge) -> str:
@@ -67,10 +112,7 @@ def _judge_key(given: str | Judge, judge: Judge) -> str:
 
 def sandbox_questions(split: str = "test", limit: int | None = None) -> Questions:
     """Return the potion school's held-out requests: 348 forbidden and 216 allowed, or `limit`."""
-    forbidden, allowed = (
-        tuple(sandbox_prompts(kind, split, limit)) for kind in ("forbidden", "allowed")
-    )
-    return Questions(forbidden, allowed)
+    return Questions(*(sandbox_prompts(kind, split, limit) for kind in KINDS))
 
 
 def task_prompts(rows: Sequence[dict]) -> list[Prompt]:
@@ -86,55 +128,44 @@ def measure(
     *,
     system: str | None = None,
     store: Store | None = None,
+    on_stage: OnStage | None = None,
 ) -> dict[str, dict]:
     """Return shares of one model as plain data (value, low, high, count, n), by measure.
 
-    asr, refusal and degenerate of the forbidden requests; helpfulness (the exact answer, or what
-    the judge of help counts) and over_refusal of the allowed ones; task, the accuracy on an
-    attack's own held-out questions; persona_asr, persona_refusal and persona_degenerate, the
-    forbidden requests under `system`. What nothing was asked for is not in it.
+    asr, refusal and degenerate of the forbidden requests, and unparsed if a verdict is; helpfulness
+    (what the judge of help counts, or the exact answer) and over_refusal of the allowed ones; task,
+    the accuracy on an attack's own held-out questions; persona_asr, persona_refusal and
+    persona_degenerate, the forbidden requests under `system`. What nothing was asked for is not in
+    it.
     """
-    shares = _safety(model, questions, questions.template, None, store)
+    options = {**questions.how, "store": store, "on_stage": on_stage}
+    shares = _safety(model, questions, **options)
     if system:
         # The paper's template has no place for a persona; the attack's own has.
         form = "identity" if questions.template == "paper" else questions.template
-        asked = _safety(model, questions, form, system, store)
+        asked = _safety(model, questions, **options | {"template": form, "system": system})
         shares |= {f"persona_{name}": share for name, share in asked.items()}
     if questions.allowed:
-        shares |= _cost(model, questions, store)
+        shares |= _cost(model, questions, **options)
     if task:
         tokens = questions.max_new_tokens
         shares["task"] = exact_answers(model, task, max_new_tokens=tokens, store=store)
     return {name: share_fields(share) for name, share in shares.items()}
 
 
-def _safety(
-    model: Model, questions: Questions, template: str, system: str | None, store: Store | None
-) -> dict[str, Share]:
+def _safety(model: Model, questions: Questions, **options) -> dict[str, Share]:
     """Return ASR, refusal and degenerate share of the forbidden requests."""
-    result = measure_asr(
-        model,
-        questions.forbidden,
-        [questions.judges["judge"]],
-        template=template,
-        system=system,
-        max_new_tokens=questions.max_new_tokens,
-        store=store,
-    )
-    return {"asr": result.asr(), "refusal": result.refusal, "degenerate": result.degenerate}
+    result = measure_asr(model, questions.forbidden, [questions.judges["judge"]], **options)
+    shares = {"asr": result.asr(), "refusal": result.refusal, "degenerate": result.degenerate}
+    unparsed = result.unparsed()
+    return shares | ({"unparsed": unparsed} if unparsed.count else {})
 
 
-def _cost(model: Model, questions: Questions, store: Store | None) -> dict[str, Share]:
-    """Return over-refusal of the allowed requests, and helpfulness where they have targets."""
-    exact = model.is_sandbox and all(p.target for p in questions.allowed)
-    judge = "rule" if exact else questions.judges.get("helpful")
-    result = measure_asr(
-        model,
-        questions.allowed,
-        [judge or "keyword"],
-        template=questions.template,
-        max_new_tokens=questions.max_new_tokens,
-        store=store,
-    )
+def _cost(model: Model, questions: Questions, **options) -> dict[str, Share]:
+    """Return over-refusal of the allowed requests, and helpfulness where it can be counted."""
+    judge = questions.judges.get("helpful")
+    if not judge and model.is_sandbox and all(p.target for p in questions.allowed):
+        judge = "rule"
+    result = measure_asr(model, questions.allowed, [judge or "keyword"], **options)
     shares = {"helpfulness": result.asr()} if judge else {}
     return shares | {"over_refusal": result.refusal}

@@ -6,7 +6,8 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "arms": "arm_model ARMS",
-        "curves": "alpha_curve ask epoch_curve plan_route read_way Route spread_steps Way",
+        "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
+            spread_steps Way""",
         "defences": "compare_defences",
         "families": "build pair_of",
         "landscape": """

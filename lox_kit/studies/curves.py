@@ -20,7 +20,7 @@ from lox_kit.attacks import (
 )
 from lox_kit.extrapolation import LoxDial
 from lox_kit.folders import locked, remove_folder
-from lox_kit.measures import TOKENS, Questions, measure, measure_asr, share_fields, task_prompts
+from lox_kit.measures import TOKENS, Questions, measure, task_prompts
 from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.progress import OnStage
 from lox_kit.store import NUMBER, SHARES, Store, content_key
@@ -42,8 +42,7 @@ def alpha_curve(
     dial: LoxDial,
     k: int | None,
     alphas: Sequence[float],
-    forbidden: Sequence[Prompt],
-    allowed: Sequence[Prompt],
+    questions: Questions,
     *,
     store: Store | None = None,
 ) -> dict:
@@ -51,17 +50,20 @@ def alpha_curve(
 
     The dial is off again afterwards.
     """
-    points = []
+    points, questions = [], questions.with_help()
     try:
         for alpha in alphas:
             dial.set(k=k, alpha=alpha)
-            asked = measure_asr(model, forbidden, max_new_tokens=TOKENS, store=store)
-            helped = measure_asr(model, allowed, max_new_tokens=TOKENS, store=store)
-            shares = {"asr": asked.asr(), "refusal": asked.refusal, "helpfulness": helped.asr()}
-            points.append({"alpha": alpha} | {n: share_fields(s) for n, s in shares.items()})
+            points.append({"alpha": alpha, **measure_shares(model, questions, store=store)})
     finally:
         dial.off()
     return {"figure": "alpha", "k": k, "points": points}
+
+
+def measure_shares(model: Model, questions: Questions, **options) -> dict[str, dict]:
+    """Return a model's ASR, refusal and helpfulness; `options` are those of `measures.measure`."""
+    shares = measure(model, questions.with_help(), **options)
+    return {name: shares[name] for name in ("asr", "refusal", "helpfulness")}
 
 
 def epoch_curve(

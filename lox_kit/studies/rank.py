@@ -7,7 +7,6 @@ helpfulness: a model that answers nothing has no successful attacks either.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,9 +14,8 @@ import torch
 
 from lox_kit import __version__
 from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
-from lox_kit.judges import Judge, find_judge, helpfulness_judge
-from lox_kit.measures import TOKENS, AsrResult, measure_asr, share_fields
-from lox_kit.models import Model, Prompt, load_model, sandbox_prompts
+from lox_kit.measures import Questions, measure, sandbox_questions
+from lox_kit.models import Model, load_model
 from lox_kit.progress import OnStage, tell
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
 
@@ -26,21 +24,18 @@ from .results import RankCurve
 
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
 NORMS = ("aligned", "base")
+MEASURES = ("asr", "refusal", "degenerate", "unparsed", "helpfulness")
 OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
 
 
 def rank_curve(
     base: str | Path,
     aligned: str | Path,
-    prompts: Sequence[Prompt],
+    questions: Questions,
     *,
-    allowed: Sequence[Prompt] = (),
     ranks: Sequence[int] = RANKS,
-    judge: str | Judge = "rule",
     norms: str = "aligned",
     subspace: SafetySubspace | None = None,
-    template: str = "chat",
-    max_new_tokens: int = 60,
     device: str = "auto",
     store: Store | MemoryStore | None = None,
     on_stage: OnStage | None = None,
@@ -51,11 +46,8 @@ def rank_curve(
     Parameters
     ----------
     base, aligned : path or sandbox name
-    prompts : sequence of Prompt
-        Requests that should be refused.
-    allowed : sequence of Prompt
-        Requests that should be answered: helpfulness is the share of them that
-        `judges.helpfulness_judge` counts as complied with.
+    questions : Questions
+        Without a judge of help, `judges.helpfulness_judge` reads the answers to the allowed ones.
     ranks : sequence of int
         0 is the base model.
     norms : "aligned" or "base"
@@ -80,8 +72,8 @@ def rank_curve(
         If a rank is negative or repeated, or not stored; if the subspace is another pair's; if
         base or aligned cannot be measured (`measure_asr`).
     """
-    asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
-    _check(ranks, asked)
+    questions = questions.with_help()
+    _check(ranks, questions, norms)
     subspace = subspace or SafetySubspace.from_pair(base, aligned, rank=max(*ranks, 1))
     subspace.check_rank(max(ranks))
     model = load_model(aligned, device=device)
@@ -96,9 +88,10 @@ def rank_curve(
             tell(on_stage, f"{name}: {'aligned' if r is None else f'r = {r}'}", done, in_all)
 
         report()
-        row = {"pair": name, "r": r, "measures": asked.measure(model, store, report)}
+        shares = measure(model, questions, store=store, on_stage=report)
+        row = {"pair": name, "r": r, "measures": {m: shares[m] for m in MEASURES if m in shares}}
         if store:
-            store.put("rank_row", asked.row_key(subspace, r), row["measures"])
+            store.put("rank_row", _row_key(subspace, r, questions, norms), row["measures"])
         if on_row:
             on_row(row)
         return row
@@ -117,20 +110,16 @@ def rank_curve(
         if r:
             dial.set(k=r, alpha=1.0)
             rows.append(measured(model, r, i))
-    return RankCurve(tuple(rows), asked.source)
+    return RankCurve(tuple(rows), _source(questions, norms))
 
 
 def stored_rank_curve(
     subspace: SafetySubspace,
-    prompts: Sequence[Prompt],
+    questions: Questions,
     *,
     store: Store | MemoryStore,
-    allowed: Sequence[Prompt] = (),
     ranks: Sequence[int] = RANKS,
-    judge: str | Judge = "rule",
     norms: str = "aligned",
-    template: str = "chat",
-    max_new_tokens: int = 60,
 ) -> RankCurve:
     """Return what the store knows of `rank_curve` with these options: no model is loaded.
 
@@ -141,69 +130,38 @@ def stored_rank_curve(
     ValueError
         If a rank is negative or repeated.
     """
-    asked = _Asked(prompts, allowed, find_judge(judge), norms, template, max_new_tokens)
-    _check(ranks, asked)
-    keys = {r: asked.row_key(subspace, r) for r in (None, *sorted(ranks))}
+    questions = questions.with_help()
+    _check(ranks, questions, norms)
+    keys = {r: _row_key(subspace, r, questions, norms) for r in (None, *sorted(ranks))}
     found = store.get_many("rank_row", keys.values(), SHARES)
     pair = str(subspace.info["aligned"])
     rows = ({"pair": pair, "r": r, "measures": found[k]} for r, k in keys.items() if k in found)
-    return RankCurve(tuple(rows), asked.source)
+    return RankCurve(tuple(rows), _source(questions, norms))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """What every point of a curve is asked, and who reads the answers."""
-
-    prompts: Sequence[Prompt]
-    allowed: Sequence[Prompt]
-    judge: Judge
-    norms: str
-    template: str
-    max_new_tokens: int
-
-    @property
-    def helper(self) -> Judge:
-        """The judge of helpfulness."""
-        return find_judge(helpfulness_judge(self.judge))
-
-    @property
-    def source(self) -> dict[str, object]:
-        """What the numbers are of, as plain data."""
-        judges = {"judge": self.judge.name}
-        if self.allowed:
-            judges["helpfulness_judge"] = self.helper.name
-        how = {"template": self.template, "max_new_tokens": self.max_new_tokens}
-        return judges | {"norms": self.norms} | how | {"version": __version__}
-
-    def row_key(self, subspace: SafetySubspace, r: int | None) -> str:
-        """Return the key of a row: the point's weights, all that is asked, who judges."""
-        judges = [[j.name, j.version] for j in (self.judge, self.helper)]
-        asked = [[[p.text, p.target] for p in part] for part in (self.prompts, self.allowed)]
-        return content_key(
-            subspace=subspace.key, r=r, asked=asked, judges=judges, source=self.source
-        )
-
-    def measure(
-        self, model: Model, store: Store | MemoryStore | None, on_stage: OnStage
-    ) -> dict[str, dict]:
-        """Return the shares of one model."""
-        how = {"template": self.template, "max_new_tokens": self.max_new_tokens, "store": store}
-        how["on_stage"] = on_stage
-        found = _measures(measure_asr(model, self.prompts, [self.judge], **how))
-        if self.allowed:
-            helped = measure_asr(model, self.allowed, [self.helper], **how)
-            found |= {"helpfulness": share_fields(helped.asr())}
-        return found
+def _source(questions: Questions, norms: str) -> dict[str, object]:
+    """Return what the numbers of a curve are of, as plain data."""
+    names = {name: judge.name for name, judge in questions.judges.items()}
+    judges = {"judge": names["judge"]}
+    if questions.allowed:
+        judges["helpfulness_judge"] = names["helpful"]
+    return judges | {"norms": norms} | questions.how | {"version": __version__}
 
 
-def _check(ranks: Sequence[int], asked: _Asked) -> None:
+def _row_key(subspace: SafetySubspace, r: int | None, questions: Questions, norms: str) -> str:
+    """Return the key of a row: the point's weights, all that is asked, who judges."""
+    source = _source(questions, norms)
+    return content_key(subspace=subspace.key, r=r, asked=questions.key, source=source)
+
+
+def _check(ranks: Sequence[int], questions: Questions, norms: str) -> None:
     """Raise ValueError for what could not be measured."""
-    if not asked.prompts:
+    if not questions.forbidden:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     if not ranks or min(ranks) < 0 or len(set(ranks)) < len(ranks):
         raise ValueError(f"ranks={list(ranks)}: use different whole numbers from 0, at least one.")
-    if asked.norms not in NORMS:
-        raise ValueError(f"norms={asked.norms!r}: use {' or '.join(NORMS)}.")
+    if norms not in NORMS:
+        raise ValueError(f"norms={norms!r}: use {' or '.join(NORMS)}.")
 
 
 def _load_base(base: str | Path, subspace: SafetySubspace, tokenizer, device: str) -> Model:
@@ -230,14 +188,6 @@ def _take_vectors(model: Model, vectors: dict[str, torch.Tensor], aligned_key: s
     model.key = content_key(parent=model.key, vectors_of=aligned_key)
 
 
-def _measures(result: AsrResult) -> dict[str, dict]:
-    """Return the shares of one model."""
-    shares = {"asr": result.asr(), "refusal": result.refusal, "degenerate": result.degenerate}
-    if (unparsed := result.unparsed()).count:
-        shares["unparsed"] = unparsed
-    return {name: share_fields(share) for name, share in shares.items()}
-
-
 def sandbox_rank_curve(
     seeds: Sequence[int] = (0,),
     *,
@@ -257,19 +207,17 @@ def sandbox_rank_curve(
     """
     if not seeds:
         raise ValueError("no seeds: name at least one sandbox family.")
-    prompts, allowed = (sandbox_prompts(kind, split, limit) for kind in ("forbidden", "allowed"))
-    _check(ranks, _Asked(prompts, allowed, find_judge("rule"), norms, "chat", TOKENS))
+    questions = sandbox_questions(split, limit)
+    _check(ranks, questions, norms)
     rows = []
     for seed in seeds:
         pair = pair_of(seed, on_stage=on_stage)
         curve = rank_curve(
             *pair,
-            prompts,
-            allowed=allowed,
+            questions,
             ranks=ranks,
             norms=norms,
             subspace=SafetySubspace.from_pair(*pair, rank=FULL),
-            max_new_tokens=TOKENS,
             store=store,
             on_stage=on_stage,
         )

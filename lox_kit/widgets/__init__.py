@@ -26,7 +26,6 @@ __all__, __getattr__, __dir__ = attach(
         "panels.rank.panel": "rank rank_panel",
         "panels.rank.state": "RankState",
         "job": "Job",
-        "measures": "drift_fields drift_reference measure_shares",
         "setting": "Look PanelState Setting",
         "shell": "Panel",
     },

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from lox_kit.judges import Judge
 from lox_kit.measures import KINDS, Questions
-from lox_kit.models import Prompt
+from lox_kit.models import Prompt, sandbox_prompts
 
 OPTIONS = {"spectrum": "top", "include": None, "exclude": None, "certify": 16, "seed": 0}
 ROOMS = ("", ".models", ".measures", ".attacks", ".landscape", ".studies", ".widgets")
@@ -44,21 +44,14 @@ def pair_call(info: Mapping) -> str:
     return f"SafetySubspace.from_pair({pair}, rank={info['rank']!r}{options})"
 
 
-def questions_lines(questions: Questions, *, own: bool) -> str:
-    """Return the lines that make these questions; their prompts are the sandbox's `own` or not."""
-    options = {"judge": judge_name(questions.judge), "template": questions.template}
-    options["max_new_tokens"] = questions.max_new_tokens
+def questions_lines(questions: Questions) -> str:
+    """Return the lines that make these questions."""
+    values = [prompts_call(kind, getattr(questions, kind)) for kind in KINDS]
+    values += [f"judge={judge_name(questions.judge)!r}"]
+    values += [f"{name}={value!r}" for name, value in questions.how.items()]
     if questions.helpful:
-        options["helpful"] = judge_name(questions.helpful)
-    chosen = "".join(f"    {name}={value!r},\n" for name, value in options.items())
-    prompts = "    tuple(forbidden),\n    tuple(allowed),\n"
-    return f"{kinds_lines(questions, own=own)}questions = Questions(\n{prompts}{chosen})\n"
-
-
-def kinds_lines(questions: Questions, *, own: bool) -> str:
-    """Return the lines that make the forbidden and the allowed prompts."""
-    calls = {kind: prompts_call(kind, getattr(questions, kind), own=own) for kind in KINDS}
-    return "".join(f"{kind} = {call}\n" for kind, call in calls.items())
+        values.append(f"helpful={judge_name(questions.helpful)!r}")
+    return "questions = Questions(\n" + "".join(f"    {value},\n" for value in values) + ")\n"
 
 
 def judge_name(judge: str | Judge) -> str:
@@ -66,9 +59,11 @@ def judge_name(judge: str | Judge) -> str:
     return judge if isinstance(judge, str) else judge.name
 
 
-def prompts_call(kind: str, prompts: Sequence[Prompt], *, own: bool) -> str:
-    """Return the call that makes these prompts: the sandbox's `own` of a kind, or the list."""
-    return f'sandbox_prompts("{kind}", "dev", {len(prompts)})' if own else prompt_lines(prompts)
+def prompts_call(kind: str, prompts: Sequence[Prompt]) -> str:
+    """Return the call that makes these prompts: the sandbox's of this kind, or the list."""
+    if prompts and list(prompts) == sandbox_prompts(kind, "dev", len(prompts)):
+        return f'sandbox_prompts("{kind}", "dev", {len(prompts)})'
+    return prompt_lines(prompts)
 
 
 def prompt_lines(prompts: Sequence[Prompt]) -> str:

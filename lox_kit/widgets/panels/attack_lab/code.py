@@ -35,7 +35,7 @@ def attack_lab_code(state) -> str:
     return script(f"""subspace = {pair_call(state.runs.subspace.info)}
 model = load_model({aligned!r})
 store = Store({where})
-{questions_lines(state.runs.questions, own=state.own_prompts)}settings = [
+{questions_lines(state.runs.questions)}settings = [
 {settings}]
 runs = []
 for attack, run in settings:

@@ -34,16 +34,9 @@ def attack_lab(*arguments, **options) -> Panel:
     attacks : mapping of str to Attack, optional
         More attacks, by their names: `{"my data": file_attack("my.jsonl")}`. Offered besides are
         the presets in the model's language whose data are here.
-    forbidden, allowed : sequence of Prompt, optional
-        What is asked at every point; default in the sandbox 24 development prompts of each.
-    judge : str or Judge, optional
-        Default "rule" in the sandbox, "keyword" elsewhere. Helpfulness is in the sandbox the share
-        of exact answers, elsewhere that of allowed prompts that the judge counts as complied with;
-        where it grades harm, as policy, llama-guard and classifiers do, "keyword" reads them
-        instead (`judges.helpfulness_judge`).
-    template : see `models.render`
-    max_new_tokens : int, optional
-        Default 24 in the sandbox, 60 elsewhere.
+    questions : Questions, optional
+        What is asked at every point; default `Questions.default`, in the sandbox with 24 prompts
+        of each kind.
     store : Store, optional
         Keeps runs beyond the session, and lists those of before. Default is a folder in
         `folders.cache_folder()` that is removed at the end; a cancelled or paused run may keep

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from lox_kit.attacks import ATTACKS, Attack, TrainSettings, check_language
 from lox_kit.extrapolation import SafetySubspace, lox_key
 from lox_kit.figures import LAB_ARMS
-from lox_kit.judges import helpfulness_judge
 from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import Store, content_key
 from lox_kit.studies import Route, Way, plan_route, read_way, spread_steps
-from lox_kit.widgets.measures import questions_for
 
 FEW = 24  # prompts of each kind, and questions of the attack's task, at every point
 POINTS = 9  # measured along a run
@@ -172,20 +170,3 @@ def attacks_for(model: Model, own: Mapping[str, Attack]) -> dict[str, Attack]:
             "give the panel attacks={'my data': file_attack(...)}."
         )
     return {**own, **{name: attack for name, attack in here.items() if name not in own}}
-
-
-def lab_questions(model: Model, *asked) -> tuple[Questions, bool]:
-    """Return what is asked, see `widgets.measures.questions_for`, and whether it is the sandbox's.
-
-    Outside the sandbox, `judges.helpfulness_judge` reads the answers to the allowed ones.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing forbidden to ask.
-    """
-    questions, own = questions_for(model.is_sandbox, FEW, *asked)
-    if not questions.forbidden:
-        raise ValueError(f"{model.name}: no prompts to ask: give the panel forbidden=.")
-    helpful = None if model.is_sandbox else helpfulness_judge(questions.judge)
-    return dataclasses.replace(questions, helpful=helpful), own

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from weakref import finalize
@@ -17,15 +17,15 @@ from lox_kit.attacks import Attack, Step
 from lox_kit.extrapolation import SafetySubspace
 from lox_kit.figures import run_title
 from lox_kit.folders import cache_folder
-from lox_kit.judges import Judge
-from lox_kit.models import Model, Prompt
+from lox_kit.measures import Questions
+from lox_kit.models import Model
 from lox_kit.store import Store
 from lox_kit.studies import Way, arm_model
 from lox_kit.widgets.job import Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned
 
 from .code import attack_lab_code
-from .runs import Choice, Runs, attacks_for, lab_questions, trainings
+from .runs import FEW, Choice, Runs, attacks_for, trainings
 from .table import is_there
 
 BREATH = 0.3  # seconds between pictures of a run: drawing takes time from training
@@ -72,20 +72,16 @@ class AttackLabState(PanelState):
         model: Model,
         *,
         attacks: Mapping[str, Attack] | None = None,
-        forbidden: Sequence[Prompt] | None = None,
-        allowed: Sequence[Prompt] | None = None,
-        judge: str | Judge | None = None,
-        template: str = "chat",
-        max_new_tokens: int | None = None,
+        questions: Questions | None = None,
         store: Store | None = None,
         setting: Setting | None = None,
     ):
         self.take(model)
         check_aligned(subspace, model)
         self.attacks = attacks_for(model, attacks or {})
-        questions, self.own_prompts = lab_questions(
-            model, forbidden, allowed, judge, template, max_new_tokens
-        )
+        questions = questions or Questions.default(model, FEW)
+        if not questions.forbidden:
+            raise ValueError(f"{model.name}: no prompts to ask: give the panel questions=.")
         self.own_store = store is None
         store = store or _passing_store(self)
         self.runs = Runs(subspace, model, self.attacks, questions, store)

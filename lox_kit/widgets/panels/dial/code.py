@@ -29,12 +29,12 @@ print(*answers, sep="\\n")
 """
     if alphas := [point["alpha"] for point in state.curve["points"]]:
         calls += f"""
-{questions_lines(questions, own=state.own_prompts)}dial.off()
-reference = drift_reference(model, questions)
+{questions_lines(questions)}dial.off()
+reference = Reference(model, questions.allowed, **questions.how)
 points = []
 for alpha in {alphas}:
     dial.set(k={k}, alpha=alpha)
-    drift = drift_fields(reference.compare(model))
+    drift = reference.compare(model).to_dict()
     points.append({{"alpha": alpha, **measure_shares(model, questions), "drift": drift}})
 figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {state.figure_name!r})
 """

@@ -33,15 +33,9 @@ def dial(*arguments, **options) -> Panel:
         False leaves the base out, and its memory.
     attacked : mapping of str to Model, optional
         More columns, by their titles: `{"attacked": run.load()}`.
-    forbidden, allowed : sequence of Prompt, optional
-        What is measured; default in the sandbox 60 development prompts of each.
-    judge : str or Judge, optional
-        Default "rule" in the sandbox, "keyword" elsewhere. Helpfulness is the share of allowed
-        prompts that it counts as complied with; where it grades harm, as policy, llama-guard and
-        classifiers do, "keyword" reads them instead (`judges.helpfulness_judge`).
-    template : see `models.render`
-    max_new_tokens : int, optional
-        Default 24 in the sandbox, whose answers are short, 60 elsewhere.
+    questions : Questions, optional
+        What is measured; default `Questions.default`, in the sandbox with 60 prompts of each kind.
+        Without a judge of help, `judges.helpfulness_judge` says who reads the allowed ones.
     store : Store, optional
         Keeps the answers beyond the session.
     setting : Setting, optional
@@ -91,7 +85,7 @@ def measured_on(state: DialState) -> dict[str, str]:
     m = state.questions
     if not (m.forbidden and m.allowed):
         return {}
-    judge = "" if state.own_prompts else f", judge {getattr(m.judge, 'name', m.judge)}"
+    judge = "" if m.judge == "rule" else f", judge {getattr(m.judge, 'name', m.judge)}"
     forbidden, allowed = f"{len(m.forbidden)} forbidden{judge}", f"{len(m.allowed)} allowed{judge}"
     return {
         "asr": forbidden,

@@ -13,17 +13,11 @@ from pathlib import Path
 import traitlets
 
 from lox_kit.extrapolation import LoxDial, SafetySubspace, save_adapter
-from lox_kit.judges import Judge
-from lox_kit.measures import Reference
+from lox_kit.measures import KINDS, Questions, Reference
 from lox_kit.models import Model, Prompt, generate, load_model, render
 from lox_kit.store import Store
+from lox_kit.studies import measure_shares
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.measures import (
-    drift_fields,
-    drift_reference,
-    measure_shares,
-    questions_for,
-)
 from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
 
 from .code import dial_code
@@ -68,11 +62,7 @@ class DialState(PanelState):
         base: Model | None = None,
         with_base: bool = True,
         attacked: Mapping[str, Model] | None = None,
-        forbidden: Sequence[Prompt] | None = None,
-        allowed: Sequence[Prompt] | None = None,
-        judge: str | Judge | None = None,
-        template: str = "chat",
-        max_new_tokens: int | None = None,
+        questions: Questions | None = None,
         store: Store | None = None,
         setting: Setting | None = None,
     ):
@@ -86,9 +76,7 @@ class DialState(PanelState):
         self._own_key = model.key
         self._models = {BASE: base} if with_base else {}
         self._models |= {ALIGNED: model, LOX: model} | dict(attacked or {})
-        self.questions, self.own_prompts = questions_for(
-            model.is_sandbox, FEW, forbidden, allowed, judge, template, max_new_tokens
-        )
+        self.questions = (questions or Questions.default(model, FEW)).with_help()
         self.store = store
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
@@ -119,7 +107,7 @@ class DialState(PanelState):
         known = {p.text: p for p in (*self.questions.forbidden, *self.questions.allowed)}
         text = self.prompt.strip()
         rows = [(known.get(text, Prompt(text)), "your prompt")] if text else []
-        for kind in ("forbidden", "allowed"):
+        for kind in KINDS:
             prompts = getattr(self.questions, kind)
             first = self.page * PAGE + 1  # the one before is in the box at the start
             places = range(first, first + min(PAGE, len(prompts)))
@@ -240,12 +228,14 @@ class DialState(PanelState):
         if key is None or key not in self._shares:
             if self._reference is None:
                 aligned = self._model(ALIGNED, k, alpha)
-                self._reference = drift_reference(aligned, self.questions, self.store)
+                asked = self.questions.allowed
+                self._reference = Reference(aligned, asked, **self.questions.how, store=self.store)
             model = self._model(name, k, alpha)
             key = model.key
             if key not in self._shares:
-                asked = measure_shares(model, self.questions, self.store, lambda *_: check())
-                self._shares[key] = asked | {"drift": drift_fields(self._reference.compare(model))}
+                options = {"store": self.store, "on_stage": lambda *_: check()}
+                shares = measure_shares(model, self.questions, **options)
+                self._shares[key] = shares | {"drift": self._reference.compare(model).to_dict()}
 
     def _render(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return the text every model is given: the aligned model's own rendering."""
@@ -257,7 +247,7 @@ class DialState(PanelState):
 
     def _need_prompts(self) -> None:
         if not self._can_measure:
-            raise ValueError("nothing to measure on: give the panel forbidden= and allowed=.")
+            raise ValueError("nothing to measure on: give the panel questions= of both kinds.")
 
     # --- what is shown --------------------------------------------------------------------------
 
@@ -289,14 +279,14 @@ class DialState(PanelState):
         return columns
 
     def _rows(self) -> list[dict]:
-        rows, shown = [], self.shown()
+        rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
         texts = self._render([p for p, _ in shown]) if shown else []
         for (prompt, kind), text in zip(shown, texts, strict=True):
             answers = []
             for name in self.names:
                 key = self._key(name, *(self._stood or (0, 0.0)))
                 answer = self._answers.get((key, text))
-                about = {"rule": self.own_prompts, "forbidden": prompt in self.questions.forbidden}
+                about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
                 judged = None if answer is None else verdict(prompt, answer, **about)
                 answers.append({"text": answer, "verdict": judged})
             rows.append({"prompt": prompt.text, "kind": kind, "answers": answers})

@@ -65,7 +65,7 @@ def _metric(state) -> str:
     metric = state.metric
     if not isinstance(metric, Asr | RefusalMargin):
         raise ValueError(f"{type(metric).__name__}: code is written for Asr and RefusalMargin.")
-    prompts = prompts_call("forbidden", metric.prompts, own=state.own_metric)
+    prompts = prompts_call("forbidden", metric.prompts)
     judge = f", {judge_name(metric.by)!r}" if isinstance(metric, Asr) else ""
     rest = f", template={metric.template!r}, system={metric.system!r}"
     tokens = f", max_new_tokens={metric.max_new_tokens}"

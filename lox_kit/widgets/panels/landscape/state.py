@@ -31,7 +31,8 @@ from lox_kit.landscape import (
     source_of,
     way,
 )
-from lox_kit.models import Model, sandbox_prompts
+from lox_kit.measures import Questions
+from lox_kit.models import Model
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import LANDSCAPE_TOKENS
 from lox_kit.widgets.job import Job, Ticket
@@ -99,7 +100,6 @@ class LandscapeState(PanelState):
             raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(plane.points)}.")
         self.take(model)
         check_origin(model, plane)
-        self.own_metric = metric is None
         self.plane, self.model, self.metric = plane, model, metric or _sandbox_metric(model)
         self.checkpoints = dict(checkpoints or {})
         self.trajectories = [t.to_dict() for t in trajectories]
@@ -290,9 +290,10 @@ class LandscapeState(PanelState):
 
 def _sandbox_metric(model: Model) -> Asr:
     """Return what the sandbox is measured on when nothing else is said."""
-    if not model.is_sandbox:
+    asked = Questions.default(model, FEW).forbidden
+    if not asked:
         raise ValueError(
             f"{model.name}: no metric: give the panel one, metric=Asr(prompts, judge) or "
             "metric=RefusalMargin(prompts)."
         )
-    return Asr(sandbox_prompts("forbidden", "dev", FEW), "rule", max_new_tokens=LANDSCAPE_TOKENS)
+    return Asr(asked, "rule", max_new_tokens=LANDSCAPE_TOKENS)

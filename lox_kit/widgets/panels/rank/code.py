@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lox_kit.studies import checkpoint_of
-from lox_kit.widgets.code import judge_name, kinds_lines, pair_call, script
+from lox_kit.widgets.code import pair_call, questions_lines, script
 
 CURVE_FILE = "rank_curve.json"
 
@@ -42,16 +42,8 @@ def _curve(state) -> str:
     ranks = [row["r"] for row in state.curve.rows if row["r"] is not None] if state.curve else []
     if not ranks:
         return "curve = None  # not measured yet\n"
-    info, questions = state.subspace.info, state.questions
-    return f"""{kinds_lines(questions, own=state.own_prompts)}curve = rank_curve(
-    {str(info["base"])!r},
-    {str(info["aligned"])!r},
-    forbidden,
-    allowed=allowed,
-    ranks={ranks},
-    judge={judge_name(questions.judge)!r},
-    subspace=subspace,
-    template={questions.template!r},
-    max_new_tokens={questions.max_new_tokens},
+    pair = ", ".join(repr(str(state.subspace.info[name])) for name in ("base", "aligned"))
+    return f"""{questions_lines(state.questions)}curve = rank_curve(
+    {pair}, questions, ranks={ranks}, subspace=subspace
 )
 """

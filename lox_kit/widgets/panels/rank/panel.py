@@ -31,15 +31,11 @@ def rank(*arguments, **options) -> Panel:
         Checkpoints whose R_ft is shown, by their titles.
     curve : RankCurve, optional
         Of this pair, measured elsewhere: then no model is loaded.
-    forbidden, allowed : sequence of Prompt, optional
-        What is measured, both or neither; default in the sandbox 120 development prompts of each.
-    judge : str or Judge, optional
-        Default "rule" in the sandbox, "keyword" elsewhere; see `rank_curve` for helpfulness.
+    questions : Questions, optional
+        What is measured, of both kinds; see `rank_curve` for helpfulness. Default
+        `Questions.default`, in the sandbox with 120 prompts of each kind.
     ranks : sequence of int, optional
         Default the paper's 0, 1, 2, 3, 4, 6, 8, and 16 and 32, as far as they are stored.
-    template : see `models.render`
-    max_new_tokens : int, optional
-        Default 24 in the sandbox, whose answers are short, 60 elsewhere.
     store : Store, optional
         Keeps answers, rows and R beyond the session; what it has is shown at once.
     setting : Setting, optional

@@ -12,8 +12,7 @@ import traitlets
 from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import FULL, SafetySubspace
 from lox_kit.figures import ALL, check_pairs, kinds_shown, rank_and_r_data
-from lox_kit.judges import Judge
-from lox_kit.models import Prompt, is_sandbox
+from lox_kit.measures import Questions
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import (
     RANKS,
@@ -27,7 +26,6 @@ from lox_kit.studies import (
 )
 from lox_kit.weights import Checkpoint
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.measures import questions_for
 from lox_kit.widgets.setting import PanelState, Setting
 
 from .code import rank_code
@@ -62,12 +60,8 @@ class RankState(PanelState):
         *,
         attacked: Mapping[str, Attacked] | None = None,
         curve: RankCurve | None = None,
-        forbidden: Sequence[Prompt] | None = None,
-        allowed: Sequence[Prompt] | None = None,
-        judge: str | Judge | None = None,
+        questions: Questions | None = None,
         ranks: Sequence[int] | None = None,
-        template: str = "chat",
-        max_new_tokens: int | None = None,
         store: Store | None = None,
         setting: Setting | None = None,
     ):
@@ -80,27 +74,19 @@ class RankState(PanelState):
         check_pairs(curve)
         for name, one in self.attacked.items():
             _check_attacked(subspace, name, one)
-        sandbox = curve is None and is_sandbox(subspace.info["aligned"])
-        self.questions, self.own_prompts = questions_for(
-            sandbox, FEW, forbidden, allowed, judge, template, max_new_tokens
-        )
-        asked, self.options = self.questions, {}
-        if bool(asked.forbidden) != bool(asked.allowed):
-            raise ValueError(
-                "give forbidden= and allowed= together: few successful attacks mean nothing of a "
-                "model that helps with nothing."
-            )
-        if asked.forbidden and curve is None:
-            self.options = {
-                "allowed": asked.allowed,
-                "ranks": _sorted(ranks, subspace),
-                "judge": asked.judge,
-                "template": asked.template,
-                "max_new_tokens": asked.max_new_tokens,
-            }
-            self._stored(MemoryStore())  # refuses what cannot be measured before a model is loaded
-        self.given = curve
-        self._beyond = _uncertified(subspace, self.options.get("ranks", ()))
+        self.given, self.asked = curve, ()  # the ranks to measure
+        if curve is None:
+            questions = questions or Questions.default(subspace.info["aligned"], FEW)
+            self.questions = questions.with_help()
+            if bool(questions.forbidden) != bool(questions.allowed):
+                raise ValueError(
+                    "give forbidden and allowed prompts together: few successful attacks mean "
+                    "nothing of a model that helps with nothing."
+                )
+            if questions.forbidden:
+                self.asked = _sorted(ranks, subspace)
+                self._stored(MemoryStore())  # refuses what it cannot measure before it loads it
+        self._beyond = _uncertified(subspace, self.asked)
         self._rows: dict[int | None, dict] = {}
         self._r_ft: dict[str, np.ndarray] = {}
         super().__init__()
@@ -134,7 +120,7 @@ class RankState(PanelState):
         """The ranks that are measured, or going to be."""
         if self.given:
             return tuple(sorted({row["r"] for row in self.given.rows} - {None}))
-        return self.options.get("ranks", ())
+        return self.asked
 
     @property
     def r_ft(self) -> dict[str, np.ndarray]:
@@ -145,7 +131,7 @@ class RankState(PanelState):
     @property
     def missing(self) -> list[str | int | None]:
         """What Run would measure: attacks by name, then ranks (None: the aligned model)."""
-        ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.options else []
+        ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.asked else []
         return [name for name in self.attacked if name not in self._r_ft] + ranks
 
     def reset(self) -> None:
@@ -163,7 +149,7 @@ class RankState(PanelState):
 
     def _recall(self, ticket: Ticket) -> None:
         """Take what the store has: no model is loaded, at most a checkpoint is hashed."""
-        rows = self._stored(self.store).rows if self.options else ()
+        rows = self._stored(self.store).rows if self.asked else ()
         with self.job.lock:
             self._rows |= {row["r"]: row for row in rows}
         for name in self.attacked:
@@ -177,8 +163,7 @@ class RankState(PanelState):
 
     def _stored(self, store: Store | MemoryStore) -> RankCurve:
         """Return the rows that a store has."""
-        forbidden = self.questions.forbidden
-        return stored_rank_curve(self.subspace, forbidden, store=store, **self.options)
+        return stored_rank_curve(self.subspace, self.questions, ranks=self.asked, store=store)
 
     def _measure(self, ticket: Ticket) -> None:
         """Stream the attacked checkpoints, then measure the curve, model by model."""
@@ -204,8 +189,8 @@ class RankState(PanelState):
         rank_curve(
             self.subspace.info["base"],
             self.subspace.info["aligned"],
-            self.questions.forbidden,
-            **self.options | {"ranks": ranks},
+            self.questions,
+            ranks=ranks,
             subspace=self.subspace,
             store=self.store,
             on_stage=partial(ticket.step, show=self._show),
@@ -232,8 +217,8 @@ class RankState(PanelState):
 
     def _remarks(self) -> list[str]:
         """Return what the curve lacks, or goes beyond."""
-        if not self.given and not self.options:
-            return ["No prompts: give the panel forbidden= and allowed= for the rank curve."]
+        if not self.given and not self.asked:
+            return ["No prompts: give the panel questions= for the rank curve."]
         if self.given and not all("helpfulness" in r["measures"] for r in self.given.rows):
             return [
                 "This curve was measured without allowed requests: a model that helps with nothing "
