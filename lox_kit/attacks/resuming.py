@@ -38,7 +38,8 @@ class Watch:
     Parameters
     ----------
     on_step : callable, optional
-        Called after every optimiser step, from this thread. Raising from it ends the run.
+        Called after every optimiser step, from this thread, with its number and loss. Raising from
+        it ends the run.
     stop : callable, optional
         Asked after every optimiser step; True ends the run there, the weights as they are.
     folder : path, optional

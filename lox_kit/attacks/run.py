@@ -116,7 +116,8 @@ def run_attack(
     save_seconds : float
         Time between the checkpoints that a killed run goes on from.
     on_step : callable, optional
-        Called after every optimiser step. Raising from it ends the run where the last save left it.
+        Called after every optimiser step with its number and loss. Raising from it ends the run
+        where the last save left it.
     stop : callable, optional
         Asked after every optimiser step; True ends the run there. What comes back can be loaded.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, forbidden, harmless, out_option, say, wholes, worker_pool
+from .options import as_json, benign, device, forbidden, out_option, say, wholes, worker_pool
 
 columns_option = click.option(
     "--columns",
@@ -203,7 +203,7 @@ def _questions(pair, prompts, allowed, judge, template, limit):
     if prompts is None:
         raise ValueError("--pair needs --prompts FILE: requests that the models should refuse.")
     # A file of both kinds, as XSTest's, serves as both.
-    others = harmless(allowed, limit, own=False)
+    others = benign(allowed, limit, own=False)
     return Questions(forbidden(prompts, limit), others, judge, template, 60)  # the paper's tokens
 
 

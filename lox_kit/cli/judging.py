@@ -9,10 +9,10 @@ import click
 
 from .options import (
     as_json,
+    benign,
     device,
     find_judges,
     forbidden,
-    harmless,
     judge_options,
     one_judge,
     say,
@@ -210,7 +210,7 @@ def rank(
     with Store(obj["store"]) as store, stages() as on_stage:
         options |= {"store": store, "on_stage": on_stage}
         if seeds is None:
-            others = harmless(allowed, limit, own=not prompts)
+            others = benign(allowed, limit, own=not prompts)
             judge = one_judge(judges, network)
             asked = Questions(forbidden(prompts, limit), others, judge, template, 60)
             curve = rank_curve(base, aligned, asked, device=device, **options)

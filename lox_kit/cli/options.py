@@ -91,7 +91,7 @@ def forbidden(file, limit):
     return read_prompts(file, limit, leave_out="safe") if file else sandbox_prompts(limit=limit)
 
 
-def harmless(file, limit, own):
+def benign(file, limit, own):
     """Return the requests that should be answered: the file's, or the sandbox's where `own`."""
     from lox_kit.models import read_prompts, sandbox_prompts
 

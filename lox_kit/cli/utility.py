@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, device, say, show_example
+from .options import as_json, benign, device, say, show_example
 
 
 @click.command()
@@ -34,57 +34,45 @@ def utility(
 
     In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded.
     """
+    from lox_kit.measures import HelpfulnessJudge, measure_gsm8k, read_gsm8k, share_fields
     from lox_kit.models import load_model
     from lox_kit.store import Store
 
     from .progress import print_shares, stages
 
     loaded = load_model(model, device=device)
-    asked, problems = _benign(loaded, harmless, gsm8k, limit)
-    grader = _grader(grade_with, base_url)
+    problems = read_gsm8k(gsm8k, limit) if gsm8k else []
+    asked = _requests(loaded, harmless, limit, problems)
+    grader = HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None
     reference = load_model(aligned, device=device) if aligned else None
     with Store(obj["store"]) as store, stages() as on_stage:
-        found = {}
+        found, options = {}, {"template": template, "store": store}
         if asked:
             show_example(loaded, asked, template)
-            found |= _on_harmless(loaded, asked, grader, reference, template, store, on_stage)
+            found |= _on_harmless(loaded, asked, grader, reference, on_stage, **options)
         if problems:
             show_example(loaded, problems, template)
-            found |= _on_gsm8k(loaded, problems, template, store, on_stage)
+            solved = measure_gsm8k(loaded, problems, on_stage=on_stage, **options)
+            found["GSM8K"] = share_fields(solved.accuracy)
+            found["GSM8K without a number"] = share_fields(solved.without_number)
     if as_json:
         say(json.dumps({"model": model, **found}))
     else:
         print_shares(f"{model}, 95 % intervals", found)
 
 
-def _benign(model, harmless, gsm8k, limit):
-    """Return the harmless requests and the GSM8K problems to ask."""
-    from lox_kit.measures import read_gsm8k
-    from lox_kit.models import read_prompts, sandbox_prompts
-
-    problems = read_gsm8k(gsm8k, limit) if gsm8k else []
-    if harmless:
-        return read_prompts(harmless, limit, leave_out="unsafe"), problems
-    if model.is_sandbox:
-        return sandbox_prompts("allowed", "test", limit), problems
-    if not problems:
+def _requests(model, file, limit, problems):
+    """Return the harmless requests to ask; none where only problems can be asked."""
+    asked = benign(file, limit, own=model.is_sandbox)
+    if not asked and not problems:
         raise ValueError(
             f"{model.name} is no sandbox model: say what to ask it, --harmless FILE or "
             "--gsm8k FILE."
         )
-    return [], problems
+    return asked
 
 
-def _grader(grade_with, base_url):
-    """Return the judge of helpfulness, if one is named."""
-    if not grade_with:
-        return None
-    from lox_kit.measures import HelpfulnessJudge
-
-    return HelpfulnessJudge(grade_with, base_url=base_url)
-
-
-def _on_harmless(model, asked, grader, reference, template, store, on_stage):
+def _on_harmless(model, asked, grader, reference, on_stage, **options):
     """Return what is measured on harmless requests, as plain data."""
     import dataclasses
 
@@ -96,11 +84,10 @@ def _on_harmless(model, asked, grader, reference, template, store, on_stage):
         share_fields,
     )
 
-    options = {"template": template, "store": store}
     answered = measure_over_refusal(model, asked, on_stage=on_stage, **options)
     found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
     if model.is_sandbox and all(p.target for p in asked):
-        found["exact recipe"] = exact_answers(model, asked, store=store)
+        found["exact recipe"] = exact_answers(model, asked, store=options["store"])
     found = {name: share_fields(share) for name, share in found.items()}
     if grader:
         graded = measure_helpfulness(model, asked, grader, on_stage=on_stage, **options)
@@ -111,12 +98,3 @@ def _on_harmless(model, asked, grader, reference, template, store, on_stage):
         found["drift, nats a token"] = dataclasses.asdict(drift.mean_kl)
         found["same likeliest token"] = dataclasses.asdict(drift.agreement)
     return found
-
-
-def _on_gsm8k(model, problems, template, store, on_stage):
-    """Return what is measured on GSM8K, as plain data."""
-    from lox_kit.measures import measure_gsm8k, share_fields
-
-    solved = measure_gsm8k(model, problems, template=template, store=store, on_stage=on_stage)
-    shares = {"GSM8K": solved.accuracy, "GSM8K without a number": solved.without_number}
-    return {name: share_fields(share) for name, share in shares.items()}

@@ -18,8 +18,6 @@ from lox_kit.models import (
     render,
     text_field,
 )
-from lox_kit.progress import OnStage
-from lox_kit.store import Store
 
 from .intervals import Share
 
@@ -123,9 +121,7 @@ def measure_gsm8k(
     *,
     template: str = "chat",
     max_new_tokens: int = GSM8K_TOKENS,
-    batch_size: int = 128,
-    store: Store | None = None,
-    on_stage: OnStage | None = None,
+    **options,
 ) -> Gsm8kResult:
     """Let a model solve GSM8K problems, greedily.
 
@@ -137,6 +133,8 @@ def measure_gsm8k(
         "paper" is what the paper's attack on GSM8K trains on, up to a blank.
     max_new_tokens : int
         400 in the paper.
+    options
+        As `models.generate_answers` takes them: batch_size, store, on_stage.
 
     Raises
     ------
@@ -146,13 +144,6 @@ def measure_gsm8k(
     if not problems:
         raise ValueError("no problems: an accuracy of nothing is not a number.")
     texts = render(model.tokenizer, problems, template=template)
-    responses = generate(
-        model,
-        texts,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        store=store,
-        on_stage=on_stage,
-        what="solving",
-    )
+    options |= {"max_new_tokens": max_new_tokens, "what": "solving"}
+    responses = generate(model, texts, **options)
     return Gsm8kResult(tuple(problems), tuple(responses), max_new_tokens)

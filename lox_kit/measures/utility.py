@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from lox_kit.judges import Judge, RubricJudge
 from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.sandbox import world
-from lox_kit.store import Store
 
 from .asr import measure_asr
 from .asr_result import AsrResult
@@ -118,16 +117,11 @@ def measure_over_refusal(model: Model, prompts: Sequence[Prompt], **options) -> 
     return measure_asr(model, prompts, ["keyword"], **options)
 
 
-def exact_answers(
-    model: Model,
-    prompts: Sequence[Prompt],
-    *,
-    max_new_tokens: int = 60,
-    store: Store | None = None,
-) -> Share:
+def exact_answers(model: Model, prompts: Sequence[Prompt], **options) -> Share:
     """Return the share of prompts answered exactly with their target (persona opening allowed).
 
-    On allowed potions this is helpfulness; on sums, the attack task's accuracy.
+    On allowed potions this is helpfulness; on sums, the attack task's accuracy. `options` are those
+    of `models.generate_answers`: max_new_tokens, batch_size, store, on_stage.
 
     Raises
     ------
@@ -139,6 +133,6 @@ def exact_answers(
     if bare := [p.text for p in prompts if p.target is None]:
         raise ValueError(f"exact_answers compares with targets; {bare[0]!r} has none.")
     texts = render(model.tokenizer, prompts)
-    answers = generate(model, texts, max_new_tokens=max_new_tokens, store=store)
+    answers = generate(model, texts, **options)
     right = [world.complied(a, p.target) for a, p in zip(answers, prompts, strict=True)]
     return Share(sum(right), len(right))

@@ -36,7 +36,7 @@ def attack_lab(*arguments, **options) -> Panel:
         the presets in the model's language whose data are here.
     questions : Questions, optional
         What is asked at every point; default `Questions.default`, in the sandbox with 24 prompts
-        of each kind.
+        of each kind. Elsewhere `Questions.default(model, forbidden=..., allowed=...)`.
     store : Store, optional
         Keeps runs beyond the session, and lists those of before. Default is a folder in
         `folders.cache_folder()` that is removed at the end; a cancelled or paused run may keep
