@@ -23,6 +23,7 @@ from lox_kit.measures.questions import Questions
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import arm_model, curves
+from lox_kit.widgets import setting
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
 from lox_kit.widgets.panels.attack_lab.code import attack_call
@@ -58,7 +59,7 @@ def store(tmp_path):
 @pytest.fixture
 def open_state(subspace, model, store, monkeypatch):
     """Return a function that opens a state on few prompts and few steps, each of them shown."""
-    monkeypatch.setattr(attack_lab_state, "BREATH", 0.0)
+    monkeypatch.setattr(setting, "BREATH", 0.0)
     for part in (attack_lab_state, attack_lab_runs):
         monkeypatch.setattr(part, "FEW", FEW)
     monkeypatch.setattr(attack_lab_runs, "POINTS", POINTS)
@@ -212,7 +213,7 @@ def test_of_lox_there_is_one_copy_which_is_trained_itself(open_state, monkeypatc
 @pytest.mark.slow
 def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
     asked = []
-    monkeypatch.setattr(attack_lab_state, "BREATH", 1e9)  # no pictures but those of points
+    monkeypatch.setattr(setting, "BREATH", 1e9)  # no pictures but those of points
     for steps in (4, 12):
         state = open_state()
         state.steps = steps

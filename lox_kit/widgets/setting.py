@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from weakref import WeakValueDictionary
@@ -13,6 +14,7 @@ from lox_kit.extrapolation import SafetySubspace, largest_k
 from lox_kit.models import Model
 
 STEP = 0.25  # of alpha
+BREATH = 0.3  # seconds between pictures of a run: drawing takes time from it
 
 
 class Look(traitlets.HasTraits):
@@ -74,6 +76,7 @@ class PanelState(traitlets.HasTraits):
     """
 
     ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
+    _shown = 0.0  # when its last picture was drawn
 
     def take(self, model: Model) -> None:
         """Close what is open on this model, such as that of a cell that is run again."""
@@ -93,6 +96,11 @@ class PanelState(traitlets.HasTraits):
         for name, widget in widgets.items():
             both = ipywidgets.link((self.setting, name), (widget, "value"))
             self.ends.callback(both.unlink)
+
+    def _show_some(self) -> None:
+        """Show what has come, if the last picture is a while ago."""
+        if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
+            self._show()
 
     def close(self) -> None:
         """End the job at its next step, and close the panels of this state."""

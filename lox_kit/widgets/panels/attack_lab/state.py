@@ -28,7 +28,6 @@ from .code import attack_lab_code
 from .runs import FEW, Choice, Runs, attacks_for, trainings
 from .table import is_there
 
-BREATH = 0.3  # seconds between pictures of a run: drawing takes time from training
 FACTORS = (0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1)
 FACTORS += (1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8, 10)  # of the preset's learning rate
 
@@ -88,7 +87,6 @@ class AttackLabState(PanelState):
         self.setting = setting or Setting(subspace)
         self.job = Job()
         self._live: dict[tuple[Choice, str], Way] = {}  # what is being trained
-        self._shown = 0.0  # when
         self._made = 0  # steps of this job
         super().__init__()
         self._records = self.runs.listed()
@@ -291,11 +289,6 @@ class AttackLabState(PanelState):
         if self.at > self.most:
             self.at = self.most
         else:
-            self._show()
-
-    def _show_some(self) -> None:
-        """Show what has come, if the last picture is a while ago."""
-        if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
             self._show()
 
     def _show(self, change=None) -> None:

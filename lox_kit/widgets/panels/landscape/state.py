@@ -43,7 +43,6 @@ from .rows import cliff_rows
 
 FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
-BREATH = 0.4  # seconds between pictures of a run: drawing takes time from measuring
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = ("landscape_map", "landscape_3d")
 ALONG = {0.0: "along a", 90.0: "along b"}
@@ -109,7 +108,6 @@ class LandscapeState(PanelState):
         self.job = Job()
         self._cells: dict[tuple[float, ...], Cell] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
-        self._shown = 0.0  # when
         super().__init__()
         self.observe(self._look, ["a", "b", "angle", "between", "finer"])
         self.observe(self._show, "pointed")
@@ -216,11 +214,6 @@ class LandscapeState(PanelState):
         ticket.step("cells", done, fine.size, self._show_some)
 
     # --- what is shown --------------------------------------------------------------------------
-
-    def _show_some(self) -> None:
-        """Show what has come, if the last picture is a while ago."""
-        if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
-            self._show()
 
     def _show(self, change=None) -> None:
         """Put what is known now into `data`."""
