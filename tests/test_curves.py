@@ -10,7 +10,7 @@ from speakers import other_tokenizer, random_speaker, same_weights, watch
 from lox_kit import Store, find_attack, run_attack
 from lox_kit.judges import JUDGES, KeywordJudge
 from lox_kit.measures import questions as measures
-from lox_kit.measures.questions import measure, sandbox_questions, task_prompts
+from lox_kit.measures.questions import Questions, measure, sandbox_questions, task_prompts
 from lox_kit.sandbox import world
 from lox_kit.store import content_key
 from lox_kit.studies import curves
@@ -191,6 +191,18 @@ def test_a_judge_of_help_counts_where_there_are_no_targets(store):
     )
     assert found["n"] == 4
     assert len({asked.key, helpful.key, QUESTIONS.key}) == 3
+
+
+def test_a_model_is_asked_by_default_what_suits_its_language():
+    own = sandbox_questions("dev", 3)
+    assert Questions.default("sandbox/base", 3) == own
+    assert Questions.default(random_speaker(), 3) == own
+    few = Questions.default(random_speaker(), 3, allowed=own.allowed[:1])
+    assert few == dataclasses.replace(own, allowed=own.allowed[:1])
+    other = Questions.default(random_speaker(other_tokenizer()), forbidden=own.forbidden)
+    expected = Questions(own.forbidden, judge="keyword", max_new_tokens=60, helpful="keyword")
+    assert other == expected == expected.with_help()
+    assert own.with_help() == dataclasses.replace(own, helpful="rule")
 
 
 def test_the_key_of_questions_is_that_of_all_their_fields():
