@@ -1,4 +1,7 @@
-"""How CPU threads are shared out: to a model, or to several matrices at once."""
+"""Long work: how CPU threads are shared out, to a model or to several matrices, and its progress.
+
+Progress has one shape: what is being done, how much of it is done, how much there is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,15 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all (0: not known)
+
 SMALL = 10_000_000  # parameters
+
+
+def tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
+    """Report what is being done, if anyone listens. Raising from `on_stage` ends the work there."""
+    if on_stage:
+        on_stage(what, done, total)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import lox_kit
 PACKAGE = ROOT / "lox_kit"
 ROOMS = """sandbox smol weights extrapolation models judges measures attacks landscape studies
     figures reports widgets course cli""".split()  # a room imports from those before it
-BESIDE = {"folders", "progress", "store", "text", "threads"}  # every room may import these
+BESIDE = {"folders", "store", "text", "threads"}  # every room may import these
 
 
 def module_name(file):

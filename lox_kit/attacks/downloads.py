@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lox_kit.folders import whole, write_whole
 from lox_kit.models import collect, read_rows
-from lox_kit.progress import OnStage, tell
+from lox_kit.threads import OnStage, tell
 
 from .sets import SETS, DataSet, find_set, sets_folder
 

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lox_kit.progress import OnStage
 from lox_kit.text import one_line
+from lox_kit.threads import OnStage
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from lox_kit import __version__
 from lox_kit.folders import locked
-from lox_kit.progress import OnStage, tell
 from lox_kit.text import one_line
-from lox_kit.threads import map_in_order
+from lox_kit.threads import OnStage, map_in_order, tell
 from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
 
 from .factoring import check_stored

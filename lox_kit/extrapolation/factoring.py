@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from lox_kit import __version__
-from lox_kit.progress import OnStage, tell
-from lox_kit.threads import map_in_order
+from lox_kit.threads import OnStage, map_in_order, tell
 from lox_kit.weights import Checkpoint, check_pair, delta
 
 from .file import FULL, has_spectrum

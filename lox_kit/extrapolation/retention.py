@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lox_kit import __version__
-from lox_kit.progress import OnStage, tell
+from lox_kit.threads import OnStage, tell
 from lox_kit.weights import Checkpoint, delta
 
 from .svd import frobenius

@@ -17,8 +17,8 @@ import numpy as np
 from torch import Tensor
 
 from lox_kit.folders import locked
-from lox_kit.progress import OnStage
 from lox_kit.store import content_key
+from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
 from .factoring import check_stored, factor_all, pair_info, refuse_zero

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.models import Model, Prompt, apply_template, generate, load_model
-from lox_kit.progress import OnStage
 from lox_kit.store import Store
+from lox_kit.threads import OnStage
 
 from .local import fits, lengths, special_tokens, too_long
 from .protocol import Judge, Verdict

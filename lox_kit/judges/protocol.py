@@ -8,8 +8,8 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 
 from lox_kit.models import Model, Prompt
-from lox_kit.progress import OnStage, tell
 from lox_kit.store import NUMBER, Store, content_key
+from lox_kit.threads import OnStage, tell
 
 Pair = tuple[Prompt, str]  # a request and the answer it got
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from lox_kit.models import Model, Prompt
-from lox_kit.progress import OnStage, tell
 from lox_kit.sandbox import world
 from lox_kit.store import Store
+from lox_kit.threads import OnStage, tell
 
 from .protocol import Judge, Verdict
 

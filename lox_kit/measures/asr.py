@@ -10,8 +10,8 @@ from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
 from lox_kit.judges import Judge, find_judge
 from lox_kit.models import Model, Prompt, dtype_of, generate_answers, render
-from lox_kit.progress import OnStage
 from lox_kit.store import Store
+from lox_kit.threads import OnStage
 
 from .asr_result import AsrResult
 

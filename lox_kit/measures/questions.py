@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lox_kit.judges import Judge, find_judge, helpfulness_judge
 from lox_kit.models import Model, Prompt, is_sandbox, sandbox_prompts
-from lox_kit.progress import OnStage
 from lox_kit.store import Store, content_key
+from lox_kit.threads import OnStage
 
 from .asr import measure_asr
 from .intervals import Share, share_fields

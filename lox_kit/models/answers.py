@@ -10,9 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lox_kit.progress import OnStage, tell
 from lox_kit.store import Store, content_key
-from lox_kit.threads import fitting_threads
+from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model, ignored_settings
 

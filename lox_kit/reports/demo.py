@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lox_kit.progress import OnStage
 from lox_kit.store import Store
 from lox_kit.studies import AttackTable
+from lox_kit.threads import OnStage
 
 from .table import write_table
 

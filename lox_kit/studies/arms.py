@@ -8,7 +8,7 @@ from collections.abc import Callable
 from lox_kit.attacks import Step
 from lox_kit.extrapolation import LoxDial, SafetySubspace, full_delta, random_subspace
 from lox_kit.models import Model
-from lox_kit.progress import OnStage, tell
+from lox_kit.threads import OnStage, tell
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
 

@@ -22,8 +22,8 @@ from lox_kit.extrapolation import LoxDial
 from lox_kit.folders import locked, remove_folder
 from lox_kit.measures import TOKENS, Questions, measure, task_prompts
 from lox_kit.models import Model, Prompt, generate, render
-from lox_kit.progress import OnStage
 from lox_kit.store import NUMBER, SHARES, Store, content_key
+from lox_kit.threads import OnStage
 
 from .arms import steps_of
 

@@ -13,8 +13,8 @@ from lox_kit.attacks import Step, fine_tune
 from lox_kit.folders import locked, whole
 from lox_kit.measures import measure_asr
 from lox_kit.models import Model, load_module, quiet_transformers, sandbox_prompts
-from lox_kit.progress import OnStage
 from lox_kit.sandbox import corpus, world
+from lox_kit.threads import OnStage
 from lox_kit.weights import RECIPE, Checkpoint, family_folder, member
 
 from .arms import steps_of

@@ -27,8 +27,8 @@ from lox_kit.landscape import (
     scan_visage,
 )
 from lox_kit.models import Model, load_model, sandbox_prompts
-from lox_kit.progress import OnStage, tell
 from lox_kit.store import Store
+from lox_kit.threads import OnStage, tell
 
 from .arms import arm_model, steps_of
 from .families import pair_of

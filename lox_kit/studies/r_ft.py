@@ -8,8 +8,8 @@ import numpy as np
 
 from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.progress import OnStage
 from lox_kit.store import NUMBER, MemoryStore, Store, content_key
+from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
 Attacked = AttackRun | str | Path  # a run, or whatever `Checkpoint` takes

@@ -38,8 +38,8 @@ from lox_kit.measures import (
     task_prompts,
 )
 from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_device, render
-from lox_kit.progress import OnStage, tell
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
+from lox_kit.threads import OnStage, tell
 from lox_kit.weights import Checkpoint
 
 from .arms import ARMS, arm_model, check_arms
