@@ -1,4 +1,4 @@
-"""Cuts through a landscape at any angle: what is measured on them, what is not, and the cliffs."""
+"""Cuts through a landscape: what is measured on them, and the cliffs."""
 
 import json
 import math
@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from lox_kit.landscape.cuts import cliff_on, cut_data, cut_through, heading, nearest_cell, way
+from lox_kit import load_model, sandbox_prompts
+from lox_kit.landscape.cuts import cut_through, measure_way, nearest_cell
 from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Axis, Grid
 from lox_kit.landscape.landscape import Cell, Landscape, Mark
-from lox_kit.landscape.metrics import Reading
+from lox_kit.landscape.metrics import Reading, RefusalMargin
+from lox_kit.landscape.plane import Plane
 
 SHARE = (0.0, 1.0)
 
@@ -28,89 +30,80 @@ def made_up(values, limits=SHARE, marks=None):
     return Landscape(grid, cells, marks or {}, ("one", "two"), (), True, source)
 
 
-def sloped(shape=(4, 6)):
-    """Return a landscape whose value is a plane, 0.1 a + 0.05 b."""
-    return made_up([[0.1 * i + 0.1 * j for j in range(shape[1])] for i in range(shape[0])])
+def through(landscape, a, b, *, along="b", **options):
+    """Return the cut along an axis through a point."""
+    return cut_through(landscape, (a, b), (a + 1, b) if along == "a" else (a, b + 1), **options)
 
 
 # --- the line -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [(0.0, 0.0), (2.0, 6.0), (1.3, 4.4)])
-@pytest.mark.parametrize("angle", range(0, 180, 5))
-def test_every_place_lies_on_the_line_and_on_a_row_or_column_of_the_grid(start, angle):
-    landscape = sloped()
-    cut = cut_through(landscape, start, heading(angle))
-    expected = np.array(start) + cut.places[:, None] * heading(angle)
-    np.testing.assert_allclose(cut.at, expected, atol=1e-9)
-    steps = cut.at / (1.0, 2.0)
-    on_line = np.isclose(steps, steps.round(), atol=1e-6).any(1) | (cut.places == 0)
-    assert on_line.all()
-    assert (np.diff(cut.places) > 1e-9).all()
-    np.testing.assert_allclose([cut.places[0], cut.places[-1]], cut.span, atol=1e-9)
-    np.testing.assert_allclose(cut.value, cut.at @ (0.1, 0.05), atol=1e-9)  # facets of a plane
-    np.testing.assert_array_equal(cut.measured, np.isclose(steps, steps.round()).all(1))
-    assert np.isnan(cut.low).tolist() == (~cut.measured).tolist()
+def test_a_cut_along_an_axis_is_a_row_or_a_column_of_cells():
+    values = np.random.default_rng(0).random((4, 6))
+    landscape = made_up(values)
+    cut = through(landscape, 2.0, 6.0)
+    assert cut["value"] == cut["low"] == cut["high"] == values[2].tolist()
+    assert cut["places"] == [-6.0, -4.0, -2.0, 0.0, 2.0, 4.0]
+    assert (cut["span"], cut["start"]) == ([-6.0, 4.0], [2.0, 6.0])
+    assert cut["at"] == [[2.0, b] for b in range(0, 12, 2)]
+    cut = through(landscape, 2.0, 6.0, along="a", label="along a")
+    assert cut["value"] == values[:, 3].tolist()
+    assert (cut["places"], cut["label"]) == ([-2.0, -1.0, 0.0, 1.0], "along a")
+    assert json.loads(json.dumps(cut)) == cut
 
 
-def test_between_two_measured_neighbours_the_value_is_the_straight_line():
-    values = np.random.default_rng(0).random((5, 5))
-    cut = cut_through(made_up(values), (2.0, 4.0), heading(37))
-    for at, value, measured in zip(cut.at, cut.value, cut.measured, strict=True):
-        x, y = at / (1.0, 2.0)
-        (i, j), (m, n) = (math.floor(x + 1e-9), math.floor(y + 1e-9)), (x % 1, y % 1)
-        if measured:
-            assert value == values[round(x), round(y)]
-        elif min(m, 1 - m) < 1e-9:  # on a column
-            i = round(x)
-            assert value == pytest.approx((1 - n) * values[i, j] + n * values[i, j + 1])
-        else:
-            j = round(y)
-            assert value == pytest.approx((1 - m) * values[i, j] + m * values[i + 1, j])
-    assert 1 <= cut.measured.sum() < len(cut.measured)
+def test_a_cut_between_two_points_meets_the_cells_on_it_and_no_others():
+    values = np.random.default_rng(0).random((4, 4))
+    cut = cut_through(made_up(values), (0.0, 2.0), (1.0, 4.0))
+    assert cut["value"] == [values[0, 1], values[1, 2], values[2, 3]]
+    assert cut["places"] == pytest.approx([0.0, math.sqrt(5), 2 * math.sqrt(5)])
+    back = cut_through(made_up(values), (1.0, 4.0), (0.0, 2.0))
+    assert back["value"] == cut["value"][::-1]
 
 
-def test_a_cell_that_is_not_measured_is_left_out_and_so_is_what_no_cells_surround():
+def test_what_is_not_measured_is_left_out():
     row = made_up([[0.0, np.nan, 0.4], [0.2, np.nan, 0.6]])
-    assert cut_through(row, (0, 0), heading(90)).places.tolist() == [0.0, 4.0]
-    corner = made_up([[0.0, 0.2, np.nan], [0.2, np.nan, np.nan], [np.nan] * 3])
-    cut = cut_through(corner, (0, 0), (1.0, 1.0))
-    assert cut.at[-1].tolist() == pytest.approx([2 / 3, 2 / 3]) or len(cut.places) == 1
-    nothing = cut_through(made_up([[np.nan] * 3] * 3), (0, 0), heading(20))
-    assert (nothing.places.size, nothing.per_prompt.shape) == (0, (0, 0))
-    assert cliff_on(nothing, SHARE) is None
-    assert json.loads(json.dumps(cut_data(nothing, SHARE)))["cliffs"]["ahead"] is None
+    assert through(row, 0.0, 0.0)["places"] == [0.0, 4.0]
+    nothing = through(made_up([[np.nan] * 3] * 3), 0.0, 0.0)
+    assert nothing["places"] == nothing["at"] == []
+    assert nothing["cliffs"] == {"ahead": None, "behind": None}
 
 
 def test_a_model_on_the_line_is_measured_there_and_one_beside_it_is_not():
     reading = Reading(0.9, 0.7, 1.0, (0.9,))
-    at = {"on": (1.5, 1.5), "beside": (1.5, 1.6)}
+    at = {"on": (1.5, 1.5), "beside": (1.5, 1.6), "far": (9.0, 9.0)}
     marks = {name: Mark(place, 0.0, reading, None) for name, place in at.items()}
-    landscape = made_up(np.zeros((4, 4)), marks=marks)
-    cut = cut_through(landscape, (0.0, 0.0), way((0.0, 0.0), at["on"]))
-    (place,) = np.flatnonzero(cut.value == 0.9)
-    assert cut.measured[place]
-    assert cut.places[place] == pytest.approx(1.5 * math.sqrt(2))
-    assert (cut.low[place], cut.high[place]) == (0.7, 1.0)
-    beyond = {"far": Mark((9.0, 9.0), 0.0, reading, None)}
-    cut = cut_through(made_up(np.zeros((4, 4)), marks=beyond), (0.0, 0.0), (1.0, 1.0))
-    assert cut.at[-1].tolist() == [9.0, 9.0]
-    assert cut.span[1] == cut.places[-1] == pytest.approx(9 * math.sqrt(2))
+    cut = cut_through(made_up(np.zeros((4, 4)), marks=marks), (0.0, 0.0), at["on"])
+    assert cut["at"] == [[0.0, 0.0], [1.5, 1.5], [2.0, 2.0], [9.0, 9.0]]
+    assert [cut[n][1] for n in ("value", "low", "high")] == [0.9, 0.7, 1.0]
+    assert cut["span"][1] == cut["places"][-1] == pytest.approx(9 * math.sqrt(2))
+    both = made_up(np.zeros((4, 4)), marks={"LoX": Mark((1.0, 0.0), 0.0, reading, None)})
+    assert through(both, 0.0, 0.0, along="a")["places"] == [0.0, 1.0, 2.0, 3.0]  # each once
 
 
 def test_cuts_that_cannot_be_made_are_refused():
     landscape = made_up([[0, 1], [0, 1]])
-    with pytest.raises(ValueError, match="needs one that leads somewhere"):
+    with pytest.raises(ValueError, match="needs two different points"):
         cut_through(landscape, (0, 0), (0.0, 0.0))
-    line = Landscape(Grid((Axis(1.0, 0, 3),)), {}, {}, ("one",), (), True, {})
+    line = Landscape(Grid((Axis(1.0, 0, 3),)), {}, {}, ("one",), (), True, {"limits": None})
     with pytest.raises(ValueError, match="this one is over a line"):
-        cut_through(line, (0, 0), heading(0))
+        through(line, 0, 0)
     assert nearest_cell(landscape.grid, (0.6, 0.9)) == (1, 0)
 
 
-def test_a_line_that_misses_the_grid_has_nothing_on_it():
-    cut = cut_through(sloped(), (-1.0, 0.0), heading(90))
-    assert (cut.places.size, cut.span) == (0, (0.0, 0.0))
+def test_the_way_between_two_points_is_measured_evenly_and_its_ends_exactly():
+    model = load_model("sandbox/aligned")
+    plane, metric = Plane.random(model), RefusalMargin(sandbox_prompts("forbidden", "dev", 3))
+    start, end = (0.1, 0.2), (-0.3, 0.7)
+    way = dict(measure_way(plane, metric, model, start, end, 5))
+    assert next(iter(way)) == start
+    assert list(way)[-1] == end
+    assert model.key == plane.origin_key
+    reading = Reading(0.9, 0.7, 1.0, (0.9,) * 3)
+    landscape = made_up(np.full((2, 2), np.nan), None, {"end": Mark(end, 0.0, reading, None)})
+    cut = cut_through(landscape, start, end, way=way)
+    assert cut["value"] == pytest.approx([r.value for r in way.values()])
+    np.testing.assert_allclose(cut["places"], np.linspace(0, math.hypot(0.4, 0.5), 5))
 
 
 # --- the cliff ----------------------------------------------------------------------------------
@@ -119,39 +112,28 @@ def test_a_line_that_misses_the_grid_has_nothing_on_it():
 def test_cliffs_lie_between_the_measured_cells_around_them():
     landscape = made_up([[0, 0.2, 0.4, 0.9, 1.0], [0.1, np.nan, np.nan, 0.6, 0], [1, 1, 0, 0, 0]])
 
-    def cliff(start, angle=90, forward=True):
-        return cliff_on(cut_through(landscape, start, heading(angle)), SHARE, forward)
+    def cliff(a, b, side="ahead"):
+        return through(landscape, a, b)["cliffs"][side]
 
-    first = cliff((0, 0))
-    assert (first.distance, first.before, first.behind, first.reach) == (5.0, 4.0, 6.0, 8.0)
-    gap = cliff((1, 0))
-    assert (gap.distance, gap.before, gap.behind, gap.measured) == (3.0, 0.0, 6.0, True)
-    over = cliff((2, 2))
-    assert (over.distance, over.behind) == (0.0, 0.0)
-    back = cliff((2, 6), forward=False)
-    assert (back.distance, back.before, back.behind) == (3.0, 2.0, 4.0)
-    none = cliff((2, 6))
-    assert (none.distance, none.reach) == (math.inf, 2.0)
-    assert none.to_dict()["distance"] is None
-    assert cliff((1, 2)) is None  # not measured
-    assert cliff((0, 0), forward=False).reach == 0
-
-
-def test_a_cliff_between_interpolated_places_says_so():
-    landscape = made_up(np.repeat([[0.0], [0.0], [1.0], [1.0]], 4, axis=1))
-    straight = cliff_on(cut_through(landscape, (0, 0), heading(0)), SHARE)
-    assert (straight.distance, straight.measured) == (1.5, True)
-    cut = cut_through(landscape, (0, 0), (1.0, 1.0))
-    slanted = cliff_on(cut, SHARE)
-    assert slanted.measured is False
-    # column 2 is the first whose two cells around the line are over
-    assert (slanted.before, slanted.behind) == pytest.approx((math.sqrt(2), math.sqrt(8)))
+    first = cliff(0, 0)
+    assert [first[n] for n in ("distance", "before", "behind", "reach")] == [5.0, 4.0, 6.0, 8.0]
+    gap = cliff(1, 0)
+    assert (gap["distance"], gap["before"], gap["behind"]) == (3.0, 0.0, 6.0)
+    over = cliff(2, 2)
+    assert (over["distance"], over["behind"]) == (0.0, 0.0)
+    assert cliff(2, 0, "behind")["distance"] == 0.0  # at the edge, and over
+    back = cliff(2, 6, "behind")
+    assert (back["distance"], back["before"], back["behind"]) == (3.0, 2.0, 4.0)
+    none = cliff(2, 6)
+    assert (none["distance"], none["before"], none["behind"], none["reach"]) == (None, 2, None, 2)
+    assert cliff(1, 2) is None  # not measured
+    assert cliff(0, 0, "behind") is None  # nothing is measured that way
 
 
 def test_the_cliff_of_a_margin_is_where_it_falls_below_zero():
     landscape = made_up([[3.0, 1.0, -0.5]] * 2, limits=None)
-    cliff = cliff_on(cut_through(landscape, (0, 0), heading(90)), None)
-    assert (cliff.distance, cliff.before, cliff.behind) == (3.0, 2.0, 4.0)
+    cliff = through(landscape, 0, 0)["cliffs"]["ahead"]
+    assert (cliff["distance"], cliff["before"], cliff["behind"]) == (3.0, 2.0, 4.0)
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["share", "margin"])
@@ -164,14 +146,14 @@ def test_the_interval_is_that_of_flatness_over_the_same_prompts(sign):
         outcome = (edges < grid.at(i)[1]).astype(float)
         told = tuple(outcome if sign == 1 else 0.5 - outcome)
         cells[i] = Cell(i, grid.at(i), float(np.mean(told)), 0.0, 1.0, told, ())
-    landscape = Landscape(grid, cells, {}, ("one", "two"), (), True, {})
-    cut = cut_through(landscape, (0.0, 2.0), heading(90))
-    for forward, places in ((True, np.arange(4, 25)), (False, np.arange(4, -1, -1))):
-        cliff = cliff_on(cut, SHARE if sign == 1 else None, forward)
+    source = {"limits": SHARE if sign == 1 else None}
+    landscape = Landscape(grid, cells, {}, ("one", "two"), (), True, source)
+    cliffs = through(landscape, 0.0, 2.0)["cliffs"]
+    for side, places in (("ahead", np.arange(4, 25)), ("behind", np.arange(4, -1, -1))):
         lines = np.array([[cells[0, j].per_prompt for j in places]])
         heights = lines if sign == 1 else 0.5 - lines
-        expected = cliff_distance(Scans(abs(places - 4) * 0.5, heights), 0.5)
-        assert (cliff.distance, cliff.low, cliff.high) == (
-            expected.value, expected.low, expected.high)  # fmt: skip
-    ahead = cliff_on(cut, SHARE if sign == 1 else None)
-    assert 0 < ahead.low < ahead.distance < ahead.high < 8
+        expected = cliff_distance(Scans(abs(places - 4) * 0.5, heights), 0.5).to_dict()
+        found = [cliffs[side][n] for n in ("distance", "low", "high")]
+        assert found == [expected[n] for n in ("value", "low", "high")]
+    ahead = cliffs["ahead"]
+    assert 0 < ahead["low"] < ahead["distance"] < ahead["high"] < 8

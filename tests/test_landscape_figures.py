@@ -147,34 +147,32 @@ def test_flatness_draws_every_line_and_their_mean(flatness):
 
 @pytest.fixture
 def cut():
-    """A cut with two measured places, one between them, and a cliff ahead."""
+    """A cut with three places, one of them without an interval, and a cliff ahead."""
     cliff = {"distance": 1.5, "low": 1.0, "high": None, "before": 1.0, "behind": 2.0, "reach": 2.0}
     return {
         "label": "distance from here",
         "start": [0.0, 0.0],
         "places": [0.0, 1.0, 2.0],
         "at": [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]],
-        "measured": [True, False, True],
         "value": [0.3, 0.4, 1.0],
         "low": [0.2, None, 0.8],
         "high": [0.5, None, 1.0],
         "span": [0.0, 2.0],
         "threshold": 0.5,
-        "cliffs": {"ahead": {**cliff, "measured": False}, "behind": None},
+        "cliffs": {"ahead": cliff, "behind": None},
     }
 
 
 @pytest.mark.parametrize("name", ["landscape_map", "landscape_3d"])
-def test_the_cut_stands_below_with_dots_only_where_something_was_measured(data, cut, name):
+def test_the_cut_stands_below_with_dots_and_intervals(data, cut, name):
     assert len(figures.DRAW[name](data).axes) == 2  # with the colour bar
     axes = figures.DRAW[name]({**data, "cut": cut}).axes
     (below,) = (ax for ax in axes if ax.get_xlabel() == "distance from here")
-    lines = {line.get_label(): line for line in below.get_lines()}
-    assert lines[cut_plots.BETWEEN].get_xydata().tolist() == [[0.0, 0.3], [1.0, 0.4], [2.0, 1.0]]
     (bars,) = below.containers
-    assert bars.lines[0].get_xydata().tolist() == [[0.0, 0.3], [2.0, 1.0]]
+    assert bars.lines[0].get_xydata().tolist() == [[0.0, 0.3], [1.0, 0.4], [2.0, 1.0]]
     (segments,) = (c.get_segments() for c in bars.lines[2])
-    np.testing.assert_allclose([s[:, 1] for s in segments], [[0.2, 0.5], [0.8, 1.0]])
+    ends = [s[:, 1] for s in segments if len(s)]
+    np.testing.assert_allclose(ends, [[0.2, 0.5], [0.8, 1.0]])
     (band,) = below.patches
     assert (band.get_x(), band.get_width()) == (1.0, 1.0)  # to the reach: the upper end is beyond
     (main,) = (ax for ax in axes if ax.get_xlabel() == data["axes"][0])

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import threading
 
 import numpy as np
@@ -14,7 +13,7 @@ from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import SafetySubspace, figures, load_model, widgets
 from lox_kit.figures.plotly.surface import MAP, SURFACE, facets
-from lox_kit.figures.plotly.viewer import CUT, MEASURED_ON_CUT, viewer_spec
+from lox_kit.figures.plotly.viewer import CUT, viewer_spec
 from lox_kit.landscape.directions import between, lox_direction, random_direction, weights_of
 from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Grid
@@ -236,55 +235,52 @@ def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(open_state):
     state.look_at(0.52, -0.48)
     assert state.data["here"]["index"] == [3, 1]
     assert state.data["cut"]["value"] == values[3].tolist()
-    state.angle = 0.0
+    state.cut = "a"
     assert state.data["cut"]["value"] == values[:, 1].tolist()
     assert state.data["cut"]["places"] == [-1.5, -1.0, -0.5, 0.0, 0.5]
-    assert all(state.data["cut"]["measured"])
-    state.angle = 135.0  # the cells are as far apart along a as along b
-    assert state.data["cut"]["value"] == [values[i, 4 - i] for i in range(4, -1, -1)]
-    state.pointed = (0, 4)
-    here, cell = state.data["here"], state.landscape.cell(0, 4)
-    assert here["index"] == [0, 4]
+    state.pointed = (0, 1)
+    here, cell = state.data["here"], state.landscape.cell(0, 1)
+    assert here["index"] == [0, 1]
     assert here["answer"] == cell.answers[state.landscape.telling_prompt]
-    assert here["place"] == pytest.approx(3 * math.hypot(0.5, 0.5))
+    assert here["place"] == -1.5
     state.a = 0.0
     assert state.pointed is None
     state.reset()
-    assert (state.a, state.b, state.angle, state.finer) == (0.0, 0.0, 90.0, 2)
+    assert (state.a, state.b, state.cut, state.finer) == (0.0, 0.0, "b", 2)
     assert state.data["measured"] == [25, 289]
 
 
-@pytest.mark.parametrize("angle", [0.0, 45.0, 90.0, 135.0])
-def test_the_span_of_a_cut_is_as_far_as_its_cells_go(open_state, angle):
+@pytest.mark.parametrize("along", ["a", "b"])
+def test_the_span_of_a_cut_is_as_far_as_its_cells_go(open_state, along):
     state = open_state()
     run(state)
     for at in ((0.0, 0.0), (0.5, -1.0), (-1.0, 1.0)):
         state.look_at(*at)
-        state.angle = angle
+        state.cut = along
         places = state.data["cut"]["places"]
         assert state.data["cut"]["span"] == pytest.approx([places[0], places[-1]])
 
 
 def test_a_cut_between_two_models_starts_at_the_one_and_meets_the_other(open_state):
     state = open_state(grid=None)  # around all models
-    assert state.pairs == [(m, n) for m in state.plane.points for n in state.plane.points if m != n]
-    with pytest.raises(traitlets.TraitError, match="use two models of"):
-        state.between = ("LoX", "nobody")
-    state.between = ("LoX", "attacked")
-    assert state.data["cut"]["places"] == []
-    assert state.data["cliffs"][0]["value"] is None
+    models = list(state.plane.points)
+    assert state.cuts == ["a", "b", *((m, n) for m in models for n in models if m != n)]
+    with pytest.raises(traitlets.TraitError, match="use one of"):
+        state.cut = ("LoX", "nobody")
+    run(state)
+    state.cut = ("LoX", "attacked")
+    assert len(state.data["cut"]["places"]) == 2  # the models themselves
     run(state)
     cut, marks = state.data["cut"], state.landscape.marks
     ends = np.array([state.plane.points[n].at for n in ("LoX", "attacked")])
     for name, place in (("LoX", 0.0), ("attacked", np.hypot(*(ends[1] - ends[0])))):
         (i,) = np.flatnonzero(np.isclose(cut["places"], place))
-        assert cut["measured"][i]  # at the model's own place, which lies between the cells
         assert cut["at"][i] == list(marks[name].at)
         assert [cut[n][i] for n in ("value", "low", "high")] == [
             getattr(marks[name].cell, n) for n in ("value", "low", "high")
         ]
-    assert sum(cut["measured"]) == 2
-    assert cut["span"] == pytest.approx([cut["places"][0], cut["places"][-1]])
+    assert len(cut["places"]) == len(state.way) == 17
+    assert cut["span"][0] <= cut["places"][0] < cut["places"][-1] <= cut["span"][1]
     assert cut["label"] == "distance from LoX towards attacked"
     row = state.data["cliffs"][0]
     assert (row["name"], row["at"]) == ("LoX → attacked", list(marks["LoX"].at))
@@ -293,30 +289,19 @@ def test_a_cut_between_two_models_starts_at_the_one_and_meets_the_other(open_sta
     assert state.data["cut"]["places"] == cut["places"]
 
 
-def test_what_is_between_cells_passes_for_no_measurement(open_state):
+def test_the_cut_is_drawn_with_a_dot_and_an_interval_for_each_place(open_state):
     state = open_state()
     run(state)
-    state.angle = 30.0
-    cut = state.data["cut"]
-    measured, drawn = np.array(cut["measured"]), viewer_spec(state.data)
-    assert 0 < measured.sum() < len(measured)
-    curve, dots = drawn["data"][CUT], drawn["data"][MEASURED_ON_CUT]
-    assert (curve["mode"], dots["mode"]) == ("lines", "markers")
-    assert len(curve["x"]) == len(measured)
-    np.testing.assert_allclose(dots["x"], np.array(cut["places"])[measured], rtol=1e-5, atol=1e-9)
-    assert len(dots["error_y"]["array"]) == measured.sum()
-    said = [text.endswith("interpolated") for text in curve["customdata"]]
-    assert said == (~measured).tolist()
-    assert any("interpolated" in a["text"] for a in drawn["layout"]["annotations"])
-    state.angle = 90.0
-    notes = viewer_spec(state.data)["layout"]["annotations"]
-    assert not any("interpolated" in a["text"] for a in notes)
+    cut, curve = state.data["cut"], viewer_spec(state.data)["data"][CUT]
+    assert curve["mode"] == "lines+markers"
+    np.testing.assert_allclose(curve["x"], cut["places"], rtol=1e-5, atol=1e-9)
+    assert len(curve["error_y"]["array"]) == len(cut["places"]) == 5
 
 
 def test_the_table_has_an_interval_for_each_cliff(open_state):
     state = open_state()
     run(state)
-    state.angle = 0.0  # towards the base, which is over the cliff
+    state.cut = "a"  # towards the base, which is over the cliff
     rows = {r["name"]: r for r in state.data["cliffs"]}
     cliff = rows["aligned"]["ahead"]
     base = state.landscape.marks["LoX"]  # it lies on this line between two cells
@@ -329,9 +314,6 @@ def test_the_table_has_an_interval_for_each_cliff(open_state):
     text = cliffs_html(state.data)
     assert f"{cliff['distance']:.2f} [" in text
     assert f"between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>" in text
-    assert "interpolated" not in text
-    state.angle = 20.0
-    assert "interpolated" in cliffs_html(state.data)
 
 
 # --- what is drawn ------------------------------------------------------------------------------
@@ -419,13 +401,12 @@ def test_two_panels_of_one_state_move_together_and_class_use_is_shared(open_stat
     assert here[0] == here[1]
     assert "At (0.50, 0.50)" in here[0]
     assert [find(p, "lox-at-a").value for p in panels] == [0.5, 0.5]
-    between = [find(p, "lox-between") for p in panels]
-    assert [w.label for w in between] == ["through this cell"] * 2
-    between[0].label = "aligned → attacked"
-    assert state.between == ("aligned", "attacked") == between[1].value
-    assert all(find(p, "lox-angle").disabled for p in panels)
+    cuts = [find(p, "lox-cut") for p in panels]
+    assert [w.label for w in cuts] == ["along b"] * 2
+    cuts[0].label = "aligned → attacked"
+    assert state.cut == ("aligned", "attacked") == cuts[1].value
     state.reset()
-    assert [w.label for w in between] == ["through this cell"] * 2
+    assert [w.label for w in cuts] == ["along b"] * 2
     setting.classroom = True
     assert all("lox-answer" not in find(p, "lox-here").value for p in panels)
 
@@ -439,21 +420,13 @@ def find(widget, name):
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        90.0,
-        pytest.param(35.0, marks=pytest.mark.slow),
-        pytest.param(("aligned", "attacked"), marks=pytest.mark.slow),
-    ],
+    "cut", ["b", pytest.param(("aligned", "attacked"), marks=pytest.mark.slow)]
 )
-def test_save_figure_and_code_give_what_is_on_screen(open_state, line, tmp_path, monkeypatch):
+def test_save_figure_and_code_give_what_is_on_screen(open_state, cut, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     way = Trajectory("sums", ((0.0, 0.0), (0.1, 0.2)), (0.0, 0.1), 0.3, 0.7)
     state = open_state(trajectories=[way])
-    if isinstance(line, tuple):
-        state.between = line
-    else:
-        state.angle = line
+    state.cut = cut
     with pytest.raises(ValueError, match="nothing is measured on this plane yet"):
         state.figure_data()
     run(state)

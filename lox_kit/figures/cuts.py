@@ -1,4 +1,4 @@
-"""The cut through a landscape, drawn as a panel of its figures, from `landscape.cut_data`."""
+"""The cut through a landscape, drawn as a panel of its figures: `landscape.cut_through`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from .canvas import OKABE_ITO, new_figure
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
-BETWEEN = "interpolated between measured cells"
 
 
 def figure_over_cut(
@@ -22,7 +21,7 @@ def figure_over_cut(
     Parameters
     ----------
     data : dict
-        From `figures.map_data`; perhaps with "cut", from `landscape.cut_data`.
+        From `figures.map_data`; perhaps with "cut", from `landscape.cut_through`.
     size : (float, float)
         Of the figure without the cut, in inches.
     projection : str, optional
@@ -42,24 +41,19 @@ def figure_over_cut(
 
 
 def plot_cut(data: dict, *, ax: Axes) -> Axes:
-    """Draw the cut: what is measured as dots with intervals, what is between them as a thin line.
+    """Draw the cut: dots with intervals, joined by a thin line.
 
     The dotted line is the threshold, the bands are the 95 % intervals of the cliffs.
     """
     cut = data["cut"]
-    places, measured = np.array(cut["places"]), np.array(cut["measured"], dtype=bool)
     value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
-    style = {"color": CUT_COLOUR, "linewidth": 0.7}
-    ax.plot(places, value, **style, label="_" if measured.all() else BETWEEN)
-    bars = np.clip([value - low, high - value], 0, None)[:, measured]
-    ax.errorbar(places[measured], value[measured], bars, fmt="o", color=CUT_COLOUR, markersize=3.5,
-                elinewidth=0.8, label="measured")  # fmt: skip
+    bars = np.clip([value - low, high - value], 0, None)
+    ax.errorbar(cut["places"], value, bars, fmt="o-", color=CUT_COLOUR, linewidth=0.7,
+                markersize=3.5, elinewidth=0.8)  # fmt: skip
     ax.axhline(cut["threshold"], color="0.4", linewidth=0.7, linestyle=":", zorder=0)
     for side, cliff in cut["cliffs"].items():
-        _cliff(ax, cliff, 1 if side == "ahead" else -1, cut["span"])
+        _cliff(ax, cliff, 1 if side == "ahead" else -1)
     ax.set(xlabel=cut["label"], ylabel=data["metric"])
-    if not measured.all():
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2, fontsize=6)
     if data["limits"]:
         ax.set_ylim(-0.05, 1.05)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -74,7 +68,7 @@ def line_on(data: dict, ax: Axes, *, space: bool = False) -> None:
         ax.plot(*where, *heights, color=CUT_COLOUR, linewidth=1.0, linestyle="--", zorder=2)
 
 
-def _cliff(ax: Axes, cliff: dict | None, sign: int, span: list[float]) -> None:
+def _cliff(ax: Axes, cliff: dict | None, sign: int) -> None:
     """Draw one cliff: a line at its distance, and its interval as far as the cut goes."""
     if cliff is None or cliff["low"] is None or cliff["distance"] == 0:
         return

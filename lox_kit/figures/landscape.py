@@ -40,7 +40,7 @@ def map_data(
     trajectories : sequence of dict
         From `Trajectory.to_dict`.
     cut : dict, optional
-        From `landscape.cut_data`: drawn below the landscape.
+        From `landscape.cut_through`: drawn below the landscape.
     """
     data = {**landscape, "trajectories": list(trajectories), "title": title}
     return data | {"cut": cut} if cut else data

@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "cuts": "both_cliffs cut_data cut_through heading joined nearest_cell way",
+        "cuts": "cut_through measure_way nearest_cell",
         "directions": "between Direction LowRank lox_direction random_direction norm weights_of",
         "flat": "Flat Point",
         "flatness": """

@@ -73,7 +73,7 @@ def test_surface_map_and_models_show_what_the_kernel_measured(page, kernel):
         wait_shown(page, VIEWER, PLOT, f"gd.data[{place}].z.map((r) => Array.from(r))", drawn)
     names = page.locator(f"{VIEWER} .annotation-text").all_text_contents()
     assert names == ["aligned", "LoX", "attacked", "attacked LoX"]
-    assert shown(page, VIEWER, PLOT, "gd.data.slice(12).map((t) => t.x.length)") == [17] * 4
+    assert shown(page, VIEWER, PLOT, "gd.data.slice(11).map((t) => t.x.length)") == [17] * 4
     said = shown(page, VIEWER, PLOT, "gd.data[1].customdata[2][1]")
     cell = evaluate(kernel, f"{STATE}.data['example']['answers'][1][2]")
     assert said.endswith(cell)
@@ -91,46 +91,27 @@ def test_keys_on_the_sliders_move_the_cut_as_they_move_the_kernel(page, kernel):
     after = evaluate(kernel, f"{STATE}.data['cut']['value']")
     assert after != before
     wait_shown(page, VIEWER, PLOT, CUT, after)
-    press(page, VIEWER, ".lox-angle", "Home")
+    page.locator(f"{VIEWER} .lox-cut select").select_option("along a")
     row = [values[j + 1] for values in evaluate(kernel, f"{STATE}.data['values']")]
     wait_shown(page, VIEWER, PLOT, CUT, row)
 
 
-def test_keys_on_the_angle_turn_the_cut_and_dots_are_only_what_was_measured(page, kernel):
-    press(page, VIEWER, ".lox-angle", "ArrowLeft", times=9)
-    expect(page.locator(f"{VIEWER} .lox-angle .widget-readout")).to_have_text("45")
-    wait_shown(page, VIEWER, PLOT, "gd.layout.xaxis2.title.text.includes('at 45°')", True)
-    assert evaluate(kernel, f"{STATE}.angle") == 45.0
-    cut = evaluate(kernel, f"{STATE}.data['cut']")
-    for i, name in enumerate("xy"):
-        drawn = shown(page, VIEWER, PLOT, f"Array.from(gd.data[3].{name})")
-        assert drawn == pytest.approx([at[i] for at in cut["at"]])
-    assert shown(page, VIEWER, PLOT, CUT) == pytest.approx(cut["value"], abs=1e-6)
-    dots = [v for v, measured in zip(cut["value"], cut["measured"], strict=True) if measured]
-    assert 0 < len(dots) < len(cut["value"])
-    assert shown(page, VIEWER, PLOT, "Array.from(gd.data[11].y)") == pytest.approx(dots, abs=1e-6)
-    chosen = page.locator(f"{VIEWER} .lox-between select")
-    text = chosen.evaluate("list => list.selectedOptions[0].text")
-    assert text.replace("\xa0", " ") == "through this cell"
-    notes = page.locator(f"{VIEWER} .annotation-text").all_text_contents()
-    assert sum("interpolated" in note for note in notes) == 1
-    words = page.locator(f"{VIEWER} .lox-cliffs").inner_text()
-    assert "interpolated" in words
-
-
 def test_a_cut_goes_from_one_model_to_another(page, kernel):
-    choice = page.locator(f"{VIEWER} .lox-between select")
+    choice = page.locator(f"{VIEWER} .lox-cut select")
     choice.select_option("aligned → attacked")
     wait_shown(page, VIEWER, PLOT, "gd.layout.xaxis2.title.text",
                "distance from aligned towards attacked")  # fmt: skip
     ends = evaluate(kernel, f"[list({STATE}.plane.points[n].at) for n in ('aligned', 'attacked')]")
     cut = evaluate(kernel, f"{STATE}.data['cut']")
     assert all(end in cut["at"] for end in ends)
+    for i, name in enumerate("xy"):
+        drawn = shown(page, VIEWER, PLOT, f"Array.from(gd.data[3].{name})")
+        assert drawn == pytest.approx([at[i] for at in cut["at"]])
     assert shown(page, VIEWER, PLOT, CUT) == pytest.approx(cut["value"], abs=1e-6)
     expect(page.locator(f"{VIEWER} .lox-cliffs tbody tr").first).to_contain_text(
         "aligned → attacked"
     )
-    choice.select_option("through this cell")
+    choice.select_option("along b")
     wait_shown(page, VIEWER, PLOT, "gd.layout.xaxis2.title.text.includes('along b')", True)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from lox_kit.figures.canvas import LINES, OKABE_ITO
 from lox_kit.figures.landscape import MARKERS, coordinates
-from lox_kit.landscape import joined
 
 from .canvas import (
     DASH,
@@ -100,9 +99,14 @@ def facets(a: np.ndarray, b: np.ndarray, values: np.ndarray, at: np.ndarray) -> 
     at : array (n, 2)
         Where, in the plane's coordinates.
     """
-    places = np.argwhere(np.isfinite(values))
+    from scipy.interpolate import LinearNDInterpolator
+
+    places = np.argwhere(np.isfinite(values)).astype(float)
+    if len(places) < 3 or np.linalg.matrix_rank(places - places[0]) < 2:
+        return np.full(len(at), np.nan)
     steps = (a[1] - a[0], b[1] - b[0])
-    return joined(places, values[tuple(places.T)])((at - (a[0], b[0])) / steps)
+    joined = LinearNDInterpolator(places, values[np.isfinite(values)])
+    return joined((at - (a[0], b[0])) / steps)
 
 
 def _nearest(values: np.ndarray) -> np.ndarray:

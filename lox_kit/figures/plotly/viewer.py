@@ -14,7 +14,6 @@ from .canvas import (
     axis_title,
     error_bars,
     line_trace,
-    note,
     plain_axis,
     plain_numbers,
     upright,
@@ -33,17 +32,16 @@ from .surface import (
     way_traces,
 )
 
-CUT, MEASURED_ON_CUT = 2, 11  # places of traces
+CUT = 2  # place of its trace
 TOP, CUT_TOP = 0.37, 0.24  # of the figure's height: above these surface and map, below them the cut
-BETWEEN = "dots: measured · thin line: interpolated, straight facets between the nearest cells"
 
 
 def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
     """Return surface and map side by side, and the cut below them.
 
     Between measured cells the surface is joined by straight facets, and the map has the value of
-    the nearest one; what is not measured says so where one hovers, and has no dot. On the cut the
-    same facets are a thin line, and what is measured is dots with intervals.
+    the nearest one; what is not measured says so where one hovers, and has no dot. The cut has
+    dots with intervals, joined by a thin line.
 
     Parameters
     ----------
@@ -62,7 +60,6 @@ def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
         *_here_traces(data, height),
         dots(a, b, values),
         *models(data, height),
-        _measured_on_cut(data),
         *way_traces(data, a, b, values, height),
     ]
     layout = surface_layout(data, a, b, values, size, bottom=TOP)
@@ -73,35 +70,23 @@ def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
 
 
 def _cut_traces(data: dict, height: float) -> list[dict]:
-    """Return the cut as a thin curve, and as a line on map and surface."""
+    """Return the cut as dots with intervals on a thin curve, and as a line on map and surface."""
     cut = data["cut"]
     x, y = [at[0] for at in cut["at"]], [at[1] for at in cut["at"]]
-    value = np.array(cut["value"], dtype=float)
+    value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
     line = {"color": HERE, "width": 1}
     said = [
-        f"({a:.2f}, {b:.2f}): {shown_value(data, v)}{'' if m else ', interpolated'}"
-        for a, b, v, m in zip(x, y, value, cut["measured"], strict=True)
+        f"({a:.2f}, {b:.2f}): {shown_value(data, v)}" for a, b, v in zip(x, y, value, strict=True)
     ]
     curve = line_trace(plain_numbers(cut["places"]), plain_numbers(value), "x2", "y2", line)
     curve |= {"customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
+    curve |= {"mode": "lines+markers", "marker": {"size": 7, "color": HERE}}
+    known = np.isfinite(high - low).all()  # of one prompt, a margin has no interval
+    curve["error_y"] = error_bars(value, low, high) if known else {"visible": False}
     flat = line_trace(x, y, "x", "y", {"color": HERE, "width": 2, "dash": "dot"})
     space = {"type": "scatter3d", "x": x, "y": y, "z": plain_numbers(value + LIFT * height)}
     space |= {"mode": "lines", "line": {"color": HERE, "width": 5}, "showlegend": False}
     return [curve, flat | {"hoverinfo": "skip"}, space | {"hoverinfo": "skip"}]
-
-
-def _measured_on_cut(data: dict) -> dict:
-    """Return a dot with its interval for everything on the cut that was measured."""
-    cut = data["cut"]
-    measured = np.array(cut["measured"], dtype=bool)
-    numbers = (np.array(cut[n], dtype=float)[measured] for n in ("places", "value", "low", "high"))
-    places, value, low, high = numbers
-    bars = error_bars(value, low, high)
-    if not np.isfinite(high - low).all():
-        bars = {"visible": False}  # one prompt: a margin has no interval
-    dots = line_trace(plain_numbers(places), plain_numbers(value), "x2", "y2", {})
-    dots |= {"mode": "markers", "marker": {"size": 7, "color": HERE}, "error_y": bars}
-    return dots | {"hoverinfo": "skip"}  # the curve says it
 
 
 def _here_traces(data: dict, height: float) -> list[dict]:
@@ -123,14 +108,12 @@ def _cut_layout(data: dict, above: dict, size: int) -> dict:
     pad = 0.04 * (high - low)
     percent = {"tickformat": ".0%"} if data["limits"] else {}
     title = axis_title(escape(data["cut"]["label"]), size)
-    notes = [] if all(data["cut"]["measured"]) else [_note(size)]
     return {
         "xaxis2": plain_axis(domain=[0, 1], anchor="y2", range=_span(data), title=title),
         "yaxis2": plain_axis(
             domain=[0, CUT_TOP], anchor="x2", range=[low - pad, high + pad], **percent
         ),
         "shapes": [_threshold(data), *_cliffs(data)],
-        "annotations": above["annotations"] + notes,
     }
 
 
@@ -163,10 +146,3 @@ def _cliffs(data: dict) -> list[dict]:
             x, line = sign * cliff["distance"], {"color": HERE, "width": 1.2, "dash": "dash"}
             shapes.append(upright(x, "x2", "y2 domain", **line))
     return shapes
-
-
-def _note(size: int) -> dict:
-    """Return what is measured on the cut and what is not, above it."""
-    place = {"x": 1, "y": CUT_TOP, "xref": "paper", "yref": "paper", "xanchor": "right"}
-    font = {"size": size - 1, "color": GREY}
-    return note(BETWEEN, size, **place, yanchor="bottom", font=font)

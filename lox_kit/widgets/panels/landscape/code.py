@@ -27,7 +27,6 @@ def landscape_code(state) -> str:
     paths = {n: str(c) for n, c in state.checkpoints.items() if isinstance(c, str | Path)}
     left_out = [n for n in state.checkpoints if n not in paths]
     note = f"  # in the panel also, from memory: {', '.join(left_out)}" if left_out else ""
-    start, direction = _line(state)
     return script(f"""{state.plane_code}
 model = load_model({getattr(state.model, "name", "")!r})
 metric = {_metric(state)}
@@ -36,10 +35,7 @@ checkpoints = {paths!r}{note}
 landscape = evaluate(
     plane, grid, metric, model, checkpoints=checkpoints, budget={_budget(state, landscape)}
 )
-start = {start}
-cut = cut_data(
-    cut_through(landscape, start, {direction}), metric.limits, {state.label!r}
-)
+{_cut(state)}
 print(cut["cliffs"])
 ways = {state.trajectories!r}
 data = {{"figure": {state.figure!r}, **figures.map_data(landscape.to_dict(), ways, cut=cut)}}
@@ -47,12 +43,18 @@ figures.save_figure(data, {state.figure_name!r})
 """)
 
 
-def _line(state) -> tuple[str, str]:
-    """Return where the cut starts and its direction, as Python."""
-    if state.between:
-        start, end = (f"plane.points[{name!r}].at" for name in state.between)
-        return start, f"way(start, {end})"
-    return repr(state.line[0]), f"heading({state.angle:g})"
+def _cut(state) -> str:
+    """Return the calls that make the cut."""
+    start, toward, way, measured = *state.line, "", ""
+    if isinstance(state.cut, tuple):
+        start, toward = (f"plane.points[{name!r}].at" for name in state.cut)
+        if state.way:
+            measured = "way = dict(measure_way(plane, metric, model, start, toward))\n"
+            way = "way=way, "
+    return (
+        f"start, toward = {start}, {toward}\n{measured}"
+        f"cut = cut_through(landscape, start, toward, {way}label={state.label!r})"
+    )
 
 
 def _budget(state, landscape) -> int:

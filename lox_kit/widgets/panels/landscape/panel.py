@@ -13,8 +13,6 @@ from .state import MOST_FINER, LandscapeState
 from .table import cliffs_html, here_html
 
 QUESTION = "How far is it from each model to the cliff, and how flat is the ground on the way?"
-STEP = 5  # degrees of the cut's angle
-HERE = "through this cell"
 FIGURES = (("map", "landscape_map"), ("surface", "landscape_3d"))
 
 
@@ -135,22 +133,17 @@ def _controls(state: LandscapeState) -> ipywidgets.Widget:
             slider.step = axis.step
 
     state.observe(resize, "finer")
-    return ipywidgets.HBox([*sliders, *_cut(state)]).add_class("lox-controls")
+    return ipywidgets.HBox([*sliders, _cut(state)]).add_class("lox-controls")
 
 
-def _cut(state: LandscapeState) -> list[ipywidgets.Widget]:
-    """Return what chooses the cut: between which models, or at which angle through the cell."""
-    angle = ipywidgets.FloatSlider(
-        state.angle, min=0, max=180 - STEP, step=STEP, description="angle", readout_format=".0f"
-    ).add_class("lox-angle")
-    angle.tooltip = "Of the cut, in degrees from a towards b: 0 is along a, 90 along b"
-    ipywidgets.link((state, "angle"), (angle, "value"))
-    ipywidgets.dlink((state, "between"), (angle, "disabled"), bool)
-    options = [(HERE, ()), *((" → ".join(pair), pair) for pair in state.pairs)]
-    between = ipywidgets.Dropdown(options=options, value=state.between or (), description="cut")
-    both_ways = (lambda pair: pair or (), lambda value: value or None)  # None selects nothing
-    ipywidgets.link((state, "between"), (between, "value"), transform=both_ways)
-    return [between.add_class("lox-between"), angle]
+def _cut(state: LandscapeState) -> ipywidgets.Widget:
+    """Return what chooses the cut: along an axis through the cell, or between two models."""
+    words = [f"along {c}" if isinstance(c, str) else " → ".join(c) for c in state.cuts]
+    options = list(zip(words, state.cuts, strict=True))
+    cut = ipywidgets.Dropdown(options=options, value=state.cut, description="cut")
+    cut.tooltip = "Along an axis through this cell, or between two models, measured by Run"
+    ipywidgets.link((state, "cut"), (cut, "value"))
+    return cut.add_class("lox-cut")
 
 
 def _labelled(text: str, buttons: ipywidgets.Widget) -> ipywidgets.Widget:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lox_kit.landscape import Landscape, Point, both_cliffs, cut_through, nearest_cell
+from lox_kit.landscape import Landscape, Point, cut_through, nearest_cell
 
 
 def cliff_rows(
     landscape: Landscape,
     points: Mapping[str, Point],
     cut: dict,
-    direction: Sequence[float],
+    line: tuple[Sequence[float], Sequence[float]],
     name: str,
 ) -> list[dict]:
     """Return the cliffs on both sides of a cut's start, and those of every model's cell that way.
@@ -21,7 +21,9 @@ def cliff_rows(
     points : mapping of name to Point
         The plane's models.
     cut : dict
-        From `landscape.cut_data`.
+        From `landscape.cut_through`.
+    line : (a, b), (a, b)
+        Two points of the cut: that way the models' cliffs are, too.
     name : str
         Of the cut's own row, the first.
 
@@ -29,14 +31,13 @@ def cliff_rows(
     -------
     list of dict
         name, at (the start), value (with its interval, or None where it is not measured), distance
-        (of a model from the plane), ahead and behind (`Cliff.to_dict`, or None where the start has
-        no value).
+        (of a model from the plane), ahead and behind (cliffs as `landscape.cut_through` has them).
     """
     rows = [{"name": name, **_start(cut), "distance": None, **cut["cliffs"]}]
     for model, point in points.items():
         at = landscape.grid.at(nearest_cell(landscape.grid, point.at))
-        through = cut_through(landscape, at, direction)
-        sides = both_cliffs(through, landscape.source["limits"])
+        toward = [x + end - start for x, start, end in zip(at, *line, strict=True)]
+        sides = cut_through(landscape, at, toward)["cliffs"]
         mark = landscape.marks.get(model)
         reading = mark and (mark.own or mark.cell)
         value = reading and [reading.value, reading.low, reading.high]
@@ -50,6 +51,5 @@ def _start(cut: dict) -> dict:
     value = None
     if 0.0 in cut["places"]:
         i = cut["places"].index(0.0)
-        if cut["measured"][i]:
-            value = [cut[n][i] for n in ("value", "low", "high")]
+        value = [cut[n][i] for n in ("value", "low", "high")]
     return {"at": cut["start"], "value": value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import permutations
@@ -21,15 +22,14 @@ from lox_kit.landscape import (
     Mark,
     Metric,
     Plane,
+    Reading,
     Trajectory,
     check_origin,
-    cut_data,
     cut_through,
     evaluate,
-    heading,
+    measure_way,
     nearest_cell,
     source_of,
-    way,
 )
 from lox_kit.measures import Questions
 from lox_kit.models import Model
@@ -45,7 +45,6 @@ FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = ("landscape_map", "landscape_3d")
-ALONG = {0.0: "along a", 90.0: "along b"}
 
 
 class LandscapeState(PanelState):
@@ -57,10 +56,9 @@ class LandscapeState(PanelState):
     ----------
     a, b : float
         What is looked at: the nearest cell.
-    angle : float
-        Of the cut through that cell, in degrees from a towards b: 0 is along a, 90 along b.
-    between : (str, str) or None
-        Two of the plane's models: the cut then goes from the one to the other.
+    cut : "a", "b" or (str, str)
+        The axis that the cut through that cell goes along, or two of the plane's models: it then
+        goes from the one to the other.
     pointed : tuple (i, j) or None
         The cell under the pointer, which is shown in its place.
     finer : int
@@ -75,8 +73,7 @@ class LandscapeState(PanelState):
     a = traitlets.Float(0.0)
     b = traitlets.Float(0.0)
     pointed = traitlets.Tuple(default_value=None, allow_none=True)
-    angle = traitlets.Float(90.0, min=0.0, max=180.0)
-    between = traitlets.Tuple(default_value=None, allow_none=True)
+    cut = traitlets.Any("b")
     finer = traitlets.Int(2, min=0, max=MOST_FINER)
     figure = traitlets.Enum(FIGURES, FIGURES[0])
     data = traitlets.Dict(read_only=True)
@@ -108,8 +105,9 @@ class LandscapeState(PanelState):
         self.job = Job()
         self._cells: dict[tuple[float, ...], Cell] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
+        self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
         super().__init__()
-        self.observe(self._look, ["a", "b", "angle", "between", "finer"])
+        self.observe(self._look, ["a", "b", "cut", "finer"])
         self.observe(self._show, "pointed")
         self.job.observe(self._show, "status")  # also what came since the last picture
         self._show()
@@ -137,35 +135,37 @@ class LandscapeState(PanelState):
         return Landscape(grid, found, dict(self._marks), self.plane.axes, texts, complete, source)
 
     @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The models that a cut can go between: from each to every other that lies elsewhere."""
+    def cuts(self) -> list[str | tuple[str, str]]:
+        """What `cut` can be: an axis, or each model and every other that lies elsewhere."""
         points = self.plane.points
-        return [(m, n) for m, n in permutations(points, 2) if points[m].at != points[n].at]
+        pairs = [(m, n) for m, n in permutations(points, 2) if points[m].at != points[n].at]
+        return ["a", "b", *pairs]
 
-    @traitlets.validate("between")
-    def _check_between(self, proposal):
-        pair = proposal["value"]
-        if pair is not None and pair not in self.pairs:
-            raise traitlets.TraitError(f"between={pair}: use two models of {self.pairs}.")
-        return pair
+    @traitlets.validate("cut")
+    def _check_cut(self, proposal):
+        if proposal["value"] not in self.cuts:
+            raise traitlets.TraitError(f"cut={proposal['value']!r}: use one of {self.cuts}.")
+        return proposal["value"]
 
     @property
     def line(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Where the cut starts, and its direction."""
-        if self.between:
-            start, end = (self.plane.points[name].at for name in self.between)
-            return start, way(start, end)
-        grid = self.grid
-        return grid.at(nearest_cell(grid, (self.a, self.b))), heading(self.angle)
+        """Where the cut starts, and a point that it goes towards."""
+        if isinstance(self.cut, tuple):
+            return tuple(self.plane.points[name].at for name in self.cut)
+        a, b = self.grid.at(nearest_cell(self.grid, (self.a, self.b)))
+        return (a, b), (a + 1, b) if self.cut == "a" else (a, b + 1)
+
+    @property
+    def way(self) -> dict[tuple[float, ...], Reading]:
+        """What has been measured on the way between the two models of the cut."""
+        return self._ways.get(self.cut, {})
 
     @property
     def label(self) -> str:
         """What the axis along the cut says."""
-        if self.between:
-            return "distance from {} towards {}".format(*self.between)
-        (a, b), angle = self.line[0], self.angle
-        along = ALONG.get(angle, f"at {angle:g}° from a towards b")
-        return f"distance from ({a:.2f}, {b:.2f}) {along}"
+        if isinstance(self.cut, tuple):
+            return "distance from {} towards {}".format(*self.cut)
+        return "distance from ({:.2f}, {:.2f}) along {}".format(*self.line[0], self.cut)
 
     def look_at(self, a: float, b: float) -> None:
         """Look at the cell nearest to a point."""
@@ -174,7 +174,7 @@ class LandscapeState(PanelState):
 
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
-        self.pointed, self.angle, self.between = None, 90.0, None
+        self.pointed, self.cut = None, "b"
         self.finer, self.figure = 2, FIGURES[0]
         self.look_at(0.0, 0.0)
 
@@ -188,12 +188,12 @@ class LandscapeState(PanelState):
     # --- the job --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Measure what is missing: the coarse grid and the models, then where neighbours differ."""
+        """Measure what is missing: coarse grid and models, where neighbours differ, the cut."""
         check_origin(self.model, self.plane)
         self.job.start(self._measure)
 
     def _measure(self, ticket: Ticket) -> None:
-        fine = self.grid
+        fine, cut = self.grid, self.cut
         options = {"store": self.store, "stop": ticket.cancelled.is_set}
         keep = partial(self._keep, ticket, fine)
         found = evaluate(self.plane, self.coarse, self.metric, self.model, on_cell=keep,
@@ -201,6 +201,13 @@ class LandscapeState(PanelState):
         self._marks = dict(found.marks) or self._marks
         evaluate(self.plane, fine, self.metric, self.model, on_cell=keep, budget=fine.size,
                  **options)  # fmt: skip
+        if isinstance(cut, tuple):
+            ends = (self.plane.points[name].at for name in cut)
+            with closing(measure_way(self.plane, self.metric, self.model, *ends, **options)) as way:
+                for at, reading in way:
+                    with self.job.lock:
+                        self._ways.setdefault(cut, {})[at] = reading
+                    self._tell(ticket, fine)
         self._tell(ticket, fine)
 
     def _keep(self, ticket: Ticket, fine: Grid, cell: Cell, done: int, total: int) -> None:
@@ -220,11 +227,9 @@ class LandscapeState(PanelState):
         with self.job.lock:
             self._shown = time.monotonic()
             landscape = self.landscape
-            start, direction = self.line
-            through = cut_through(landscape, start, direction)
-            cut = cut_data(through, self.metric.limits, self.label)
-            name = " → ".join(self.between) if self.between else "this cell"
-            points = self.plane.points
+            line, points = self.line, self.plane.points
+            cut = cut_through(landscape, *line, way=self.way, label=self.label)
+            name = " → ".join(self.cut) if isinstance(self.cut, tuple) else "this cell"
             shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
             self.set_trait(
                 "data",
@@ -232,7 +237,7 @@ class LandscapeState(PanelState):
                     **map_data(landscape.to_dict(), self.trajectories, cut=cut),
                     "points": {n: asdict(p) for n, p in points.items()},
                     "here": self._here(landscape, cut, shown),
-                    "cliffs": cliff_rows(landscape, points, cut, direction, name),
+                    "cliffs": cliff_rows(landscape, points, cut, line, name),
                     "measured": [len(landscape.cells), landscape.grid.size],
                 },
             )

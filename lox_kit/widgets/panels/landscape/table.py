@@ -67,21 +67,15 @@ def _cliff(cliff: dict | None) -> str:
     """Return one distance with its interval, and the places around it."""
     if cliff is None:
         return _none("not measured")
-    how = "" if cliff["measured"] else "interpolated"
     reach = f"none within {cliff['reach']:.2f}"
     if cliff["distance"] == 0:
-        return f"it is over the cliff{_small(how)}"
+        return "it is over the cliff"
     if cliff["distance"] is None:
         low = "" if cliff["low"] is None else f" [{cliff['low']:.2f}, {reach}]"
-        return f"{reach}{low}{_small(how)}"
+        return f"{reach}{low}"
     low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
-    places = f"between {cliff['before']:.2f} and {cliff['behind']:.2f}"
-    around = _small(f"{places}, {how}" if how else places)
+    around = f"<small>between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>"
     return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
-
-
-def _small(text: str) -> str:
-    return f"<small>{text}</small>" if text else ""
 
 
 def _interval(data: dict, numbers: list[float]) -> str:
