@@ -25,12 +25,12 @@ import torch
 
 from lox_kit import SafetySubspace, Store, load_model, run_attack, sandbox_prompts
 from lox_kit.attacks import find_attack
+from lox_kit.extrapolation import LowRank
 from lox_kit.landscape import (
     Asr,
     Direction,
     Grid,
     Line,
-    LowRank,
     Plane,
     RefusalMargin,
     Walk,

@@ -15,8 +15,9 @@ from test_factoring import KILLED as KILLED_FACTOR
 from test_writer import cut_off, tensors, write_all
 
 from lox_kit import SafetySubspace, Store, apply_lox, extrapolate, save_adapter
+from lox_kit.extrapolation.lox import LowRank
 from lox_kit.landscape import Line, Plane
-from lox_kit.landscape.directions import Direction, LowRank
+from lox_kit.landscape.directions import Direction
 from lox_kit.landscape.flat import Flat, Point
 from lox_kit.store import DamagedRecord, MemoryStore
 from lox_kit.weights import files

@@ -120,7 +120,7 @@ def test_a_stored_but_tied_head_is_found_in_the_model(make_pair):
         (lambda mlp: delattr(mlp, "up_proj"), f"{UP}: .* the model has no such parameter"),
         (
             lambda mlp: setattr(mlp, "up_proj", torch.nn.Linear(4, 5)),
-            rf"{UP}: the subspace has shape \(48, 32\), the model has \(5, 4\)",
+            rf"{UP}: what is added has shape \(48, 32\), the model has \(5, 4\)",
         ),
     ],
     ids=["missing", "shape"],

@@ -9,9 +9,9 @@ from checkpoints import save_tensors, weights
 from speakers import random_speaker
 
 from lox_kit.extrapolation.checkpoint import apply_lox
+from lox_kit.extrapolation.lox import LowRank
 from lox_kit.landscape.directions import (
     Direction,
-    LowRank,
     between,
     combine,
     dot,

@@ -10,10 +10,9 @@ from speakers import random_speaker, same_weights
 from two_numbers import two_numbers
 
 from lox_kit.extrapolation.checkpoint import apply_lox
-from lox_kit.extrapolation.lox import LoxDial
+from lox_kit.extrapolation.lox import LowRank, LoxDial
 from lox_kit.landscape.directions import (
     Direction,
-    LowRank,
     between,
     dot,
     lox_direction,
@@ -103,7 +102,7 @@ def test_a_lox_given_as_factors_stays_factors_and_the_walk_gets_to_its_checkpoin
     for name, W in weights(pair.aligned).items():
         module.register_parameter(name.replace(".", "_"), torch.nn.Parameter(W.clone()))
     by_name = {n: module.get_parameter(n.replace(".", "_")) for n in weights(pair.aligned)}
-    module.named_parameters = lambda: iter(by_name.items())
+    module.named_parameters = lambda **_: iter(by_name.items())
     model = Model(module, None, Checkpoint(pair.aligned).fingerprint, "aligned")
     made = weights(apply_lox(subspace, pair.aligned, tmp_path / "lox", 3, 1.0))
     with Walk(model, plane) as walk:

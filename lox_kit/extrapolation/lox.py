@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +21,27 @@ from lox_kit.store import content_key
 
 from .subspace import SafetySubspace
 
-CACHED_ROWS = 128
+CACHED_ROWS, MANY_ROWS = 128, 4096
+
+
+class LowRank(NamedTuple):
+    """A delta `left @ right` of one matrix."""
+
+    left: Tensor  # (out, r)
+    right: Tensor  # (r, in)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the delta."""
+        return self.left.shape[0], self.right.shape[1]
+
+    def dense(self) -> Tensor:
+        """Return the product, (out, in)."""
+        return self.left @ self.right
+
+
+Part = Tensor | LowRank
+Terms = Sequence[tuple[float, Part]]  # factors, and deltas of one tensor
 
 
 def check_alpha(alpha: float) -> None:
@@ -33,6 +56,11 @@ def check_alpha(alpha: float) -> None:
         )
 
 
+def lox_terms(U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Terms:
+    """Return `alpha U S Vh` as what is added to one matrix; nothing where it is zero."""
+    return [(1.0, LowRank(U * (alpha * S), Vh))] if len(S) and alpha else []
+
+
 def edit(W: Tensor, U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Tensor:
     """Return `W + alpha U S Vh`, summed in float32 and rounded once to the dtype of `W`.
 
@@ -41,14 +69,31 @@ def edit(W: Tensor, U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Tensor:
     W : Tensor, shape (out, in)
     U, S, Vh : Tensor, shapes (out, k), (k,), (k, in)
     """
-    if len(S) == 0 or alpha == 0:
-        return W.clone()
-    made, left = torch.empty_like(W), U * (alpha * S)
-    # on a CPU a few rows at a time, whose float32 copy never leaves the processor's cache
-    rows = CACHED_ROWS if W.device.type == "cpu" else len(W)
-    for new, old, u in zip(made.split(rows), W.split(rows), left.split(rows), strict=True):
-        new.copy_(old.to(torch.float32, copy=True).addmm_(u, Vh))
-    return made
+    return add(W, lox_terms(U, S, Vh, alpha), out=torch.empty_like(W))
+
+
+def add(W: Tensor, terms: Terms, *, out: Tensor) -> Tensor:
+    """Write `W + sum of c D` to `out`, summed in float32 (float64 if it is) and rounded once.
+
+    On a CPU a few rows at a time, whose float32 copy never leaves the processor's cache.
+    """
+    wide = torch.promote_types(out.dtype, torch.float32)
+    rows = CACHED_ROWS if out.device.type == "cpu" else MANY_ROWS
+    for i, (new, old) in enumerate(zip(out.split(rows), W.split(rows), strict=True)):
+        total = old.to(out.device, wide, copy=True)
+        for c, part in terms:
+            some = rows_of(part, slice(i * rows, (i + 1) * rows))
+            if isinstance(some, LowRank):
+                total.addmm_(some.left.to(total) * c, some.right.to(total))
+            else:
+                total.add_(some.to(total), alpha=c)
+        new.copy_(total)
+    return out
+
+
+def rows_of(part: Part, rows: slice) -> Part:
+    """Return some rows of a delta."""
+    return LowRank(part.left[rows], part.right) if isinstance(part, LowRank) else part[rows]
 
 
 def recipe_of(subspace: SafetySubspace, k: int | None, alpha: float) -> str:
@@ -64,8 +109,56 @@ def lox_key(aligned_key: str, subspace: SafetySubspace, k: int | None, alpha: fl
     return content_key(parent=aligned_key, recipe=recipe_of(subspace, k, alpha))
 
 
+class Kept:
+    """Some weights of a model in memory, and a copy of them from which every setting is written.
+
+    So nothing drifts, and a setting without terms gives the weights back bit for bit.
+
+    Parameters
+    ----------
+    model : Model or torch.nn.Module
+        Its parameters are changed in place. A `Model` has its key changed with them, so that no
+        stored answer of other weights is taken for its own.
+    shapes : mapping of str to shape
+        Of what is going to be added to each parameter.
+    device : str, optional
+        Where the copy is kept; default beside the model. "cpu" spares GPU memory.
+
+    Raises
+    ------
+    ValueError
+        If the model lacks one of the parameters, or has it in another shape.
+    """
+
+    def __init__(self, model, shapes: Mapping[str, tuple], *, device: str | None = None):
+        self._owner = model if hasattr(model, "key") else SimpleNamespace(key="", module=model)
+        self.key: str = self._owner.key
+        found = dict(self._owner.module.named_parameters(remove_duplicate=False))  # tied ones, too
+        self._weights = {}
+        for name, shape in shapes.items():
+            W = found.get(name)
+            if W is None or tuple(W.shape) != tuple(shape):
+                raise ValueError(
+                    f"{name}: what is added has shape {tuple(shape)}, the model has "
+                    f"{'no such parameter' if W is None else tuple(W.shape)}."
+                )
+            self._weights[name] = (W, W.detach().to(device or W.device, copy=True))
+
+    @torch.no_grad()
+    def write(self, terms: Callable[[str], Terms], key: str) -> None:
+        """Set every weight to its kept copy plus its terms, and the model's key.
+
+        While the weights are being written, the key is one that nothing has, so that an interrupt
+        leaves no weights under another's key.
+        """
+        self._owner.key = f"between settings, to {key}"
+        for name, (W, W0) in self._weights.items():
+            add(W0, terms(name), out=W)
+        self._owner.key = key
+
+
 class LoxDial:
-    """Turn k and alpha on a model in memory.
+    """Turn k and alpha on a model in memory: a walk along one low-rank line.
 
     Every setting is written from a kept copy of the aligned weights, `W0 + alpha U_k S_k Vh_k`, so
     nothing drifts, and `off()` gives W0 back bit for bit.
@@ -87,24 +180,12 @@ class LoxDial:
     """
 
     def __init__(self, model, subspace: SafetySubspace, *, device: str | None = None):
-        self._owner = model if hasattr(model, "key") else None
-        self._own_key = self._owner.key if self._owner else ""
-        module = self._owner.module if self._owner else model
-        parameters = dict(module.named_parameters(remove_duplicate=False))  # tied ones, too
         self.subspace = subspace
+        self._factors = {name: subspace[name] for name in subspace}
+        shapes = {name: factors.shape for name, factors in self._factors.items()}
+        self._kept = Kept(model, shapes, device=device)
         self.k: int | None = 0
         self.alpha = 0.0
-        self._weights = {}
-        for name in subspace:
-            W = parameters.get(name)
-            factors = subspace[name]
-            if W is None or tuple(W.shape) != factors.shape:
-                raise ValueError(
-                    f"{name}: the subspace has shape {factors.shape}, the model has "
-                    f"{'no such parameter' if W is None else tuple(W.shape)}."
-                )
-            place = W.device if device is None else device
-            self._weights[name] = (W, W.detach().clone().to(place), factors)
 
     def set(self, *, k: int | None, alpha: float) -> None:
         """Put the model at `k` and `alpha`.
@@ -116,24 +197,14 @@ class LoxDial:
         """
         check_alpha(alpha)
         self.subspace.check_rank(k)
-        self._note(k, alpha, whole=False)
-        with torch.no_grad():
-            for W, W0, f in self._weights.values():
-                U, S, Vh = (x.to(W.device) for x in (f.U[:, :k], f.S[:k], f.Vh[:k]))
-                W.copy_(edit(W0.to(W.device), U, S, Vh, alpha))
-        self._note(k, alpha)
+        self.k, self.alpha = k, alpha
+
+        def terms(name: str) -> Terms:
+            f = self._factors[name]
+            return lox_terms(f.U[:, :k], f.S[:k], f.Vh[:k], alpha)
+
+        self._kept.write(terms, lox_key(self._kept.key, self.subspace, k, alpha))
 
     def off(self) -> None:
         """Give the model its aligned weights back."""
         self.set(k=0, alpha=0.0)
-
-    def _note(self, k: int | None, alpha: float, *, whole: bool = True) -> None:
-        """Remember where the dial stands, in the model's key too.
-
-        While the weights are being written (not `whole`) the key is one that nothing has, so that
-        an interrupt leaves no weights under another's key.
-        """
-        self.k, self.alpha = k, alpha
-        if self._owner:
-            key = lox_key(self._own_key, self.subspace, k, alpha)
-            self._owner.key = key if whole else f"between settings, to {key}"

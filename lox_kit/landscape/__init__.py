@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "cuts": "cut_through measure_way nearest_cell",
-        "directions": "between Direction LowRank lox_direction random_direction norm weights_of",
+        "directions": "between Direction lox_direction random_direction norm weights_of",
         "flat": "Flat Point",
         "flatness": """
             away cliff_distance difference Number random_directions scan scan_visage Scans visage

@@ -12,36 +12,23 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lox_kit.extrapolation import SafetySubspace, check_alpha, recipe_of
+from lox_kit.extrapolation import (
+    LowRank,
+    Part,
+    SafetySubspace,
+    check_alpha,
+    recipe_of,
+    rows_of,
+)
 from lox_kit.models import Model
 from lox_kit.store import content_key
 from lox_kit.weights import ROWS, Checkpoint, is_head
 
 NORMALISE = ("filter", "layer", "none")
-
-
-class LowRank(NamedTuple):
-    """A delta `left @ right` of one matrix."""
-
-    left: Tensor  # (out, r)
-    right: Tensor  # (r, in)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the delta."""
-        return self.left.shape[0], self.right.shape[1]
-
-    def dense(self) -> Tensor:
-        """Return the product, (out, in)."""
-        return self.left @ self.right
-
-
-Part = Tensor | LowRank
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -288,11 +275,6 @@ def row_blocks(tensor: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, len(tensor), ROWS):
         rows = slice(start, start + ROWS)
         yield rows, tensor[rows]
-
-
-def rows_of(part: Part, rows: slice) -> Part:
-    """Return some rows of a delta."""
-    return LowRank(part.left[rows], part.right) if isinstance(part, LowRank) else part[rows]
 
 
 def _wide(tensor: Tensor) -> Tensor:

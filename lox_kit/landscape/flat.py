@@ -19,11 +19,12 @@ import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
+from lox_kit.extrapolation import LowRank, Part, rows_of
 from lox_kit.folders import locked
 from lox_kit.store import content_key
 from lox_kit.weights import ROWS, SafetensorsStream, check_schema, checked, read_header
 
-from .directions import Direction, LowRank, Part, dot, rows_of
+from .directions import Direction, dot
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from lox_kit.extrapolation import Kept, Terms
 from lox_kit.models import Model
 from lox_kit.store import content_key
 
-from .directions import LowRank, Part, row_blocks, rows_of
 from .flat import Flat
 
 
@@ -38,39 +35,24 @@ class Walk:
     def __init__(self, model: Model, flat: Flat, *, keep_on: str | None = None):
         check_origin(model, flat)
         self.model, self.flat = model, flat
-        found = dict(model.module.named_parameters())
-        names = dict.fromkeys(n for d in flat.directions for n in d.parts)
-        place = {n: found[n].device if keep_on is None else keep_on for n in names}
-        self._weights = {n: (found[n], found[n].detach().to(place[n], copy=True)) for n in names}
+        shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
+        self._kept = Kept(model, shapes, device=keep_on)
 
     def __enter__(self) -> Walk:
         return self
 
     def __exit__(self, *exc) -> None:
-        self.home()
+        self._kept.write(lambda name: [], self.flat.origin_key)
 
     def go(self, at: tuple[float, ...]) -> Model:
         """Put the model at a point and return it."""
-        coefficients = self.flat.coefficients(at)
-        self.model.key = "between two points"  # an interrupt leaves no weights under another's key
-        with torch.no_grad():
-            for name, (W, W0) in self._weights.items():
-                terms = [
-                    (c, d.parts[name])
-                    for c, d in zip(coefficients, self.flat.directions, strict=True)
-                    if c != 0 and name in d.parts
-                ]
-                _write(W, W0, terms)
-        self.model.key = point_key(self.flat, at)
-        return self.model
+        steps = list(zip(self.flat.coefficients(at), self.flat.directions, strict=True))
 
-    def home(self) -> None:
-        """Give the model the weights of the origin back."""
-        self.model.key = "between two points"
-        with torch.no_grad():
-            for W, W0 in self._weights.values():
-                W.copy_(W0)
-        self.model.key = self.flat.origin_key
+        def terms(name: str) -> Terms:
+            return [(c, d.parts[name]) for c, d in steps if c != 0 and name in d.parts]
+
+        self._kept.write(terms, point_key(self.flat, at))
+        return self.model
 
 
 def check_origin(model: Model, flat: Flat) -> None:
@@ -86,26 +68,3 @@ def point_key(flat: Flat, at: tuple[float, ...]) -> str:
     if not any(at):
         return flat.origin_key
     return content_key(flat=flat.key, at=[x + 0.0 for x in at])  # -0.0 is 0.0
-
-
-def _write(W: Tensor, W0: Tensor, terms: list[tuple[float, Part]]) -> None:
-    """Set `W` to `W0 + sum of c D`, rounded once; in half precision a few rows at a time."""
-    W.copy_(W0)
-    wide = torch.promote_types(W.dtype, torch.float32)
-    if W.dtype == wide:
-        _add(W, terms)
-        return
-    for rows, some in row_blocks(W):
-        total = some.to(wide)
-        _add(total, [(c, rows_of(part, rows)) for c, part in terms])
-        some.copy_(total)
-
-
-def _add(total: Tensor, terms: list[tuple[float, Part]]) -> None:
-    """Add `sum of c D` in place, in the dtype of `total`."""
-    for c, part in terms:
-        if isinstance(part, LowRank):
-            left, right = (t.to(total.device, total.dtype) for t in part)
-            total.addmm_(left * c, right)
-        else:
-            total.add_(part.to(total.device, total.dtype), alpha=c)
