@@ -1,7 +1,8 @@
-"""Texts from outside - names, prompts, answers, errors - as they may be shown to people."""
+"""Texts from outside as they may be shown to people - names, prompts, errors - and numbers."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -32,3 +33,10 @@ def map_texts(function: Callable[[str], str], data):
     if isinstance(data, (list, tuple)):
         return [map_texts(function, x) for x in data]
     return data
+
+
+def plain_numbers(values):
+    """Return a number, or an array's as nested lists, as plain data: six digits, None for NaN."""
+    if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0):
+        return [plain_numbers(v) for v in values]
+    return None if math.isnan(values) else float(f"{values:.6g}")

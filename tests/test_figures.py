@@ -25,7 +25,7 @@ def defences():
             "seed": seed,
             "arm": arm,
             "moment": moment,
-            "measures": {m: share(4 + 3 * i + seed) for i, m in enumerate(defence_plots.PANELS)},
+            "measures": {m: share(4 + 3 * i + seed) for i, m in enumerate(defence_plots.MEASURES)},
         }
         for seed in (0, 1)
         for arm in ("aligned", "LoX")
@@ -244,8 +244,8 @@ def test_a_layer_that_lacks_a_matrix_has_a_blank_there():
 
 def test_the_defences_show_every_share_with_its_interval(defences):
     figure = figures.figure_defences(defences)
-    assert [ax.get_title() for ax in figure.axes] == list(defence_plots.PANELS.values())
-    for ax, measure in zip(figure.axes, defence_plots.PANELS, strict=True):
+    assert [ax.get_title() for ax in figure.axes] == list(defence_plots.MEASURES.values())
+    for ax, measure in zip(figure.axes, defence_plots.MEASURES, strict=True):
         drawn = sorted(line.get_ydata()[0] for line in ax.get_lines() if len(line.get_ydata()))
         shares = [row["measures"][measure] for row in defences["rows"]]
         assert drawn == sorted(s["value"] for s in shares)
@@ -273,7 +273,7 @@ def test_the_rank_curve_shows_every_rank_and_the_aligned_model_with_intervals(ra
     if helped:
         rows = [r | {"measures": r["measures"] | {"helpfulness": share(17)}} for r in ranks["rows"]]
         ranks = ranks | {"rows": rows}
-    panels = dict(list(rank_plots.RANK_PANELS.items())[: 2 + helped])
+    panels = dict(list(rank_plots.MEASURES.items())[: 2 + helped])
     figure = figures.figure_rank_curve(ranks)
     assert [ax.get_title() for ax in figure.axes] == list(panels.values())
     for ax, measure in zip(figure.axes, panels, strict=True):

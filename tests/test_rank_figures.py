@@ -3,11 +3,12 @@
 import json
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from checkpoints import save_tensors, weights
 
 from lox_kit import SafetySubspace, figures
-from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_and_r, rank_spec
+from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_spec
 from lox_kit.figures.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.results import RankCurve
@@ -124,7 +125,7 @@ def test_what_is_outside_the_layers_stands_behind_them_and_is_not_joined(subspac
 
 def test_screen_and_paper_show_the_same_points(subspace, whole):
     data = draw(subspace, whole)
-    traces = rank_and_r(data).data
+    traces = go.Figure(rank_spec(data)).data
     figure = figures.figure_rank_and_r(data)
     axes = {ax.get_xlabel(): ax for ax in figure.axes}
     left = axes["directions of ΔW added to the base, r"]

@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import traitlets
 from checkpoints import run_python
 
 from lox_kit import SafetySubspace, figures, widgets
 from lox_kit.extrapolation import spectrum
-from lox_kit.figures import plotly as interactive
 from lox_kit.figures import spectrum as spectrum_plots
 from lox_kit.figures.plotly import spectrum as interactive_spectrum
 from lox_kit.widgets.drawing import Drawing
@@ -105,7 +105,7 @@ def traces(figure, name):
 def test_the_figure_shows_values_over_noise_edge_and_energy_against_k(state, subspace):
     state.selected, state.view = Q1, "matrix"
     state.setting.k = 3
-    figure = interactive.explorer(state.data)
+    figure = go.Figure(interactive_spectrum.explorer_spec(state.data))
     (curve,) = traces(figure, "q_proj")
     factors = subspace[Q1]
     edge = spectrum.noise_edge(factors.shape, factors.norm**2)
@@ -120,18 +120,18 @@ def test_the_figure_shows_values_over_noise_edge_and_energy_against_k(state, sub
 
 def test_the_map_holds_every_matrix_and_frames_the_selected_one(state, subspace):
     state.selected = Q1
-    layers, outside = interactive.explorer(state.data).data[:2]
+    layers, outside = go.Figure(interactive_spectrum.explorer_spec(state.data)).data[:2]
     held = [n for t in (layers, outside) for row in t.customdata for n in row]
     assert sorted(held) == sorted(subspace)
     assert layers.z[1][0] == state.data["energy"][Q1]
-    frame = interactive.explorer(state.data).layout.shapes[-1]
+    frame = go.Figure(interactive_spectrum.explorer_spec(state.data)).layout.shapes[-1]
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, 0.5, 1.5)
 
 
 @pytest.mark.parametrize("view", spectrum.VIEWS)
 def test_screen_and_paper_have_the_same_colours(state, view):
     state.selected, state.view = Q1, view
-    figure = interactive.explorer(state.data)
+    figure = go.Figure(interactive_spectrum.explorer_spec(state.data))
     above = figures.figure_explorer(state.data).subfigs[1].axes[0]
     paper = {
         line.get_label(): spectrum_plots.to_hex(line.get_color())
@@ -144,7 +144,7 @@ def test_screen_and_paper_have_the_same_colours(state, view):
 
 def test_k_of_none_marks_nothing(state):
     state.setting.k = 0
-    figure = interactive.explorer(state.data)
+    figure = go.Figure(interactive_spectrum.explorer_spec(state.data))
     assert traces(figure, "k")[0].x == ()
     assert all(value == 0 for row in figure.data[0].z for value in row)
     figures.figure_explorer(state.data)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .canvas import ARM_COLOURS, LINES, OKABE_ITO, columns, interval, new_figure, share_axis, styled
+from .canvas import (
+    ARM_COLOURS,
+    LINES,
+    MEASURES,
+    OKABE_ITO,
+    columns,
+    interval,
+    new_figure,
+    share_axis,
+    styled,
+)
 
-ROWS = {"asr": "attack success rate", "helpfulness": "help with allowed"}
+ROWS = ("asr", "helpfulness")
 
 
 @styled
@@ -23,7 +33,7 @@ def figure_attack_table(data: dict) -> Figure:
     size = (1.2 * len(columns) + 0.6, 3.9)
     fig, axes = new_figure(2, len(columns), figsize=size, sharex=True, sharey=True, squeeze=False)
     for column, (attack, prefix) in enumerate(columns):
-        for ax, (measure, title) in zip(axes[:, column], ROWS.items(), strict=True):
+        for ax, measure in zip(axes[:, column], ROWS, strict=True):
             name = prefix + measure if measure == "asr" else measure
             for row in data["rows"]:
                 if name in row["measures"] and row["attack"] in (attack, None):
@@ -32,7 +42,7 @@ def figure_attack_table(data: dict) -> Figure:
             ax.tick_params(length=0)
             ax.spines[["left"]].set_visible(False)
             if column == 0:
-                ax.set_ylabel(title)
+                ax.set_ylabel(MEASURES[measure])
         asked = ",\nasked under it" if prefix else ""
         axes[0, column].set_title(attack + asked, fontsize=8)
         names = [a.replace(" ", "\n") for a in arms]
@@ -79,13 +89,13 @@ def figure_epochs(data: dict) -> Figure:
     Colours are models, line styles learning rates; bands are 95 % Wilson intervals.
     """
     measured = {m for line in data["lines"] for p in line["points"] for m in p["measures"]}
-    panels = {m: t for m, t in (*ROWS.items(), ("task", "attack task solved")) if m in measured}
+    panels = [m for m in (*ROWS, "task") if m in measured]
     models = list(dict.fromkeys(line["model"] for line in data["lines"]))
     rates = list(dict.fromkeys(line["learning_rate"] for line in data["lines"]))
     fig, axes = new_figure(
         1, len(panels), figsize=(7.0 * len(panels) / 3, 2.4), sharey=True, squeeze=False
     )
-    for ax, (measure, title) in zip(axes[0], panels.items(), strict=True):
+    for ax, measure in zip(axes[0], panels, strict=True):
         for line in data["lines"]:
             colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(line["model"]) % 6]]
             style = LINES[rates.index(line["learning_rate"]) % len(LINES)]
@@ -95,7 +105,7 @@ def figure_epochs(data: dict) -> Figure:
             ax.plot(steps, value, style, color=colour, marker="o", markersize=2.5, label=label)
             ax.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
         share_axis(ax)
-        ax.set(title=title, xlabel="optimiser step", xlim=(0, None))
+        ax.set(title=MEASURES[measure], xlabel="optimiser step", xlim=(0, None))
     handles = axes[0, 0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside lower center", ncol=min(len(data["lines"]), 2))
     return fig
@@ -124,8 +134,8 @@ def lab_panels(runs: list[dict]) -> dict[str, str]:
     """
     points = [p for run in runs for arm in run["arms"].values() for p in arm["points"]]
     under = bool(points) and all("persona_asr" in p["measures"] for p in points)
-    asr = {"persona_asr": "ASR under the persona"} if under else {"asr": "attack success rate"}
-    return asr | {"helpfulness": "help with allowed"}
+    asr = {"persona_asr": "ASR under the persona"} if under else {"asr": MEASURES["asr"]}
+    return asr | {"helpfulness": MEASURES["helpfulness"]}
 
 
 @styled
@@ -139,12 +149,10 @@ def figure_attack_lab(data: dict) -> Figure:
     runs = data["runs"]
     fig, axes = new_figure(1, 3, figsize=(7.0, 2.7))
     for i, run in enumerate(runs):
-        style = {"linestyle": "-"} if i == 0 else {"linestyle": OVERLAYS[(i - 1) % 3]}
+        line, share = ("-", 1) if i == 0 else (OVERLAYS[(i - 1) % 3], 0.6)
         for arm, way in run["arms"].items():
-            style |= {
-                "color": ARM_COLOURS[arm],
-                "linewidth": ARM_WIDTHS[arm] * (1 if i == 0 else 0.6),
-            }
+            style = {"linestyle": line, "color": ARM_COLOURS[arm]}
+            style["linewidth"] = ARM_WIDTHS[arm] * share
             _way(axes, way, lab_panels(runs), style, band=i == 0)
     steps = max(run["steps"] for run in runs)
     titles = ["loss (nats per token)", *lab_panels(runs).values()]
@@ -160,11 +168,8 @@ def figure_attack_lab(data: dict) -> Figure:
         style = {"color": "0.35", "linestyle": OVERLAYS[i % 3], "linewidth": 0.8}
         axes[0].plot([], [], label=run_title(run), **style)
     fig.suptitle(run_title(runs[0]), fontsize=8)
-    fig.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncol=2 if len(runs) == 1 else 1,
-    )
+    legend, lines = axes[0].get_legend_handles_labels(), 2 if len(runs) == 1 else 1
+    fig.legend(*legend, loc="outside lower center", ncol=lines)
     return fig
 
 

@@ -19,6 +19,12 @@ ONE_COLUMN = (3.4, 2.4)  # inches
 TWO_COLUMNS = (7.0, 2.6)
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
+MEASURES = {
+    "asr": "attack success rate",
+    "refusal": "refusal of forbidden",
+    "helpfulness": "help with allowed",
+    "task": "attack task solved",
+}
 ARM_COLOURS = {
     "aligned": OKABE_ITO[1],
     "LoX": OKABE_ITO[0],

@@ -8,6 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from .canvas import (
     LINES,
+    MEASURES,
     OKABE_ITO,
     ONE_COLUMN,
     TWO_COLUMNS,
@@ -19,12 +20,6 @@ from .canvas import (
 )
 
 SHORT = {"asr": "ASR", "refusal": "refusal", "helpfulness": "helpfulness"}
-PANELS = {
-    "asr": "attack success rate",
-    "refusal": "refusal of forbidden",
-    "helpfulness": "help with allowed",
-    "task": "attack task solved",
-}
 
 
 @styled
@@ -36,8 +31,8 @@ def figure_defences(data: dict) -> Figure:
     rows = data["rows"]
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     seeds = sorted({r["seed"] for r in rows})
-    fig, axes = new_figure(1, len(PANELS), figsize=TWO_COLUMNS, sharey=True)
-    for ax, (measure, title) in zip(axes, PANELS.items(), strict=True):
+    fig, axes = new_figure(1, len(MEASURES), figsize=TWO_COLUMNS, sharey=True)
+    for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         for row in rows:
             share = row["measures"][measure]
             after = bool(row.get("attack")) or row.get("moment") == "after"  # as of old
@@ -64,7 +59,7 @@ def figure_defences(data: dict) -> Figure:
 def figure_alpha(data: dict) -> Figure:
     """Draw ASR, refusal and helpfulness without an attack, against alpha."""
     fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
-    for i, measure in enumerate(("asr", "refusal", "helpfulness")):
+    for i, measure in enumerate(SHORT):
         x = [p["alpha"] for p in data["points"]]
         value, low, high = columns(p[measure] for p in data["points"])
         style = {"color": OKABE_ITO[i], "linestyle": LINES[i], "marker": "o"}

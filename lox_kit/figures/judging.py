@@ -12,8 +12,6 @@ from lox_kit.measures import Share
 
 from .canvas import LINES, OKABE_ITO, ONE_COLUMN, new_figure, styled
 
-# --- judges and intervals ---------------------------------------------------------------------
-
 
 def judges_data(result) -> dict:
     """Return what `figure_judges` is drawn from, of an `AsrResult`."""

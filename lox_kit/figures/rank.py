@@ -7,16 +7,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .canvas import LINES, OKABE_ITO, TWO_COLUMNS, columns, interval, new_figure, share_axis, styled
+from .canvas import (
+    LINES,
+    MEASURES,
+    OKABE_ITO,
+    TWO_COLUMNS,
+    columns,
+    interval,
+    new_figure,
+    share_axis,
+    styled,
+)
 from .rank_data import ALL, layer_ticks, place, r_line, r_threads
 
 # --- several pairs -----------------------------------------------------------
-
-RANK_PANELS = {
-    "asr": "attack success rate",
-    "refusal": "refusal of forbidden",
-    "helpfulness": "help with allowed",
-}
 
 
 @styled
@@ -28,7 +32,7 @@ def figure_rank_curve(data: dict) -> Figure:
     """
     pairs = list(dict.fromkeys(row["pair"] for row in data["rows"]))
     ranks = sorted({row["r"] for row in data["rows"]} - {None})
-    panels = [m for m in RANK_PANELS if all(m in row["measures"] for row in data["rows"])]
+    panels = [m for m in MEASURES if all(m in row["measures"] for row in data["rows"])]
     fig, axes = new_figure(1, len(panels), figsize=TWO_COLUMNS, sharey=True, squeeze=False)
     for ax, measure in zip(axes[0], panels, strict=True):
         for i, pair in enumerate(pairs):
@@ -36,7 +40,7 @@ def figure_rank_curve(data: dict) -> Figure:
         places = [*range(len(ranks)), len(ranks) + 0.4]
         ax.set_xticks(places, [*map(str, ranks), "aligned"])
         ax.axvline(len(ranks) - 0.3, color="0.8", linewidth=0.6)
-        ax.set(title=RANK_PANELS[measure], xlabel="directions of ΔW, r")
+        ax.set(title=MEASURES[measure], xlabel="directions of ΔW, r")
         share_axis(ax)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
     return fig

@@ -8,6 +8,7 @@ import numpy as np
 
 from lox_kit.extrapolation import SafetySubspace, map_layout
 from lox_kit.studies import RankCurve
+from lox_kit.text import plain_numbers
 
 ALL = "all"
 APART = 0.13  # of the layers: between the last one and what is outside them
@@ -103,16 +104,11 @@ def _layers(subspace: SafetySubspace, r_ft: Mapping[str, np.ndarray], k: int) ->
             "name": name,
             "kind": kind,
             "depth": depth,
-            "r_align": _plain(r_align[at[name]]),
-            "r_ft": {attack: _plain(values[at[name], k]) for attack, values in r_ft.items()},
+            "r_align": plain_numbers(r_align[at[name]]),
+            "r_ft": {attack: plain_numbers(values[at[name], k]) for attack, values in r_ft.items()},
         }
         for name, kind, depth in _places(list(subspace))
     ]
-
-
-def _plain(value: float) -> float:
-    """Return a number to six digits."""
-    return float(f"{value:.6g}")
 
 
 def _safety_rank(curve: RankCurve | None) -> int | None:
@@ -130,10 +126,10 @@ def _ratios(layers: list[dict], attack: str) -> dict | None:
     low, median, high = np.percentile(list(found.values()), [25, 50, 75])
     ends = {word: pick(found, key=found.get) for word, pick in (("least", min), ("most", max))}
     return {
-        "median": _plain(median),
-        "low": _plain(low),
-        "high": _plain(high),
-        **{word: [name, _plain(found[name])] for word, name in ends.items()},
+        "median": plain_numbers(median),
+        "low": plain_numbers(low),
+        "high": plain_numbers(high),
+        **{word: [name, plain_numbers(found[name])] for word, name in ends.items()},
         "n": len(found),
     }
 
@@ -177,30 +173,20 @@ def r_line(data: dict, attack: str | None) -> tuple[list, list]:
         found.setdefault(key, []).append(r_of(layer, attack))
     x, y = [], []
     for (outside, at), values in sorted(found.items()):
-        if outside:
-            x.append(None)
-            y.append(None)
-        x.append(at)
-        y.append(_plain(np.median(values)))
+        x += [None, at] if outside else [at]
+        y += [None] * outside + [plain_numbers(np.median(values))]
     return x, y
 
 
 def r_threads(data: dict, attack: str | None) -> tuple[list, list, list]:
     """Return x, y and names of each kind's own line, parted by None; none if it is alone."""
-    x, y, names = [], [], []
-    if data["kind"] != ALL:
-        return x, y, names
-    for kind in dict.fromkeys(layer["kind"] for layer in data["layers"]):
-        own = sorted(
+    points: list[tuple] = []
+    kinds = dict.fromkeys(x["kind"] for x in data["layers"]) if data["kind"] == ALL else ()
+    for kind in kinds:
+        points += sorted(
             (layer_place(data, layer), r_of(layer, attack), layer["name"])
             for layer in data["layers"]
             if layer["kind"] == kind and layer["depth"] is not None
         )
-        for at, value, name in own:
-            x.append(at)
-            y.append(value)
-            names.append(name)
-        x.append(None)
-        y.append(None)
-        names.append("")
-    return x, y, names
+        points.append((None, None, ""))
+    return tuple([p[i] for p in points] for i in range(3))

@@ -13,8 +13,6 @@ from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
 from .canvas import OKABE_ITO, TWO_COLUMNS, line_style, new_axes, new_figure, plain, styled
 
-# --- the subspace -----------------------------------------------------------------------------
-
 
 def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
     """Return a label, and colour and line style, for every matrix of a spectrum's data.
@@ -118,30 +116,33 @@ def figure_spectrum(data: dict) -> Figure:
 @styled
 def figure_energy_map(data: dict) -> Figure:
     """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
-    maps = [
-        (_values(names, data["energy"]), *heads) for names, *heads in map_layout(data["energy"])
-    ]
+    maps = _maps(data)
     tallest = max(len(rows) for _, _, rows in maps)
     fig, axes = new_figure(
         1, len(maps), squeeze=False,
         figsize=(TWO_COLUMNS[0] * 0.75, min(0.9 + 0.28 * tallest, 8)),
         width_ratios=[len(columns) for _, columns, _ in maps],
     )  # fmt: skip
-    images = [_heat(ax, *parts) for ax, parts in zip(axes[0], maps, strict=True)]
-    axes[0, 0].set(title=f"energy of ΔW in the top {data['k']}", ylabel=_depth_label(maps[0]))
-    bar = fig.colorbar(images[0], ax=axes, format=PercentFormatter(1.0), aspect=12)
-    bar.outline.set_linewidth(0.5)
+    _draw_maps(fig, axes[0], maps, data["k"], aspect=12)
     return fig
 
 
-def _values(names: list[list[str | None]], energy: dict[str, float]) -> np.ndarray:
-    """Return a map's numbers, NaN where there is no matrix."""
-    return np.array([[energy.get(n, np.nan) for n in row] for row in names])
+def _maps(data: dict) -> list[tuple[np.ndarray, list[str], list[str]]]:
+    """Return each map's numbers, NaN where there is no matrix, and its columns and rows."""
+    energy = data["energy"]
+    return [
+        (np.array([[energy.get(n, np.nan) for n in row] for row in names]), *heads)
+        for names, *heads in map_layout(energy)
+    ]
 
 
-def _depth_label(part: tuple) -> str:
-    """Return what a map's rows are: layers, unless it only holds what is outside them."""
-    return "" if part[1] == ["outside"] else "layer"
+def _draw_maps(fig, axes, maps: list[tuple], k: int, *, aspect: float) -> None:
+    """Draw the maps and their colour bar; rows are layers, or what is outside them."""
+    images = [_heat(ax, *part) for ax, part in zip(axes, maps, strict=True)]
+    depth = "" if maps[0][1] == ["outside"] else "layer"
+    axes[0].set(title=f"energy of ΔW in the top {k}", ylabel=depth)
+    bar = fig.colorbar(images[0], ax=axes, format=PercentFormatter(1.0), aspect=aspect)
+    bar.outline.set_linewidth(0.5)
 
 
 @styled
@@ -150,16 +151,10 @@ def figure_explorer(data: dict) -> Figure:
     fig = plt.figure(figsize=(TWO_COLUMNS[0], 4.0), layout="constrained")
     plt.close(fig)  # pyplot forgets it
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
-    maps = [
-        (_values(names, data["energy"]), *heads) for names, *heads in map_layout(data["energy"])
-    ]
-    maps = [(g.T, rows, [""]) if c == ["outside"] else (g, c, rows) for g, c, rows in maps]
+    maps = [(g.T, rows, [""]) if c == ["outside"] else (g, c, rows) for g, c, rows in _maps(data)]
     heights = [max(len(grid), 1.2) for grid, _, _ in maps]
     axes = left.subplots(len(maps), 1, squeeze=False, height_ratios=heights)[:, 0]
-    images = [_heat(ax, *part) for ax, part in zip(axes, maps, strict=True)]
-    axes[0].set(title=f"energy of ΔW in the top {data['k']}", ylabel=_depth_label(maps[0]))
-    bar = left.colorbar(images[0], ax=axes, format=PercentFormatter(1.0), aspect=25)
-    bar.outline.set_linewidth(0.5)
+    _draw_maps(left, axes, maps, data["k"], aspect=25)
     above, below = right.subplots(2, 1, sharex=True)
     plot_spectrum(data, ax=above)
     plot_energy(data, ax=below)

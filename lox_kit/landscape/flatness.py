@@ -16,7 +16,7 @@ from lox_kit.models import Model
 
 from .directions import Direction, combine, random_direction, weights_of
 from .grid import Axis, Grid
-from .landscape import Landscape, evaluate
+from .landscape import evaluate
 from .metrics import Metric
 from .plane import Line
 
@@ -80,16 +80,12 @@ def scan(
     options
         As `landscape.evaluate` takes them: store, executor, on_cell.
     """
-    lines = []
+    lines, grid = [], Grid((axis,))
     for direction in directions:
         line = Line.along(model, direction, unit=unit)
-        lines.append(_per_prompt(evaluate(line, Grid((axis,)), metric, model, **options)))
+        cells = evaluate(line, grid, metric, model, **options).cells
+        lines.append([cells[i].per_prompt for i in grid.indices])
     return Scans(axis.values, np.array(lines))
-
-
-def _per_prompt(landscape: Landscape) -> np.ndarray:
-    """Return the verdicts along a line, (n_places, n_prompts)."""
-    return np.array([landscape.cells[i].per_prompt for i in landscape.grid.indices])
 
 
 def away(direction: Direction) -> Direction:
@@ -109,7 +105,6 @@ def scan_visage(
     *,
     n_directions: int = 5,
     cells: int = 21,
-    reach: float = VISAGE_REACH,
     **options,
 ) -> Scans:
     """Walk both ways along random layer-normalised directions, for `visage`.
@@ -117,9 +112,9 @@ def scan_visage(
     Parameters
     ----------
     cells : int
-        Places along each direction, evenly over -reach .. reach; odd, so that 0 is one.
+        Places along each direction, evenly over -0.5 .. 0.5; odd, so that 0 is one.
     """
-    axis = Axis(2 * reach / (cells - 1), -(cells // 2), cells // 2)
+    axis = Axis(2 * VISAGE_REACH / (cells - 1), -(cells // 2), cells // 2)
     some = random_directions(model, n_directions)
     return scan(model, some, metric, axis, unit="direction", **options)
 

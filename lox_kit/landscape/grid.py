@@ -27,18 +27,6 @@ class Axis:
     first: int
     last: int
 
-    @classmethod
-    def spanning(cls, low: float, high: float, cells: int) -> Axis:
-        """Return `cells` values from about `low` to about `high`, 0 on the lattice.
-
-        The range is moved by at most half a step for that.
-        """
-        if cells < 2 or not high > low:
-            raise ValueError(f"{cells} cells from {low} to {high}: use at least 2, and low < high.")
-        step = (high - low) / (cells - 1)
-        first = round(low / step)
-        return cls(step, first, first + cells - 1)
-
     @property
     def values(self) -> np.ndarray:
         """The coordinates, ascending."""
@@ -55,22 +43,32 @@ class Grid:
     axes: tuple[Axis, ...]
 
     @classmethod
-    def spanning(cls, *ranges: tuple[float, float], cells: int | Sequence[int] = 21) -> Grid:
+    def spanning(cls, *ranges: tuple[float, float], cells: int = 21) -> Grid:
         """Return a grid over these ranges, one per axis; (0, 0) is on its lattice.
+
+        Each range is moved by at most half a step for that.
 
         Parameters
         ----------
         ranges : (low, high)
-        cells : int or one per axis
+        cells : int
+            A side.
 
         Raises
         ------
         ValueError
             If a range is empty or has fewer than 2 cells.
         """
-        counts = [cells] * len(ranges) if isinstance(cells, int) else list(cells)
-        pairs = zip(ranges, counts, strict=True)
-        return cls(tuple(Axis.spanning(low, high, n) for (low, high), n in pairs))
+        axes = []
+        for low, high in ranges:
+            if cells < 2 or not high > low:
+                raise ValueError(
+                    f"{cells} cells from {low} to {high}: use at least 2, and low < high."
+                )
+            step = (high - low) / (cells - 1)
+            first = round(low / step)
+            axes.append(Axis(step, first, first + cells - 1))
+        return cls(tuple(axes))
 
     @classmethod
     def around(cls, flat: Flat, cells: int = 21, margin: float = 0.4) -> Grid:

@@ -18,6 +18,7 @@ from lox_kit import __version__
 from lox_kit.folders import write_whole
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store
+from lox_kit.text import plain_numbers
 
 from .flat import Flat
 from .grid import Axis, Grid, Index, refinement
@@ -109,7 +110,6 @@ class Landscape:
 
     def to_dict(self) -> dict:
         """Return what the figures are drawn from: values, marks, one example answer per cell."""
-        numbers = [[_number(v) for v in row] for row in np.atleast_2d(self.values)]
         example = None
         if self.prompts and self.cells:
             i = self.telling_prompt
@@ -122,7 +122,7 @@ class Landscape:
             **self.source,
             "axes": list(self.axes),
             "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
-            "values": numbers,
+            "values": plain_numbers(np.atleast_2d(self.values)),
             "marks": {name: _mark_fields(mark) for name, mark in self.marks.items()},
             "example": example,
         }
@@ -182,15 +182,10 @@ class Landscape:
         return [*self.cells.values(), *marks]
 
 
-def _number(value: float) -> float | None:
-    """Return a value for JSON, to six digits."""
-    return None if np.isnan(value) else float(f"{value:.6g}")
-
-
 def _mark_fields(mark: Mark) -> dict:
     """Return a mark's numbers for a figure."""
-    readings = {n: r and [_number(r.value), _number(r.low), _number(r.high)]
-                for n, r in (("cell", mark.cell), ("own", mark.own))}  # fmt: skip
+    pairs = (("cell", mark.cell), ("own", mark.own))
+    readings = {n: r and plain_numbers([r.value, r.low, r.high]) for n, r in pairs}
     return {"at": list(mark.at), "distance": mark.distance, **readings}
 
 
@@ -204,7 +199,6 @@ def evaluate(
     budget: int | None = None,
     store: Store | None = None,
     executor: Executor | None = None,
-    keep_on: str | None = None,
     on_cell: OnCell | None = None,
     stop: Stop | None = None,
 ) -> Landscape:
@@ -231,8 +225,6 @@ def evaluate(
     executor : concurrent.futures.Executor, optional
         Shares the cells among its workers: a process pool, Dask, MPI. They read model and plane
         from disk: from the store's folder, which other machines must see.
-    keep_on : str, optional
-        Where the copy of the origin's weights is kept; default beside the model.
     on_cell : callable, optional
         Called in this thread with every grid cell, cells done and cells in all; those that the
         store has come first. Raising from it ends the run; what was finished is kept.
@@ -258,7 +250,7 @@ def evaluate(
     stop = stop or (lambda: False)
     total = min(budget or grid.size, grid.size)
     plan = refinement(grid.shape, total) if budget else _all_at_once(grid)
-    with Survey(flat, metric, model, store=store, executor=executor, keep_on=keep_on) as survey:
+    with Survey(flat, metric, model, store=store, executor=executor) as survey:
         cells = _measure_cells(survey, grid, plan, total, on_cell, stop)
         marks = _marks(survey, checkpoints or {}, stop)
     return Landscape(

@@ -49,7 +49,6 @@ class Survey:
     store : Store, optional
     executor : concurrent.futures.Executor, optional
         Its workers load the plane and the model from disk, once each.
-    keep_on : see `Walk`
     """
 
     def __init__(
@@ -60,11 +59,9 @@ class Survey:
         *,
         store: Store | None = None,
         executor: Executor | None = None,
-        keep_on: str | None = None,
     ):
         check_origin(model, flat)
         self.probe = metric.prepare(model)
-        self.keep_on = keep_on
         self.flat, self.metric, self.model = flat, metric, model
         self.store, self.executor = store, executor
         self._dtype = dtype_of(model)
@@ -119,7 +116,7 @@ class Survey:
 
     def _here(self, points: Mapping[Name, tuple], stop: Stop) -> Iterator[tuple[Name, dict]]:
         """Measure in this process, on the resident model."""
-        with Walk(self.model, self.flat, keep_on=self.keep_on) as walk:
+        with Walk(self.model, self.flat) as walk:
             for name, at in points.items():
                 if stop():
                     return

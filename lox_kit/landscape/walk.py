@@ -22,9 +22,6 @@ class Walk:
         With the weights of the plane's origin. Its key is that of the point it is at, so that no
         stored answer of other weights is taken for its own.
     flat : Plane or Line
-    keep_on : str, optional
-        Where the copy of the moved weights is kept; default beside the model, "cpu" spares GPU
-        memory.
 
     Raises
     ------
@@ -32,11 +29,11 @@ class Walk:
         If the model is not the plane's origin.
     """
 
-    def __init__(self, model: Model, flat: Flat, *, keep_on: str | None = None):
+    def __init__(self, model: Model, flat: Flat):
         check_origin(model, flat)
         self.model, self.flat = model, flat
         shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
-        self._kept = Kept(model, shapes, device=keep_on)
+        self._kept = Kept(model, shapes)
 
     def __enter__(self) -> Walk:
         return self

@@ -11,6 +11,7 @@ from lox_kit.figures import map_data, save_figure
 from lox_kit.folders import write_whole
 from lox_kit.landscape import Number, Scans, cliff_distance, difference, visage
 from lox_kit.studies import BACK, KEEP_EVERY, WALKS, Picture, load_family, picture, walks
+from lox_kit.text import plain_numbers
 
 from .table import markdown
 
@@ -85,10 +86,8 @@ def flatness_data(scans: Walked, attack: str, title: str) -> dict:
     panels = []
     for kind in (*WALKS, "VISAGE"):
         curves = {m: scans[m, kind, _attack_of(kind, attack)] for m in MODELS}
-        places = [float(f"{x:.6g}") for x in curves["aligned"].places]
-        rounded = {
-            m: [[float(f"{v:.6g}") for v in line] for line in s.curves] for m, s in curves.items()
-        }
+        places = plain_numbers(curves["aligned"].places)
+        rounded = {m: plain_numbers(s.curves) for m, s in curves.items()}
         unit = "layer-normalised" if kind == "VISAGE" else "L2"
         name = "VISAGE: both ways" if kind == "VISAGE" else kind
         panels.append({"title": name, "xlabel": unit, "places": places, "curves": rounded})
@@ -208,14 +207,10 @@ def verdict(found: Mapping[str, Mapping[str, Mapping[str, Number]]]) -> str:
             clear = round(row[DIFFERENCE].low, 3) > 0
             (flatter if clear else not_shown).append(f"{name} ({group})")
     said = [
-        f"LoX lies on flatter ground, with an interval that excludes 0: {_list(flatter)}.",
-        f"No flatter ground is shown: {_list(not_shown)}.",
+        f"LoX lies on flatter ground, with an interval that excludes 0: {'; '.join(flatter)}.",
+        f"No flatter ground is shown: {'; '.join(not_shown)}.",
     ]
     return " ".join(s for s, items in zip(said, (flatter, not_shown), strict=True) if items)
-
-
-def _list(items: Sequence[str]) -> str:
-    return "; ".join(items)
 
 
 def _method(families: Mapping[int, Walked]) -> str:

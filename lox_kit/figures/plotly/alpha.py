@@ -19,8 +19,6 @@ from .canvas import (
     upright,
 )
 
-MEASURES = ("asr", "refusal", "helpfulness")  # in the order, and so the colours, of figure_alpha
-
 
 def alpha_spec(
     data: dict, alpha: float | None = None, *, most: float | None = None, size: int = 12
@@ -41,16 +39,16 @@ def alpha_spec(
     points = sorted(data["points"], key=lambda p: p["alpha"])
     x = [p["alpha"] for p in points]
     traces = []
-    for i, measure in enumerate(MEASURES):
+    for i, (measure, name) in enumerate(SHORT.items()):
         value, low, high = columns(p[measure] for p in points).tolist()
         line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
-        hover = f"{SHORT[measure]} at α = %{{x}}: %{{y:.0%}} [%{{customdata[0]:.0%}}, "
+        hover = f"{name} at α = %{{x}}: %{{y:.0%}} [%{{customdata[0]:.0%}}, "
         traces.append(
             {
                 **line_trace(x, value, "x", "y", line),
                 "mode": "lines+markers",
                 "marker": {"size": 7},
-                "name": SHORT[measure],
+                "name": name,
                 "showlegend": True,
                 "error_y": error_bars(value, low, high),
                 "customdata": [list(pair) for pair in zip(low, high, strict=True)],

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from lox_kit.figures.canvas import LINES
-from lox_kit.text import map_texts
+from lox_kit.text import map_texts, plain_numbers
 
 DASH = dict(zip(LINES, ("solid", "dash", "dashdot", "dot"), strict=True))
 GREY, LIGHT = "#595959", "#bdbdbd"
@@ -120,10 +120,3 @@ def error_bars(value: list, low: list, high: list) -> dict:
         "thickness": 1.2,
         "width": 0,
     }
-
-
-def plain_numbers(values) -> list:
-    """Return numbers as nested lists to six digits, None for NaN."""
-    if np.ndim(values):
-        return [plain_numbers(v) for v in values]
-    return None if np.isnan(values) else float(f"{values:.6g}")

@@ -31,19 +31,6 @@ VALUES, SAFE, ALIGN, FIRST_ATTACK = (2, 3), 6, 8, 9
 SHOWN = "%{text}: %{customdata}<extra></extra>"
 
 
-def rank_and_r(data: dict):
-    """Return the plotly figure: ASR and helpfulness against rank, R_align and R_ft by layer.
-
-    Parameters
-    ----------
-    data : dict
-        From `rank_data.rank_and_r_data`.
-    """
-    import plotly.graph_objects as go
-
-    return go.Figure(rank_spec(data)).update_layout(height=460)
-
-
 def rank_spec(
     data: dict, size: int = 12, *, ranks: Sequence[int] = (), most: int | None = None
 ) -> Spec:

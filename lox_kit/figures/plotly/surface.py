@@ -13,6 +13,7 @@ import numpy as np
 
 from lox_kit.figures.canvas import LINES, OKABE_ITO
 from lox_kit.figures.landscape import MARKERS, coordinates
+from lox_kit.text import plain_numbers
 
 from .canvas import (
     DASH,
@@ -24,7 +25,6 @@ from .canvas import (
     line_trace,
     note,
     plain_axis,
-    plain_numbers,
 )
 
 SYMBOLS = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond"}
@@ -200,17 +200,14 @@ def dots(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> dict:
 
 def models(data: dict, height: float) -> list[dict]:
     """Return the models on map and surface, coloured by their own value once that is known."""
-    x, y, z, colours, edges, said, symbols = [], [], [], [], [], [], []
+    z, colours, edges, said = [], [], [], []
     for name, point in data["points"].items():
         mark = data["marks"].get(name)
         shown = mark and (mark["own"] or mark["cell"])
-        x.append(point["at"][0])
-        y.append(point["at"][1])
         z.append(shown[0] + LIFT * height if shown else None)
         colours.append(_colour(data, shown[0]) if shown else "white")
         bright = not shown or (data["limits"] and shown[0] > sum(data["limits"]) / 2)
         edges.append("black" if bright else "white")
-        symbols.append(SYMBOLS[MARKERS.get(name, "o")])
         words = [f"<b>{escape(name)}</b>"]
         if shown:
             value, low, high = (shown_value(data, v) for v in shown)
@@ -218,6 +215,8 @@ def models(data: dict, height: float) -> list[dict]:
             if mark["own"] and mark["cell"]:
                 words.append(f"its cell: {shown_value(data, mark['cell'][0])}")
         said.append("<br>".join([*words, f"off the plane: {point['distance']:.2f}"]))
+    x, y = ([point["at"][i] for point in data["points"].values()] for i in (0, 1))
+    symbols = [SYMBOLS[MARKERS.get(name, "o")] for name in data["points"]]
     shared = {"x": x, "y": y, "mode": "markers", "customdata": said, "showlegend": False,
               "hovertemplate": "%{customdata}<extra></extra>"}  # fmt: skip
     edge = {"line": {"color": edges, "width": 2}, "color": colours}

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 
 from lox_kit.figures.landscape import coordinates
+from lox_kit.text import plain_numbers
 
 from .canvas import (
     GREY,
@@ -15,7 +16,6 @@ from .canvas import (
     error_bars,
     line_trace,
     plain_axis,
-    plain_numbers,
     upright,
 )
 from .surface import (
