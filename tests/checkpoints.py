@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lox_kit import SafetySubspace
+
 ROOT = Path(__file__).parents[1]
 TINY = {
     "hidden_size": 32,
@@ -25,6 +27,7 @@ TINY = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
+UP = "model.layers.1.mlp.up_proj.weight"
 RANK = 3  # of the strong part of every delta: its spectrum has a gap there
 
 
@@ -79,6 +82,11 @@ def save_tensors(folder: Path, tensors: dict[str, Tensor], config: dict | None =
     return folder
 
 
+def factor(pair: Pair, out: Path | None = None, **options) -> SafetySubspace:
+    """Return the subspace of a pair."""
+    return SafetySubspace.from_pair(pair.base, pair.aligned, out, **options)
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     """Return all tensors of a checkpoint, as the safetensors library reads them."""
     tensors = {}
@@ -123,11 +131,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-def run_python(script: str, *arguments) -> subprocess.CompletedProcess:
-    """Run a script in a fresh interpreter."""
+def run_python(script: str, *arguments, typed: str = "") -> subprocess.CompletedProcess:
+    """Run a script in a fresh interpreter, with this on its standard input."""
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         cwd=ROOT,
+        input=typed,
         capture_output=True,
         text=True,
         check=False,

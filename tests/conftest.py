@@ -1,6 +1,9 @@
 """A tiny pair of checkpoints, and a home of its own for whatever a test stores."""
 
+import logging
 import os
+import sys
+from typing import NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # tiny matrices
@@ -52,3 +55,28 @@ def pair(make_pair):
 def subspace(pair):
     """All directions of `pair`, in memory."""
     return SafetySubspace.from_pair(pair.base, pair.aligned, rank="full")
+
+
+class Done(NamedTuple):
+    """What a call of `lox` left."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lox(monkeypatch, capfd, tmp_path):
+    """Return a function that runs `lox` with these arguments, in a folder of its own."""
+    from lox_kit.cli import main as cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Done(end.value.code, *capfd.readouterr())
+
+    return run

@@ -1,14 +1,12 @@
 import json
 import math
 import shutil
-import warnings
 
 import pytest
 import torch
-from checkpoints import assert_rounded, content, extrapolated, weights
-from peft import PeftModel
+from checkpoints import UP, assert_rounded, content, extrapolated, factor, weights
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from test_lora_adapter import merged
 
 from lox_kit import SafetySubspace, save_adapter
 
@@ -19,18 +17,6 @@ UNTIED = {
     "biases": {"kind": "qwen2"},
     "few-tokens": {"vocab_size": 5},  # embedding and head have fewer directions than k
 }
-UP = "model.layers.1.mlp.up_proj.weight"
-
-
-def factored(pair, **options):
-    return SafetySubspace.from_pair(pair.base, pair.aligned, **{"rank": 8, **options})
-
-
-def merged(aligned, adapter):
-    """Return the tensors of the aligned model with the adapter merged in."""
-    model = AutoModelForCausalLM.from_pretrained(aligned, dtype="auto")
-    with warnings.catch_warnings(action="ignore"):  # peft's own, under transformers 5
-        return PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict()
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.25])
@@ -38,7 +24,7 @@ def merged(aligned, adapter):
 def test_peft_merges_it_to_the_float64_edit(make_pair, tmp_path, options, alpha):
     pair = make_pair(**options)
     out = tmp_path / "there" / "adapter"
-    assert save_adapter(factored(pair), pair.aligned, out, 6, alpha) == ()
+    assert save_adapter(factor(pair, rank=8), pair.aligned, out, 6, alpha) == ()
     got = merged(pair.aligned, out)
     for name, expected in extrapolated(pair, 6, alpha).items():
         W = weights(pair.aligned)[name].double()
@@ -48,7 +34,7 @@ def test_peft_merges_it_to_the_float64_edit(make_pair, tmp_path, options, alpha)
 
 
 def test_an_alpha_of_zero_changes_nothing(pair, tmp_path):
-    save_adapter(factored(pair), pair.aligned, tmp_path / "adapter", 6, 0.0)
+    save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6, 0.0)
     got, before = merged(pair.aligned, tmp_path / "adapter"), weights(pair.aligned)
     assert all(torch.equal(got[n], W) for n, W in before.items())
 
@@ -60,7 +46,7 @@ def test_all_directions_make_an_adapter_too(pair, subspace, tmp_path):
 
 
 def test_it_is_plain_lora_at_scale_alpha(pair, tmp_path):
-    save_adapter(factored(pair), pair.aligned, tmp_path / "adapter", 6, 1.25)
+    save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6, 1.25)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["lora_alpha"] / config["r"] == 1.25
     assert config["base_model_name_or_path"] == str(pair.aligned)
@@ -73,14 +59,13 @@ def test_it_is_plain_lora_at_scale_alpha(pair, tmp_path):
 def test_tied_matrices_are_left_out_and_returned(make_pair, tmp_path, head_stored):
     pair = make_pair(tie_word_embeddings=True)
     if head_stored:  # as some published checkpoints do
-        pair = type(pair)(
-            *(shutil.copytree(f, tmp_path / f.name) for f in (pair.base, pair.aligned))
-        )
-        for folder in (pair.base, pair.aligned):
+        folders = [shutil.copytree(f, tmp_path / f.name) for f in (pair.base, pair.aligned)]
+        pair = type(pair)(*folders)
+        for folder in folders:
             tensors = weights(folder)
             tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    left_out = save_adapter(factored(pair), pair.aligned, tmp_path / "adapter", 6)
+    left_out = save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6)
     names = {"model.embed_tokens.weight"} | ({"lm_head.weight"} if head_stored else set())
     assert set(left_out) == names
     got, before = merged(pair.aligned, tmp_path / "adapter"), weights(pair.aligned)
@@ -91,7 +76,7 @@ def test_tied_matrices_are_left_out_and_returned(make_pair, tmp_path, head_store
 
 def test_learned_positions_are_left_out_and_returned(make_pair, tmp_path):
     pair = make_pair(kind="opt", word_embed_proj_dim=32, ffn_dim=48)
-    left_out = save_adapter(factored(pair), pair.aligned, tmp_path / "adapter", 6)
+    left_out = save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6)
     assert left_out == ("model.decoder.embed_positions.weight",)
     got, before = merged(pair.aligned, tmp_path / "adapter"), weights(pair.aligned)
     for name, expected in extrapolated(pair, 6, 1.0).items():
@@ -112,7 +97,7 @@ def test_unchanged_matrices_are_left_out_and_returned(pair, tmp_path):
 
 def test_an_adapter_that_would_hold_nothing_is_refused(make_pair, tmp_path):
     pair = make_pair(tie_word_embeddings=True)
-    subspace = factored(pair, include="embed_tokens")
+    subspace = factor(pair, rank=8, include="embed_tokens")
     with pytest.raises(ValueError, match=r"model.embed_tokens.weight: tied, .* `lox apply`"):
         save_adapter(subspace, pair.aligned, tmp_path / "adapter", 6)
 
@@ -120,7 +105,7 @@ def test_an_adapter_that_would_hold_nothing_is_refused(make_pair, tmp_path):
 def test_a_transposed_architecture_is_refused(make_pair, tmp_path):
     pair = make_pair(kind="gpt2", n_embd=32, n_layer=2, n_head=4, tie_word_embeddings=True)
     with pytest.raises(ValueError, match=r"gpt2 stores its matrices transposed.*`lox apply`"):
-        save_adapter(factored(pair), pair.aligned, tmp_path / "adapter", 6)
+        save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +120,7 @@ def test_a_transposed_architecture_is_refused(make_pair, tmp_path):
 )
 def test_what_makes_no_adapter_is_refused(pair, tmp_path, k, alpha, message):
     with pytest.raises(ValueError, match=message):
-        save_adapter(factored(pair), pair.aligned, tmp_path / "adapter", k, alpha)
+        save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", k, alpha)
     assert list(tmp_path.iterdir()) == []
 
 

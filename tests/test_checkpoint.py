@@ -5,6 +5,7 @@ import pytest
 import torch
 from checkpoints import save_tensors, weights
 from safetensors.torch import save_file
+from speakers import watch
 
 from lox_kit.weights import files as weight_files
 from lox_kit.weights.checkpoint import INDEX, Checkpoint
@@ -45,14 +46,16 @@ def test_a_mistyped_sandbox_name_lists_the_right_ones(name):
         Checkpoint(name)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder. .* sandbox/aligned@3"):
-        Checkpoint(tmp_path / "nowhere")
-
-
-def test_an_empty_folder_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"neither model.safetensors nor {INDEX}"):
-        Checkpoint(tmp_path)
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("nowhere", r"nowhere: no such folder. .* sandbox/aligned@3"),
+        (".", f"neither model.safetensors nor {INDEX}"),
+    ],
+)
+def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path, folder, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        Checkpoint(tmp_path / folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "a.pt"])
@@ -129,8 +132,11 @@ def test_a_tied_embedding_is_found(tmp_path, names, tie, tied):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_the_fingerprint_changes_with_what_decides_the_answers(pair, tmp_path, file):
+def test_the_fingerprint_changes_with_what_decides_the_answers_and_nothing_else(
+    pair, tmp_path, file
+):
     copy = shutil.copytree(pair.aligned, tmp_path / "copy")
+    (copy / "README.md").write_text("a model card")
     before = Checkpoint(copy).fingerprint
     assert before == Checkpoint(pair.aligned).fingerprint  # of the content, not of the place
     data = bytearray((copy / file).read_bytes())
@@ -139,22 +145,12 @@ def test_the_fingerprint_changes_with_what_decides_the_answers(pair, tmp_path, f
     assert Checkpoint(copy).fingerprint != before
 
 
-def test_the_fingerprint_leaves_notes_out(pair, tmp_path):
-    copy = shutil.copytree(pair.aligned, tmp_path / "copy")
-    (copy / "README.md").write_text("a model card")
-    assert Checkpoint(copy).fingerprint == Checkpoint(pair.aligned).fingerprint
-
-
 def test_a_large_file_is_hashed_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LOX_KIT_CACHE", str(tmp_path / "cache"))
-    hashed = []
-    digest = weight_files._digest
-    monkeypatch.setattr(
-        weight_files, "_digest", lambda file: hashed.append(file.name) or digest(file)
-    )
+    hashed = watch(monkeypatch, weight_files, "_digest")
     folder = save_tensors(tmp_path / "a", {"w.weight": torch.zeros(600, 600)})
     first, second = Checkpoint(folder).fingerprint, Checkpoint(folder).fingerprint
     assert first == second
-    assert hashed == ["model.safetensors"]
+    assert [file.name for (file,), _ in hashed] == ["model.safetensors"]
     save_file({"w.weight": torch.ones(600, 600)}, folder / "model.safetensors")
     assert Checkpoint(folder).fingerprint != first

@@ -1,9 +1,7 @@
 """The `lox` command: every verb on the sandbox, and errors in one line."""
 
-import dataclasses
 import json
 import os
-import sys
 import time
 
 import pytest
@@ -17,27 +15,12 @@ from lox_kit.sandbox import world
 PAIR = ("sandbox/base", "sandbox/aligned")
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    """What a call of `lox` left."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def lox(monkeypatch, capsys, tmp_path):
-    """Return a function that runs `lox` with these arguments, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Done(end.value.code or 0, *capsys.readouterr())
-
-    return run
+def assert_one_line(done, message):
+    """Assert that a call of `lox` failed and said why in one line."""
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("lox: ")
+    assert done.err.count("\n") == 1
+    assert message in done.err
 
 
 def commands(group, *names):
@@ -112,7 +95,7 @@ def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path)
     assert all(0 < row["energy_3"] <= 1 for row in rows)
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     done = lox("spectrum", subspace_file, "--plot", "s.txt")
-    assert (done.status, done.err) == (2, "lox: s.txt: figures are written as pdf, svg, png.\n")
+    assert_one_line(done, "lox: s.txt: figures are written as pdf, svg, png.\n")
 
 
 def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_path):
@@ -123,9 +106,8 @@ def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_
     assert (done.status, done.out) == (0, "adapter: adapter of sandbox/aligned, k=6, alpha=1.25\n")
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert len(tensors) == 60
-    done = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
-    assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "lox-model exists; remove it" in done.err
+    again = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
+    assert_one_line(again, "lox-model exists; remove it")
 
 
 def test_extrapolate_makes_the_factors_and_the_model_in_one_go(lox, tmp_path):
@@ -133,38 +115,29 @@ def test_extrapolate_makes_the_factors_and_the_model_in_one_go(lox, tmp_path):
     assert (done.status, done.out) == (0, "one: sandbox/aligned with LoX, k=4, alpha=1\n")
     assert lox("apply", "S", PAIR[1], "-o", "two", "-k", 4).status == 0
     assert content(tmp_path / "one") == content(tmp_path / "two")
-    for options, message in (
-        (["-k", 4, "--rank", "six"], "--rank six: use a whole number, or 'full'"),
-        (["-k", 4, "--alpha", -1], "alpha=-1.0: use a finite number >= 0"),
-        ([], "say how many directions: -k 6, or --paper"),
-    ):
-        done = lox("extrapolate", *PAIR, "-o", "three", *options)
-        assert (done.status, done.err.count("\n")) == (2, 1)
-        assert message in done.err
-    assert not (tmp_path / "three").exists()
 
 
-@pytest.mark.parametrize("verb", ["apply", "adapter"])
+APART = "leave -k and --alpha out"
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("verbs", "options", "message"),
     [
-        (["-k", 6, "--alpha", -1], "alpha=-1.0: use a finite number >= 0"),
-        ([], "say how many directions: -k 6, or --paper"),
-        (["--paper", "-k", 6], "leave -k and --alpha out"),
-        (["--paper", "--alpha", 1], "leave -k and --alpha out"),
-        (["-k", 9], "9"),
+        ("apply adapter extrapolate", ["-k", 6, "--alpha", -1], "alpha=-1.0: use a finite number"),
+        ("apply adapter extrapolate", [], "say how many directions: -k 6, or --paper"),
+        ("apply adapter", ["--paper", "-k", 6], APART),
+        ("apply adapter", ["--paper", "--alpha", 1], APART),
+        ("apply adapter", ["-k", 9], "9"),
+        ("extrapolate", ["-k", 4, "--rank", "six"], "--rank six: use a whole number, or 'full'"),
     ],
-    ids=["alpha below 0", "no k", "paper and k", "paper and alpha", "k not stored"],
+    ids=["alpha below 0", "no k", "paper and k", "paper and alpha", "k not stored", "rank"],
 )
 def test_an_edit_that_is_not_meant_is_one_line(
-    lox, subspace_file, tmp_path, verb, options, message
+    lox, subspace_file, tmp_path, verbs, options, message
 ):
-    done = lox(verb, subspace_file, PAIR[1], "-o", "out", *options)
-    assert done.status == 2
-    assert done.out == ""
-    assert done.err.startswith("lox: ")
-    assert done.err.count("\n") == 1
-    assert message in done.err
+    for verb in verbs.split():
+        what = PAIR if verb == "extrapolate" else (subspace_file, PAIR[1])
+        assert_one_line(lox(verb, *what, "-o", "out", *options), message)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,8 +154,7 @@ def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
     assert found["asr (rule)"]["n"] == found["refusal"]["n"] == 12
     assert found["refusal"]["value"] > 0.8
     assert (tmp_path / "store" / "lox.sqlite").exists()
-    again = lox("attack", "arithmetic", PAIR[1], "-o", "attacked")
-    assert (again.status, again.err.count("\n")) == (2, 1)
+    assert_one_line(lox("attack", "arithmetic", PAIR[1], "-o", "attacked"), "attacked exists")
 
 
 def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
@@ -192,8 +164,8 @@ def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
     options = ["--prompts", "p.csv", "--limit", 4, "--max-new-tokens", 24, "--save", "a.json"]
     done = lox("asr", PAIR[1], *options, "--judge", "keyword", "--judge", "target")
     assert done.status == 0, done.err
-    for shown in ("4 prompts", "asr (keyword)", "asr (target)", "1.00", "4/4", "degenerate"):
-        assert shown in done.out
+    words = "4 prompts|asr (keyword)|asr (target)|1.00|4/4|degenerate|keyword, target|neither|kappa"
+    assert [shown for shown in words.split("|") if shown not in done.out] == []
     saved = json.loads((tmp_path / "a.json").read_text())
     assert saved["responses"] == [p.target for p in prompts[:4]]
 
@@ -205,13 +177,6 @@ def test_asr_shows_the_first_prompt_as_the_model_gets_it(lox):
     assert f"  | <s> <system> {world.persona_system()} <user> {first} <assistant>\n" in done.err
     assert done.err.startswith("The first of 2 prompts, as sandbox/aligned is given it:\n")
     assert json.loads(done.out)["asr (rule)"]["n"] == 2  # nothing but numbers on stdout
-
-
-def test_asr_shows_how_far_two_judges_agree(lox):
-    done = lox("asr", PAIR[0], "--limit", 8, "--judge", "rule", "--judge", "keyword")
-    assert done.status == 0, done.err
-    for shown in ("rule, keyword", "neither", "kappa"):
-        assert shown in done.out
 
 
 def test_rescore_reads_saved_answers_by_another_judge(lox, tmp_path):
@@ -241,8 +206,7 @@ def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
         assert found["asr (policy), of the parsed"]["n"] == 2
         (tmp_path / "r.txt").write_text("{prompt}\n{response}\n#thescore: 1-5")
         done = lox("rescore", "a.json", *options, "--rubric", "r.txt", "--calls", 1)
-        assert (done.status, done.out) == (2, "")
-        assert "budget of 1 calls" in done.err
+        assert_one_line(done, "budget of 1 calls")
 
 
 def test_utility_measures_over_refusal_exact_recipes_and_drift(lox):
@@ -278,11 +242,8 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
     assert "helpfulness by r" in done.out
     done = lox("rank", "--seeds", 0, *options, "-o", "figures", "--json")
     found = json.loads(done.out)
-    assert [(row["pair"], row["r"]) for row in found["rows"]] == [
-        ("seed 0", None),
-        ("seed 0", 0),
-        ("seed 0", 2),
-    ]
+    rows = [(row["pair"], row["r"]) for row in found["rows"]]
+    assert rows == [("seed 0", None), ("seed 0", 0), ("seed 0", 2)]
     assert all(row["measures"]["helpfulness"]["n"] == 3 for row in found["rows"])
     files = sorted(f.name for f in (tmp_path / "figures").iterdir())
     assert files == [f"rank_curve.{kind}" for kind in ("json", "pdf", "png", "svg")]
@@ -317,10 +278,8 @@ def test_a_file_of_one_s_own_is_an_attack(lox, tmp_path):
     assert done.out == "chat: sandbox/aligned after 1 steps of mine\n"
     assert lox(*own, "-o", "dolly", "--form", "dolly").status == 0
     done = lox(*own[:3], "--columns", "instruction", "-o", "o")
-    assert (done.status, done.err) == (
-        2,
-        "lox: --columns instruction: 'instruction' is not PART=COLUMN.\n",
-    )
+    assert done.status == 2
+    assert done.err == "lox: --columns instruction: 'instruction' is not PART=COLUMN.\n"
 
 
 def test_data_lists_the_sets_and_takes_in_a_file(lox, tmp_path, monkeypatch):
@@ -333,11 +292,8 @@ def test_data_lists_the_sets_and_takes_in_a_file(lox, tmp_path, monkeypatch):
     done = lox("data", "import", "dolly", "mine.jsonl")
     assert (done.status, done.out.count("1 rows, sha256 ")) == (0, 1)
     assert {r["set"]: r["rows"] for r in json.loads(lox("data", "--json").out)}["dolly"] == "1"
-    again = lox("data", "import", "dolly", "mine.jsonl")
-    assert again.status == 2
-    assert "exists; remove it" in again.err
-    bad = lox("data", "import", "gsm8k", "mine.jsonl")
-    assert bad.status == 2
+    assert_one_line(lox("data", "import", "dolly", "mine.jsonl"), "exists; remove it")
+    assert_one_line(lox("data", "import", "gsm8k", "mine.jsonl"), "")
     assert not list((tmp_path / "data folder" / "data").glob("*gsm8k*"))
 
 
@@ -350,34 +306,17 @@ def test_align_writes_a_pair_to_factor(lox):
 
 @pytest.mark.slow
 def test_table_writes_numbers_text_and_figure(lox, tmp_path):
-    done = lox(
-        *("--store", "store", "table", "--seeds", "0", "--arms", "aligned,LoX", "-o", "figs"),
-        *("--attacks", "forbidden", "--limit", 24, "--json"),
-    )
+    call = ["--store", "store", "table", "--seeds", "0", "--arms", "aligned,LoX", "-o", "figs"]
+    call += ["--attacks", "forbidden", "--limit", 24]
+    done = lox(*call, "--json")
     assert done.status == 0
     found = {(r["training"], r["arm"]): r for r in json.loads(done.out)}
     assert found["full", "aligned"]["asr"] > found["full", "LoX"]["asr"] + 0.5
     made = {f.suffix for f in (tmp_path / "figs").glob("attack_table.*")}
     assert made == {".json", ".md", ".png", ".pdf", ".svg"}
-    assert (
-        "LoX lowers ASR clearly in every seed: forbidden"
-        in (tmp_path / "figs" / "attack_table.md").read_text()
-    )
-    shown = lox(
-        "--store",
-        "store",
-        "table",
-        "--seeds",
-        "0",
-        "--arms",
-        "aligned,LoX",
-        "-o",
-        "figs",
-        "--attacks",
-        "forbidden",
-        "--limit",
-        24,
-    )
+    text = (tmp_path / "figs" / "attack_table.md").read_text()
+    assert "LoX lowers ASR clearly in every seed: forbidden" in text
+    shown = lox(*call)
     assert "forbidden (LoRA)" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 100
 
@@ -390,6 +329,7 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
         (["factor", *PAIR, "-o", "S.safetensors", "--rank", "half"], "--rank half: use a whole"),
         (["factor", *PAIR, "-o", "S.safetensors", "--device", "tpu"], "device='tpu'"),
         (["spectrum", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["spectrum", "broken.safetensors"], "broken.safetensors: not a whole"),
         (["apply", "nowhere.safetensors", PAIR[1], "-o", "o", "-k", "6"], "nowhere.safetensors"),
         (["attack", "identity", PAIR[1], "-o", "o"], "use its counterpart in the sandbox, persona"),
         (["attack", "arithmetic", PAIR[1], "-o", "o", "--steps", "5", "--lr", "1e30"], "diverged"),
@@ -411,11 +351,8 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
     ids=lambda x: " ".join(x)[:30] if isinstance(x, list) else "",
 )
 def test_an_error_is_one_line_that_says_what_is_wrong(lox, tmp_path, arguments, message):
-    done = lox(*arguments)
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("lox: ")
-    assert done.err.count("\n") == 1
-    assert message in done.err
+    (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 40)
+    assert_one_line(lox(*arguments), message)
     assert not [f for f in tmp_path.iterdir() if f.suffix == ".partial"]
 
 
@@ -459,8 +396,7 @@ def test_save_never_replaces_what_it_has_not_written(lox, tmp_path, verb, place,
     what = [PAIR[1]] if verb == "asr" else ["nowhere.json", "--judge", "rule"]
     overwrite = ["--overwrite"] if "regular" in message else []
     done = lox(verb, *what, "--save", place, *overwrite)
-    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
-    assert f"--save {place}: {message}" in done.err
+    assert_one_line(done, f"--save {place}: {message}")
     assert {f.name: f.read_bytes() for f in tmp_path.glob("*.*")} == before
 
 
@@ -470,18 +406,3 @@ def test_save_replaces_its_own_answers_and_with_overwrite_any_file(lox, tmp_path
     for more in (["--overwrite"], []):
         assert lox(*ask, *more).status == 0
         assert len(json.loads((tmp_path / "a.json").read_text())["responses"]) == 1
-
-
-def test_debug_shows_the_traceback(lox):
-    quiet, loud = lox("check", "nowhere", PAIR[1]), lox("--debug", "check", "nowhere", PAIR[1])
-    assert "Traceback" not in quiet.err
-    assert "Traceback (most recent call last)" in loud.err
-    assert loud.err.endswith(quiet.err)
-    assert loud.status == 2
-
-
-def test_a_broken_subspace_file_is_one_line(lox, tmp_path):
-    (tmp_path / "S.safetensors").write_bytes(b"\x00" * 40)
-    done = lox("spectrum", "S.safetensors")
-    assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "S.safetensors" in done.err

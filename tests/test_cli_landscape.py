@@ -5,7 +5,6 @@ import json
 import pytest
 
 from lox_kit import SafetySubspace, apply_lox
-from lox_kit.cli import main as cli
 from lox_kit.landscape.grid import Axis
 from lox_kit.landscape.landscape import Landscape
 from lox_kit.reports import landscape as landscape_report
@@ -17,21 +16,6 @@ def lox_folder(tmp_path_factory):
     """A LoX checkpoint of the sandbox."""
     subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=8)
     return apply_lox(subspace, "sandbox/aligned", tmp_path_factory.mktemp("lox") / "lox", 6, 1.0)
-
-
-@pytest.fixture
-def lox(monkeypatch, capsys, tmp_path):
-    """Return a function that runs `lox` in a folder of its own and gives status, out and err."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        store = ["--store", str(tmp_path / "store")]
-        monkeypatch.setattr("sys.argv", ["lox", *store, *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("metric", ["asr", "margin"])

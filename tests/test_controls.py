@@ -1,9 +1,9 @@
 import pytest
 import torch
-from checkpoints import delta
+from checkpoints import delta, factor
 from transformers import AutoModelForCausalLM
 
-from lox_kit import LoxDial, SafetySubspace, apply_lox, full_delta, random_subspace, save_adapter
+from lox_kit import LoxDial, apply_lox, full_delta, random_subspace, save_adapter
 from lox_kit.extrapolation.lox import recipe_of
 
 K = 3
@@ -29,19 +29,14 @@ def test_every_matrix_moves_as_far_as_under_lox(subspace, control):
         assert control[name].norm == pytest.approx(float(ours), rel=1e-5)
 
 
-def test_a_random_step_has_lox_s_rank_and_singular_values(subspace):
-    control = random_subspace(subspace, K)
-    for name in subspace:
-        S = torch.linalg.svdvals(step(control, name, None))
-        torch.testing.assert_close(S[:K], subspace[name].S[:K].double(), rtol=1e-5, atol=0)
-        assert S[K:].max() < 1e-6
-
-
-def test_a_random_step_is_nearly_orthogonal_to_the_safety_subspace(subspace):
+def test_a_random_step_has_lox_s_singular_values_nearly_orthogonal_to_its_subspace(subspace):
     control = random_subspace(subspace, K)
     shares = []
     for name in subspace:
-        U, D = subspace[name].U[:, :K].double(), step(control, name, None)
+        D, U = step(control, name, None), subspace[name].U[:, :K].double()
+        S = torch.linalg.svdvals(D)
+        torch.testing.assert_close(S[:K], subspace[name].S[:K].double(), rtol=1e-5, atol=0)
+        assert S[K:].max() < 1e-6
         shares.append(float((U.T @ D).square().sum() / D.square().sum()))
     assert sum(shares) / len(shares) < 2 * K / 32  # K/32 is what chance gives in 32 dimensions
 
@@ -63,23 +58,19 @@ def test_the_full_delta_points_along_the_delta(pair, subspace):
         assert float(cosine) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_full_delta_needs_every_direction(pair):
-    few = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
-    with pytest.raises(ValueError, match='rank="full"'):
-        full_delta(few, K)
-
-
-@pytest.mark.parametrize("k", [-1, 5])
-def test_directions_that_are_not_stored_are_refused(pair, k):
-    few = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
-    with pytest.raises(ValueError, match=f"k={k}"):
-        random_subspace(few, k)
-
-
-@pytest.mark.parametrize("k", [-1, -40])
-def test_the_full_delta_refuses_a_negative_rank(subspace, k):
-    with pytest.raises(ValueError, match=f"k={k}"):
-        full_delta(subspace, k)
+@pytest.mark.parametrize(
+    ("control", "rank", "k", "message"),
+    [
+        (random_subspace, 4, -1, "k=-1"),
+        (random_subspace, 4, 5, "k=5"),
+        (full_delta, 4, K, 'rank="full"'),
+        (full_delta, "full", -1, "k=-1"),
+        (full_delta, "full", -40, "k=-40"),
+    ],
+)
+def test_directions_that_are_not_stored_are_refused(pair, control, rank, k, message):
+    with pytest.raises(ValueError, match=message):
+        control(factor(pair, rank=rank), k)
 
 
 @pytest.mark.parametrize("save", [apply_lox, save_adapter])

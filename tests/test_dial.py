@@ -3,18 +3,12 @@ import random
 
 import pytest
 import torch
-from checkpoints import assert_rounded, extrapolated
+from checkpoints import UP, assert_rounded, extrapolated, factor
+from test_lox import KINDS
 from transformers import AutoModelForCausalLM
 
 from lox_kit import LoxDial, SafetySubspace
 from lox_kit.extrapolation.lox import edit
-
-PAIRS = {
-    "float32": {},
-    "bfloat16": {"dtype": torch.bfloat16},
-    "tied": {"tie_word_embeddings": True},
-}
-UP = "model.layers.1.mlp.up_proj.weight"
 
 
 def loaded(pair):
@@ -29,7 +23,7 @@ def assert_state(model, expected):
     assert all(torch.equal(W, expected[n]) for n, W in model.state_dict().items())
 
 
-@pytest.fixture(params=PAIRS.values(), ids=PAIRS)
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
 def any_pair(request, make_pair):
     return make_pair(**request.param)
 
@@ -41,7 +35,7 @@ def model(any_pair):
 
 @pytest.fixture
 def dial(any_pair, model):
-    return LoxDial(model, SafetySubspace.from_pair(any_pair.base, any_pair.aligned, rank=8))
+    return LoxDial(model, factor(any_pair, rank=8))
 
 
 def test_a_setting_is_the_float64_edit_rounded_once(any_pair, model, dial):
@@ -52,12 +46,16 @@ def test_a_setting_is_the_float64_edit_rounded_once(any_pair, model, dial):
         assert_rounded(model.state_dict()[name], expected)
 
 
-def test_off_gives_the_aligned_weights_back_after_any_settings(model, dial):
+def test_after_any_settings_the_last_one_counts_and_off_gives_the_aligned_weights_back(model, dial):
     before = state(model)
+    dial.set(k=3, alpha=1.0)
+    once = state(model)
     rng = random.Random(0)
     for _ in range(50):
         dial.set(k=rng.randint(1, 8), alpha=rng.uniform(0.01, 3))
-    assert not torch.equal(model.state_dict()[UP], before[UP])
+    dial.set(k=3, alpha=1.0)
+    assert_state(model, once)
+    assert not torch.equal(once[UP], before[UP])
     dial.off()
     assert_state(model, before)
     assert (dial.k, dial.alpha) == (0, 0.0)
@@ -69,14 +67,6 @@ def test_no_directions_or_no_length_is_the_aligned_model_bit_for_bit(model, dial
     dial.set(k=4, alpha=1.0)
     dial.set(k=k, alpha=alpha)
     assert_state(model, before)
-
-
-def test_nothing_drifts(model, dial):
-    dial.set(k=3, alpha=1.0)
-    once = state(model)
-    for alpha in (0.3, 2.7, 1.0):
-        dial.set(k=3, alpha=alpha)
-    assert_state(model, once)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +81,10 @@ def test_a_refused_setting_leaves_the_model_as_it_was(model, dial, k, alpha):
     assert (dial.k, dial.alpha) == (2, 0.5)
 
 
-def test_all_directions_can_be_set(pair, subspace):
-    model = loaded(pair)
-    LoxDial(model, subspace).set(k=None, alpha=1.0)
-    assert_rounded(model.state_dict()[UP], extrapolated(pair, 32, 1.0)[UP])
-
-
 def test_a_stored_but_tied_head_is_found_in_the_model(make_pair):
     """Some published checkpoints hold the head beside the embedding it is tied to."""
     pair = make_pair(tie_word_embeddings=True)
-    found = SafetySubspace.from_pair(pair.base, pair.aligned, include="embed_tokens")
+    found = factor(pair, include="embed_tokens")
     factors = found["model.embed_tokens.weight"]
     names = ["model.embed_tokens.weight", "lm_head.weight"]
     info = {**found.info, "layers": names, "shapes": [list(factors.shape)] * 2}

@@ -45,12 +45,6 @@ def writes(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("position", [0, 7, BLOCK, 12_000])
-def test_pieces_of_any_size_follow_each_other_from_any_position(file, position):
-    expected = file.read_bytes()[:position] + b"".join(pieces())
-    assert append(file, position, pieces()) == expected
-
-
 def has_direct_writes(path):
     """Whether the system and the file system of `path` have them."""
     try:
@@ -60,10 +54,17 @@ def has_direct_writes(path):
     return True
 
 
-def test_only_whole_blocks_are_written_directly(file, writes):
-    append(file, 7, pieces())
+@pytest.mark.parametrize("known", [True, False], ids=["direct", "a system without"])
+@pytest.mark.parametrize("position", [0, 7, BLOCK, 12_000])
+def test_pieces_of_any_size_follow_each_other_and_only_whole_blocks_are_written_directly(
+    file, writes, monkeypatch, position, known
+):
+    if not known:
+        monkeypatch.delattr(direct_file.os, "O_DIRECT", raising=False)
+    expected = file.read_bytes()[:position] + b"".join(pieces())
+    assert append(file, position, pieces()) == expected
     assert bool(writes) == has_direct_writes(file)
-    assert all(size % BLOCK == position % BLOCK == 0 for size, position in writes)
+    assert all(size % BLOCK == start % BLOCK == 0 for size, start in writes)
 
 
 def test_what_comes_before_a_direct_write_is_on_the_disk_first(file, monkeypatch, writes):
@@ -95,12 +96,6 @@ def test_what_a_direct_write_leaves_out_is_written_through_the_cache(file, monke
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     assert append(file, 7, pieces()) == file.read_bytes()[:7] + b"".join(pieces())
-
-
-def test_a_system_without_direct_writes_writes_the_same(file, monkeypatch, writes):
-    monkeypatch.delattr(direct_file.os, "O_DIRECT", raising=False)
-    assert append(file, 7, pieces()) == file.read_bytes()[:7] + b"".join(pieces())
-    assert writes == []
 
 
 def test_what_is_overwritten_stays_in_its_place_while_more_is_appended(file):

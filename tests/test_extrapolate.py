@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 import torch
-from checkpoints import content, run_python, save_tensors, weights
+from checkpoints import content, factor, run_python, weights
+from speakers import watch
 from test_lox import KINDS
 
 from lox_kit import SafetySubspace, UncertifiedRank, apply_lox, extrapolate
@@ -15,47 +16,27 @@ from lox_kit.extrapolation import factoring
 K, ALPHA = 3, 1.25
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def any_pair(request, make_pair):
-    return make_pair(**request.param)
-
-
 @pytest.fixture
 def counted(monkeypatch):
-    """Names of the matrices that are factored, as they are."""
-    names, factor_one = [], factoring.factor_one
-
-    def count(base, aligned, info, name, device):
-        names.append(name)
-        return factor_one(base, aligned, info, name, device)
-
-    monkeypatch.setattr(factoring, "factor_one", count)
-    return names
+    """The calls that factor a matrix, as they are."""
+    return watch(monkeypatch, factoring, "factor_one")
 
 
 def in_two_steps(pair, folder, **options):
     """Return the subspace file and the checkpoint that the two verbs make."""
     folder.mkdir()
-    file = folder / "S.safetensors"
-    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, file, **options)
-    return file, apply_lox(subspace, pair.aligned, folder / "lox", K, ALPHA)
+    subspace = factor(pair, folder / "S.safetensors", **options)
+    return folder / "S.safetensors", apply_lox(subspace, pair.aligned, folder / "lox", K, ALPHA)
 
 
-def test_one_call_writes_the_bytes_of_the_two_steps(any_pair, tmp_path):
-    file, there = in_two_steps(any_pair, tmp_path / "two", rank=5)
-    factors = tmp_path / "S.safetensors"
-    out = extrapolate(
-        any_pair.base, any_pair.aligned, tmp_path / "lox", K, ALPHA, factors=factors, rank=5
-    )
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_one_call_writes_the_bytes_of_the_two_steps(make_pair, tmp_path, options):
+    pair, factors = make_pair(**options), tmp_path / "S.safetensors"
+    file, there = in_two_steps(pair, tmp_path / "two", rank=5)
+    out = extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, ALPHA, factors=factors, rank=5)
     assert content(out) == content(there)
     assert factors.read_bytes() == file.read_bytes()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["S.safetensors", "lox", "two"]
-
-
-def test_without_a_rank_k_directions_are_factored(pair, tmp_path):
-    factors = tmp_path / "S.safetensors"
-    extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, ALPHA, factors=factors)
-    assert SafetySubspace.load(factors).info["rank"] == K
 
 
 def test_directions_that_could_not_be_certified_are_warned_of(pair, tmp_path, monkeypatch):
@@ -74,32 +55,16 @@ def test_directions_that_could_not_be_certified_are_warned_of(pair, tmp_path, mo
         extrapolate(pair.base, pair.aligned, tmp_path / "two", K - 1, ALPHA, rank=K)
 
 
-def test_more_directions_than_usual_are_certified_too(pair, tmp_path):
-    factors = tmp_path / "S.safetensors"
-    extrapolate(pair.base, pair.aligned, tmp_path / "lox", 20, ALPHA, factors=factors)
-    assert SafetySubspace.load(factors).info["certify"] == 20
-
-
-def test_no_k_extrapolates_the_whole_delta(pair, subspace, tmp_path):
-    out = extrapolate(pair.base, pair.aligned, tmp_path / "lox", None)
-    there = apply_lox(subspace, pair.aligned, tmp_path / "there", None)
-    assert content(out) == content(there)
-
-
-@pytest.mark.parametrize(("k", "alpha"), [(0, 1.0), (K, 0.0)])
-def test_no_directions_or_no_length_is_the_identity_bit_for_bit(any_pair, tmp_path, k, alpha):
-    got = weights(extrapolate(any_pair.base, any_pair.aligned, tmp_path / "lox", k, alpha))
-    before = weights(any_pair.aligned)
-    assert all(
-        torch.equal(got[n].view(torch.uint8), W.view(torch.uint8)) for n, W in before.items()
-    )
-
-
-def test_only_matching_matrices_are_moved(pair, tmp_path):
-    got = weights(extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, include="mlp"))
-    before = weights(pair.aligned)
-    moved = {n for n in got if not torch.equal(got[n], before[n])}
-    assert moved == {n for n in got if "mlp" in n}
+@pytest.mark.parametrize(
+    ("k", "rank", "certify"), [(0, 1, 16), (K, K, 16), (20, 20, 20), (None, "full", 16)]
+)
+def test_without_a_rank_k_directions_are_factored_and_certified(pair, tmp_path, k, rank, certify):
+    S, there = tmp_path / "S.safetensors", tmp_path / "there"
+    options = {"include": "mlp", "exclude": "gate", "seed": 3}
+    out = extrapolate(pair.base, pair.aligned, tmp_path / "lox", k, factors=S, **options)
+    subspace = SafetySubspace.load(S)
+    assert {**subspace.info, **options, "rank": rank, "certify": certify} == subspace.info
+    assert content(out) == content(apply_lox(subspace, pair.aligned, there, k))
 
 
 def test_factors_that_are_there_are_used(pair, tmp_path, counted):
@@ -147,24 +112,6 @@ def test_what_is_there_is_left_alone(pair, tmp_path):
     assert not (tmp_path / "lox").exists()
 
 
-def test_equal_values_in_other_files_are_no_pair(pair, tmp_path):
-    copy = save_tensors(tmp_path / "copy", weights(pair.aligned) | {"extra": torch.ones(1)})
-    out, factors = tmp_path / "lox", tmp_path / "S.safetensors"
-    with pytest.raises(ValueError, match="the delta is zero in every matrix"):
-        extrapolate(copy, pair.aligned, out, K, factors=factors)
-    assert not out.exists()
-    assert not factors.exists()
-
-
-def test_a_delta_with_nan_is_named(pair, tmp_path):
-    tensors, up = weights(pair.aligned), "model.layers.1.mlp.up_proj.weight"
-    tensors[up][3, 4] = float("nan")
-    broken = save_tensors(tmp_path / "broken", tensors)
-    with pytest.raises(ValueError, match=f"{up} in .*: 1 of 1536 values are NaN or infinite"):
-        extrapolate(pair.base, broken, tmp_path / "lox", K)
-    assert not (tmp_path / "lox").exists()
-
-
 # --- cut off ------------------------------------------------------------------------------------
 
 KILLED = """
@@ -185,7 +132,7 @@ extrapolate(base, aligned, out, 3, 1.25, factors=factors or None, rank=5, on_sta
 def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
     make_pair, tmp_path, counted, at, kept
 ):
-    pair = make_pair(**KINDS["sharded"])
+    pair, told = make_pair(**KINDS["sharded"]), []
     file, there = in_two_steps(pair, tmp_path / "two", rank=5)
     out, factors = tmp_path / "lox", tmp_path / kept if kept else None
     died = run_python(KILLED, pair.base, pair.aligned, out, factors or "", at)
@@ -194,18 +141,10 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
     assert (factors or tmp_path / ".lox.factors").exists() == (at > 16)
     counted.clear()
     told = []
-    extrapolate(
-        pair.base,
-        pair.aligned,
-        out,
-        K,
-        ALPHA,
-        factors=factors,
-        rank=5,
-        on_stage=lambda _, done, total: told.append(done),
-    )
+    options = {"factors": factors, "rank": 5, "on_stage": lambda _, done, total: told.append(done)}
+    extrapolate(pair.base, pair.aligned, out, K, ALPHA, **options)
     assert told[0] == (at if at <= 16 else at - 17)
-    assert sorted(counted) == sorted(list(SafetySubspace.load(file))[at:])
+    assert sorted(name for (*_, name), _ in counted) == sorted(list(SafetySubspace.load(file))[at:])
     assert content(out) == content(there)
     assert factors is None or factors.read_bytes() == file.read_bytes()
     assert sorted(f.name for f in tmp_path.iterdir()) == sorted(filter(None, [kept, "lox", "two"]))
@@ -213,7 +152,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
 
 def test_factors_that_a_killed_run_of_other_options_left_are_made_anew(pair, tmp_path):
     out, left = tmp_path / "lox", tmp_path / ".lox.factors"
-    SafetySubspace.from_pair(pair.base, pair.aligned, left, rank=4)
+    factor(pair, left, rank=4)
     extrapolate(pair.base, pair.aligned, out, K, ALPHA, rank=5)
     assert not left.exists()
     assert content(out) == content(in_two_steps(pair, tmp_path / "two", rank=5)[1])

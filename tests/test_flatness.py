@@ -82,13 +82,10 @@ def test_the_difference_takes_what_was_not_reached_as_the_reach():
 
 
 def test_lines_lead_where_the_direction_says():
-    line = scan(
-        two_numbers(1, 1),
-        [away(Line.along(two_numbers(1, 1), two_numbers(3, 1)).directions[0])],
-        Formula((lambda x, y: x,)),
-        Axis(0.5, 0, 4),
-    )
-    np.testing.assert_allclose(line.curves[0], [1, 0.5, 0, -0.5, -1])
+    model, metric = two_numbers(1, 1), Formula((lambda x, y: x,))
+    backwards = away(Line.along(model, two_numbers(3, 1)).directions[0])
+    found = scan(model, [backwards], metric, Axis(0.5, 0, 4))
+    np.testing.assert_allclose(found.curves[0], [1, 0.5, 0, -0.5, -1])
 
 
 # --- VISAGE ---------------------------------------------------------------------------------------
@@ -99,9 +96,6 @@ def test_visage_is_that_of_a_hand_computation():
     found = visage(scans([0, 0.25, 0.5, 1.0], [1.0, 0.75, 1.0, 1.0]))
     assert found.value == pytest.approx((1 + 0.75 + 0.5 + 0.25) / 4)
     assert 0 <= found.low <= found.value <= found.high <= 1
-
-
-def test_visage_of_extremes():
     assert visage(scans([0, 0, 0])).value == 1
     assert visage(scans([1, 1, 1])).value == 0  # nothing below the maximum
     assert visage(scans([0.8, 0.2]), asr_max=0.8).value == pytest.approx(0.6)
@@ -116,12 +110,8 @@ def test_its_walk_is_both_ways_along_layer_normalised_directions():
     np.testing.assert_array_equal(*found.per_prompt[:, 2])  # both go through the model itself
     line = Line.along(model, random_direction(model, 0, "layer"), unit="direction")
     at_half = line.coefficients((0.5,))[0] * norm(line.directions[0])
-    whole = norm(Direction(dict(_matrices(model)), "W", "W"))
-    assert at_half == pytest.approx(0.5 * whole, rel=1e-5)
-
-
-def _matrices(model):
-    return ((n, W.detach()) for n, W in model.module.named_parameters() if W.ndim == 2)
+    matrices = {n: W.detach() for n, W in model.module.named_parameters() if W.ndim == 2}
+    assert at_half == pytest.approx(0.5 * norm(Direction(matrices, "W", "W")), rel=1e-5)
 
 
 # --- intervals ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from checkpoints import ROOT, content, run_python
 from safetensors.torch import load_file
 
-from lox_kit import SafetySubspace, apply_lox, extrapolate, save_adapter
+from lox_kit import SafetySubspace, Store, apply_lox, attack_table, extrapolate, save_adapter
 from lox_kit.folders import BusyError, locked, remove_folder, whole, write_whole
 
 ONE_LINE = r"another lox is writing this: pid \d+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -167,13 +167,11 @@ def test_a_link_stays_a_link(tmp_path):
 
 # --- whole runs at once -------------------------------------------------------------------------
 
-APPLY = """
+LOX = """
 import sys, time
-from lox_kit import SafetySubspace, apply_lox
 from lox_kit.cli import main
-S, aligned, out, alpha, delay = sys.argv[1:]
+delay, *sys.argv[1:] = sys.argv[1:]
 time.sleep(float(delay))
-sys.argv = ["lox", "apply", S, aligned, "-o", out, "-k", "3", "--alpha", alpha]
 main.main()
 """
 
@@ -207,28 +205,21 @@ def test_two_alphas_into_one_folder_give_one_whole_result_twenty_times(tmp_path)
     ]
     generator = random.Random(0)
     for i in range(20):
-        out, delays = tmp_path / f"out{i}", (generator.random() * 0.2, generator.random() * 0.2)
-        calls = [(APPLY, S, aligned, out, a, d) for a, d in zip((1, 2), delays, strict=True)]
-        done = at_once(*calls)
+        out = tmp_path / f"out{i}"
+        call = ("apply", S, aligned, "-o", out, "-k", 3, "--alpha")
+        done = at_once(*[(LOX, generator.random() * 0.2, *call, alpha) for alpha in (1, 2)])
         assert_one_won(done)
         winner = [status for _, status in done].index(0)
         assert content(out) == whole_ones[winner]
     assert not [n for n in names(tmp_path) if n.startswith(".")]
 
 
-FACTOR = """
-import sys
-from lox_kit.cli import main
-sys.argv = ["lox", "factor", "sandbox/base", "sandbox/aligned", "-o", sys.argv[1], *sys.argv[2:]]
-main.main()
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [("4", "8"), ("4", "4")])
 def test_two_factorings_into_one_file_give_one_whole_file(tmp_path, ranks):
     out = tmp_path / "S.safetensors"
-    done = at_once(*[(FACTOR, out, "--rank", r) for r in ranks])
+    call = (LOX, 0, "factor", "sandbox/base", "sandbox/aligned", "-o", out, "--rank")
+    done = at_once(*[(*call, rank) for rank in ranks])
     statuses = sorted(status for _, status in done)
     assert statuses == [0, 2] or (ranks[0] == ranks[1] and statuses == [0, 0])
     rank = ranks[[status for _, status in done].index(0)]
@@ -267,8 +258,6 @@ def test_two_attacks_into_one_run_folder_give_one_run(tmp_path):
 
 
 def test_a_second_table_on_a_store_is_told_so(tmp_path):
-    from lox_kit import Store, attack_table
-
     refused = pytest.raises(BusyError, match=ONE_LINE)
     with Store(tmp_path) as store, locked(tmp_path / "runs"), refused:
         attack_table(["aligned"], ["arithmetic"], [0], store=store)

@@ -1,5 +1,7 @@
 """Grids: coordinates that stay the same floats, and the order from coarse to fine."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,18 +39,15 @@ def test_an_empty_range_is_refused():
 
 def run(shape, budget, function):
     """Return the cells of every round, with their values from a function of the index."""
-    plan, values, rounds = refinement(shape, budget), {}, []
-    wanted = next(plan)
-    while True:
-        assert wanted
-        assert not set(wanted) & set(values)
-        rounds.append(wanted)
-        new = {i: function(i) for i in wanted}
-        values |= new
-        try:
-            wanted = plan.send(new)
-        except StopIteration:
-            return rounds, values
+    plan, values, rounds, new = refinement(shape, budget), {}, [], None
+    with contextlib.suppress(StopIteration):
+        while True:
+            rounds.append(plan.send(new))
+            assert rounds[-1]
+            assert not set(rounds[-1]) & set(values)
+            new = {i: function(i) for i in rounds[-1]}
+            values |= new
+    return rounds, values
 
 
 @pytest.mark.parametrize("shape", [(21, 21), (7, 30), (21,), (3, 4)])

@@ -9,9 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from checkpoints import run_python, weights
+from checkpoints import factor, run_python, weights
 from huggingface_hub import constants
-from speakers import random_speaker
+from speakers import random_speaker, same_weights
+from test_lora_adapter import PLAIN, make_adapter
 
 from lox_kit import Checkpoint, SafetySubspace, apply_lox, load_model
 from lox_kit.weights import hub
@@ -53,8 +54,7 @@ def test_a_cached_hub_id_is_a_checkpoint(pair, cache, tmp_path):
     subspace = SafetySubspace.from_pair("school/base", "school/aligned", rank=4)
     assert subspace.info["base"] == "school/base"
     lox = weights(apply_lox(subspace, "school/aligned", tmp_path / "lox", 2))
-    local = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
-    expected = weights(apply_lox(local, pair.aligned, tmp_path / "local", 2))
+    expected = weights(apply_lox(factor(pair, rank=4), pair.aligned, tmp_path / "local", 2))
     assert all(torch.equal(lox[n], W) for n, W in expected.items())
 
 
@@ -74,11 +74,7 @@ def test_a_cached_model_is_loaded(cache, tmp_path):
     put(cache, "school/speaker", tmp_path / "speaker")
     loaded = load_model("school/speaker", device="cpu")
     assert loaded.name == "school/speaker"
-    assert all(torch.equal(loaded.module.state_dict()[n], W) for n, W in weights_of(model).items())
-
-
-def weights_of(model):
-    return model.module.state_dict()
+    assert same_weights(loaded.module, model.module)
 
 
 def test_a_local_folder_of_that_name_comes_first(pair, cache, tmp_path, monkeypatch):
@@ -110,8 +106,6 @@ def test_weights_that_are_not_whole_in_the_cache_are_named(make_pair, cache):
 
 
 def test_base_and_adapter_may_both_be_hub_ids(pair, cache, tmp_path):
-    from test_lora_adapter import PLAIN, make_adapter
-
     put(cache, "school/base", pair.base)
     adapter = make_adapter(pair.base, tmp_path / "adapter", **PLAIN)
     put(cache, "school/adapter", adapter)

@@ -24,7 +24,7 @@ from lox_kit.landscape.directions import between, lox_direction
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import Landscape, evaluate
 from lox_kit.landscape.metrics import Answers, Asr, RefusalMargin
-from lox_kit.landscape.plane import Line, Plane
+from lox_kit.landscape.plane import Plane
 from lox_kit.models.load import Model
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=12)
@@ -60,29 +60,19 @@ def bowl(x, y):
     return x**2 + 0.5 * np.sin(y)
 
 
-def surface_of(landscape, function):
-    """Return a function's values on a landscape's grid."""
-    a, b = (axis.values for axis in landscape.grid.axes)
-    return np.array([[function(x, y) for y in b] for x in a])
-
-
 # --- what is measured -----------------------------------------------------------------------------
 
 
-def test_a_known_surface_is_reproduced():
-    plane = Plane.through(two_numbers(0, 0), two_numbers(2, 0), two_numbers(1, 3))
-    grid = Grid.spanning((-1, 2), (-2, 2), cells=11)
-    found = evaluate(plane, grid, Formula((bowl,)), two_numbers(0, 0))
-    np.testing.assert_allclose(found.values, surface_of(found, bowl), atol=1e-12)
+def test_a_known_surface_is_reproduced_from_an_origin_away_from_zero():
+    origin = two_numbers(1, 5)
+    plane = Plane.through(origin, two_numbers(3, 5), two_numbers(2, 8))
+    grid = Grid.spanning((-1, 2), (-2, 2), cells=(11, 9))
+    found = evaluate(plane, grid, Formula((bowl,)), origin)
+    a, b = (axis.values for axis in grid.axes)
+    np.testing.assert_allclose(found.values, bowl(1 + a[:, None], 5 + b), atol=1e-12)
     assert found.complete
-    assert found.marks["LoX"].cell.value == pytest.approx(bowl(2, 0))
-    assert found.marks["attacked"].cell.value == pytest.approx(bowl(1, 3))
-
-
-def test_an_origin_away_from_zero_is_the_origin():
-    line = Line.along(two_numbers(1, 5), two_numbers(1, 7))
-    found = evaluate(line, Grid.spanning((-1, 1), cells=5), Formula((bowl,)), two_numbers(1, 5))
-    np.testing.assert_allclose(found.values, [bowl(1, 5 + t) for t in found.grid.axes[0].values])
+    assert found.marks["LoX"].cell.value == pytest.approx(bowl(3, 5))
+    assert found.marks["attacked"].cell.value == pytest.approx(bowl(2, 8))
 
 
 @pytest.mark.parametrize("metric", [ASR, RefusalMargin(PROMPTS)], ids=["asr", "margin"])
@@ -222,13 +212,9 @@ def test_coarse_to_fine_measures_as_many_cells_as_asked(plane, aligned, asked, t
 
 def test_a_stopped_landscape_goes_on_where_it_was(plane, aligned, asked, tmp_path):
     grid, seen = Grid.around(plane, 4), []
-
-    def on_cell(cell, done, total):
-        seen.append((cell, done, total))
-
     before = copy.deepcopy(aligned.module)
     with Store(tmp_path) as store:
-        options = {"store": store, "on_cell": on_cell}
+        options = {"store": store, "on_cell": lambda *what: seen.append(what)}
         part = evaluate(plane, grid, ASR, aligned, stop=lambda: len(seen) >= 5, **options)
         assert same_weights(aligned.module, before)
         assert not part.complete
@@ -242,10 +228,9 @@ def test_a_stopped_landscape_goes_on_where_it_was(plane, aligned, asked, tmp_pat
 
 
 def test_an_error_keeps_what_was_finished_and_gives_the_origin_back(plane, aligned, tmp_path):
-    before, seen = copy.deepcopy(aligned.module), []
+    before = copy.deepcopy(aligned.module)
 
     def fail(cell, done, total):
-        seen.append(cell)
         if done == 4:
             raise KeyboardInterrupt
 
@@ -257,24 +242,25 @@ def test_an_error_keeps_what_was_finished_and_gives_the_origin_back(plane, align
         assert store.count("cell") == 4
 
 
+def answers_of(landscape):
+    return {index: cell.answers for index, cell in landscape.cells.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [False, True], ids=["checkpoint", "in memory"])
-def test_workers_measure_the_same_landscape(plane, aligned, lox, whole, tmp_path, in_memory):
+def test_workers_measure_the_same_landscape(plane, aligned, lox, tmp_path, in_memory):
     origin, flat = aligned, plane
     if in_memory:  # a model that is nowhere on disk
         origin, flat = lox, Plane.through(lox, "sandbox/aligned", "sandbox/base")
     grid = Grid.around(flat, 4)
     alone = evaluate(flat, grid, ASR, origin)
-    with (
-        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
-        Store(tmp_path) as store,
-    ):
+    processes = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    with processes as pool, Store(tmp_path) as store:
         shared = evaluate(flat, grid, ASR, origin, store=store, executor=pool)
         assert store.count("cell") >= 16
         assert not list(tmp_path.glob("landscape-*"))  # what the workers read is gone
     assert shared.complete
-    for index, cell in alone.cells.items():
-        assert shared.cells[index].answers == cell.answers
+    assert answers_of(shared) == answers_of(alone)
 
 
 def test_threads_have_a_model_each(plane, aligned):
@@ -282,9 +268,7 @@ def test_threads_have_a_model_each(plane, aligned):
     alone = evaluate(plane, grid, ASR, aligned)
     with ThreadPoolExecutor(3) as pool:
         shared = evaluate(plane, grid, ASR, aligned, executor=pool)
-    assert {i: c.answers for i, c in shared.cells.items()} == {
-        i: c.answers for i, c in alone.cells.items()
-    }
+    assert answers_of(shared) == answers_of(alone)
 
 
 def test_a_worker_that_fails_is_heard_and_the_rest_is_kept(plane, aligned, tmp_path, monkeypatch):
@@ -304,17 +288,10 @@ def test_a_worker_that_fails_is_heard_and_the_rest_is_kept(plane, aligned, tmp_p
 
 
 def test_stopping_takes_back_what_no_worker_has_begun(plane, aligned, asked, tmp_path):
-    seen = []
+    seen, grid = [], Grid.around(plane, 5)
+    options = {"on_cell": lambda *cell: seen.append(cell), "stop": lambda: len(seen) >= 3}
     with ThreadPoolExecutor(1) as pool:
-        part = evaluate(
-            plane,
-            Grid.around(plane, 5),
-            ASR,
-            aligned,
-            executor=pool,
-            on_cell=lambda *cell: seen.append(cell),
-            stop=lambda: len(seen) >= 3,
-        )
+        part = evaluate(plane, grid, ASR, aligned, executor=pool, **options)
     assert not part.complete
     assert 3 <= len(part.cells) == len(seen) <= 5
     assert len(asked) <= 6
@@ -386,9 +363,7 @@ def test_killed_five_times_and_resumed_it_ends_with_the_same_grid(tmp_path):
     resumed, whole = (Landscape.load(tmp_path / f"{n}.json") for n in ("resumed", "whole"))
     assert len(resumed.cells) == 81
     assert resumed.to_dict() == whole.to_dict()
-    assert {i: c.answers for i, c in resumed.cells.items()} == {
-        i: c.answers for i, c in whole.cells.items()
-    }
+    assert answers_of(resumed) == answers_of(whole)
 
 
 # --- the result -----------------------------------------------------------------------------------

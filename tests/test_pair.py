@@ -2,13 +2,11 @@ import shutil
 
 import pytest
 import torch
-from checkpoints import delta, save_tensors, weights
+from checkpoints import UP, delta, save_tensors, weights
 
 from lox_kit.weights.checkpoint import Checkpoint
 from lox_kit.weights.pair import check_pair
 from lox_kit.weights.pair import delta as float32_delta
-
-UP = "model.layers.1.mlp.up_proj.weight"
 
 
 def pair_of(tmp_path, base, aligned):
@@ -37,16 +35,16 @@ def test_patterns_choose_the_matrices(pair):
     )
 
 
-def test_patterns_that_leave_nothing_show_a_name(pair):
-    with pytest.raises(
-        ValueError, match=r"include='q_porj'.* leave no matrix .*A name looks like \w"
-    ):
-        check_pair(Checkpoint(pair.base), Checkpoint(pair.aligned), include="q_porj")
-
-
-def test_a_pattern_that_is_no_regular_expression_is_refused(pair):
-    with pytest.raises(ValueError, match=r"'\*.mlp': not a regular expression"):
-        check_pair(Checkpoint(pair.base), Checkpoint(pair.aligned), exclude="*.mlp")
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ({"include": "q_porj"}, r"include='q_porj'.* leave no matrix .*A name looks like \w"),
+        ({"exclude": "*.mlp"}, r"'\*.mlp': not a regular expression"),
+    ],
+)
+def test_patterns_that_choose_nothing_are_refused(pair, patterns, message):
+    with pytest.raises(ValueError, match=message):
+        check_pair(Checkpoint(pair.base), Checkpoint(pair.aligned), **patterns)
 
 
 def test_a_gained_token_is_explained(tmp_path):

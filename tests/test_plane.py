@@ -7,7 +7,7 @@ import pytest
 import torch
 from checkpoints import weights
 from speakers import random_speaker, same_weights
-from two_numbers import two_numbers
+from transformers import AutoModelForCausalLM
 
 from lox_kit.extrapolation.checkpoint import apply_lox
 from lox_kit.extrapolation.lox import LowRank, LoxDial
@@ -23,6 +23,7 @@ from lox_kit.landscape.flat import Flat
 from lox_kit.landscape.plane import Line, Plane
 from lox_kit.landscape.walk import Walk, point_key
 from lox_kit.models.load import Model
+from lox_kit.weights.checkpoint import Checkpoint
 
 
 def moved(model, seed, size=0.05):
@@ -89,26 +90,25 @@ def test_axes_are_distances(four):
             assert length == pytest.approx(np.hypot(*at), rel=1e-5)
 
 
+def aligned_of(pair):
+    """Return the aligned model of a pair in memory."""
+    module = AutoModelForCausalLM.from_pretrained(pair.aligned)
+    return Model(module, None, Checkpoint(pair.aligned).fingerprint, "aligned")
+
+
 def test_a_lox_given_as_factors_stays_factors_and_the_walk_gets_to_its_checkpoint(
     pair, subspace, tmp_path
 ):
-    from lox_kit.weights.checkpoint import Checkpoint
-
-    base = weights_of(pair.base)
-    plane = Plane.through(pair.aligned, lox_direction(subspace, 3), base)
+    plane = Plane.through(pair.aligned, lox_direction(subspace, 3), weights_of(pair.base))
     kinds = [{type(part) for part in d.parts.values()} for d in plane.directions]
     assert kinds == [{LowRank}, {torch.Tensor}]
-    module = torch.nn.Module()
-    for name, W in weights(pair.aligned).items():
-        module.register_parameter(name.replace(".", "_"), torch.nn.Parameter(W.clone()))
-    by_name = {n: module.get_parameter(n.replace(".", "_")) for n in weights(pair.aligned)}
-    module.named_parameters = lambda **_: iter(by_name.items())
-    model = Model(module, None, Checkpoint(pair.aligned).fingerprint, "aligned")
+    model = aligned_of(pair)
     made = weights(apply_lox(subspace, pair.aligned, tmp_path / "lox", 3, 1.0))
     with Walk(model, plane) as walk:
         walk.go(plane.points["LoX"].at)
-        assert all(torch.equal(W, made[name]) for name, W in by_name.items())
-    assert all(torch.equal(W, weights(pair.aligned)[name]) for name, W in by_name.items())
+        assert all(torch.equal(W, made[n]) for n, W in model.module.named_parameters())
+    before = weights(pair.aligned)
+    assert all(torch.equal(W, before[n]) for n, W in model.module.named_parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -222,23 +222,9 @@ def test_a_saved_plane_is_the_same_plane(four, subspace, tmp_path):
 
 
 def test_the_dial_and_the_walk_agree_bit_for_bit(pair, subspace):
-    from transformers import AutoModelForCausalLM
-
-    from lox_kit.weights.checkpoint import Checkpoint
-
-    modules = [AutoModelForCausalLM.from_pretrained(pair.aligned) for _ in range(2)]
-    LoxDial(modules[0], subspace).set(k=3, alpha=0.75)
-    model = Model(modules[1], None, Checkpoint(pair.aligned).fingerprint, "aligned")
+    model, turned = aligned_of(pair), aligned_of(pair)
+    LoxDial(turned.module, subspace).set(k=3, alpha=0.75)
     line = Line.along(model, lox_direction(subspace, 3, 0.75), unit="direction")
     with Walk(model, line) as walk:
         walk.go((1.0,))
-        assert same_weights(*modules)
-
-
-def test_a_plane_over_two_numbers_is_the_plane_itself():
-    plane = Plane.through(two_numbers(0, 0), two_numbers(2, 0), two_numbers(1, 3))
-    assert plane.points["LoX"].at == (2.0, 0.0)
-    np.testing.assert_allclose(plane.points["attacked"].at, (1.0, 3.0))
-    model = two_numbers(0, 0)
-    with Walk(model, plane) as walk:
-        np.testing.assert_allclose(walk.go((0.25, -1.5)).module.xy.tolist(), [[0.25, -1.5]])
+        assert same_weights(model.module, turned.module)

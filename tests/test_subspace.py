@@ -4,16 +4,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from checkpoints import RANK, delta, save_tensors, top_part, weights
+from checkpoints import RANK, UP, delta, factor, save_tensors, top_part, weights
 
 from lox_kit import SafetySubspace, UncertifiedRank, noise_edge
 from lox_kit.extrapolation.svd import singular_values
-
-UP = "model.layers.1.mlp.up_proj.weight"
-
-
-def factor(pair, out=None, **options):
-    return SafetySubspace.from_pair(pair.base, pair.aligned, out, **options)
 
 
 def test_it_maps_the_names_of_the_matrices(pair, subspace):
@@ -24,17 +18,19 @@ def test_it_maps_the_names_of_the_matrices(pair, subspace):
         subspace["model.norm.weight"]
 
 
-def test_ranks_nest(subspace):
+def test_ranks_nest_and_more_directions_than_a_matrix_has_mean_all_of_them(subspace):
     U, S, Vh = subspace.top(UP, None)
-    for k in (0, 1, RANK, len(S)):
-        smaller = subspace.top(UP, k)
-        assert [x.shape for x in smaller] == [(48, k), (k,), (k, 32)]
+    assert len(S) == 32
+    for k in (0, 1, RANK, 32, 1000):
+        smaller, held = subspace.top(UP, k), min(k, 32)
+        assert [x.shape for x in smaller] == [(48, held), (held,), (held, 32)]
         for part, whole in zip(smaller, (U[:, :k], S[:k], Vh[:k]), strict=True):
             assert torch.equal(part, whole)
-    energies = np.array([subspace.energy(k) for k in range(len(S) + 1)])
+    energies = np.array([subspace.energy(k) for k in range(33)])
     assert (np.diff(energies, axis=0) >= -1e-12).all()
     assert (energies[0] == 0).all()
-    np.testing.assert_allclose(subspace.energy(None), 1.0, atol=1e-6)
+    for k in (None, 1000):
+        np.testing.assert_allclose(subspace.energy(k), 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, RANK, 10])
@@ -44,23 +40,6 @@ def test_energy_and_r_align_match_float64(pair, subspace, k):
         expected = np.linalg.norm(top_part(dW, k)) / np.linalg.norm(dW)
         assert share == pytest.approx(expected, rel=1e-5)
         assert energy == pytest.approx(expected**2, rel=1e-5)
-
-
-def test_r_ft_matches_float64(make_pair, pair, subspace):
-    finetuned = make_pair(dtype=torch.bfloat16).aligned  # what a rough fine-tuning may leave
-    share = subspace.r_ft(pair.base, finetuned, RANK)
-    before, after = weights(pair.base), weights(finetuned)
-    for name, got in zip(share.layers, share.r_ft, strict=True):
-        U = np.linalg.svd(delta(pair, name))[0][:, :RANK]
-        M = after[name].double().numpy() - before[name].double().numpy()
-        assert got == pytest.approx(np.linalg.norm(U.T @ M) / np.linalg.norm(M), rel=1e-4)
-    np.testing.assert_array_equal(share.r_align, subspace.r_align(RANK))
-    assert list(share.to_frame()) == ["layer", "r_align", "r_ft"]
-
-
-def test_r_ft_of_the_aligned_model_itself_is_r_align(pair, subspace):
-    share = subspace.r_ft(pair.base, pair.aligned, RANK)
-    np.testing.assert_allclose(share.r_ft, share.r_align, rtol=1e-5)
 
 
 def test_a_matrix_that_alignment_left_alone_has_no_subspace(tmp_path):
@@ -86,8 +65,10 @@ def test_directions_behind_the_rank_of_a_delta_count_for_nothing(tmp_path):
     assert found.r_ft(base, ft, 3).r_ft[0] == pytest.approx(found.r_ft(base, ft, 1).r_ft[0])
 
 
-def test_the_curve_of_r_ft_matches_float64_at_every_k(make_pair, pair, subspace):
-    finetuned = make_pair(dtype=torch.bfloat16).aligned
+def test_the_curve_of_r_ft_matches_float64_at_every_k_and_r_ft_is_one_of_its_columns(
+    make_pair, pair, subspace
+):
+    finetuned = make_pair(dtype=torch.bfloat16).aligned  # what a rough fine-tuning may leave
     curve = subspace.r_ft_curve(pair.base, finetuned)
     before, after = weights(pair.base), weights(finetuned)
     assert curve.shape == (len(subspace), 33)
@@ -97,8 +78,11 @@ def test_the_curve_of_r_ft_matches_float64_at_every_k(make_pair, pair, subspace)
         dense = [np.linalg.norm(U[:, :k] @ U[:, :k].T @ M) for k in range(33)]
         np.testing.assert_allclose(row, np.array(dense) / np.linalg.norm(M), rtol=1e-4)
     for k in (0, 1, RANK, 32):
-        found = subspace.r_ft(pair.base, finetuned, k).r_ft
-        np.testing.assert_allclose(found, curve[:, k], rtol=1e-6)
+        share = subspace.r_ft(pair.base, finetuned, k)
+        np.testing.assert_allclose(share.r_ft, curve[:, k], rtol=1e-6)
+        np.testing.assert_array_equal(share.r_align, subspace.r_align(k))
+    assert share.layers == tuple(subspace)
+    assert list(share.to_frame()) == ["layer", "r_align", "r_ft"]
 
 
 def test_the_curve_of_r_ft_goes_as_far_as_is_asked_and_stored(pair, subspace):
@@ -150,11 +134,6 @@ def test_directions_that_are_not_stored_are_refused(pair, k, message):
     for use in (found.check_rank, found.energy, found.r_align, lambda k: found.top(UP, k)):
         with pytest.raises(ValueError, match=message):
             use(k)
-
-
-def test_more_directions_than_a_matrix_has_mean_all_of_them(subspace):
-    assert len(subspace.top(UP, 1000)[1]) == 32
-    np.testing.assert_allclose(subspace.energy(1000), 1.0, atol=1e-6)
 
 
 def test_uncertified_directions_warn(subspace):

@@ -3,13 +3,11 @@
 import ast
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
-from checkpoints import ROOT, save_tensors, weights
+from checkpoints import ROOT, run_python, save_tensors, weights
 from safetensors.torch import load_file, save_file
 from speakers import random_speaker
 from test_lora_adapter import PLAIN, edit_config, make_adapter
@@ -17,7 +15,6 @@ from transformers import AutoModelForCausalLM
 
 from lox_kit import Checkpoint, SafetySubspace, Store, apply_lox, check_pair, load_model
 from lox_kit import save_adapter as save_lox_adapter
-from lox_kit.cli import main as cli
 from lox_kit.judges import LlamaGuardJudge
 from lox_kit.models import Prompt, generate, render
 from lox_kit.models.load import IgnoredSettings, Model
@@ -72,19 +69,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 class Evil(LlamaForCausalLM): pass
 class EvilConfig(LlamaConfig): model_type = "evil"
 """
-EVIL = {"model_type": "evil"}
+MODEL = {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "e.Evil"}}
 PARTS = {
-    "model": (
-        "config.json",
-        {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "e.Evil"}},
-    ),
+    "model": ("config.json", MODEL),
     "config": ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "e.EvilConfig"}}),
     "part": ("config.json", {"text_config": {"auto_map": {"AutoModel": "e.Evil"}}}),
     "kernel": ("config.json", {"attn_implementation": "evil/kernel"}),
-    "tokenizer": (
-        "tokenizer_config.json",
-        {"auto_map": {"AutoTokenizer": [None, "e.Evil"]}},
-    ),
+    "tokenizer": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "e.Evil"]}}),
     "processor": ("processor_config.json", {"auto_map": {"AutoProcessor": "e.Evil"}}),
 }
 ASK = """
@@ -100,16 +91,11 @@ for folder in sys.argv[1:]:
 
 
 def test_code_in_a_checkpoint_is_refused_and_nothing_is_asked(spoken, tmp_path):
-    folders = []
     for part, (file, fields) in PARTS.items():
         folder = shutil.copytree(spoken, tmp_path / part)
         (folder / "e.py").write_text(CANARY.format(canary=str(tmp_path / "canary")))
         configure(folder, file, **fields)
-        folders.append(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *map(str, folders)],
-        input="y\n" * 20, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_python(ASK, *(tmp_path / part for part in PARTS), typed="y\n" * 20)
     lines = done.stdout.splitlines()
     assert len(lines) == len(PARTS), done.stdout + done.stderr
     for (part, (file, _)), line in zip(PARTS.items(), lines, strict=True):
@@ -140,14 +126,8 @@ def test_one_module_loads_and_never_trusts_code():
         ({O_PROJ: None}, rf"1 missing \({O_PROJ}\)"),
         ({O_PROJ: None, "lm_head.weight": None, NORM: None}, r"3 missing \(lm_head.weight, model"),
         ({"b.weight": torch.ones(3)}, r"1 not in the architecture \(b.weight\)"),
-        (
-            {O_PROJ: torch.ones(32, 31)},
-            rf"1 of another shape \({O_PROJ} \(32, 31\), not \(32, 32\)\)",
-        ),
-        (
-            {O_PROJ: None, O_PROJ + "x": torch.ones(32, 32)},
-            rf"1 missing \({O_PROJ}\); 1 not in .*{O_PROJ}x\)",
-        ),
+        ({O_PROJ: torch.ones(4, 5)}, rf"1 of another shape \({O_PROJ} \(4, 5\), not \(32, 32\)\)"),
+        ({O_PROJ: None, "x": torch.ones(3)}, rf"1 missing \({O_PROJ}\); 1 not in .*\(x\)"),
     ],
 )
 def test_what_would_be_random_is_refused_by_name(speaker, tensors, message):
@@ -205,19 +185,26 @@ def test_check_and_factor_name_a_tensor_of_either_side(pair, tmp_path, name, sid
     copy = shutil.copytree(getattr(pair, side), tmp_path / side)
     broken(copy, name)
     sides = {"base": pair.base, "aligned": pair.aligned} | {side: copy}
-    with pytest.raises(ValueError, match=f"{name} in .*{side}.model.safetensors: 1 of"):
+    message = f"{name} in .*{side}.model.safetensors: 1 of"
+    with pytest.raises(ValueError, match=message):
         check_pair(*map(Checkpoint, sides.values()))
-    with pytest.raises(ValueError, match=f"{name} in .*{side}.model.safetensors: 1 of"):
-        SafetySubspace.from_pair(*sides.values(), rank=2)
+    with pytest.raises(ValueError, match=message):
+        SafetySubspace.from_pair(*sides.values(), tmp_path / "S.safetensors", rank=2)
+    assert not (tmp_path / "S.safetensors").exists()
 
 
-def test_apply_writes_no_model_with_nan(pair, tmp_path):
+@pytest.mark.parametrize(
+    ("write", "name"), [(apply_lox, O_PROJ), (apply_lox, NORM), (save_lox_adapter, NORM)]
+)
+def test_nothing_is_written_of_an_aligned_model_with_nan(pair, tmp_path, write, name):
     copy = shutil.copytree(pair.aligned, tmp_path / "aligned")
-    broken(copy, O_PROJ)
-    left_out = SafetySubspace.from_pair(pair.base, copy, rank=2, exclude="o_proj")
-    with pytest.raises(ValueError, match=f"{O_PROJ} in "):
-        apply_lox(left_out, copy, tmp_path / "lox", 1)
-    assert not (tmp_path / "lox").exists()
+    subspace = SafetySubspace.from_pair(pair.base, copy, rank=2, exclude="o_proj")
+    broken(copy, name)
+    # as an older version made it
+    subspace.info["aligned_fingerprint"] = Checkpoint(copy).fingerprint
+    with pytest.raises(ValueError, match=f"{name} in .*: 1 of"):
+        write(subspace, copy, tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_apply_writes_no_model_that_overflows(make_pair, tmp_path):
@@ -245,38 +232,10 @@ def test_a_model_whose_logits_are_nan_answers_with_an_error(spoken):
 # --- adapters -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def adapters(spoken, tmp_path_factory):
-    """An adapter of the speaker."""
-    return make_adapter(spoken, tmp_path_factory.mktemp("adapter") / "adapter", **PLAIN)
-
-
 @pytest.fixture
-def adapter(adapters, tmp_path):
-    """A copy of it, to be broken."""
-    return shutil.copytree(adapters, tmp_path / "adapter")
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"lora_alpha": NAN}, "has no number 'lora_alpha': nan"),
-        ({"lora_alpha": float("inf")}, "has no number 'lora_alpha': inf"),
-        ({"lora_alpha": True}, "has no number 'lora_alpha': True"),
-        ({"alpha_pattern": {"q_proj": -float("inf")}}, "has no number 'lora_alpha': -inf"),
-        ({"r": 0}, "has no number 'r': 0"),
-        ({"rank_pattern": {"q_proj": "3"}}, "has no number 'r': '3'"),
-        ({"rank_pattern": ["q_proj"]}, "rank_pattern is no object"),
-        ({"rank_pattern": {"(": 3}}, r"'\(' is no regular expression"),
-        ({"rank_pattern": {"a{99999999999}": 3}}, "is no regular expression"),
-        ({"rank_pattern": {"(([a-z_0-9.]+)+)+!": 3}}, "could take for ever"),
-        ({"alpha_pattern": {".*.*.*.*!": 3}}, "could take for ever"),
-    ],
-)
-def test_an_adapter_s_numbers_and_patterns_are_checked(adapter, fields, message):
-    edit_config(adapter, **fields)
-    with pytest.raises(ValueError, match=f"adapter_config.json: .*{message}"):
-        Checkpoint(adapter)
+def adapter(spoken, tmp_path):
+    """An adapter of the speaker, to be broken."""
+    return make_adapter(spoken, tmp_path / "adapter", **PLAIN)
 
 
 @pytest.mark.parametrize("where", ["scale", "factor"])
@@ -288,9 +247,8 @@ def test_an_adapter_that_makes_nan_is_found_by_every_verb(spoken, adapter, where
         tensors = load_file(file)
         next(iter(tensors.values()))[0, 0] = NAN
         save_file(tensors, file)
-    aligned = Checkpoint(adapter)
     for call in (
-        lambda: check_pair(Checkpoint(spoken), aligned),
+        lambda: check_pair(Checkpoint(spoken), Checkpoint(adapter)),
         lambda: SafetySubspace.from_pair(spoken, adapter, rank=2),
         lambda: load_model(adapter, device="cpu"),
     ):
@@ -333,8 +291,7 @@ def test_an_index_names_plain_files_of_its_folder(sharded, tmp_path, shard):
     for there in (tmp_path, sharded / "sub"):
         save_file({O_PROJ: torch.zeros(32, 32)}, there / "a.safetensors")
     index = json.loads((sharded / INDEX).read_text())
-    index["weight_map"][O_PROJ] = shard
-    (sharded / INDEX).write_text(json.dumps(index))
+    configure(sharded, INDEX, weight_map=index["weight_map"] | {O_PROJ: shard})
     with pytest.raises(ValueError, match=f"{INDEX}: puts {O_PROJ} into .*nothing outside"):
         Checkpoint(sharded)
 
@@ -517,55 +474,10 @@ def test_a_tokenizer_without_end_and_padding_can_be_asked():
 # --- the command --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def lox(monkeypatch, capfd, tmp_path):
-    """Return a function that runs `lox` and returns its status and what it says."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capfd.readouterr()
-        return end.value.code, said.err, said.out
-
-    return run
-
-
-@pytest.mark.parametrize("fault", ["no o_proj", "one nan", "no tensor", "auto_map"])
-def test_asr_of_a_broken_checkpoint_is_one_line(lox, speaker, fault):
-    if fault == "no o_proj":
-        put(speaker, **{O_PROJ: None})
-    elif fault == "one nan":
-        broken(speaker, NORM)
-    elif fault == "no tensor":
-        put(speaker, **dict.fromkeys(load_file(speaker / "model.safetensors")))
-    else:
-        configure(speaker, auto_map={"AutoModelForCausalLM": "e.Evil"})
-    status, said, out = lox("asr", speaker, "--limit", 2)
-    assert status == 2
-    assert said.startswith("lox: ")
-    assert said.count("\n") == 1, said
-    assert "ASR" not in out
-
-
 @pytest.mark.parametrize("out", ["", ".", "..", "folder"])
 def test_an_output_that_is_a_folder_is_one_line(lox, pair, tmp_path, out):
     (tmp_path / "folder").mkdir()
     for verb in (["factor"], ["extrapolate", "-k", 2]):
-        status, said, _ = lox(*verb, pair.base, pair.aligned, "-o", out)
-        assert status == 2
-        assert said.count("\n") == 1
-        assert any(what in said for what in ("is a folder", "exists", "not a name"))
-
-
-def test_adapter_and_apply_want_the_aligned_model_whole(pair, tmp_path):
-    copy = shutil.copytree(pair.aligned, tmp_path / "aligned")
-    subspace = SafetySubspace.from_pair(pair.base, copy, rank=2)
-    broken(copy, NORM)
-    # as an older version made it
-    subspace.info["aligned_fingerprint"] = Checkpoint(copy).fingerprint
-    for call in (apply_lox, save_lox_adapter):
-        with pytest.raises(ValueError, match=f"{NORM} in .*: 1 of 32 values"):
-            call(subspace, copy, tmp_path / "out", 1)
-        assert not (tmp_path / "out").exists()
+        done = lox(*verb, pair.base, pair.aligned, "-o", out)
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert any(what in done.err for what in ("is a folder", "exists", "not a name"))
