@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # tiny
 
 import pytest
 
-from lox_kit import SafetySubspace
+from lox_kit import SafetySubspace, Store
 
 LONGEST = ("test_sandbox.py", "test_golden.py")  # of the slow tests
 
@@ -51,10 +52,23 @@ def pair(make_pair):
     return make_pair()
 
 
+@pytest.fixture
+def sharded(make_pair, tmp_path):
+    """A copy of a sharded checkpoint, to be damaged."""
+    return shutil.copytree(make_pair(shards="15KB").aligned, tmp_path / "sharded")
+
+
 @pytest.fixture(scope="session")
 def subspace(pair):
     """All directions of `pair`, in memory."""
     return SafetySubspace.from_pair(pair.base, pair.aligned, rank="full")
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of its own."""
+    with Store(tmp_path) as opened:
+        yield opened
 
 
 class Done(NamedTuple):

@@ -17,7 +17,7 @@ from checkpoints import ROOT
 from speakers import same_weights, watch
 from two_numbers import Formula, two_numbers
 
-from lox_kit import SafetySubspace, Store, load_model, measure_asr, sandbox_prompts
+from lox_kit import SafetySubspace, load_model, measure_asr, sandbox_prompts
 from lox_kit.extrapolation.lox import LoxDial
 from lox_kit.judges.protocol import AskingJudge, Verdict
 from lox_kit.landscape.directions import between, lox_direction
@@ -124,32 +124,30 @@ def asked(monkeypatch):
     return watch(monkeypatch, Answers, "run")
 
 
-def test_the_same_and_a_finer_grid_reuse_every_cell(plane, aligned, asked, tmp_path):
+def test_the_same_and_a_finer_grid_reuse_every_cell(plane, aligned, asked, store):
     grid = Grid.spanning((-1, 1), (-1, 2), cells=4)
-    with Store(tmp_path) as store:
-        first = evaluate(plane, grid, ASR, aligned, store=store)
-        assert len(asked) == 16 + 2  # and the models: one is a cell, the origin
-        again = evaluate(plane, grid, ASR, aligned, store=store)
-        assert len(asked) == 18
-        assert all(c.known for c in again.cells.values())
-        np.testing.assert_array_equal(first.values, again.values)
-        fine = evaluate(plane, grid.finer(), ASR, aligned, store=store)
-        assert len(asked) == 18 + 49 - 16
-        np.testing.assert_array_equal(fine.values[::2, ::2], first.values)
+    first = evaluate(plane, grid, ASR, aligned, store=store)
+    assert len(asked) == 16 + 2  # and the models: one is a cell, the origin
+    again = evaluate(plane, grid, ASR, aligned, store=store)
+    assert len(asked) == 18
+    assert all(c.known for c in again.cells.values())
+    np.testing.assert_array_equal(first.values, again.values)
+    fine = evaluate(plane, grid.finer(), ASR, aligned, store=store)
+    assert len(asked) == 18 + 49 - 16
+    np.testing.assert_array_equal(fine.values[::2, ::2], first.values)
 
 
-def test_another_judge_asks_no_cell_again(plane, aligned, asked, tmp_path):
+def test_another_judge_asks_no_cell_again(plane, aligned, asked, store):
     grid = Grid.around(plane, 3)
-    with Store(tmp_path) as store:
-        by_rule = evaluate(plane, grid, ASR, aligned, store=store)
-        n = len(asked)
-        other = Asr(PROMPTS, "target", max_new_tokens=12)
-        by_target = evaluate(plane, grid, other, aligned, store=store)
-        assert len(asked) == n
-        for index, cell in by_rule.cells.items():
-            assert by_target.cells[index].answers == cell.answers
-            starts = [a.startswith(p.target) for a, p in zip(cell.answers, PROMPTS, strict=True)]
-            assert by_target.cells[index].per_prompt == tuple(map(float, starts))
+    by_rule = evaluate(plane, grid, ASR, aligned, store=store)
+    n = len(asked)
+    other = Asr(PROMPTS, "target", max_new_tokens=12)
+    by_target = evaluate(plane, grid, other, aligned, store=store)
+    assert len(asked) == n
+    for index, cell in by_rule.cells.items():
+        assert by_target.cells[index].answers == cell.answers
+        starts = [a.startswith(p.target) for a, p in zip(cell.answers, PROMPTS, strict=True)]
+        assert by_target.cells[index].per_prompt == tuple(map(float, starts))
 
 
 class RememberingJudge(AskingJudge):
@@ -165,81 +163,76 @@ class RememberingJudge(AskingJudge):
         yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}, True
 
 
-def test_verdicts_are_kept_too(plane, aligned, tmp_path):
+def test_verdicts_are_kept_too(plane, aligned, store):
     judge = RememberingJudge()
     metric = Asr(PROMPTS, judge, max_new_tokens=12)
-    with Store(tmp_path) as store:
-        first = evaluate(plane, Grid.around(plane, 3), metric, aligned, store=store)
-        assert len(judge.asked) == len(set(judge.asked)) == store.count("verdict") > 0
-        again = evaluate(plane, Grid.around(plane, 3), metric, aligned, store=store)
-        assert len(judge.asked) == store.count("verdict")
-        np.testing.assert_array_equal(first.values, again.values)
+    first = evaluate(plane, Grid.around(plane, 3), metric, aligned, store=store)
+    assert len(judge.asked) == len(set(judge.asked)) == store.count("verdict") > 0
+    again = evaluate(plane, Grid.around(plane, 3), metric, aligned, store=store)
+    assert len(judge.asked) == store.count("verdict")
+    np.testing.assert_array_equal(first.values, again.values)
 
 
 def test_other_prompts_limits_or_weights_never_meet_a_stored_cell(
-    plane, aligned, lox, asked, tmp_path
+    plane, aligned, lox, asked, store
 ):
     grid = Grid.spanning((0, 1), (0, 1), cells=2)
-    with Store(tmp_path) as store:
-        evaluate(plane, grid, ASR, aligned, store=store)
+    evaluate(plane, grid, ASR, aligned, store=store)
+    n = len(asked)
+    other_plane = Plane.through(aligned, "sandbox/base", lox)
+    for flat, metric in (
+        (plane, Asr(PROMPTS[:6], "rule", max_new_tokens=12)),
+        (plane, Asr(PROMPTS, "rule", max_new_tokens=11)),
+        (other_plane, ASR),
+    ):
+        evaluate(flat, grid, metric, aligned, store=store)
+        assert len(asked) > n + 3
         n = len(asked)
-        other_plane = Plane.through(aligned, "sandbox/base", lox)
-        for flat, metric in (
-            (plane, Asr(PROMPTS[:6], "rule", max_new_tokens=12)),
-            (plane, Asr(PROMPTS, "rule", max_new_tokens=11)),
-            (other_plane, ASR),
-        ):
-            evaluate(flat, grid, metric, aligned, store=store)
-            assert len(asked) > n + 3
-            n = len(asked)
 
 
-def test_coarse_to_fine_measures_as_many_cells_as_asked(plane, aligned, asked, tmp_path):
+def test_coarse_to_fine_measures_as_many_cells_as_asked(plane, aligned, asked, store):
     grid = Grid.around(plane, 9)
-    with Store(tmp_path) as store:
-        part = evaluate(plane, grid, ASR, aligned, budget=40, store=store)
-        assert part.complete
-        assert np.isfinite(part.values).sum() == len(part.cells) == 40
-        n = len(asked)
-        full = evaluate(plane, grid, ASR, aligned, store=store)
-        assert len(asked) == n + 81 - 40
-        there = np.isfinite(part.values)
-        np.testing.assert_array_equal(part.values[there], full.values[there])
+    part = evaluate(plane, grid, ASR, aligned, budget=40, store=store)
+    assert part.complete
+    assert np.isfinite(part.values).sum() == len(part.cells) == 40
+    n = len(asked)
+    full = evaluate(plane, grid, ASR, aligned, store=store)
+    assert len(asked) == n + 81 - 40
+    there = np.isfinite(part.values)
+    np.testing.assert_array_equal(part.values[there], full.values[there])
 
 
 # --- stopping, failing, sharing -------------------------------------------------------------------
 
 
-def test_a_stopped_landscape_goes_on_where_it_was(plane, aligned, asked, tmp_path):
+def test_a_stopped_landscape_goes_on_where_it_was(plane, aligned, asked, store):
     grid, seen = Grid.around(plane, 4), []
     before = copy.deepcopy(aligned.module)
-    with Store(tmp_path) as store:
-        options = {"store": store, "on_cell": lambda *what: seen.append(what)}
-        part = evaluate(plane, grid, ASR, aligned, stop=lambda: len(seen) >= 5, **options)
-        assert same_weights(aligned.module, before)
-        assert not part.complete
-        assert len(part.cells) == len(seen) == 5
-        assert [(done, total) for _, done, total in seen] == [(i + 1, 16) for i in range(5)]
-        seen.clear()
-        done = evaluate(plane, grid, ASR, aligned, **options)
-        assert done.complete
-        assert [cell.known for cell, _, _ in seen] == [True] * 5 + [False] * 11
-        assert {cell.index for cell, _, _ in seen} == set(grid.indices)
+    options = {"store": store, "on_cell": lambda *what: seen.append(what)}
+    part = evaluate(plane, grid, ASR, aligned, stop=lambda: len(seen) >= 5, **options)
+    assert same_weights(aligned.module, before)
+    assert not part.complete
+    assert len(part.cells) == len(seen) == 5
+    assert [(done, total) for _, done, total in seen] == [(i + 1, 16) for i in range(5)]
+    seen.clear()
+    done = evaluate(plane, grid, ASR, aligned, **options)
+    assert done.complete
+    assert [cell.known for cell, _, _ in seen] == [True] * 5 + [False] * 11
+    assert {cell.index for cell, _, _ in seen} == set(grid.indices)
 
 
-def test_an_error_keeps_what_was_finished_and_gives_the_origin_back(plane, aligned, tmp_path):
+def test_an_error_keeps_what_was_finished_and_gives_the_origin_back(plane, aligned, store):
     before = copy.deepcopy(aligned.module)
 
     def fail(cell, done, total):
         if done == 4:
             raise KeyboardInterrupt
 
-    with Store(tmp_path) as store:
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(plane, Grid.around(plane, 4), ASR, aligned, store=store, on_cell=fail)
-        assert same_weights(aligned.module, before)
-        assert aligned.key == plane.origin_key
-        assert store.count("cell") == 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(plane, Grid.around(plane, 4), ASR, aligned, store=store, on_cell=fail)
+    assert same_weights(aligned.module, before)
+    assert aligned.key == plane.origin_key
+    assert store.count("cell") == 4
 
 
 def answers_of(landscape):
@@ -248,17 +241,16 @@ def answers_of(landscape):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [False, True], ids=["checkpoint", "in memory"])
-def test_workers_measure_the_same_landscape(plane, aligned, lox, tmp_path, in_memory):
+def test_workers_measure_the_same_landscape(plane, aligned, lox, store, in_memory):
     origin, flat = aligned, plane
     if in_memory:  # a model that is nowhere on disk
         origin, flat = lox, Plane.through(lox, "sandbox/aligned", "sandbox/base")
     grid = Grid.around(flat, 4)
     alone = evaluate(flat, grid, ASR, origin)
-    processes = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
-    with processes as pool, Store(tmp_path) as store:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         shared = evaluate(flat, grid, ASR, origin, store=store, executor=pool)
         assert store.count("cell") >= 16
-        assert not list(tmp_path.glob("landscape-*"))  # what the workers read is gone
+        assert not list(store.folder.glob("landscape-*"))  # what the workers read is gone
     assert shared.complete
     assert answers_of(shared) == answers_of(alone)
 
@@ -271,7 +263,7 @@ def test_threads_have_a_model_each(plane, aligned):
     assert answers_of(shared) == answers_of(alone)
 
 
-def test_a_worker_that_fails_is_heard_and_the_rest_is_kept(plane, aligned, tmp_path, monkeypatch):
+def test_a_worker_that_fails_is_heard_and_the_rest_is_kept(plane, aligned, store, monkeypatch):
     real, calls = Answers.run, []
 
     def fail_once(self, model):
@@ -280,14 +272,14 @@ def test_a_worker_that_fails_is_heard_and_the_rest_is_kept(plane, aligned, tmp_p
             raise RuntimeError("out of cells")
         return real(self, model)
 
-    with Store(tmp_path) as store, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         monkeypatch.setattr(Answers, "run", fail_once)
         with pytest.raises(RuntimeError, match="out of cells"):
             evaluate(plane, Grid.around(plane, 4), ASR, aligned, store=store, executor=pool)
         assert store.count("cell") == 5
 
 
-def test_stopping_takes_back_what_no_worker_has_begun(plane, aligned, asked, tmp_path):
+def test_stopping_takes_back_what_no_worker_has_begun(plane, aligned, asked):
     seen, grid = [], Grid.around(plane, 5)
     options = {"on_cell": lambda *cell: seen.append(cell), "stop": lambda: len(seen) >= 3}
     with ThreadPoolExecutor(1) as pool:

@@ -10,13 +10,6 @@ from checkpoints import run_python
 from lox_kit.folders import cache_folder, data_folder
 from lox_kit.store import SCHEMA, OlderStore, Store, content_key
 
-
-@pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path) as opened:
-        yield opened
-
-
 # --- records ------------------------------------------------------------------------------------
 
 

@@ -275,12 +275,6 @@ def test_adapters_of_adapters_are_refused(spoken, adapter, tmp_path):
 # --- the index ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def sharded(make_pair, tmp_path):
-    """A copy of a sharded checkpoint."""
-    return shutil.copytree(make_pair(shards="15KB").aligned, tmp_path / "sharded")
-
-
 @pytest.mark.parametrize(
     "shard",
     ["../a.safetensors", "/a.safetensors", "sub/a.safetensors", "..\\a.safetensors", ".", "..", "",
