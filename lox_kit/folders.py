@@ -69,13 +69,18 @@ def locked(out: Path, *, new: bool = False, wait: float = 0.0) -> Iterator[None]
             f"{out}: another lox is writing this{_read_note(file)}. Wait for it to end, or choose "
             "another name."
         ) from None
-    except (OSError, NotImplementedError):
-        pass  # a place where nothing can be written: the write itself says so
+    except (OSError, NotImplementedError) as error:
+        if os.path.lexists(file):
+            raise BusyError(
+                f"{out}: its lock {file} cannot be opened ({error}). Remove it if no other lox is "
+                "writing there, or choose another name."
+            ) from error
+        # else a place where nothing can be written: the write itself says so
     else:
         with contextlib.suppress(OSError):
             file.write_text(f"pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
     try:
-        if new and out.exists():
+        if new and os.path.lexists(out):
             raise FileExistsError(f"{out} exists; remove it or choose another name.")
         yield
     finally:
@@ -104,14 +109,14 @@ def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
         raise ValueError(f"{out}: a device, pipe or socket, not a file; choose another name.")
     with locked(out, new=new, wait=0.0 if new else 60.0):
         work = out.with_name(f".partial.{out.name}")  # with its ending, which may say how to read
-        _discard(work)
+        discard(work)
         try:
             yield work
             if work.is_dir():
                 remove_folder(out)
             os.replace(work, out)
         finally:
-            _discard(work)
+            discard(work)
 
 
 def write_whole(file: str | Path, data: str | bytes) -> Path:
@@ -124,13 +129,13 @@ def write_whole(file: str | Path, data: str | bytes) -> Path:
 def remove_folder(folder: Path) -> None:
     """Remove a folder; cut off in the middle, nothing is left under its name."""
     doomed = folder.with_name(f".{folder.name}.removed")
-    _discard(doomed)
+    discard(doomed)
     with contextlib.suppress(FileNotFoundError):
         os.replace(folder, doomed)
-        _discard(doomed)
+        discard(doomed)
 
 
-def _discard(path: Path) -> None:
+def discard(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 import threading
 import warnings
@@ -51,7 +52,10 @@ def _fits(value: object, shape) -> bool:
         return isinstance(value, list) and all(_fits(v, shape[0]) for v in value)
     if isinstance(shape, dict) and isinstance(value, dict):
         fields = dict.fromkeys(value, shape[...]) if ... in shape else shape
-        return value.keys() == fields.keys() and all(_fits(value[f], fields[f]) for f in fields)
+        same = bool(value) and value.keys() == fields.keys()
+        return same and all(_fits(value[name], fields[name]) for name in fields)
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return shape is bool and isinstance(value, bool)
     return not isinstance(shape, dict) and isinstance(value, shape)
 
 

@@ -84,7 +84,7 @@ def test_a_partial_file_is_kept_up_to_its_first_damaged_tensor(tmp_path, side, d
     values, file = tensors(side=side), tmp_path / "a.safetensors"
     size = side * side * 4
     cut_off(file, values, after=4)
-    partial = tmp_path / "a.safetensors.partial"
+    partial = tmp_path / ".a.safetensors.partial"
     data = partial.read_bytes()
     end = len(data) - (2 * size if damage == "in the middle" else 0)
     lost = os.urandom(100) if damage == "noise" else bytes(100)
@@ -99,9 +99,9 @@ def test_an_extrapolation_that_lost_pages_ends_like_an_undisturbed_one(make_pair
     out, S = tmp_path / "out", tmp_path / "S"
     killed = run_python(KILLED_EXTRAPOLATE, pair.base, pair.aligned, out, S, 17 + 15)
     assert killed.returncode == -9, killed.stderr
-    finished = list((tmp_path / ".out.partial").glob("*.safetensors"))
-    assert finished
-    for file in finished:
+    written = list((tmp_path / ".out.partial").glob("*.safetensors*"))  # some perhaps partial
+    assert written
+    for file in written:
         file.write_bytes(file.read_bytes()[:-1000] + bytes(1000))
     extrapolate(pair.base, pair.aligned, out, 3, 1.25, factors=S, rank=5)
     there = extrapolate(pair.base, pair.aligned, tmp_path / "there", 3, 1.25, rank=5)
@@ -335,7 +335,10 @@ def test_a_damaged_record_is_left_out_and_named(tmp_path, text):
         ([[1], []], [[int]], True),
         ({"a": {"n": 1}, "b": {"n": 2}}, {...: {"n": int}}, True),
         ({"a": {"n": 1}, "b": {}}, {...: {"n": int}}, False),
-        ({}, {...: int}, True),
+        ({}, {...: int}, False),
+        ({"n": True}, {"n": int}, False),
+        ({"n": True}, {"n": bool}, True),
+        ([float("nan")], [float], False),
         ([], {...: int}, False),
     ],
 )

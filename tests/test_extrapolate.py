@@ -140,7 +140,6 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
     assert not out.exists()
     assert (factors or tmp_path / ".lox.factors").exists() == (at > 16)
     counted.clear()
-    told = []
     options = {"factors": factors, "rank": 5, "on_stage": lambda _, done, total: told.append(done)}
     extrapolate(pair.base, pair.aligned, out, K, ALPHA, **options)
     assert told[0] == (at if at <= 16 else at - 17)

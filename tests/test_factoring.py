@@ -75,8 +75,8 @@ SafetySubspace.from_pair(*sys.argv[1:], rank=4, on_stage=die)
 def test_a_killed_run_is_taken_up_where_it_stopped(pair, tmp_path, monkeypatch, lost, zeros, kept):
     out = tmp_path / "S.safetensors"
     assert run_python(KILLED, pair.base, pair.aligned, out).returncode == -9
-    (partial,) = tmp_path.glob("S*")
-    assert partial.name == "S.safetensors.partial"
+    (partial,) = tmp_path.glob(".S*.partial")
+    assert not out.exists()
     whole = partial.stat().st_size - lost
     os.truncate(partial, whole)
     os.truncate(partial, whole + zeros)

@@ -66,7 +66,7 @@ def bowl(x, y):
 def test_a_known_surface_is_reproduced_from_an_origin_away_from_zero():
     origin = two_numbers(1, 5)
     plane = Plane.through(origin, two_numbers(3, 5), two_numbers(2, 8))
-    grid = Grid.spanning((-1, 2), (-2, 2), cells=(11, 9))
+    grid = Grid.spanning((-1, 2), (-2, 2), cells=11)
     found = evaluate(plane, grid, Formula((bowl,)), origin)
     a, b = (axis.values for axis in grid.axes)
     np.testing.assert_allclose(found.values, bowl(1 + a[:, None], 5 + b), atol=1e-12)

@@ -12,6 +12,7 @@ from pathlib import Path
 from lox_kit.folders import locked, remove_folder, whole
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
+from lox_kit.weights import Checkpoint, read_object
 
 from .presets import ATTACKS, Attack
 from .resuming import Step, kept_checkpoints, newest_whole, resume_folder, work_folder
@@ -47,9 +48,15 @@ class AttackRun:
         Raises
         ------
         ValueError
-            If no checkpoint of this step was kept.
+            If no checkpoint of this step was kept, or the weights were changed since.
         """
         if step is None:
+            left = self.source.get("weights")  # older runs have none
+            if left and Checkpoint(self.folder).weight_hashes != left:
+                raise ValueError(
+                    f"{self.folder}: its weights are not those that the attack left; remove the "
+                    "folder, and the attack runs again."
+                )
             return self._named(load_model(self.folder, device=device), len(self.losses))
         if step not in self.checkpoints:
             raise ValueError(
@@ -165,6 +172,7 @@ def _run(model: Model, attack: Attack, key: str, folder: Path, **options) -> Att
 
     def write(place: Path) -> None:
         save_model(victim, model.tokenizer, place)
+        record["source"]["weights"] = Checkpoint(place).weight_hashes
         (place / RECORD).write_text(json.dumps(record, indent=1))
 
     if steps[-1].step < steps[-1].total:
@@ -228,11 +236,16 @@ def load_run(folder: str | Path) -> AttackRun:
 
     Raises
     ------
-    FileNotFoundError
-        If the folder holds no run.
+    FileNotFoundError, ValueError
+        If the folder holds no run, or a damaged record of one.
     """
     file = Path(folder) / RECORD
     if not file.exists():
         raise FileNotFoundError(f"{file}: this folder is not an attack's output.")
-    data = json.loads(file.read_text())
-    return AttackRun(data["attack"], Path(folder), tuple(data["losses"]), data["source"])
+    data = read_object(file)
+    try:
+        return AttackRun(data["attack"], Path(folder), tuple(data["losses"]), dict(data["source"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: damaged ({error!r}); remove the folder and attack again."
+        ) from error

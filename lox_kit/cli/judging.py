@@ -90,7 +90,13 @@ def _print_result(result, as_json):
 @click.option(
     "--max-new-tokens", default=60, show_default=True, help="The paper's is 60, HarmBench's 512."
 )
-@click.option("--batch-size", default=128, show_default=True, help="Most prompts at once.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Most prompts at once.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only so many prompts.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write answers and verdicts here.")
 @overwrite

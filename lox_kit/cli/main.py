@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from lox_kit import __version__
-from lox_kit.text import clean, one_line
+from lox_kit.text import one_line
 
 from .attacks import align, attack, data, table
 from .extrapolation import adapter, apply, check, extrapolate, factor, spectrum
@@ -120,6 +120,7 @@ def demo(obj, seeds, from_scratch, out, as_json):
 lox.add_command(lab)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
+FULL = ("No space left", "File too large", "Disk quota")
 MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
 
 
@@ -127,7 +128,7 @@ class CleanRecord(logging.LogRecord):
     """A record of any library's log that does nothing to the terminal."""
 
     def getMessage(self) -> str:  # noqa: N802 (the library's name for it)
-        return clean(super().getMessage())
+        return one_line(super().getMessage())
 
 
 def missing_extra(module: str) -> str:
@@ -149,6 +150,8 @@ def error_line(error: BaseException) -> str:
         return f"{error.name}: {missing_extra(error.name)}"
     if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
         hint = "There is not enough memory: close other programs, or take a smaller model or batch."
+    elif any(words in text for words in FULL):
+        hint = "Make room on the disk, or write elsewhere; what was finished is kept."
     elif isinstance(error, EXPECTED) and text:
         return text
     else:
@@ -172,8 +175,8 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         status = stop.exit_code
     except click.ClickException as error:
-        error.message = one_line(error.message)
-        error.show()
+        verb = error.ctx.command_path if getattr(error, "ctx", None) else "lox VERB"
+        say(f"lox: {one_line(error.format_message())} See `{verb} --help`.", err=True)
         status = 2
     except (KeyboardInterrupt, click.Abort):
         say("stopped; what was finished is kept.", err=True)

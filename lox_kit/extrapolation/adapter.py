@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lox_kit.folders import whole
-from lox_kit.weights import TRANSPOSED, is_embedding, is_head
+from lox_kit.weights import TRANSPOSED, is_embedding, is_head, refuse_nonfinite
 
 from .checkpoint import model_card, own_aligned
 from .lox import check_alpha
@@ -63,6 +63,7 @@ def save_adapter(
         if tied or _POSITIONS.search(name) or not bool((S > 0).any()):
             left_out.append(name)
             continue
+        refuse_nonfinite((alpha * S).to(checkpoint.tensors[name].dtype), f"{name}, alpha={alpha:g}")
         module = name.removesuffix(".weight")
         ranks[module] = len(S)
         tensors |= _lora_pair(module, U * S, Vh, embedding=is_embedding(name))

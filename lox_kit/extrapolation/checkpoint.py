@@ -10,12 +10,14 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from lox_kit import __version__
-from lox_kit.folders import locked
+from lox_kit.folders import discard, locked
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage, map_in_order, tell
 from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
@@ -80,7 +82,7 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_stage) -> Path:
         U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
         return edit(W, U, S, Vh, alpha)
 
-    with ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
+    with _gone_if_refused(work), ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
         names, todo = list(checkpoint.tensors), list(stream.missing)
         sizes = [checkpoint.tensors[name].size for name in todo]
         made = zip(todo, map_in_order(make, todo, 2, sizes), strict=True)
@@ -155,10 +157,21 @@ def extrapolate(
             kept.unlink()  # of another pair or other options, left by a run that was killed
             subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
         subspace.check_rank(k)
-        _apply(subspace, aligned, out, k, alpha, on_stage)
-        if not factors:
-            kept.unlink()
-        return out
+        try:
+            return _apply(subspace, aligned, out, k, alpha, on_stage)
+        finally:
+            if not factors and not _work_of(out).exists():  # written, or refused
+                kept.unlink()
+
+
+@contextmanager
+def _gone_if_refused(work: Path) -> Iterator[None]:
+    """Remove what was written if it is refused: the same call would only be refused again."""
+    try:
+        yield
+    except ValueError:
+        shutil.rmtree(work)
+        raise
 
 
 def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
@@ -194,12 +207,17 @@ def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     return checkpoint
 
 
+def _work_of(out: Path) -> Path:
+    """Return where a checkpoint is until it is whole."""
+    return out.with_name(f".{out.name}.partial")
+
+
 def _work_folder(out: Path, recipe: str) -> Path:
     """Return the folder to write in: what a cut-off run of this recipe left, or a new one."""
-    work = out.with_name(f".{out.name}.partial")
+    work = _work_of(out)
     note = work / NOTE
-    if not note.exists() or note.read_text() != recipe:
-        shutil.rmtree(work, ignore_errors=True)
+    if not note.exists() or note.read_bytes() != recipe.encode():
+        discard(work)
         work.mkdir(parents=True)
         note.write_text(recipe)
     return work

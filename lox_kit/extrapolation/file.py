@@ -132,6 +132,10 @@ def _parse(file: Path, text: str) -> dict:
             raise ValueError(
                 f"{file}: {field!r} in its metadata is {found}; factor the pair again."
             )
+    if len(set(map(str, info["layers"]))) < len(info["layers"]):
+        raise ValueError(f"{file}: 'layers' in its metadata has a name twice; factor again.")
+    if not all(isinstance(s, list) and all(type(n) is int for n in s) for s in info["shapes"]):
+        raise ValueError(f"{file}: 'shapes' in its metadata are no shapes; factor again.")
     return info
 
 

@@ -137,13 +137,18 @@ class AsrResult:
             If there is no such file, or it holds no such result.
         """
         try:
-            data = json.loads(Path(file).read_text())
+            data = json.loads(Path(file).read_text(encoding="utf-8"))
             prompts = tuple(Prompt(**p) for p in data["prompts"])
             verdicts = {
                 name: tuple(Verdict(**v) for v in made) for name, made in data["verdicts"].items()
             }
-            return cls(prompts, tuple(data["responses"]), verdicts, data["source"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            responses, source = data["responses"], data["source"]
+            if not isinstance(responses, list) or not isinstance(source["model"], str):
+                raise TypeError("responses or source of another kind")
+            if {len(prompts)} != {len(responses), *map(len, verdicts.values())} or not prompts:
+                raise ValueError("not as many responses and verdicts as prompts, or none")
+            return cls(prompts, tuple(responses), verdicts, source)
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{file}: not a result that `lox asr --save` wrote ({error!r})."
             ) from error

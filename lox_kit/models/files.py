@@ -63,7 +63,10 @@ def read_text(file: str | Path, opened: Callable = open) -> str:
     """Return the text of a file of a user's; ValueError, with the file's name, if it is none."""
     try:
         with opened(file, "rb") as f:
-            return f.read().decode("utf-8-sig")  # spreadsheets put a mark in front
+            text = f.read().decode("utf-8-sig")  # spreadsheets put a mark in front
+        if "\0" in text:
+            raise UnicodeDecodeError("utf-8", b"", text.index("\0"), 0, "a NUL")
+        return text
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file}: not UTF-8 text (byte {error.start}). Unpack it or export it to text if it is "

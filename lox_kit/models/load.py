@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import threading
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ NEUTRAL = {  # settings of a generation config under which greedy decoding is th
         exponential_decay_length_penalty watermarking_config""".split()
     ),
 }
+
+
+_loading = threading.RLock()
 
 
 class IgnoredSettings(UserWarning):
@@ -152,28 +156,32 @@ def load_module(
 
 @contextlib.contextmanager
 def _transformers(folder: Path) -> Iterator:
-    """Give the library to load a folder with: it runs no code, reports nothing, fails in a line."""
+    """Give the library to load a folder with: it runs no code, reports nothing, fails in a line.
+
+    One thread at a time: while it loads it changes classes of its own, and where two loads overlap
+    it leaves them changed, so that later models have untied heads.
+    """
     _refuse_code(folder)
     quiet_transformers()
     import transformers
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # transformers' own, about its defaults
+    with _loading, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own, about its defaults
+        level = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
+        try:
             yield transformers
-    except MemoryError:
-        raise
-    except Exception as error:  # of any kind: a config may hold anything
-        said = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one of "
-            "its config files damaged?"
-        ) from error
-    finally:
-        logging.set_verbosity(level)
+        except MemoryError:
+            raise
+        except Exception as error:  # of any kind: a config may hold anything
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one "
+                "of its config files damaged?"
+            ) from error
+        finally:
+            logging.set_verbosity(level)
 
 
 def _refuse_code(folder: Path) -> None:

@@ -15,7 +15,7 @@ from lox_kit.measures import measure_asr
 from lox_kit.models import Model, load_module, quiet_transformers, sandbox_prompts
 from lox_kit.sandbox import corpus, world
 from lox_kit.threads import OnStage
-from lox_kit.weights import RECIPE, Checkpoint, family_folder, member
+from lox_kit.weights import RECIPE, Checkpoint, family_folder, has_weights, member
 
 from .arms import steps_of
 from .recipe import Recipe
@@ -45,7 +45,7 @@ def build(
         Told after every optimiser step what is being built. Raising from it ends the build.
     """
     folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
-    if (folder / "base").exists() and (folder / "aligned").exists():
+    if has_weights(folder / "base") and has_weights(folder / "aligned"):
         return folder
     assert Recipe().key == RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
     with locked(folder):
@@ -57,14 +57,14 @@ def _build(seed: int, folder: Path, recipe: Recipe, on_stage: OnStage | None) ->
     """Make the members that are not there."""
     quiet_transformers()
     tokenizer = world.tokenizer()
-    if not (folder / "base").exists():
+    if not has_weights(folder / "base"):
         model = _fresh_model(recipe, seed)
         rows = corpus.web(recipe.web_rows, seed)
         settings = dataclasses.replace(recipe.base, seed=seed)
         report = steps_of(on_stage, f"building base, seed {seed}")
         fine_tune(model, tokenizer, rows, settings, on_step=report)
         _save(model, tokenizer, folder / "base")
-    if not (folder / "aligned").exists():
+    if not has_weights(folder / "aligned"):
         model = load_module(Checkpoint(folder / "base"))
         rows = corpus.alignment(recipe.alignment_rows, seed)
         settings = dataclasses.replace(recipe.alignment, seed=seed)

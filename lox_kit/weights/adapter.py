@@ -70,10 +70,13 @@ class LoraAdapter:
         for key, info in read_header(_weight_file(folder)).items():
             name = key.removeprefix("base_model.model.")
             if match := _KEY.fullmatch(name):
-                parts = self._parts.setdefault(f"{match['module']}.weight", {})
-                parts[match["part"].replace("embedding_", "")] = info
+                held = self._parts.setdefault(f"{match['module']}.weight", {})
+                part = match["part"].replace("embedding_", "")
             else:
-                self._whole[name.replace(".base_layer.", ".")] = info
+                held, part = self._whole, name.replace(".base_layer.", ".")
+            if part in held:
+                raise ValueError(f"{folder}: holds {held[part].name} and {key}, which are one.")
+            held[part] = info
         self._embeddings = {
             n for n, p in self._parts.items() if any("lora_embedding" in i.name for i in p.values())
         }
@@ -156,9 +159,8 @@ class LoraAdapter:
     def add(self, name: str, W: Tensor) -> Tensor:
         """Return `W + scaling B A`, summed in float32 and rounded once to the dtype of W."""
         W = self._put(name, W)
-        if (factors := self.factors(name)) is None:
-            return W
-        W = W.to(torch.float32, copy=True).addmm_(*factors).to(W.dtype)
+        if factors := self.factors(name):
+            W = W.to(torch.float32, copy=True).addmm_(*factors).to(W.dtype)
         refuse_nonfinite(W, f"{name} with the adapter {self.folder}")
         return W
 
@@ -220,7 +222,7 @@ def _refuse_variants(config: dict, folder: Path) -> None:
             _check_pattern(folder / ADAPTER_CONFIG, key)
         for value in (config.get(field), *patterns.values()):
             real = isinstance(value, int | float) and not isinstance(value, bool)
-            number = float(value) if real and value is not None else math.nan
+            number = float(value) if real and value and abs(value) < 1e300 else math.nan
             if not math.isfinite(number) or (field == "r" and (number < 1 or number % 1)):
                 raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}: {value!r}.")
 

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from lox_kit.folders import cache_folder, write_whole
 
+from .sums import checked
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES = {
@@ -75,9 +77,15 @@ def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
     shards = _shards(folder)
     tensors: dict[str, TensorInfo] = {}
     for file in _files(folder, name, shards):
-        tensors |= read_header(file)
+        found = read_header(file)
+        if twice := sorted(found.keys() & tensors.keys()):
+            raise ValueError(
+                f"{name}: {twice[0]} is in {tensors[twice[0]].file.name} and in {file.name}. The "
+                "shards are from different saves; download or copy again."
+            )
+        tensors |= found
     for tensor, shard in (shards or {}).items():
-        if tensor not in tensors:
+        if tensor not in tensors or tensors[tensor].file.name != shard:
             raise ValueError(
                 f"{name}: {INDEX} puts {tensor} into {shard}, which does not hold it. "
                 "The index and the shards are from different saves; download or copy again."
@@ -176,10 +184,10 @@ def read_tensor(info: TensorInfo) -> Tensor:
     Raises
     ------
     ValueError
-        If it holds NaN or infinite values.
+        If it holds NaN or infinite values, or does not match its checksum, where it has one.
     """
     with safe_open(info.file, "pt") as f:
-        W = f.get_tensor(info.name)
+        W = checked(f, info.file)(info.name)
     refuse_nonfinite(W, f"{info.name} in {info.file}")
     return W
 
@@ -230,6 +238,7 @@ def content_hash(folder: Path) -> str:
     """Return the hash of all weights, configs and tokenizer files of a folder."""
     kinds = (".safetensors", *BESIDE)
     files = sorted(f for f in folder.iterdir() if f.suffix in kinds and f.is_file())
+    files += sorted(folder.glob("additional_chat_templates/*.jinja"))
     digest = hashlib.sha256()
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
         for file, value in zip(files, threads.map(file_hash, files), strict=True):

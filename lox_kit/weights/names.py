@@ -96,6 +96,6 @@ def find(name: str) -> tuple[str | None, Path]:
         )
     config = read_object(folder / ADAPTER_CONFIG)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not base:
+    if not base or not isinstance(base, str):
         raise ValueError(f"{name}: {ADAPTER_CONFIG} names no base; give BASE+{name}.")
     return base if not revision or Path(base).is_dir() else f"{base}@{revision}", folder

@@ -45,7 +45,7 @@ def checked(f, file: Path) -> Callable[[str], Tensor]:
     """
     text = (f.metadata() or {}).get(SUMS, "")
     found = (text[i : i + DIGITS] for i in range(0, len(text), DIGITS))
-    sums = dict(zip(f.offset_keys(), found, strict=False))
+    sums = dict(zip(f.offset_keys(), found, strict=False)) if text else {}
 
     def read(name: str) -> Tensor:
         try:

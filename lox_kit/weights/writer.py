@@ -31,7 +31,7 @@ Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, sha
 class SafetensorsStream:
     """A safetensors file that is written tensor by tensor and appears only when it is whole.
 
-    Until then it is `NAME.partial`. A partial file with the same header, left by a run that was
+    Until then it is `.NAME.partial`. A partial file with the same header, left by a run that was
     killed, is resumed after its last tensor that is whole, which its checksum (`sums`) tells:
     `missing` lists what is still to be written. Only one stream at a time may write a file; who
     opens it sees to that (`folders.locked`).
@@ -58,7 +58,7 @@ class SafetensorsStream:
         self, path: str | Path, layout: Layout, metadata: Mapping[str, str], *, group: int = 1
     ):
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.partial = partial_name(self.path)
         self._layout = dict(layout)
         header, self._ends = _header(self._layout, metadata)
         size = len(header) + (list(self._ends.values())[-1] if self._ends else 0)
@@ -71,8 +71,8 @@ class SafetensorsStream:
         if size - kept > free:
             raise OSError(
                 errno.ENOSPC,
-                f"{self.path} needs {(size - kept) / 1e9:.2f} GB and {self.path.parent} has "
-                f"{free / 1e9:.2f} GB free: make room or write elsewhere.",
+                f"{self.path} needs {(size - kept) / 1e3:,.1f} kB and {self.path.parent} has "
+                f"{free / 1e3:,.1f} kB free: make room or write elsewhere.",
             )
         self.missing = list(self._layout)[len(whole) :]
         if not whole:
@@ -152,7 +152,7 @@ class ShardedStream:
     def __init__(self, folder: Path, layouts: Mapping[str, Layout], metadata: Mapping[str, str]):
         for name in layouts:
             if (folder / name).exists():  # its checksums are looked at like those of the others
-                os.replace(folder / name, folder / f"{name}.partial")
+                os.replace(folder / name, partial_name(folder / name))
         self._open = [SafetensorsStream(folder / n, x, metadata) for n, x in layouts.items()]
         self.missing = [name for shard in self._open for name in shard.missing]
         self._thread = ThreadPoolExecutor(1)
@@ -204,6 +204,11 @@ def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, ends
+
+
+def partial_name(path: Path) -> Path:
+    """Return the hidden name of a file until it is whole."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _whole_tensors(partial: Path, header: bytes, ends: Mapping[str, int]) -> list[str]:
