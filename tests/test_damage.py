@@ -108,6 +108,14 @@ def test_an_extrapolation_that_lost_pages_ends_like_an_undisturbed_one(make_pair
     assert content(out) == content(there)
 
 
+def test_a_finished_file_that_is_called_partial_is_left_alone(pair, tmp_path):
+    finished = tmp_path / "S.partial"
+    SafetySubspace.from_pair(pair.base, pair.aligned, finished, rank=2)
+    before = finished.read_bytes()
+    SafetySubspace.from_pair(pair.base, pair.aligned, tmp_path / "S", rank=2)
+    assert finished.read_bytes() == before
+
+
 # --- what a subspace file says ------------------------------------------------------------------
 
 

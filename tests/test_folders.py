@@ -47,6 +47,20 @@ def holder(tmp_path):
     process.stdout.close()
 
 
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_lock_that_cannot_be_opened_is_not_passed_by(tmp_path, kind):
+    lock = tmp_path / ".out.lock"
+    lock.mkdir() if kind == "folder" else lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BusyError, match=r"its lock .*\.out\.lock cannot be opened"):
+        locked(tmp_path / "out").__enter__()
+
+
+def test_a_link_that_leads_nowhere_is_there(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="out exists"):
+        locked(tmp_path / "out", new=True).__enter__()
+
+
 def test_a_second_writer_is_told_at_once_who_writes_and_a_killed_one_is_in_nobody_s_way(
     holder, tmp_path
 ):

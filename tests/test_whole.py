@@ -4,16 +4,25 @@ import ast
 import json
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from checkpoints import ROOT, run_python, save_tensors, weights
+from checkpoints import ROOT, TINY, run_python, save_tensors, weights
 from safetensors.torch import load_file, save_file
 from speakers import random_speaker
 from test_lora_adapter import PLAIN, edit_config, make_adapter
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from lox_kit import Checkpoint, SafetySubspace, Store, apply_lox, check_pair, load_model
+from lox_kit import (
+    Checkpoint,
+    SafetySubspace,
+    Store,
+    apply_lox,
+    check_pair,
+    extrapolate,
+    load_model,
+)
 from lox_kit import save_adapter as save_lox_adapter
 from lox_kit.judges import LlamaGuardJudge
 from lox_kit.models import Prompt, generate, render
@@ -215,6 +224,34 @@ def test_apply_writes_no_model_that_overflows(make_pair, tmp_path):
     assert not (tmp_path / "lox").exists()
 
 
+def test_neither_a_model_nor_an_adapter_that_overflows_is_left_half_written(pair, tmp_path):
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=2)
+    for write in (apply_lox, save_lox_adapter):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            write(subspace, pair.aligned, tmp_path / "out", 1, 1e39)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        extrapolate(pair.base, pair.aligned, tmp_path / "out", 1, 1e39)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flipped_bit_in_a_model_that_was_written_here_is_found(pair, tmp_path):
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=2)
+    file = apply_lox(subspace, pair.aligned, tmp_path / "lox", 1) / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1000] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"is damaged, it does not match its checksum"):
+        check_pair(Checkpoint(pair.aligned), Checkpoint(file.parent))
+
+
+def test_models_that_are_loaded_in_threads_leave_later_ones_tied(spoken):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: load_model(spoken, device="cpu"), range(12)))
+    config = LlamaConfig(**{**TINY, "tie_word_embeddings": True})
+    model = AutoModelForCausalLM.from_config(config)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
 @pytest.mark.parametrize(("value", "dtype"), [(NAN, "auto"), (1e30, "float16")])
 def test_a_loaded_model_has_no_nan_in_the_dtype_it_computes_in(speaker, value, dtype):
     broken(speaker, NORM, value)
@@ -256,6 +293,25 @@ def test_an_adapter_that_makes_nan_is_found_by_every_verb(spoken, adapter, where
             call()
 
 
+def test_a_whole_tensor_of_an_adapter_that_overflows_in_the_base_s_dtype_is_refused(tmp_path):
+    base = tmp_path / "base"
+    random_speaker().module.half().save_pretrained(base)
+    adapter = make_adapter(base, tmp_path / "adapter", **PLAIN)
+    file = adapter / "adapter_model.safetensors"
+    save_file(load_file(file) | {f"base_model.model.{NORM}": torch.full((32,), 1e6)}, file)
+    with pytest.raises(ValueError, match=f"{NORM} with the adapter .*: 32 of 32"):
+        Checkpoint(adapter).read(NORM)
+
+
+def test_a_factor_that_an_adapter_holds_under_two_names_is_refused(adapter):
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name, W = next(iter(tensors.items()))
+    save_file(tensors | {name.removeprefix("base_model.model."): 7 * W}, file)
+    with pytest.raises(ValueError, match="which are one"):
+        Checkpoint(adapter)
+
+
 def test_an_adapter_that_makes_logits_overflow_is_not_measured(adapter):
     edit_config(adapter, lora_alpha=1e38)  # every weight is finite
     with pytest.raises(ValueError, match="the model's logits are NaN or all alike"):
@@ -287,6 +343,18 @@ def test_an_index_names_plain_files_of_its_folder(sharded, tmp_path, shard):
     index = json.loads((sharded / INDEX).read_text())
     configure(sharded, INDEX, weight_map=index["weight_map"] | {O_PROJ: shard})
     with pytest.raises(ValueError, match=f"{INDEX}: puts {O_PROJ} into .*nothing outside"):
+        Checkpoint(sharded)
+
+
+@pytest.mark.parametrize("fault", ["twice", "elsewhere"])
+def test_a_tensor_is_in_the_one_shard_that_the_index_says(sharded, fault):
+    index = json.loads((sharded / INDEX).read_text())["weight_map"]
+    first, other = sharded / index[O_PROJ], next(s for s in index.values() if s != index[O_PROJ])
+    if fault == "twice":
+        save_file(load_file(sharded / other) | {O_PROJ: load_file(first)[O_PROJ]}, sharded / other)
+    else:
+        configure(sharded, INDEX, weight_map=index | {O_PROJ: other})
+    with pytest.raises(ValueError, match=f"{O_PROJ}.*from different saves"):
         Checkpoint(sharded)
 
 
@@ -466,6 +534,20 @@ def test_a_tokenizer_without_end_and_padding_can_be_asked():
 
 
 # --- the command --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["no o_proj", "one nan", "no tensor", "auto_map"])
+def test_asr_of_a_broken_checkpoint_is_one_line(lox, speaker, fault):
+    if fault == "no o_proj":
+        put(speaker, **{O_PROJ: None})
+    elif fault == "one nan":
+        broken(speaker, NORM)
+    elif fault == "no tensor":
+        put(speaker, **dict.fromkeys(load_file(speaker / "model.safetensors")))
+    else:
+        configure(speaker, auto_map={"AutoModelForCausalLM": "e.Evil"})
+    done = lox("asr", speaker, "--limit", 2)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("out", ["", ".", "..", "folder"])

@@ -49,8 +49,7 @@ def generate_answers(
     """Return the greedy answer to each rendered prompt, with the batch size it was made in.
 
     Prompts of like length share a batch, padded on the left. A batch that does not fit into memory
-    is halved. With a store, only what it lacks is
-    generated.
+    is halved. With a store, only what it lacks is generated.
 
     Parameters
     ----------
