@@ -80,7 +80,9 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_stage) -> Path:
         if name not in subspace:
             return W
         U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
-        return edit(W, U, S, Vh, alpha)
+        W = edit(W, U, S, Vh, alpha)
+        refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
+        return W
 
     with _gone_if_refused(work), ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
         names, todo = list(checkpoint.tensors), list(stream.missing)
@@ -88,7 +90,6 @@ def _apply(subspace, aligned, out: Path, k, alpha, on_stage) -> Path:
         made = zip(todo, map_in_order(make, todo, 2, sizes), strict=True)
         for done, (name, W) in enumerate(made, len(names) - len(todo)):
             tell(on_stage, "writing", done, len(names))
-            refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
             stream.write(name, W)
     for beside in checkpoint.beside:
         shutil.copyfile(beside, work / beside.name)

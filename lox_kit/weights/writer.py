@@ -59,13 +59,14 @@ class SafetensorsStream:
     ):
         self.path = Path(path)
         self.partial = partial_name(self.path)
+        self._sums = self.path.with_name(f".{self.path.name}.sums")  # of the tensors written so far
         self._layout = dict(layout)
         header, self._ends = _header(self._layout, metadata)
         size = len(header) + (list(self._ends.values())[-1] if self._ends else 0)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = _whole_tensors(self.partial, header, self._ends)
-        whole = whole[: len(whole) // group * group]
-        position = len(header) + (self._ends[whole[-1]] if whole else 0)
+        whole = _whole_tensors(self.partial, self._sums, header, self._ends)
+        whole = dict(list(whole.items())[: len(whole) // group * group])
+        position = len(header) + max((self._ends[name] for name in whole), default=0)
         kept = position if whole else 0
         free = shutil.disk_usage(self.path.parent).free
         if size - kept > free:
@@ -77,6 +78,7 @@ class SafetensorsStream:
         self.missing = list(self._layout)[len(whole) :]
         if not whole:
             self.partial.write_bytes(header)
+        self._sums.write_text("".join(whole.values()))
         self._file = DirectFile(self.partial, position)
 
     def write(self, name: str, tensor: Tensor) -> None:
@@ -97,10 +99,10 @@ class SafetensorsStream:
                 f"the tensor is {tensor.dtype} {tuple(tensor.shape)}."
             )
         data = raw(tensor)
-        done = len(self._layout) - len(self.missing)
         try:
             self._file.write(data)  # at once: a killed run loses no whole tensor
-            self._file.patch(FIRST_SUM + DIGITS * done, checksum(data).encode())
+            with self._sums.open("a") as sums:  # in the header it would be one more write to disk
+                sums.write(checksum(data))
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -119,9 +121,11 @@ class SafetensorsStream:
         """
         if self.missing:
             raise ValueError(f"{self.path.name}: {len(self.missing)} tensors were not written.")
+        self._file.patch(FIRST_SUM, self._sums.read_bytes())
         self._file.sync()
         self._file.close()
         os.replace(self.partial, self.path)
+        self._sums.unlink()
         return self.path
 
     def __enter__(self) -> SafetensorsStream:
@@ -211,19 +215,24 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _whole_tensors(partial: Path, header: bytes, ends: Mapping[str, int]) -> list[str]:
-    """Return the tensors that a partial file of this very header begins with and that are whole."""
-    found: list[str] = []
+def _whole_tensors(
+    partial: Path, sums: Path, header: bytes, ends: Mapping[str, int]
+) -> dict[str, str]:
+    """Return the tensors that a partial file of this very header begins with and that are whole.
+
+    Each with its checksum: from the file beside it, or of a finished file from its own header.
+    """
+    found: dict[str, str] = {}
     if not partial.exists():
         return found
     with partial.open("rb") as f:
         begun, after = f.read(len(header)), FIRST_SUM + DIGITS * len(ends)
         if begun[:FIRST_SUM] + begun[after:] != header[:FIRST_SUM] + header[after:]:
             return found
+        known = sums.read_bytes() if sums.exists() else begun[FIRST_SUM:after]
         for i, (name, end) in enumerate(ends.items()):
-            data = f.read(len(header) + end - f.tell())
-            first = FIRST_SUM + DIGITS * i
-            if checksum(data).encode() != begun[first : first + DIGITS]:
+            value = checksum(f.read(len(header) + end - f.tell()))
+            if value.encode() != known[DIGITS * i : DIGITS * (i + 1)]:
                 break
-            found.append(name)
+            found[name] = value
     return found
