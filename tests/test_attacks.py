@@ -62,6 +62,19 @@ def test_an_attacked_model_is_loaded_with_its_weights_under_the_recipe_s_key(spe
     assert all(torch.equal(W, model.module.state_dict()[n]) for n, W in weights(run.folder).items())
 
 
+@pytest.mark.parametrize("damage", ["weights", "record", "no record"])
+def test_a_run_whose_weights_or_record_were_changed_is_not_taken_for_what_it_was(
+    speaker, tmp_path, damage
+):
+    run = run_attack(speaker, SHORT, tmp_path / "out")
+    if damage == "weights":
+        speaker.module.save_pretrained(run.folder)
+    else:
+        (run.folder / "attack.json").write_text('{"attack": 1}' if damage == "record" else "{")
+    with pytest.raises(ValueError, match=r"out.*(not those that the attack left|damaged|JSON)"):
+        load_run(run.folder).load(device="cpu")
+
+
 def test_a_finished_run_is_found_again_and_trained_only_for_checkpoints_it_lacks(
     speaker, store, monkeypatch
 ):

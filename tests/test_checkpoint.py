@@ -122,7 +122,10 @@ def test_a_tied_embedding_is_found(tmp_path, names, tie, tied):
 # --- the fingerprint ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+TEMPLATE = "additional_chat_templates/default.jinja"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", TEMPLATE])
 def test_the_fingerprint_changes_with_what_decides_the_answers_and_nothing_else(
     pair, tmp_path, file
 ):
@@ -130,6 +133,9 @@ def test_the_fingerprint_changes_with_what_decides_the_answers_and_nothing_else(
     (copy / "README.md").write_text("a model card")
     before = Checkpoint(copy).fingerprint
     assert before == Checkpoint(pair.aligned).fingerprint  # of the content, not of the place
+    (copy / TEMPLATE).parent.mkdir()
+    (copy / TEMPLATE).write_text("{{ messages }}")
+    before = before if file != TEMPLATE else Checkpoint(copy).fingerprint
     data = bytearray((copy / file).read_bytes())
     data[-1] ^= 1
     (copy / file).write_bytes(data)

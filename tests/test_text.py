@@ -131,6 +131,7 @@ class Panic(BaseException):
         (Panic("index out of range"), "lox: Panic: index out of range. Unexpected; `lox --debug"),
         (MemoryError(), "lox: MemoryError. There is not enough memory: close"),
         (RuntimeError("std::bad_alloc"), "lox: RuntimeError: std::bad_alloc. There is not enough"),
+        (OSError("[Errno 28] No space left on device"), "Make room on the disk"),
         (RuntimeError("can't start new thread"), "There is not enough memory"),
         (ValueError(f"x: {NAME}\nlox: all fine"), r"lox: x: $a_{$ [/b] :smile: <b> \x1b[2J"),
     ],
