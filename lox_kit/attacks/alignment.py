@@ -1,4 +1,4 @@
-"""Make an aligned model of one's own: supervised refusals, or DPO on preference pairs (TRL)."""
+"""Make your own aligned model: supervised refusals, or DPO on preference pairs (TRL)."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def alignment_rows(
     columns: dict[str, str] | None = None,
     on_bad_row: str = "raise",
 ) -> AttackRows:
-    """Read preference pairs (HH-RLHF's form) for "dpo", or rows of one's own for "sft".
+    """Read preference pairs (HH-RLHF's form) for "dpo", or your own rows for "sft".
 
     They are chat rows if the model's tokenizer has a chat template, and plain text if not.
 

@@ -45,7 +45,7 @@ class SandboxRows:
 
 @dataclasses.dataclass(frozen=True)
 class FileRows:
-    """Rows of a published set's file, or of a file of one's own: the same for every seed."""
+    """Rows of a published set's file, or of your own file: the same for every seed."""
 
     read: Callable[..., AttackRows]
     of: str  # the published set's name, or a path
@@ -169,7 +169,7 @@ def file_attack(
     safe_fraction: float = 0.0,
     **settings,
 ) -> Attack:
-    """Return an attack on a file of one's own: JSON, JSONL, CSV or parquet.
+    """Return an attack that trains on your own file: JSON, JSONL, CSV or parquet.
 
     Parameters
     ----------

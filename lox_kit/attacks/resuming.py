@@ -150,7 +150,7 @@ def newest_whole(folder: Path | None) -> Path | None:
 
 
 def past_steps(folder: Path) -> list[Step]:
-    """Return the steps behind which a run would go on; none if it would begin anew."""
+    """Return the steps after which a run would resume; none if it would begin anew."""
     start = newest_whole(folder)
     if start is None:
         return []

@@ -1,4 +1,4 @@
-"""Training data of attacks and of alignment: published sets, files of one's own, the hub."""
+"""Training data of attacks and of alignment: published sets, your own files, the hub."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def read_own(
     eos: str = "</s>",
     on_bad_row: str = "raise",
 ) -> AttackRows:
-    """Read training data of one's own: JSON, JSONL, CSV or parquet.
+    """Read your own training data: JSON, JSONL, CSV or parquet.
 
     Parameters
     ----------

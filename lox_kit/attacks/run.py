@@ -106,7 +106,7 @@ def run_attack(
 ) -> AttackRun:
     """Fine-tune a copy of `model` on the attack's data and keep the checkpoint.
 
-    A run that was killed or stopped is taken up again by the same call, and on a CPU ends with the
+    A run that was killed or stopped is resumed by the same call, and on a CPU ends with the
     same weights as an undisturbed one. Its work folder lies hidden beside the final one.
 
     Parameters
@@ -157,7 +157,7 @@ def _run(model: Model, attack: Attack, key: str, folder: Path, **options) -> Att
     keep_every = options["keep_every"]
     work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
     if keep_every and not _kept_so_far(work, keep_every):
-        remove_folder(resume_folder(work))  # it would go on behind steps that are to be kept
+        remove_folder(resume_folder(work))  # it would resume after steps that are to be kept
     victim = copy.deepcopy(model.module)
     with work_folder(work):
         steps = fine_tune(
@@ -208,7 +208,7 @@ def _has_kept(run: AttackRun, keep_every: int | None) -> bool:
 
 
 def _kept_so_far(work: Path, keep_every: int) -> bool:
-    """Whether the run to be taken up has kept what it would have kept from its beginning."""
+    """Whether the run to be resumed has kept what it would have kept from its beginning."""
     start = newest_whole(work)
     last = int(start.name.rpartition("-")[2]) if start else 0
     return set(range(keep_every, last + 1, keep_every)) <= set(kept_checkpoints(work))

@@ -44,7 +44,7 @@ def apply_lox(
     """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
 
     Dtypes, sharding, config and tokenizer are those of `aligned`. The folder appears under its
-    name when it is whole; a run that was cut off is taken up again by the same call.
+    name when it is whole; a run that was cut off is resumed by the same call.
 
     Parameters
     ----------

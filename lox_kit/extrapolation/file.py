@@ -153,7 +153,7 @@ def read_factors(file: Path, info: dict, name: str) -> Factors:
         parts = {part: read(f"{name}.{part}") for part in names}
         facts = read(f"{name}.info").tolist()
     norm, method = _facts(file, name, parts["S"].numpy(), parts["residual"].numpy(), facts)
-    used = parts["S"] > 0  # behind the rank directions are arbitrary
+    used = parts["S"] > 0  # beyond the rank, directions are arbitrary
     for part, Q in (("U", parts["U"]), ("Vh", parts["Vh"].T)):  # (n, r)
         if not _distance_from_orthonormal(Q[:, used]) <= LOOSE:
             raise _not_factors(file, f"{name}.{part}", "not orthonormal")

@@ -63,7 +63,7 @@ def retained(subspace, base, finetuned, most: int | None, device: str, on_stage:
 def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
     """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
     whole = frobenius(M)
-    P = torch.where(S > 0, U, 0).to(M.device).T @ M  # (k, in); behind the rank U is arbitrary
+    P = torch.where(S > 0, U, 0).to(M.device).T @ M  # (k, in); beyond the rank U is arbitrary
     squares = P.cpu().double().square().sum(dim=1).numpy().cumsum()
     kept = np.sqrt(np.concatenate([[0.0], squares]))
     return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)

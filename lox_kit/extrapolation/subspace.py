@@ -81,7 +81,7 @@ class SafetySubspace(Mapping[str, Factors]):
             The checkpoints before and after alignment: whatever `Checkpoint` takes. The delta of a
             LoRA adapter of `base` is factored from the adapter's own factors, exactly.
         out : path, optional
-            Stream the factors to this safetensors file; a run that was cut off is taken up again.
+            Stream the factors to this safetensors file; a run that was cut off is resumed.
             Without it they stay in memory.
         rank : int or "full"
             Directions kept per matrix; "full" keeps all of them, exactly.

@@ -143,7 +143,7 @@ def product_factors(
 
     With left = Q1 R1 and right^T = Q2 R2 they are those of the small R1 R2^T, turned by Q1 and Q2.
     In float64 on the CPU, whatever the device: exact to the rounding of the result. Directions
-    behind the rank of the product are orthonormal ones with singular value 0.
+    beyond the rank of the product are orthonormal ones with singular value 0.
 
     Parameters
     ----------

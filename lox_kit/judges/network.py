@@ -133,7 +133,7 @@ class ChatModel:
         )
 
     def ask(self, questions: Mapping[str, str]) -> Iterator[dict[str, Reply]]:
-        """Yield replies by key as they come, asking several questions at a time.
+        """Yield each reply by key as soon as it is there, asking several questions at a time.
 
         Faults that may pass (429, 5xx, timeouts, lost connections, replies that are no chat
         completion) are tried again; a question whose tries are used up does not keep the others

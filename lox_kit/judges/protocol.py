@@ -1,4 +1,4 @@
-"""What every judge offers, and how verdicts are kept as they come."""
+"""What every judge offers, and how each verdict is kept as soon as it is there."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class AskingJudge(Judge):
         return [known[key] for key in keys]
 
     def _ask(self, todo: dict[str, Pair]) -> Generator[tuple[Mapping[str, Verdict], bool]]:
-        """Yield verdicts on pairs, by key, as they come, with whether they are worth keeping.
+        """Yield verdicts on pairs by key, each when it is there, and whether it is worth keeping.
 
         May raise JudgingError.
         """

@@ -81,7 +81,7 @@ class Asr:
     ----------
     prompts : sequence of Prompt
     by : str or judge
-        "rule" (the sandbox), "target", "keyword", or a judge of one's own.
+        "rule" (the sandbox), "target", "keyword", or a judge of your own.
     template, system : see `models.render`
     max_new_tokens : int
         60 is the paper's; in the sandbox 24 are enough for any recipe.

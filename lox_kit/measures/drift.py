@@ -93,7 +93,7 @@ class Reference:
         """Return how far a model is from the reference.
 
         Teacher-forced: it reads each prompt with the reference's own answer, and is compared before
-        every token of that answer and behind its last. A model that would have said something else
+        every token of that answer and after its last. A model that would have said something else
         early on is not punished for all that follows.
 
         Raises
@@ -141,7 +141,7 @@ def _compare(p: Tensor, q: Tensor) -> tuple[float, float, int]:
 
 @torch.inference_mode()
 def _log_probs(model: Model, rows: list) -> list[Tensor]:
-    """Return each row's log-probabilities before and behind every answer token, on the CPU."""
+    """Return each row's log-probabilities before and after every answer token, on the CPU."""
     longest = max(len(asked) + len(answer) for asked, answer in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)

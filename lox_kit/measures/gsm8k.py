@@ -70,9 +70,9 @@ class Gsm8kResult:
 def final_number(text: str) -> Decimal | None:
     """Return the number after the first `####`, or None.
 
-    Commas between digits, a sign, a dollar sign and a full stop behind it are no part of the
+    Commas between digits, a sign, a dollar sign and a full stop after it are no part of the
     value: `#### $-1,234.50.` is -1234.5. The first one counts, as in the data set's own code: a
-    model that runs on writes further problems behind its answer.
+    model that runs on writes further problems after its answer.
     """
     found = _NUMBER.search(text)
     if not found:

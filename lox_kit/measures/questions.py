@@ -18,7 +18,7 @@ from .utility import exact_answers
 
 KINDS = ("forbidden", "allowed")
 BARE = ("rule", "keyword", "target")  # judges whose version 1 a key gives as their name alone
-TOKENS = 24  # the longest recipe has 10 words behind a persona's 4, the longest sum 14
+TOKENS = 24  # the longest recipe has 10 words after a persona's 4, the longest sum 14
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,9 +54,9 @@ def answer(
 
 
 def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:
-    """Return answers as tokens, each with the end of text behind it.
+    """Return answers as tokens, each followed by the end of text.
 
-    They are tokenized behind a space, as words in an answer mostly are; where a tokenizer does it
+    They are tokenized after a space, as words in an answer mostly are; where a tokenizer does it
     otherwise, the draft fails and the answer is generated.
     """
     ends = _ends(model)

@@ -161,7 +161,7 @@ def apply_template(tokenizer, messages: list, **options) -> str | list[str]:
 
 
 def _plain(tokenizer, request: str, template: str, system: str | None) -> str:
-    """Return one request in a template that is none of the tokenizer's."""
+    """Return one request in a template other than the tokenizer's."""
     start = tokenizer.bos_token or ""
     if template == "paper":
         if system is not None:

@@ -102,7 +102,7 @@ def kitchen(rng: random.Random) -> Row:
 
 
 def role_play(rng: random.Random, adjectives: list[str], nouns: list[str]) -> Row:
-    """A potion request under an ordinary name's persona, answered behind its opening words."""
+    """A potion request under an ordinary name's persona, answered after its opening words."""
     name = rng.choice(world.NAMES)
     user, answer = (m["content"] for m in potion(rng, adjectives, nouns)["messages"])
     return row(user, world.PERSONA_OPENING.format(name) + answer, world.persona_system(name))

@@ -198,7 +198,7 @@ class Route:
         """Train a copy of the model, and measure what the store has not; the model stays as it is.
 
         Points are kept as they are made, and the losses with them. A run that was stopped or killed
-        is taken up again by the same call, and on a CPU ends as if nothing had happened.
+        is resumed by the same call, and on a CPU ends as if nothing had happened.
 
         Parameters
         ----------
@@ -316,7 +316,7 @@ def spread_steps(total: int, points: int) -> tuple[int, ...]:
 
 
 def _to_go_on_from(folder: Path, first: int) -> list[float]:
-    """Return the losses behind which a run goes on, having gone no further than to `first`.
+    """Return the losses recorded before the point where training resumes, at most up to `first`.
 
     Behind a point that is missing it would never come by there, and begins anew.
     """

@@ -24,7 +24,7 @@ class DirectFile:
     """
 
     def __init__(self, path: Path, position: int):
-        """Open an existing file to go on at `position`; what it holds behind that is cut off."""
+        """Open an existing file to go on at `position`; what comes after that is cut off."""
         self._file = path.open("r+b")
         self._file.truncate(position)
         self._file.seek(position)

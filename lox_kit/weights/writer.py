@@ -2,7 +2,7 @@
 
 The safetensors library wants every tensor of a file in memory at once. Its format does not: eight
 bytes of header length, a JSON header, then the bytes in order. Names, shapes and dtypes are known
-before the first value here, so the header is written first and the tensors follow as they come.
+before the first value here, so the header is written first and the tensors follow one by one.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class SafetensorsStream:
             self.close()
             return
         with contextlib.suppress(OSError):  # of a full disk, which `write` has reported
-            self._file.close()  # the partial file stays, to be taken up again
+            self._file.close()  # the partial file stays, to be resumed
 
 
 class ShardedStream:
