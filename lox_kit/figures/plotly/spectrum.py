@@ -30,6 +30,19 @@ from .canvas import (
 MOST_NAMED = 12  # curves in a legend; the rest are named where one hovers
 
 
+def explorer(data: dict):
+    """Return the plotly figure: energy map, singular values, and energy against k.
+
+    Parameters
+    ----------
+    data : dict
+        From `explorer_data`.
+    """
+    import plotly.graph_objects as go
+
+    return go.Figure(explorer_spec(data)).update_layout(height=580)
+
+
 def explorer_spec(data: dict, size: int = 12) -> Spec:
     """Return the explorer as plotly JSON, its text `size` pixels high."""
     data = escaped(data)
