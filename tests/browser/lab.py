@@ -17,6 +17,7 @@ from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Browser, Page
 
 TOKEN = "lox"
+OPEN = "__import__('lox_kit.widgets.setting').widgets.setting._open"  # in the kernel, by kind
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
     --disable-background-networking --disable-component-update --disable-sync""".split()
 FOLDERS = """JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR
@@ -92,6 +93,11 @@ def evaluate(kernel: BlockingKernelClient, expression: str):
     assert reply["content"]["status"] == "ok", reply["content"].get("evalue")
     text = reply["content"]["user_expressions"]["value"]["data"]["text/plain"]
     return json.loads(eval(text))  # the repr of a str
+
+
+def state_of(kind: str) -> str:
+    """Return the expression that is, in the kernel, the state of the open panel of a kind."""
+    return f"next(s for (t, _), s in {OPEN}.items() if t.__name__ == '{kind}')"
 
 
 class Watched:

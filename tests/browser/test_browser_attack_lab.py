@@ -5,13 +5,12 @@ import re
 import time
 
 import pytest
-from lab import evaluate
+from lab import evaluate, state_of
 from panels import LAB, click, press, readout, shown, wait_job, wait_shown
 from playwright.sync_api import expect
 
 PLOT = ".lox-lab"
-OPEN = "__import__('lox_kit.widgets').widgets.panels.attack_lab.state._open"
-STATE = f"next(s for s in {OPEN}.values())"
+STATE = state_of("AttackLabState")
 LOSSES = "[0, 5].map((i) => gd.data[i].y.length)"  # of aligned and LoX
 FEW = 6  # steps of a run
 LONG = 60

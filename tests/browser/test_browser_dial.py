@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from lab import evaluate
+from lab import evaluate, state_of
 from panels import (
     DIAL,
     SLACK,
@@ -20,8 +20,7 @@ from panels import (
 from playwright.sync_api import expect
 
 PLOT = ".lox-axis"
-OPEN = "__import__('lox_kit.widgets').widgets.panels.dial.state._open"
-STATE = f"next(s for s in {OPEN}.values())"
+STATE = state_of("DialState")
 ANSWERS = "panel.querySelector('.lox-table td.lox-lox .lox-answer')"
 MODULE = f"__import__('sys').modules[type({STATE}).__module__]"
 DIAL_MS = 400

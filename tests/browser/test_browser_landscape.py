@@ -5,13 +5,12 @@ import re
 import time
 
 import pytest
-from lab import evaluate
+from lab import evaluate, state_of
 from panels import VIEWER, click, judge, press, readout, shown, wait_job, wait_shown
 from playwright.sync_api import expect
 
 PLOT = ".lox-viewer"
-OPEN = "__import__('lox_kit.widgets').widgets.panels.landscape.state._open"
-STATE = f"next(s for s in {OPEN}.values())"
+STATE = state_of("LandscapeState")
 CUT = "Array.from(gd.data[2].y)"
 DOTS = "Array.from(gd.data[8].x ?? []).length"
 COARSE_MS = 4000
