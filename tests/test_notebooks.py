@@ -1,6 +1,7 @@
 """Every notebook: committed clean, runs top to bottom, and its sliders move."""
 
 import math
+import re
 import tempfile
 import time
 from queue import Empty
@@ -28,6 +29,15 @@ assert all(s.job.wait(120) for s in _states if hasattr(s, "job"))
 print("moved", len(_sliders))
 """
 
+ANSWER = """
+def answer(what, value, expected):
+    print(f"{what} | {value}")
+    near = isinstance(expected, float | int) and abs(value - expected) <= 0.02
+    assert near or value == expected, f"{what}: {value}, not {expected}"
+"""
+
+EXERCISE = re.compile(r"^\*\*(\d)\.\*\*", re.M)
+
 by_name = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
 
 
@@ -54,6 +64,21 @@ def test_a_notebook_opens_with_question_answer_and_time_and_ends_with_the_paper(
         assert part in first
     assert "2506.15606" in notebook.cells[-1].source
     assert all(len(c.source.splitlines()) <= 10 for c in notebook.cells if c.cell_type == "code")
+
+
+def answers(file):
+    """Return the cell that computes the answers to a notebook's exercises."""
+    return (ROOT / "tests" / "answers" / f"{file.stem}.py").read_text()
+
+
+@by_name
+def test_every_exercise_has_an_empty_cell_and_an_answer(file):
+    cells = nbformat.read(file, as_version=4).cells
+    asked = [n for c in cells if c.cell_type == "markdown" for n in EXERCISE.findall(c.source)]
+    empty = [c.source for c in cells if c.source.startswith("# exercise")]
+    assert empty == [f"# exercise {n}" for n in asked]
+    answered = set(re.findall(r'answer\(\s*f?"(\d):', answers(file)))
+    assert answered == set(asked) != set()
 
 
 class Channel(AsyncZMQSocketChannel):
@@ -108,8 +133,9 @@ def errors(notebook):
 
 @pytest.mark.slow
 @by_name
-def test_a_notebook_runs_and_its_sliders_move_without_an_error(file, tmp_path, monkeypatch):
-    done = run(file, tmp_path, monkeypatch, MOVE)
+def test_a_notebook_runs_its_answers_are_true_and_its_sliders_move(file, tmp_path, monkeypatch):
+    done = run(file, tmp_path, monkeypatch, ANSWER, answers(file), MOVE)
+    print(done.cells[-2].outputs[0].text)
     assert errors(done) == []
     assert all(c.execution_count for c in done.cells if c.cell_type == "code")
     moved = done.cells[-1].outputs[0].text.split()
