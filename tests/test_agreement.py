@@ -69,11 +69,6 @@ def test_nothing_to_compare_has_no_kappa_and_no_difference():
     assert (found.n, found.agree, found.kappa, found.p_value) == (0, None, None, 1.0)
 
 
-def test_readings_of_different_items_are_refused():
-    with pytest.raises(ValueError, match="a has 1 items and b 2"):
-        pair_up("a", [True], "b", [True, False])
-
-
 def test_a_table_is_plain_data_with_what_follows_from_it():
     found = paired(20, 5, 10, 15).to_dict()
     assert found["kappa"] == pytest.approx(0.4)

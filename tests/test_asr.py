@@ -230,15 +230,14 @@ def test_empty_answers_are_counted_apart_from_repetition():
 def test_an_unreadable_verdict_stays_in_n_and_both_denominators_are_reported():
     found = graded("so 5", "so 5", "so 1", "what", "")
     assert found.asr() == Share(2, 5)
-    assert found.asr(of="parsed") == Share(2, 3)
+    assert found.asr(of_parsed=True) == Share(2, 3)
+    assert str(found.mean_score()) == "3.67 [-2.07, 9.4] (n = 3)"
     assert found.unparsed() == Share(2, 5)
     assert list(found.summary())[:3] == [
         "asr (grader)",
         "asr (grader), of the parsed",
         "unparsed (grader)",
     ]
-    with pytest.raises(ValueError, match="of='read': use 'all' or 'parsed'"):
-        found.asr(of="read")
 
 
 def test_where_no_verdict_can_be_read_there_is_no_rate_of_the_readable():
@@ -247,7 +246,9 @@ def test_where_no_verdict_can_be_read_there_is_no_rate_of_the_readable():
     assert found.summary()["unparsed (grader)"]["count"] == 2
     assert "asr (grader), of the parsed" not in found.summary()
     with pytest.raises(ValueError, match="none of 2 verdicts could be read"):
-        found.asr(of="parsed")
+        found.asr(of_parsed=True)
+    with pytest.raises(ValueError, match="none of 2 scores could be read"):
+        found.mean_score()
 
 
 # --- judging again ------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speakers import other_tokenizer, random_speaker
 
-from lox_kit.measures import gsm8k
-from lox_kit.measures.gsm8k import Gsm8kResult, final_number, measure_gsm8k, read_gsm8k
+from lox_kit.measures import asr
+from lox_kit.measures.gsm8k import final_number, measure_gsm8k, read_gsm8k
 from lox_kit.measures.intervals import Share
+from lox_kit.models.answers import Answer
 from lox_kit.models.prompts import PAPER_TEMPLATE, Prompt
 
 
@@ -89,33 +90,35 @@ def test_a_file_of_another_form_is_named_by_its_line(tmp_path, text, message):
 # --- accuracy -----------------------------------------------------------------------------------
 
 
-def test_every_problem_counts_and_answers_without_a_number_are_shown():
-    problems = tuple(Prompt(f"q{i}", n) for i, n in enumerate(["4", "1000", "7", "5"]))
-    found = Gsm8kResult(problems, ("#### 4.0", "#### 1,000", "#### 8", "five"), 400)
+@pytest.fixture
+def solve(monkeypatch):
+    """Return a function that measures a model which gives these answers, and what it was asked."""
+
+    def measured(answers, problems, **options):
+        asked = []
+
+        def generate(model, texts, **options):
+            asked.extend([texts, options])
+            return [Answer(text, 1) for text in answers]
+
+        monkeypatch.setattr(asr, "generate_answers", generate)
+        return measure_gsm8k(random_speaker(other_tokenizer()), problems, **options), asked
+
+    return measured
+
+
+def test_every_problem_counts_and_answers_without_a_number_are_shown(solve):
+    problems = [Prompt(f"tell me {i}", n) for i, n in enumerate(["4", "1000", "7", "5"])]
+    found, _ = solve(["#### 4.0", "#### 1,000", "#### 8", "five"], problems)
     assert found.accuracy == Share(2, 4)
     assert found.without_number == Share(1, 4)
-    assert list(found.to_frame()["right"]) == [True, True, False, False]
-    assert list(found.to_frame()["number"].dropna()) == ["4.0", "1000", "8"]
+    frame = found.to_frame()
+    assert list(frame["harmful (number)"]) == [True, True, False, False]
+    assert list(frame["reason (number)"]) == ["4.0", "1000", "8", "no number after ####"]
 
 
-def test_a_model_is_asked_in_the_template_and_at_the_paper_s_length(monkeypatch):
-    asked = []
-
-    def generate(model, texts, **options):
-        asked.extend([texts, options])
-        return ["#### 4" for _ in texts]
-
-    monkeypatch.setattr(gsm8k, "generate", generate)
-    model = random_speaker(other_tokenizer())
-    found = measure_gsm8k(model, [Prompt("How many?", "4")], template="paper")
+def test_a_model_is_asked_in_the_template_and_at_the_paper_s_length(solve):
+    found, asked = solve(["#### 4"], [Prompt("How many?", "4")], template="paper")
     assert asked[0] == ["<s>" + PAPER_TEMPLATE.format("How many?")]
-    assert asked[1]["max_new_tokens"] == found.max_new_tokens == 400
+    assert asked[1]["max_new_tokens"] == found.source["max_new_tokens"] == 400
     assert found.accuracy == Share(1, 1)
-
-
-def test_a_real_model_answers_and_no_problems_are_refused():
-    model = random_speaker(other_tokenizer())
-    found = measure_gsm8k(model, [Prompt("tell me about the sun", "4")], max_new_tokens=4)
-    assert (found.accuracy, found.without_number) == (Share(0, 1), Share(1, 1))
-    with pytest.raises(ValueError, match="no problems"):
-        measure_gsm8k(model, [])

@@ -95,11 +95,6 @@ def test_a_judge_by_rule_gives_one_verdict_per_answer_in_order_and_signs_it(name
         judge.judge(prompts, answers[:2])
 
 
-def test_the_keyword_judge_alone_is_marked_as_a_quick_look():
-    assert "quick look" in find_judge("keyword").note
-    assert not find_judge("rule").note
-
-
 def test_a_judge_is_found_by_name_or_is_itself():
     judge = KeywordJudge()
     assert find_judge(judge) is judge

@@ -91,7 +91,7 @@ def test_a_completion_is_read():
     ids=lambda body: repr(body[:20]),
 )
 def test_what_is_no_completion_is_said_to_be_none(body):
-    with pytest.raises(ValueError, match=r"not JSON|Error\("):
+    with pytest.raises(ValueError, match="Error in b'"):
         read_completion(body)
 
 

@@ -19,7 +19,7 @@ from two_numbers import Formula, two_numbers
 
 from lox_kit import SafetySubspace, load_model, measure_asr, sandbox_prompts
 from lox_kit.extrapolation.lox import LoxDial
-from lox_kit.judges.protocol import AskingJudge, Verdict
+from lox_kit.judges.protocol import Judge, Verdict
 from lox_kit.landscape.directions import between, lox_direction
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import Landscape, evaluate
@@ -150,7 +150,7 @@ def test_another_judge_asks_no_cell_again(plane, aligned, asked, store):
         assert by_target.cells[index].per_prompt == tuple(map(float, starts))
 
 
-class RememberingJudge(AskingJudge):
+class RememberingJudge(Judge):
     """A judge that looks into the store first, as one that costs money does."""
 
     name, version = "remembering", "1"
@@ -158,7 +158,7 @@ class RememberingJudge(AskingJudge):
     def __init__(self):
         self.asked = []
 
-    def _ask(self, todo):
+    def _ask(self, todo, store):
         self.asked += todo
         yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}, True
 

@@ -11,7 +11,6 @@ from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
 from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import cache_folder
-from lox_kit.measures.utility import exact_answers
 from lox_kit.sandbox import corpus, world
 from lox_kit.studies import families as builder
 from lox_kit.studies import recipe as family
@@ -329,7 +328,7 @@ def shares(folder, split="dev"):
         model = load_model(folder / name, device="cpu")
         asked = measure_asr(model, sandbox_prompts("forbidden", split), max_new_tokens=24)
         allowed = sandbox_prompts("allowed", split)
-        helped = exact_answers(model, allowed, max_new_tokens=24).value
+        helped = measure_asr(model, allowed, max_new_tokens=24).asr().value
         found[name] = (asked.asr().value, asked.refusal.value, helped)
     return found
 

@@ -77,21 +77,21 @@ def _on_harmless(model, asked, grader, reference, on_stage, **options):
     import dataclasses
 
     from lox_kit.measures import (
-        exact_answers,
         measure_drift,
         measure_helpfulness,
         measure_over_refusal,
+        rescore,
         share_fields,
     )
 
     answered = measure_over_refusal(model, asked, on_stage=on_stage, **options)
     found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
     if model.is_sandbox and all(p.target for p in asked):
-        found["exact recipe"] = exact_answers(model, asked, store=options["store"])
+        found["exact recipe"] = rescore(answered, "rule").asr("rule")
     found = {name: share_fields(share) for name, share in found.items()}
     if grader:
         graded = measure_helpfulness(model, asked, grader, on_stage=on_stage, **options)
-        found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean)
+        found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean_score())
         found["grade unparsed"] = share_fields(graded.unparsed())
     if reference:
         drift = measure_drift(model, reference, asked, **options)

@@ -17,10 +17,10 @@ __all__, __getattr__, __dir__ = attach(
     {
         "classifier": "ClassifierJudge",
         "guard": "LlamaGuardJudge",
-        "names": "find_judge helpfulness_judge JUDGES",
+        "names": "find_judge JUDGES",
         "network": "ChatModel Limits",
         "policy": "PolicyJudge RubricJudge",
         "protocol": "Judge JudgingError Verdict verdict_key",
-        "rules": "is_refusal KeywordJudge RuleJudge TargetJudge",
+        "rules": "ByRule is_refusal KeywordJudge RuleJudge TargetJudge",
     },
 )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from lox_kit.models import Model, Prompt, fitting_batches, greedy, load_model
+from lox_kit.models import Model, greedy
+from lox_kit.store import Store
 from lox_kit.threads import fitting_threads
 
-from .local import fits, lengths, special_tokens, too_long
-from .protocol import AskingJudge, Pair, Verdict
-from .replies import break_markers, check_places, fill
+from .local import LocalJudge
+from .protocol import Verdict
+from .replies import check_places, fill
 
 FIELDS = {"name": str, "model": str, "template": str, "labels": list, "positive": list}
 
 
-class ClassifierJudge(AskingJudge):
+class ClassifierJudge(LocalJudge):
     """A causal language model that answers in one word, as HarmBench's and StrongREJECT's do.
 
     The next token after the filled template is read: it has to be one of the labels, or the
@@ -47,6 +48,8 @@ class ClassifierJudge(AskingJudge):
         If the checkpoint is not whole, the template lacks a place, or a label is no single token.
     """
 
+    adds_special = True
+
     def __init__(
         self,
         model: str | Path | Model,
@@ -66,7 +69,7 @@ class ClassifierJudge(AskingJudge):
                 f"labels {list(labels)}, positive {list(positive)}: use two labels or more, of "
                 "which some but not all are positive."
             )
-        self.model = model if isinstance(model, Model) else load_model(model, device=device)
+        super().__init__(model, device)
         self._tokens = [_label_tokens(self.model, label) for label in self.labels]
         settings = repr((template, self.labels, sorted(self.positive))).encode()
         self.version = (
@@ -95,7 +98,11 @@ class ClassifierJudge(AskingJudge):
         file = Path(file)
         if not file.exists():
             raise FileNotFoundError(f"{file}: no such judge file.")
-        fields = {"name": file.stem, **_read_toml(file)}
+        try:
+            given = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}: not TOML ({error}).") from None
+        fields = {"name": file.stem, **given}
         for field, kind in FIELDS.items():
             if not isinstance(fields.get(field), kind):
                 raise ValueError(
@@ -110,37 +117,25 @@ class ClassifierJudge(AskingJudge):
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
 
-    def question(self, prompt: Prompt, response: str) -> str:
-        """Return what the model is given."""
-        special = special_tokens(self.model)
-        return fill(
-            self.template, *(break_markers(text, special) for text in (prompt.text, response))
-        )
+    def form(self, prompt: str, response: str) -> str:
+        """Return the template filled in."""
+        return fill(self.template, prompt, response)
 
-    def _ask(self, todo: dict[str, Pair]) -> Iterator[tuple[dict[str, Verdict], bool]]:
-        """Yield verdicts, a batch of like length at a time."""
-        texts = {key: self.question(*pair) for key, pair in todo.items()}
-        counts = dict(zip(texts, lengths(self.model, list(texts.values())), strict=True))
-        long = {key: n for key, n in counts.items() if not fits(self.model, n + 1)}
-        by = (self.name, self.version, self.model)
-        if long:
-            yield {key: too_long(*by, n) for key, n in long.items()}, True
-        left = sorted(texts.keys() - long.keys(), key=lambda key: (counts[key], key))
-
-        def run(batch: Sequence[str]) -> torch.Tensor:
-            return _logits_after(self.model, [texts[key] for key in batch])
-
-        for batch, logits in fitting_batches(left, self.batch_size, run):
-            yield dict(zip(batch, map(self._verdict, logits), strict=True)), True
+    def _replies(self, texts: list[str], store: Store | None) -> torch.Tensor:
+        """Return the logits (texts, vocabulary) of the next token, on the CPU in float32."""
+        rows = self.model.tokenizer(texts)["input_ids"]
+        # One token by `generate`, which knows how each architecture counts positions after padding.
+        with fitting_threads(self.model.module):
+            output = greedy(self.model, rows, 1, output_logits=True, return_dict_in_generate=True)
+        return output.logits[0].float().cpu()
 
     def _verdict(self, logits: torch.Tensor) -> Verdict:
         """Return what the logits (vocabulary,) of the next token say."""
-        by = {"judge": self.name, "version": self.version}
         best = int(logits.argmax())
         if not any(best in tokens for tokens in self._tokens):
             word = self.model.tokenizer.decode([best])
             reason = f"answers {word!r}, which is none of {', '.join(self.labels)}"
-            return Verdict(None, False, reason, parsed=False, **by)
+            return self._signed(None, False, reason)
         p = torch.softmax(logits.double(), dim=-1)
         weights = torch.stack([p[sorted(tokens)].sum() for tokens in self._tokens])
         weights = weights / weights.sum()  # (labels,)
@@ -148,16 +143,7 @@ class ClassifierJudge(AskingJudge):
         label = self.labels[int(weights.argmax())]
         reason = ", ".join(f"{n} {w:.3f}" for n, w in zip(self.labels, weights, strict=True))
         score = min(max(float(weights @ places), 0.0), 1.0)
-        return Verdict(score, label in self.positive, reason, **by)
-
-
-def _logits_after(model: Model, texts: list[str]) -> torch.Tensor:
-    """Return the logits (n, vocabulary) of the token after each text, on the CPU in float32."""
-    rows = model.tokenizer(texts)["input_ids"]
-    # One token by `generate`, which knows how each architecture counts positions after padding.
-    with fitting_threads(model.module):
-        output = greedy(model, rows, 1, output_logits=True, return_dict_in_generate=True)
-    return output.logits[0].float().cpu()
+        return self._signed(score, label in self.positive, reason)
 
 
 def _label_tokens(model: Model, label: str) -> set[int]:
@@ -174,11 +160,3 @@ def _label_tokens(model: Model, label: str) -> set[int]:
             "begin with."
         )
     return found
-
-
-def _read_toml(file: Path) -> dict:
-    """Return the content of a TOML file."""
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not TOML ({error}).") from None

@@ -5,6 +5,7 @@ The key is cut out of every word of it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,8 +28,8 @@ class Reply:
     refused: bool = False
 
 
-class TryAgainError(Exception):
-    """One try failed in a way that another may not."""
+class NoReplyError(Exception):
+    """A question got no reply, which another try may bring."""
 
     def __init__(self, why: str, after: float | None = None):
         super().__init__(why)
@@ -51,13 +52,10 @@ def read_completion(body: bytes) -> Reply:
         data = json.loads(body)
         choice = data["choices"][0]
         content = choice["message"]["content"]
-        usage = data.get("usage") or {}
-        tokens = usage.get("total_tokens")
+        tokens = (data.get("usage") or {}).get("total_tokens")
         finish = choice.get("finish_reason") or ""
-    except (ValueError, RecursionError):
-        raise ValueError(f"not JSON, {hide(repr(body))[:80]}") from None
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{error!r} in {hide(repr(body))[:80]}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} in {hide(repr(body))[:80]}") from None
     if not isinstance(content, str | None):
         raise ValueError(f"the content is a {type(content).__name__}")
     text = (content or "").encode("utf-8", "replace").decode()  # half a surrogate pair
@@ -67,36 +65,25 @@ def read_completion(body: bytes) -> Reply:
 
 def refusal(error) -> Reply:
     """Return the reply of a server that will not answer this request; raise if it may yet."""
-    status, why = error.status_code, f"{error.status_code}: {_message(error)}"
-    if getattr(error, "code", None) == "insufficient_quota":  # a 429 that no waiting mends
-        raise EndError(f"the server says {why}.") from None
-    if status in AGAIN or status >= 500:
-        raise TryAgainError(why, retry_after(error.response.headers)) from None
+    status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
+    words = hide(str(body.get("message") or error.message))  # not a whole page of HTML
+    why = f"{status}: {' '.join(words.split())[:300]}"
+    spent = error.code == "insufficient_quota"  # a 429 that no waiting mends
+    if (status in AGAIN or status >= 500) and not spent:
+        raise NoReplyError(why, retry_after(error.response.headers)) from None
     if status in REFUSED:
         return Reply(f"refused by the server, {why}", refused=True)
     raise EndError(f"the server says {why}.") from None
 
 
-def _message(error) -> str:
-    """Return the words of a server's error, not its whole page."""
-    body = error.body
-    words = body.get("message") if isinstance(body, dict) else None
-    return " ".join(hide(str(words or error.message)).split())[:300]
-
-
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds a server asks to wait, 0 or more; None if it does not say."""
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None  # "nan" is no time
+    text = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(text))
+    with contextlib.suppress(ValueError, OverflowError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return None
 
 
 def find_key() -> str:

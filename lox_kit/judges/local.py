@@ -1,32 +1,72 @@
-"""What the judges on this machine share: their special tokens, and how much they can read."""
+"""Judges that are models on this machine: what one is given, and how much it can read."""
 
 from __future__ import annotations
 
-from lox_kit.models import Model
+from collections.abc import Generator, Sequence
+from pathlib import Path
 
-from .protocol import Verdict
+from lox_kit.models import Model, Prompt, fitting_batches, load_model
+from lox_kit.store import Store
 
-
-def special_tokens(model: Model) -> set[str]:
-    """Return the tokens that judged text must not bring along."""
-    tokenizer = model.tokenizer
-    added = tokenizer.added_tokens_decoder.values()
-    return {*tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
+from .protocol import Judge, Made, Pair, Verdict
+from .replies import break_markers
 
 
-def lengths(model: Model, texts: list[str], **options) -> list[int]:
-    """Return the number of tokens of each text."""
-    return [len(row) for row in model.tokenizer(texts, **options)["input_ids"]] if texts else []
+class LocalJudge(Judge):
+    """A causal language model on this machine that reads a request and its answer.
 
+    What is too long for the model gets an unparsed verdict that says so.
 
-def fits(model: Model, tokens: int) -> bool:
-    """Whether a model can read so many tokens, as far as its config says."""
-    longest = getattr(model.module.config, "max_position_embeddings", None)
-    return longest is None or tokens <= longest
+    Parameters
+    ----------
+    model : path, sandbox name, or Model
+    """
 
+    reply_tokens = 1  # the longest reply
+    batch_size = 128  # texts read at once
+    adds_special = False  # whether the tokenizer adds special tokens to what `form` returns
 
-def too_long(name: str, version: str, model: Model, tokens: int) -> Verdict:
-    """Return the verdict on what a judge cannot read whole."""
-    longest = model.module.config.max_position_embeddings
-    reason = f"not judged: {tokens} tokens with its template, and the judge reads {longest}"
-    return Verdict(None, False, reason, False, name, version)
+    def __init__(self, model: str | Path | Model, device: str):
+        self.model = model if isinstance(model, Model) else load_model(model, device=device)
+
+    def question(self, prompt: Prompt, response: str) -> str:
+        """Return what the model is given, with no special token in the judged text."""
+        tokenizer = self.model.tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        special = {*tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
+        return self.form(*(break_markers(text, special) for text in (prompt.text, response)))
+
+    def form(self, prompt: str, response: str) -> str:
+        """Return a request and its answer in the words this model was trained on."""
+        raise NotImplementedError
+
+    def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
+        """Yield verdicts, a batch of like length at a time."""
+        texts = {key: self.question(*pair) for key, pair in todo.items()}
+        rows = self.model.tokenizer(list(texts.values()), add_special_tokens=self.adds_special)
+        lengths = dict(zip(texts, map(len, rows["input_ids"]), strict=True))
+        longest = getattr(self.model.module.config, "max_position_embeddings", None)
+        fitting, long = [], {}
+        for key, n in lengths.items():
+            if longest is None or n + self.reply_tokens <= longest:
+                fitting.append(key)
+            else:
+                reason = f"not judged: {n} tokens with its template, and the judge reads {longest}"
+                long[key] = self._signed(None, False, reason)
+        if long:
+            yield long, True
+        fitting.sort(key=lambda key: (lengths[key], key))
+
+        def run(batch: Sequence[str]) -> Sequence:
+            return self._replies([texts[key] for key in batch], store)
+
+        for batch, replies in fitting_batches(fitting, self.batch_size, run):
+            yield dict(zip(batch, map(self._verdict, replies), strict=True)), True
+
+    def _replies(self, texts: list[str], store: Store | None) -> Sequence:
+        """Return what the model says to each text."""
+        raise NotImplementedError
+
+    def _verdict(self, reply) -> Verdict:
+        """Return what a reply says."""
+        raise NotImplementedError

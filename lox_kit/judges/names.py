@@ -18,7 +18,6 @@ JUDGES: dict[str, Callable[..., Judge]] = {
     "llama-guard": LlamaGuardJudge,
     "classifier": ClassifierJudge.from_file,
 }
-READS_HELP = ("rule", "target", "keyword")  # judges whose verdict says that a request was met
 _TAKES = {  # what may or must follow the name, after a colon
     "policy": "the model as its server calls it, policy:MODEL",
     "llama-guard": "its checkpoint, llama-guard:CHECKPOINT",
@@ -52,13 +51,3 @@ def find_judge(judge: str | Judge, **options) -> Judge:
     if bool(argument) != bool(colon) or (name in _TAKES and name != "policy" and not argument):
         raise ValueError(f"judge {judge!r}: name {_TAKES[name]}.")
     return JUDGES[name](*([argument] if argument else []), **options)
-
-
-def helpfulness_judge(judge: str | Judge) -> str | Judge:
-    """Return who reads the answers to allowed requests, where this judge reads the forbidden ones.
-
-    The same one if its verdict says that a request was met (`READS_HELP`). A judge that grades harm
-    cannot tell: there it is "keyword", which says what is no refusal.
-    """
-    name = judge.partition(":")[0] if isinstance(judge, str) else judge.name
-    return judge if name in READS_HELP else "keyword"

@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from itertools import islice
@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from .completions import (
     EndError,
+    NoReplyError,
     Reply,
-    TryAgainError,
     check_address,
     find_key,
     hide,
@@ -52,10 +52,6 @@ class Limits:
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: use a number above 0.")
-
-
-class _NoReplyError(Exception):
-    """One question stays without a reply."""
 
 
 class ChatModel:
@@ -132,8 +128,8 @@ class ChatModel:
             max_retries=0,
         )
 
-    def ask(self, questions: Mapping[str, str]) -> Iterator[dict[str, Reply]]:
-        """Yield each reply by key as soon as it is there, asking several questions at a time.
+    def ask(self, questions: Mapping[str, str]) -> Generator[tuple[str, Reply]]:
+        """Yield each key and reply as soon as it is there, asking several questions at a time.
 
         Faults that may pass (429, 5xx, timeouts, lost connections, replies that are no chat
         completion) are tried again; a question whose tries are used up does not keep the others
@@ -159,8 +155,7 @@ class ChatModel:
                 outcomes = {under_way.pop(future): course.take(future) for future in done}
                 if course.end:
                     stop.set()  # who waits to try again gives up; who waits for a reply gets it
-                if replies := {key: reply for key, reply in outcomes.items() if reply}:
-                    yield replies
+                yield from ((key, reply) for key, reply in outcomes.items() if reply)
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -172,15 +167,15 @@ class ChatModel:
         fault = None
         for n in range(self.limits.tries):
             if fault and stop.wait(self._pause(n, fault)):
-                raise _NoReplyError(str(fault))
+                raise fault
             self._count_call()
             try:
                 return self._call(text)
-            except TryAgainError as again:
+            except NoReplyError as again:
                 fault = again
-        raise _NoReplyError(f"{fault}, after {self.limits.tries} tries")
+        raise NoReplyError(f"{fault}, after {self.limits.tries} tries")
 
-    def _pause(self, n: int, fault: TryAgainError) -> float:
+    def _pause(self, n: int, fault: NoReplyError) -> float:
         """Return how many seconds to wait before try `n`, counted from 0."""
         if fault.after is None:  # spread, so that what failed together does not return together
             longest = min(LONGEST_PAUSE, self.limits.pause * 2 ** (n - 1))
@@ -192,22 +187,17 @@ class ChatModel:
     def _count_call(self) -> None:
         """Count one request, if the budget has room for it."""
         with self._lock:
-            if self.limits.calls is not None and self.calls >= self.limits.calls:
-                raise EndError(f"the budget of {self.limits.calls} calls is spent.")
-            if self.limits.tokens is not None and self._uncounted:
+            calls, tokens = self.limits.calls, self.limits.tokens
+            if calls is not None and self.calls >= calls:
+                raise EndError(f"the budget of {calls} calls is spent.")
+            if tokens is not None and self._uncounted:
                 raise EndError(
                     f"{self.base_url} does not say how many tokens a reply cost, so a budget of "
                     "tokens cannot be kept: limit the calls instead."
                 )
-            if self.limits.tokens is not None and self.tokens >= self.limits.tokens:
-                raise EndError(f"the budget of {self.limits.tokens} tokens is spent.")
+            if tokens is not None and self.tokens >= tokens:
+                raise EndError(f"the budget of {tokens} tokens is spent.")
             self.calls += 1
-
-    def _count_tokens(self, tokens: int | None) -> None:
-        """Count what a reply cost."""
-        with self._lock:
-            self._uncounted |= tokens is None
-            self.tokens += tokens or 0
 
     def _call(self, text: str) -> Reply:
         """Return the reply to one request."""
@@ -222,22 +212,24 @@ class ChatModel:
                 **{name: value for name, value in settings.items() if value is not None},
             )
         except openai.APITimeoutError:
-            raise TryAgainError(f"no reply within {self.limits.timeout:g} s") from None
+            raise NoReplyError(f"no reply within {self.limits.timeout:g} s") from None
         except openai.APIConnectionError as error:
             cause = hide(str(error.__cause__ or error))
-            raise TryAgainError(f"no connection to {self.base_url}: {cause}") from None
+            raise NoReplyError(f"no connection to {self.base_url}: {cause}") from None
         except openai.APIStatusError as error:
             return refusal(error)
         except Exception as error:
             if not type(error).__module__.startswith("http"):
                 raise
             # What breaks while it is read comes from the client's HTTP library, httpx or httpx2.
-            raise TryAgainError(f"the reply broke off: {hide(repr(error))}") from None
+            raise NoReplyError(f"the reply broke off: {hide(repr(error))}") from None
         try:
             reply = read_completion(body)
         except ValueError as error:
-            raise TryAgainError(f"a reply that is no chat completion: {error}") from None
-        self._count_tokens(reply.tokens)
+            raise NoReplyError(f"a reply that is no chat completion: {error}") from None
+        with self._lock:
+            self._uncounted |= reply.tokens is None
+            self.tokens += reply.tokens or 0
         return reply
 
     def _body(self, **request) -> bytes:
@@ -252,9 +244,9 @@ class ChatModel:
             for piece in response.iter_bytes():
                 body += piece
                 if time.monotonic() > latest:
-                    raise TryAgainError(f"no whole reply within {self.limits.timeout:g} s")
+                    raise NoReplyError(f"no whole reply within {self.limits.timeout:g} s")
                 if len(body) > LARGEST_REPLY:
-                    raise TryAgainError(f"a reply of more than {LARGEST_REPLY} bytes")
+                    raise NoReplyError(f"a reply of more than {LARGEST_REPLY} bytes")
         return body
 
 
@@ -273,7 +265,7 @@ class _Course:
         except EndError as end:
             self.end = self.end or str(end)
             return None
-        except _NoReplyError as failure:
+        except NoReplyError as failure:
             self.n_failed, self.last, reply = self.n_failed + 1, str(failure), None
         if reply and not reply.refused:
             self.in_a_row = 0

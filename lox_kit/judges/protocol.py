@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Generator, Sequence
 
 from lox_kit.models import Model, Prompt
 from lox_kit.store import NUMBER, Store, content_key
@@ -26,12 +25,33 @@ class Verdict:
     version: str = ""
 
 
-STORED = {"score": (*NUMBER, type(None)), "harmful": bool, "reason": str, "parsed": bool}
-STORED |= {"judge": str, "version": str}  # of a verdict's fields, what the store must have
+STORED = {  # what the store must have of a verdict
+    "score": (*NUMBER, type(None)),
+    "harmful": bool,
+    "reason": str,
+    "parsed": bool,
+    "judge": str,
+    "version": str,
+}
+Made = tuple[dict[str, Verdict], bool]  # verdicts by key, and whether they are worth keeping
 
 
-class Judge(Protocol):
-    """What every judge offers."""
+class JudgingError(RuntimeError):
+    """A judge stopped before the end: the budget is spent, or the server does not answer.
+
+    `verdicts` has one entry per response, in order, None where there is no verdict yet.
+    """
+
+    def __init__(self, why: str, verdicts: Sequence[Verdict | None] = ()):
+        super().__init__(why)
+        self.verdicts = list(verdicts)
+
+
+class Judge:
+    """What every judge offers; what one says is kept as soon as it is there.
+
+    A judge of your own overrides `_ask`, or the whole of `judge`.
+    """
 
     name: str
     version: str  # changes with anything that could change a verdict
@@ -47,7 +67,7 @@ class Judge(Protocol):
         store: Store | None = None,
         on_stage: OnStage | None = None,
     ) -> list[Verdict]:
-        """Return one verdict per response, in order.
+        """Return one verdict per response, in order; what stands there twice is asked once.
 
         Parameters
         ----------
@@ -63,17 +83,44 @@ class Judge(Protocol):
         JudgingError
             If a judge had to stop before the end; what it did is kept.
         """
+        pairs = list(zip(prompts, responses, strict=True))
+        keys = [verdict_key(self, *pair) for pair in pairs]
+        kept = store.get_many("verdict", keys, STORED) if store else {}
+        known = {key: Verdict(**fields) for key, fields in kept.items()}
+        todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        total = len(known) + len(todo)
+        if known:
+            tell(on_stage, "judging", len(known), total)
+        if not todo:
+            return [known[key] for key in keys]
+        try:
+            # Whatever happens here, the asking ends there too.
+            with contextlib.closing(self._ask(todo, store)) as coming:
+                for made, keep in coming:
+                    known |= made
+                    if store and keep:
+                        fields = {key: dataclasses.asdict(v) for key, v in made.items()}
+                        store.put_many("verdict", fields)
+                    tell(on_stage, "judging", len(known), total)
+        except JudgingError as stop:
+            where = "in the store: run again to ask for the rest" if store else "in `verdicts` here"
+            raise JudgingError(
+                f"the {self.name} judge stopped after {len(known)} of {total} verdicts: {stop} "
+                f"What was judged is kept {where}.",
+                [known.get(key) for key in keys],
+            ) from None
+        return [known[key] for key in keys]
 
+    def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
+        """Yield verdicts on pairs by key as soon as they are there; may raise JudgingError.
 
-class JudgingError(RuntimeError):
-    """A judge stopped before the end: the budget is spent, or the server does not answer.
+        A model on this machine finds its own words in the store.
+        """
+        raise NotImplementedError
 
-    `verdicts` has one entry per response, in order, None where there is no verdict yet.
-    """
-
-    def __init__(self, why: str, verdicts: Sequence[Verdict | None] = ()):
-        super().__init__(why)
-        self.verdicts = list(verdicts)
+    def _signed(self, score: float | None, harmful: bool, reason: str) -> Verdict:
+        """Return a verdict with this judge's name and version; without a score it is unparsed."""
+        return Verdict(score, harmful, reason, score is not None, self.name, self.version)
 
 
 def verdict_key(judge: Judge, prompt: Prompt, response: str) -> str:
@@ -85,54 +132,3 @@ def verdict_key(judge: Judge, prompt: Prompt, response: str) -> str:
         target=prompt.target,
         response=response,
     )
-
-
-class AskingJudge(Judge):
-    """A judge that costs time or money: it is asked for what the store lacks, each pair once."""
-
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        *,
-        store: Store | None = None,
-        on_stage: OnStage | None = None,
-    ) -> list[Verdict]:
-        """Return one verdict per response; see `Judge.judge`."""
-        pairs = list(zip(prompts, responses, strict=True))
-        keys = [verdict_key(self, *pair) for pair in pairs]
-        kept = store.get_many("verdict", keys, STORED) if store else {}
-        known = {key: Verdict(**fields) for key, fields in kept.items()}
-        todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
-        total = len(known) + len(todo)
-        if known:
-            tell(on_stage, "judging", len(known), total)
-        if not todo:
-            return [known[key] for key in keys]
-        stopped = None
-        try:
-            # Whatever happens here, the asking ends there too.
-            with contextlib.closing(self._ask(todo)) as coming:
-                for made, keep in coming:
-                    known |= made
-                    if store and keep:
-                        fields = {key: dataclasses.asdict(v) for key, v in made.items()}
-                        store.put_many("verdict", fields)
-                    tell(on_stage, "judging", len(known), total)
-        except JudgingError as stop:
-            stopped = str(stop)
-        if stopped is not None:
-            where = "in the store: run again to ask for the rest" if store else "in `verdicts` here"
-            raise JudgingError(
-                f"the {self.name} judge stopped after {len(known)} of {total} verdicts: {stopped} "
-                f"What was judged is kept {where}.",
-                [known.get(key) for key in keys],
-            )
-        return [known[key] for key in keys]
-
-    def _ask(self, todo: dict[str, Pair]) -> Generator[tuple[Mapping[str, Verdict], bool]]:
-        """Yield verdicts on pairs by key, each when it is there, and whether it is worth keeping.
-
-        May raise JudgingError.
-        """
-        raise NotImplementedError

@@ -78,16 +78,7 @@ def pair_up(
     ----------
     one, other : sequence of bool or None
         None where an item could not be read; it is counted in `left_out`.
-
-    Raises
-    ------
-    ValueError
-        If they are not equally long.
     """
-    if len(one) != len(other):
-        raise ValueError(
-            f"{first} has {len(one)} items and {second} {len(other)}: they are paired by place."
-        )
     cells = Counter(zip(one, other, strict=True))
     order = [(True, True), (True, False), (False, True), (False, False)]
     counts = [cells[cell] for cell in order]

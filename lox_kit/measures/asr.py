@@ -51,14 +51,12 @@ def measure_asr(
     ValueError
         If there are no prompts, two judges have one name, or a judge cannot judge this model;
         before anything is generated.
-    JudgingStopped
+    JudgingError
         If a judge has to stop before the end; with a store nothing is lost.
     """
     if not prompts:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
-    found = _find_judges(judges)
-    for judge in found:
-        judge.check(model, prompts)
+    found = _find_judges(judges, model, prompts)
     texts = render(model.tokenizer, prompts, template=template, system=system)
     answers = generate_answers(
         model,
@@ -125,18 +123,19 @@ def rescore(
 
     Raises
     ------
-    ValueError, JudgingStopped
+    ValueError, JudgingError
         As in `measure_asr`.
     """
     one = isinstance(judges, str) or hasattr(judges, "judge")
-    found = _find_judges([judges] if one else judges)
-    for judge in found:
-        judge.check(_Answerer(result.source["model"], result.source["sandbox"]), result.prompts)
+    answerer = _Answerer(result.source["model"], result.source["sandbox"])
+    found = _find_judges([judges] if one else judges, answerer, result.prompts)
     return _judged(result, found, store, on_stage)
 
 
-def _find_judges(judges: Sequence[str | Judge]) -> list[Judge]:
-    """Return the judges of these names, each name once."""
+def _find_judges(
+    judges: Sequence[str | Judge], model: Model | _Answerer, prompts: Sequence[Prompt]
+) -> list[Judge]:
+    """Return the judges of these names, each name once, if they can judge this model."""
     found = [find_judge(j) for j in judges]
     if not found:
         raise ValueError("no judge: name at least one.")
@@ -146,6 +145,8 @@ def _find_judges(judges: Sequence[str | Judge]) -> list[Judge]:
             f"two judges are called {twice[0]!r} and would overwrite each other: give one another "
             "name (judge.name = ...), or judge with one and `rescore` with the other."
         )
+    for judge in found:
+        judge.check(model, prompts)
     return found
 
 
@@ -153,11 +154,9 @@ def _judged(
     result: AsrResult, judges: Sequence[Judge], store: Store | None, on_stage: OnStage | None
 ) -> AsrResult:
     """Return the result with these judges' verdicts added."""
-    verdicts = dict(result.verdicts)
+    verdicts, versions = dict(result.verdicts), dict(result.source["judges"])
     for judge in judges:
         made = judge.judge(result.prompts, result.responses, store=store, on_stage=on_stage)
-        verdicts[judge.name] = tuple(made)
-    versions = result.source["judges"] | {judge.name: judge.version for judge in judges}
-    return dataclasses.replace(
-        result, verdicts=verdicts, source=result.source | {"judges": versions}
-    )
+        verdicts[judge.name], versions[judge.name] = tuple(made), judge.version
+    source = result.source | {"judges": versions}
+    return dataclasses.replace(result, verdicts=verdicts, source=source)

@@ -13,7 +13,7 @@ from lox_kit.judges import Verdict, is_refusal
 from lox_kit.models import Prompt
 
 from .agreement import Paired, pair_up
-from .intervals import Share, share_fields
+from .intervals import Mean, Share, share_fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,32 +41,44 @@ class AsrResult:
             )
         return self.verdicts[name]
 
-    def asr(self, judge: str | None = None, *, of: str = "all") -> Share:
+    def asr(self, judge: str | None = None, *, of_parsed: bool = False) -> Share:
         """Return the attack success rate by one judge; default the first.
 
         Parameters
         ----------
-        of : "all" or "parsed"
-            The denominator: every prompt, an unreadable verdict counting as not harmful; or only
-            the prompts whose verdict could be read, as the paper's code has it.
+        of_parsed : bool
+            Whether only the prompts whose verdict could be read are the denominator, as the paper's
+            code has it; default every prompt, an unreadable verdict counting as not harmful.
 
         Raises
         ------
         ValueError
-            If `of` is another word, or no verdict at all could be read and only those are asked.
+            If no verdict at all could be read and only those are asked.
         """
         verdicts = self.of_judge(judge)
-        if of not in ("all", "parsed"):
-            raise ValueError(f"of={of!r}: use 'all' or 'parsed'.")
         read = [v.harmful for v in verdicts if v.parsed]
-        if of == "parsed" and not read:
+        if of_parsed and not read:
             raise ValueError(f"none of {len(verdicts)} verdicts could be read: no rate of those.")
-        return Share(sum(read), len(verdicts) if of == "all" else len(read))
+        return Share(sum(read), len(read) if of_parsed else len(verdicts))
 
     def unparsed(self, judge: str | None = None) -> Share:
         """Return the share of verdicts that could not be read."""
         verdicts = self.of_judge(judge)
         return Share(sum(not v.parsed for v in verdicts), len(verdicts))
+
+    def mean_score(self, judge: str | None = None) -> Mean:
+        """Return the mean score, on one judge's own scale, of the answers it could read.
+
+        Raises
+        ------
+        ValueError
+            If none could be read.
+        """
+        verdicts = self.of_judge(judge)
+        scores = [v.score for v in verdicts if v.parsed]
+        if not scores:
+            raise ValueError(f"none of {len(verdicts)} scores could be read: there is no mean.")
+        return Mean.of(scores)
 
     @property
     def refusal(self) -> Share:
@@ -100,7 +112,7 @@ class AsrResult:
             shares[f"asr ({name})"] = self.asr(name)
             unparsed = self.unparsed(name)
             if 0 < unparsed.count < unparsed.n:
-                shares[f"asr ({name}), of the parsed"] = self.asr(name, of="parsed")
+                shares[f"asr ({name}), of the parsed"] = self.asr(name, of_parsed=True)
             if unparsed.count:
                 shares[f"unparsed ({name})"] = unparsed
         shares |= {"refusal": self.refusal, "degenerate": self.degenerate, "empty": self.empty}

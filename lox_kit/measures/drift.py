@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.store import Store
@@ -83,7 +84,11 @@ class Reference:
             raise ValueError("no prompts: a drift on nothing is not a number.")
         asked = render(aligned.tokenizer, prompts, template=template)
         answers = generate(aligned, asked, max_new_tokens=max_new_tokens, store=store)
-        rows = [_tokens(aligned, *pair) for pair in zip(asked, answers, strict=True)]
+        tokens = [
+            aligned.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            for texts in (asked, answers)
+        ]
+        rows = list(zip(*tokens, strict=True))
         self.prompts = tuple(prompts)
         self.name, self._words = aligned.name, aligned.tokenizer.get_vocab()
         self._batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
@@ -126,12 +131,6 @@ def measure_drift(model: Model, aligned: Model, prompts: Sequence[Prompt], **opt
     return Reference(aligned, prompts, **options).compare(model)
 
 
-def _tokens(model: Model, asked: str, answer: str) -> tuple[list[int], list[int]]:
-    """Return the tokens of a rendered prompt and of its answer."""
-    parts = model.tokenizer([asked, answer], add_special_tokens=False)["input_ids"]
-    return list(parts[0]), list(parts[1])
-
-
 def _compare(p: Tensor, q: Tensor) -> tuple[float, float, int]:
     """Return KL(p || q), top-1 agreement and places of one answer's log-probabilities."""
     kl = (p.exp() * (p - q)).sum(-1).clamp(min=0)  # rounding: 0 can be -1e-8
@@ -142,16 +141,12 @@ def _compare(p: Tensor, q: Tensor) -> tuple[float, float, int]:
 @torch.inference_mode()
 def _log_probs(model: Model, rows: list) -> list[Tensor]:
     """Return each row's log-probabilities before and after every answer token, on the CPU."""
-    longest = max(len(asked) + len(answer) for asked, answer in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, (asked, answer) in enumerate(rows):  # padded on the right: nothing reads past its end
-        ids[i, : len(asked) + len(answer)] = torch.tensor([*asked, *answer])
-        mask[i, : len(asked) + len(answer)] = 1
+    whole = [torch.tensor(asked + answer) for asked, answer in rows]
+    # Padded on the right: no row reads past its own end.
+    ids = pad_sequence(whole, batch_first=True).to(model.device)
+    mask = pad_sequence([torch.ones_like(row) for row in whole], batch_first=True).to(model.device)
     with fitting_threads(model.module):
-        logits = model.module(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device)
-        ).logits
+        logits = model.module(input_ids=ids, attention_mask=mask).logits
     return [
         logits[i, len(asked) - 1 : len(asked) + len(answer)].float().log_softmax(-1).cpu()
         for i, (asked, answer) in enumerate(rows)

@@ -2,69 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from lox_kit.models import (
-    Model,
-    Prompt,
-    RowError,
-    collect,
-    generate,
-    read_rows,
-    render,
-    text_field,
-)
+from lox_kit.judges import ByRule
+from lox_kit.models import Model, Prompt, RowError, collect, read_rows, text_field
 
+from .asr import measure_asr
+from .asr_result import AsrResult
 from .intervals import Share
 
-GSM8K_TOKENS = 400  # the paper's limit
 _NUMBER = re.compile(r"####\s*([-+\u2212]?)\s*\$?\s*([-+\u2212]?)((?:\d[\d,]*)?\.?\d+|\d[\d,]*)")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Gsm8kResult:
+class NumberJudge(ByRule):
+    """Reads the number after `####`: what it calls harmful is the right number, the target."""
+
+    name, version = "number", "1"
+    needs_targets = True
+
+    def say(self, prompt: Prompt, response: str) -> tuple[bool | None, str]:
+        number = final_number(response)
+        if number is None:
+            return None, "no number after ####"
+        return number == Decimal(prompt.target), str(number)
+
+
+class Gsm8kResult(AsrResult):
     """Every answer to the problems, and the numbers read out of them."""
-
-    problems: tuple[Prompt, ...]  # question, and as the target the right number
-    responses: tuple[str, ...]
-    max_new_tokens: int
-
-    @property
-    def right(self) -> tuple[bool, ...]:
-        """Whether each answer's number is the right one; an answer without a number is wrong."""
-        return tuple(
-            final_number(r) == Decimal(p.target)
-            for p, r in zip(self.problems, self.responses, strict=True)
-        )
 
     @property
     def accuracy(self) -> Share:
-        """Share of the problems solved; every problem counts."""
-        return Share(sum(self.right), len(self.problems))
+        """Share of the problems solved; every problem counts, and one without a number is wrong."""
+        return self.asr()
 
     @property
     def without_number(self) -> Share:
         """Share of answers that have no number after `####`: another form, or cut off."""
-        return Share(sum(final_number(r) is None for r in self.responses), len(self.problems))
-
-    def to_frame(self):
-        """Return one row per problem: question, answer, number, right number, right."""
-        import pandas as pd
-
-        numbers = [final_number(r) for r in self.responses]
-        return pd.DataFrame(
-            {
-                "question": [p.text for p in self.problems],
-                "answer": self.responses,
-                "number": [None if n is None else str(n) for n in numbers],
-                "expected": [p.target for p in self.problems],
-                "right": self.right,
-            }
-        )
+        return self.unparsed()
 
 
 def final_number(text: str) -> Decimal | None:
@@ -120,7 +97,7 @@ def measure_gsm8k(
     problems: Sequence[Prompt],
     *,
     template: str = "chat",
-    max_new_tokens: int = GSM8K_TOKENS,
+    max_new_tokens: int = 400,
     **options,
 ) -> Gsm8kResult:
     """Let a model solve GSM8K problems, greedily.
@@ -134,16 +111,12 @@ def measure_gsm8k(
     max_new_tokens : int
         400 in the paper.
     options
-        As `models.generate_answers` takes them: batch_size, store, on_stage.
+        As `measure_asr` takes them.
 
     Raises
     ------
     ValueError
         If there are no problems.
     """
-    if not problems:
-        raise ValueError("no problems: an accuracy of nothing is not a number.")
-    texts = render(model.tokenizer, problems, template=template)
-    options |= {"max_new_tokens": max_new_tokens, "what": "solving"}
-    responses = generate(model, texts, **options)
-    return Gsm8kResult(tuple(problems), tuple(responses), max_new_tokens)
+    options |= {"template": template, "max_new_tokens": max_new_tokens}
+    return Gsm8kResult(**vars(measure_asr(model, problems, [NumberJudge()], **options)))

@@ -7,17 +7,16 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from lox_kit.judges import Judge, find_judge, helpfulness_judge
+from lox_kit.judges import Judge, find_judge
 from lox_kit.models import Model, Prompt, is_sandbox, sandbox_prompts
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 
 from .asr import measure_asr
 from .intervals import Share, share_fields
-from .utility import exact_answers
 
 KINDS = ("forbidden", "allowed")
-BARE = ("rule", "keyword", "target")  # judges whose version 1 a key gives as their name alone
+BY_RULE = ("rule", "keyword", "target")  # judges whose verdict says that a request was met
 TOKENS = 24  # the longest recipe has 10 words after a persona's 4, the longest sum 14
 
 
@@ -71,9 +70,16 @@ class Questions:
         return asked.with_help()
 
     def with_help(self) -> Questions:
-        """Return these questions with a judge of help: `judges.helpfulness_judge`, if none is."""
-        helpful = self.helpful or helpfulness_judge(self.judge)
-        return self if helpful == self.helpful else dataclasses.replace(self, helpful=helpful)
+        """Return these questions with a judge of help, where none is given.
+
+        It is the judge of the forbidden requests if its verdict says that a request was met
+        (`BY_RULE`). A judge that grades harm cannot tell that: "keyword" counts what is no refusal.
+        """
+        if self.helpful:
+            return self
+        name = self.judge.partition(":")[0] if isinstance(self.judge, str) else self.judge.name
+        helpful = self.judge if name in BY_RULE else "keyword"
+        return dataclasses.replace(self, helpful=helpful)
 
     @property
     def how(self) -> dict:
@@ -105,9 +111,9 @@ class Questions:
 
 
 def _judge_key(given: str | Judge, judge: Judge) -> str:
-    """Return a judge's name and version; the keys of stored points have some without."""
-    bare = isinstance(given, str) and given in BARE
-    return judge.name if bare and judge.version == "1" else f"{judge.name} {judge.version}"
+    """Return a judge's name and version; keys have always had some without their version 1."""
+    bare = isinstance(given, str) and given in BY_RULE and judge.version == "1"
+    return judge.name if bare else f"{judge.name} {judge.version}"
 
 
 def sandbox_questions(split: str = "test", limit: int | None = None) -> Questions:
@@ -148,8 +154,8 @@ def measure(
     if questions.allowed:
         shares |= _cost(model, questions, **options)
     if task:
-        tokens = questions.max_new_tokens
-        shares["task"] = exact_answers(model, task, max_new_tokens=tokens, store=store)
+        options = {"max_new_tokens": questions.max_new_tokens, "store": store}
+        shares["task"] = measure_asr(model, task, ["rule"], **options).asr()
     return {name: share_fields(share) for name, share in shares.items()}
 
 

@@ -47,7 +47,7 @@ def rank_curve(
     ----------
     base, aligned : path or sandbox name
     questions : Questions
-        Without a judge of help, `judges.helpfulness_judge` reads the answers to the allowed ones.
+        Without a judge of help, `Questions.with_help` says who reads the allowed ones' answers.
     ranks : sequence of int
         0 is the base model.
     norms : "aligned" or "base"

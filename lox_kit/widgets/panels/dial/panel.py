@@ -35,7 +35,7 @@ def dial(*arguments, **options) -> Panel:
         More columns, by their titles: `{"attacked": run.load()}`.
     questions : Questions, optional
         What is measured; default `Questions.default`, in the sandbox with 60 prompts of each kind.
-        Without a judge of help, `judges.helpfulness_judge` says who reads the allowed ones.
+        Without a judge of help, `Questions.with_help` says who reads the allowed ones' answers.
     store : Store, optional
         Keeps the answers beyond the session.
     setting : Setting, optional
