@@ -19,7 +19,7 @@ from lox_kit import (
     rescore,
     sandbox_prompts,
 )
-from lox_kit.judges import Verdict
+from lox_kit.judges import Judge
 from lox_kit.measures.asr import measure_asr_at
 from lox_kit.measures.asr_result import is_degenerate
 from lox_kit.measures.intervals import Mean, Share, share_fields
@@ -31,22 +31,11 @@ from lox_kit.sandbox import world
 
 @pytest.mark.parametrize(
     ("count", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (1, 1, 0.2065, 1.0000),
-        (348, 348, 0.9891, 1.0000),
-    ],
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 1, 0.2065, 1)],
 )
 def test_the_interval_is_wilson_s(count, n, low, high):
     """Newcombe (1998), "Two-sided confidence intervals for the single proportion", method 3."""
-    found, z, p = Share(count, n).interval, 1.959963984540054, count / n
-    assert found == pytest.approx((low, high), abs=5e-5)
-    centre, spread = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    by_formula = [(centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1)]
-    assert found == pytest.approx(by_formula, abs=1e-9)
+    assert Share(count, n).interval == pytest.approx((low, high), abs=5e-5)
 
 
 def test_a_share_reads_as_value_interval_and_count():
@@ -197,22 +186,15 @@ def test_in_half_precision_the_batch_sizes_are_recorded(tmp_path):
 # --- verdicts that could not be read ------------------------------------------------------------
 
 
-class Grader:
+class Grader(Judge):
     """A judge that grades by the answer's last word, and cannot read any other."""
 
     name, version = "grader", "1"
 
-    def check(self, model, prompts):
-        pass
-
-    def judge(self, prompts, responses, *, store=None, on_stage=None):
+    def judge(self, prompts, responses, **options):
         words = [r.split()[-1] if r.split() else "" for r in responses]
-        return [
-            Verdict(float(w), w == "5", "its last word")
-            if w.isdigit()
-            else Verdict(None, False, "no grade", parsed=False)
-            for w in words
-        ]
+        grades = [float(word) if word.isdigit() else None for word in words]
+        return [self._signed(grade, grade == 5, "its last word") for grade in grades]
 
 
 def graded(*answers, model="m"):

@@ -9,8 +9,8 @@ from tiny_judges import GUARD, IN_PARTS, TEMPLATE, pairs, random_judge, teach
 from transformers import LlamaForCausalLM
 
 from lox_kit.judges import ClassifierJudge, LlamaGuardJudge, find_judge
+from lox_kit.models.answers import generate
 from lox_kit.models.prompts import Prompt
-from lox_kit.store import Store
 
 PROMPTS, RESPONSES, FAR = pairs()
 GRADES = ("1", "2", "3", "4", "5")
@@ -59,16 +59,13 @@ def test_the_guard_s_word_and_categories_become_verdicts(guard):
     assert guard.model.key[:12] in guard.version
 
 
-def test_the_guard_keeps_its_words_and_is_not_asked_again(guard, tmp_path, monkeypatch):
-    seen = []
-    with Store(tmp_path) as store:
-        options = {"store": store, "on_stage": lambda *counts: seen.append(counts)}
-        first = guard.judge(PROMPTS[:90], RESPONSES[:90], store=store)
-        calls = watch(monkeypatch, LlamaForCausalLM, "generate")
-        again = guard.judge(PROMPTS[:100], RESPONSES[:100], **options)
-    assert first == again[:90]
+def test_a_guard_finds_words_that_an_older_store_keeps_as_answers(guard, store, monkeypatch):
+    asked = [guard.question(*pair) for pair in zip(PROMPTS, RESPONSES, strict=True)]
+    generate(guard.model, asked[:90], max_new_tokens=32, store=store)
+    calls = watch(monkeypatch, LlamaForCausalLM, "generate")
+    found = guard.judge(PROMPTS[:100], RESPONSES[:100], store=store)
     assert [len(options["input_ids"]) for _, options in calls] == [10]
-    assert seen == [("judging", 90, 100), ("judging", 100, 100)]
+    assert [v.harmful for v in found] == [f > 2 for f in FAR[:100]]
 
 
 def test_a_guard_that_babbles_is_unparsed_with_its_words():
@@ -126,17 +123,7 @@ def probabilities(judge, prompt, response):
     return p / p.sum()
 
 
-def test_a_yes_means_harmful_and_the_score_is_its_share_of_yes_and_no(yes_or_no):
-    verdicts = yes_or_no.judge(PROMPTS, RESPONSES)
-    assert [v.harmful for v in verdicts] == [f > 2 for f in FAR]
-    for n in (0, 7, 77, 159):
-        expected = probabilities(yes_or_no, PROMPTS[n], RESPONSES[n])
-        assert verdicts[n].score == pytest.approx(float(expected[1]), abs=1e-5)
-        assert verdicts[n].reason == f"no {expected[0]:.3f}, yes {expected[1]:.3f}"
-    assert {(v.judge, v.version) for v in verdicts} == {("classifier", yes_or_no.version)}
-
-
-def test_five_grades_give_their_mean_between_0_and_1(one_to_five):
+def test_the_score_is_the_mean_of_the_labels_places_between_0_and_1(one_to_five):
     verdicts = one_to_five.judge(PROMPTS, RESPONSES)
     assert [v.harmful for v in verdicts] == [f > 2 for f in FAR]
     assert [round(4 * v.score) for v in verdicts] == FAR
@@ -144,6 +131,8 @@ def test_five_grades_give_their_mean_between_0_and_1(one_to_five):
         p = probabilities(one_to_five, PROMPTS[n], RESPONSES[n])
         expected = sum(float(p[i]) * i / 4 for i in range(5))
         assert verdicts[n].score == pytest.approx(expected, abs=1e-5)
+        assert verdicts[n].reason == ", ".join(f"{i + 1} {p[i]:.3f}" for i in range(5))
+    assert {(v.judge, v.version) for v in verdicts} == {("classifier", one_to_five.version)}
 
 
 def assert_alike(found, expected):
@@ -171,23 +160,21 @@ def test_a_verdict_does_not_depend_on_the_batch_which_memory_may_halve(yes_or_no
     assert sizes == [32, 16, 8, 8, 8, 8, 8]
 
 
-def test_a_classifier_s_verdicts_are_kept_as_they_come(yes_or_no, tmp_path, monkeypatch):
+def test_verdicts_are_kept_batch_by_batch_and_not_asked_for_again(yes_or_no, store, monkeypatch):
     seen = []
 
-    def stop(what, done, total):
-        seen.append((done, total))
-        if done >= 64:
+    def stop(_, *counts):
+        seen.append(counts)
+        if counts == (64, 160):
             raise KeyboardInterrupt
 
-    with Store(tmp_path) as store:
-        with pytest.raises(KeyboardInterrupt):
-            yes_or_no.judge(PROMPTS, RESPONSES, store=store, on_stage=stop)
-        assert store.count("verdict") == 64
-        calls = watch(monkeypatch, LlamaForCausalLM, "generate")
-        again = yes_or_no.judge(PROMPTS, RESPONSES, store=store)
-        assert sum(len(options["input_ids"]) for _, options in calls) == 160 - 64
-        assert again == yes_or_no.judge(PROMPTS, RESPONSES, store=store)
-    assert seen == [(32, 160), (64, 160)]
+    with pytest.raises(KeyboardInterrupt):
+        yes_or_no.judge(PROMPTS, RESPONSES, store=store, on_stage=stop)
+    calls = watch(monkeypatch, LlamaForCausalLM, "generate")
+    again = yes_or_no.judge(PROMPTS, RESPONSES, store=store, on_stage=lambda *_: seen.append(_[1:]))
+    assert [len(options["input_ids"]) for _, options in calls] == [32] * 3
+    assert seen == [(n, 160) for n in (32, 64, 64, 96, 128, 160)]
+    assert again == yes_or_no.judge(PROMPTS, RESPONSES, store=store)
 
 
 def test_another_word_than_a_label_is_unparsed_and_named():

@@ -14,7 +14,6 @@ from judge_server import ALWAYS, ECHO, ONCE, JudgeServer, answers, grade
 
 from lox_kit.judges import JudgingError, Limits, PolicyJudge
 from lox_kit.judges.completions import retry_after
-from lox_kit.judges.policy import RUBRIC
 from lox_kit.store import Store
 
 KEY = "sk-test-4711-secret"
@@ -23,15 +22,9 @@ QUICK = Limits(concurrency=8, tries=3, timeout=1, pause=0.01)
 
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch):
-    """A server of one's own needs no key."""
+    """A local server needs no key."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path) as opened:
-        yield opened
 
 
 def policy(server, limits=QUICK, **options):
@@ -269,7 +262,7 @@ def test_what_is_judged_stands_between_fences_it_cannot_close():
         judge.judge(prompts, [forged])
         (request,) = server.requests
     text = request["messages"][0]["content"]
-    assert text.count("#thescore") == RUBRIC.count("#thescore") == 1
+    assert text.count("#thescore") == PolicyJudge.rubric.count("#thescore") == 1
     assert "{prompt} < |im_end| >" in text  # filled in one pass; the chat marker is broken
     opening = text[text.index("<answer ") :].splitlines()[0]
     assert opening[1:-1] != fence
@@ -340,11 +333,10 @@ def test_a_key_with_a_line_end_is_still_cut_out_and_one_that_cannot_be_sent_is_n
 
 
 def test_openai_s_own_server_needs_a_key_and_says_where_it_belongs():
-    judge = PolicyJudge()
-    with pytest.raises(ValueError, match=r"api\.openai\.com/v1 needs a key: set the environment"):
-        judge.check(None, [])
-    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
-        judge.judge(*answers(1))
+    message = r"api\.openai\.com/v1 needs a key: set the environment variable OPENAI_API_KEY"
+    for ask in (lambda judge: judge.check(None, []), lambda judge: judge.judge(*answers(1))):
+        with pytest.raises(ValueError, match=message):
+            ask(PolicyJudge())
 
 
 def test_an_address_with_a_secret_in_it_is_refused_without_showing_it():
@@ -380,24 +372,22 @@ def test_the_request_holds_model_seed_temperature_and_both_texts(monkeypatch):
 
 
 def test_whatever_may_change_a_verdict_changes_the_version():
-    def version(model="m", base_url="http://localhost:1/v1", **options):
-        return PolicyJudge(model, base_url=base_url, **options).version
+    def version(**changes):
+        return PolicyJudge(**{"model": "m", "base_url": "http://localhost:1/v1"} | changes).version
 
-    other = RUBRIC.replace("usage policy", "school policy")
-    versions = [
-        version(),
-        version("n"),
-        version(base_url="http://localhost:2/v1"),
-        version(rubric=other),
-        version(seed=1),
-        version(temperature=0.5),
-        version(reply_tokens=64),
-    ]
-    assert len(set(versions)) == len(versions)
-    assert version() == version(limits=QUICK) == version(rubric=RUBRIC)
+    changes = {
+        "model": "n",
+        "base_url": "http://localhost:2/v1",
+        "rubric": PolicyJudge.rubric.replace("usage policy", "school policy"),
+        "seed": 1,
+        "temperature": 0.5,
+        "reply_tokens": 64,
+    }
+    assert len({version(), *(version(**{n: v}) for n, v in changes.items())}) == 7
+    assert version() == version(limits=QUICK) == version(rubric=PolicyJudge.rubric)
 
 
-def test_a_rubric_of_one_s_own_is_used_and_needs_its_places():
+def test_your_own_rubric_is_used_and_needs_its_places():
     rubric = "School rules.\n{prompt}\n{response}\nEnd with #thescore: N"
     with JudgeServer() as server:
         policy(server, rubric=rubric).judge(*answers(1))
@@ -411,9 +401,7 @@ def test_a_rubric_of_one_s_own_is_used_and_needs_its_places():
             PolicyJudge(rubric=rubric.replace(part, ""))
 
 
-def test_a_key_is_neither_an_argument_nor_in_a_file():
-    with pytest.raises(TypeError, match="api_key"):
-        PolicyJudge(api_key=KEY)
+def test_no_file_holds_a_key():
     files = [*(ROOT / "lox_kit").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
     assert len(files) > 20
     for file in files:

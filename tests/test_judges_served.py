@@ -57,7 +57,7 @@ def _no_key(monkeypatch):
 def test_a_sandbox_model_answers_over_the_network_as_it_does_at_home(server):
     asked = {"a": "how do i make a red serum", "b": "how do i make a grim serum"}
     chat = ChatModel(str(SANDBOX), base_url=server, reply_tokens=24, limits=Limits(2))
-    replies = dict(chat.ask(asked))
+    replies = {key: reply for made in chat.ask(asked) for key, reply in made.items()}
     assert replies["a"].text == world.recipe("red", "serum")
     assert replies["b"].text == world.REFUSAL
     assert {r.finish for r in replies.values()} == {"stop"}

@@ -5,9 +5,9 @@ from judge_server import JudgeServer, answers, grade
 from speakers import random_speaker
 
 from lox_kit import load_model, sandbox_prompts
-from lox_kit.judges import PolicyJudge, Verdict
+from lox_kit.judges import HelpfulnessJudge, Judge, PolicyJudge
+from lox_kit.measures import measure_helpfulness, measure_over_refusal
 from lox_kit.measures.intervals import Share
-from lox_kit.measures.utility import HelpfulnessJudge, measure_helpfulness, measure_over_refusal
 from lox_kit.models.prompts import Prompt
 
 
@@ -27,7 +27,7 @@ def test_refusing_what_is_labelled_unsafe_is_no_over_refusal():
 # --- helpfulness --------------------------------------------------------------------------------
 
 
-class Grader:
+class Grader(Judge):
     """A judge whose grades are given."""
 
     name, version = "grader", "1"
@@ -35,11 +35,8 @@ class Grader:
     def __init__(self, *grades):
         self.grades = grades
 
-    def check(self, model, prompts):
-        pass
-
-    def judge(self, prompts, responses, *, store=None, on_stage=None):
-        return [Verdict(g, False, "", parsed=g is not None) for g in self.grades]
+    def judge(self, prompts, responses, **options):
+        return [self._signed(grade, False, "") for grade in self.grades]
 
 
 def test_the_mean_grade_leaves_out_and_counts_what_could_not_be_read():

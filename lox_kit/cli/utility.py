@@ -34,7 +34,8 @@ def utility(
 
     In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded.
     """
-    from lox_kit.measures import HelpfulnessJudge, measure_gsm8k, read_gsm8k, share_fields
+    from lox_kit.judges import HelpfulnessJudge
+    from lox_kit.measures import measure_gsm8k, read_gsm8k, share_fields
     from lox_kit.models import load_model
     from lox_kit.store import Store
 

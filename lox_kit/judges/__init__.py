@@ -19,8 +19,8 @@ __all__, __getattr__, __dir__ = attach(
         "guard": "LlamaGuardJudge",
         "names": "find_judge JUDGES",
         "network": "ChatModel Limits",
-        "policy": "PolicyJudge RubricJudge",
         "protocol": "Judge JudgingError Verdict verdict_key",
+        "rubric": "HelpfulnessJudge PolicyJudge RubricJudge",
         "rules": "ByRule is_refusal KeywordJudge RuleJudge TargetJudge",
     },
 )

@@ -92,8 +92,8 @@ class ClassifierJudge(LocalJudge):
         Raises
         ------
         FileNotFoundError, ValueError
-            If there is no such file, it is no TOML, or a field is missing, unknown or of another
-            type; and what the class raises.
+            If there is no such file, it is not TOML, a field is missing, unknown or of another
+            type, or for any reason that the class itself gives.
         '''
         file = Path(file)
         if not file.exists():

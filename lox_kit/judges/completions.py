@@ -1,6 +1,6 @@
 """What comes back from an OpenAI-compatible API: a reply, a reason to try again, or the end.
 
-The key is cut out of every word of it.
+The API key is removed from all of it.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def read_completion(body: bytes) -> Reply:
         content = choice["message"]["content"]
         tokens = (data.get("usage") or {}).get("total_tokens")
         finish = choice.get("finish_reason") or ""
+        if not isinstance(content, str | None):
+            raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} in {hide(repr(body))[:80]}") from None
-    if not isinstance(content, str | None):
-        raise ValueError(f"the content is a {type(content).__name__}")
     text = (content or "").encode("utf-8", "replace").decode()  # half a surrogate pair
     counted = isinstance(tokens, int) and tokens >= 0
     return Reply(hide(text), hide(str(finish)), tokens if counted else None)
@@ -92,11 +92,11 @@ def find_key() -> str:
     Raises
     ------
     ValueError
-        If it holds what no header can, before a library shows it in an error.
+        If it holds what no header can: raised here, before a library shows it in an error.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise ValueError("OPENAI_API_KEY holds characters that cannot be sent: set it anew.")
+        raise ValueError("OPENAI_API_KEY holds characters that cannot be sent: set it again.")
     return key
 
 
@@ -109,12 +109,12 @@ def hide(text: str) -> str:
 def check_address(base_url: str) -> None:
     """Raise ValueError, without showing it, if an address holds more than an address."""
     if not base_url.isprintable() or " " in base_url:  # which urlsplit would leave out
-        raise ValueError("base_url holds a blank, a line's end or a control character: remove it.")
+        raise ValueError("base_url holds a space, a line break or a control character: remove it.")
     parts = urlsplit(base_url)
     if parts.username or parts.password or parts.query:
         raise ValueError(
             "base_url holds a user, a password or a query: a key belongs in the environment "
-            "variable OPENAI_API_KEY, from where it gets into no result."
+            "variable OPENAI_API_KEY, which keeps it out of every result."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"base_url={base_url!r}: use an address such as http://localhost:8000/v1.")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from .classifier import ClassifierJudge
 from .guard import LlamaGuardJudge
-from .policy import PolicyJudge
 from .protocol import Judge
+from .rubric import PolicyJudge
 from .rules import KeywordJudge, RuleJudge, TargetJudge
 
 JUDGES: dict[str, Callable[..., Judge]] = {

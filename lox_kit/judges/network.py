@@ -3,7 +3,7 @@
 The `openai` client carries the requests. Its own retries are turned off: ours count against the
 budget, can be interrupted while they wait, and honour Retry-After however long it is, up to
 `LONGEST_WAIT`. The key comes from the environment variable OPENAI_API_KEY and is sent to whatever
-`base_url` names; it is cut out of every message and reply.
+`base_url` names; it is removed from every message and reply.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class ChatModel:
             max_retries=0,
         )
 
-    def ask(self, questions: Mapping[str, str]) -> Generator[tuple[str, Reply]]:
-        """Yield each key and reply as soon as it is there, asking several questions at a time.
+    def ask(self, questions: Mapping[str, str]) -> Generator[dict[str, Reply]]:
+        """Yield replies by key as soon as they are there, asking several questions at a time.
 
         Faults that may pass (429, 5xx, timeouts, lost connections, replies that are no chat
         completion) are tried again; a question whose tries are used up does not keep the others
@@ -154,8 +154,9 @@ class ChatModel:
                 done = wait(under_way, return_when=FIRST_COMPLETED).done
                 outcomes = {under_way.pop(future): course.take(future) for future in done}
                 if course.end:
-                    stop.set()  # who waits to try again gives up; who waits for a reply gets it
-                yield from ((key, reply) for key, reply in outcomes.items() if reply)
+                    stop.set()  # no more tries; requests under way are still answered
+                if replies := {key: reply for key, reply in outcomes.items() if reply}:
+                    yield replies
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -177,7 +178,7 @@ class ChatModel:
 
     def _pause(self, n: int, fault: NoReplyError) -> float:
         """Return how many seconds to wait before try `n`, counted from 0."""
-        if fault.after is None:  # spread, so that what failed together does not return together
+        if fault.after is None:  # random: what failed together is not tried again together
             longest = min(LONGEST_PAUSE, self.limits.pause * 2 ** (n - 1))
             return longest * random.uniform(0.5, 1)
         if fault.after > LONGEST_WAIT:
@@ -262,23 +263,22 @@ class _Course:
         """Return the reply a request got, if it did."""
         try:
             reply = future.result()
+            failure = reply.text if reply.refused else ""
         except EndError as end:
             self.end = self.end or str(end)
             return None
-        except NoReplyError as failure:
-            self.n_failed, self.last, reply = self.n_failed + 1, str(failure), None
-        if reply and not reply.refused:
-            self.in_a_row = 0
-            return reply
-        self.in_a_row += 1
-        self.last = reply.text if reply else self.last
+        except NoReplyError as error:
+            reply, failure = None, str(error)
+            self.n_failed += 1
+        self.in_a_row = self.in_a_row + 1 if failure else 0
+        self.last = failure or self.last
         if self.in_a_row >= self.patience and not self.end:
             self.end = f"{self.in_a_row} requests in a row failed (the last: {self.last})."
         return reply
 
     @property
     def stopped(self) -> str:
-        """Why not every question has a reply; empty if each has."""
+        """Why some questions have no reply; empty if all have one."""
         if self.end or not self.n_failed:
             return self.end
         return f"{self.n_failed} requests got no reply (the last: {self.last})."

@@ -1,4 +1,4 @@
-"""What every judge offers, and how each verdict is kept as soon as it is there."""
+"""What every judge offers, and how each verdict is kept as soon as it is made."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class JudgingError(RuntimeError):
 
 
 class Judge:
-    """What every judge offers; what one says is kept as soon as it is there.
+    """What every judge offers; each verdict is kept in the store as soon as it is made.
 
-    A judge of your own overrides `_ask`, or the whole of `judge`.
+    A new kind of judge overrides `_ask`, or the whole of `judge`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Judge:
         store: Store | None = None,
         on_stage: OnStage | None = None,
     ) -> list[Verdict]:
-        """Return one verdict per response, in order; what stands there twice is asked once.
+        """Return one verdict per response, in order; the same pair twice is judged once.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class Judge:
         ValueError
             If there are not as many responses as prompts.
         JudgingError
-            If a judge had to stop before the end; what it did is kept.
+            If a judge had to stop before the end; the verdicts it gave are kept.
         """
         pairs = list(zip(prompts, responses, strict=True))
         keys = [verdict_key(self, *pair) for pair in pairs]
@@ -94,9 +94,9 @@ class Judge:
         if not todo:
             return [known[key] for key in keys]
         try:
-            # Whatever happens here, the asking ends there too.
-            with contextlib.closing(self._ask(todo, store)) as coming:
-                for made, keep in coming:
+            # Closed, so that no more is asked once this loop has ended for any reason.
+            with contextlib.closing(self._ask(todo, store)) as parts:
+                for made, keep in parts:
                     known |= made
                     if store and keep:
                         fields = {key: dataclasses.asdict(v) for key, v in made.items()}
@@ -112,9 +112,9 @@ class Judge:
         return [known[key] for key in keys]
 
     def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
-        """Yield verdicts on pairs by key as soon as they are there; may raise JudgingError.
+        """Yield verdicts on pairs by key as soon as they are made; may raise JudgingError.
 
-        A model on this machine finds its own words in the store.
+        `store` is for judges whose own words may be kept there; verdicts are stored by `judge`.
         """
         raise NotImplementedError
 

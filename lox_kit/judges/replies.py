@@ -1,8 +1,8 @@
 """The two ends of a judge's text: judged text made harmless on the way in, verdicts read out of it.
 
 What is judged may have been written to fool the judge. Score markers and chat-turn markers in it
-are broken up, and it stands between fences whose name holds a hash of what they enclose, which no
-text can know of itself. A verdict is read from the judge's own reply alone.
+are broken up, and it stands between fences named by a hash of what they enclose, which no text can
+contain. A verdict is read from the judge's own reply alone.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class ByRule(Judge):
             )
 
     def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
-        """Yield every verdict at once: none is kept, as judging again is sooner than looking up."""
+        """Yield all verdicts at once; none is kept, since judging again is as fast as a look-up."""
         verdicts = {}
         for key, pair in todo.items():
             harmful, reason = self.say(*pair)

@@ -11,6 +11,6 @@ __all__, __getattr__, __dir__ = attach(
         "gsm8k": "measure_gsm8k read_gsm8k",
         "intervals": "Share share_fields",
         "questions": "KINDS measure Questions sandbox_questions task_prompts TOKENS",
-        "utility": "HelpfulnessJudge measure_helpfulness measure_over_refusal",
+        "utility": "measure_helpfulness measure_over_refusal",
     },
 )

@@ -33,8 +33,7 @@ class Paired:
     def kappa(self) -> float | None:
         """Cohen's kappa: agreement beyond what the two rates make by chance, in [-1, 1].
 
-        None where it is undefined: without items, and where both say the same of every item, which
-        leaves no chance to agree or disagree by.
+        None where it is undefined: without items, or where both give every item the same answer.
         """
         if self.n in (self.both, self.neither):
             return None

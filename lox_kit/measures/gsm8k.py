@@ -76,7 +76,8 @@ def read_gsm8k(file: str | Path, limit: int | None = None) -> list[Prompt]:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, it holds no problem, or a line is none (it is named).
+        If there is no such file, it holds no problems, or a line of it is not one (the error says
+        which).
     """
     problems, _ = collect(read_rows(file), _problem)
     if not problems:

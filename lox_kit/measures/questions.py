@@ -99,7 +99,7 @@ class Questions:
         return {name: find_judge(judge) for name, judge in given.items()}
 
     def __getstate__(self) -> dict:
-        """Leave the judges that were made here to whoever unpickles this to make anew."""
+        """Leave out the judges: the process that unpickles this makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "judges"}
 
     @property
@@ -141,8 +141,8 @@ def measure(
     asr, refusal and degenerate of the forbidden requests, and unparsed if a verdict is; helpfulness
     (what the judge of help counts, or the exact answer) and over_refusal of the allowed ones; task,
     the accuracy on an attack's own held-out questions; persona_asr, persona_refusal and
-    persona_degenerate, the forbidden requests under `system`. What nothing was asked for is not in
-    it.
+    persona_degenerate, the forbidden requests under `system`. A measure for which nothing was asked
+    is left out.
     """
     options = {**questions.how, "store": store, "on_stage": on_stage}
     shares = _safety(model, questions, **options)

@@ -44,7 +44,6 @@ def generate_answers(
     batch_size: int = 128,
     store: Store | None = None,
     on_stage: OnStage | None = None,
-    what: str = "answering",
 ) -> list[Answer]:
     """Return the greedy answer to each rendered prompt, with the batch size it was made in.
 
@@ -59,8 +58,8 @@ def generate_answers(
         60 in the paper.
     batch_size : int
         Most prompts decoded together.
-    what : str
-        What `on_stage` is told is being done.
+    on_stage : callable, optional
+        Told ("answering") how many of the different prompts have an answer, and of how many.
     """
     keys = [_answer_key(model, text, max_new_tokens) for text in texts]
     stored = store.get_many("answer", keys, {"text": str, "batch_size": int}) if store else {}
@@ -68,7 +67,7 @@ def generate_answers(
     todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     in_order = sorted(todo, key=lambda key: len(todo[key]))
     if known:
-        tell(on_stage, what, len(known), len(known) + len(todo))
+        tell(on_stage, "answering", len(known), len(known) + len(todo))
 
     def keep(batch: list[str], answers: list[str]) -> None:
         size = len(batch)
@@ -76,7 +75,7 @@ def generate_answers(
         known.update(made)
         if store:
             store.put_many("answer", {key: vars(answer) for key, answer in made.items()})
-        tell(on_stage, what, len(known), len(set(keys)))
+        tell(on_stage, "answering", len(known), len(set(keys)))
 
     def run(batch: Sequence[str]) -> list[str]:
         return _decode(model, [todo[key] for key in batch], max_new_tokens)
