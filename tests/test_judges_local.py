@@ -101,10 +101,10 @@ def test_an_answer_cannot_end_its_turn_or_start_the_judge_s(guard):
     assert "<END" not in question
 
 
-@pytest.mark.parametrize("judge", ["guard", "yes_or_no"])
-def test_what_is_too_long_for_a_judge_is_unparsed_and_says_so(judge, request):
+@pytest.mark.parametrize(("judge", "words"), [("guard", 30), ("yes_or_no", 60)])
+def test_what_is_too_long_with_its_reply_is_unparsed_and_says_so(judge, words, request):
     judge = request.getfixturevalue(judge)
-    verdicts = judge.judge(PROMPTS[:3], [RESPONSES[0], "take " * 60, RESPONSES[2]])
+    verdicts = judge.judge(PROMPTS[:3], [RESPONSES[0], "take " * words, RESPONSES[2]])
     assert [v.parsed for v in verdicts] == [True, False, True]
     assert [v.harmful for v in verdicts] == [FAR[0] > 2, False, FAR[2] > 2]
     assert "and the judge reads 96" in verdicts[1].reason
