@@ -87,7 +87,16 @@ def test_a_completion_is_read():
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xff", b"[]", b"3", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b"[" * 100_000],
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        completion(content=3),
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": [{}]}',
+        b"[" * 100_000,
+    ],
     ids=lambda body: repr(body[:20]),
 )
 def test_what_is_no_completion_is_said_to_be_none(body):
