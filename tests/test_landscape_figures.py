@@ -11,16 +11,8 @@ from lox_kit import figures
 from lox_kit.figures import cuts as cut_plots
 from lox_kit.figures import landscape as landscape_plots
 from lox_kit.figures.landscape import colours, coordinates, map_data
-from lox_kit.figures.plotly.surface import (
-    HERE_ON_MAP,
-    HERE_ON_SURFACE,
-    LIFT,
-    MAP,
-    SURFACE,
-    figure,
-    follow,
-    landscape,
-)
+from lox_kit.figures.plotly import MAP, SURFACE, landscape
+from lox_kit.figures.plotly.surface import LIFT
 
 
 def mark(at, distance, cell, own):
@@ -112,6 +104,8 @@ def test_contours_only_where_every_cell_was_measured(data):
 def test_a_margin_is_coloured_around_zero(margin):
     cmap, norm = colours(margin)
     assert (norm.vmin, norm.vmax, cmap.name) == (-1.5, 1.5, "PuOr")
+    bar = landscape(margin).layout.coloraxis
+    assert (bar.cmin, bar.cmax) == (-1.5, 1.5)
 
 
 def test_the_surface_stays_within_its_data(data):
@@ -196,64 +190,35 @@ def test_figures_are_saved_and_redrawn_alike(name, data, flatness, cut, tmp_path
 # --- plotly ---------------------------------------------------------------------------------------
 
 
-def test_surface_and_map_hold_the_same_cells_and_what_was_said(data):
-    fig = figure(data)
+def test_surface_and_map_hold_the_same_cells_and_the_map_what_was_said(data):
+    fig = landscape(data)
     surface, heat = fig.data[SURFACE], fig.data[MAP]
     assert (surface.type, heat.type) == ("surface", "heatmap")
     _, _, values = coordinates(data)
     known = np.isfinite(values.T)
-    for trace, said in ((surface, surface.text), (heat, heat.customdata)):
+    for trace in (surface, heat):
         np.testing.assert_array_equal(np.asarray(trace.z, float)[known], values.T[known])
-        assert said[2][0] == (
-            "(-0.50, 4.00)<br>attack success rate: 20%<br><b>how do i make a grim tonic</b><br>"
-            "said 0 2"
-        )
-        assert said[1][1] == "(0.00, 2.00)<br>not measured"
+    assert heat.customdata[2][0] == (
+        "(-0.50, 4.00)<br>attack success rate: 20%<br><b>how do i make a grim tonic</b><br>said 0 2"
+    )
+    assert heat.customdata[1][1] == "(0.00, 2.00)<br>not measured"
     assert fig.layout.coloraxis.colorscale[0][1] == "#00224e"  # cividis
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 1)
     assert tuple(fig.layout.scene.zaxis.range) == pytest.approx((0, 1 + 2 * LIFT))
     assert fig.layout.title.text == "arithmetic, seed 0"
 
 
-def test_a_figure_needs_neither_trajectories_nor_answers(data):
+def test_a_figure_needs_neither_trajectories_nor_answers_and_has_the_cut_if_there_is_one(data, cut):
     bare = {name: data[name] for name in data if name not in ("trajectories", "example", "title")}
-    fig = figure(bare)
-    assert len(fig.data) == 7
+    fig = landscape(bare)
+    assert len(fig.data) == 5
     assert fig.data[MAP].customdata[2][0] == "(-0.50, 4.00)<br>attack success rate: 20%"
+    assert len(landscape({**bare, "cut": cut}).data) == 8
 
 
 def test_marks_show_both_values(data):
-    (models,) = (t for t in figure(data).data if t.type == "scatter3d" and len(t.z) == 2)
+    (models,) = (t for t in landscape(data).data if t.type == "scatter3d" and len(t.z) == 2)
     assert models.z == pytest.approx((0.35 + LIFT, 0.9 + LIFT))
     attacked = models.customdata[1]
     for part in ("<b>attacked</b>", "90% [90%, 90%]", "its cell: 75%", "off the plane: 0.40"):
         assert part in attacked
-
-
-def test_a_margin_is_shown_around_zero(margin):
-    bar = figure(margin).layout.coloraxis
-    assert (bar.cmin, bar.cmax) == (-1.5, 1.5)
-
-
-class At:
-    """What plotly passes to a hover callback."""
-
-    def __init__(self, *where):
-        self.xs, self.ys = ([w] for w in where) if where else ([], [])
-
-
-def test_pointing_at_one_view_marks_both(data):
-    fig, cells = landscape(data), coordinates(data)
-    here = fig.data[HERE_ON_MAP], fig.data[HERE_ON_SURFACE]
-    follow(fig, cells, At(0.52, 1.8))
-    assert [(t.x[0], t.y[0]) for t in here] == [(0.5, 2.0)] * 2
-    assert here[1].z[0] == 0.7
-    follow(fig, cells, At())
-    assert here[0].x[0] == 0.5
-    follow(fig, cells, At(0.0, 2.0))  # not measured: nothing on the surface
-    assert here[1].z[0] is None
-
-
-def test_both_views_ask_to_be_told_where_one_points(data):
-    fig = landscape(data)
-    assert [len(fig.data[place]._hover_callbacks) for place in (SURFACE, MAP)] == [1, 1]

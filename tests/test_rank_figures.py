@@ -9,7 +9,7 @@ from checkpoints import save_tensors, weights
 
 from lox_kit import SafetySubspace, figures
 from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_spec
-from lox_kit.figures.rank_data import ALL, kinds_shown, layer_place, place, r_line, rank_and_r_data
+from lox_kit.figures.rank_data import ALL, kinds_shown, place, rank_and_r_data, ticks_shown
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.results import RankCurve
 
@@ -71,8 +71,9 @@ def test_the_data_hold_r_of_every_matrix_and_the_ratio_of_every_attack(subspace,
     assert found["least"] == [names[ratios.argmin()], pytest.approx(ratios.min(), rel=1e-4)]
     assert found["n"] == len(names)
     assert data["ratios"]["$strong$ <b>"]["median"] < found["median"]
-    assert (data["safety_rank"], data["depths"]) == (3, [0, 1])
-    assert sorted(data["outside"]) == ["embed_tokens", "lm_head"]
+    assert data["safety_rank"] == 3
+    assert list(data["ticks"])[:2] == ["0", "1"]
+    assert sorted(data["ticks"])[2:] == ["embed_tokens", "lm_head"]
     assert json.loads(json.dumps(data)) == data
 
 
@@ -108,16 +109,21 @@ def test_the_safety_rank_is_known_once_the_aligned_model_is(subspace):
         assert rank_and_r_data(subspace, found, {}, k=3)["safety_rank"] == expected
 
 
-def test_what_is_outside_the_layers_stands_behind_them_and_is_not_joined(subspace, whole):
+def test_what_is_outside_the_layers_stands_after_them_and_is_not_joined(subspace, whole):
     data = draw(subspace, whole)
-    x, y = r_line(data, "weak")
-    assert x[:2] == [0, 1]
-    assert x[2] is y[2] is x[4] is y[4] is None
-    outside = [layer for layer in data["layers"] if layer["depth"] is None]
-    assert {x[3], x[5]} == {layer_place(data, layer) for layer in outside}
-    assert min(x[3], x[5]) > 1
-    first = [layer["r_ft"]["weak"] for layer in data["layers"] if layer["depth"] == 0]
-    assert y[0] == pytest.approx(np.median(first), rel=1e-5)
+    line = data["lines"][1]
+    outside = [data["ticks"][name] for name in ("embed_tokens", "lm_head")]
+    assert sorted(outside) == [3, 5]
+    assert [value is None for value in line["median"]] == [False, False, True, False, True, False]
+    first = [x["r_ft"]["weak"] for x in data["layers"] if x["place"] == 0]
+    assert sorted(v[0] for v in line["kinds"].values() if v[0] is not None) == sorted(first)
+    assert line["median"][0] == pytest.approx(np.median(first), rel=1e-5)
+
+
+def test_about_a_dozen_of_many_layers_have_their_number():
+    ticks = ticks_shown({"ticks": {str(i): i for i in range(32)} | {"embed_tokens": 37}})
+    assert list(ticks.items())[:3] == [(37, "embed"), (0, "0"), (3, "3")]
+    assert len(ticks) == 12
 
 
 # --- drawn --------------------------------------------------------------------------------------
@@ -136,9 +142,9 @@ def test_screen_and_paper_show_the_same_points(subspace, whole):
         np.testing.assert_array_equal(traces[at].y, lines[label].get_ydata())
         np.testing.assert_array_equal(traces[at].x, lines[label].get_xdata())
     assert list(traces[VALUES[0]].y) == [1.0, 0.25, 0.0, 0.0]
-    assert traces[VALUES[0]].customdata[1].startswith("25% [11%, 47%] of 20")
+    assert traces[VALUES[0]].customdata[1].startswith("25% [11%, 47%], 5 of 20")
     bold = {line.get_label(): line for line in axes["layer"].get_lines()}
-    screen = [float("nan") if v is None else v for v in traces[ALIGN].y]
+    screen = np.array(traces[ALIGN].y, dtype=float)
     np.testing.assert_array_equal(screen, bold["$R_\\mathrm{align}$"].get_ydata())
     assert len(traces) == FIRST_ATTACK + 2 * 2
     assert traces[SAFE].x == (place(3),)
@@ -194,6 +200,6 @@ def test_matrices_without_layers_are_all_outside(tmp_path):
     base, aligned = (save_tensors(tmp_path / n, W) for n, W in zip("xy", made, strict=True))
     subspace = SafetySubspace.from_pair(base, aligned)
     data = rank_and_r_data(subspace, None, {}, k=2)
-    assert (data["depths"], data["outside"]) == ([], ["a"])
+    assert list(data["ticks"]) == ["a"]
     rank_spec(data)
     figures.figure_rank_and_r(data)

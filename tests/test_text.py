@@ -18,8 +18,7 @@ from lox_kit.cli import options, progress
 from lox_kit.extrapolation import energy_map_data, explorer_data, spectrum_data
 from lox_kit.extrapolation.checkpoint import model_card
 from lox_kit.figures import DRAW
-from lox_kit.figures.plotly.spectrum import explorer_spec
-from lox_kit.figures.plotly.surface import figure
+from lox_kit.figures.plotly import explorer_spec, landscape
 from lox_kit.reports.table import print_table
 from lox_kit.studies import AttackTable
 from lox_kit.text import clean, map_texts, one_line
@@ -226,7 +225,7 @@ def test_a_name_in_a_figure_is_no_formula(drawn_from, name):
 
 def test_a_name_on_the_screen_is_no_html(drawn_from):
     explorer = explorer_spec(drawn_from["explorer"])
-    land = figure(drawn_from["landscape_map"]).to_dict()
+    land = landscape(drawn_from["landscape_map"]).to_dict()
     for spec in (explorer, land):
         text = json.dumps(spec, default=lambda array: array.tolist())
         assert "&lt;b&gt;" in text

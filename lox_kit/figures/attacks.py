@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -10,10 +12,10 @@ from .canvas import (
     LINES,
     MEASURES,
     OKABE_ITO,
-    columns,
     interval,
     new_figure,
     share_axis,
+    share_line,
     styled,
 )
 
@@ -98,17 +100,21 @@ def figure_epochs(data: dict) -> Figure:
     for ax, measure in zip(axes[0], panels, strict=True):
         for line in data["lines"]:
             colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(line["model"]) % 6]]
-            style = LINES[rates.index(line["learning_rate"]) % len(LINES)]
-            steps = [p["step"] for p in line["points"]]
-            value, low, high = columns(p["measures"][measure] for p in line["points"])
-            label = f"{_short(line['model'])}, learning rate {line['learning_rate']:g}"
-            ax.plot(steps, value, style, color=colour, marker="o", markersize=2.5, label=label)
-            ax.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+            style = {"color": colour, "linestyle": LINES[rates.index(line["learning_rate"]) % 4]}
+            arm = line["model"].rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
+            style["label"] = f"{arm}, learning rate {line['learning_rate']:g}"
+            share_line(ax, *at_steps(line["points"], measure), markersize=2.5, band=0.12, **style)
         share_axis(ax)
         ax.set(title=MEASURES[measure], xlabel="optimiser step", xlim=(0, None))
     handles = axes[0, 0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside lower center", ncol=min(len(data["lines"]), 2))
     return fig
+
+
+def at_steps(points: list[dict], measure: str) -> tuple[list[int], list[dict]]:
+    """Return the steps at which a share was measured, and the shares."""
+    found = [(p["step"], p["measures"][measure]) for p in points if measure in p["measures"]]
+    return [step for step, _ in found], [share for _, share in found]
 
 
 # --- aligned and LoX under one attack ---------------------------------------------------------
@@ -138,6 +144,18 @@ def lab_panels(runs: list[dict]) -> dict[str, str]:
     return asr | {"helpfulness": MEASURES["helpfulness"]}
 
 
+def lab_lines(runs: list[dict]) -> Iterator[tuple[int, str, dict]]:
+    """Yield the place of the run, the model and the style of every line.
+
+    The first run is drawn in full, the others are thin and dashed.
+    """
+    for i, run in enumerate(runs):
+        for arm in run["arms"]:
+            width = ARM_WIDTHS[arm] * (0.6 if i else 1)
+            line = OVERLAYS[(i - 1) % len(OVERLAYS)] if i else "-"
+            yield i, arm, {"color": ARM_COLOURS[arm], "linestyle": line, "linewidth": width}
+
+
 @styled
 def figure_attack_lab(data: dict) -> Figure:
     """Draw loss, ASR and helpfulness along an attack, for the aligned model and its LoX.
@@ -146,45 +164,24 @@ def figure_attack_lab(data: dict) -> Figure:
     dotted line stands at the step `data["at"]`. Each of `data["runs"]` says what it is (attack,
     learning_rate, steps, training, seed, k, alpha) and has `studies.Way.to_dict` in `arms`.
     """
-    runs = data["runs"]
+    runs, panels = data["runs"], lab_panels(data["runs"])
     fig, axes = new_figure(1, 3, figsize=(7.0, 2.7))
-    for i, run in enumerate(runs):
-        line, share = ("-", 1) if i == 0 else (OVERLAYS[(i - 1) % 3], 0.6)
-        for arm, way in run["arms"].items():
-            style = {"linestyle": line, "color": ARM_COLOURS[arm]}
-            style["linewidth"] = ARM_WIDTHS[arm] * share
-            _way(axes, way, lab_panels(runs), style, band=i == 0)
+    for i, arm, style in lab_lines(runs):
+        run, size = runs[i], 2 + style["linewidth"]
+        way, label = run["arms"][arm], arm if i == 0 else run_title(run) * (arm == "LoX")
+        axes[0].plot(range(1, len(way["losses"]) + 1), way["losses"], label=label, **style)
+        for ax, measure in zip(axes[1:], panels, strict=True):
+            band, points = 0.12 * (i == 0), at_steps(way["points"], measure)
+            share_line(ax, *points, markersize=size, band=band, **style)
     steps = max(run["steps"] for run in runs)
-    titles = ["loss (nats per token)", *lab_panels(runs).values()]
+    titles = ["loss (nats per token)", *panels.values()]
     for ax, title in zip(axes, titles, strict=True):
         ax.axvline(data["at"], color="0.35", linestyle=":", linewidth=0.8)
         ax.set(title=title, xlabel="optimiser step", xlim=(-0.02 * steps, 1.02 * steps))
     axes[0].set_ylim(0, None)
     for ax in axes[1:]:
         share_axis(ax)
-    for arm in LAB_ARMS:
-        axes[0].plot([], [], color=ARM_COLOURS[arm], linewidth=ARM_WIDTHS[arm], label=arm)
-    for i, run in enumerate(runs[1:]):
-        style = {"color": "0.35", "linestyle": OVERLAYS[i % 3], "linewidth": 0.8}
-        axes[0].plot([], [], label=run_title(run), **style)
     fig.suptitle(run_title(runs[0]), fontsize=8)
     legend, lines = axes[0].get_legend_handles_labels(), 2 if len(runs) == 1 else 1
     fig.legend(*legend, loc="outside lower center", ncol=lines)
     return fig
-
-
-def _way(axes, way: dict, panels: dict[str, str], style: dict, *, band: bool) -> None:
-    """Draw one model's losses and shares."""
-    axes[0].plot(range(1, len(way["losses"]) + 1), way["losses"], **style)
-    for ax, measure in zip(axes[1:], panels, strict=True):
-        points = [p for p in way["points"] if measure in p["measures"]]
-        steps = [p["step"] for p in points]
-        value, low, high = columns(p["measures"][measure] for p in points)
-        ax.plot(steps, value, marker="o", markersize=2 + style["linewidth"], **style)
-        if band:
-            ax.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
-
-
-def _short(model: str) -> str:
-    """Return "LoX" of "sandbox/aligned + LoX", and other names as they are."""
-    return model.rpartition(" + ")[2]

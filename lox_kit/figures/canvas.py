@@ -58,20 +58,32 @@ def new_figure(rows: int, columns: int, **options):
     return fig, axes
 
 
-def new_axes() -> Axes:
-    """Return the axes of a new one-column figure."""
-    _, ax = plt.subplots(figsize=ONE_COLUMN, layout="constrained")
-    return ax
+def kind_style(i: int) -> dict:
+    """Return the style of the i-th of many curves: solid until all colours are used."""
+    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i // len(OKABE_ITO) % 4]}
 
 
 def line_style(i: int) -> dict:
     """Return the i-th colour and line style: readable in grey too."""
-    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i // len(OKABE_ITO) % 4]}
+    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i % len(LINES)]}
 
 
 def columns(shares: Iterable[dict]) -> np.ndarray:
     """Return the values of shares, and the ends of their intervals: shape (3, n)."""
     return np.array([[s["value"], s["low"], s["high"]] for s in shares]).reshape(-1, 3).T
+
+
+def bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return how far intervals reach down and up from their values: shape (2, n)."""
+    return np.clip([value - low, high - value], 0, None)  # rounding: the ends can pass by 1e-17
+
+
+def share_line(ax: Axes, x, shares: Iterable[dict], *, band: float = 0, **style) -> None:
+    """Draw shares as a line, with their intervals as a band of this opacity if it is not 0."""
+    value, low, high = columns(shares)
+    ax.plot(x, value, marker="o", **style)
+    if band:
+        ax.fill_between(x, low, high, color=style["color"], alpha=band, linewidth=0)
 
 
 def interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> None:

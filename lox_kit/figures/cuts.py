@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import OKABE_ITO, new_figure
+from .canvas import OKABE_ITO, bars
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
@@ -27,17 +28,15 @@ def figure_over_cut(
     projection : str, optional
         Of the main axes.
     """
-    options = {"projection": projection}
-    if not data.get("cut"):
-        return new_figure(1, 1, figsize=size, subplot_kw=options)
-    whole = (size[0], size[1] + CUT_HEIGHT)
-    fig, (above, below) = new_figure(2, 1, figsize=whole, height_ratios=(size[1], CUT_HEIGHT))
-    if projection:
-        place = above.get_subplotspec()
-        above.remove()
-        above = fig.add_subplot(place, **options)
-    plot_cut(data, ax=below)
-    return fig, above
+    parts = {"main": size[1], "cut": CUT_HEIGHT} if data.get("cut") else {"main": size[1]}
+    fig, axes = plt.subplot_mosaic(
+        [[part] for part in parts], figsize=(size[0], sum(parts.values())), layout="constrained",
+        height_ratios=list(parts.values()), per_subplot_kw={"main": {"projection": projection}},
+    )  # fmt: skip
+    plt.close(fig)  # pyplot forgets it
+    if "cut" in parts:
+        plot_cut(data, ax=axes["cut"])
+    return fig, axes["main"]
 
 
 def plot_cut(data: dict, *, ax: Axes) -> Axes:
@@ -47,12 +46,13 @@ def plot_cut(data: dict, *, ax: Axes) -> Axes:
     """
     cut = data["cut"]
     value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
-    bars = np.clip([value - low, high - value], 0, None)
-    ax.errorbar(cut["places"], value, bars, fmt="o-", color=CUT_COLOUR, linewidth=0.7,
-                markersize=3.5, elinewidth=0.8)  # fmt: skip
+    style = {"fmt": "o-", "linewidth": 0.7, "markersize": 3.5, "elinewidth": 0.8}
+    ax.errorbar(cut["places"], value, bars(value, low, high), color=CUT_COLOUR, **style)
     ax.axhline(cut["threshold"], color="0.4", linewidth=0.7, linestyle=":", zorder=0)
-    for side, cliff in cut["cliffs"].items():
-        _cliff(ax, cliff, 1 if side == "ahead" else -1)
+    for low, high, at in cliff_marks(cut):
+        ax.axvspan(*sorted((low, high)), color=CUT_COLOUR, alpha=0.12, linewidth=0, zorder=0)
+        if at is not None:
+            ax.axvline(at, color=CUT_COLOUR, linewidth=0.7, linestyle="--")
     ax.set(xlabel=cut["label"], ylabel=data["metric"])
     if data["limits"]:
         ax.set_ylim(-0.05, 1.05)
@@ -68,12 +68,14 @@ def line_on(data: dict, ax: Axes, *, space: bool = False) -> None:
         ax.plot(*where, *heights, color=CUT_COLOUR, linewidth=1.0, linestyle="--", zorder=2)
 
 
-def _cliff(ax: Axes, cliff: dict | None, sign: int) -> None:
-    """Draw one cliff: a line at its distance, and its interval as far as the cut goes."""
-    if cliff is None or cliff["low"] is None or cliff["distance"] == 0:
-        return
-    reach = cliff["reach"]
-    ends = [reach if cliff[n] is None else cliff[n] for n in ("low", "high")]
-    ax.axvspan(*sorted(sign * x for x in ends), color=CUT_COLOUR, alpha=0.12, linewidth=0, zorder=0)
-    if cliff["distance"] is not None:
-        ax.axvline(sign * cliff["distance"], color=CUT_COLOUR, linewidth=0.7, linestyle="--")
+def cliff_marks(cut: dict) -> list[tuple[float, float, float | None]]:
+    """Return both ends of each cliff's interval, as far as the cut goes, and the cliff if known."""
+    marks = []
+    for side, sign in (("ahead", 1), ("behind", -1)):
+        cliff = cut["cliffs"][side]
+        if cliff is None or cliff["low"] is None or cliff["distance"] == 0:
+            continue
+        low, high = (cliff["reach"] if cliff[n] is None else cliff[n] for n in ("low", "high"))
+        at = None if cliff["distance"] is None else sign * cliff["distance"]
+        marks.append((sign * low, sign * high, at))
+    return marks

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from .canvas import (
-    LINES,
     MEASURES,
     OKABE_ITO,
     ONE_COLUMN,
     TWO_COLUMNS,
+    bars,
     columns,
     interval,
+    line_style,
     new_figure,
     share_axis,
     styled,
@@ -45,12 +45,10 @@ def figure_defences(data: dict) -> Figure:
         share_axis(ax)
         ax.tick_params(length=0)
         ax.spines[["left"]].set_visible(False)
-    for label, colour, filled in (
-        ("before the attack", OKABE_ITO[0], False),
-        ("after", OKABE_ITO[1], True),
-    ):
-        face = colour if filled else "white"
-        axes[0].plot([], [], "o", color=colour, markerfacecolor=face, label=label)
+    before, after = OKABE_ITO[:2]
+    style = {"color": before, "markerfacecolor": "white"}
+    axes[0].plot([], [], "o", label="before the attack", **style)
+    axes[0].plot([], [], "o", label="after", color=after)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
     return fig
 
@@ -62,9 +60,8 @@ def figure_alpha(data: dict) -> Figure:
     for i, measure in enumerate(SHORT):
         x = [p["alpha"] for p in data["points"]]
         value, low, high = columns(p[measure] for p in data["points"])
-        style = {"color": OKABE_ITO[i], "linestyle": LINES[i], "marker": "o"}
-        bars = np.clip([value - low, high - value], 0, None)  # rounding: the ends can pass by 1e-17
-        ax.errorbar(x, value, bars, label=SHORT[measure], elinewidth=0.8, **style)
+        style = line_style(i) | {"marker": "o", "elinewidth": 0.8}
+        ax.errorbar(x, value, bars(value, low, high), label=SHORT[measure], **style)
     ax.set(xlabel=f"alpha, at k = {data['k']}", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, columnspacing=1.0)

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.measures import Share
 
-from .canvas import LINES, OKABE_ITO, ONE_COLUMN, new_figure, styled
+from .canvas import OKABE_ITO, ONE_COLUMN, line_style, new_figure, styled
 
 
 def judges_data(result) -> dict:
@@ -55,9 +55,8 @@ def figure_interval(data: dict) -> Figure:
     fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
     for i, band in enumerate(data["bands"]):
         value, (low, high) = np.array(band["value"]), np.array(band["interval"]).T
-        style = {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i % len(LINES)]}
-        ax.plot(value, high - value, label=f"n = {band['n']}", **style)
-        ax.plot(value, low - value, **style)
+        ax.plot(value, high - value, label=f"n = {band['n']}", **line_style(i))
+        ax.plot(value, low - value, **line_style(i))
     ax.axhline(0, color="0.6", linewidth=0.6)
     ax.set(xlabel="measured rate", ylabel="ends of the interval − rate", xlim=(0, 1))
     for axis in (ax.xaxis, ax.yaxis):

@@ -62,7 +62,7 @@ def colours(data: dict) -> tuple[Colormap, Normalize]:
     if data["limits"]:
         return colormaps["cividis"], Normalize(*data["limits"])
     values = [v for row in data["values"] for v in row if v is not None]
-    most = max(map(abs, values)) or 1.0
+    most = max(map(abs, values), default=0.0) or 1.0
     return colormaps["PuOr"], Normalize(-most, most)
 
 

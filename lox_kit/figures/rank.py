@@ -12,13 +12,14 @@ from .canvas import (
     MEASURES,
     OKABE_ITO,
     TWO_COLUMNS,
-    columns,
     interval,
+    line_style,
     new_figure,
     share_axis,
+    share_line,
     styled,
 )
-from .rank_data import ALL, layer_ticks, place, r_line, r_threads
+from .rank_data import ALL, at_ranks, place, rank_curve_points, ticks_shown
 
 # --- several pairs -----------------------------------------------------------
 
@@ -52,7 +53,7 @@ def _rank_line(ax: Axes, rows, pair: str, measure: str, ranks, i: int, pairs: in
     shift = (i - (pairs - 1) / 2) * 0.12  # side by side: the intervals stay legible
     x = [j + shift for j, r in enumerate(ranks) if r in shares]
     points = [shares[r] for r in ranks if r in shares]
-    style = {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i % len(LINES)]}
+    style = line_style(i)
     rank = f"above {ranks[-1]}" if found[pair] is None else found[pair]
     label = f"{pair}: safety rank {rank}"
     ax.plot(x, [p["value"] for p in points], marker="o", label=label, **style)
@@ -62,9 +63,9 @@ def _rank_line(ax: Axes, rows, pair: str, measure: str, ranks, i: int, pairs: in
 
 # --- one pair, and R of its attacks -------------------------------------------
 
-CURVES = {"asr": ("ASR", 0), "helpfulness": ("help with allowed", 2)}  # label; colour and line
-ATTACK_COLOURS = tuple(OKABE_ITO[i] for i in (1, 3, 4, 5, 2, 0))
+CURVES = {"asr": ("ASR", line_style(0)), "helpfulness": ("help with allowed", line_style(2))}
 R_ALIGN = "$R_\\mathrm{align}$"
+ATTACK_COLOURS = tuple(OKABE_ITO[i] for i in (1, 3, 4, 5, 2, 0))
 
 
 def attack_style(i: int) -> dict:
@@ -73,6 +74,12 @@ def attack_style(i: int) -> dict:
         "color": ATTACK_COLOURS[i % len(ATTACK_COLOURS)],
         "linestyle": LINES[(i + 1) % len(LINES)],
     }
+
+
+def r_styles(data: dict) -> list[dict]:
+    """Return colour and line of R_align, and of every attack's R_ft."""
+    black = {"color": "#000000", "linestyle": "-"}
+    return [black, *(attack_style(i) for i in range(len(data["ratios"])))]
 
 
 @styled
@@ -89,34 +96,25 @@ def figure_rank_and_r(data: dict) -> Figure:
     plot_r(data, ax=axes["r"])
     if attacks:
         plot_ratios(data, ax=axes["ratio"])
-    parts = [axes[name].get_legend_handles_labels() for name in ("curve", "r")]
-    handles, labels = ([x for part in parts for x in part[i]] for i in (0, 1))
-    fig.legend(handles, labels, loc="outside lower center", ncol=4, columnspacing=1.2)
+    fig.legend(loc="outside lower center", ncol=4, columnspacing=1.2)
     return fig
 
 
 def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
     """Draw ASR and helpfulness against r with Wilson bands, and the aligned model's dashed."""
-    points = sorted((row for row in data["rows"] if row["r"] is not None), key=lambda p: p["r"])
-    aligned = [row["measures"] for row in data["rows"] if row["r"] is None]
-    for measure, (label, i) in CURVES.items():
-        known = [p for p in points if measure in p["measures"]]
-        x = [place(p["r"]) for p in known]
-        value, low, high = columns(p["measures"][measure] for p in known)
-        colour = OKABE_ITO[i]
-        ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        ax.plot(x, value, color=colour, linestyle=LINES[i], marker="o", label=label)
-        if aligned and measure in aligned[0]:
-            level = aligned[0][measure]["value"]
-            ax.axhline(level, color=colour, linestyle="--", linewidth=0.8)
+    points, aligned, safe = rank_curve_points(data)
+    for measure, (label, style) in CURVES.items():
+        share_line(ax, *at_ranks(points, measure), band=0.15, label=label, **style)
+        if measure in aligned:
+            level = aligned[measure]["value"]
+            ax.axhline(level, color=style["color"], linestyle="--", linewidth=0.8)
     ax.plot([], [], color="0.4", linestyle="--", linewidth=0.8, label="aligned model")
-    found = data["safety_rank"]
-    if found is not None:
-        at = place(found), next(p["measures"]["asr"]["value"] for p in points if p["r"] == found)
+    for p in safe:
+        at = place(p["r"]), p["measures"]["asr"]["value"]
         ax.plot(*at, "o", markersize=9, markerfacecolor="none", color=OKABE_ITO[0])
         late = at[0] > place(points[-1]["r"]) / 2
         side = {"xytext": (-6 if late else 6, 7), "ha": "right" if late else "left"}
-        ax.annotate(f"safety rank {found}", at, textcoords="offset points", fontsize=7, **side)
+        ax.annotate(f"safety rank {p['r']}", at, textcoords="offset points", fontsize=7, **side)
     ax.axvline(place(data["k"]), color="0.4", linestyle=":", linewidth=1.0, zorder=0)
     ax.text(
         place(data["k"]), 1.0, f" k = {data['k']}", fontsize=7, color="0.35", va="bottom",
@@ -131,22 +129,17 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
 
 def plot_r(data: dict, *, ax: Axes) -> Axes:
     """Draw R_align and R_ft along the layers: each kind thin, their median bold."""
-    for i, attack in enumerate([None, *data["ratios"]]):
-        style = {"color": "black", "linestyle": "-"} if attack is None else attack_style(i - 1)
-        x, y, _ = r_threads(data, attack)
-        ax.plot(_numbers(x), _numbers(y), color=style["color"], linewidth=0.4, alpha=0.5)
-        x, y = r_line(data, attack)
-        label = R_ALIGN if attack is None else f"$R_\\mathrm{{ft}}$, {attack}"
-        ax.plot(_numbers(x), _numbers(y), **style, marker="o", markersize=2.5, label=label)
-    ticks = layer_ticks(data)
+    for line, style in zip(data["lines"], r_styles(data), strict=True):
+        for values in line["kinds"].values():
+            ax.plot(np.array(values, float), color=style["color"], linewidth=0.4, alpha=0.5)
+        what = f"$R_\\mathrm{{ft}}$, {line['attack']}" if line["attack"] else R_ALIGN
+        ax.plot(np.array(line["median"], float), **style, marker="o", markersize=2.5, label=what)
+    ticks = ticks_shown(data)
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set(xlabel="layer", ylabel=f"R at k = {data['k']}", ylim=(0, 1.02))
     ax.grid(axis="y", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)
-    what = "every kind (thin) and their median" if data["kind"] == ALL else data["kind"]
-    ax.set_title(what)
-    pad = 0.03 * (max(ticks) - min(ticks)) + 0.2
-    ax.set_xlim(min(ticks) - pad, max(ticks) + pad)
+    ax.set_title("every kind (thin) and their median" if data["kind"] == ALL else data["kind"])
     return ax
 
 
@@ -166,8 +159,3 @@ def plot_ratios(data: dict, *, ax: Axes) -> Axes:
     ax.set(xlim=(0, 1.05 * max([1.0, *ends])), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
     return ax
-
-
-def _numbers(values: list) -> list[float]:
-    """Return the list with NaN for None, which parts a line."""
-    return [np.nan if v is None else v for v in values]

@@ -11,7 +11,6 @@ from lox_kit.studies import RankCurve
 from lox_kit.text import plain_numbers
 
 ALL = "all"
-APART = 0.13  # of the layers: between the last one and what is outside them
 
 
 def rank_and_r_data(
@@ -35,6 +34,13 @@ def rank_and_r_data(
     kind : str
         "all", or one kind of matrix: `kinds_shown(subspace)` lists them.
 
+    Returns
+    -------
+    dict
+        `layers` has R of every matrix shown, with its kind and its place on the axis; `ticks` what
+        is at the places of that axis. `lines` has R_align (attack None) and every R_ft as numbers
+        at all places, None where there is none: of each kind, and their median.
+
     Raises
     ------
     ValueError
@@ -51,19 +57,20 @@ def rank_and_r_data(
                 f"k={k}: the R_ft of {name} go to k={values.shape[1] - 1}: measure them with "
                 f"most={k}."
             )
-    layers = _layers(subspace, r_ft, k)
+    ticks, layers = _layers(subspace, r_ft, k)
     shown = [x for x in layers if kind in (ALL, x["kind"])]
     rows = [{"r": row["r"], "measures": row["measures"]} for row in curve.rows] if curve else []
+    aligned_known = any(row["r"] is None for row in rows)
     return {
         "figure": "rank_and_r",
         "pair": [str(subspace.info[n]) for n in ("base", "aligned")],
         "k": k,
         "kind": kind,
         "rows": rows,
-        "safety_rank": _safety_rank(curve),
-        "depths": sorted({x["depth"] for x in layers} - {None}),
-        "outside": [x["kind"] for x in layers if x["depth"] is None],
+        "safety_rank": curve.safety_rank(curve.pairs[0]) if aligned_known else None,
         "layers": shown,
+        "ticks": ticks,
+        "lines": [_line(shown, attack, max(ticks.values()) + 1) for attack in (None, *r_ft)],
         "ratios": {name: _ratios(shown, name) for name in r_ft},
     }
 
@@ -79,43 +86,56 @@ def check_pairs(curve: RankCurve | None) -> None:
 
 def kinds_shown(names: Sequence[str]) -> list[str]:
     """Return "all", and the kinds of these matrices: a column, or what is outside the layers."""
-    return list(dict.fromkeys([ALL, *(kind for _, kind, _ in _places(names))]))
+    return list(dict.fromkeys([ALL, *(kind for _, kind, _ in _in_layers(names))]))
 
 
-def _places(names: Sequence[str]) -> list[tuple[str, str, int | None]]:
-    """Return each matrix's name, kind and depth, in the order of the energy map."""
+def _in_layers(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return each matrix's name, kind and layer, in the order of the energy map.
+
+    A matrix outside the layers is its own kind, and in a layer of that name.
+    """
     found = []
     for rows, columns, heads in map_layout(names):
-        outside = columns == ["outside"]
         for row, head in zip(rows, heads, strict=True):
             for name, column in zip(row, columns, strict=True):
                 if name:
-                    place = (head, None) if outside else (column, int(head))
-                    found.append((name, *place))
+                    found.append((name, head if columns == ["outside"] else column, head))
     return found
 
 
-def _layers(subspace: SafetySubspace, r_ft: Mapping[str, np.ndarray], k: int) -> list[dict]:
-    """Return R of every matrix at one k, with its kind and depth."""
+def _layers(
+    subspace: SafetySubspace, r_ft: Mapping[str, np.ndarray], k: int
+) -> tuple[dict[str, int], list[dict]]:
+    """Return the places of the layers, and R of every matrix at one k with its kind and place."""
+    found, r_align = _in_layers(list(subspace)), subspace.r_align(k)
+    depths = dict.fromkeys(layer for _, kind, layer in found if kind != layer)
+    ticks = {layer: i for i, layer in enumerate(depths)}
+    apart = 2 + len(depths) // 8  # room for the names of what is outside, which no line joins
+    for i, outside in enumerate(layer for _, kind, layer in found if kind == layer):
+        ticks[outside] = len(depths) - 1 + apart * (i + 1)
     at = {name: i for i, name in enumerate(subspace)}
-    r_align = subspace.r_align(k)
-    return [
+    return ticks, [
         {
             "name": name,
             "kind": kind,
-            "depth": depth,
+            "place": ticks[layer],
             "r_align": plain_numbers(r_align[at[name]]),
             "r_ft": {attack: plain_numbers(values[at[name], k]) for attack, values in r_ft.items()},
         }
-        for name, kind, depth in _places(list(subspace))
+        for name, kind, layer in found
     ]
 
 
-def _safety_rank(curve: RankCurve | None) -> int | None:
-    """Return the safety rank as far as it is known."""
-    if not curve or None not in {row["r"] for row in curve.rows}:
-        return None
-    return curve.safety_rank(curve.pairs[0])
+def _line(layers: list[dict], attack: str | None, n: int) -> dict:
+    """Return R at n places: of each kind, and the median of all."""
+    kinds = {layer["kind"]: [None] * n for layer in layers}
+    at: list[list[float]] = [[] for _ in range(n)]
+    for layer in layers:
+        r = layer["r_align"] if attack is None else layer["r_ft"][attack]
+        kinds[layer["kind"]][layer["place"]] = r
+        at[layer["place"]].append(r)
+    median = [plain_numbers(np.median(values)) if values else None for values in at]
+    return {"attack": attack, "kinds": kinds, "median": median}
 
 
 def _ratios(layers: list[dict], attack: str) -> dict | None:
@@ -139,54 +159,22 @@ def place(r: float) -> float:
     return float(np.log2(1 + r))
 
 
-def layer_place(data: dict, layer: dict) -> float:
-    """Return where a matrix stands on the axis of layers; what is outside comes after them."""
-    if layer["depth"] is not None:
-        return layer["depth"]
-    step = max(1.4, APART * len(data["depths"]))
-    return max(data["depths"], default=-1) + step * (1 + data["outside"].index(layer["kind"]))
-
-
-def layer_ticks(data: dict) -> dict[float, str]:
+def ticks_shown(data: dict) -> dict[int, str]:
     """Return what the axis of layers says, and where: about a dozen depths, and all outside."""
-    every = max(1, round(len(data["depths"]) / 12))
-    ticks = {float(d): str(d) for d in data["depths"][::every]}
-    for kind in data["outside"]:
-        label = kind.replace("_tokens", "")
-        ticks[layer_place(data, {"depth": None, "kind": kind})] = label
-    return ticks
+    depths = [layer for layer in data["ticks"] if layer.isdigit()]
+    shown = [layer for layer in data["ticks"] if not layer.isdigit()]
+    shown += depths[:: max(1, round(len(depths) / 12))]
+    return {data["ticks"][layer]: layer.removesuffix("_tokens") for layer in shown}
 
 
-def r_of(layer: dict, attack: str | None) -> float:
-    """Return a matrix's R_ft after an attack, or its R_align."""
-    return layer["r_align"] if attack is None else layer["r_ft"][attack]
+def rank_curve_points(data: dict) -> tuple[list[dict], dict, list[dict]]:
+    """Return the points of the rank curve, the aligned measures, and the safety rank's point."""
+    points = sorted((row for row in data["rows"] if row["r"] is not None), key=lambda p: p["r"])
+    aligned = next((row["measures"] for row in data["rows"] if row["r"] is None), {})
+    return points, aligned, [p for p in points if p["r"] == data["safety_rank"]]
 
 
-def r_line(data: dict, attack: str | None) -> tuple[list, list]:
-    """Return x and y of R along the layers, the median where several kinds are shown.
-
-    What is outside the layers is not joined to them: None stands between.
-    """
-    found: dict[tuple, list[float]] = {}
-    for layer in data["layers"]:
-        key = (layer["depth"] is None, layer_place(data, layer))
-        found.setdefault(key, []).append(r_of(layer, attack))
-    x, y = [], []
-    for (outside, at), values in sorted(found.items()):
-        x += [None, at] if outside else [at]
-        y += [None] * outside + [plain_numbers(np.median(values))]
-    return x, y
-
-
-def r_threads(data: dict, attack: str | None) -> tuple[list, list, list]:
-    """Return x, y and names of each kind's own line, parted by None; none if it is alone."""
-    points: list[tuple] = []
-    kinds = dict.fromkeys(x["kind"] for x in data["layers"]) if data["kind"] == ALL else ()
-    for kind in kinds:
-        points += sorted(
-            (layer_place(data, layer), r_of(layer, attack), layer["name"])
-            for layer in data["layers"]
-            if layer["kind"] == kind and layer["depth"] is not None
-        )
-        points.append((None, None, ""))
-    return tuple([p[i] for p in points] for i in range(3))
+def at_ranks(points: list[dict], measure: str) -> tuple[list[float], list[dict]]:
+    """Return the places of the ranks at which a share was measured, and the shares."""
+    found = [(place(p["r"]), p["measures"][measure]) for p in points if measure in p["measures"]]
+    return [x for x, _ in found], [share for _, share in found]

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
-from .canvas import OKABE_ITO, TWO_COLUMNS, line_style, new_axes, new_figure, plain, styled
+from .canvas import OKABE_ITO, ONE_COLUMN, TWO_COLUMNS, kind_style, new_figure, plain, styled
 
 
 def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
@@ -29,21 +29,18 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
             for name, colour in zip(names, colours, strict=True)
         }
     modules = data.get("modules") or kinds_of(names)
-    return {name: (m := module_of(name), line_style(modules.index(m))) for name in names}
+    return {name: (m := module_of(name), kind_style(modules.index(m))) for name in names}
 
 
 @plain
 def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
     """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
-    ax = ax or new_axes()
+    ax = ax or plt.subplots(figsize=ONE_COLUMN, layout="constrained")[1]
     styles = spectrum_styles(data)
     seen = set()
-    for layer in data["layers"]:
-        if not layer["norm"]:
-            continue
-        label, style = styles[layer["name"]]
-        values = np.array(layer["S"]) / layer["noise_edge"]
-        width = 1.8 if layer["name"] == data.get("selected") else 0.8
+    for name, values in over_noise(data).items():
+        label, style = styles[name]
+        width = 1.8 if name == data.get("selected") else 0.8
         shown = None if label in seen else label
         seen.add(label)
         ax.plot(range(1, len(values) + 1), values, **style, label=shown, linewidth=width)
@@ -64,7 +61,7 @@ def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
 @plain
 def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
     """Draw the share of |dW|^2 in the top k against k: every matrix, and the median in bold."""
-    ax = ax or new_axes()
+    ax = ax or plt.subplots(figsize=ONE_COLUMN, layout="constrained")[1]
     curves = energy_curves(data)
     for share in curves.values():
         ax.plot(range(1, len(share) + 1), share, color="0.75", linewidth=0.6)
@@ -87,6 +84,15 @@ def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("energy of ΔW in the top k")
     ax.legend(loc="lower right")
     return ax
+
+
+def over_noise(data: dict) -> dict[str, list[float]]:
+    """Return the singular values of every matrix that alignment changed, over its noise edge."""
+    return {
+        x["name"]: (np.array(x["S"]) / x["noise_edge"]).tolist()
+        for x in data["layers"]
+        if x["norm"]
+    }
 
 
 def energy_curves(data: dict) -> dict[str, np.ndarray]:

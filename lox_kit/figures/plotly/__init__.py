@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "canvas": "Spec",
         "rank": "rank_spec",
         "spectrum": "explorer explorer_spec",
-        "surface": "landscape MAP shown_value SURFACE",
-        "viewer": "viewer_spec",
+        "surface": "MAP shown_value SURFACE",
+        "viewer": "landscape viewer_spec",
     },
 )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.canvas import LINES, OKABE_ITO, columns
+from lox_kit.figures.canvas import columns, line_style
 from lox_kit.figures.defences import SHORT
 
 from .canvas import (
-    DASH,
     GREY,
     SHARES,
     Spec,
-    axis_title,
     common_layout,
     error_bars,
-    legend,
-    line_trace,
-    plain_axis,
+    screen_line,
+    shares_trace,
     upright,
 )
 
@@ -40,27 +37,17 @@ def alpha_spec(
     x = [p["alpha"] for p in points]
     traces = []
     for i, (measure, name) in enumerate(SHORT.items()):
-        value, low, high = columns(p[measure] for p in points).tolist()
-        line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
-        hover = f"{name} at α = %{{x}}: %{{y:.0%}} [%{{customdata[0]:.0%}}, "
-        traces.append(
-            {
-                **line_trace(x, value, "x", "y", line),
-                "mode": "lines+markers",
-                "marker": {"size": 7},
-                "name": name,
-                "showlegend": True,
-                "error_y": error_bars(value, low, high),
-                "customdata": [list(pair) for pair in zip(low, high, strict=True)],
-                "hovertemplate": hover + "%{customdata[1]:.0%}]<extra></extra>",
-            }
-        )
-    layout = common_layout(size)
+        shares, line = [p[measure] for p in points], screen_line(line_style(i), 2)
+        marks = {"mode": "lines+markers", "marker": {"size": 7}, "name": name}
+        marks["error_y"] = error_bars(*columns(shares))
+        traces.append(shares_trace(x, shares, "x", "y", line, f"{name} at α = %{{x}}", **marks))
     top = most if most is not None else max([*x, alpha or 0.0, 1.0])
-    layout["xaxis"] = plain_axis(range=[-0.03 * top, 1.03 * top])
-    layout["xaxis"]["title"] = axis_title(f"alpha, at k = {data['k']}", size)
-    layout["yaxis"] = plain_axis(**SHARES)
-    layout["legend"] = legend(size, y=1.02, yanchor="bottom", font={"size": size})
     mark = {"color": GREY, "width": 1.5, "dash": "dash"}
-    layout["shapes"] = [] if alpha is None else [upright(alpha, "x", "paper", **mark)]
+    layout = common_layout(
+        size,
+        xaxis={"range": [-0.03 * top, 1.03 * top], "title": {"text": f"alpha, at k = {data['k']}"}},
+        yaxis=SHARES,
+        legend={"y": 1.02, "yanchor": "bottom"},
+        shapes=[] if alpha is None else [upright(alpha, "x", "paper", **mark)],
+    )
     return {"data": traces, "layout": layout}

@@ -6,13 +6,15 @@ from html import escape
 
 import numpy as np
 
-from lox_kit.figures.canvas import LINES
+from lox_kit.figures.canvas import LINES, bars
 from lox_kit.text import map_texts, plain_numbers
 
 DASH = dict(zip(LINES, ("solid", "dash", "dashdot", "dot"), strict=True))
 GREY, LIGHT = "#595959", "#bdbdbd"
 FONT = {"family": "DejaVu Sans, Verdana, sans-serif", "color": "#1a1a1a"}
 SHARES = {"range": [-0.04, 1.04], "tickformat": ".0%", "dtick": 0.25}  # of an axis of shares
+LEGEND_BELOW = {"yref": "container", "y": 0.01, "yanchor": "bottom"}
+TITLE = {"yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4}  # words above a plot
 Spec = dict  # a figure as plotly JSON: {"data": [...], "layout": {...}}
 
 
@@ -21,60 +23,45 @@ def escaped(data: dict) -> dict:
     return map_texts(escape, data)
 
 
-def common_layout(size: int) -> dict:
-    """Return what all figures have in common; they take their width and height from the page."""
-    return {
-        "template": "none",
-        "font": FONT | {"size": size},
-        "autosize": True,
-        "margin": {"l": 5.2 * size, "r": 12, "t": 2.4 * size, "b": 4 * size},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
-        "hoverlabel": {"font": {"size": size}},
-        "uirevision": "kept",
-    }
+def common_layout(size: int, **layout) -> dict:
+    """Return a layout with the look of all figures, their text `size` pixels high.
 
-
-def plain_axis(**options) -> dict:
-    """Return an axis with a line, ticks outside and a faint grid."""
-    return {
+    They take their width and height from the page. Axes have a line, ticks outside and a faint
+    grid; the legend has as many lines as the width asks for, in the middle of the figure.
+    """
+    axis = {
+        "title": {"standoff": 6, "font": {"size": size}},
         "showline": True,
         "linecolor": GREY,
-        "linewidth": 1,
         "ticks": "outside",
         "ticklen": 4,
         "gridcolor": "#eeeeee",
         "zeroline": False,
-        **options,
     }
-
-
-def axis_title(text: str, size: int) -> dict:
-    """Return an axis's title, as large as its numbers."""
-    return {"text": text, "standoff": 6, "font": {"size": size}}
-
-
-def legend(size: int, **place) -> dict:
-    """Return a legend in as many lines as the width asks for, in the middle of the figure."""
-    return {
+    legend = {
         "orientation": "h",
         "x": 0.5,
         "xanchor": "center",
         "font": {"size": size - 1},
         "itemclick": False,
         "itemdoubleclick": False,
-        **place,
     }
-
-
-def legend_below(size: int) -> dict:
-    """Return a legend below everything."""
-    return legend(size, yref="container", y=0.01, yanchor="bottom")
-
-
-def note(text: str, size: int, **place) -> dict:
-    """Return words in the figure, without an arrow; `place` may have a font of its own."""
-    return {"text": text, "showarrow": False, "font": {"size": size}, **place}
+    look = {
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": legend,
+        "annotationdefaults": {"showarrow": False},
+        "hoverlabel": {"font": {"size": size}},
+        "hovermode": "closest",
+    }
+    return {
+        "template": {"layout": look},
+        "font": FONT | {"size": size},
+        "autosize": True,
+        "margin": {"l": 5.2 * size, "r": 12, "t": 2.4 * size, "b": 4 * size},
+        "uirevision": "kept",
+        **layout,
+    }
 
 
 def upright(x: float, xref: str, yref: str, **line) -> dict:
@@ -83,14 +70,25 @@ def upright(x: float, xref: str, yref: str, **line) -> dict:
     return {"type": "line", "xref": xref, "yref": yref, **ends, "line": line}
 
 
+def level(y: float, xref: str, yref: str, **line) -> dict:
+    """Return a line at y from the left to the right of `xref`."""
+    ends = {"x0": 0, "x1": 1, "y0": y, "y1": y}
+    return {"type": "line", "xref": xref, "yref": yref, **ends, "line": line}
+
+
+def screen_line(style: dict, width: float) -> dict:
+    """Return matplotlib's colour and line style as plotly's, the line `width` pixels wide."""
+    return {"color": style["color"], "dash": DASH[style["linestyle"]], "width": width}
+
+
 def rgba(colour: str, opacity: float) -> str:
     """Return a colour like #0072B2 with an opacity from 0 to 1, as plotly takes it."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
-def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict) -> dict:
-    """Return a line trace on these axes; it is not in the legend."""
+def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict, **options) -> dict:
+    """Return a line trace on these axes; it is in the legend if it has a name."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -99,24 +97,43 @@ def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict) -> dict:
         "xaxis": xaxis,
         "yaxis": yaxis,
         "line": line,
-        "showlegend": False,
+        "showlegend": "name" in options,
+        **options,
     }
 
 
-def band_trace(x: list, low: list, high: list, xaxis: str, yaxis: str, fill: str) -> dict:
-    """Return the area between two lines, such as 95 % intervals, on these axes."""
-    area = line_trace(x + x[::-1], high + low[::-1], xaxis, yaxis, {"width": 0})
-    return area | {"fill": "toself", "fillcolor": fill, "hoverinfo": "skip"}
+def curves_trace(curves: dict[str, list], xaxis: str, yaxis: str, line: dict, **options) -> dict:
+    """Return several curves over 1, 2, ... as one trace, each with its name where one hovers."""
+    x, y, text = [], [], []
+    for name, values in curves.items():
+        x += [*range(1, len(values) + 1), None]  # a gap parts the curves
+        y += [*values, None]
+        text += [name] * (len(values) + 1)
+    return line_trace(x, y, xaxis, yaxis, line, text=text, **options)
 
 
-def error_bars(value: list, low: list, high: list) -> dict:
+def shares_trace(
+    x: list, shares: list[dict], xaxis: str, yaxis: str, line: dict, what: str, **options
+) -> dict:
+    """Return shares as a line that says interval and counts where one hovers, after `what`."""
+    said = [
+        f"{s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}], {s['count']} of {s['n']}"
+        for s in shares
+    ]
+    shown = {"customdata": said, "hovertemplate": f"{what}: %{{customdata}}<extra></extra>"}
+    values = [s["value"] for s in shares]
+    return line_trace(x, values, xaxis, yaxis, line, **shown, **options)
+
+
+def band_trace(x: list, shares: list[dict], xaxis: str, yaxis: str, fill: str) -> dict:
+    """Return the intervals of shares as an area on these axes."""
+    low, high = ([s[end] for s in shares] for end in ("low", "high"))
+    area = {"fill": "toself", "fillcolor": fill, "hoverinfo": "skip"}
+    return line_trace(x + x[::-1], high + low[::-1], xaxis, yaxis, {"width": 0}, **area)
+
+
+def error_bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict:
     """Return bars from low to high."""
-    value, low, high = (np.array(numbers, dtype=float) for numbers in (value, low, high))
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": plain_numbers(np.clip(high - value, 0, None)),  # rounding: the ends can pass
-        "arrayminus": plain_numbers(np.clip(value - low, 0, None)),
-        "thickness": 1.2,
-        "width": 0,
-    }
+    down, up = plain_numbers(bars(value, low, high))
+    size = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+    return size | {"thickness": 1.2, "width": 0}

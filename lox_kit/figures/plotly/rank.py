@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
-from lox_kit.figures.canvas import LINES, OKABE_ITO
-from lox_kit.figures.rank import CURVES, attack_style
-from lox_kit.figures.rank_data import ALL, layer_ticks, place, r_line, r_threads
+from lox_kit.figures.canvas import OKABE_ITO
+from lox_kit.figures.rank import CURVES, r_styles
+from lox_kit.figures.rank_data import ALL, at_ranks, place, rank_curve_points, ticks_shown
 
 from .canvas import (
-    DASH,
     GREY,
+    LEGEND_BELOW,
     SHARES,
+    TITLE,
     Spec,
-    axis_title,
     band_trace,
     common_layout,
-    legend_below,
+    escaped,
     line_trace,
-    note,
-    plain_axis,
     rgba,
+    screen_line,
+    shares_trace,
     upright,
 )
 
 # places of traces: two bands, two curves, two levels, the ring, R_align of each kind and the
 # median; after them two more for every attack
 VALUES, SAFE, ALIGN, FIRST_ATTACK = (2, 3), 6, 8, 9
-SHOWN = "%{text}: %{customdata}<extra></extra>"
 
 
 def rank_spec(
@@ -47,154 +45,95 @@ def rank_spec(
     most : int, optional
         The largest k that can be marked.
     """
-    points = sorted((row for row in data["rows"] if row["r"] is not None), key=lambda p: p["r"])
-    aligned = next((row["measures"] for row in data["rows"] if row["r"] is None), {})
+    data = escaped(data)
+    points, aligned, safe = rank_curve_points(data)
     ranks = sorted({*ranks, *(p["r"] for p in points)})
     most = max([*ranks, data["k"], most or 0, 1])
-    traces = [
-        *(_band(points, measure) for measure in CURVES),
-        *(_values(points, measure) for measure in CURVES),
-        *(_level(aligned, measure, most) for measure in CURVES),
-        _safe(data, points),
-        *_r_traces(data, None, 0),
-    ]
-    for i, attack in enumerate(data["ratios"]):
-        traces += _r_traces(data, attack, i)
-    return {"data": traces, "layout": _rank_layout(data, ranks, most, size)}
+    traces = [*_curve_traces(points, aligned, most), _ring(safe)]
+    for line, style in zip(data["lines"], r_styles(data), strict=True):
+        traces += _r_traces(data, line, style)
+    return {"data": traces, "layout": _rank_layout(data, safe, ranks, most, size)}
 
 
-# --- the rank curve ---------------------------------------------------------------------------
+def _curve_traces(points: list[dict], aligned: dict, most: int) -> list[dict]:
+    """Return each measure against rank: its band, its curve, and the aligned model's level."""
+    bands, curves, levels = [], [], []
+    for measure, (label, style) in CURVES.items():
+        x, shares = at_ranks(points, measure)
+        bands.append(band_trace(x, shares, "x", "y", rgba(style["color"], 0.15)))
+        shown = {"name": label, "mode": "lines+markers", "marker": {"size": 7}}
+        line = screen_line(style, 2)
+        curves.append(shares_trace(x, shares, "x", "y", line, f"{label} at r = %{{x}}", **shown))
+        level = [aligned[measure]] * 2 if measure in aligned else []
+        ends, line = [place(0), place(most)][: len(level)], {**line, "dash": "dash", "width": 1.2}
+        about = {"what": f"aligned, {label}", "name": f"aligned: {label}"}
+        levels.append(shares_trace(ends, level, "x", "y", line, **about))
+    return [*bands, *curves, *levels]
 
 
-def _known(points: list[dict], measure: str) -> list[tuple[int, dict]]:
-    """Return each rank with its share of one measure."""
-    return [(p["r"], p["measures"][measure]) for p in points if measure in p["measures"]]
-
-
-def _band(points: list[dict], measure: str) -> dict:
-    """Return Wilson's intervals as a band."""
-    known = _known(points, measure)
-    low, high = ([s[end] for _, s in known] for end in ("low", "high"))
-    fill = rgba(OKABE_ITO[CURVES[measure][1]], 0.15)
-    return band_trace([place(r) for r, _ in known], low, high, "x", "y", fill)
-
-
-def _values(points: list[dict], measure: str) -> dict:
-    """Return one measure against rank."""
-    label, i = CURVES[measure]
-    known = _known(points, measure)
-    line = {"color": OKABE_ITO[i], "dash": DASH[LINES[i]], "width": 2}
-    return {
-        **line_trace([place(r) for r, _ in known], [s["value"] for _, s in known], "x", "y", line),
-        "mode": "lines+markers",
-        "marker": {"size": 7},
-        "name": label,
-        "showlegend": True,
-        "text": [f"{label} at r = {r}" for r, _ in known],
-        "customdata": [_said(s) for _, s in known],
-        "hovertemplate": SHOWN,
-    }
-
-
-def _level(aligned: dict, measure: str, most: int) -> dict:
-    """Return the aligned model's level, dashed."""
-    label, i = CURVES[measure]
-    share = aligned.get(measure)
-    ends = [place(0), place(most)] if share else []
-    line = {"color": OKABE_ITO[i], "dash": "dash", "width": 1.2}
-    return {
-        **line_trace(ends, [share["value"] for _ in ends], "x", "y", line),
-        "name": f"aligned: {label}",
-        "showlegend": True,
-        "text": [f"aligned, {label}" for _ in ends],
-        "customdata": [_said(share) for _ in ends],
-        "hovertemplate": SHOWN,
-    }
-
-
-def _said(share: dict) -> str:
-    """Return a share for people."""
-    value, low, high = (f"{share[f]:.0%}" for f in ("value", "low", "high"))
-    return f"{value} [{low}, {high}] of {share['n']}"
-
-
-def _safe(data: dict, points: list[dict]) -> dict:
+def _ring(safe: list[dict]) -> dict:
     """Return a ring around the point of the safety rank."""
-    found = data["safety_rank"]
-    at = [p for p in points if found is not None and p["r"] == found]
-    y = [p["measures"]["asr"]["value"] for p in at]
-    ring = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": OKABE_ITO[0], "width": 2.5}}
-    point = line_trace([place(p["r"]) for p in at], y, "x", "y", {})
-    return point | {"mode": "markers", "marker": ring, "hoverinfo": "skip"}
+    x, shares = at_ranks(safe, "asr")
+    marker = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": OKABE_ITO[0], "width": 2.5}}
+    ring = {"mode": "markers", "marker": marker, "hoverinfo": "skip"}
+    return line_trace(x, [s["value"] for s in shares], "x", "y", {}, **ring)
 
 
-# --- R ----------------------------------------------------------------------------------------
-
-
-def _r_traces(data: dict, attack: str | None, i: int) -> list[dict]:
+def _r_traces(data: dict, line: dict, style: dict) -> list[dict]:
     """Return R of each kind, thin, and the median or the one kind shown, bold."""
-    style = {"color": "#000000", "linestyle": "-"} if attack is None else attack_style(i)
-    name = "R<sub>align</sub>" if attack is None else f"R<sub>ft</sub>, {escape(attack)}"
-    x, y, names = r_threads(data, attack)
-    faint = {
-        **line_trace(x, y, "x2", "y2", {"color": style["color"], "width": 0.8}),
-        "opacity": 0.4,
-        "text": [escape(n) for n in names],
-        "hovertemplate": f"{name}, %{{text}}: %{{y:.3f}}<extra></extra>",
-    }
-    x, y = r_line(data, attack)
-    line = {"color": style["color"], "dash": DASH[style["linestyle"]], "width": 2.2}
-    middle = "median" if data["kind"] == ALL else escape(data["kind"])
-    ticks = _names(data)
-    bold = {
-        **line_trace(x, y, "x2", "y2", line),
-        "mode": "lines+markers",
-        "marker": {"size": 6, "color": style["color"]},
-        "name": name,
-        "showlegend": True,
-        "text": [ticks.get(at, "") for at in x],
-        "hovertemplate": f"{name}, {middle}, %{{text}}: %{{y:.3f}}<extra></extra>",
-    }
-    return [faint, bold]
-
-
-def _names(data: dict) -> dict[float, str]:
-    """Return what is at each place of the axis of layers."""
-    outside = {at: escape(word) for at, word in layer_ticks(data).items() if not word.isdigit()}
-    return {float(d): f"layer {d}" for d in data["depths"]} | outside
+    name = f"R<sub>ft</sub>, {line['attack']}" if line["attack"] else "R<sub>align</sub>"
+    middle = "median" if data["kind"] == ALL else data["kind"]
+    places = list(range(len(line["median"])))
+    layers = [""] * len(places)
+    for layer, at in data["ticks"].items():
+        layers[at] = f"layer {layer}" if layer.isdigit() else layer
+    x, y, text = [], [], []
+    for kind, values in line["kinds"].items():
+        if kind in data["ticks"]:  # outside the layers: a dot of the median's
+            continue
+        x += [*places, None]  # a gap parts the kinds
+        y += [*values, None]
+        text += [f"{kind}, {layer}" for layer in [*layers, ""]]
+    said = "%{text}: %{y:.3f}<extra></extra>"
+    faint = {"opacity": 0.4, "text": text, "hovertemplate": f"{name}, {said}"}
+    bold = {"mode": "lines+markers", "marker": {"size": 6}, "name": name, "text": layers}
+    bold["hovertemplate"] = f"{name}, {middle}, {said}"
+    thin = {"color": style["color"], "width": 0.8}
+    return [
+        line_trace(x, y, "x2", "y2", thin, **faint),
+        line_trace(places, line["median"], "x2", "y2", screen_line(style, 2.2), **bold),
+    ]
 
 
 # --- layout -----------------------------------------------------------------------------------
 
 
-def _rank_layout(data: dict, ranks: list[int], most: int, size: int) -> dict:
+def _rank_layout(data: dict, safe: list[dict], ranks: list[int], most: int, size: int) -> dict:
     """Return axes, marks and words."""
-    layout = common_layout(size)
-    layout["hovermode"] = "closest"
-    layout["legend"] = legend_below(size)
-    layout["margin"] = layout["margin"] | {"t": 3.4 * size, "b": 9.5 * size}
-    layout["xaxis"] = plain_axis(
-        domain=[0, 0.45], anchor="y", range=[-0.2, place(most) + 0.2], **_rank_ticks(ranks, size)
-    )
-    layout["xaxis"]["title"] = axis_title("directions of ΔW added to the base, r", size)
-    layout["yaxis"] = plain_axis(domain=[0, 1], anchor="x", **SHARES)
-    ticks = layer_ticks(data)
-    pad = 0.03 * (max(ticks) - min(ticks)) + 0.2
-    layout["xaxis2"] = plain_axis(
-        domain=[0.55, 1],
-        anchor="y2",
-        range=[min(ticks) - pad, max(ticks) + pad],
-        tickvals=list(ticks),
-        ticktext=[escape(word) for word in ticks.values()],
-        tickangle=0,
-        showgrid=False,
-    )
-    layout["xaxis2"]["title"] = axis_title("layer", size)
-    layout["yaxis2"] = plain_axis(domain=[0, 1], anchor="x2", range=[0, 1.02], dtick=0.25)
-    layout["yaxis2"]["title"] = axis_title(f"R at k = {data['k']}", size)
+    ticks = ticks_shown(data)
     at_k = {"color": GREY, "width": 1.5, "dash": "dot"}
-    layout["shapes"] = [upright(place(data["k"]), "x", "y domain", **at_k), *_edge(data)]
-    layout["annotations"] = _words(data, most, size)
+    layout = common_layout(
+        size,
+        grid={"rows": 1, "columns": 2, "pattern": "independent"},
+        xaxis={
+            "range": [-0.2, place(most) + 0.2],
+            **_rank_ticks(ranks, size),
+            "title": {"text": "directions of ΔW added to the base, r"},
+        },
+        yaxis=SHARES,
+        xaxis2={
+            "tickvals": list(ticks),
+            "ticktext": list(ticks.values()),
+            "tickangle": 0,
+            "showgrid": False,
+            "title": {"text": "layer"},
+        },
+        yaxis2={"range": [0, 1.02], "dtick": 0.25, "title": {"text": f"R at k = {data['k']}"}},
+        legend=LEGEND_BELOW,
+        shapes=[upright(place(data["k"]), "x", "y domain", **at_k)],
+        annotations=_words(data, safe, most),
+    )
+    layout["margin"] |= {"t": 3.4 * size, "b": 9.5 * size}
     return layout
 
 
@@ -208,30 +147,19 @@ def _rank_ticks(ranks: list[int], size: int) -> dict:
     return {"tickvals": [place(r) for r in ranks], "ticktext": labels, "tickangle": 0}
 
 
-def _edge(data: dict) -> list[dict]:
-    """Return a line between the layers and what is outside them."""
-    outside = [at for at, word in layer_ticks(data).items() if not word.isdigit()]
-    if not outside or not data["depths"]:
-        return []
-    at = (max(data["depths"]) + min(outside)) / 2
-    return [upright(at, "x2", "y2 domain", color="#dddddd", width=1)]
-
-
-def _words(data: dict, most: int, size: int) -> list[dict]:
+def _words(data: dict, safe: list[dict], most: int) -> list[dict]:
     """Return the words in the figure: k, what is on the right, the safety rank."""
-    above = {"yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4}
-    kind = "every kind thin, their median bold" if data["kind"] == ALL else escape(data["kind"])
+    kind = "every kind thin, their median bold" if data["kind"] == ALL else data["kind"]
     words = [
-        note(f"k = {data['k']}", size, xref="x", x=place(data["k"]), **above),
-        note(kind, size, xref="paper", x=0.775, xanchor="center", **above),
+        {"text": f"k = {data['k']}", "x": place(data["k"]), **TITLE},
+        {"text": kind, "xref": "x2 domain", "x": 0.5, **TITLE},
     ]
     if not data["rows"]:
-        words.append(note("not measured yet", size, xref="x domain", yref="y domain", x=0.5, y=0.5))
-    found = data["safety_rank"]
-    if found is not None:
-        asr = next(row["measures"]["asr"]["value"] for row in data["rows"] if row["r"] == found)
-        late = place(found) > place(most) / 2
-        here = {"xref": "x", "x": place(found), "yref": "y", "y": asr, "yshift": 8}
+        middle = {"xref": "x domain", "yref": "y domain", "x": 0.5, "y": 0.5}
+        words.append({"text": "not measured yet", **middle})
+    for p in safe:
+        late = place(p["r"]) > place(most) / 2
+        here = {"x": place(p["r"]), "y": p["measures"]["asr"]["value"], "yshift": 8}
         side = {"xanchor": "right" if late else "left", "xshift": -8 if late else 8}
-        words.append(note(f"safety rank {found}", size, **here, **side, yanchor="bottom"))
+        words.append({"text": f"safety rank {p['r']}", **here, **side, "yanchor": "bottom"})
     return words

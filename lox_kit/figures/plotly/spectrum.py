@@ -10,24 +10,25 @@ import numpy as np
 
 from lox_kit.extrapolation import map_layout
 from lox_kit.figures.canvas import OKABE_ITO
-from lox_kit.figures.spectrum import energy_curves, median_curve, spectrum_styles
+from lox_kit.figures.spectrum import energy_curves, median_curve, over_noise, spectrum_styles
 
 from .canvas import (
-    DASH,
     GREY,
+    LEGEND_BELOW,
     LIGHT,
+    TITLE,
     Spec,
-    axis_title,
     common_layout,
+    curves_trace,
     escaped,
-    legend_below,
+    level,
     line_trace,
-    note,
-    plain_axis,
+    screen_line,
     upright,
 )
 
 MOST_NAMED = 12  # curves in a legend; the rest are named where one hovers
+MAP_WIDTH = 0.37  # of the figure; the colour bar stands beside it
 
 
 def explorer(data: dict):
@@ -46,14 +47,19 @@ def explorer(data: dict):
 def explorer_spec(data: dict, size: int = 12) -> Spec:
     """Return the explorer as plotly JSON, its text `size` pixels high."""
     data = escaped(data)
-    maps = _map_traces(data, size)
-    values = _value_traces(data)
-    layout = common_layout(size) | _explorer_axes(data, maps, size)
-    layout |= {"shapes": _marks(data, maps), "annotations": _notes(data, maps, size)}
-    layout["legend"] = legend_below(size)
-    layout["margin"] = layout["margin"] | {"b": 10 * size}  # the axis's title, and the legend
-    first = [*maps, *_energy_traces(data), _selected_trace(data)]  # as many at every setting
-    return {"data": first + values, "layout": layout}
+    maps, curves = _map_traces(data, size), energy_curves(data)
+    median = median_curve(curves).tolist()
+    first = [*maps, *_energy_traces(curves, median, data["k"])]  # as many at every setting
+    layout = common_layout(
+        size,
+        **_map_axes(maps, size),
+        **_curve_axes(data),
+        shapes=_marks(data, maps),
+        annotations=_notes(data, median, size),
+        legend=LEGEND_BELOW,
+    )
+    layout["margin"]["b"] = 10 * size  # the axis's title, and the legend
+    return {"data": first + _value_traces(data), "layout": layout}
 
 
 def _map_traces(data: dict, size: int) -> list[dict]:
@@ -63,12 +69,11 @@ def _map_traces(data: dict, size: int) -> list[dict]:
         outside = columns == ["outside"]
         if outside:  # one row below the layers
             names, columns, rows = [[n for row in names for n in row]], rows, ["outside"]
-        z = [[data["energy"].get(n) for n in row] for row in names]
-        few = sum(map(len, z)) <= 80
+        few = len(rows) * len(columns) <= 80
         traces.append(
             {
                 "type": "heatmap",
-                "z": z,
+                "z": [[data["energy"].get(n) for n in row] for row in names],
                 "x": columns,
                 "y": rows,
                 "customdata": [[n or "" for n in row] for row in names],
@@ -87,134 +92,95 @@ def _map_traces(data: dict, size: int) -> list[dict]:
 
 
 def _value_traces(data: dict) -> list[dict]:
-    """Return singular values over noise edge: one trace a colour, its matrices parted by gaps."""
-    styles = spectrum_styles(data)
-    groups: dict[str, list[dict]] = {}
-    for layer in data["layers"]:
-        if layer["norm"]:
-            groups.setdefault(styles[layer["name"]][0], []).append(layer)
-    traces = []
-    for i, (label, layers) in enumerate(groups.items()):
-        x, y, text = [], [], []
-        for layer in layers:
-            S = np.array(layer["S"])
-            x += [*range(1, len(S) + 1), None]
-            y += [*(S / layer["noise_edge"]).tolist(), None]
-            text += [layer["name"]] * (len(S) + 1)
-        style = styles[layers[0]["name"]][1]
-        line = {"color": style["color"], "dash": DASH[style["linestyle"]], "width": 1.4}
-        traces.append(
-            {
-                **line_trace(x, y, "x3", "y3", line),
-                "name": label,
-                "text": text,
-                "showlegend": len(data["layers"]) > 1 and i < MOST_NAMED,
-                "hovertemplate": "%{text}<br>direction %{x}: %{y:.2f} × noise edge<extra></extra>",
-            }
-        )
+    """Return singular values over noise edge: the selected matrix in bold, then all by colour."""
+    styles, values = spectrum_styles(data), over_noise(data)
+    chosen = {data["selected"]: values.get(data["selected"], [])}
+    line = screen_line(styles[data["selected"]][1], 3)
+    traces = [curves_trace(chosen, "x3", "y3", line, hoverinfo="skip")]
+    groups: dict[str, dict[str, list]] = {}
+    for name, curve in values.items():
+        groups.setdefault(styles[name][0], {})[name] = curve
+    for i, (label, curves) in enumerate(groups.items()):
+        line = screen_line(styles[next(iter(curves))][1], 1.4)
+        shown = {"name": label, "showlegend": len(data["layers"]) > 1 and i < MOST_NAMED}
+        shown["hovertemplate"] = "%{text}<br>direction %{x}: %{y:.2f} × noise edge<extra></extra>"
+        traces.append(curves_trace(curves, "x3", "y3", line, **shown))
     return traces
 
 
-def _selected_trace(data: dict) -> dict:
-    """Return the selected matrix once more, bold."""
-    layer = next(x for x in data["layers"] if x["name"] == data["selected"])
-    edge = layer["noise_edge"]
-    y = [s / edge for s in layer["S"]] if edge else []
-    style = spectrum_styles(data)[layer["name"]][1]
-    line = {"color": style["color"], "dash": DASH[style["linestyle"]], "width": 3}
-    curve = line_trace(list(range(1, len(y) + 1)), y, "x3", "y3", line)
-    return curve | {"name": "selected", "hoverinfo": "skip"}
-
-
-def _energy_traces(data: dict) -> list[dict]:
+def _energy_traces(curves: dict[str, np.ndarray], median: list[float], k: int) -> list[dict]:
     """Return the energy of every matrix shown in grey, their median in bold, and the chosen k."""
-    curves = energy_curves(data)
-    x, y, text = [], [], []
-    for name, share in curves.items():
-        x += [*range(1, len(share) + 1), None]
-        y += [*share.tolist(), None]
-        text += [name] * (len(share) + 1)
-    each = line_trace(x, y, "x3", "y4", {"color": LIGHT, "width": 1})
-    median = median_curve(curves)
-    line = {"color": OKABE_ITO[0], "width": 2.5}
-    bold = line_trace(list(range(1, len(median) + 1)), median.tolist(), "x3", "y4", line)
-    k = data["k"]
-    there = 1 <= k <= len(median)
-    dot = line_trace([k] if there else [], [float(median[k - 1])] if there else [], "x3", "y4", {})
-    dot |= {"mode": "markers", "marker": {"color": OKABE_ITO[1], "size": 9}}
-    shown = "%{text}<br>top %{x}: %{y:.1%} of ‖ΔW‖²<extra></extra>"
-    middle = "median, top %{x}: %{y:.1%}<extra></extra>"
+    x, y = ([k], [median[k - 1]]) if 1 <= k <= len(median) else ([], [])
+    each = {"hovertemplate": "%{text}<br>top %{x}: %{y:.1%} of ‖ΔW‖²<extra></extra>"}
+    middle = {"hovertemplate": "median, top %{x}: %{y:.1%}<extra></extra>", "showlegend": False}
+    dot = {"name": "k", "mode": "markers", "marker": {"color": OKABE_ITO[1], "size": 9}}
     return [
-        each | {"name": "each matrix", "text": text, "hovertemplate": shown},
-        bold | {"name": "median", "hovertemplate": middle},
-        dot | {"name": "k", "hovertemplate": middle},
+        curves_trace(curves, "x3", "y4", {"color": LIGHT, "width": 1}, **each),
+        curves_trace(
+            {"median": median}, "x3", "y4", {"color": OKABE_ITO[0], "width": 2.5}, **middle
+        ),
+        line_trace(x, y, "x3", "y4", {}, **dot, **middle),
     ]
 
 
-def _explorer_axes(data: dict, maps: list[dict], size: int) -> dict:
-    """Return the axes: maps on the left, values above energy on the right, over one k axis."""
-    bare = {"showgrid": False, "zeroline": False, "ticks": ""}
-    most = max(len(x["S"]) for x in data["layers"])
-    two, wide = len(maps) == 2, _map_width(maps)
-    axes = {
-        "xaxis3": plain_axis(domain=[0.54, 1], range=[0.5, most + 0.5], anchor="y4")
-        | {"title": axis_title("direction; directions kept, k", size)},
-        "yaxis3": plain_axis(domain=[0.47, 1], type="log", range=_decades(data), anchor="x3")
-        | {"title": axis_title("singular value / noise edge", size), "dtick": 1},
-        "yaxis4": plain_axis(domain=[0, 0.4], range=[0, 1.02], tickformat=".0%", anchor="x3")
-        | {"title": axis_title("energy in the top k", size)},
-        "coloraxis": {
-            "colorscale": "Viridis",
-            "cmin": 0,
-            "cmax": 1,
-            "showscale": not maps[0]["texttemplate"],  # else each cell has its number
-            "colorbar": {
-                "x": 0.375,
-                "y": 1,
-                "yanchor": "top",
-                "len": 1,
-                "thickness": 10,
-                "outlinewidth": 0,
-                "tickformat": ".0%",
-                "ticklabelposition": "outside right",
-            },
-        },
-    }
+# --- layout -----------------------------------------------------------------------------------
+
+
+def _map_axes(maps: list[dict], size: int) -> dict:
+    """Return the axes and colours of the maps, on the left: the layers above what is outside."""
+    bar = {"x": MAP_WIDTH, "thickness": 10, "outlinewidth": 0, "tickformat": ".0%"}
+    axes = {"coloraxis": {"colorscale": "Viridis", "cmin": 0, "cmax": 1, "colorbar": bar}}
+    # categories are text: plotly would take "0", "1" for numbers and space them as such
+    bare = {"type": "category", "showline": False, "showgrid": False, "ticks": ""}
+    bare["fixedrange"] = True
     for trace in maps:
-        lower = trace["xaxis"] == "x2"
-        x, y = ("xaxis2", "yaxis2") if lower else ("xaxis", "yaxis")
-        # categories are text: plotly would take "0", "1" for numbers and space them as such
-        axes[x] = {**bare, "type": "category", "domain": wide, "anchor": y.replace("axis", "")}
-        axes[y] = {
-            **bare,
-            "type": "category",
-            "autorange": "reversed",
-            "domain": ([0, 0.1] if lower else [0.1 + 0.0135 * size, 1]) if two else [0, 1],
-            "anchor": x.replace("axis", ""),
-        }
-        axes[x] |= {"tickangle": 0 if lower else -35, "fixedrange": True, "dtick": 1}
-        axes[y] |= {"fixedrange": True, "dtick": -(-len(trace["y"]) // 16)}
+        x, y = trace["xaxis"], trace["yaxis"]
+        lower = x == "x2"
+        upper = [0.1 + 0.0135 * size, 1] if len(maps) == 2 else [0, 1]
+        heights = [0, 0.1] if lower and len(maps) == 2 else upper
+        across = {"domain": [0, MAP_WIDTH], "anchor": y, "tickangle": 0 if lower else -35}
+        down = {"domain": heights, "anchor": x, "autorange": "reversed"}
+        axes[x.replace("x", "xaxis")] = {**bare, **across, "dtick": 1}
+        axes[y.replace("y", "yaxis")] = {**bare, **down, "dtick": -(-len(trace["y"]) // 16)}
         if not lower:
-            axes[y]["title"] = axis_title("layer", size)
+            axes["yaxis"]["title"] = {"text": "layer"}
     return axes
 
 
-def _map_width(maps: list[dict]) -> list[float]:
-    """Return the domain of the maps: narrower where a colour bar stands beside them."""
-    return [0, 0.42 if maps[0]["texttemplate"] else 0.37]
-
-
-def _decades(data: dict) -> list[float]:
-    """Return the log10 range of the values shown: from 0.01, or higher, to above the largest."""
-    tops = [x["S"][0] / x["noise_edge"] for x in data["layers"] if x["norm"]]
-    return [-2, float(np.ceil(np.log10(max([*tops, 1.0])) * 4 + 1) / 4)]
+def _curve_axes(data: dict) -> dict:
+    """Return the axes on the right: values above energy, over one k axis."""
+    most = max(len(x["S"]) for x in data["layers"])
+    tops = [values[0] for values in over_noise(data).values()]
+    decades = [-2, float(np.ceil(np.log10(max([*tops, 1.0])) * 4 + 1) / 4)]
+    return {
+        "xaxis3": {
+            "domain": [0.54, 1],
+            "range": [0.5, most + 0.5],
+            "anchor": "y4",
+            "title": {"text": "direction; directions kept, k"},
+        },
+        "yaxis3": {
+            "domain": [0.47, 1],
+            "type": "log",
+            "range": decades,
+            "anchor": "x3",
+            "dtick": 1,
+            "title": {"text": "singular value / noise edge"},
+        },
+        "yaxis4": {
+            "domain": [0, 0.4],
+            "range": [0, 1.02],
+            "tickformat": ".0%",
+            "anchor": "x3",
+            "title": {"text": "energy in the top k"},
+        },
+    }
 
 
 def _marks(data: dict, maps: list[dict]) -> list[dict]:
     """Return the noise edge, the line at k through both curves, and a frame on the chosen cell."""
-    edge = {"type": "line", "xref": "x3 domain", "x0": 0, "x1": 1, "yref": "y3", "y0": 1, "y1": 1}
     marks = [
-        edge | {"line": {"color": GREY, "width": 1.2}},
+        level(1, "x3 domain", "y3", color=GREY, width=1.2),
         upright(data["k"], "x3", "paper", color=GREY, width=1.2, dash="dash"),
     ]
     for trace in maps:
@@ -228,23 +194,20 @@ def _marks(data: dict, maps: list[dict]) -> list[dict]:
     return marks
 
 
-def _notes(data: dict, maps: list[dict], size: int) -> list[dict]:
+def _notes(data: dict, median: list[float], size: int) -> list[dict]:
     """Return the words in the figure: the map's title, the noise edge, the energy at k."""
-    curves = median_curve(energy_curves(data))
-    k = data["k"]
-    above = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4}
+    k, small = data["k"], {"size": size - 1, "color": GREY}
     corner = {"xref": "x3 domain", "yref": "y3", "x": 1, "y": 0, "xanchor": "right"}
-    small = {"size": size - 1, "color": GREY}
-    middle = sum(_map_width(maps)) / 2
+    title = f"energy of ΔW in the top {k}"
     notes = [
-        note(f"energy of ΔW in the top {k}", size, x=middle, xanchor="center", **above),
-        note("noise edge", size, **corner, yanchor="top", font=small),
+        {"text": title, "xref": "paper", "x": MAP_WIDTH / 2, "xanchor": "center", **TITLE},
+        {"text": "noise edge", **corner, "yanchor": "top", "font": small},
     ]
-    if 1 <= k <= len(curves):
-        right = k > 0.75 * len(curves)
-        here = {"xref": "x3", "yref": "y4", "x": k, "y": float(curves[k - 1]), "yshift": -4}
+    if 1 <= k <= len(median):
+        right = k > 0.75 * len(median)
+        here = {"xref": "x3", "yref": "y4", "x": k, "y": median[k - 1], "yshift": -4}
         side = {"xanchor": "right" if right else "left", "xshift": -8 if right else 8}
         what = "median " if len(data["layers"]) > 1 else ""
-        text = f"k = {k}: {what}{curves[k - 1]:.0%}"
-        notes.append(note(text, size, **here, **side, yanchor="top"))
+        text = f"k = {k}: {what}{median[k - 1]:.0%}"
+        notes.append({"text": text, **here, **side, "yanchor": "top"})
     return notes

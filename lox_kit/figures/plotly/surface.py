@@ -1,88 +1,23 @@
-"""The landscape with plotly: surface and map side by side, linked, with what the model said.
-
-Plain data in (`Landscape.to_dict`, `figures.map_data`), a `FigureWidget` out. `viewer` has the same
-two views, with a cut below them.
-"""
+"""Surface and map of a landscape as plotly JSON: the cells, the models, the trajectories."""
 
 from __future__ import annotations
 
-from html import escape
 from textwrap import wrap
 
 import numpy as np
+from matplotlib.colors import to_hex
 
 from lox_kit.figures.canvas import LINES, OKABE_ITO
-from lox_kit.figures.landscape import MARKERS, coordinates
+from lox_kit.figures.landscape import MARKERS, colours
 from lox_kit.text import plain_numbers
 
-from .canvas import (
-    DASH,
-    GREY,
-    axis_title,
-    common_layout,
-    legend,
-    legend_below,
-    line_trace,
-    note,
-    plain_axis,
-)
+from .canvas import DASH, GREY, common_layout, line_trace
 
 SYMBOLS = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond"}
 FLAT = {"triangle-up": "diamond"}  # scatter3d has no triangle
-HERE = "#D55E00"
-RING = {"size": 13, "color": "rgba(0,0,0,0)", "line": {"color": HERE, "width": 3}}
 LIFT = 0.015  # of the height: what lies on the surface is drawn just above it
 WIDE, LONG = 56, 6  # characters and lines of an answer where one hovers
-SURFACE, MAP, HERE_ON_MAP, HERE_ON_SURFACE = range(4)  # places of traces
-
-
-def landscape(data: dict):
-    """Return surface and map of a landscape as one plotly `FigureWidget`.
-
-    Hovering a cell shows coordinates, value and what the model answered there to one prompt, the
-    one on which the cells differ most. Pointing at a cell of the map marks it on the surface, and
-    the other way round (in a notebook: that needs the kernel).
-
-    Parameters
-    ----------
-    data : dict
-        From `Landscape.to_dict` or `figures.map_data`.
-    """
-    import plotly.graph_objects as go
-
-    fig, cells = go.FigureWidget(figure(data)), coordinates(data)
-    for place in (SURFACE, MAP):
-        fig.data[place].on_hover(lambda _, points, __: follow(fig, cells, points))
-    return fig
-
-
-def figure(data: dict):
-    """Return the same as a plain plotly `Figure`: for a file, without the link."""
-    import plotly.graph_objects as go
-
-    data = {"trajectories": (), **data, "points": data["marks"]}
-    a, b, values = coordinates(data)
-    height = float(np.ptp(heights(data, values)))
-    surface, cells = cell_traces(data, a, b, values)
-    said = np.array(cells["customdata"], dtype=object)  # plotly makes one text of a list of lists
-    surface |= {"text": said, "hovertemplate": "%{text}<extra></extra>"}
-    traces = [surface, cells, *here_traces(None, None, None), dots(a, b, values)]
-    traces += [*models(data, height), *way_traces(data, a, b, values, height)]
-    layout = surface_layout(data, a, b, values, 12) | {"legend": legend_below(12), "height": 480}
-    layout["title"], layout["margin"]["b"] = {"text": escape(data.get("title") or "")}, 90
-    return go.Figure({"data": traces, "layout": layout})
-
-
-def follow(fig, cells: tuple[np.ndarray, np.ndarray, np.ndarray], points) -> None:
-    """Put both markers on the cell that is pointed at; `cells` is from `coordinates`."""
-    if not points.xs:
-        return
-    a, b, values = cells
-    i, j = int(abs(a - points.xs[0]).argmin()), int(abs(b - points.ys[0]).argmin())
-    with fig.batch_update():
-        for place in (HERE_ON_MAP, HERE_ON_SURFACE):
-            fig.data[place].update(x=[a[i]], y=[b[j]])
-        fig.data[HERE_ON_SURFACE].z = plain_numbers([values[i, j]])
+SURFACE, MAP = range(2)  # places of traces
 
 
 # --- between the cells ------------------------------------------------------------------------
@@ -111,31 +46,25 @@ def facets(a: np.ndarray, b: np.ndarray, values: np.ndarray, at: np.ndarray) -> 
 
 def _nearest(values: np.ndarray) -> np.ndarray:
     """Return the value of the nearest measured cell everywhere."""
-    from scipy.interpolate import griddata
+    from scipy.interpolate import NearestNDInterpolator
 
-    places = np.argwhere(np.isfinite(values))
-    if not len(places):
+    known = np.isfinite(values)
+    if not known.any():
         return values
-    everywhere = np.argwhere(np.ones_like(values))
-    known = values[tuple(places.T)]
-    found = griddata(places, known, everywhere, method="nearest").reshape(values.shape)
-    return np.where(np.isfinite(values), values, found)
+    return NearestNDInterpolator(np.argwhere(known), values[known])(*np.indices(values.shape))
 
 
 # --- traces -----------------------------------------------------------------------------------
 
 
-def cell_traces(
-    data: dict, a: np.ndarray, b: np.ndarray, values: np.ndarray, *, hidden: bool = False
-) -> list[dict]:
+def cell_traces(data: dict, a: np.ndarray, b: np.ndarray, values: np.ndarray) -> list[dict]:
     """Return the surface, which says little, and the map, with what each cell says."""
     everywhere = np.array([(x, y) for x in a for y in b])
     z = values
     if not np.isfinite(values).all():
         between = facets(a, b, values, everywhere).reshape(values.shape)
         z = np.where(np.isfinite(values), values, between)
-    said = [[_words(data, a, b, values, (i, j), hidden) for i in range(len(a))]
-            for j in range(len(b))]  # fmt: skip
+    said = [[_words(data, a, b, values, (i, j)) for i in range(len(a))] for j in range(len(b))]
     shared = {"x": plain_numbers(a), "y": plain_numbers(b), "coloraxis": "coloraxis"}
     return [
         {
@@ -155,16 +84,16 @@ def cell_traces(
     ]
 
 
-def _words(data: dict, a, b, values: np.ndarray, cell: tuple[int, int], hidden: bool) -> str:
+def _words(data: dict, a, b, values: np.ndarray, cell: tuple[int, int]) -> str:
     """Return what one cell says where one hovers."""
     i, j = cell
     where = f"({a[i]:.2f}, {b[j]:.2f})"
     if np.isnan(values[cell]):
         return f"{where}<br>not measured"
-    said = [where, f"{escape(data['metric'])}: {shown_value(data, values[cell])}"]
-    if data.get("example") and not hidden:
-        answer = data["example"]["answers"][i][j]
-        said += [f"<b>{_wrapped(data['example']['prompt'])}</b>", _wrapped(answer or "(nothing)")]
+    said = [where, f"{data['metric']}: {shown_value(data, values[cell])}"]
+    if example := data.get("example"):
+        answer = example["answers"][i][j]
+        said += [f"<b>{_wrapped(example['prompt'])}</b>", _wrapped(answer or "(nothing)")]
     return "<br>".join(said)
 
 
@@ -174,18 +103,16 @@ def shown_value(data: dict, value: float) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Return a text in short lines, escaped."""
+    """Return a text in short lines."""
     lines = wrap(text, WIDE)
-    return "<br>".join(escape(line) for line in lines[:LONG]) + " …" * (len(lines) > LONG)
+    return "<br>".join(lines[:LONG]) + " …" * (len(lines) > LONG)
 
 
-def here_traces(x: float | None, y: float | None, z: float | None) -> list[dict]:
-    """Return what marks one cell: a ring on the map, and a dot on the surface."""
-    quiet = {"x": [x], "y": [y], "mode": "markers", "hoverinfo": "skip", "showlegend": False}
-    dot = {"size": 6, "color": HERE}
+def both_views(x: list, y: list, z: list, flat: dict, space: dict, **shared) -> list[dict]:
+    """Return points or a line twice: on the map, and at height z on the surface."""
     return [
-        {"type": "scatter", **quiet, "marker": RING},
-        {"type": "scatter3d", **quiet, "z": [z], "marker": dot},
+        line_trace(x, y, "x", "y", {}, **shared) | flat,
+        {"type": "scatter3d", "x": x, "y": y, "z": z, "showlegend": False, **shared, **space},
     ]
 
 
@@ -194,47 +121,35 @@ def dots(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> dict:
     places = np.argwhere(np.isfinite(values))
     x, y = plain_numbers(a[places[:, 0]]), plain_numbers(b[places[:, 1]])
     marker = {"size": 4, "color": "white", "line": {"color": GREY, "width": 1}}
-    marks = line_trace(x, y, "x", "y", {}) | {"mode": "markers", "marker": marker}
-    return marks | {"visible": bool(np.isnan(values).any()), "hoverinfo": "skip"}
+    shown = {"visible": bool(np.isnan(values).any()), "hoverinfo": "skip"}
+    return line_trace(x, y, "x", "y", {}, mode="markers", marker=marker, **shown)
 
 
 def models(data: dict, height: float) -> list[dict]:
     """Return the models on map and surface, coloured by their own value once that is known."""
-    z, colours, edges, said = [], [], [], []
+    cmap, norm = colours(data)
+    z, faces, edges, said = [], [], [], []
     for name, point in data["points"].items():
         mark = data["marks"].get(name)
         shown = mark and (mark["own"] or mark["cell"])
         z.append(shown[0] + LIFT * height if shown else None)
-        colours.append(_colour(data, shown[0]) if shown else "white")
+        faces.append(to_hex(cmap(norm(shown[0]))) if shown else "white")
         bright = not shown or (data["limits"] and shown[0] > sum(data["limits"]) / 2)
         edges.append("black" if bright else "white")
-        words = [f"<b>{escape(name)}</b>"]
+        words = [f"<b>{name}</b>"]
         if shown:
             value, low, high = (shown_value(data, v) for v in shown)
-            words.append(f"{escape(data['metric'])}: {value} [{low}, {high}]")
+            words.append(f"{data['metric']}: {value} [{low}, {high}]")
             if mark["own"] and mark["cell"]:
                 words.append(f"its cell: {shown_value(data, mark['cell'][0])}")
         said.append("<br>".join([*words, f"off the plane: {point['distance']:.2f}"]))
     x, y = ([point["at"][i] for point in data["points"].values()] for i in (0, 1))
     symbols = [SYMBOLS[MARKERS.get(name, "o")] for name in data["points"]]
-    shared = {"x": x, "y": y, "mode": "markers", "customdata": said, "showlegend": False,
-              "hovertemplate": "%{customdata}<extra></extra>"}  # fmt: skip
-    edge = {"line": {"color": edges, "width": 2}, "color": colours}
-    flat = [FLAT.get(s, s) for s in symbols]
-    return [
-        {"type": "scatter", **shared, "marker": {"size": 12, "symbol": symbols, **edge}},
-        {"type": "scatter3d", **shared, "z": z, "marker": {"size": 6, "symbol": flat, **edge}},
-    ]
-
-
-def _colour(data: dict, value: float) -> str:
-    """Return the colour of a value, as the figures of the paper have it."""
-    from matplotlib.colors import to_hex
-
-    from lox_kit.figures.landscape import colours
-
-    cmap, norm = colours(data)
-    return to_hex(cmap(norm(value)))
+    shared = {"customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
+    edge = {"line": {"color": edges, "width": 2}, "color": faces}
+    flat = {"marker": {"size": 12, "symbol": symbols, **edge}}
+    space = {"marker": {"size": 6, "symbol": [FLAT.get(s, s) for s in symbols], **edge}}
+    return both_views(x, y, z, flat, space, mode="markers", **shared)
 
 
 def way_traces(data: dict, a, b, values: np.ndarray, height: float) -> list[dict]:
@@ -242,70 +157,56 @@ def way_traces(data: dict, a, b, values: np.ndarray, height: float) -> list[dict
     traces = []
     for i, way in enumerate(data["trajectories"]):
         colour, at = OKABE_ITO[2 + i % 5], np.array(way["at"])
-        x, y = at.T.tolist()
-        name = f"{escape(way['name'])} ({way['explained']:.0%} of its length in the plane)"
-        shared = {"x": x, "y": y, "mode": "lines+markers", "name": name, "showlegend": True,
-                  "legendgroup": name,
-                  "hovertemplate": f"{escape(way['name'])}<extra></extra>"}  # fmt: skip
+        name = f"{way['name']} ({way['explained']:.0%} of its length in the plane)"
+        shared = {"name": name, "legendgroup": name, "mode": "lines+markers"}
+        shared["hovertemplate"] = f"{way['name']}<extra></extra>"
         line = {"color": colour, "width": 2, "dash": DASH[LINES[i % 4]]}
-        marks = {"size": 4, "color": colour, "line": {"color": "white", "width": 1}}
+        marker = {"size": 4, "color": colour, "line": {"color": "white", "width": 1}}
+        space = {"line": {"color": colour, "width": 5}, "marker": {"size": 2.5, "color": colour}}
         z = plain_numbers(facets(a, b, values, at) + LIFT * height)
-        space = {"z": z, "line": {"color": colour, "width": 5}, "showlegend": False}
-        traces += [
-            {"type": "scatter", **shared, "line": line, "marker": marks},
-            {"type": "scatter3d", **shared, **space, "marker": {"size": 2.5, "color": colour}},
-        ]
+        traces += both_views(*at.T.tolist(), z, {"line": line, "marker": marker}, space, **shared)
     return traces
 
 
 # --- layout -----------------------------------------------------------------------------------
 
 
-def heights(data: dict, values: np.ndarray) -> tuple[float, float]:
-    """Return the range of heights: the metric's, or one around zero that holds all of them."""
-    if data["limits"]:
-        return tuple(data["limits"])
-    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    return -(most or 1.0), most or 1.0
-
-
-def surface_layout(
-    data: dict, a: np.ndarray, b: np.ndarray, values: np.ndarray, size: int, *, bottom: float = 0.0
-) -> dict:
+def surface_layout(data: dict, a: np.ndarray, b: np.ndarray, size: int, bottom: float) -> dict:
     """Return axes, colours and labels of surface and map, which begin at `bottom`."""
-    low, high = heights(data, values)
+    norm = colours(data)[1]
+    low, high = norm.vmin, norm.vmax
     percent = {"tickformat": ".0%"} if data["limits"] else {}
-    first, second = (escape(name) for name in data["axes"])
-    layout = common_layout(size)
-    layout["hovermode"], layout["showlegend"] = "closest", bool(data["trajectories"])
-    layout["legend"] = legend(size, y=0.995, yanchor="top", yref="container")
-    layout["margin"]["t"] = 4 * size  # room for two lines of the legend
-    layout["coloraxis"] = {
-        "colorscale": "Cividis" if data["limits"] else "PuOr",
-        "cmin": low,
-        "cmax": high,
-        "colorbar": {"title": {"text": escape(data["metric"]), "side": "right"}, "thickness": 14,
-                     "x": 0.925, "y": 1.0, "yanchor": "top", "len": 1 - bottom, **percent},
-    }  # fmt: skip
+    first, second = ({"text": f"{n}, {name}"} for n, name in zip("ab", data["axes"], strict=True))
     in_space = {"backgroundcolor": "white", "gridcolor": "#dddddd", "zeroline": False,
                 "showspikes": False, "nticks": 5,
                 "tickfont": {"size": min(size, 13)}}  # fmt: skip
-    layout["scene"] = {
-        "domain": {"x": [0, 0.46], "y": [bottom, 1]},
-        "xaxis": {**in_space, "title": {"text": "a"}, "range": _ends(a)},
-        "yaxis": {**in_space, "title": {"text": "b"}, "range": _ends(b)},
-        "zaxis": {**in_space, "title": {"text": ""}, "range": [low, high + 2 * LIFT * (high - low)],
-                  **percent},
-        "aspectmode": "manual",
-        "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
-        "camera": {"eye": {"x": 1.78, "y": -2.08, "z": 1.15},
-                   "center": {"x": -0.06, "y": -0.05, "z": -0.12}},
-    }  # fmt: skip
-    layout["xaxis"] = plain_axis(domain=[0.55, 0.905], anchor="y", range=_ends(a), showgrid=False)
-    layout["yaxis"] = plain_axis(domain=[bottom, 1], anchor="x", range=_ends(b), showgrid=False)
-    layout["xaxis"]["title"] = axis_title(f"a, {first}", size)
-    layout["yaxis"]["title"] = axis_title(f"b, {second}", size)
-    layout["annotations"] = [_name(n, p, size) for n, p in data["points"].items()]
+    beside = {"thickness": 14, "x": 0.925, "y": 1.0, "yanchor": "top", "len": 1 - bottom}
+    layout = common_layout(
+        size,
+        showlegend=bool(data["trajectories"]),
+        legend={"y": 0.995, "yanchor": "top", "yref": "container"},
+        coloraxis={
+            "colorscale": "Cividis" if data["limits"] else "PuOr",
+            "cmin": low,
+            "cmax": high,
+            "colorbar": {"title": {"text": data["metric"], "side": "right"}, **beside, **percent},
+        },
+        scene={
+            "domain": {"x": [0, 0.46], "y": [bottom, 1]},
+            "xaxis": {**in_space, "title": {"text": "a"}, "range": _ends(a)},
+            "yaxis": {**in_space, "title": {"text": "b"}, "range": _ends(b)},
+            "zaxis": {**in_space, "title": {"text": ""}, **percent,
+                      "range": [low, high + 2 * LIFT * (high - low)]},
+            "aspectmode": "manual",
+            "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
+            "camera": {"eye": {"x": 1.78, "y": -2.08, "z": 1.15},
+                       "center": {"x": -0.06, "y": -0.05, "z": -0.12}},
+        },
+        xaxis={"domain": [0.55, 0.905], "range": _ends(a), "title": first, "showgrid": False},
+        yaxis={"domain": [bottom, 1], "range": _ends(b), "title": second, "showgrid": False},
+        annotations=[_name(n, p, size) for n, p in data["points"].items()],
+    )  # fmt: skip
+    layout["margin"]["t"] = 4 * size  # room for two lines of the legend
     return layout
 
 
@@ -318,6 +219,6 @@ def _ends(x: np.ndarray) -> list[float]:
 def _name(name: str, point: dict, size: int) -> dict:
     """Return the name of a model beside its marker on the map."""
     x, y = point["at"]
-    place = {"x": x, "y": y, "xref": "x", "yref": "y", "yshift": 1.2 * size}
+    place = {"x": x, "y": y, "yshift": 1.2 * size}
     box = {"font": {"size": size - 1}, "borderpad": 1, "bgcolor": "rgba(255,255,255,0.8)"}
-    return note(escape(name), size, **place, **box)
+    return {"text": name, **place, **box}

@@ -1,4 +1,7 @@
-"""The landscape viewer's figure as plotly JSON: surface, map and a cut, from plain data."""
+"""The landscape with plotly: surface and map side by side, and a cut below them, from plain data.
+
+`landscape` gives a figure; `viewer_spec` is the same as plotly JSON, for the landscape viewer.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,26 @@ from html import escape
 
 import numpy as np
 
+from lox_kit.figures.cuts import cliff_marks
 from lox_kit.figures.landscape import coordinates
 from lox_kit.text import plain_numbers
 
 from .canvas import (
     GREY,
+    LEGEND_BELOW,
     Spec,
-    axis_title,
     error_bars,
+    escaped,
+    level,
     line_trace,
-    plain_axis,
+    rgba,
     upright,
 )
 from .surface import (
-    HERE,
     LIFT,
-    RING,
+    both_views,
     cell_traces,
     dots,
-    heights,
-    here_traces,
     models,
     shown_value,
     surface_layout,
@@ -33,11 +36,33 @@ from .surface import (
 )
 
 CUT = 2  # place of its trace
+HERE = "#D55E00"
+RING = {"size": 13, "color": "rgba(0,0,0,0)", "line": {"color": HERE, "width": 3}}
 TOP, CUT_TOP = 0.37, 0.24  # of the figure's height: above these surface and map, below them the cut
 
 
+def landscape(data: dict):
+    """Return surface and map of a landscape as one plotly `FigureWidget`.
+
+    Hovering a cell of the map shows coordinates, value and what the model answered there to one
+    prompt, the one on which the cells differ most.
+
+    Parameters
+    ----------
+    data : dict
+        From `Landscape.to_dict` or `figures.map_data`.
+    """
+    import plotly.graph_objects as go
+
+    spec = viewer_spec({"trajectories": (), "points": data["marks"], **data})
+    spec["layout"] |= {"title": {"text": escape(data.get("title") or "")}, "height": 480}
+    spec["layout"] |= {"legend": LEGEND_BELOW}
+    spec["layout"]["margin"]["b"] = 90
+    return go.FigureWidget(spec)
+
+
 def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
-    """Return surface and map side by side, and the cut below them.
+    """Return surface and map side by side, and the cut below them, where the data have one.
 
     Between measured cells the surface is joined by straight facets, and the map has the value of
     the nearest one; what is not measured says so where one hovers, and has no dot. The cut has
@@ -46,24 +71,27 @@ def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
     Parameters
     ----------
     data : dict
-        As `LandscapeState.data`: a landscape's `to_dict`, `trajectories`, `points`, `cut`, `here`.
+        As `LandscapeState.data`: a landscape's `to_dict`, `trajectories`, `points`, and perhaps
+        `cut` and `here`.
     size : int
         Height of the text in pixels.
     hidden : bool
         Leave the answers out.
     """
+    data = escaped({**data, "example": None} if hidden else data)
     a, b, values = coordinates(data)
-    height = float(np.ptp(heights(data, values)))
-    traces = [
-        *cell_traces(data, a, b, values, hidden=hidden),
-        *_cut_traces(data, height),
-        *_here_traces(data, height),
-        dots(a, b, values),
-        *models(data, height),
-        *way_traces(data, a, b, values, height),
-    ]
-    layout = surface_layout(data, a, b, values, size, bottom=TOP)
-    return {"data": traces, "layout": layout | _cut_layout(data, layout, size)}
+    cut = data.get("cut")
+    layout = surface_layout(data, a, b, size, TOP if cut else 0)
+    low, high = (layout["coloraxis"][end] for end in ("cmin", "cmax"))
+    traces = cell_traces(data, a, b, values)
+    if cut:
+        traces += _cut_traces(data, high - low)
+        layout |= _cut_layout(data, low, high)
+    if data.get("here"):
+        traces += _here_traces(data["here"], high - low)
+    traces += [dots(a, b, values), *models(data, high - low)]
+    traces += way_traces(data, a, b, values, high - low)
+    return {"data": traces, "layout": layout}
 
 
 # --- traces -----------------------------------------------------------------------------------
@@ -74,75 +102,58 @@ def _cut_traces(data: dict, height: float) -> list[dict]:
     cut = data["cut"]
     x, y = [at[0] for at in cut["at"]], [at[1] for at in cut["at"]]
     value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
-    line = {"color": HERE, "width": 1}
     said = [
         f"({a:.2f}, {b:.2f}): {shown_value(data, v)}" for a, b, v in zip(x, y, value, strict=True)
     ]
-    curve = line_trace(plain_numbers(cut["places"]), plain_numbers(value), "x2", "y2", line)
-    curve |= {"customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
-    curve |= {"mode": "lines+markers", "marker": {"size": 7, "color": HERE}}
+    shown = {"customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
+    shown |= {"mode": "lines+markers", "marker": {"size": 7, "color": HERE}}
     known = np.isfinite(high - low).all()  # of one prompt, a margin has no interval
-    curve["error_y"] = error_bars(value, low, high) if known else {"visible": False}
-    flat = line_trace(x, y, "x", "y", {"color": HERE, "width": 2, "dash": "dot"})
-    space = {"type": "scatter3d", "x": x, "y": y, "z": plain_numbers(value + LIFT * height)}
-    space |= {"mode": "lines", "line": {"color": HERE, "width": 5}, "showlegend": False}
-    return [curve, flat | {"hoverinfo": "skip"}, space | {"hoverinfo": "skip"}]
+    shown["error_y"] = error_bars(value, low, high) if known else {"visible": False}
+    places, thin = plain_numbers(cut["places"]), {"color": HERE, "width": 1}
+    curve = line_trace(places, plain_numbers(value), "x2", "y2", thin, **shown)
+    flat = {"line": {"color": HERE, "width": 2, "dash": "dot"}}
+    space = {"line": {"color": HERE, "width": 5}}
+    z = plain_numbers(value + LIFT * height)
+    return [curve, *both_views(x, y, z, flat, space, mode="lines", hoverinfo="skip")]
 
 
-def _here_traces(data: dict, height: float) -> list[dict]:
+def _here_traces(here: dict, height: float) -> list[dict]:
     """Return the cell that is looked at, in all three views."""
-    here, value = data["here"], data["here"]["value"]
+    (x, y), value, quiet = here["at"], here["value"], {"mode": "markers", "hoverinfo": "skip"}
     z = None if value is None else value + LIFT * height
     on_cut = here["place"] is not None and value is not None
-    x, y = ([here["place"]], [value]) if on_cut else ([], [])
-    ring = line_trace(x, y, "x2", "y2", {}) | {"mode": "markers", "marker": RING}
-    return [*here_traces(*here["at"], z), ring | {"hoverinfo": "skip"}]
+    place = ([here["place"]], [value]) if on_cut else ([], [])
+    dot = {"marker": {"size": 6, "color": HERE}}
+    return [
+        *both_views([x], [y], [z], {"marker": RING}, dot, **quiet),
+        line_trace(*place, "x2", "y2", {}, marker=RING, **quiet),
+    ]
 
 
 # --- layout -----------------------------------------------------------------------------------
 
 
-def _cut_layout(data: dict, above: dict, size: int) -> dict:
-    """Return the axes and words of the cut, and the words of what is `above` it."""
-    low, high = above["coloraxis"]["cmin"], above["coloraxis"]["cmax"]
-    pad = 0.04 * (high - low)
+def _cut_layout(data: dict, low: float, high: float) -> dict:
+    """Return axes of the cut, its threshold, and its cliffs with their intervals."""
+    cut, pad = data["cut"], 0.04 * (high - low)
     percent = {"tickformat": ".0%"} if data["limits"] else {}
-    title = axis_title(escape(data["cut"]["label"]), size)
+    first, last = cut["span"]  # the same whatever has been measured of it
+    beyond = 0.03 * ((last - first) or 1.0)
+    dotted = {"color": GREY, "width": 1.2, "dash": "dot"}
+    shapes = [level(cut["threshold"], "paper", "y2", **dotted)]
+    for near, far, at in cliff_marks(cut):
+        area = upright(near, "x2", "y2 domain", width=0) | {"type": "rect", "x1": far}
+        shapes.append(area | {"layer": "below", "fillcolor": rgba(HERE, 0.12)})
+        if at is not None:
+            shapes.append(upright(at, "x2", "y2 domain", color=HERE, width=1.2, dash="dash"))
+    across = {"range": [first - beyond, last + beyond], "title": {"text": cut["label"]}}
     return {
-        "xaxis2": plain_axis(domain=[0, 1], anchor="y2", range=_span(data), title=title),
-        "yaxis2": plain_axis(
-            domain=[0, CUT_TOP], anchor="x2", range=[low - pad, high + pad], **percent
-        ),
-        "shapes": [_threshold(data), *_cliffs(data)],
+        "xaxis2": {"domain": [0, 1], "anchor": "y2", **across},
+        "yaxis2": {
+            "domain": [0, CUT_TOP],
+            "anchor": "x2",
+            "range": [low - pad, high + pad],
+            **percent,
+        },
+        "shapes": shapes,
     }
-
-
-def _span(data: dict) -> list[float]:
-    """Return the range of the cut's axis, the same whatever has been measured of it."""
-    low, high = data["cut"]["span"]
-    pad = 0.03 * ((high - low) or 1.0)
-    return [low - pad, high + pad]
-
-
-def _threshold(data: dict) -> dict:
-    """Return the dotted line that the cliff is where the cut passes."""
-    y, line = data["cut"]["threshold"], {"color": GREY, "width": 1.2, "dash": "dot"}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y2", "y0": y, "y1": y,
-            "line": line}  # fmt: skip
-
-
-def _cliffs(data: dict) -> list[dict]:
-    """Return the cut's cliffs: a line at each, and its interval as far as the cut goes."""
-    shapes = []
-    for side, sign in (("ahead", 1), ("behind", -1)):
-        cliff = data["cut"]["cliffs"][side]
-        if cliff is None or cliff["low"] is None or cliff["distance"] == 0:
-            continue
-        low, high = (sign * (cliff["reach"] if cliff[n] is None else cliff[n])
-                     for n in ("low", "high"))  # fmt: skip
-        area = upright(low, "x2", "y2 domain", width=0) | {"type": "rect", "x1": high}
-        shapes.append(area | {"layer": "below", "fillcolor": "rgba(213,94,0,0.12)"})
-        if cliff["distance"] is not None:
-            x, line = sign * cliff["distance"], {"color": HERE, "width": 1.2, "dash": "dash"}
-            shapes.append(upright(x, "x2", "y2 domain", **line))
-    return shapes
