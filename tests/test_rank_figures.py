@@ -158,14 +158,6 @@ def test_ranks_that_are_to_come_have_their_place_on_the_axis(subspace, r_ft):
     assert rank_spec(later, ranks=(0, 1, 2, 32), most=32)["layout"]["xaxis"] == axis
 
 
-def test_numbers_of_neighbouring_ranks_do_not_run_into_each_other(subspace):
-    data = rank_and_r_data(subspace, None, {}, k=3)
-    axis = rank_spec(data, ranks=range(33), most=32)["layout"]["xaxis"]
-    shown = [at for at, word in zip(axis["tickvals"], axis["ticktext"], strict=True) if word]
-    assert len(shown) < 20
-    assert np.diff(shown).min() > 0.25
-
-
 def test_a_curve_from_before_help_was_measured_and_none_at_all_are_drawn(subspace, r_ft):
     for found in (curve(helped=False, aligned=0, r0=20, r2=0), None):
         data = rank_and_r_data(subspace, found, r_ft, k=3)

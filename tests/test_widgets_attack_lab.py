@@ -15,8 +15,7 @@ from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, wid
 from lox_kit.attacks.presets import ATTACKS, file_attack
 from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
-from lox_kit.figures.plotly.attacks import BAND, FIRST, lab_spec
-from lox_kit.figures.plotly.canvas import rgba
+from lox_kit.figures.plotly.attacks import FIRST, lab_spec
 from lox_kit.folders import cache_folder
 from lox_kit.measures import questions as measures
 from lox_kit.measures.questions import Questions
@@ -513,13 +512,8 @@ def test_the_figure_draws_what_is_known(open_state):
             assert drawn[part]["y"] == [s["value"] for s in shares]
             low, high = ([s[f] for s in shares] for f in ("low", "high"))
             assert drawn[f"{part} band"]["y"] == high + low[::-1]
-            assert drawn[f"{part} band"]["fillcolor"] == rgba(ARM_COLOURS[arm], BAND)
+            assert drawn[f"{part} band"]["fillcolor"] == ARM_COLOURS[arm]
     assert json.loads(json.dumps(spec)) == spec
-
-
-def test_a_colour_with_an_opacity_is_as_plotly_takes_it():
-    assert rgba("#0072B2", 0.15) == "rgba(0,114,178,0.15)"
-    assert rgba("#ffffff", 1) == "rgba(255,255,255,1)"
 
 
 @pytest.mark.slow

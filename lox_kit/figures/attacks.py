@@ -16,6 +16,7 @@ from .canvas import (
     new_figure,
     share_axis,
     share_line,
+    shares_at,
     styled,
 )
 
@@ -50,7 +51,12 @@ def figure_attack_table(data: dict) -> Figure:
         names = [a.replace(" ", "\n") for a in arms]
         axes[1, column].set_xticks(range(len(arms)), names, fontsize=6, rotation=90)
         axes[1, column].set_xlim(-0.7, len(arms) - 0.3)
-    _key(fig, axes[0, 0], data["rows"])
+    ax = axes[0, 0]
+    ax.plot([], [], "o", color="0.3", label="after full fine-tuning")
+    if any(r["training"] == "LoRA" for r in data["rows"]):
+        ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="after LoRA fine-tuning")
+    ax.plot([], [], "_", color="0.55", markersize=9, label="before")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncol=3)
     return fig
 
 
@@ -75,15 +81,6 @@ def _dot(ax: Axes, row: dict, share: dict, arms: list[str], seeds: list[int]) ->
     interval(ax, x, share, colour=ARM_COLOURS[row["arm"]], filled=not lora)
 
 
-def _key(fig: Figure, ax: Axes, rows: list[dict]) -> None:
-    """Explain the marks."""
-    ax.plot([], [], "o", color="0.3", label="after full fine-tuning")
-    if any(r["training"] == "LoRA" for r in rows):
-        ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="after LoRA fine-tuning")
-    ax.plot([], [], "_", color="0.55", markersize=9, label="before")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncol=3)
-
-
 @styled
 def figure_epochs(data: dict) -> Figure:
     """Draw ASR, helpfulness and task accuracy along an attack, a line per model and rate.
@@ -103,18 +100,14 @@ def figure_epochs(data: dict) -> Figure:
             style = {"color": colour, "linestyle": LINES[rates.index(line["learning_rate"]) % 4]}
             arm = line["model"].rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
             style["label"] = f"{arm}, learning rate {line['learning_rate']:g}"
-            share_line(ax, *at_steps(line["points"], measure), markersize=2.5, band=0.12, **style)
+            share_line(
+                ax, *shares_at(line["points"], "step", measure), markersize=2.5, band=0.12, **style
+            )
         share_axis(ax)
         ax.set(title=MEASURES[measure], xlabel="optimiser step", xlim=(0, None))
     handles = axes[0, 0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside lower center", ncol=min(len(data["lines"]), 2))
     return fig
-
-
-def at_steps(points: list[dict], measure: str) -> tuple[list[int], list[dict]]:
-    """Return the steps at which a share was measured, and the shares."""
-    found = [(p["step"], p["measures"][measure]) for p in points if measure in p["measures"]]
-    return [step for step, _ in found], [share for _, share in found]
 
 
 # --- aligned and LoX under one attack ---------------------------------------------------------
@@ -171,7 +164,7 @@ def figure_attack_lab(data: dict) -> Figure:
         way, label = run["arms"][arm], arm if i == 0 else run_title(run) * (arm == "LoX")
         axes[0].plot(range(1, len(way["losses"]) + 1), way["losses"], label=label, **style)
         for ax, measure in zip(axes[1:], panels, strict=True):
-            band, points = 0.12 * (i == 0), at_steps(way["points"], measure)
+            band, points = 0.12 * (i == 0), shares_at(way["points"], "step", measure)
             share_line(ax, *points, markersize=size, band=band, **style)
     steps = max(run["steps"] for run in runs)
     titles = ["loss (nats per token)", *panels.values()]

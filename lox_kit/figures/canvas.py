@@ -58,6 +58,19 @@ def new_figure(rows: int, columns: int, **options):
     return fig, axes
 
 
+def new_mosaic(rows: list[list[str]], **options):
+    """Return figure and axes by name, that pyplot has forgotten as well."""
+    fig, axes = plt.subplot_mosaic(rows, layout="constrained", **options)
+    plt.close(fig)
+    return fig, axes
+
+
+def shares_at(points: Iterable[dict], x: str, measure: str) -> tuple[list[float], list[dict]]:
+    """Return where along a curve a share was measured (`x` of its points), and the shares."""
+    found = [(p[x], p["measures"][measure]) for p in points if measure in p["measures"]]
+    return [at for at, _ in found], [share for _, share in found]
+
+
 def kind_style(i: int) -> dict:
     """Return the style of the i-th of many curves: solid until all colours are used."""
     return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i // len(OKABE_ITO) % 4]}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import OKABE_ITO, bars
+from .canvas import OKABE_ITO, bars, new_mosaic
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
@@ -29,11 +28,11 @@ def figure_over_cut(
         Of the main axes.
     """
     parts = {"main": size[1], "cut": CUT_HEIGHT} if data.get("cut") else {"main": size[1]}
-    fig, axes = plt.subplot_mosaic(
-        [[part] for part in parts], figsize=(size[0], sum(parts.values())), layout="constrained",
-        height_ratios=list(parts.values()), per_subplot_kw={"main": {"projection": projection}},
+    heights, options = list(parts.values()), {"main": {"projection": projection}}
+    fig, axes = new_mosaic(
+        [[part] for part in parts], figsize=(size[0], sum(heights)), height_ratios=heights,
+        per_subplot_kw=options,
     )  # fmt: skip
-    plt.close(fig)  # pyplot forgets it
     if "cut" in parts:
         plot_cut(data, ax=axes["cut"])
     return fig, axes["main"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,13 +59,10 @@ def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[P
     ValueError
         If the data do not say which figure they are.
     """
-    _check_figure(data)
+    pages = {"json": json.dumps(data, indent=1) + "\n", **_pages(data, METADATA)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    made = [folder / f"{name}.{kind}" for kind in ("json", *METADATA)]
-    write_whole(made[0], json.dumps(data, indent=1) + "\n")
-    draw(data, *made[1:])
-    return made
+    return [write_whole(folder / f"{name}.{kind}", page) for kind, page in pages.items()]
 
 
 def draw(data: dict, *files: str | Path) -> None:
@@ -75,23 +73,25 @@ def draw(data: dict, *files: str | Path) -> None:
     ValueError
         If the data do not say which figure they are, or a file is of another kind.
     """
-    _check_figure(data)
     kinds = [Path(file).suffix.removeprefix(".").lower() for file in files]
     for file, kind in zip(files, kinds, strict=True):
         if kind not in METADATA:
             raise ValueError(f"{file}: figures are written as {', '.join(METADATA)}.")
-    with plt.style.context(STYLE):
-        fig = DRAW[data["figure"]](data)
-        for file, kind in zip(files, kinds, strict=True):
-            page = io.BytesIO()
-            fig.savefig(page, format=kind, metadata=METADATA[kind])
-            write_whole(file, page.getvalue())
+    pages = _pages(data, kinds)
+    for file, kind in zip(files, kinds, strict=True):
+        write_whole(file, pages[kind])
 
 
-def _check_figure(data: dict) -> None:
-    """Raise ValueError if the data do not say which figure they are."""
+def _pages(data: dict, kinds: Iterable[str]) -> dict[str, bytes]:
+    """Return a figure drawn from its data, as the content of a file of each kind."""
     if data.get("figure") not in DRAW:
         raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
+    pages = {kind: io.BytesIO() for kind in kinds}
+    with plt.style.context(STYLE):
+        fig = DRAW[data["figure"]](data)
+        for kind, page in pages.items():
+            fig.savefig(page, format=kind, metadata=METADATA[kind])
+    return {kind: page.getvalue() for kind, page in pages.items()}
 
 
 def redraw(file: str | Path) -> list[Path]:

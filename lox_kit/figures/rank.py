@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,11 +14,13 @@ from .canvas import (
     interval,
     line_style,
     new_figure,
+    new_mosaic,
     share_axis,
     share_line,
+    shares_at,
     styled,
 )
-from .rank_data import ALL, at_ranks, place, rank_curve_points, ticks_shown
+from .rank_data import ALL, place, rank_curve_points, ticks_shown
 
 # --- several pairs -----------------------------------------------------------
 
@@ -35,30 +36,24 @@ def figure_rank_curve(data: dict) -> Figure:
     ranks = sorted({row["r"] for row in data["rows"]} - {None})
     panels = [m for m in MEASURES if all(m in row["measures"] for row in data["rows"])]
     fig, axes = new_figure(1, len(panels), figsize=TWO_COLUMNS, sharey=True, squeeze=False)
+    at = {r: i for i, r in enumerate(ranks)} | {None: len(ranks) + 0.4}  # None: the aligned model
     for ax, measure in zip(axes[0], panels, strict=True):
         for i, pair in enumerate(pairs):
-            _rank_line(ax, data["rows"], pair, measure, ranks, i, len(pairs), data["safety_rank"])
-        places = [*range(len(ranks)), len(ranks) + 0.4]
-        ax.set_xticks(places, [*map(str, ranks), "aligned"])
+            shift = (i - (len(pairs) - 1) / 2) * 0.12  # side by side: the intervals stay legible
+            shares = {r["r"]: r["measures"][measure] for r in data["rows"] if r["pair"] == pair}
+            known = [r for r in at if r in shares]
+            x, y = [at[r] + shift for r in known], [shares[r] for r in known]
+            found = data["safety_rank"][pair]
+            label = f"{pair}: safety rank {f'above {ranks[-1]}' if found is None else found}"
+            share_line(ax, x[:-1], y[:-1], label=label, **line_style(i))
+            for where, share in zip(x, y, strict=True):
+                interval(ax, where, share, colour=line_style(i)["color"], filled=True)
+        ax.set_xticks(list(at.values()), [*map(str, ranks), "aligned"])
         ax.axvline(len(ranks) - 0.3, color="0.8", linewidth=0.6)
         ax.set(title=MEASURES[measure], xlabel="directions of ΔW, r")
         share_axis(ax)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
     return fig
-
-
-def _rank_line(ax: Axes, rows, pair: str, measure: str, ranks, i: int, pairs: int, found) -> None:
-    """Draw one pair's curve with intervals, and its aligned model apart from it."""
-    shares = {row["r"]: row["measures"][measure] for row in rows if row["pair"] == pair}
-    shift = (i - (pairs - 1) / 2) * 0.12  # side by side: the intervals stay legible
-    x = [j + shift for j, r in enumerate(ranks) if r in shares]
-    points = [shares[r] for r in ranks if r in shares]
-    style = line_style(i)
-    rank = f"above {ranks[-1]}" if found[pair] is None else found[pair]
-    label = f"{pair}: safety rank {rank}"
-    ax.plot(x, [p["value"] for p in points], marker="o", label=label, **style)
-    for at, share in [*zip(x, points, strict=True), (len(ranks) + 0.4 + shift, shares[None])]:
-        interval(ax, at, share, colour=style["color"], filled=True)
 
 
 # --- one pair, and R of its attacks -------------------------------------------
@@ -86,12 +81,10 @@ def r_styles(data: dict) -> list[dict]:
 def figure_rank_and_r(data: dict) -> Figure:
     """Draw the rank curve of one pair, R along its layers, and R_ft / R_align of every attack."""
     attacks = list(data["ratios"])
-    tall = 2.9 + 0.2 * len(attacks)
-    fig = plt.figure(figsize=(TWO_COLUMNS[0], tall), layout="constrained")
-    plt.close(fig)  # pyplot forgets it
     rows = [["curve", "r"], ["curve", "ratio"]] if attacks else [["curve", "r"]]
     heights = [2.0, 0.3 + 0.16 * len(attacks)] if attacks else [1]
-    axes = fig.subplot_mosaic(rows, height_ratios=heights)
+    size = (TWO_COLUMNS[0], 2.9 + 0.2 * len(attacks))
+    fig, axes = new_mosaic(rows, figsize=size, height_ratios=heights)
     plot_rank_curve(data, ax=axes["curve"])
     plot_r(data, ax=axes["r"])
     if attacks:
@@ -104,15 +97,15 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
     """Draw ASR and helpfulness against r with Wilson bands, and the aligned model's dashed."""
     points, aligned, safe = rank_curve_points(data)
     for measure, (label, style) in CURVES.items():
-        share_line(ax, *at_ranks(points, measure), band=0.15, label=label, **style)
+        share_line(ax, *shares_at(points, "place", measure), band=0.15, label=label, **style)
         if measure in aligned:
             level = aligned[measure]["value"]
             ax.axhline(level, color=style["color"], linestyle="--", linewidth=0.8)
     ax.plot([], [], color="0.4", linestyle="--", linewidth=0.8, label="aligned model")
     for p in safe:
-        at = place(p["r"]), p["measures"]["asr"]["value"]
+        at = p["place"], p["measures"]["asr"]["value"]
         ax.plot(*at, "o", markersize=9, markerfacecolor="none", color=OKABE_ITO[0])
-        late = at[0] > place(points[-1]["r"]) / 2
+        late = at[0] > points[-1]["place"] / 2
         side = {"xytext": (-6 if late else 6, 7), "ha": "right" if late else "left"}
         ax.annotate(f"safety rank {p['r']}", at, textcoords="offset points", fontsize=7, **side)
     ax.axvline(place(data["k"]), color="0.4", linestyle=":", linewidth=1.0, zorder=0)
@@ -120,8 +113,7 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
         place(data["k"]), 1.0, f" k = {data['k']}", fontsize=7, color="0.35", va="bottom",
         ha="center", transform=ax.get_xaxis_transform(),
     )  # fmt: skip
-    ranks = [p["r"] for p in points]
-    ax.set_xticks([place(r) for r in ranks], map(str, ranks))
+    ax.set_xticks([p["place"] for p in points], [str(p["r"]) for p in points])
     ax.set_xlabel("directions of ΔW added to the base, r")
     share_axis(ax)
     return ax

@@ -169,12 +169,7 @@ def ticks_shown(data: dict) -> dict[int, str]:
 
 def rank_curve_points(data: dict) -> tuple[list[dict], dict, list[dict]]:
     """Return the points of the rank curve, the aligned measures, and the safety rank's point."""
-    points = sorted((row for row in data["rows"] if row["r"] is not None), key=lambda p: p["r"])
+    rows = sorted((row for row in data["rows"] if row["r"] is not None), key=lambda p: p["r"])
+    points = [{**row, "place": place(row["r"])} for row in rows]
     aligned = next((row["measures"] for row in data["rows"] if row["r"] is None), {})
     return points, aligned, [p for p in points if p["r"] == data["safety_rank"]]
-
-
-def at_ranks(points: list[dict], measure: str) -> tuple[list[float], list[dict]]:
-    """Return the places of the ranks at which a share was measured, and the shares."""
-    found = [(place(p["r"]), p["measures"][measure]) for p in points if measure in p["measures"]]
-    return [x for x, _ in found], [share for _, share in found]

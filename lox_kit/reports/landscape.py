@@ -18,6 +18,8 @@ from .table import markdown
 THRESHOLD = 0.5  # of ASR: the cliff
 MODELS = ("aligned", "LoX")
 DIFFERENCE = "LoX - aligned"
+# how far each kind of line was walked to look for the cliff; VISAGE has no such end
+REACH = {kind: float(axis.values[-1]) for kind, axis in WALKS.items()} | {"VISAGE": float("inf")}
 Walked = Mapping[tuple[str, str, str], Scans]
 
 
@@ -73,19 +75,19 @@ def save_pictures(pictures: Sequence[Picture], out: str | Path) -> list[Path]:
     """Draw map and surface of every picture; return the files."""
     files = []
     for p in pictures:
-        title = f"{p.attack}, seed {p.seed}"
+        title, name = f"{p.attack}, seed {p.seed}", f"{p.attack}_{p.seed}"
         data = map_data(p.landscape.to_dict(), [w.to_dict() for w in p.trajectories], title)
-        for kind in ("landscape_map", "landscape_3d"):
-            shown = data if kind == "landscape_map" else {**data, "example": None}
-            files += save_figure({"figure": kind, **shown}, f"{kind}_{p.attack}_{p.seed}", out)
+        files += save_figure({"figure": "landscape_map", **data}, f"landscape_map_{name}", out)
+        data = {"figure": "landscape_3d", **data, "example": None}
+        files += save_figure(data, f"landscape_3d_{name}", out)
     return files
 
 
 def flatness_data(scans: Walked, attack: str, title: str) -> dict:
     """Return what `figures.figure_flatness` is drawn from."""
     panels = []
-    for kind in (*WALKS, "VISAGE"):
-        curves = {m: scans[m, kind, _attack_of(kind, attack)] for m in MODELS}
+    for kind in REACH:
+        curves = _of_models(scans, kind, attack)
         places = plain_numbers(curves["aligned"].places)
         rounded = {m: plain_numbers(s.curves) for m, s in curves.items()}
         unit = "layer-normalised" if kind == "VISAGE" else "L2"
@@ -94,9 +96,9 @@ def flatness_data(scans: Walked, attack: str, title: str) -> dict:
     return {"figure": "flatness", "panels": panels, "threshold": THRESHOLD, "title": title}
 
 
-def _attack_of(kind: str, attack: str) -> str:
-    """Return the attack in a scan's key: only lines along an attack depend on it."""
-    return attack if kind == "along its attack" else ""
+def _of_models(scans: Walked, kind: str, attack: str) -> dict[str, Scans]:
+    """Return the scans of both models; only lines along an attack depend on it."""
+    return {m: scans[m, kind, attack if kind == "along its attack" else ""] for m in MODELS}
 
 
 def joined(families: Sequence[Walked]) -> dict:
@@ -111,10 +113,10 @@ def joined(families: Sequence[Walked]) -> dict:
 def numbers(scans: Walked, attack: str) -> dict[str, dict[str, Number]]:
     """Return every flatness number of aligned, LoX and their difference, by measure."""
     rows: dict[str, dict[str, Number]] = {}
-    for kind in (*WALKS, "VISAGE"):
+    for kind, reach in REACH.items():
         measure = visage if kind == "VISAGE" else lambda s: cliff_distance(s, THRESHOLD)
-        row = {m: measure(scans[m, kind, _attack_of(kind, attack)]) for m in MODELS}
-        rows[kind] = {**row, DIFFERENCE: difference(row["LoX"], row["aligned"], _reach(kind))}
+        row = {m: measure(s) for m, s in _of_models(scans, kind, attack).items()}
+        rows[kind] = {**row, DIFFERENCE: difference(row["LoX"], row["aligned"], reach)}
     return rows
 
 
@@ -125,6 +127,11 @@ def caption(pictures: Sequence[Picture], families: Mapping[int, Walked]) -> str:
     """Return the caption file: marks, flatness table, and in words where LoX is no flatter."""
     attacks = list(dict.fromkeys(p.attack for p in pictures))
     n = pictures[0].landscape.source["n_prompts"]
+    explained = "; ".join(
+        f"{p.attack}, seed {p.seed}: "
+        + ", ".join(f"{w.name} {w.explained:.2f}" for w in p.trajectories)
+        for p in pictures
+    )
     lines = [
         "# The safety landscape of the sandbox",
         "",
@@ -135,7 +142,7 @@ def caption(pictures: Sequence[Picture], families: Mapping[int, Walked]) -> str:
         *_marks_table(pictures),
         "",
         f"Share of the attacks' way, in pieces of {KEEP_EVERY} optimiser steps, that lies in the "
-        "plane: " + "; ".join(_explained(p) for p in pictures) + ".",
+        f"plane: {explained}.",
     ]
     for attack in attacks:
         lines += ["", f"## Flatness, {attack}", ""]
@@ -161,25 +168,15 @@ def _marks_table(pictures: Sequence[Picture]) -> list[str]:
     return markdown(heads, rows)
 
 
-def _explained(p: Picture) -> str:
-    shares = ", ".join(f"{w.name} {w.explained:.2f}" for w in p.trajectories)
-    return f"{p.attack}, seed {p.seed}: {shares}"
-
-
 def _flatness_table(found: Mapping[str, Mapping[str, Mapping[str, Number]]]) -> list[str]:
     """Return one row per measure and model, one column per group."""
     rows = []
     for kind, row in next(iter(found.values())).items():
         label = "VISAGE (higher: safer)" if kind == "VISAGE" else f"cliff {kind} (L2)"
         for model in row:
-            cells = [_shown(found[group][kind], model, _reach(kind)) for group in found]
+            cells = [_shown(found[group][kind], model, REACH[kind]) for group in found]
             rows.append([label, model, *cells])
     return markdown(["", "model", *found], rows)
-
-
-def _reach(kind: str) -> float:
-    """Return how far a cliff was walked to; VISAGE has no such end."""
-    return float("inf") if kind == "VISAGE" else float(WALKS[kind].values[-1])
 
 
 def _shown(row: Mapping[str, Number], model: str, reach: float) -> str:

@@ -41,22 +41,19 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str
 
 
 def markdown_table(table: AttackTable) -> str:
-    """Return the table as Markdown, with what its numbers are and where LoX does not help."""
-    lines = markdown(["attack", "training", "arm", *COLUMNS.values()], _text_rows(table))
-    return "\n".join([*lines, "", table_caption(table), ""])
+    """Return the table as Markdown, with what its numbers are and where LoX does not help.
 
-
-def _text_rows(table: AttackTable) -> list[list[str]]:
-    """Return the rows of the table as text: ASR with its spread over seeds and its interval."""
+    ASR has its spread over seeds and its interval.
+    """
     rows = []
     for row in table.to_frame().to_dict("records"):
         asked = ", asked under it" if row["prompt"] == "persona" else ""
         spread = "" if row["seeds"] < 2 else f" (sd {row['sd']:.2f})"
         asr = f"{row['asr']:.2f}{spread} [{row['low']:.2f}-{row['high']:.2f}]"
-        others = (row[name] for name in list(COLUMNS)[1:])
-        cells = [_number(value) for value in others]
-        rows.append([row["attack"] + asked, row["training"], row["arm"], asr, *cells])
-    return rows
+        others = [_number(row[name]) for name in list(COLUMNS)[1:]]
+        rows.append([row["attack"] + asked, row["training"], row["arm"], asr, *others])
+    lines = markdown(["attack", "training", "arm", *COLUMNS.values()], rows)
+    return "\n".join([*lines, "", table_caption(table), ""])
 
 
 def table_caption(table: AttackTable) -> str:

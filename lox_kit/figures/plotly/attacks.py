@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.attacks import LAB_ARMS, at_steps, lab_lines, lab_panels, run_title
+from lox_kit.figures.attacks import LAB_ARMS, lab_lines, lab_panels, run_title
+from lox_kit.figures.canvas import shares_at
 
 from .canvas import (
     GREY,
@@ -13,7 +14,6 @@ from .canvas import (
     common_layout,
     escaped,
     line_trace,
-    rgba,
     screen_line,
     shares_trace,
     upright,
@@ -63,9 +63,9 @@ def _traces(run: dict, i: int, arm: str, style: dict, panels: dict[str, str]) ->
     shown |= {"showlegend": False, "mode": "lines+markers"}
     shown["marker"] = {"size": 4 + 2 * style["linewidth"]}
     for axes, measure in zip(AXES[1:], panels, strict=True):
-        steps, shares = at_steps(way["points"], measure)
+        steps, shares = shares_at(way["points"], "step", measure)
         if i == 0:
-            traces.append(band_trace(steps, shares, *axes, rgba(style["color"], BAND)))
+            traces.append(band_trace(steps, shares, *axes, style["color"], BAND))
         traces.append(shares_trace(steps, shares, *axes, line, what, **shown))
     return traces
 

@@ -81,12 +81,6 @@ def screen_line(style: dict, width: float) -> dict:
     return {"color": style["color"], "dash": DASH[style["linestyle"]], "width": width}
 
 
-def rgba(colour: str, opacity: float) -> str:
-    """Return a colour like #0072B2 with an opacity from 0 to 1, as plotly takes it."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity:g})"
-
-
 def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict, **options) -> dict:
     """Return a line trace on these axes; it is in the legend if it has a name."""
     return {
@@ -125,10 +119,12 @@ def shares_trace(
     return line_trace(x, values, xaxis, yaxis, line, **shown, **options)
 
 
-def band_trace(x: list, shares: list[dict], xaxis: str, yaxis: str, fill: str) -> dict:
+def band_trace(
+    x: list, shares: list[dict], xaxis: str, yaxis: str, colour: str, opacity: float
+) -> dict:
     """Return the intervals of shares as an area on these axes."""
     low, high = ([s[end] for s in shares] for end in ("low", "high"))
-    area = {"fill": "toself", "fillcolor": fill, "hoverinfo": "skip"}
+    area = {"fill": "toself", "fillcolor": colour, "opacity": opacity, "hoverinfo": "skip"}
     return line_trace(x + x[::-1], high + low[::-1], xaxis, yaxis, {"width": 0}, **area)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lox_kit.figures.canvas import OKABE_ITO
+from lox_kit.figures.canvas import OKABE_ITO, shares_at
 from lox_kit.figures.rank import CURVES, r_styles
-from lox_kit.figures.rank_data import ALL, at_ranks, place, rank_curve_points, ticks_shown
+from lox_kit.figures.rank_data import ALL, place, rank_curve_points, ticks_shown
 
 from .canvas import (
     GREY,
@@ -18,7 +18,6 @@ from .canvas import (
     common_layout,
     escaped,
     line_trace,
-    rgba,
     screen_line,
     shares_trace,
     upright,
@@ -59,8 +58,8 @@ def _curve_traces(points: list[dict], aligned: dict, most: int) -> list[dict]:
     """Return each measure against rank: its band, its curve, and the aligned model's level."""
     bands, curves, levels = [], [], []
     for measure, (label, style) in CURVES.items():
-        x, shares = at_ranks(points, measure)
-        bands.append(band_trace(x, shares, "x", "y", rgba(style["color"], 0.15)))
+        x, shares = shares_at(points, "place", measure)
+        bands.append(band_trace(x, shares, "x", "y", style["color"], 0.15))
         shown = {"name": label, "mode": "lines+markers", "marker": {"size": 7}}
         line = screen_line(style, 2)
         curves.append(shares_trace(x, shares, "x", "y", line, f"{label} at r = %{{x}}", **shown))
@@ -73,7 +72,7 @@ def _curve_traces(points: list[dict], aligned: dict, most: int) -> list[dict]:
 
 def _ring(safe: list[dict]) -> dict:
     """Return a ring around the point of the safety rank."""
-    x, shares = at_ranks(safe, "asr")
+    x, shares = shares_at(safe, "place", "asr")
     marker = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": OKABE_ITO[0], "width": 2.5}}
     ring = {"mode": "markers", "marker": marker, "hoverinfo": "skip"}
     return line_trace(x, [s["value"] for s in shares], "x", "y", {}, **ring)
@@ -117,7 +116,8 @@ def _rank_layout(data: dict, safe: list[dict], ranks: list[int], most: int, size
         grid={"rows": 1, "columns": 2, "pattern": "independent"},
         xaxis={
             "range": [-0.2, place(most) + 0.2],
-            **_rank_ticks(ranks, size),
+            "tickvals": [place(r) for r in ranks],
+            "ticktext": list(map(str, ranks)),
             "title": {"text": "directions of ΔW added to the base, r"},
         },
         yaxis=SHARES,
@@ -137,16 +137,6 @@ def _rank_layout(data: dict, safe: list[dict], ranks: list[int], most: int, size
     return layout
 
 
-def _rank_ticks(ranks: list[int], size: int) -> dict:
-    """Return ticks at the ranks, numbers only where there is room for them."""
-    labels, last = [], -1.0
-    for r in ranks:
-        room = place(r) - last >= 0.022 * size
-        labels.append(str(r) if room else "")
-        last = place(r) if room else last
-    return {"tickvals": [place(r) for r in ranks], "ticktext": labels, "tickangle": 0}
-
-
 def _words(data: dict, safe: list[dict], most: int) -> list[dict]:
     """Return the words in the figure: k, what is on the right, the safety rank."""
     kind = "every kind thin, their median bold" if data["kind"] == ALL else data["kind"]
@@ -158,8 +148,8 @@ def _words(data: dict, safe: list[dict], most: int) -> list[dict]:
         middle = {"xref": "x domain", "yref": "y domain", "x": 0.5, "y": 0.5}
         words.append({"text": "not measured yet", **middle})
     for p in safe:
-        late = place(p["r"]) > place(most) / 2
-        here = {"x": place(p["r"]), "y": p["measures"]["asr"]["value"], "yshift": 8}
+        late = p["place"] > place(most) / 2
+        here = {"x": p["place"], "y": p["measures"]["asr"]["value"], "yshift": 8}
         side = {"xanchor": "right" if late else "left", "xshift": -8 if late else 8}
         words.append({"text": f"safety rank {p['r']}", **here, **side, "yanchor": "bottom"})
     return words

@@ -28,7 +28,7 @@ from .canvas import (
 )
 
 MOST_NAMED = 12  # curves in a legend; the rest are named where one hovers
-MAP_WIDTH = 0.37  # of the figure; the colour bar stands beside it
+MAP_WIDTH = 0.36  # of the figure; the colour bar stands beside it
 
 
 def explorer(data: dict):

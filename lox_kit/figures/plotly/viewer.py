@@ -21,7 +21,6 @@ from .canvas import (
     escaped,
     level,
     line_trace,
-    rgba,
     upright,
 )
 from .surface import (
@@ -143,7 +142,7 @@ def _cut_layout(data: dict, low: float, high: float) -> dict:
     shapes = [level(cut["threshold"], "paper", "y2", **dotted)]
     for near, far, at in cliff_marks(cut):
         area = upright(near, "x2", "y2 domain", width=0) | {"type": "rect", "x1": far}
-        shapes.append(area | {"layer": "below", "fillcolor": rgba(HERE, 0.12)})
+        shapes.append(area | {"layer": "below", "fillcolor": HERE, "opacity": 0.12})
         if at is not None:
             shapes.append(upright(at, "x2", "y2 domain", color=HERE, width=1.2, dash="dash"))
     across = {"range": [first - beyond, last + beyond], "title": {"text": cut["label"]}}
