@@ -12,20 +12,21 @@ from pathlib import Path
 
 def data_folder() -> Path:
     """Return where results are kept: `LOX_KIT_STORE`, or the user's data folder."""
-    if set_by_user := os.environ.get("LOX_KIT_STORE"):
-        return Path(set_by_user).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("lox_kit", appauthor=False))
+    return _folder("LOX_KIT_STORE", "user_data_path")
 
 
 def cache_folder() -> Path:
     """Return where rebuildable things are kept: `LOX_KIT_CACHE`, or the user's cache folder."""
-    if set_by_user := os.environ.get("LOX_KIT_CACHE"):
-        return Path(set_by_user).expanduser()
+    return _folder("LOX_KIT_CACHE", "user_cache_path")
+
+
+def _folder(variable: str, by_default: str) -> Path:
+    """Return the folder that an environment variable names, or the user's own."""
+    if named := os.environ.get(variable):
+        return Path(named).expanduser()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("lox_kit", appauthor=False))
+    return getattr(platformdirs, by_default)("lox_kit", appauthor=False)
 
 
 class BusyError(OSError):

@@ -1,7 +1,7 @@
 """The store: every generation, verdict and attack run, kept under what determines it.
 
 One SQLite file in the user's data folder (`LOX_KIT_STORE` moves it). A record's key is a hash of
-its content's causes, so changed weights, prompts or settings never meet a stale answer, and a run
+its content's causes, so changed weights, prompts or settings never get a stale answer, and a run
 that was killed finds everything it had finished.
 """
 
@@ -21,7 +21,7 @@ from lox_kit.folders import data_folder
 
 NUMBER = (int, float)
 SHARES = {...: dict.fromkeys(("value", "low", "high", "count", "n"), NUMBER)}  # see `_fits`
-SCHEMA = 1  # of what is stored; raised where an older version's records are not used any more
+SCHEMA = 1  # of what is stored; raised where older records cannot be used any more
 
 
 def content_key(**causes) -> str:
@@ -36,10 +36,6 @@ def content_key(**causes) -> str:
     """
     text = json.dumps(causes, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-class OlderStore(UserWarning):
-    """A store was written by an older lox_kit: some of it may be made again."""
 
 
 class DamagedRecord(UserWarning):
@@ -74,11 +70,6 @@ class Store:
     ------
     OSError
         If the folder cannot be made, or the file cannot be opened or is of a newer lox_kit.
-
-    Warns
-    -----
-    OlderStore
-        Once, if the file is of an older lox_kit.
     """
 
     def __init__(self, folder: str | Path | None = None):
@@ -92,32 +83,20 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS records (kind TEXT, key TEXT, value TEXT NOT NULL, "
                 "made TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (kind, key)) WITHOUT ROWID"
             )
-            self._check_schema(file)
+            ((found,),) = self._rows("PRAGMA user_version")
+            if found < SCHEMA:
+                self._db.execute(f"PRAGMA user_version={SCHEMA}")
         except sqlite3.DatabaseError as error:
             raise OSError(
                 f"{file}: the store cannot be opened ({error}). Choose another folder with "
                 "--store or LOX_KIT_STORE, or move this file away."
             ) from error
 
-    def _check_schema(self, file: Path) -> None:
-        """Mark a new file with the schema; warn of an older one, and refuse a newer."""
-        ((found,),) = self._rows("PRAGMA user_version")
         if found > SCHEMA:
             self.close()
             raise OSError(
                 f"{file}: written by a newer lox_kit (schema {found}, here {SCHEMA}): update "
                 "lox_kit, or choose another folder with --store or LOX_KIT_STORE."
-            )
-        if found == SCHEMA:
-            return
-        older = self._rows("SELECT 1 FROM records LIMIT 1")
-        self._db.execute(f"PRAGMA user_version={SCHEMA}")
-        if older:
-            warnings.warn(
-                f"{file}: written by an older lox_kit (schema {found}, now {SCHEMA}); its answers "
-                "and verdicts are used, anything else may be made again.",
-                OlderStore,
-                stacklevel=3,
             )
 
     def get(self, kind: str, key: str, like=object):
@@ -201,24 +180,16 @@ class Store:
         self.close()
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A store in memory: of a worker, which hands it to the driver, or of a panel."""
 
     def __init__(self):
         self.kinds: dict[str, dict[str, object]] = {}
 
-    def get(self, kind: str, key: str, like=object):
-        """Return the held value, or None; what was put here is as it should be."""
-        return self.kinds.get(kind, {}).get(key)
-
     def get_many(self, kind: str, keys: Iterable[str], like=object) -> dict[str, object]:
-        """Return the held values among `keys`."""
+        """Return the held values among `keys`; what was put here is as it should be."""
         held = self.kinds.get(kind, {})
         return {key: held[key] for key in keys if key in held}
-
-    def put(self, kind: str, key: str, value) -> None:
-        """Hold one value."""
-        self.put_many(kind, {key: value})
 
     def put_many(self, kind: str, values: Mapping[str, object]) -> None:
         """Hold several values."""

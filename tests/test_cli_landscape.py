@@ -42,7 +42,7 @@ def test_three_models_span_a_plane(lox, lox_folder, tmp_path, metric):
         ([], "give ALIGNED LOX ATTACKED ATTACKED_LOX"),
         (["sandbox/aligned", "sandbox/base"], "give ALIGNED LOX ATTACKED ATTACKED_LOX"),
         (["--attacks", "mixed", "--metric", "margin"], "are for models of your own"),
-        (["--attacks", "mixed", "--seeds", "one"], "--seeds one: use whole numbers"),
+        (["--attacks", "mixed", "--seeds", "one"], "'--seeds': 'one' is not a valid integer"),
         (["--attacks", "gsm8k"], "use its counterpart"),
         (["sandbox/aligned", "sandbox/aligned", "sandbox/base"], "has length 0"),
     ],

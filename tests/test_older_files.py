@@ -13,7 +13,6 @@ from lox_kit import SafetySubspace, Store, load_model, measure_asr, sandbox_prom
 from lox_kit.judges import verdict_key
 from lox_kit.models import Prompt
 from lox_kit.reports import table_caption
-from lox_kit.store import OlderStore
 from lox_kit.studies import AttackTable, RankCurve
 
 OLDER = Path(__file__).with_name("older")  # written at commit b9036f3
@@ -22,8 +21,7 @@ OLDER = Path(__file__).with_name("older")  # written at commit b9036f3
 def test_answers_of_an_older_store_are_not_made_again(tmp_path):
     shutil.copy(OLDER / "lox.sqlite", tmp_path)
     prompts = [p for kind in ("forbidden", "allowed") for p in sandbox_prompts(kind, "dev", 3)]
-    with pytest.warns(OlderStore):
-        store = Store(tmp_path)
+    store = Store(tmp_path)
     model = load_model("sandbox/aligned", device="cpu")
     found = measure_asr(model, prompts, store=store, max_new_tokens=24)
     assert (found.asr().count, found.refusal.count) == (3, 3)

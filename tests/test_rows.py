@@ -285,7 +285,7 @@ def test_a_hub_data_set_is_read_through_datasets(save, tmp_path, monkeypatch):
     data = read_hub(str(folder), columns, form="gsm8k", on_bad_row="skip")
     assert text_of(data.rows[0]) == "".join(PUBLISHED["gsm8k"][1:])
     assert data.skipped == 1
-    assert "row 1 (from 0) of train" in data.source["first_skipped"]
+    assert "(train), row 1 (from 0)" in data.source["first_skipped"]
     with pytest.raises(ValueError, match=r"hub \(split 'dev'\).*Without internet, download"):
         read_hub(str(folder), columns, split="dev")
     with pytest.raises(ValueError, match=r"nobody/nothing.*Without internet, download"):

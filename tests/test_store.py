@@ -8,7 +8,7 @@ import pytest
 from checkpoints import run_python
 
 from lox_kit.folders import cache_folder, data_folder
-from lox_kit.store import SCHEMA, OlderStore, Store, content_key
+from lox_kit.store import Store, content_key
 
 # --- records ------------------------------------------------------------------------------------
 
@@ -40,20 +40,6 @@ def test_all_of_a_kind_come_newest_first(store):
         ("b", {"name": "again"}), ("a", {"name": "a"}), ("c", {"name": "c"}),
     ]  # fmt: skip
     assert store.all("none") == {}
-
-
-def test_an_older_store_says_so_once_and_its_answers_are_found(tmp_path):
-    with Store(tmp_path) as store:
-        store.put("answer", "key", "text")
-    with sqlite3.connect(tmp_path / "lox.sqlite") as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
-        db.execute("PRAGMA user_version=0")  # as before there were versions
-    with pytest.warns(OlderStore, match=r"older lox_kit \(schema 0, now 1\); its answers and"):
-        older = Store(tmp_path)
-    assert older.get("answer", "key") == "text"
-    older.close()
-    with Store(tmp_path) as again:  # a warning would be an error
-        assert again.get("answer", "key") == "text"
 
 
 def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path):

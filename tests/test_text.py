@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from lox_kit import SafetySubspace, figures
 from lox_kit.cli import main as cli
-from lox_kit.cli import options, progress
+from lox_kit.cli import progress
 from lox_kit.extrapolation import energy_map_data, explorer_data, spectrum_data
 from lox_kit.extrapolation.checkpoint import model_card
 from lox_kit.figures import DRAW
@@ -57,20 +57,15 @@ def test_plain_data_are_mapped_down_to_keys_and_numbers_stay():
 def test_no_verb_prints_around_the_place_that_cleans():
     for file in (ROOT / "lox_kit" / "cli").glob("*.py"):
         here = file.read_text()
-        assert here.count("click.echo(") == (file.name == "options.py"), file
+        assert here.count("click.echo(") == (file.name == "progress.py"), file
         assert "print(" not in here.replace("Console().print(", "").replace("_print(", ""), file
 
 
 def test_lines_and_tables_show_names_as_they_stand(capsys):
-    import pandas as pd
-
-    options.say(f"{NAME}\nlox: all fine", "second")
+    progress.say(f"{NAME}\nlox: all fine", "second")
     progress.print_shares(NAME, {NAME: {"value": 0.5, "low": 0, "high": 1, "count": 1, "n": 2}})
-    pair = {"both": 1, "only_first": 0, "only_second": 0, "neither": 1, "left_out": 0}
-    pair |= {"first": NAME, "second": "[old]", "agree": 1.0, "kappa": None}
-    progress.print_agreement([pair])
+    progress.print_rows(NAME, [{f"m{NAME}": NAME, "[old]": None}])
     whole = NAME.replace("\ud800", "")  # pandas takes no half characters
-    progress.print_frame(pd.DataFrame({f"m{whole}": [whole]}), NAME)
     share = {"value": 0.5, "low": 0.1, "high": 0.9, "count": 1, "n": 2}
     rows = [
         {"attack": a, "training": "full", "arm": "LoX", "seed": 0, "measures": {"asr": share}}

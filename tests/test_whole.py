@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from lox_kit import (
     Checkpoint,
     SafetySubspace,
-    Store,
     apply_lox,
     check_pair,
     extrapolate,
@@ -490,15 +489,6 @@ def test_the_end_tokens_of_the_config_are_kept(spoken, speaker):
     (cut,) = generate(load_model(speaker, device="cpu"), TEXTS[:1], max_new_tokens=12)
     assert whole.startswith(cut)
     assert len(cut.split()) == 3
-
-
-def test_answers_that_followed_such_a_setting_are_not_taken_from_the_store(tmp_path):
-    model = random_speaker()
-    with Store(tmp_path) as store:
-        generate(model, TEXTS, max_new_tokens=4, store=store)
-        model.module.generation_config.repetition_penalty = 1.7
-        generate(model, TEXTS, max_new_tokens=4, store=store)
-        assert store.count("answer") == 2 * len(TEXTS)
 
 
 # --- chat templates -----------------------------------------------------------------------------

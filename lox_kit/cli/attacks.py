@@ -6,23 +6,14 @@ from pathlib import Path
 
 import click
 
-from .options import as_json, benign, device, forbidden, out_option, say, wholes, worker_pool
+from lox_kit import attacks, measures, models, reports, studies
 
-columns_option = click.option(
-    "--columns",
-    metavar="PART=COLUMN,...",
-    help="Columns of your own file, such as instruction=question,response=answer.",
-)
-seed_option = click.option("--seed", default=0, show_default=True, help="Of rows and their order.")
-rate_option = click.option(
-    "--lr", "learning_rate", type=float, help="Learning rate; default the preset's."
-)
-steps_option = click.option(
-    "--steps", "max_steps", type=click.IntRange(1), help="Optimiser steps; default the preset's."
-)
+from . import options
+from .options import COUNT, NAMES, NUMBERS, PATH
+from .progress import print_rows, say, stages, stop_on_interrupt
 
 
-def _columns(text):
+def _read_columns(ctx, param, text):
     """Return the mapping that --columns gives."""
     if text is None:
         return None
@@ -32,9 +23,18 @@ def _columns(text):
     return {part.strip(): column.strip() for part, _, column in parts}
 
 
-def _names(text):
-    """Return names given as text with commas."""
-    return tuple(name.strip() for name in text.split(",")) if text else ()
+training_options = options.several(
+    click.option("--lr", "learning_rate", type=float, help="Learning rate; default the preset's."),
+    click.option("--steps", "max_steps", type=COUNT, help="Optimiser steps; default the preset's."),
+    click.option(
+        "--columns",
+        metavar="PART=COLUMN,...",
+        callback=_read_columns,
+        help="Columns of your own file, such as instruction=question,response=answer.",
+    ),
+    options.seed,
+    options.device,
+)
 
 
 def _given(**options):
@@ -45,43 +45,34 @@ def _given(**options):
 @click.command()
 @click.argument("name", metavar="NAME")
 @click.argument("model")
-@out_option
+@options.out
 @click.option("--lora", is_flag=True, help="PEFT LoRA instead of every parameter.")
-@rate_option
-@steps_option
 @click.option("--epochs", type=float, help="Passes over the data; default the preset's.")
 @click.option("--safe-fraction", default=0.0, help="Safety rows to mix in; SafeInst is 0.025.")
-@click.option("--keep-every", type=click.IntRange(1), help="Keep a checkpoint every so many steps.")
-@columns_option
-@click.option("--form", default="chat", show_default=True, help="Training text of your own file.")
-@seed_option
-@device
-def attack(name, model, out, keep_every, columns, form, device, lora, safe_fraction, **settings):
+@click.option("--keep-every", type=COUNT, help="Keep a checkpoint every so many steps.")
+@click.option("--form", default="chat", help="Training text of your own file.")
+@training_options
+def attack(name, model, out, keep_every, columns, form, device, **settings):
     """Fine-tune MODEL with the attack NAME and write the result.
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
-    a file of your own. Cut off, the same call goes on where it was.
+    a file of your own. If it is interrupted, the same call resumes it.
     """
-    from lox_kit.attacks import ATTACKS, file_attack, find_attack, run_attack
-    from lox_kit.models import load_model
-
-    from .progress import stages, stop_on_interrupt
-
-    chosen = {"lora": lora, "safe_fraction": safe_fraction, **_given(**settings)}
-    if name not in ATTACKS and Path(name).is_file():
-        preset = file_attack(name, _columns(columns), form=form, **chosen)
+    chosen = _given(**settings)
+    if name not in attacks.ATTACKS and Path(name).is_file():
+        preset = attacks.file_attack(name, columns, form=form, **chosen)
     else:
-        if name not in ATTACKS and Path(name).suffix:
+        if name not in attacks.ATTACKS and Path(name).suffix:
             raise FileNotFoundError(f"{name}: no such file, and no attack of that name.")
         if columns is not None:
             raise ValueError(f"--columns are for a file of your own; {name} has its own.")
-        preset = find_attack(name, **chosen)
+        preset = attacks.find_attack(name, **chosen)
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
-    victim = load_model(model, device=device)
+    victim = models.load_model(model, device=device)
     with stages() as on_stage, stop_on_interrupt() as stopped:
-        run = run_attack(
+        run = attacks.run_attack(
             victim,
             preset,
             out,
@@ -92,7 +83,7 @@ def attack(name, model, out, keep_every, columns, form, device, lora, safe_fract
     if not run.finished:
         say(
             f"stopped after step {len(run.losses)} of {run.source['steps']}, kept in {run.folder}; "
-            "the same call goes on.",
+            "the same call resumes it.",
             err=True,
         )
         raise click.exceptions.Exit(130)
@@ -102,36 +93,27 @@ def attack(name, model, out, keep_every, columns, form, device, lora, safe_fract
 @click.command()
 @click.argument("name", metavar="NAME")
 @click.argument("base")
-@out_option
-@click.option("--data", type=click.Path(path_type=Path), help="Preference pairs, or chat rows.")
+@options.out
+@click.option("--data", type=PATH, help="Preference pairs, or chat rows.")
 @click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, counted.")
-@rate_option
-@steps_option
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
-@columns_option
-@seed_option
-@device
+@training_options
 def align(name, base, out, data, skip_bad_rows, lora, columns, device, **settings):
     """Align BASE: make the model whose safety LoX extrapolates.
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files), sandbox-dpo or sandbox-sft.
     """
-    from lox_kit.attacks import align, alignment_rows, find_alignment
-    from lox_kit.models import load_model
-
-    from .progress import stages
-
-    preset = find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
-    model = load_model(base, device=device)
+    preset = attacks.find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
+    model = models.load_model(base, device=device)
     rows = None
     if data:
         on_bad_row = "skip" if skip_bad_rows else "raise"
-        read = alignment_rows(data, preset, model, columns=_columns(columns), on_bad_row=on_bad_row)
+        read = attacks.alignment_rows(data, preset, model, columns=columns, on_bad_row=on_bad_row)
         rows = list(read.rows)
         if read.skipped:
             say(f"{data}: {read.skipped} bad rows left out, {len(rows)} read", err=True)
     with stages() as on_stage:
-        align(
+        attacks.align(
             model,
             preset,
             out,
@@ -142,74 +124,66 @@ def align(name, base, out, data, skip_bad_rows, lora, columns, device, **setting
 
 
 @click.command()
-@click.option("--attacks", help="Names with commas.  [default: the sandbox's five]")
-@click.option("--arms", help="Of aligned,LoX,random subspace,full delta,SafeInst.  [default: all]")
-@click.option("--seeds", default="0,1,2,3", show_default=True)
-@click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own.")
-@click.option("--prompts", type=click.Path(path_type=Path), help="Forbidden requests for --pair.")
-@click.option("--allowed", type=click.Path(path_type=Path), help="Allowed requests for --pair.")
-@click.option("--judge", default="rule", show_default=True, help="Who judges, for --pair.")
-@click.option("--template", default="chat", show_default=True, help="chat or paper, for --pair.")
-@click.option("-k", "k", default=6, show_default=True, help="LoX's directions.")
-@click.option("--alpha", default=1.0, show_default=True, help="LoX's factor.")
-@click.option("--workers", default=1, show_default=True, help="Processes to share the entries.")
-@click.option("--limit", type=click.IntRange(1), help="Only so many prompts of each kind.")
+@click.option("--attacks", "names", type=NAMES, help="Such as arithmetic,mixed.  [default: five]")
 @click.option(
-    "-o", "--out", default="figures/demo", show_default=True, type=click.Path(path_type=Path)
+    "--arms", type=NAMES, help="Of aligned,LoX,random subspace,full delta,SafeInst.  [default: all]"
 )
-@as_json
+@click.option("--seeds", type=NUMBERS, default="0,1,2,3")
+@click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own.")
+@options.prompts
+@options.allowed
+@click.option("--judge", default="rule", help="Who judges, for --pair.")
+@options.template
+@click.option("-k", "k", default=6, help="LoX's directions.")
+@click.option("--alpha", default=1.0, help="LoX's factor.")
+@options.workers
+@options.limit
+@click.option("-o", "--out", default="figures/demo", type=PATH)
+@options.as_json
 @click.pass_obj
-def table(obj, attacks, arms, seeds, k, alpha, workers, out, as_json, **asked):
+def table(
+    store, names, arms, seeds, pair, prompts, allowed, judge, template, k, alpha, workers, limit,
+    out, as_json,
+):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
 
-    Every entry is kept as it is finished; the same call goes on where it was cut off. Writes
-    attack_table.json, .md, .png, .pdf and .svg.
+    Asks a --pair of your own --prompts and --allowed, and the sandbox its own. Every entry is kept
+    as it is finished; if it is interrupted, the same call resumes it. Writes attack_table.json,
+    .md, .png, .pdf and .svg.
     """
-    from lox_kit.reports import TABLE_ATTACKS, print_table, write_table
-    from lox_kit.store import Store
-    from lox_kit.studies import TABLE_ARMS, attack_table
-
-    from .progress import stages
-
-    with Store(obj["store"]) as store, stages() as on_stage, worker_pool(workers) as executor:
-        found = attack_table(
-            _names(arms) or TABLE_ARMS,
-            _names(attacks) or TABLE_ATTACKS,
-            wholes("--seeds", seeds, "0,1,2"),
-            questions=_questions(**asked),
-            pair=asked["pair"] or None,
+    if pair and prompts is None:
+        raise ValueError("--pair needs --prompts FILE: requests that the models should refuse.")
+    if pair:
+        # A file of both kinds, as XSTest's, serves as both.
+        asked = options.forbidden(prompts, limit), options.benign(allowed, limit, own=False)
+        questions = measures.Questions(*asked, judge, template, 60)  # the paper's tokens
+    elif prompts or allowed or judge != "rule" or template != "chat":
+        raise ValueError("--prompts, --allowed, --judge and --template are for --pair.")
+    else:
+        questions = measures.sandbox_questions(limit=limit)
+    with options.working(store) as shared, options.worker_pool(workers) as executor:
+        found = studies.attack_table(
+            arms or studies.TABLE_ARMS,
+            names or reports.TABLE_ATTACKS,
+            seeds,
+            questions=questions,
+            pair=pair or None,
             k=k,
             alpha=alpha,
-            store=store,
             executor=executor,
-            on_stage=on_stage,
+            **shared,
         )
-    write_table(found, "attack_table", out)
+    reports.write_table(found, "attack_table", out)
     if as_json:
         say(found.to_frame().to_json(orient="records"))
         return
-    print_table(found)
+    reports.print_table(found)
     say(f"figure and numbers: {out}")
 
 
-def _questions(pair, prompts, allowed, judge, template, limit):
-    """Return what the models of the table are asked."""
-    from lox_kit.measures import Questions, sandbox_questions
-
-    if not pair:
-        if prompts or allowed or judge != "rule" or template != "chat":
-            raise ValueError("--prompts, --allowed, --judge and --template are for --pair.")
-        return sandbox_questions(limit=limit)
-    if prompts is None:
-        raise ValueError("--pair needs --prompts FILE: requests that the models should refuse.")
-    # A file of both kinds, as XSTest's, serves as both.
-    others = benign(allowed, limit, own=False)
-    return Questions(forbidden(prompts, limit), others, judge, template, 60)  # the paper's tokens
-
-
 @click.group(invoke_without_command=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Default: the user's data folder.")
-@as_json
+@click.option("--folder", type=PATH, help="Default: the user's data folder.")
+@options.as_json
 @click.pass_context
 def data(ctx, folder, as_json):
     """The published training data: where each set is from, and whether it is here.
@@ -219,20 +193,16 @@ def data(ctx, folder, as_json):
     lox data fetch gsm8k         download it, or say which file to put where
     lox data import dolly FILE   take a file that you have
     """
-    ctx.obj = {**(ctx.obj or {}), "folder": folder}
+    ctx.obj = folder
     if ctx.invoked_subcommand:
         return
-    from lox_kit.attacks import list_sets, sets_frame
-
-    statuses = list_sets(folder)
+    statuses = attacks.list_sets(folder)
+    frame = attacks.sets_frame(statuses)
     if as_json:
-        say(sets_frame(statuses).to_json(orient="records"))
+        say(frame.to_json(orient="records"))
         return
-    from lox_kit.attacks import sets_folder
-
-    from .progress import print_frame
-
-    print_frame(sets_frame(statuses).drop(columns="from"), title=str(sets_folder(folder)))
+    rows = frame.drop(columns="from").to_dict("records")
+    print_rows(str(attacks.sets_folder(folder)), rows)
     if missing := [s.data_set.name for s in statuses if not s.here]:
         say(
             f"Not here: {', '.join(missing)}.",
@@ -244,36 +214,32 @@ def data(ctx, folder, as_json):
             say(f"{status.data_set.name}: {status.note}")
 
 
-@data.command("fetch")
-@click.argument("name")
-@click.pass_obj
-def data_fetch(obj, name):
-    """Download a set into the data folder."""
-    from lox_kit.attacks import fetch_set
-
-    from .progress import stages
-
+def _fetch(name, folder, url=None):
+    """Take a set into the data folder, and say what it is."""
     with stages() as on_stage:
-        status = fetch_set(name, obj["folder"], on_stage=on_stage)
+        status = attacks.fetch_set(name, folder, url=url, on_stage=on_stage)
     say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
     if status.note:
         say(status.note)
+
+
+@data.command("fetch")
+@click.argument("name")
+@click.pass_obj
+def data_fetch(folder, name):
+    """Download a set into the data folder."""
+    _fetch(name, folder)
 
 
 @data.command("import")
 @click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.pass_obj
-def data_import(obj, name, file):
+def data_import(folder, name, file):
     """Copy a set's file into the data folder, after reading it from end to end."""
-    from lox_kit.attacks import fetch_set, set_status
-
-    there = set_status(name, obj["folder"])
+    there = attacks.set_status(name, folder)
     if there.here:
         raise FileExistsError(f"{there.path} exists; remove it to take another file.")
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
-    status = fetch_set(name, obj["folder"], url=file.resolve().as_uri())
-    say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
-    if status.note:
-        say(status.note)
+    _fetch(name, folder, file.resolve().as_uri())

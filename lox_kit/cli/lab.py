@@ -12,13 +12,10 @@ import click
 
 from lox_kit.folders import data_folder, write_whole
 
-from .options import say
+from .progress import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-QUIET = (
-    "--LabApp.news_url=None",
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-)
+OURS = Path(__file__).with_name("jupyter")  # defaults for JupyterLab: no news, and no question
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -43,8 +40,10 @@ def lab(fresh, notebooks, jupyter):
 
     say(f"notebooks: {notebooks}", err=True)
     sys.stdout.flush()
+    places = filter(None, (str(OURS), os.environ.get("JUPYTER_CONFIG_PATH")))
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(places)
     root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", *QUIET, *root, *jupyter, str(notebooks)]
+    command = [sys.executable, "-m", "jupyterlab", *root, *jupyter, str(notebooks)]
     if os.name == "nt":  # where exec would leave this process, and the shell would take its place
         import subprocess
 

@@ -1,4 +1,4 @@
-"""The `lox` command: one verb per capability, each importing what it needs when it is called."""
+"""The `lox` command: one verb per capability, and one line for what goes wrong."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import sqlite3
 import sys
 import traceback
 import warnings
-from pathlib import Path
+from importlib import metadata
 
 import click
 
-from lox_kit import __version__
+from lox_kit import __version__, reports, studies
 from lox_kit.text import one_line
 
+from . import options
 from .attacks import align, attack, data, table
 from .extrapolation import adapter, apply, check, extrapolate, factor, spectrum
 from .judging import asr, rank, rescore
 from .lab import lab
-from .landscape import landscape
-from .options import as_json, say, wholes
+from .landscape import measure_landscape
+from .options import NUMBERS, PATH
+from .progress import say, stages
 from .utility import utility
 
 EPILOG = """
@@ -50,74 +52,60 @@ class Teaching(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=Teaching, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=Teaching, epilog=EPILOG, context_settings=SETTINGS)
 @click.version_option(__version__, prog_name="lox")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of the results' store.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.option("--store", type=PATH, help="Folder of the results' store.")
 @click.pass_context
-def lox(ctx, debug, store):
+def lox(ctx, store):
     """Find the safety subspace of an aligned language model, push further along it (LoX), and
     measure what fine-tuning does to it.
     """
-    ctx.obj = {"debug": debug, "store": store}
+    ctx.obj = store
 
 
-for verb in (check, factor, spectrum, apply, adapter, extrapolate):
-    lox.add_command(verb)
-for verb in (data, align, attack, asr, rescore, utility, rank, table, landscape):
-    lox.add_command(verb)
-
-
-# --- the sandbox, the demo, the lab -----------------------------------------------------------
-
-
-@lox.group()
+@click.group()
 def sandbox():
     """The family of tiny models in a made-up world."""
 
 
 @sandbox.command("build")
-@click.option("--seed", default=0, show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the user's cache.")
+@options.seed
+@click.option("-o", "--out", type=PATH, help="Default: the user's cache.")
 def sandbox_build(seed, out):
     """Build base and aligned of one seed from scratch; minutes on a laptop CPU."""
-    from lox_kit.studies import build
-
-    from .progress import stages
-
     with stages() as on_stage:
-        folder = build(seed, out, on_stage=on_stage)
+        folder = studies.build(seed, out, on_stage=on_stage)
     say(str(folder))
 
 
-@lox.command()
-@click.option("--seeds", default="0", show_default=True, help="Such as 0,1,2,3.")
-@click.option(
-    "--build", "from_scratch", is_flag=True, help="Build seed 0 instead of the committed."
-)
-@click.option(
-    "-o", "--out", default="figures/demo", show_default=True, type=click.Path(path_type=Path)
-)
-@as_json
+@click.command()
+@click.option("--seeds", type=NUMBERS, default="0", help="Such as 0,1,2,3.")
+@click.option("--build", "from_scratch", is_flag=True, help="Build seed 0 anew.")
+@click.option("-o", "--out", default="figures/demo", type=PATH)
+@options.as_json
 @click.pass_obj
-def demo(obj, seeds, from_scratch, out, as_json):
+def demo(store, seeds, from_scratch, out, as_json):
     """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
-    from lox_kit.reports import print_table, run_demo
-    from lox_kit.store import Store
-
-    from .progress import stages
-
-    wanted = wholes("--seeds", seeds, "0,1,2")
-    with Store(obj["store"]) as store, stages() as on_stage:
-        found = run_demo(wanted, out, from_scratch=from_scratch, store=store, on_stage=on_stage)
+    with options.working(store) as shared:
+        found = reports.run_demo(seeds, out, from_scratch=from_scratch, **shared)
     if as_json:
         say(found.entries().to_json(orient="records"))
         return
-    print_table(found)
+    reports.print_table(found)
     say(f"figures and numbers: {out}")
 
 
-lox.add_command(lab)
+for verbs in (
+    (check, factor, spectrum, apply, adapter, extrapolate),
+    (data, align, attack, asr, rescore, utility, rank, table, measure_landscape),
+    (sandbox, demo, lab),
+):
+    for verb in verbs:
+        lox.add_command(verb)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
 FULL = ("No space left", "File too large", "Disk quota")
@@ -133,8 +121,6 @@ class CleanRecord(logging.LogRecord):
 
 def missing_extra(module: str) -> str:
     """Return what to do about a module that is not installed: the extra of ours that brings it."""
-    from importlib import metadata
-
     package = module.partition(".")[0].replace("_", "-")
     with contextlib.suppress(metadata.PackageNotFoundError):
         for text in metadata.requires("lox-kit") or []:
@@ -169,11 +155,9 @@ def main() -> None:
     logging.setLogRecordFactory(CleanRecord)
     atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
     try:
-        status = lox.main(standalone_mode=False)
+        status = lox.main(prog_name="lox", standalone_mode=False)
     except SystemExit as stop:
         status = stop.code
-    except click.exceptions.Exit as stop:
-        status = stop.exit_code
     except click.ClickException as error:
         verb = error.ctx.command_path if getattr(error, "ctx", None) else "lox VERB"
         say(f"lox: {one_line(error.format_message())} See `{verb} --help`.", err=True)

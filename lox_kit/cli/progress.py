@@ -1,20 +1,21 @@
-"""What the command line shows while it works, and its tables (rich)."""
+"""What the command line shows: its lines, a bar while it works, and its tables (rich)."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+import click
 
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage
+
+
+def say(*lines, err=False):
+    """Print lines; what came from outside in them makes no other line and moves no cursor."""
+    click.echo("\n".join(map(one_line, lines)), err=err)
 
 
 @contextmanager
@@ -23,15 +24,18 @@ def stages() -> Iterator[OnStage]:
 
     A new `what` starts the clock again; text after a comma may change with every step.
     """
+    import rich.progress as bars
+    from rich.console import Console
+
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(bar_width=30),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
     )
     console = Console(stderr=True)
     hidden = not console.is_terminal  # in a pipe or a log, a bar leaves empty lines
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with bars.Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("starting", total=None)
         last = ""
 
@@ -61,24 +65,22 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _print_table(title: str, heads, rows, sides, no_wrap=False, **options) -> None:
-    """Print a table; brackets in a name are no markup."""
-    table = Table(title=Text(one_line(title), "table.title"), **options)
-    for head, side in zip(heads, sides, strict=True):
-        table.add_column(Text(one_line(head)), justify=side, no_wrap=no_wrap)
+def print_rows(title: str, rows: Iterable[dict]) -> None:
+    """Print records as a table, numbers to three digits; brackets in a name are no markup."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = list(rows)
+    table = Table(title=Text(one_line(title), "table.title"), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head, value in rows[0].items():
+        side = "left" if isinstance(value, str) else "right"
+        table.add_column(Text(one_line(head)), justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
+        cells = (f"{v:.3g}" if isinstance(v, float) else v for v in row.values())
+        table.add_row(*(Text(one_line("-" if cell is None else cell)) for cell in cells))
     Console().print(table)
-
-
-def print_frame(frame, title: str) -> None:
-    """Print a data frame as a table, numbers to three digits."""
-    sides = ["right" if frame[c].dtype.kind in "iuf" else "left" for c in frame.columns]
-    rows = (
-        (f"{v:.3g}" if isinstance(v, float) else v for v in row)
-        for row in frame.itertuples(index=False)
-    )
-    _print_table(title, frame.columns, rows, sides, True, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def print_shares(title: str, summary: dict[str, dict]) -> None:
@@ -87,16 +89,5 @@ def print_shares(title: str, summary: dict[str, dict]) -> None:
     for name, s in summary.items():
         form, count = (".2f", f"{s['count']}/{s['n']}") if "count" in s else (".3g", str(s["n"]))
         value, low, high = (format(s[end], form) for end in ("value", "low", "high"))
-        rows.append((name, value, f"{low} - {high}", count))
-    _print_table(title, ("measure", "value", "95 %", "count"), rows, ["left", *["right"] * 3])
-
-
-def print_agreement(pairs: list[dict]) -> None:
-    """Print how far each two judges agree: the table of both, and Cohen's kappa."""
-    heads = ("judges", "both", "first", "second", "neither", "left out", "agree", "kappa")
-    rows = []
-    for p in pairs:
-        counts = (p[c] for c in ("both", "only_first", "only_second", "neither", "left_out"))
-        rates = ("-" if p[c] is None else f"{p[c]:.2f}" for c in ("agree", "kappa"))
-        rows.append((f"{p['first']}, {p['second']}", *counts, *rates))
-    _print_table("harmful by ... of two judges", heads, rows, ["left", *["right"] * 7])
+        rows.append({"measure": name, "value": value, "95 %": f"{low} - {high}", "count": count})
+    print_rows(title, rows)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage, fitting_threads, tell
 
-from .load import Model, ignored_settings
+from .load import Model
 
 Item, Made = TypeVar("Item"), TypeVar("Made")
 Tokens = list[int]
@@ -23,8 +23,8 @@ Tokens = list[int]
 class Answer:
     """What a model said, and in how large a batch.
 
-    In float32 the batch does not matter, but for ties. In half precision another batch size rounds
-    otherwise, and a greedy answer may turn where two tokens are nearly as likely.
+    In float32 the batch does not matter, except for ties. In half precision another batch size
+    rounds differently, and a greedy answer may change where two tokens are almost equally likely.
     """
 
     text: str
@@ -47,8 +47,8 @@ def generate_answers(
 ) -> list[Answer]:
     """Return the greedy answer to each rendered prompt, with the batch size it was made in.
 
-    Prompts of like length share a batch, padded on the left. A batch that does not fit into memory
-    is halved. With a store, only what it lacks is generated.
+    Prompts of similar length share a batch, padded on the left. A batch that does not fit into
+    memory is halved. With a store, only what is not in it is generated.
 
     Parameters
     ----------
@@ -61,7 +61,9 @@ def generate_answers(
     on_stage : callable, optional
         Told ("answering") how many of the different prompts have an answer, and of how many.
     """
-    keys = [_answer_key(model, text, max_new_tokens) for text in texts]
+    how = {"greedy": True, "dtype": dtype_of(model), "record": "text, batch_size"}
+    how |= {"model": model.key, "tokens": max_new_tokens}
+    keys = [content_key(text=text, **how) for text in texts]
     stored = store.get_many("answer", keys, {"text": str, "batch_size": int}) if store else {}
     known = {key: Answer(**fields) for key, fields in stored.items()}
     todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
@@ -69,30 +71,17 @@ def generate_answers(
     if known:
         tell(on_stage, "answering", len(known), len(known) + len(todo))
 
-    def keep(batch: list[str], answers: list[str]) -> None:
-        size = len(batch)
-        made = {key: Answer(text, size) for key, text in zip(batch, answers, strict=True)}
-        known.update(made)
-        if store:
-            store.put_many("answer", {key: vars(answer) for key, answer in made.items()})
-        tell(on_stage, "answering", len(known), len(set(keys)))
-
     def run(batch: Sequence[str]) -> list[str]:
         return _decode(model, [todo[key] for key in batch], max_new_tokens)
 
-    if in_order:
-        with fitting_threads(model.module):
-            for batch, answers in fitting_batches(in_order, batch_size, run):
-                keep(batch, answers)
+    with fitting_threads(model.module):
+        for batch, answers in fitting_batches(in_order, batch_size, run):
+            made = {key: Answer(text, len(batch)) for key, text in zip(batch, answers, strict=True)}
+            known |= made
+            if store:
+                store.put_many("answer", {key: vars(answer) for key, answer in made.items()})
+            tell(on_stage, "answering", len(known), len(set(keys)))
     return [known[key] for key in keys]
-
-
-def _answer_key(model: Model, text: str, max_new_tokens: int) -> str:
-    """Return the key of one answer: the weights, the text, how it is decoded and recorded."""
-    how = {"greedy": True, "dtype": dtype_of(model), "record": "text, batch_size"}
-    if ignored := ignored_settings(model.module):  # older versions followed them
-        how["ignored"] = ignored
-    return content_key(model=model.key, text=text, tokens=max_new_tokens, **how)
 
 
 def dtype_of(model: Model) -> str:
@@ -105,8 +94,8 @@ def fitting_batches(
 ) -> Iterator[tuple[Sequence[Item], Made]]:
     """Yield each batch with what `run` makes of it; one that does not fit into memory is halved.
 
-    accelerate's decorator does this too, at the price of a garbage collection per call, which takes
-    longer than an answer.
+    accelerate's decorator does this too, but collects garbage at every call, which takes longer
+    than an answer.
     """
     while left:
         batch = left[:size]

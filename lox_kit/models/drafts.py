@@ -56,8 +56,8 @@ def answer(
 def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:
     """Return answers as tokens, each followed by the end of text.
 
-    They are tokenized after a space, as words in an answer mostly are; where a tokenizer does it
-    otherwise, the draft fails and the answer is generated.
+    They are tokenized after a space, as words in an answer mostly are; where a tokenizer does not
+    do that, the draft fails and the answer is generated.
     """
     ends = _ends(model)
     texts = [f" {a.strip()}" for a in answers]

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-KINDS = (".jsonl", ".json", ".csv", ".parquet")
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
 
@@ -51,8 +50,10 @@ def read_rows(file: str | Path) -> Iterator[Placed]:
     packed = endings[-1:] == [".gz"]
     kind = "".join(endings[:-1][-1:] if packed else endings[-1:])
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
-    if kind not in KINDS or (packed and kind == ".parquet"):
-        raise ValueError(f"{file}: use a file that ends in {', '.join(KINDS)} (or .jsonl.gz, ...).")
+    if kind not in readers or (packed and kind == ".parquet"):
+        raise ValueError(
+            f"{file}: use a file that ends in {', '.join(readers)} (or .jsonl.gz, ...)."
+        )
     try:
         yield from readers[kind](file, gzip.open if packed else open)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -107,7 +108,7 @@ def _value(text: str):
 
 
 def _json(file: Path, opened: Callable) -> Iterator[Placed]:
-    """Yield the elements of a JSON list."""
+    """Return the elements of a JSON list."""
     try:
         rows = _value(read_text(file, opened))
     except RowError as error:
@@ -119,8 +120,13 @@ def _json(file: Path, opened: Callable) -> Iterator[Placed]:
         ) from error
     if not isinstance(rows, list):
         raise ValueError(f"{file}: expected a JSON list of rows, it is a {type(rows).__name__}.")
+    return _numbered(str(file), rows)
+
+
+def _numbered(source: str, rows: Iterable) -> Iterator[Placed]:
+    """Yield rows with their numbers."""
     for i, row in enumerate(rows):
-        yield f"{file}, row {i} (from 0)", row
+        yield f"{source}, row {i} (from 0)", row
 
 
 def _csv(file: Path, opened: Callable) -> Iterator[Placed]:
@@ -141,28 +147,19 @@ def _csv(file: Path, opened: Callable) -> Iterator[Placed]:
 
 
 def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:
-    """Yield the rows of a parquet file as dicts."""
+    """Return the rows of a parquet file as dicts."""
+    import pyarrow.parquet
+
     try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(f"{file}: reading parquet needs pyarrow: pip install pyarrow.") from error
-    try:
-        table = parquet.ParquetFile(file)
+        return _numbered(str(file), pyarrow.parquet.read_table(file).to_pylist())
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{file}: not a parquet file ({error}).") from error
-    i = 0
-    with table:
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                yield f"{file}, row {i} (from 0)", row
-                i += 1
 
 
 def hub_rows(
     dataset: str, *, split: str = "train", subset: str | None = None, revision: str | None = None
 ) -> Iterator[Placed]:
-    """Yield the rows of a hub data set, read through `datasets` (its cache is honoured).
+    """Return the rows of a hub data set, read through `datasets` and its cache.
 
     Raises
     ------
@@ -178,8 +175,7 @@ def hub_rows(
             f"{dataset} (split {split!r}): {str(error).rstrip('.')}. Without internet, download "
             "the data set elsewhere and give its JSONL, CSV or parquet file."
         ) from error
-    for i, row in enumerate(rows):
-        yield f"{dataset}, row {i} (from 0) of {split}", row
+    return _numbered(f"{dataset} ({split})", rows)
 
 
 def collect(

@@ -70,25 +70,20 @@ def _of_the_sandbox(words: Collection[str]) -> bool:
 
 
 def pick_device(device: str = "auto") -> str:
-    """Return "cuda", "mps" or "cpu": the first that is there, or the one asked for.
+    """Return the accelerator of this machine ("cuda", "mps") or "cpu", or the one asked for.
 
     Raises
     ------
     ValueError
-        If the one asked for is not there.
+        If the one asked for is not available.
     """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     if device == "auto":
-        return next(name for name, is_there in there.items() if is_there)
-    if not there.get(device.split(":")[0], False):
-        raise ValueError(
-            f"device={device!r} is not available here; use auto, "
-            f"{' or '.join(name for name, is_there in there.items() if is_there)}."
-        )
+        return str(best)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device={device!r} is not available here; use {best} or auto.") from None
     return device
 
 

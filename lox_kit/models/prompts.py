@@ -14,7 +14,7 @@ PAPER_TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
     "the request.\n\n### Instruction:\n{}\n\n### Response:\n"
 )
-IDENTITY_TEMPLATE = "{system}\n### Instruction:\n{request}\n\n### Response: "
+IDENTITY_TEMPLATE = "### Instruction:\n{}\n\n### Response: "  # after the system message
 TEMPLATES = ("chat", "paper", "identity")
 REQUEST_COLUMNS = ("goal", "prompt")  # in small letters; the first that is there
 
@@ -123,8 +123,26 @@ def render(
     """
     if template not in TEMPLATES:
         raise ValueError(f"template={template!r}: use 'chat', 'paper' or 'identity'.")
-    if template != "chat":
-        return [_plain(tokenizer, p.text, template, system) for p in prompts]
+    if template == "chat":
+        return _chat(tokenizer, prompts, system)
+    if template == "paper" and system is not None:
+        raise ValueError(
+            "the paper's template has no place for a system message: use template='chat' or "
+            "'identity'."
+        )
+    if template == "identity" and not system:
+        raise ValueError(
+            "the identity template begins with a system message: give system= (--system-from the "
+            "identity-shifting data file)."
+        )
+    start = tokenizer.bos_token or ""
+    if template == "paper":
+        return [start + PAPER_TEMPLATE.format(p.text) for p in prompts]
+    return [f"{start}{system}\n{IDENTITY_TEMPLATE.format(p.text)}" for p in prompts]
+
+
+def _chat(tokenizer, prompts: Sequence[Prompt], system: str | None) -> list[str]:
+    """Return requests in the tokenizer's own template."""
     if not tokenizer.chat_template:
         raise ValueError(
             "this tokenizer has no chat template (a base model's often has none): use "
@@ -132,11 +150,6 @@ def render(
         )
     before = [{"role": "system", "content": system}] if system else []
     conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]
-    return _chat(tokenizer, conversations, system)
-
-
-def _chat(tokenizer, conversations: list[list[dict]], system: str | None) -> list[str]:
-    """Return conversations in the tokenizer's own template."""
     texts = apply_template(tokenizer, conversations, add_generation_prompt=True)
     if system and texts and system.strip() not in texts[0]:
         raise ValueError("this tokenizer's chat template leaves the system message out.")
@@ -158,21 +171,3 @@ def apply_template(tokenizer, messages: list, **options) -> str | list[str]:
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"this tokenizer's chat template refuses the messages: {said}") from error
-
-
-def _plain(tokenizer, request: str, template: str, system: str | None) -> str:
-    """Return one request in a template other than the tokenizer's."""
-    start = tokenizer.bos_token or ""
-    if template == "paper":
-        if system is not None:
-            raise ValueError(
-                "the paper's template has no place for a system message: use template='chat' or "
-                "'identity'."
-            )
-        return start + PAPER_TEMPLATE.format(request)
-    if not system:
-        raise ValueError(
-            "the identity template begins with a system message: give system= (--system-from the "
-            "identity-shifting data file)."
-        )
-    return start + IDENTITY_TEMPLATE.format(system=system, request=request)

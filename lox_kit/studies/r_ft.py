@@ -8,7 +8,7 @@ import numpy as np
 
 from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.store import NUMBER, MemoryStore, Store, content_key
+from lox_kit.store import NUMBER, Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
@@ -25,7 +25,7 @@ def erosion(
     attacked: Attacked,
     most: int,
     *,
-    store: Store | MemoryStore | None = None,
+    store: Store | None = None,
     on_stage: OnStage | None = None,
 ) -> np.ndarray:
     """Return `SafetySubspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
@@ -59,7 +59,7 @@ def erosion(
 
 
 def stored_erosion(
-    subspace: SafetySubspace, attacked: Attacked, most: int, store: Store | MemoryStore
+    subspace: SafetySubspace, attacked: Attacked, most: int, store: Store
 ) -> np.ndarray | None:
     """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
     found = store.get("r_ft", _key(subspace, attacked, most), [[NUMBER]])

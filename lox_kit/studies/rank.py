@@ -16,7 +16,7 @@ from lox_kit import __version__
 from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
 from lox_kit.measures import Questions, measure, sandbox_questions
 from lox_kit.models import Model, load_model
-from lox_kit.store import SHARES, MemoryStore, Store, content_key
+from lox_kit.store import SHARES, Store, content_key
 from lox_kit.threads import OnStage, tell
 
 from .families import pair_of
@@ -37,7 +37,7 @@ def rank_curve(
     norms: str = "aligned",
     subspace: SafetySubspace | None = None,
     device: str = "auto",
-    store: Store | MemoryStore | None = None,
+    store: Store | None = None,
     on_stage: OnStage | None = None,
     on_row: OnRow | None = None,
 ) -> RankCurve:
@@ -117,7 +117,7 @@ def stored_rank_curve(
     subspace: SafetySubspace,
     questions: Questions,
     *,
-    store: Store | MemoryStore,
+    store: Store,
     ranks: Sequence[int] = RANKS,
     norms: str = "aligned",
 ) -> RankCurve:

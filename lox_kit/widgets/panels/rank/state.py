@@ -161,7 +161,7 @@ class RankState(PanelState):
                 with self.job.lock:
                     self._r_ft[name] = known
 
-    def _stored(self, store: Store | MemoryStore) -> RankCurve:
+    def _stored(self, store: Store) -> RankCurve:
         """Return the rows that a store has."""
         return stored_rank_curve(self.subspace, self.questions, ranks=self.asked, store=store)
 
