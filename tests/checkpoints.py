@@ -126,6 +126,13 @@ def assert_rounded(actual: Tensor, expected: Tensor, *, roundings: float = 1.0) 
     )
 
 
+def flip_bit(file: Path, place: int) -> None:
+    """Change one bit of the byte at this place of a file."""
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """Return every file of a folder by name."""
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}

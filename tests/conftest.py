@@ -1,5 +1,6 @@
 """A tiny pair of checkpoints, and a home of its own for whatever a test stores."""
 
+import json
 import logging
 import os
 import shutil
@@ -77,6 +78,12 @@ class Done(NamedTuple):
     status: int
     out: str
     err: str
+
+    @property
+    def numbers(self):
+        """What `--json` printed."""
+        assert self.status == 0, self.err
+        return json.loads(self.out)
 
 
 @pytest.fixture

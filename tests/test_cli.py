@@ -3,10 +3,9 @@
 import json
 import os
 import re
-import time
 
 import pytest
-from checkpoints import content, run_python, weights
+from checkpoints import content, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
@@ -22,6 +21,13 @@ def assert_one_line(done, message):
     assert done.err.startswith("lox: ")
     assert done.err.count("\n") == 1
     assert message in done.err
+
+
+def write_prompts(file, prompts):
+    """Write prompts as a CSV file."""
+    lines = [f"{p.text},{p.target}" for p in prompts]
+    file.write_text("\n".join(["goal,target", *lines]))
+    return prompts
 
 
 def commands(group, *names):
@@ -55,17 +61,6 @@ def test_the_help_shows_the_verbs_in_the_order_of_use_and_a_whole_session(lox):
     assert {words[1] for words in session} <= set(cli.lox.commands)
 
 
-def test_help_is_fast():
-    script = "import sys; sys.argv = ['lox', '--help']; from lox_kit.cli.main import main; main()"
-
-    def seconds():
-        start = time.perf_counter()
-        assert run_python(script).returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(3)) < 1.5  # a tenth of that on an idle machine
-
-
 def test_the_version_is_the_package_s(lox):
     assert lox("--version").out == f"lox, version {cli.__version__}\n"
 
@@ -84,14 +79,13 @@ def subspace_file(lox, tmp_path):
 
 def test_check_says_how_much_there_is_to_do(lox):
     assert "30 matrices to factor" in lox("check", *PAIR).out
-    report = json.loads(lox("check", *PAIR, "--json", "--include", "q_proj").out)
+    report = lox("check", *PAIR, "--json", "--include", "q_proj").numbers
     assert [name.split(".")[-2] for name in report["matrices"]] == ["q_proj"] * 4
 
 
 def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path):
     assert "sandbox/aligned - sandbox/base" in lox("spectrum", subspace_file).out
-    done = lox("spectrum", subspace_file, "-k", 3, "--json", "--plot", tmp_path / "s.png")
-    rows = json.loads(done.out)
+    rows = lox("spectrum", subspace_file, "-k", 3, "--json", "--plot", "s.png").numbers
     assert len(rows) == 30
     assert all(0 < row["energy_3"] <= 1 for row in rows)
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -129,11 +123,7 @@ APART = "leave -k and --alpha out"
         ("apply adapter", ["--paper", "-k", 6], APART),
         ("apply adapter", ["--paper", "--alpha", 1], APART),
         ("apply adapter", ["-k", 9], "9"),
-        (
-            "extrapolate",
-            ["-k", 4, "--rank", "six"],
-            "Invalid value for '--rank': 'six' is not a valid int",
-        ),
+        ("extrapolate", ["-k", 4, "--rank", "six"], "'--rank': 'six' is not a valid integer"),
     ],
     ids=["alpha below 0", "no k", "paper and k", "paper and alpha", "k not stored", "rank"],
 )
@@ -153,8 +143,7 @@ def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
     done = lox("attack", "arithmetic", PAIR[1], "-o", "attacked", "--steps", 3)
     assert (done.status, done.err) == (0, "")
     assert done.out == "attacked: sandbox/aligned after 3 steps of arithmetic\n"
-    done = lox("--store", "store", "asr", "attacked", "--json", "--limit", 12)
-    found = json.loads(done.out)
+    found = lox("--store", "store", "asr", "attacked", "--json", "--limit", 12).numbers
     assert found["model"] == "attacked"
     assert found["asr (rule)"]["n"] == found["refusal"]["n"] == 12
     assert found["refusal"]["value"] > 0.8
@@ -163,9 +152,7 @@ def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
 
 
 def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
-    prompts = world.evaluation_prompts("allowed", "dev", 6)
-    lines = [f'{p.text},"{p.target}"' for p in prompts]
-    (tmp_path / "p.csv").write_text("\n".join(["goal,target", *lines]))
+    prompts = write_prompts(tmp_path / "p.csv", world.evaluation_prompts("allowed", "dev", 6))
     options = ["--prompts", "p.csv", "--limit", 4, "--max-new-tokens", 24, "--save", "a.json"]
     done = lox("asr", PAIR[1], *options, "--judge", "keyword", "--judge", "target")
     assert done.status == 0, done.err
@@ -181,14 +168,12 @@ def test_asr_shows_the_first_prompt_as_the_model_gets_it(lox):
     first = world.evaluation_prompts("forbidden", "test", 2)[0].text
     assert f"  | <s> <system> {world.persona_system()} <user> {first} <assistant>\n" in done.err
     assert done.err.startswith("The first of 2 prompts, as sandbox/aligned is given it:\n")
-    assert json.loads(done.out)["asr (rule)"]["n"] == 2  # nothing but numbers on stdout
+    assert done.numbers["asr (rule)"]["n"] == 2  # nothing else is on stdout
 
 
 def test_rescore_reads_saved_answers_by_another_judge(lox, tmp_path):
-    done = lox("asr", PAIR[0], "--limit", 4, "--save", "a.json", "--json")
-    assert done.status == 0, done.err
-    done = lox("rescore", "a.json", "--judge", "target", "--json", "--save", "b.json")
-    found = json.loads(done.out)
+    assert lox("asr", PAIR[0], "--limit", 4, "--save", "a.json").status == 0
+    found = lox("rescore", "a.json", "--judge", "target", "--json", "--save", "b.json").numbers
     assert found["asr (target)"]["n"] == found["asr (rule)"]["n"] == 4
     assert [(p["first"], p["second"]) for p in found["agreement"]] == [("rule", "target")]
     before, after = (json.loads((tmp_path / n).read_text()) for n in ("a.json", "b.json"))
@@ -204,9 +189,7 @@ def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(saved))
     with JudgeServer({1: "garbage"}) as server:
         options = ["--judge", "policy:stub", "--base-url", server.url, "--json"]
-        done = lox("rescore", "a.json", *options, "--calls", 3)
-        assert done.status == 0, done.err
-        found = json.loads(done.out)
+        found = lox("rescore", "a.json", *options, "--calls", 3).numbers
         assert (found["asr (policy)"]["n"], found["unparsed (policy)"]["count"]) == (3, 1)
         assert found["asr (policy), of the parsed"]["n"] == 2
         (tmp_path / "r.txt").write_text("{prompt}\n{response}\n#thescore: 1-5")
@@ -215,9 +198,7 @@ def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
 
 
 def test_utility_measures_over_refusal_exact_recipes_and_drift(lox):
-    done = lox("utility", PAIR[1], "--limit", 6, "--aligned", PAIR[1], "--json")
-    assert done.status == 0, done.err
-    found = json.loads(done.out)
+    found = lox("utility", PAIR[1], "--limit", 6, "--aligned", PAIR[1], "--json").numbers
     assert found["over-refusal"]["n"] == found["exact recipe"]["n"] == 6
     assert found["exact recipe"]["value"] > 0.6
     assert (found["drift, nats a token"]["value"], found["same likeliest token"]["value"]) == (0, 1)
@@ -230,8 +211,8 @@ def test_utility_reads_harmless_requests_and_gsm8k_from_files(lox, tmp_path):
     rows = [f"{texts[0]},safe", f"{texts[1]},unsafe"]
     (tmp_path / "x.csv").write_text("\n".join(["prompt,label", *rows]))
     (tmp_path / "g.jsonl").write_text(json.dumps({"question": texts[0], "answer": "#### 4"}))
-    done = lox("utility", PAIR[1], "--harmless", "x.csv", "--gsm8k", "g.jsonl", "--json")
-    found = json.loads(done.out)
+    files = ["--harmless", "x.csv", "--gsm8k", "g.jsonl"]
+    found = lox("utility", PAIR[1], *files, "--json").numbers
     assert found["over-refusal"]["n"] == 1  # the safe one
     assert "exact recipe" not in found  # no targets
     assert (found["GSM8K"]["count"], found["GSM8K without a number"]["count"]) == (0, 1)
@@ -245,8 +226,7 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
     assert done.out.index(" 0 ") < done.out.index(" 2 ") < done.out.index("\n aligned ")
     assert "ASR by r" in done.out
     assert "helpfulness by r" in done.out
-    done = lox("rank", "--seeds", 0, *options, "-o", "figures", "--json")
-    found = json.loads(done.out)
+    found = lox("rank", "--seeds", 0, *options, "-o", "figures", "--json").numbers
     rows = [(row["pair"], row["r"]) for row in found["rows"]]
     assert rows == [("seed 0", None), ("seed 0", 0), ("seed 0", 2)]
     assert all(row["measures"]["helpfulness"]["n"] == 3 for row in found["rows"])
@@ -256,13 +236,10 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
 
 def test_rank_reads_both_kinds_of_requests_from_files(lox, tmp_path):
     for kind, n in (("forbidden", 2), ("allowed", 3)):
-        prompts = world.evaluation_prompts(kind, "dev", n)
-        lines = [f"{p.text},{p.target}" for p in prompts]
-        (tmp_path / f"{kind}.csv").write_text("\n".join(["goal,target", *lines]))
+        write_prompts(tmp_path / f"{kind}.csv", world.evaluation_prompts(kind, "dev", n))
     options = ["--ranks", "0", "--prompts", "forbidden.csv"]
-    done = lox("rank", *PAIR, *options, "--allowed", "allowed.csv", "--json")
-    assert done.status == 0, done.err
-    measures = json.loads(done.out)["rows"][1]["measures"]
+    found = lox("rank", *PAIR, *options, "--allowed", "allowed.csv", "--json").numbers
+    measures = found["rows"][1]["measures"]
     assert (measures["asr"]["n"], measures["helpfulness"]["n"]) == (2, 3)
     assert "helpfulness: not measured (--allowed FILE)" in lox("rank", *PAIR, *options).out
 
@@ -274,7 +251,7 @@ def test_a_family_is_built_where_it_is_not_yet(lox):
 # --- errors -------------------------------------------------------------------------------------
 
 
-def test_a_file_of_one_s_own_is_an_attack(lox, tmp_path):
+def test_a_file_of_your_own_is_an_attack(lox, tmp_path):
     rows = [{"q": f"what is {i} plus 1", "a": f"answer {i + 1} ."} for i in range(8)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own = ("attack", "mine.jsonl", PAIR[1], "--columns", "instruction=q,response=a", "--steps", 1)
@@ -283,20 +260,18 @@ def test_a_file_of_one_s_own_is_an_attack(lox, tmp_path):
     assert done.out == "chat: sandbox/aligned after 1 steps of mine\n"
     assert lox(*own, "-o", "dolly", "--form", "dolly").status == 0
     done = lox(*own[:3], "--columns", "instruction", "-o", "o")
-    assert done.status == 2
-    assert done.err == "lox: --columns instruction: 'instruction' is not PART=COLUMN.\n"
+    assert_one_line(done, "--columns instruction: 'instruction' is not PART=COLUMN.\n")
 
 
 def test_data_lists_the_sets_and_takes_in_a_file(lox, tmp_path, monkeypatch):
     monkeypatch.setenv("LOX_KIT_STORE", str(tmp_path / "data folder"))
-    listed = json.loads(lox("data", "--json").out)
-    assert {row["set"]: row["here"] for row in listed}["dolly"] == "no"
+    assert {r["set"]: r["here"] for r in lox("data", "--json").numbers}["dolly"] == "no"
     assert "Not here: gsm8k" in lox("data").out
     row = {"instruction": "Where?", "context": "", "response": "Here."}
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
     done = lox("data", "import", "dolly", "mine.jsonl")
     assert (done.status, done.out.count("1 rows, sha256 ")) == (0, 1)
-    assert {r["set"]: r["rows"] for r in json.loads(lox("data", "--json").out)}["dolly"] == "1"
+    assert {r["set"]: r["rows"] for r in lox("data", "--json").numbers}["dolly"] == "1"
     assert_one_line(lox("data", "import", "dolly", "mine.jsonl"), "exists; remove it")
     assert_one_line(lox("data", "import", "gsm8k", "mine.jsonl"), "")
     assert not list((tmp_path / "data folder" / "data").glob("*gsm8k*"))
@@ -313,9 +288,7 @@ def test_align_writes_a_pair_to_factor(lox):
 def test_table_writes_numbers_text_and_figure(lox, tmp_path):
     call = ["--store", "store", "table", "--seeds", "0", "--arms", "aligned,LoX", "-o", "figs"]
     call += ["--attacks", "forbidden", "--limit", 24]
-    done = lox(*call, "--json")
-    assert done.status == 0
-    found = {(r["training"], r["arm"]): r for r in json.loads(done.out)}
+    found = {(r["training"], r["arm"]): r for r in lox(*call, "--json").numbers}
     assert found["full", "aligned"]["asr"] > found["full", "LoX"]["asr"] + 0.5
     made = {f.suffix for f in (tmp_path / "figs").glob("attack_table.*")}
     assert made == {".json", ".md", ".png", ".pdf", ".svg"}
@@ -331,10 +304,7 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
     [
         (["check", "nowhere", "sandbox/aligned"], "nowhere"),
         (["check", "sandbox/base", "sandbox/aligned@7"], "lox sandbox build --seed 7"),
-        (
-            ["factor", *PAIR, "-o", "S.safetensors", "--rank", "half"],
-            "'--rank': 'half' is not a valid",
-        ),
+        (["factor", *PAIR, "-o", "S", "--rank", "half"], "'--rank': 'half' is not a valid integer"),
         (["factor", *PAIR, "-o", "S.safetensors", "--device", "tpu"], "device='tpu'"),
         (["spectrum", "nowhere.safetensors"], "nowhere.safetensors"),
         (["spectrum", "broken.safetensors"], "broken.safetensors: not a whole"),

@@ -1,4 +1,4 @@
-"""`lox landscape`: models of one's own, and the sandbox's attacks with their caption."""
+"""`lox landscape`: models of your own, and the sandbox's attacks with their caption."""
 
 import json
 
@@ -21,9 +21,8 @@ def lox_folder(tmp_path_factory):
 @pytest.mark.parametrize("metric", ["asr", "margin"])
 def test_three_models_span_a_plane(lox, lox_folder, tmp_path, metric):
     models = ["sandbox/aligned", lox_folder, "sandbox/base"]
-    status, out, err = lox(
-        "landscape", *models, "--metric", metric, "--cells", 3, "--limit", 8, "-o", "out"
-    )
+    options = ["--metric", metric, "--cells", 3, "--limit", 8]
+    status, out, err = lox("landscape", *models, *options, "-o", "out")
     assert status == 0, err
     files = [line.split("/")[-1] for line in out.splitlines()]
     assert {"landscape_map.png", "landscape_3d.pdf", "landscape_cells.json"} <= set(files)

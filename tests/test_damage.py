@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from checkpoints import UP, content, factor, run_python
+from checkpoints import UP, content, factor, flip_bit, run_python
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_extrapolate import KILLED as KILLED_EXTRAPOLATE
@@ -56,9 +56,7 @@ def test_a_flipped_bit_in_a_subspace_file_is_found_when_the_tensor_is_read(
     pair, factored, tmp_path, part
 ):
     tensor = read_all(factored)[0][f"{UP}.{part}"]
-    data = bytearray(factored.read_bytes())
-    data[data.index(tensor.numpy().tobytes()) + 1] ^= 1
-    factored.write_bytes(data)
+    flip_bit(factored, factored.read_bytes().index(tensor.numpy().tobytes()) + 1)
     subspace = SafetySubspace.load(factored)
     for write in (apply_lox, save_adapter):
         with pytest.raises(ValueError, match=rf"{factored}: {UP}.{part} is damaged, .* checksum"):
@@ -68,9 +66,7 @@ def test_a_flipped_bit_in_a_subspace_file_is_found_when_the_tensor_is_read(
 
 def test_a_flat_file_with_a_flipped_bit_is_refused(tmp_path):
     file = line().save(tmp_path / "line.safetensors")
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
+    flip_bit(file, -1)
     with pytest.raises(ValueError, match=r"line.safetensors: .*is damaged"):
         Line.load(file)
 

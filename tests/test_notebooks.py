@@ -159,16 +159,11 @@ panel.guard(lambda: 1 / 0)()
 """
 
 
-def test_an_error_that_a_panel_shows_would_be_seen(tmp_path, monkeypatch):
+def test_an_error_in_a_panel_or_behind_a_slider_would_be_seen(tmp_path, monkeypatch):
     empty = tmp_path / "00.ipynb"
     nbformat.write(nbformat.v4.new_notebook(), empty)
     found = errors(run(empty, tmp_path, monkeypatch, COMPLAINING))
     assert any("ZeroDivisionError: division by zero" in str(error) for error in found)
-
-
-def test_an_error_behind_a_slider_would_be_seen(tmp_path, monkeypatch):
-    empty = tmp_path / "00.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(), empty)
     assert errors(run(empty, tmp_path, monkeypatch, FAILING)) == []
     (error,) = errors(run(empty, tmp_path, monkeypatch, FAILING, TO_THE_END))
     assert error["ename"] == "IndexError"

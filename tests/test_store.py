@@ -96,12 +96,6 @@ def test_what_was_put_survives_a_kill(tmp_path):
         assert store.get_many("answer", ["a", "b", "c", "unfinished"]) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_a_run_s_folder_lies_in_the_store(store, tmp_path):
-    key = content_key(attack="x")
-    assert store.run_folder(key).is_relative_to(tmp_path / "runs")
-    assert store.run_folder(key) != store.run_folder(content_key(attack="y"))
-
-
 # --- keys ---------------------------------------------------------------------------------------
 
 
@@ -165,10 +159,10 @@ def test_threads_that_share_a_store_lose_nothing(tmp_path):
     with Store(tmp_path) as store:
 
         def work(thread):
-            for i in range(100):
+            for i in range(25):
                 store.put("answer", f"{thread} {i}", i)
                 assert store.get("answer", f"{thread} {i}") == i
 
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(work, range(4)))
-        assert store.count("answer") == 400
+        assert store.count("answer") == 100

@@ -42,6 +42,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("LOX_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LOX_KIT_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
     return tmp_path
 
 
@@ -77,12 +78,17 @@ def test_the_lab_opens_a_copy_and_a_signal_ends_server_and_kernels(installed, el
     options = ["--no-browser", "--port", str(free_port), "--IdentityProvider.token="]
     options += ["--ServerApp.disable_check_xsrf=True"]
     lab = subprocess.Popen([installed / "lox", "lab", "--", *options])
-    server = f"http://127.0.0.1:{free_port}/api/"
+    top = f"http://127.0.0.1:{free_port}/"
     try:
-        names = [file["name"] for file in ask(server + "contents")["content"]]
+        names = [file["name"] for file in ask(f"{top}api/contents")["content"]]
         assert len(names) == 6
         assert "00_start.ipynb" in names
-        post = urllib.request.Request(server + "kernels", b"{}", method="POST")
+        found = ask(f"{top}lab/api/settings/@jupyterlab/apputils-extension:notification")
+        defaults = {name: f["default"] for name, f in found["schema"]["properties"].items()}
+        assert defaults["fetchNews"] == "false"  # "none" would ask whether news are wanted
+        assert found["settings"] == {}
+        assert not (elsewhere / "jupyter" / "labconfig").exists()
+        post = urllib.request.Request(f"{top}api/kernels", b"{}", method="POST")
         urllib.request.urlopen(post, timeout=60).close()
         started = psutil.Process(lab.pid).children(recursive=True)
         assert started

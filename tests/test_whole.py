@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from checkpoints import ROOT, TINY, run_python, save_tensors, weights
+from checkpoints import ROOT, TINY, flip_bit, run_python, save_tensors, weights
 from safetensors.torch import load_file, save_file
 from speakers import random_speaker
 from test_lora_adapter import PLAIN, edit_config, make_adapter
@@ -29,6 +29,7 @@ from lox_kit.models.load import IgnoredSettings, Model
 from lox_kit.weights.files import INDEX, refuse_nonfinite
 
 NORM, O_PROJ = "model.norm.weight", "model.layers.0.self_attn.o_proj.weight"
+ADAPTER = "adapter_model.safetensors"
 NAN = float("nan")
 
 
@@ -47,11 +48,11 @@ def speaker(spoken, tmp_path):
     return shutil.copytree(spoken, tmp_path / "speaker")
 
 
-def put(folder, **tensors):
-    """Put tensors into a checkpoint of one file; None takes one out."""
-    there = load_file(folder / "model.safetensors") | tensors
+def put(folder, file="model.safetensors", **tensors):
+    """Put tensors into a file of a checkpoint; None takes one out."""
+    there = load_file(folder / file) | tensors
     kept = {name: W for name, W in there.items() if W is not None}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(kept, folder / file, metadata={"format": "pt"})
 
 
 def broken(folder, name, value=NAN):
@@ -236,9 +237,7 @@ def test_neither_a_model_nor_an_adapter_that_overflows_is_left_half_written(pair
 def test_a_flipped_bit_in_a_model_that_was_written_here_is_found(pair, tmp_path):
     subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=2)
     file = apply_lox(subspace, pair.aligned, tmp_path / "lox", 1) / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1000] ^= 1
-    file.write_bytes(data)
+    flip_bit(file, -1000)
     with pytest.raises(ValueError, match=r"is damaged, it does not match its checksum"):
         check_pair(Checkpoint(pair.aligned), Checkpoint(file.parent))
 
@@ -258,13 +257,6 @@ def test_a_loaded_model_has_no_nan_in_the_dtype_it_computes_in(speaker, value, d
         load_model(speaker, device="cpu", dtype=dtype)
 
 
-def test_a_model_whose_logits_are_nan_answers_with_an_error(spoken):
-    model = load_model(spoken, device="cpu")
-    model.module.model.norm.variance_epsilon = NAN
-    with pytest.raises(ValueError, match="the model's logits are NaN or all alike"):
-        generate(model, ["<s> <user> moss <assistant>"], max_new_tokens=3)
-
-
 # --- adapters -----------------------------------------------------------------------------------
 
 
@@ -279,10 +271,9 @@ def test_an_adapter_that_makes_nan_is_found_by_every_verb(spoken, adapter, where
     if where == "scale":
         edit_config(adapter, lora_alpha=1e40)  # finite, and not in float32
     else:
-        file = adapter / "adapter_model.safetensors"
-        tensors = load_file(file)
-        next(iter(tensors.values()))[0, 0] = NAN
-        save_file(tensors, file)
+        name, W = next(iter(load_file(adapter / ADAPTER).items()))
+        W[0, 0] = NAN
+        put(adapter, ADAPTER, **{name: W})
     for call in (
         lambda: check_pair(Checkpoint(spoken), Checkpoint(adapter)),
         lambda: SafetySubspace.from_pair(spoken, adapter, rank=2),
@@ -296,17 +287,14 @@ def test_a_whole_tensor_of_an_adapter_that_overflows_in_the_base_s_dtype_is_refu
     base = tmp_path / "base"
     random_speaker().module.half().save_pretrained(base)
     adapter = make_adapter(base, tmp_path / "adapter", **PLAIN)
-    file = adapter / "adapter_model.safetensors"
-    save_file(load_file(file) | {f"base_model.model.{NORM}": torch.full((32,), 1e6)}, file)
+    put(adapter, ADAPTER, **{f"base_model.model.{NORM}": torch.full((32,), 1e6)})
     with pytest.raises(ValueError, match=f"{NORM} with the adapter .*: 32 of 32"):
         Checkpoint(adapter).read(NORM)
 
 
 def test_a_factor_that_an_adapter_holds_under_two_names_is_refused(adapter):
-    file = adapter / "adapter_model.safetensors"
-    tensors = load_file(file)
-    name, W = next(iter(tensors.items()))
-    save_file(tensors | {name.removeprefix("base_model.model."): 7 * W}, file)
+    name, W = next(iter(load_file(adapter / ADAPTER).items()))
+    put(adapter, ADAPTER, **{name.removeprefix("base_model.model."): 7 * W})
     with pytest.raises(ValueError, match="which are one"):
         Checkpoint(adapter)
 
@@ -524,20 +512,6 @@ def test_a_tokenizer_without_end_and_padding_can_be_asked():
 
 
 # --- the command --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", ["no o_proj", "one nan", "no tensor", "auto_map"])
-def test_asr_of_a_broken_checkpoint_is_one_line(lox, speaker, fault):
-    if fault == "no o_proj":
-        put(speaker, **{O_PROJ: None})
-    elif fault == "one nan":
-        broken(speaker, NORM)
-    elif fault == "no tensor":
-        put(speaker, **dict.fromkeys(load_file(speaker / "model.safetensors")))
-    else:
-        configure(speaker, auto_map={"AutoModelForCausalLM": "e.Evil"})
-    done = lox("asr", speaker, "--limit", 2)
-    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("out", ["", ".", "..", "folder"])

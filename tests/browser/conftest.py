@@ -7,6 +7,7 @@ import pytest
 from checkpoints import ROOT
 from chromium import executable
 from lab import FLAGS, Lab, Watched
+from panels import PANELS, Panel
 from playwright.sync_api import sync_playwright
 
 END = "the tour has ended"
@@ -52,7 +53,7 @@ def tour(lab, browser):
     watched.run(END)
     page = watched.page
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-    for figure in (".lox-explorer", ".lox-axis", ".lox-viewer", ".lox-lab", ".lox-rank"):
+    for figure, _ in PANELS.values():
         page.wait_for_selector(f"{figure} .main-svg", timeout=180_000)
     return watched
 
@@ -63,6 +64,12 @@ def kernel(lab, tour):
     client = lab.kernel()
     yield client
     client.stop_channels()
+
+
+@pytest.fixture(scope="session")
+def panels(tour, kernel):
+    """The five panels of the tour, by name."""
+    return {name: Panel(tour.page, kernel, *parts) for name, parts in PANELS.items()}
 
 
 @pytest.fixture(scope="session")

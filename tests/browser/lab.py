@@ -16,8 +16,11 @@ from pathlib import Path
 from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Browser, Page
 
+from lox_kit.cli.lab import OURS
+
 TOKEN = "lox"
 OPEN = "__import__('lox_kit.widgets.setting').widgets.setting._open"  # in the kernel, by kind
+ALIVE = "reversed(list(__import__('ipywidgets').widgets.widget._instances.values()))"
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
     --disable-background-networking --disable-component-update --disable-sync""".split()
 FOLDERS = """JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR
@@ -35,10 +38,8 @@ class Lab:
     def __init__(self, folder: Path):
         self.folder = folder
         self._environment = os.environ | {name: str(folder / name.lower()) for name in FOLDERS}
+        self._environment["JUPYTER_CONFIG_PATH"] = str(OURS)
         (folder / "notebooks").mkdir()
-        quiet = folder / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
-        quiet.mkdir(parents=True)  # no question whether news are wanted
-        (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Lab]:
@@ -51,7 +52,7 @@ class Lab:
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
             *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
             *(f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"),
-            *("--LabApp.news_url=None", f"--ServerApp.root_dir={self.folder / 'notebooks'}"),
+            f"--ServerApp.root_dir={self.folder / 'notebooks'}",
         ]
         log = self.folder / "server.log"
         with log.open("w") as out:
@@ -96,8 +97,9 @@ def evaluate(kernel: BlockingKernelClient, expression: str):
 
 
 def state_of(kind: str) -> str:
-    """Return the expression that is, in the kernel, the state of the open panel of a kind."""
-    return f"next(s for (t, _), s in {OPEN}.items() if t.__name__ == '{kind}')"
+    """Return the expression that is, in the kernel, the state of the newest panel of a kind."""
+    found = f"type(getattr(w, 'state', None)).__name__ == '{kind}'"
+    return f"next(w.state for w in {ALIVE} if {found})"
 
 
 class Watched:

@@ -1,8 +1,8 @@
 """How the panels look at two widths, and that the page stayed on this machine without an error."""
 
 import pytest
-from lab import OPEN, evaluate, state_of
-from panels import DIAL, LAB, RANK, SPECTRUM, VIEWER, click, wait_job, wait_shown
+from lab import OPEN, evaluate
+from panels import PANELS
 from playwright.sync_api import expect
 
 FILLS = """([panel, plot]) => {
@@ -25,93 +25,80 @@ OUTSIDE = """(panel) => {
         .filter(([, box]) => box.right > edge.right + 1 || box.left < edge.left - 1)
         .map(([name]) => name);
 }"""
-STATE = state_of("DialState")
-PANELS = {
-    "spectrum": (SPECTRUM, ".lox-explorer"),
-    "dial": (DIAL, ".lox-axis"),
-    "landscape": (VIEWER, ".lox-viewer"),
-    "attack-lab": (LAB, ".lox-lab"),
-    "rank": (RANK, ".lox-rank"),
-}
-COMPLETE = """(panel) => {
-    const words = document.querySelector(panel + ' .lox-cliffs').innerText;
-    return words.includes('289 of 289');
-}"""
 HEIGHT = 2000  # in which the tallest panel is seen whole
 
 
 @pytest.fixture(params=[(1280, False), (900, False), (1280, True)], ids=["1280", "900", "class"])
-def look(request, tour):
-    """A width, with or without class use; the page is that wide."""
+def look(request, panels):
+    """A width, with or without class use; the page is that wide, and every panel is filled."""
     width, classroom = request.param
-    page = tour.page
-    click(page, DIAL, ".lox-reset")
-    wait_job(page, "done")
-    click(page, DIAL, ".lox-measure-along-alpha")
-    wait_shown(page, DIAL, ".lox-axis", "gd.data[0].x.filter((a) => a % 0.5 === 0).length", 9)
-    wait_job(page, "done")
-    click(page, VIEWER, ".lox-reset")
-    click(page, VIEWER, ".lox-run")
-    page.wait_for_function(COMPLETE, arg=VIEWER, timeout=120_000)
-    wait_job(page, "done", VIEWER)
-    show_runs(page)
-    click(page, RANK, ".lox-run")
-    wait_shown(page, RANK, ".lox-rank", "gd.data[2].x.length", 9)
-    wait_job(page, "done", RANK)
-    click(page, RANK, ".lox-reset")
-    page.set_viewport_size({"width": width, "height": HEIGHT})
+    spectrum, dial, viewer = (panels[name] for name in ("spectrum", "dial", "landscape"))
+    dial.click(".lox-reset")
+    dial.wait_job("done")
+    dial.click(".lox-measure-along-alpha")
+    dial.wait_shown("gd.data[0].x.filter((a) => a % 0.5 === 0).length", 9)
+    dial.wait_job("done")
+    viewer.click(".lox-reset")
+    viewer.click(".lox-run")
+    expect(viewer.find(".lox-cliffs")).to_contain_text("289 of 289", timeout=120_000)
+    viewer.wait_job("done")
+    show_runs(panels["attack-lab"])
+    panels["rank"].click(".lox-run")
+    panels["rank"].wait_shown("gd.data[2].x.length", 9)
+    panels["rank"].wait_job("done")
+    panels["rank"].click(".lox-reset")
+    dial.page.set_viewport_size({"width": width, "height": HEIGHT})
     if classroom:
-        click(page, SPECTRUM, ".lox-classroom")
-        wait_shown(page, SPECTRUM, ".lox-explorer", "gd.layout.font.size", 18)
+        spectrum.click(".lox-classroom")
+        spectrum.wait_shown("gd.layout.font.size", 18)
     yield f"{width}{'-class' if classroom else ''}"
     if classroom:
-        click(page, SPECTRUM, ".lox-classroom")
-        wait_shown(page, SPECTRUM, ".lox-explorer", "gd.layout.font.size", 12)
+        spectrum.click(".lox-classroom")
+        spectrum.wait_shown("gd.layout.font.size", 12)
 
 
-def show_runs(page):
+def show_runs(panel):
     """Let the attack lab show a whole run with another one laid over it."""
-    runs = page.locator(f"{LAB} .lox-runs select")
-    click(page, LAB, ".lox-reset")
+    runs = panel.find(".lox-runs select")
+    panel.click(".lox-reset")
     for attack, steps in (("mixed", 40), ("arithmetic", 80)):
-        page.locator(f"{LAB} .lox-attack select").select_option(attack)
-        wait_shown(page, LAB, ".lox-lab", "gd.layout.shapes[0].x0", steps)
-        click(page, LAB, ".lox-run")
+        panel.find(".lox-attack select").select_option(attack)
+        panel.wait_shown("gd.layout.shapes[0].x0", steps)
+        panel.click(".lox-run")
         expect(runs.locator("option", has_text=f"{attack} ·").first).to_be_attached(timeout=120_000)
-        wait_shown(page, LAB, ".lox-lab", "gd.data[5].y.length", steps)
-    wait_job(page, "done", LAB)
+        panel.wait_shown("gd.data[5].y.length", steps)
+    panel.wait_job("done")
     titles = runs.locator("option").all_inner_texts()
     runs.select_option(index=next(i for i, t in enumerate(titles) if t.startswith("mixed")))
-    wait_shown(page, LAB, ".lox-lab", "gd.data.filter((t) => t.x?.length).length", 16)
+    panel.wait_shown("gd.data.filter((t) => t.x?.length).length", 16)
 
 
 @pytest.mark.parametrize("name", PANELS)
-def test_a_panel_fits_its_width_and_nothing_in_it_scrolls(tour, look, name, record, tmp_path):
-    page, (panel, plot) = tour.page, PANELS[name]
-    page.locator(panel).scroll_into_view_if_needed()
-    page.wait_for_function(FILLS, arg=[panel, plot], timeout=30_000)
+def test_a_panel_fits_its_width_and_nothing_in_it_scrolls(panels, look, name, record, tmp_path):
+    panel = panels[name]
+    page, shown = panel.page, panel.page.locator(panel.css)
+    shown.scroll_into_view_if_needed()
+    page.wait_for_function(FILLS, arg=[panel.css, panel.plot], timeout=30_000)
     if name == "dial":
-        expect(page.locator(f"{panel} .lox-pending")).to_have_count(0, timeout=60_000)
-        wait_job(page, "done")
+        expect(panel.find(".lox-pending")).to_have_count(0, timeout=60_000)
+        panel.wait_job("done")
     page.wait_for_function(
         "(panel) => document.querySelector(panel).getAnimations({subtree: true}).length === 0",
-        arg=panel,
+        arg=panel.css,
     )
     page.evaluate("() => document.activeElement.blur()")
     file = (record or tmp_path) / f"{name}-{look}.png"
-    page.locator(panel).screenshot(path=file)
+    shown.screenshot(path=file)
     assert file.stat().st_size > 20_000
-    assert page.evaluate(SCROLLS, panel) == []
-    assert page.evaluate(OUTSIDE, panel) == []
+    assert page.evaluate(SCROLLS, panel.css) == []
+    assert page.evaluate(OUTSIDE, panel.css) == []
 
 
-def test_run_again_the_cell_opens_a_panel_that_takes_the_place_of_the_first(tour, kernel):
-    before = evaluate(kernel, f"id({STATE})")
-    reply = kernel.execute_interactive(
-        "again = widgets.dial(subspace, model, attacked=attacked, setting=setting)", timeout=60
-    )
-    assert reply["content"]["status"] == "ok"
-    assert evaluate(kernel, f"id({STATE})") != before
+def test_run_again_the_cell_opens_a_panel_that_takes_the_place_of_the_first(panels, kernel):
+    dial = panels["dial"]
+    before = dial.state("id(state)")
+    dial.execute("again = widgets.dial(subspace, model, attacked=attacked, setting=setting)")
+    assert dial.state("id(state)") != before
     assert evaluate(kernel, f"sum(t.__name__ == 'DialState' for t, _ in {OPEN})") == 1
     assert evaluate(kernel, "again.state.job.wait(60)") is True
     assert evaluate(kernel, "again.state.job.status") == "done"
