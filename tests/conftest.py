@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from typing import NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
@@ -93,6 +94,7 @@ def lox(monkeypatch, capfd, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])

@@ -37,9 +37,9 @@ training_options = options.several(
 )
 
 
-def _given(**options):
+def _given(**settings):
     """Return the options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 @click.command()

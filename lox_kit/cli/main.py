@@ -147,7 +147,6 @@ def error_line(error: BaseException) -> str:
 
 def main() -> None:
     """Run the command; errors become one line and exit status 2."""
-    as_before = warnings.formatwarning
     if "--debug" not in sys.argv:
         warnings.formatwarning = lambda message, category, *_: (
             f"{category.__name__}: {one_line(message)}\n"
@@ -170,6 +169,4 @@ def main() -> None:
             say(*traceback.format_exc().splitlines(), err=True)
         say(f"lox: {error_line(error)}", err=True)
         status = 2
-    finally:
-        warnings.formatwarning = as_before
     sys.exit(status or 0)
