@@ -130,7 +130,7 @@ class Panel:
     def save_figure(self, lab, name: str) -> dict:
         """Press Save figure, and return the data of the figure of this name."""
         self.click(".lox-save-figure")
-        expect(self.find(".lox-message")).to_contain_text(name)
+        expect(self.find(".lox-message")).to_contain_text(name, timeout=30_000)
         return json.loads((lab.folder / f"notebooks/figures/{name}.json").read_text())
 
     def times(self, slider: str, changed: str) -> float:
