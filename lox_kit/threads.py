@@ -6,6 +6,7 @@ Progress has one shape: what is being done, how much of it is done, how much the
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -23,9 +24,38 @@ SMALL = 10_000_000  # parameters
 
 
 def tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
-    """Report what is being done, if anyone listens. Raising from `on_stage` ends the work there."""
+    """Report what is being done. Raising from `on_stage` ends the work there.
+
+    Without `on_stage`, a cell of a notebook shows a bar, with the time left.
+    """
     if on_stage:
         on_stage(what, done, total)
+    elif cell := _running_cell():
+        _show_bar(cell, what, done, total)
+
+
+_bars: dict[tuple[int, str], object] = {}  # the one on screen, by its cell and what it counts
+
+
+def _running_cell() -> int | None:
+    """Return the number of the notebook's cell that this runs in; None anywhere else."""
+    module = sys.modules.get("IPython")
+    shell = module and module.get_ipython()
+    if not hasattr(shell, "kernel") or threading.current_thread() is not threading.main_thread():
+        return None
+    return shell.execution_count
+
+
+def _show_bar(cell: int, what: str, done: int, total: int) -> None:
+    """Move the bar of this work on; it appears when some is left, and goes when none is."""
+    from tqdm.auto import tqdm
+
+    for key in [key for key in _bars if key != (cell, what) or done >= total]:
+        _bars.pop(key).close()
+    if done < total:
+        bar = _bars.get((cell, what)) or tqdm(total=total, desc=what, leave=False)
+        bar.update(done - bar.n)
+        _bars[cell, what] = bar
 
 
 @contextmanager
