@@ -272,7 +272,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_losses(settings,
 def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
     train(folder=tmp_path, stop=lambda step: step.step == 2)
     shutil.copytree(tmp_path / "resume" / "checkpoint-2", tmp_path / "resume" / "checkpoint-5")
-    (tmp_path / "resume" / "checkpoint-5" / "whole").unlink()
+    (tmp_path / "resume" / "checkpoint-5" / "trainer_state.json").write_text("")
     assert newest_whole(tmp_path).name == "checkpoint-2"
 
 

@@ -1,4 +1,4 @@
-"""A training run that loses nothing: it goes on where it was cut off, and keeps what was asked for.
+"""A training run that loses nothing: it resumes where it was cut off, and keeps what was asked for.
 
 One work folder per run: `resume/` holds the trainer's newest whole checkpoint (weights, optimizer,
 schedule, random state) and is removed when the run is done; `steps/N/` are checkpoints to keep.
@@ -6,20 +6,18 @@ schedule, random state) and is removed when the run is done; `steps/N/` are chec
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lox_kit.folders import locked, remove_folder, whole, write_whole
+from lox_kit.folders import locked, whole
 from lox_kit.threads import fitting_threads
 
-WHOLE = "whole"  # a file in a resume checkpoint that says that everything in it was written
+STATE = "trainer_state.json"  # the last file that the trainer writes to a resume checkpoint
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Watch:
         Asked after every optimiser step; True ends the run there, the weights as they are.
     folder : path, optional
         The run's own work folder. With it the run can be resumed: the same call with the same
-        model, rows and settings goes on from the last checkpoint there, and on a CPU ends with the
+        model, rows and settings starts from the last checkpoint there, and on a CPU ends with the
         same weights as if nothing had happened. `adapter/` holds what LoRA learnt.
     keep_every : int, optional
         Keep a full checkpoint in `folder/steps/N` every so many optimiser steps.
@@ -70,7 +68,7 @@ class Watch:
 
 
 def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
-    """Train, from where an earlier run was cut off if there is such a place; return every step.
+    """Train, from where an earlier run was cut off if there was one; return every step.
 
     Parameters
     ----------
@@ -87,8 +85,7 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
     from transformers import PrinterCallback
 
     start = newest_whole(watch.folder)
-    steps: list[Step] = []
-    trainer.add_callback(_callback(watch, steps, save))
+    trainer.add_callback(_callback(watch, save))
     trainer.remove_callback(PrinterCallback)  # it prints a line of numbers per step
     trainer.args._n_gpu = min(trainer.args.n_gpu, 1)  # a second GPU would double the batch
     cached = trainer.model.config.use_cache
@@ -98,31 +95,11 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
     finally:
         for module in trainer.model.modules():
             # TRL leaves its own forward, bound to this very object, on the model: a deep copy
-            # would go on answering with the weights of the original.
+            # would answer with the weights of the original.
             module.__dict__.pop("forward", None)
         trainer.model.config.use_cache = cached  # the trainer turns it off
         trainer.model.eval()
-    return steps
-
-
-@contextmanager
-def library_quiet() -> Iterator[None]:
-    """Keep the training libraries' bars and their warnings about themselves off the screen."""
-    from datasets.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if shown:
-            enable_progress_bars()
+    return _steps_of(trainer.state)
 
 
 def resume_folder(folder: Path) -> Path:
@@ -132,7 +109,7 @@ def resume_folder(folder: Path) -> Path:
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[None]:
-    """Make and lock a run's work folder; remove it after an error if nothing can go on from it."""
+    """Make and lock a run's work folder; remove it after an error if nothing in it can be used."""
     with locked(folder):
         folder.mkdir(exist_ok=True)
         try:
@@ -144,18 +121,18 @@ def work_folder(folder: Path) -> Iterator[None]:
 
 
 def newest_whole(folder: Path | None) -> Path | None:
-    """Return the newest checkpoint a run can go on from, or None."""
-    found = resume_folder(folder).glob(f"checkpoint-*/{WHOLE}") if folder else ()
-    return max((f.parent for f in found), key=_step_of, default=None)
+    """Return the newest checkpoint that a run can resume from, or None."""
+    files = resume_folder(folder).glob(f"checkpoint-*/{STATE}") if folder else ()
+    whole_ones = [file.parent for file in files if file.stat().st_size]
+    return max(whole_ones, key=step_of, default=None)
 
 
 def past_steps(folder: Path) -> list[Step]:
-    """Return the steps after which a run would resume; none if it would begin anew."""
+    """Return the steps after which a run would resume; none if it would start from the beginning."""
+    from transformers import TrainerState
+
     start = newest_whole(folder)
-    if start is None:
-        return []
-    state = json.loads((start / "trainer_state.json").read_text())
-    return _steps_of(state["log_history"], state["max_steps"])
+    return _steps_of(TrainerState.load_from_json(start / STATE)) if start else []
 
 
 def kept_checkpoints(folder: Path) -> dict[int, Path]:
@@ -164,24 +141,23 @@ def kept_checkpoints(folder: Path) -> dict[int, Path]:
     return {int(f.name): f for f in sorted(found, key=lambda f: int(f.name))}
 
 
-def _steps_of(log: list[dict], total: int) -> list[Step]:
-    """Return the steps in a trainer's log."""
-    return [Step(x["step"], total, float(x["loss"])) for x in log if "loss" in x]
-
-
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a resume checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _callback(watch: Watch, steps: list[Step], save: Callable[[Path], None]):
+def _steps_of(state) -> list[Step]:
+    """Return the steps that a trainer's state has in its log."""
+    log = (entry for entry in state.log_history if "loss" in entry)
+    return [Step(entry["step"], state.max_steps, float(entry["loss"])) for entry in log]
+
+
+def _callback(watch: Watch, save: Callable[[Path], None]):
     """Return the trainer's callback that does what `watch` asks for."""
     from transformers import TrainerCallback
 
     class Keeper(TrainerCallback):
         saved = time.monotonic()
-
-        def on_train_begin(self, args, state, control, **kwargs):
-            steps.extend(_steps_of(state.log_history, state.max_steps))  # of a run cut off
 
         def on_step_end(self, args, state, control, **kwargs):
             if watch.folder and time.monotonic() - self.saved >= watch.save_seconds:
@@ -195,24 +171,19 @@ def _callback(watch: Watch, steps: list[Step], save: Callable[[Path], None]):
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" not in (logs or {}):
                 return
-            steps.append(Step(state.global_step, state.max_steps, float(logs["loss"])))
-            if not math.isfinite(steps[-1].loss):
+            step = Step(state.global_step, state.max_steps, float(logs["loss"]))
+            if not math.isfinite(step.loss):
                 raise ValueError(
-                    f"step {steps[-1].step}: the loss is {steps[-1].loss}; the run diverged. Lower "
-                    f"the learning rate ({args.learning_rate:g})."
+                    f"step {step.step}: the loss is {step.loss}; the run diverged. Lower the "
+                    f"learning rate ({args.learning_rate:g})."
                 )
             if watch.on_step:
-                watch.on_step(steps[-1])
-            if watch.stop and watch.stop(steps[-1]):
+                watch.on_step(step)
+            if watch.stop and watch.stop(step):
                 control.should_training_stop = True
                 control.should_save = watch.folder is not None
 
         def on_save(self, args, state, control, **kwargs):
-            here = resume_folder(watch.folder) / f"checkpoint-{state.global_step}"
-            write_whole(here / WHOLE, "")
-            for older in here.parent.glob("checkpoint-*"):
-                if older != here:
-                    remove_folder(older)
             self.saved = time.monotonic()
 
     return Keeper()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from lox_kit.folders import whole
 
-from .resuming import Step, Watch, drive, library_quiet, resume_folder
+from .resuming import Step, Watch, drive, resume_folder
 from .tokens import tokenize
 
 EPOCH_DECAY = "epoch-decay"  # a schedule of our own: times `decay` after every epoch
@@ -97,10 +99,7 @@ def fine_tune(
 
     def build(trained, options: dict):
         config = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
-        trainer = SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
-        if settings.schedule == EPOCH_DECAY:
-            _decay_every_epoch(trainer, settings, len(rows))
-        return trainer
+        return SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
 
     return run_trainer(model, tokenizer, settings, build, watch)
 
@@ -123,23 +122,29 @@ def run_trainer(
     """
     if settings.dtype not in ("float32", "checkpoint"):
         raise ValueError(f"dtype={settings.dtype!r}: use 'float32' or 'checkpoint'.")
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()  # ours say what is being done
     stored = next(model.parameters()).dtype
-    if settings.lora_rank:
-        trained = with_lora(model, settings)
-    else:
-        trained = model.float() if settings.dtype == "float32" else model
-    with tempfile.TemporaryDirectory(prefix="lox-train-") as scratch, library_quiet():
+    with tempfile.TemporaryDirectory(prefix="lox-train-") as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the libraries', about each other
+        if settings.lora_rank:
+            trained = _with_lora(model, settings)
+        else:
+            trained = model.float() if settings.dtype == "float32" else model
         options = _trainer_options(settings, model)
         options["output_dir"] = str(resume_folder(watch.folder or Path(scratch)))
-        save = partial(save_model, trained, tokenizer, dtype=stored)
-        steps = drive(build(trained, options), watch, save)
+        trainer = build(trained, options)
+        if settings.schedule == EPOCH_DECAY:
+            _decay_every_epoch(trainer, settings)
+        steps = drive(trainer, watch, partial(save_model, trained, tokenizer, dtype=stored))
     if not settings.lora_rank:
         trained.to(stored)
         return steps
     if watch.folder:
         with whole(watch.folder / "adapter") as work:
             trained.save_pretrained(work)
-    merge_lora(trained)
+    trained.merge_and_unload()  # in place; summed in float32 and rounded once
     return steps
 
 
@@ -174,25 +179,23 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would report a loss of 0 for a run that diverged
         "save_strategy": "no",  # `resuming` asks for a checkpoint when it wants one
+        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": not on_cpu,
     }
 
 
-def _decay_every_epoch(trainer, settings: TrainSettings, rows: int) -> None:
+def _decay_every_epoch(trainer, settings: TrainSettings) -> None:
     """Give a trainer a learning rate that is multiplied by `decay` after every epoch."""
     from torch.optim.lr_scheduler import StepLR
 
     trainer.create_optimizer()
-    every = settings.steps_per_epoch(rows)
+    every = settings.steps_per_epoch(len(trainer.train_dataset))
     trainer.lr_scheduler = StepLR(trainer.optimizer, step_size=every, gamma=settings.decay)
 
 
-# --- LoRA ---------------------------------------------------------------------------------------
-
-
-def with_lora(model, settings: TrainSettings):
+def _with_lora(model, settings: TrainSettings):
     """Return `model` wrapped by PEFT, a fresh adapter on every linear layer but the head."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -203,34 +206,9 @@ def with_lora(model, settings: TrainSettings):
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with library_quiet(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return get_peft_model(model, config)
-
-
-def merge_lora(wrapped) -> None:
-    """Add the adapter to the weights, summed in float32 and rounded once, and unwrap the model."""
-    state = merged_state(wrapped)
-    wrapped.unload().load_state_dict(state)
-
-
-def merged_state(wrapped) -> dict:
-    """Return the state dict of a PEFT model's own model with the LoRA adapter added."""
-    import torch
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    inner = wrapped.get_base_model()
-    state = {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in inner.state_dict().items()
-        if ".lora_" not in name
-    }
-    with torch.no_grad():
-        for name, layer in inner.named_modules():
-            if isinstance(layer, BaseTunerLayer):
-                W, dW = layer.base_layer.weight, layer.get_delta_weight("default")
-                state[f"{name}.weight"] = (W.float() + dW.float()).to(W.dtype)
-    return state
 
 
 def save_model(model, tokenizer, out: Path, dtype=None) -> None:
@@ -241,8 +219,8 @@ def save_model(model, tokenizer, out: Path, dtype=None) -> None:
     dtype : torch.dtype, optional
         What the weights are rounded to; default their own.
     """
-    lora = hasattr(model, "peft_config")
-    state = merged_state(model) if lora else model.state_dict()
-    inner = model.get_base_model() if lora else model
-    inner.save_pretrained(out, state_dict={n: W.to(dtype or W.dtype) for n, W in state.items()})
+    if hasattr(model, "peft_config"):
+        model = copy.deepcopy(model).merge_and_unload()
+    state = {name: W.to(dtype or W.dtype) for name, W in model.state_dict().items()}
+    model.save_pretrained(out, state_dict=state)
     tokenizer.save_pretrained(out)
