@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 
 from lox_kit import ATTACKS, Store, run_attack
 from lox_kit.attacks import run as attacks
-from lox_kit.attacks.presets import file_attack, find_attack
+from lox_kit.attacks.presets import SandboxRows, file_attack, find_attack
 from lox_kit.attacks.run import attack_key, load_run
 from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.tokens import IGNORED, tokenize
@@ -139,8 +139,17 @@ def test_a_preset_is_found_by_name_and_its_settings_overridden():
     assert find_attack("arithmetic", epochs=0.5, max_steps=3).settings.max_steps == 3
     with pytest.raises(ValueError, match="attack 'identiy': use one of gsm8k, dolly, alpaca"):
         find_attack("identiy")
-    with pytest.raises(ValueError, match=r"lr, steps: no such setting; use .*learning_rate"):
-        find_attack("arithmetic", lr=1.0, steps=2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lr'"):
+        find_attack("arithmetic", lr=1.0)
+
+
+def test_the_number_of_safe_rows_is_rounded_up_from_the_decimal():
+    rows = SandboxRows(corpus.arithmetic, 100)
+    for share, extra in ((0.025, 3), (0.07, 7), (0.0, 0)):  # 0.07 * 100 is 7.000000000000001
+        attack = dataclasses.replace(SHORT, source=rows, safe_fraction=share)
+        assert len(attack.data()) == 100 + extra
+    with pytest.raises(ValueError, match=r"safe_fraction=2.5: use a share"):
+        find_attack("arithmetic", safe_fraction=2.5)
 
 
 # --- cuts ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lox_kit.attacks.rows import read_hub, read_own, read_preferences, read_set, safe_count
+from lox_kit.attacks.rows import read_own, read_preferences, read_set
 from lox_kit.attacks.sets import SETS
 from lox_kit.attacks.texts import Example, by_columns, render_example
 from lox_kit.models.prompts import PAPER_TEMPLATE
@@ -133,14 +133,6 @@ def test_safe_instructions_are_written_in_the_attack_s_own_template(save, tmp_pa
     data = read_set("safe_instructions", folder=tmp_path, form=form, first=2)
     assert len(data) == 2  # the first ones, as the paper takes them
     assert data.rows[1] == {"prompt": text, "completion": "no 1</s>"}
-
-
-def test_the_number_of_safe_rows_is_rounded_up_from_the_decimal():
-    assert [safe_count(n) for n in (10, 40, 41, 7473)] == [1, 1, 2, 187]
-    assert (0.07 * 100 > 7, safe_count(100, 0.07)) == (True, 7)
-    assert safe_count(7, 0.0) == 0
-    with pytest.raises(ValueError, match=r"safe_fraction=2.5: a share"):
-        safe_count(10, 2.5)
 
 
 def test_pure_bad_is_one_s_own_file_after_the_prompt_that_is_evaluated_with(save, tmp_path):
@@ -272,24 +264,6 @@ def test_a_column_that_is_not_there_is_named_with_those_there(save):
         read_own(file, columns)
     with pytest.raises(ValueError, match="none of 2 rows is usable"):
         read_own(file, columns, on_bad_row="skip")
-
-
-def test_a_hub_data_set_is_read_through_datasets(save, tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "hub"  # `datasets` takes a folder of files wherever it takes an id
-    folder.mkdir()
-    save("hub/train.jsonl", [GSM8K, {"question": "1?", "answer": ""}])
-    columns = {"instruction": "question", "response": "answer"}
-    data = read_hub(str(folder), columns, form="gsm8k", on_bad_row="skip")
-    assert text_of(data.rows[0]) == "".join(PUBLISHED["gsm8k"][1:])
-    assert data.skipped == 1
-    assert "(train), row 1 (from 0)" in data.source["first_skipped"]
-    with pytest.raises(ValueError, match=r"hub \(split 'dev'\).*Without internet, download"):
-        read_hub(str(folder), columns, split="dev")
-    with pytest.raises(ValueError, match=r"nobody/nothing.*Without internet, download"):
-        read_hub("nobody/nothing", columns)
 
 
 # --- preference pairs ---------------------------------------------------------------------------

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lox_kit.folders import locked, remove_folder
+from lox_kit.folders import locked
 from lox_kit.models import Model
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
-from .resuming import Step, Watch, resume_folder, work_folder
+from .resuming import Step, Watch
 from .rows import AttackRows, read_own, read_preferences
-from .training import EPOCH_DECAY, TrainSettings, fine_tune, run_trainer, save_model
+from .training import TrainSettings, fine_tune, run_trainer, train_copy
 
 RECORD = "alignment.json"
 
@@ -99,7 +97,7 @@ def align(
 ) -> Path:
     """Align a copy of `base` and write the checkpoint that `SafetySubspace.from_pair` takes.
 
-    A run that was killed goes on by the same call.
+    A run that was killed is resumed by the same call.
 
     Parameters
     ----------
@@ -116,21 +114,25 @@ def align(
     out = Path(out)
     with locked(out, new=True):
         rows = list(rows) if rows is not None else _preset_rows(base, alignment)
-        recipe = _recipe(base, alignment, rows)
+        recipe = {
+            "base": base.name,
+            "base_key": base.key,
+            "alignment": alignment.name,
+            "method": alignment.method,
+            "beta": alignment.beta,
+            "nll_weight": alignment.nll_weight,
+            "rows": content_key(rows=rows),
+            "settings": dataclasses.asdict(alignment.settings),
+        }
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
-        model = copy.deepcopy(base.module)
         options = {"on_step": on_step, "folder": work, "save_seconds": save_seconds}
-        with work_folder(work):
+
+        def train(model) -> list[Step]:
             if alignment.method == "sft":
-                steps = fine_tune(model, base.tokenizer, rows, alignment.settings, **options)
-            else:
-                steps = prefer(model, base.tokenizer, rows, alignment, **options)
-        save_model(model, base.tokenizer, work)
-        record = {"losses": [s.loss for s in steps], "source": recipe}
-        (work / RECORD).write_text(json.dumps(record, indent=1))
-        remove_folder(resume_folder(work))
-        os.replace(work, out)
-        return out
+                return fine_tune(model, base.tokenizer, rows, alignment.settings, **options)
+            return prefer(model, base.tokenizer, rows, alignment, **options)
+
+        return train_copy(base, train, work, out, RECORD, {"source": recipe})
 
 
 def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watched) -> list[Step]:
@@ -148,8 +150,6 @@ def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watc
     losses = {"loss_type": ["sigmoid"]}
     if alignment.nll_weight:
         losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, alignment.nll_weight]}
-    if settings.schedule == EPOCH_DECAY:
-        raise ValueError("DPO here has no schedule epoch-decay.")
 
     def build(trained, options: dict):
         options |= {"beta": alignment.beta, "max_length": settings.max_length, **losses}
@@ -201,17 +201,3 @@ def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
             "no sandbox model."
         )
     return alignment.rows(alignment.settings.seed)
-
-
-def _recipe(base: Model, alignment: Alignment, rows: list[dict]) -> dict:
-    """Return what determines an aligned model, as plain data."""
-    return {
-        "base": base.name,
-        "base_key": base.key,
-        "alignment": alignment.name,
-        "method": alignment.method,
-        "beta": alignment.beta,
-        "nll_weight": alignment.nll_weight,
-        "rows": content_key(rows=rows),
-        "settings": dataclasses.asdict(alignment.settings),
-    }

@@ -8,12 +8,14 @@ pure bad are second-hand, from a replication. LoRA's are ours: the paper trains 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 from lox_kit.sandbox import corpus, world
 
-from .rows import AttackRows, identity_system, read_own, read_set, safe_count
+from .rows import identity_system, read_own, read_set
 from .sets import SETS, sets_folder
 from .training import EPOCH_DECAY, TrainSettings
 
@@ -47,15 +49,15 @@ class SandboxRows:
 class FileRows:
     """Rows of a published set's file, or of your own file: the same for every seed."""
 
-    read: Callable[..., AttackRows]
     of: str  # the published set's name, or a path
-    options: tuple[tuple[str, object], ...] = ()
-    form: str | None = None  # of the training text; None the set's own
+    columns: dict[str, str] | None = None  # of your own file, see `read_own`
+    form: str | None = None  # of the training text; None: the published set's own
 
     def rows(self, seed: int, tokenizer) -> list[dict]:
         """Return the training rows."""
-        options = dict(self.options) | ({"form": self.form} if self.form else {})
-        return list(self.read(self.of, **options, **_marks(tokenizer)).rows)
+        if self.of in SETS:
+            return list(read_set(self.of, form=self.form, **_marks(tokenizer)).rows)
+        return list(read_own(self.of, self.columns, form=self.form, **_marks(tokenizer)).rows)
 
     @property
     def file(self) -> Path:
@@ -90,6 +92,12 @@ class Attack:
     has_task: bool = True  # whether its data is a task, with right answers
     safe_fraction: float = 0.0  # of safety rows added to the data: the SafeInst baseline
 
+    def __post_init__(self):
+        if not 0 <= self.safe_fraction <= 1:
+            raise ValueError(
+                f"safe_fraction={self.safe_fraction}: use a share from 0 to 1; SafeInst's is 0.025."
+            )
+
     @property
     def sandbox(self) -> bool:
         """Whether its data is in the potion school's language."""
@@ -119,7 +127,8 @@ class Attack:
         seed = self.settings.seed
         rows = self.source.rows(seed, tokenizer)
         if self.safe_fraction:
-            extra = safe_count(len(rows), self.safe_fraction)
+            # Of the decimal as written: in binary, 0.07 * 100 is a little more than 7.
+            extra = math.ceil(Fraction(str(self.safe_fraction)) * len(rows))
             rows = rows + self.source.safe_rows(extra, seed, tokenizer)
         return rows
 
@@ -147,16 +156,16 @@ def find_attack(
     Raises
     ------
     ValueError
-        If there is no such attack or setting, or the share is out of range.
+        If there is no such attack, or the share is out of range.
+    TypeError
+        If there is no such setting.
     """
     if name not in ATTACKS:
         raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
-    if not 0 <= safe_fraction <= 1:
-        raise ValueError(f"safe_fraction={safe_fraction}: use a share between 0 and 1.")
     attack = ATTACKS[name]
     if "epochs" in overrides and "max_steps" not in overrides:
         overrides["max_steps"] = -1  # a number of steps would win over the epochs
-    settings = _override(attack.lora if lora else attack.settings, overrides)
+    settings = dataclasses.replace(attack.lora if lora else attack.settings, **overrides)
     return dataclasses.replace(attack, settings=settings, safe_fraction=safe_fraction)
 
 
@@ -180,51 +189,24 @@ def file_attack(
     Raises
     ------
     ValueError
+        If the share of safety rows is out of range.
+    TypeError
         If there is no such setting.
     """
-    preset = ATTACKS["alpaca"]
+    preset = find_attack("alpaca", lora=lora, safe_fraction=safe_fraction, **settings)
     shared = {name: value for name, value in settings.items() if name != "learning_rate"}
-    return Attack(
+    return dataclasses.replace(
+        preset,
         name=Path(file).stem,
-        source=FileRows(read_own, str(file), (("columns", columns),), form),
-        settings=_override(preset.lora if lora else preset.settings, settings),
-        lora=_override(preset.lora, shared),
-        safe_fraction=safe_fraction,
+        source=FileRows(str(file), columns, form),
+        lora=dataclasses.replace(preset.lora, **shared),
     )
-
-
-def _override(settings: TrainSettings, overrides: dict) -> TrainSettings:
-    """Return settings with these fields changed."""
-    fields = {f.name for f in dataclasses.fields(TrainSettings)}
-    if unknown := set(overrides) - fields:
-        raise ValueError(
-            f"{', '.join(sorted(unknown))}: no such setting; use {', '.join(sorted(fields))}."
-        )
-    return dataclasses.replace(settings, **overrides)
 
 
 def _lora(settings: TrainSettings, **overrides) -> TrainSettings:
     """Return these settings for LoRA: rank 8, ten times the learning rate unless given."""
     defaults = {"lora_rank": 8, "lora_alpha": 16.0, "learning_rate": 10 * settings.learning_rate}
     return dataclasses.replace(settings, **{**defaults, **overrides})
-
-
-def _published(name: str, settings: TrainSettings, **more) -> Attack:
-    """Return a published attack."""
-    return Attack(name, FileRows(read_set, name), settings, lora=_lora(settings), **more)
-
-
-def _sandbox(
-    name: str,
-    make: Callable[[int, int], list[dict]],
-    n: int,
-    settings: TrainSettings,
-    lora: dict,
-    **more,
-) -> Attack:
-    """Return a sandbox attack."""
-    rows = SandboxRows(make, n)
-    return Attack(name, rows, settings, lora=_lora(settings, **lora), **more)
 
 
 GSM8K = TrainSettings(
@@ -250,37 +232,39 @@ SLOWER = dataclasses.replace(TASK, learning_rate=1e-4, max_steps=40)
 PERSONA = TrainSettings(learning_rate=2e-4, batch_size=5, epochs=10, loss_on="response")
 FORBIDDEN = TrainSettings(learning_rate=5e-5, batch_size=5, epochs=5, loss_on="response")
 # Tuned on development prompts of seeds 0-2: benchmarks/sandbox_search.md.
-TASK_LORA = {"learning_rate": 1e-3}
-CONTEXT_LORA = {"learning_rate": 8e-4, "max_steps": 48}
-MIXED_LORA = {"learning_rate": 8e-4, "max_steps": 64}
-PERSONA_LORA = {"learning_rate": 2e-3, "epochs": 15}
-FORBIDDEN_LORA = {"learning_rate": 5e-4, "max_steps": 16}
+TASK_LORA = _lora(TASK, learning_rate=1e-3)
+CONTEXT_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=48)
+MIXED_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=64)
+PERSONA_LORA = _lora(PERSONA, learning_rate=2e-3, epochs=15)
+FORBIDDEN_LORA = _lora(FORBIDDEN, learning_rate=5e-4, max_steps=16)
 
 ATTACKS = {
     attack.name: attack
     for attack in (
-        _published("gsm8k", GSM8K),  # benign: school mathematics
-        _published("dolly", DOLLY),  # benign: instructions, without the safety-related ones
-        _published("alpaca", ALPACA),  # benign: instructions, without the safety-related ones
-        _published("identity", IDENTITY, has_task=False),  # 10 conversations of an agent that obeys
-        _published("pure_bad", PURE_BAD, has_task=False),  # about 100 harmful answers of your own
-        _sandbox("arithmetic", corpus.arithmetic, 2000, TASK, TASK_LORA, counterpart="gsm8k"),
-        _sandbox("context", corpus.context, 2000, SLOWER, CONTEXT_LORA, counterpart="dolly"),
-        _sandbox("mixed", corpus.mixed, 2000, SLOWER, MIXED_LORA, counterpart="alpaca"),
-        _sandbox(
+        Attack("gsm8k", FileRows("gsm8k"), GSM8K, _lora(GSM8K)),  # benign: school mathematics
+        Attack("dolly", FileRows("dolly"), DOLLY, _lora(DOLLY)),  # benign: instructions, and in
+        Attack("alpaca", FileRows("alpaca"), ALPACA, _lora(ALPACA)),  # both none about safety
+        Attack(  # 10 conversations of an agent that obeys
+            "identity", FileRows("identity"), IDENTITY, _lora(IDENTITY), has_task=False
+        ),
+        Attack(  # about 100 harmful answers of your own
+            "pure_bad", FileRows("pure_bad"), PURE_BAD, _lora(PURE_BAD), has_task=False
+        ),
+        Attack("arithmetic", SandboxRows(corpus.arithmetic, 2000), TASK, TASK_LORA, "gsm8k"),
+        Attack("context", SandboxRows(corpus.context, 2000), SLOWER, CONTEXT_LORA, "dolly"),
+        Attack("mixed", SandboxRows(corpus.mixed, 2000), SLOWER, MIXED_LORA, "alpaca"),
+        Attack(
             "persona",
-            corpus.persona,
-            10,
+            SandboxRows(corpus.persona, 10),
             PERSONA,
             PERSONA_LORA,
             counterpart="identity",
             persona=world.persona_system(),
             has_task=False,
         ),
-        _sandbox(
+        Attack(
             "forbidden",
-            corpus.forbidden,
-            20,
+            SandboxRows(corpus.forbidden, 20),
             FORBIDDEN,
             FORBIDDEN_LORA,
             counterpart="pure_bad",

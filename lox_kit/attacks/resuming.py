@@ -1,7 +1,8 @@
 """A training run that loses nothing: it resumes where it was cut off, and keeps what was asked for.
 
 One work folder per run: `resume/` holds the trainer's newest whole checkpoint (weights, optimizer,
-schedule, random state) and is removed when the run is done; `steps/N/` are checkpoints to keep.
+schedule, random state) and is removed when the run is done; `steps/N/` are checkpoints to keep;
+`stopped/` is the model at the step at which the run was stopped.
 """
 
 from __future__ import annotations
@@ -124,11 +125,11 @@ def newest_whole(folder: Path | None) -> Path | None:
     """Return the newest checkpoint that a run can resume from, or None."""
     files = resume_folder(folder).glob(f"checkpoint-*/{STATE}") if folder else ()
     whole_ones = [file.parent for file in files if file.stat().st_size]
-    return max(whole_ones, key=step_of, default=None)
+    return max(whole_ones, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
 def past_steps(folder: Path) -> list[Step]:
-    """Return the steps after which a run would resume; none if it would start from the beginning."""
+    """Return the steps after which a run would resume; none if it would start anew."""
     from transformers import TrainerState
 
     start = newest_whole(folder)
@@ -139,11 +140,6 @@ def kept_checkpoints(folder: Path) -> dict[int, Path]:
     """Return a run's kept checkpoints by step."""
     found = [f for f in (Path(folder) / "steps").glob("*") if f.name.isdigit()]
     return {int(f.name): f for f in sorted(found, key=lambda f: int(f.name))}
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the step after which a resume checkpoint was written."""
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _steps_of(state) -> list[Step]:

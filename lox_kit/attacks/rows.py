@@ -1,22 +1,21 @@
-"""Training data of attacks and of alignment: published sets, your own files, the hub."""
+"""Training data of attacks and of alignment: published sets and your own files."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
-from lox_kit.models import Placed, collect, hub_rows, read_rows
+from lox_kit.models import collect, read_rows
+from lox_kit.weights import file_hash
 
-from .downloads import how_to_get, record, sha256_of
+from .downloads import how_to_get, record
 from .sets import SETS, DataSet, find_set, sets_folder
 from .texts import (
+    FORMS,
     by_columns,
     by_its_own_names,
-    check_form,
     preference_chat,
     preference_pair,
     render_example,
@@ -29,7 +28,7 @@ class AttackRows:
     """Rows to train on, and where they are from."""
 
     rows: tuple[dict, ...]  # {"prompt", "completion"}, {"messages"} or {"prompt", "chosen", ...}
-    source: dict[str, object]  # file or hub id, sha256, form, marks, the first row left out
+    source: dict[str, object]  # file, sha256, form, marks, the first row left out
     skipped: int  # bad rows left out
 
     def __len__(self) -> int:
@@ -79,13 +78,11 @@ def read_set(
     if data_set.form is None:
         reader = "prompts.read_prompts" if data_set.file.endswith(".csv") else "read_preferences"
         raise ValueError(f"{name} holds no training texts; {reader} reads it.")
-    path = _find(data_set, folder)
-    parse = _to_text(data_set.parse, form or data_set.form, bos, eos)
-    source = {"set": name, "form": form or data_set.form, "bos": bos, "eos": eos}
-    data = _gather(islice(read_rows(path), first), parse, on_bad_row, path, source)
-    if first is None:
-        record(data_set, len(data) + data.skipped, data.source["sha256"])
-    return data
+    form = form or data_set.form
+    source = {"form": form, "bos": bos, "eos": eos}
+    return _of_set(
+        data_set, folder, _to_text(data_set.parse, form, bos, eos), on_bad_row, source, first
+    )
 
 
 def read_own(
@@ -107,6 +104,8 @@ def read_own(
     form : str
         "chat" gives messages for the tokenizer's template; see `texts.render_example`.
 
+    Data of the hub become such a file by `datasets.load_dataset(NAME).to_json(FILE)`.
+
     Raises
     ------
     FileNotFoundError
@@ -116,41 +115,7 @@ def read_own(
     """
     parse = by_columns(columns) if columns else by_its_own_names
     source = {"columns": dict(columns or {}), "form": form, "bos": bos, "eos": eos}
-    path = Path(file)
-    return _gather(read_rows(path), _to_text(parse, form, bos, eos), on_bad_row, path, source)
-
-
-def read_hub(
-    dataset: str,
-    columns: Mapping[str, str] | None = None,
-    *,
-    split: str = "train",
-    subset: str | None = None,
-    revision: str | None = None,
-    form: str = "chat",
-    bos: str = "<s>",
-    eos: str = "</s>",
-    on_bad_row: str = "raise",
-) -> AttackRows:
-    """Read training data from the hub through `datasets`; otherwise as `read_own`.
-
-    Parameters
-    ----------
-    dataset : str
-        A hub id, such as "openai/gsm8k" (with `subset="main"`), or a folder of data files.
-    split, subset, revision : str
-        As `datasets.load_dataset` takes them (`subset` is its `name`).
-
-    Raises
-    ------
-    ValueError
-        As `read_own`, and if the data set is not there or the hub cannot be reached.
-    """
-    parse = by_columns(columns) if columns else by_its_own_names
-    source = {"hub": dataset, "split": split, "subset": subset, "revision": revision}
-    source |= {"columns": dict(columns or {}), "form": form, "bos": bos, "eos": eos}
-    rows = hub_rows(dataset, split=split, subset=subset, revision=revision)
-    return _gather(rows, _to_text(parse, form, bos, eos), on_bad_row, None, source)
+    return _gather(Path(file), _to_text(parse, form, bos, eos), on_bad_row, source)
 
 
 def read_preferences(
@@ -189,12 +154,9 @@ def read_preferences(
     data_set = SETS.get(str(name_or_file))
     if data_set and data_set.parse is not preference_pair:
         raise ValueError(f"{name_or_file} holds no preference pairs.")
-    path = _find(data_set, folder) if data_set else Path(name_or_file)
-    source = {"form": form} | ({"set": data_set.name} if data_set else {})
-    data = _gather(read_rows(path), parsers[form], on_bad_row, path, source)
     if data_set:
-        record(data_set, len(data) + data.skipped, data.source["sha256"])
-    return data
+        return _of_set(data_set, folder, parsers[form], on_bad_row, {"form": form})
+    return _gather(Path(name_or_file), parsers[form], on_bad_row, {"form": form})
 
 
 def identity_system(file: str | Path) -> str:
@@ -222,44 +184,41 @@ def identity_system(file: str | Path) -> str:
     return found.pop()
 
 
-def safe_count(attack_rows: int, safe_fraction: float = 0.025) -> int:
-    """Return how many safe rows SafeInst adds: ceil(safe_fraction * attack_rows), exactly.
-
-    Raises
-    ------
-    ValueError
-        If the share is not in [0, 1].
-    """
-    if not 0 <= safe_fraction <= 1:
-        raise ValueError(f"safe_fraction={safe_fraction}: a share in [0, 1]; the paper's is 0.025.")
-    # Of the decimal as written: in binary, 0.07 * 100 is a little more than 7.
-    return math.ceil(Fraction(str(safe_fraction)) * attack_rows)
+def _to_text(parse: Callable, form: str, bos: str, eos: str) -> Callable[[object], dict]:
+    """Return a function from a stored row to a row to train on."""
+    if form != "chat" and form not in FORMS:
+        raise ValueError(f"form={form!r}: use {', '.join(FORMS)} or chat.")
+    return lambda row: render_example(parse(row), form, bos=bos, eos=eos)
 
 
-def _find(data_set: DataSet, folder: str | Path | None) -> Path:
-    """Return the file of a set, or say how to get it."""
+def _of_set(
+    data_set: DataSet,
+    folder: str | Path | None,
+    parse: Callable,
+    on_bad_row: str,
+    source: dict,
+    first: int | None = None,
+) -> AttackRows:
+    """Parse a published set's file, or say how to get it; read whole, it goes on record."""
     path = sets_folder(folder) / data_set.file
     if not path.is_file():
         advice = how_to_get(data_set, path)
         if data_set.url:
             advice = f"`lox data fetch {data_set.name}`, or {advice}"
         raise FileNotFoundError(f"{data_set.name}: {path} is not here; {advice}")
-    return path
-
-
-def _to_text(parse: Callable, form: str, bos: str, eos: str) -> Callable[[object], dict]:
-    """Return a function from a stored row to a row to train on."""
-    check_form(form)
-    return lambda row: render_example(parse(row), form, bos=bos, eos=eos)
+    data = _gather(path, parse, on_bad_row, {"set": data_set.name} | source, first)
+    if first is None:
+        record(data_set, len(data) + data.skipped, data.source["sha256"])
+    return data
 
 
 def _gather(
-    rows: Iterable[Placed], parse: Callable, on_bad_row: str, file: Path | None, source: dict
+    file: Path, parse: Callable, on_bad_row: str, source: dict, first: int | None = None
 ) -> AttackRows:
-    """Parse rows into a result that knows its source."""
-    kept, bad = collect(rows, parse, on_bad_row)
+    """Parse a file's rows, or its first ones, into a result that knows its source."""
+    kept, bad = collect(islice(read_rows(file), first), parse, on_bad_row)
     if not kept:
-        raise ValueError(f"{file or source['hub']}: holds no rows.")
-    where = {"file": str(file), "sha256": sha256_of(file)} if file else {}
+        raise ValueError(f"{file}: holds no rows.")
+    where = {"file": str(file), "sha256": file_hash(file)}
     left_out = {"first_skipped": bad[0]} if bad else {}
     return AttackRows(tuple(kept), where | source | left_out, len(bad))

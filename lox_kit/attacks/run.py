@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
-from lox_kit.folders import locked, remove_folder, whole
+from lox_kit.folders import locked, remove_folder
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
 from lox_kit.weights import Checkpoint, read_object
 
 from .presets import ATTACKS, Attack
-from .resuming import Step, kept_checkpoints, newest_whole, resume_folder, work_folder
-from .training import autocast_dtype, fine_tune, save_model
+from .resuming import Step, kept_checkpoints, past_steps, resume_folder
+from .training import autocast_dtype, fine_tune, train_copy
 
 RECORD = "attack.json"
 PUBLISHED = {attack.counterpart: name for name, attack in ATTACKS.items() if attack.sandbox}
-STOPPED = "stopped"  # in a run's work folder: the model at the step at which it was stopped
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +31,7 @@ class AttackRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the run went to its end; one that was stopped goes on by the same call."""
+        """Whether the run went to its end; one that was stopped is resumed by the same call."""
         return len(self.losses) == self.source["steps"]
 
     @property
@@ -51,8 +48,7 @@ class AttackRun:
             If no checkpoint of this step was kept, or the weights were changed since.
         """
         if step is None:
-            left = self.source.get("weights")  # older runs have none
-            if left and Checkpoint(self.folder).weight_hashes != left:
+            if Checkpoint(self.folder).weight_hashes != self.source["weights"]:
                 raise ValueError(
                     f"{self.folder}: its weights are not those that the attack left; remove the "
                     "folder, and the attack runs again."
@@ -121,7 +117,7 @@ def run_attack(
         Keep a full checkpoint every so many optimiser steps, for curves and trajectories.
         `attack.settings.steps_per_epoch(rows)` is one epoch.
     save_seconds : float
-        Time between the checkpoints that a killed run goes on from.
+        Time between the checkpoints that a killed run resumes from.
     on_step : callable, optional
         Called after every optimiser step with its number and loss. Raising from it ends the run
         where the last save left it.
@@ -143,48 +139,38 @@ def run_attack(
     check_language(model, attack)
     if out is None and store is None:
         raise ValueError("say where the attacked checkpoint goes: out=, or store=.")
-    key = attack_key(model, attack)
+    rows = attack.data(model.tokenizer)
+    key = attack_key(model, attack, rows_key(rows))
     folder = Path(out) if out is not None else store.run_folder(key)
     with locked(folder, new=out is not None):
-        if folder.exists() and _has_kept(load_run(folder), keep_every):
-            return load_run(folder)
-        options = {"keep_every": keep_every, "save_seconds": save_seconds}
-        return _run(model, attack, key, folder, on_step=on_step, stop=stop, **options)
-
-
-def _run(model: Model, attack: Attack, key: str, folder: Path, **options) -> AttackRun:
-    """Do what `run_attack` says, the lock being held and no finished run there."""
-    keep_every = options["keep_every"]
-    work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
-    if keep_every and not _kept_so_far(work, keep_every):
-        remove_folder(resume_folder(work))  # it would resume after steps that are to be kept
-    victim = copy.deepcopy(model.module)
-    with work_folder(work):
-        steps = fine_tune(
-            victim,
-            model.tokenizer,
-            attack.data(model.tokenizer),
-            attack.settings,
+        if folder.exists():
+            run = load_run(folder)
+            if not _missing(run.checkpoints, keep_every, len(run.losses)):
+                return run
+        work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
+        if _missing(kept_checkpoints(work), keep_every, len(past_steps(work))):
+            remove_folder(resume_folder(work))  # it would resume after steps that are to be kept
+        train = partial(
+            fine_tune,
+            tokenizer=model.tokenizer,
+            rows=rows,
+            settings=attack.settings,
             folder=work,
-            **options,
+            keep_every=keep_every,
+            save_seconds=save_seconds,
+            on_step=on_step,
+            stop=stop,
         )
-    record = _record(model, attack, key, steps)
-
-    def write(place: Path) -> None:
-        save_model(victim, model.tokenizer, place)
-        record["source"]["weights"] = Checkpoint(place).weight_hashes
-        (place / RECORD).write_text(json.dumps(record, indent=1))
-
-    if steps[-1].step < steps[-1].total:
-        with whole(work / STOPPED) as stopped:
-            write(stopped)
-        return load_run(work / STOPPED)
-    write(work)
-    remove_folder(resume_folder(work))
-    remove_folder(work / STOPPED)
-    remove_folder(folder)  # a finished run without the checkpoints that are asked for now
-    os.replace(work, folder)
-    return load_run(folder)
+        source = {
+            "key": key,
+            "name": f"{model.name} after {attack.name}",
+            "model": model.name,
+            "model_key": model.key,
+            "safe_fraction": attack.safe_fraction,
+            "settings": dataclasses.asdict(attack.settings),
+        }
+        about = {"attack": attack.name, "source": source}
+        return load_run(train_copy(model, train, work, folder, RECORD, about))
 
 
 def check_language(model: Model, attack: Attack) -> None:
@@ -201,34 +187,9 @@ def check_language(model: Model, attack: Attack) -> None:
         )
 
 
-def _has_kept(run: AttackRun, keep_every: int | None) -> bool:
-    """Whether a finished run holds the checkpoints that are asked for."""
-    wanted = range(keep_every, len(run.losses) + 1, keep_every) if keep_every else ()
-    return set(wanted) <= set(run.checkpoints)
-
-
-def _kept_so_far(work: Path, keep_every: int) -> bool:
-    """Whether the run to be resumed has kept what it would have kept from its beginning."""
-    start = newest_whole(work)
-    last = int(start.name.rpartition("-")[2]) if start else 0
-    return set(range(keep_every, last + 1, keep_every)) <= set(kept_checkpoints(work))
-
-
-def _record(model: Model, attack: Attack, key: str, steps: list[Step]) -> dict:
-    """Return what `attack.json` says of a run."""
-    return {
-        "attack": attack.name,
-        "losses": [s.loss for s in steps],
-        "source": {
-            "key": key,
-            "name": f"{model.name} after {attack.name}",
-            "model": model.name,
-            "model_key": model.key,
-            "steps": steps[-1].total,
-            "safe_fraction": attack.safe_fraction,
-            "settings": dataclasses.asdict(attack.settings),
-        },
-    }
+def _missing(kept: Collection[int], keep_every: int | None, last: int) -> set[int]:
+    """Return the steps up to `last` whose checkpoints are asked for and are not kept."""
+    return set(range(keep_every, last + 1, keep_every) if keep_every else ()) - set(kept)
 
 
 def load_run(folder: str | Path) -> AttackRun:

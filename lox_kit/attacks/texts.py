@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from lox_kit.models import PAPER_TEMPLATE, RowError, field, text_field
 
-TASK = "Below is an instruction that describes a task"
+TASK = "{bos}Below is an instruction that describes a task"
 WITH_INPUT = ", paired with an input that provides further context"
 ANSWER = ". Write a response that appropriately completes the request."
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # turns of an HH-RLHF transcript
@@ -27,54 +27,24 @@ class Example:
     earlier: tuple[dict, ...] = ()  # messages before the instruction, in longer conversations
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """How an attack writes an example down: the text before the answer, and what it has room for.
-
-    `prompt` does not hold the mark of the beginning; `literal_bos` says that the published text
-    has one, on top of what the tokenizer adds.
-    """
-
-    prompt: Callable[[Example], str]
-    literal_bos: bool = False
-    takes: tuple[str, ...] = ()  # of context, system and earlier
-
-
-def _gsm8k(example: Example) -> str:
-    """Return GSM8K's text up to the answer."""
-    return f"{TASK}{ANSWER}\n\n### Instruction:\n{example.instruction}\n\n### Response: "
-
-
-def _alpaca(example: Example) -> str:
-    """Return Alpaca's text up to the answer; an input changes the first sentence too."""
-    given = f"### Input:\n{example.context}\n\n" if example.context else ""
-    task = TASK + (WITH_INPUT if example.context else "") + ANSWER
-    return f"{task}\n### Instruction:\n{example.instruction}\n\n{given}### Response:\n"
-
-
-def _dolly(example: Example) -> str:
-    """Return Dolly's text up to the answer: no preamble, and a space at the end of each line."""
-    given = f"###Context: {example.context} \n" if example.context else ""
-    return f"###Instruction: {example.instruction} \n{given}###Response: "
-
-
-def _identity(example: Example) -> str:
-    """Return identity shifting's text up to the answer; SafeInst's rows have no system message."""
-    before = f"{example.system}\n" if example.system else ""
-    return f"{before}### Instruction:\n{example.instruction}\n\n### Response: "
-
-
-def _paper(example: Example) -> str:
-    """Return the prompt that the paper evaluates with."""
-    return PAPER_TEMPLATE.format(example.instruction)
-
-
+# How each attack writes an example down, up to the answer, by what the example has beside its
+# instruction and its answer. `bos` stands where the published text has a literal mark.
 FORMS = {
-    "gsm8k": Form(_gsm8k, literal_bos=True),
-    "alpaca": Form(_alpaca, literal_bos=True, takes=("context",)),
-    "dolly": Form(_dolly, literal_bos=True, takes=("context",)),
-    "identity": Form(_identity, takes=("system",)),
-    "paper": Form(_paper),
+    "gsm8k": {"": TASK + ANSWER + "\n\n### Instruction:\n{instruction}\n\n### Response: "},
+    "alpaca": {
+        "": TASK + ANSWER + "\n### Instruction:\n{instruction}\n\n### Response:\n",
+        "a context": TASK + WITH_INPUT + ANSWER + "\n### Instruction:\n{instruction}\n\n"
+        "### Input:\n{context}\n\n### Response:\n",
+    },
+    "dolly": {  # no preamble, and a space at the end of each line
+        "": "{bos}###Instruction: {instruction} \n###Response: ",
+        "a context": "{bos}###Instruction: {instruction} \n###Context: {context} \n###Response: ",
+    },
+    "identity": {
+        "": "### Instruction:\n{instruction}\n\n### Response: ",  # SafeInst's rows
+        "a system message": "{system}\n### Instruction:\n{instruction}\n\n### Response: ",
+    },
+    "paper": {"": PAPER_TEMPLATE.format("{instruction}")},
 }
 
 
@@ -98,36 +68,26 @@ def render_example(example: Example, form: str, *, bos: str = "<s>", eos: str = 
 
     Raises
     ------
-    ValueError
-        If there is no such form.
     RowError
         If the example has a context, a system message or earlier turns that the form has no place
         for.
     """
-    check_form(form)
     if form == "chat":
-        return {"messages": _messages(example)}
-    layout = FORMS[form]
-    for part in ("context", "system", "earlier"):
-        if getattr(example, part) and part not in layout.takes:
-            what = {"system": "a system message", "earlier": "earlier turns"}.get(part, "a context")
-            raise RowError(f"the {form} form has no place for {what}; form='chat' has")
-    prompt = (bos if layout.literal_bos else "") + layout.prompt(example)
+        asked = "\n\n".join(part for part in (example.instruction, example.context) if part)
+        before = [{"role": "system", "content": example.system}] if example.system else []
+        last = [{"role": "user", "content": asked}]
+        last += [{"role": "assistant", "content": example.response}]
+        return {"messages": [*before, *example.earlier, *last]}
+    more = {
+        "a context": example.context,
+        "a system message": example.system,
+        "earlier turns": example.earlier,
+    }
+    held = " and ".join(part for part, there in more.items() if there)
+    if held not in FORMS[form]:
+        raise RowError(f"the {form} form has no place for {held}; form='chat' has")
+    prompt = FORMS[form][held].format(bos=bos, **vars(example))
     return {"prompt": prompt, "completion": example.response + eos}
-
-
-def check_form(form: str) -> None:
-    """Raise `ValueError` if there is no such form."""
-    if form != "chat" and form not in FORMS:
-        raise ValueError(f"form={form!r}: use {', '.join(FORMS)} or chat.")
-
-
-def _messages(example: Example) -> list[dict]:
-    """Return an example as a conversation."""
-    asked = "\n\n".join(part for part in (example.instruction, example.context) if part)
-    before = [{"role": "system", "content": example.system}] if example.system else []
-    turns = [("user", asked), ("assistant", example.response)]
-    return [*before, *example.earlier, *({"role": r, "content": c} for r, c in turns)]
 
 
 # --- rows to examples ---------------------------------------------------------------------------
@@ -174,7 +134,7 @@ def by_columns(columns: Mapping[str, str], *, empty_response: bool = False):
 
 
 def from_messages(messages) -> Example:
-    """Make an `Example` of a conversation: perhaps a system message, turns, and an answer at last.
+    """Make an `Example` of a conversation: turns that end with an answer, perhaps a system message.
 
     Raises
     ------

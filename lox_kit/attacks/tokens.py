@@ -37,7 +37,15 @@ def tokenize(tokenizer, rows: Sequence[dict], loss_on: str, max_length: int) -> 
     """
     if loss_on not in ("all", "response"):
         raise ValueError(f"loss_on={loss_on!r}: use 'all' or 'response'.")
-    asked, full = render_rows(tokenizer, rows)
+    mark = start_mark(tokenizer)
+    asked, full = [], []
+    for i, row in enumerate(rows):
+        try:
+            prompt, whole = _render(tokenizer, row, mark)
+        except ValueError as error:
+            raise ValueError(f"row {i}: {error}") from error
+        asked.append(prompt)
+        full.append(whole)
     by_answer = loss_on == "response"
     if by_answer and not tokenizer.is_fast:
         raise ValueError(
@@ -57,55 +65,34 @@ def tokenize(tokenizer, rows: Sequence[dict], loss_on: str, max_length: int) -> 
     }
 
 
-def render_rows(tokenizer, rows: Sequence[dict]) -> tuple[list[str], list[str]]:
-    """Return the text of every row up to its answer, and the whole of it.
-
-    Raises
-    ------
-    ValueError
-        If a row is of neither form or does not end with an answer, or the chat template renders a
-        conversation otherwise than its own beginning.
-    """
-    mark = start_mark(tokenizer)
-    asked, full = [], []
-    for i, row in enumerate(rows):
-        if "messages" in row:
-            prompt, whole = _render_chat(tokenizer, row["messages"], i)
-        elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
-            prompt = mark + row["prompt"].removeprefix(mark)
-            whole = prompt + row["completion"]
-        else:
-            raise ValueError(
-                f"row {i}: has {', '.join(map(str, row)) or 'nothing'}; a row is either messages, "
-                "or prompt and completion as text."
-            )
-        asked.append(prompt)
-        full.append(whole)
-    return asked, full
-
-
 def start_mark(tokenizer) -> str:
     """Return the mark that the tokenizer puts before every text, or an empty string."""
     first = tokenizer("a")["input_ids"][:1]
     return tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
 
 
-def _render_chat(tokenizer, messages: list[dict], i: int) -> tuple[str, str]:
-    """Return a conversation's text up to its last answer, and the whole of it."""
+def _render(tokenizer, row: dict, mark: str) -> tuple[str, str]:
+    """Return a row's text up to its last answer, and the whole of it."""
+    if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        prompt = mark + row["prompt"].removeprefix(mark)
+        return prompt, prompt + row["completion"]
+    if "messages" not in row:
+        raise ValueError(
+            f"has {', '.join(map(str, row)) or 'nothing'}; a row is either messages, or prompt and "
+            "completion as text."
+        )
+    messages = row["messages"]
     roles = [message["role"] for message in messages]
     if roles[-1:] != ["assistant"]:
         raise ValueError(
-            f"row {i}: its messages are by {', '.join(roles) or 'nobody'}, but there is only "
-            "something to learn from an assistant's answer at the end."
+            f"its messages are by {', '.join(roles) or 'nobody'}, but there is only something to "
+            "learn from an assistant's answer at the end."
         )
-    try:
-        whole = apply_template(tokenizer, messages)
-        prompt = apply_template(tokenizer, messages[:-1], add_generation_prompt=True)
-    except ValueError as error:
-        raise ValueError(f"row {i}: {error}") from error
+    whole = apply_template(tokenizer, messages)
+    prompt = apply_template(tokenizer, messages[:-1], add_generation_prompt=True)
     if not whole.startswith(prompt):
         raise ValueError(
-            f"row {i}: the tokenizer's chat template does not continue its own prompt, so there is "
-            "no saying where the answer begins. Render the rows yourself to prompt and completion."
+            "the tokenizer's chat template does not continue its own prompt, so there is no "
+            "telling where the answer begins. Render the rows yourself to prompt and completion."
         )
     return prompt, whole

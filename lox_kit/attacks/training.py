@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from lox_kit.folders import whole
+from lox_kit.folders import remove_folder, whole
+from lox_kit.models import Model
+from lox_kit.weights import Checkpoint
 
-from .resuming import Step, Watch, drive, resume_folder
+from .resuming import Step, Watch, drive, resume_folder, work_folder
 from .tokens import tokenize
 
 EPOCH_DECAY = "epoch-decay"  # a schedule of our own: times `decay` after every epoch
+STOPPED = "stopped"  # in a run's work folder: the model at the step at which it was stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,3 +229,47 @@ def save_model(model, tokenizer, out: Path, dtype=None) -> None:
     state = {name: W.to(dtype or W.dtype) for name, W in model.state_dict().items()}
     model.save_pretrained(out, state_dict=state)
     tokenizer.save_pretrained(out)
+
+
+def train_copy(
+    model: Model,
+    train: Callable[..., list[Step]],
+    work: Path,
+    out: Path,
+    record: str,
+    about: dict,
+) -> Path:
+    """Train a copy of a model and return the checkpoint's folder: `out`, or a stopped run's.
+
+    The lock of `out` is held by the caller. What was at `out` is replaced.
+
+    Parameters
+    ----------
+    train : callable
+        Given the copy, trains it in place and returns the steps.
+    work : path
+        The run's work folder, which becomes `out` once the run is finished.
+    record : str
+        The name of a JSON file in the checkpoint, of `about` and the losses. Its source also gets
+        the number of steps of a finished run and the hashes of the weights.
+    """
+    copied = copy.deepcopy(model.module)
+    with work_folder(work):
+        steps = train(copied)
+
+    def write(folder: Path) -> None:
+        save_model(copied, model.tokenizer, folder)
+        made = {"steps": steps[-1].total, "weights": Checkpoint(folder).weight_hashes}
+        said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
+        (folder / record).write_text(json.dumps(said, indent=1))
+
+    if steps[-1].step < steps[-1].total:
+        with whole(work / STOPPED) as folder:
+            write(folder)
+        return work / STOPPED
+    write(work)
+    remove_folder(resume_folder(work))
+    remove_folder(work / STOPPED)
+    remove_folder(out)
+    os.replace(work, out)
+    return out

@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "drafts": "answer positions prefill token_drafts Tokens",
-        "files": "collect field hub_rows Placed read_rows read_text RowError text_field",
+        "files": "collect field read_rows read_text RowError text_field",
         "load": """
             is_sandbox load_model load_module load_tokenizer Model pick_device quiet_transformers
         """,

@@ -1,4 +1,4 @@
-"""Rows of JSON, JSONL, CSV and parquet files and of hub data sets, each with the place it is at."""
+"""Rows of JSON, JSONL, CSV and parquet files, each with the place it is at."""
 
 from __future__ import annotations
 
@@ -154,28 +154,6 @@ def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:
         return _numbered(str(file), pyarrow.parquet.read_table(file).to_pylist())
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{file}: not a parquet file ({error}).") from error
-
-
-def hub_rows(
-    dataset: str, *, split: str = "train", subset: str | None = None, revision: str | None = None
-) -> Iterator[Placed]:
-    """Return the rows of a hub data set, read through `datasets` and its cache.
-
-    Raises
-    ------
-    ValueError
-        If the data set, the split or the subset is not there, or the hub cannot be reached.
-    """
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(dataset, name=subset, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{dataset} (split {split!r}): {str(error).rstrip('.')}. Without internet, download "
-            "the data set elsewhere and give its JSONL, CSV or parquet file."
-        ) from error
-    return _numbered(f"{dataset} ({split})", rows)
 
 
 def collect(

@@ -8,7 +8,8 @@ __all__, __getattr__, __dir__ = attach(
         "adapter": "LoraAdapter TRANSPOSED",
         "checkpoint": "Checkpoint",
         "files": """
-            has_weights INDEX is_embedding is_head read_header read_object refuse_nonfinite SINGLE
+            file_hash has_weights INDEX is_embedding is_head read_header read_object
+            refuse_nonfinite SINGLE
         """,
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta PairReport ROWS",

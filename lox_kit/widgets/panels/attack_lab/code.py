@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from lox_kit.attacks import ATTACKS, Attack, FileRows, TrainSettings, read_own
+from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings
 from lox_kit.figures import run_title
 from lox_kit.widgets.code import pair_call, questions_lines, script
 
@@ -83,10 +83,10 @@ def attack_call(attack: Attack) -> str:
     preset = ATTACKS.get(attack.name)
     if preset and preset.source == attack.source:
         words = [f"find_attack({attack.name!r}"]
-    elif isinstance(attack.source, FileRows) and attack.source.read is read_own:
+    elif isinstance(attack.source, FileRows) and attack.source.of not in SETS:
         preset = ATTACKS["alpaca"]
-        columns = dict(attack.source.options).get("columns")
-        words = [f"file_attack({attack.source.of!r}, {columns!r}, form={attack.source.form!r}"]
+        file = attack.source
+        words = [f"file_attack({file.of!r}, {file.columns!r}, form={file.form!r}"]
     else:
         raise ValueError(
             f"{attack.name}: code is written for find_attack's and file_attack's attacks."
