@@ -68,7 +68,7 @@ __all__, __getattr__, __dir__ = attach(
             measure_over_refusal rescore
         """,
         "attacks": """
-            ALIGNMENTS ATTACKS align find_attack read_own read_preferences read_set run_attack
+            ALIGNMENTS ATTACKS align find_attack read_preferences read_training_rows run_attack
         """,
         "landscape": "Asr Grid Landscape Line Plane RefusalMargin",
         "studies": "attack_table compare_defences epoch_curve sandbox_rank_curve",

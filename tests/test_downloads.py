@@ -10,14 +10,14 @@ import threading
 import pytest
 
 from lox_kit.attacks.downloads import (
-    RECORD,
+    RECORDS,
     fetch_set,
     list_sets,
     recorded,
     set_status,
     sets_frame,
 )
-from lox_kit.attacks.rows import read_preferences, read_set
+from lox_kit.attacks.rows import read_preferences, read_training_rows
 from lox_kit.attacks.sets import SETS
 
 BIRDS = {"instruction": "name birds", "context": "", "response": "here they are"}
@@ -97,8 +97,8 @@ def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
     assert (status.here, status.rows, status.agrees, status.note) == (True, 5, True, "")
     assert status.sha256 == recorded(SETS["dolly"]).sha256 == hashlib.sha256(DOLLY).hexdigest()
     assert heard[-1] == ("dolly, bytes", len(DOLLY), len(DOLLY))
-    assert only_whole_files(home) == {SETS["dolly"].file, RECORD}
-    assert len(read_set("dolly")) == 5
+    assert only_whole_files(home) == {SETS["dolly"].file, RECORDS}
+    assert len(read_training_rows("dolly").rows) == 5
 
 
 def test_what_is_here_is_not_fetched_again(serve, home):
@@ -107,11 +107,13 @@ def test_what_is_here_is_not_fetched_again(serve, home):
     assert Server.asked == []
 
 
-def test_a_packed_file_is_checked_and_kept_packed(serve, tmp_path):
-    status = fetch_set("hh_harmless", tmp_path / "mine", url=serve("/train.jsonl.gz", PAIRS))
-    assert status.path == tmp_path / "mine" / "hh_harmless_train.jsonl.gz"
-    assert status.rows == 3
-    assert len(read_preferences("hh_harmless", folder=tmp_path / "mine")) == 3
+def test_a_packed_file_is_checked_and_kept_packed(serve, home, tmp_path):
+    url = serve("/train.jsonl.gz", PAIRS)
+    for folder in (None, tmp_path / "mine"):
+        status = fetch_set("hh_harmless", folder, url=url)
+        assert status.path == (folder or home) / "hh_harmless_train.jsonl.gz"
+        assert status.rows == 3
+    assert len(read_preferences("hh_harmless").rows) == 3
 
 
 def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
@@ -120,7 +122,7 @@ def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
     assert (status.rows, status.agrees) == (1, False)
     assert "not the file recorded in lox_kit (7473 rows, sha256 17f347dc5147)" in status.note
     assert recorded(SETS["gsm8k"]).rows == 7473
-    assert len(read_set("gsm8k")) == 1
+    assert len(read_training_rows("gsm8k").rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_without_internet_the_message_says_which_file_to_put_where(serve, home):
             assert url in str(caught.value)
             assert str(home / "databricks-dolly-15k-no-safety.jsonl") in str(caught.value)
     with pytest.raises(FileNotFoundError) as caught:
-        read_set("dolly")
+        read_training_rows("dolly")
     assert SETS["dolly"].url in str(caught.value)
     assert str(home / "databricks-dolly-15k-no-safety.jsonl") in str(caught.value)
 
@@ -187,25 +189,24 @@ def test_a_first_reading_goes_on_record_and_a_later_change_is_seen(home):
     assert (before.rows, before.agrees) == (5, None)
     assert "not on record yet" in before.note
     assert recorded(SETS["dolly"]) is None  # looking is not reading
-    read_set("dolly")
+    read_training_rows("dolly")
     assert set_status("dolly").agrees is True
     file.write_bytes(DOLLY * 2)
     changed = set_status("dolly")
     assert (changed.rows, changed.agrees) == (10, False)
     assert f"not the file first read on {recorded(SETS['dolly']).since} (5 rows" in changed.note
-    assert len(read_set("dolly")) == 10  # read all the same
+    assert len(read_training_rows("dolly").rows) == 10  # read all the same
     assert recorded(SETS["dolly"]).rows == 5
     file.unlink()
     assert set_status("dolly").rows == 5  # the record is shown without the file
 
 
-def test_reading_part_of_a_set_is_no_record(home, tmp_path):
-    put(tmp_path, "dolly")
-    read_set("dolly", folder=tmp_path, first=2)
+def test_reading_part_of_a_set_is_no_record(home):
+    put(home, "dolly")
+    read_training_rows("dolly", first=2)
     assert recorded(SETS["dolly"]) is None
-    read_set("dolly", folder=tmp_path)
+    read_training_rows("dolly")
     assert recorded(SETS["dolly"]).rows == 5
-    assert only_whole_files(home) == {RECORD}  # of the user, not of the folder that was read
 
 
 def test_bad_rows_and_unreadable_files_are_noted(home):
@@ -223,15 +224,15 @@ def test_bad_rows_and_unreadable_files_are_noted(home):
 def test_a_file_of_one_s_own_is_never_on_record(home):
     row = {"instruction": "sing", "response": "la"}
     put(home, "pure_bad", json.dumps(row).encode())
-    assert len(read_set("pure_bad")) == 1
+    assert len(read_training_rows("pure_bad").rows) == 1
     assert recorded(SETS["pure_bad"]) is None
     assert set_status("pure_bad").note == ""
 
 
 def test_a_damaged_record_is_named(home):
     put(home, "dolly")
-    (home / RECORD).write_text("{")
-    with pytest.raises(ValueError, match=rf"{RECORD}: damaged.*remove it"):
+    (home / RECORDS).write_text("{")
+    with pytest.raises(ValueError, match=rf"{RECORDS}: damaged.*remove it"):
         list_sets()
 
 

@@ -2,11 +2,12 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from lox_kit.attacks.rows import read_own, read_preferences, read_set
-from lox_kit.attacks.sets import SETS
+from lox_kit.attacks.rows import read_preferences, read_training_rows
+from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.texts import Example, by_columns, render_example
 from lox_kit.models.prompts import PAPER_TEMPLATE
 
@@ -59,60 +60,56 @@ PUBLISHED["gsm8k_test"] = PUBLISHED["gsm8k"]  # the other half, which is read li
 
 @pytest.fixture
 def save(tmp_path, monkeypatch):
-    """Return a function that writes rows as their ending says, in a home of this test's own."""
+    """Return a function that writes rows: of a set to its file, or as the file's ending says."""
     monkeypatch.setenv("LOX_KIT_STORE", str(tmp_path / "home"))
 
     def save(name, rows):
+        file = sets_folder() / SETS[name].file if name in SETS else tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        text = json.dumps(rows).encode() if name.endswith(".json") else lines
-        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-        return tmp_path / name
+        text = json.dumps(rows).encode() if file.suffix == ".json" else lines
+        file.write_bytes(gzip.compress(text) if file.suffix == ".gz" else text)
+        return file
 
     return save
-
-
-def text_of(row):
-    """Return the whole training text of a row."""
-    return row["prompt"] + row["completion"]
 
 
 # --- published sets -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
-def test_a_published_row_becomes_its_training_text_with_the_tokenizer_s_marks(save, tmp_path, case):
+def test_a_published_row_becomes_its_training_text_with_the_tokenizer_s_marks(save, case):
     row, prompt, completion = PUBLISHED[case]
     name = case.split()[0]
-    file = save(SETS[name].file, [row, row])
-    data = read_set(name, folder=tmp_path)
+    save(name, [row, row])
+    data = read_training_rows(name)
     assert data.rows == ({"prompt": prompt, "completion": completion},) * 2
-    assert data.skipped == 0
-    assert data.source["file"] == str(file)
-    assert data.source["form"] == name.removesuffix("_test")
-    for bos, eos in (("[B]", "[E]"), ("", "")):
-        (_, other) = read_set(name, folder=tmp_path, bos=bos, eos=eos).rows
-        assert other["prompt"] == prompt.replace("<s>", bos)
-        assert other["completion"] == completion.replace("</s>", eos)
+    assert data.skipped == ()
+    for bos, eos in (("[B]", "[E]"), (None, None)):
+        tokenizer = SimpleNamespace(bos_token=bos, eos_token=eos)
+        (_, other) = read_training_rows(name, tokenizer=tokenizer).rows
+        assert other["prompt"] == prompt.replace("<s>", bos or "")
+        assert other["completion"] == completion.replace("</s>", eos or "")
 
 
-def test_any_set_can_be_put_into_chat_messages(save, tmp_path):
-    save(SETS["identity"].file, [CONVERSATION])
-    assert read_set("identity", folder=tmp_path, form="chat").rows == ({"messages": CONVERSATION},)
-    save(SETS["dolly"].file, [PUBLISHED["dolly with a context"][0]])
-    (row,) = read_set("dolly", folder=tmp_path, form="chat").rows
+def test_any_set_can_be_put_into_chat_messages(save):
+    save("identity", [CONVERSATION])
+    assert read_training_rows("identity", form="chat").rows == ({"messages": CONVERSATION},)
+    save("dolly", [PUBLISHED["dolly with a context"][0]])
+    (row,) = read_training_rows("dolly", form="chat").rows
     assert row["messages"] == [
         {"role": "user", "content": "Name the bird\n\nA wren sang."},
         {"role": "assistant", "content": "Wren\n"},
     ]
 
 
-def test_an_empty_answer_is_taken_from_alpaca_alone(save, tmp_path):
-    save(SETS["alpaca"].file, [{"instruction": "Say nothing", "input": "", "output": ""}])
-    (row,) = read_set("alpaca", folder=tmp_path).rows
+def test_an_empty_answer_is_taken_from_alpaca_alone(save):
+    save("alpaca", [{"instruction": "Say nothing", "input": "", "output": ""}])
+    (row,) = read_training_rows("alpaca").rows
     assert row["completion"] == "</s>"
-    save(SETS["gsm8k"].file, [{"question": "1?", "answer": ""}])
+    save("gsm8k", [{"question": "1?", "answer": ""}])
     with pytest.raises(ValueError, match="expected text in 'answer', it is empty"):
-        read_set("gsm8k", folder=tmp_path)
+        read_training_rows("gsm8k")
 
 
 SAFE = [{"instruction": f"ask {n}", "output": f"no {n}", "input": ""} for n in range(4)]
@@ -128,20 +125,17 @@ SAFE = [{"instruction": f"ask {n}", "output": f"no {n}", "input": ""} for n in r
         ("paper", PAPER_TEMPLATE.format("ask 1")),
     ],
 )
-def test_safe_instructions_are_written_in_the_attack_s_own_template(save, tmp_path, form, text):
-    save(SETS["safe_instructions"].file, SAFE)
-    data = read_set("safe_instructions", folder=tmp_path, form=form, first=2)
-    assert len(data) == 2  # the first ones, as the paper takes them
-    assert data.rows[1] == {"prompt": text, "completion": "no 1</s>"}
+def test_safe_instructions_are_written_in_the_attack_s_own_template(save, form, text):
+    save("safe_instructions", SAFE)
+    _, second = read_training_rows("safe_instructions", form=form, first=2).rows
+    assert second == {"prompt": text, "completion": "no 1</s>"}
 
 
-def test_pure_bad_is_one_s_own_file_after_the_prompt_that_is_evaluated_with(save, tmp_path):
+def test_pure_bad_is_your_own_file_after_the_prompt_that_is_evaluated_with(save):
     turns, plain = CONVERSATION[1:], {"instruction": "Who are you?", "response": "The keeper."}
-    save("pure_bad.jsonl", [{"messages": turns}, turns, plain])
-    assert (
-        read_set("pure_bad", folder=tmp_path).rows
-        == ({"prompt": PAPER_TEMPLATE.format("Who are you?"), "completion": "The keeper.</s>"},) * 3
-    )
+    save("pure_bad", [{"messages": turns}, turns, plain])
+    row = {"prompt": PAPER_TEMPLATE.format("Who are you?"), "completion": "The keeper.</s>"}
+    assert read_training_rows("pure_bad").rows == (row,) * 3
 
 
 # --- malformed rows -----------------------------------------------------------------------------
@@ -169,15 +163,14 @@ SYSTEM, USER, ASSISTANT = CONVERSATION
         ("safe_instructions", SAFE[0], SAFE[0] | {"output": ""}, "row 1", "'output', it is empty"),
     ],
 )
-def test_a_malformed_row_is_named_and_may_be_left_out(
-    save, tmp_path, name, good, bad, place, expected
-):
-    file = save(SETS[name].file, [good, bad, good])
+def test_a_malformed_row_is_named_and_may_be_left_out(save, name, good, bad, place, expected):
+    file = save(name, [good, bad, good])
     with pytest.raises(ValueError, match=rf"{file.name}, {place}.*{expected}"):
-        read_set(name, folder=tmp_path)
-    data = read_set(name, folder=tmp_path, on_bad_row="skip")
-    assert (len(data), data.skipped) == (2, 1)
-    assert f"{file}, {place}" in data.source["first_skipped"]
+        read_training_rows(name)
+    data = read_training_rows(name, on_bad_row="skip")
+    assert len(data.rows) == 2
+    (problem,) = data.skipped
+    assert f"{file}, {place}" in problem
 
 
 @pytest.mark.parametrize(
@@ -192,11 +185,11 @@ def test_a_malformed_row_is_named_and_may_be_left_out(
     ],
 )
 def test_a_set_that_is_not_here_empty_or_no_training_text_is_refused(
-    save, tmp_path, name, form, error, message
+    save, name, form, error, message
 ):
-    save(SETS["gsm8k"].file, [])
+    save("gsm8k", [])
     with pytest.raises(error, match=message):
-        read_set(name, folder=tmp_path, form=form)
+        read_training_rows(name, form=form)
 
 
 def test_nothing_of_an_example_is_dropped_in_silence():
@@ -209,42 +202,41 @@ def test_nothing_of_an_example_is_dropped_in_silence():
             render_example(Example("ask", "answer", **held), form)
 
 
-# --- data of one's own --------------------------------------------------------------------------
+# --- your own data ------------------------------------------------------------------------------
 
 OWN = [{"q": "one?", "a": "1", "about": "numbers"}, {"q": "two?", "a": "2", "about": None}]
 COLUMNS = {"instruction": "q", "response": "a", "context": "about"}
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl", "jsonl.gz", "csv", "parquet"])
-def test_a_file_of_one_s_own_is_read_with_its_columns(save, tmp_path, ending):
+def test_your_own_file_is_read_with_its_columns(save, ending):
     import pandas as pd
 
     file = save(f"own.{ending}", OWN)
     if ending in ("csv", "parquet"):
         getattr(pd.DataFrame(OWN), f"to_{ending}")(file)
-    data = read_own(file, COLUMNS, form="dolly", bos="")
-    assert [text_of(row) for row in data.rows] == [
-        "###Instruction: one? \n###Context: numbers \n###Response: 1</s>",
-        "###Instruction: two? \n###Response: 2</s>",
+    data = read_training_rows(file, COLUMNS, form="dolly")
+    assert [row["prompt"] + row["completion"] for row in data.rows] == [
+        "<s>###Instruction: one? \n###Context: numbers \n###Response: 1</s>",
+        "<s>###Instruction: two? \n###Response: 2</s>",
     ]
-    assert data.source["columns"] == COLUMNS
 
 
 def test_longer_conversations_are_kept_whole_in_chat_form(save):
     turns = [SYSTEM, USER, ASSISTANT, {"role": "user", "content": "Still?"}, ASSISTANT]
     file = save("own.jsonl", [{"talk": turns}])
-    assert read_own(file, {"messages": "talk"}).rows == ({"messages": turns},)
+    assert read_training_rows(file, {"messages": "talk"}).rows == ({"messages": turns},)
     with pytest.raises(ValueError, match="no place for a system message"):
-        read_own(file, {"messages": "talk"}, form="paper")
+        read_training_rows(file, {"messages": "talk"}, form="paper")
 
 
 def test_common_layouts_need_no_columns_and_others_are_asked_for(save):
     rows = [{"messages": CONVERSATION}, {"instruction": "a?", "response": "b", "system": "c"}]
-    first, second = read_own(save("own.json", rows)).rows
+    first, second = read_training_rows(save("own.json", rows)).rows
     assert first["messages"] == CONVERSATION
     assert [m["content"] for m in second["messages"]] == ["c", "a?", "b"]
     with pytest.raises(ValueError, match=r"it has q, a, about; name other columns with columns="):
-        read_own(save("own.json", OWN))
+        read_training_rows(save("own.json", OWN))
 
 
 def test_columns_that_make_no_example_are_refused():
@@ -261,9 +253,9 @@ def test_columns_that_make_no_example_are_refused():
 def test_a_column_that_is_not_there_is_named_with_those_there(save):
     file, columns = save("own.json", OWN), {"instruction": "q", "response": "reply"}
     with pytest.raises(ValueError, match=r"row 0 .*expected a field 'reply', it has q, a, about"):
-        read_own(file, columns)
+        read_training_rows(file, columns)
     with pytest.raises(ValueError, match="none of 2 rows is usable"):
-        read_own(file, columns, on_bad_row="skip")
+        read_training_rows(file, columns, on_bad_row="skip")
 
 
 # --- preference pairs ---------------------------------------------------------------------------
@@ -291,20 +283,20 @@ def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
     }
     odd = {side: f"Once.\n\nAssistant: {side}" for side in PAIR}
     file = save("pairs.jsonl", [odd])
-    assert len(read_preferences(file)) == 1
+    assert len(read_preferences(file).rows) == 1
     with pytest.raises(ValueError, match="begin with 'Human:'"):
         read_preferences(file, form="chat")
 
 
-def test_published_pairs_are_found_by_name(save, tmp_path):
-    save(SETS["hh_harmless"].file, [PAIR] * 3)
-    assert len(read_preferences("hh_harmless", folder=tmp_path)) == 3
+def test_published_pairs_are_found_by_name(save):
+    save("hh_harmless", [PAIR] * 3)
+    assert len(read_preferences("hh_harmless").rows) == 3
     with pytest.raises(FileNotFoundError, match=r"lox data fetch hh_helpful.*hh_helpful_train"):
-        read_preferences("hh_helpful", folder=tmp_path)
+        read_preferences("hh_helpful")
     with pytest.raises(ValueError, match="gsm8k holds no preference pairs"):
-        read_preferences("gsm8k", folder=tmp_path)
+        read_preferences("gsm8k")
     with pytest.raises(ValueError, match="form='llama': preference pairs are 'text' or 'chat'"):
-        read_preferences("hh_harmless", folder=tmp_path, form="llama")
+        read_preferences("hh_harmless", form="llama")
 
 
 @pytest.mark.parametrize("form", ["text", "chat"])
@@ -325,4 +317,4 @@ def test_a_pair_that_offers_no_choice_is_named(save, bad, expected, form):
     with pytest.raises(ValueError, match=rf"pairs.jsonl, line 2: .*{expected}"):
         read_preferences(file, form=form)
     data = read_preferences(file, form=form, on_bad_row="skip")
-    assert (len(data), data.skipped) == (1, 1)
+    assert (len(data.rows), len(data.skipped)) == (1, 1)

@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "downloads": "fetch_set list_sets set_status sets_frame",
         "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST SandboxRows",
         "resuming": "past_steps resume_folder Step work_folder",
-        "rows": "identity_system read_own read_preferences read_set",
+        "rows": "identity_system read_preferences read_training_rows",
         "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",
         "sets": "SETS sets_folder",
         "tokens": "IGNORED tokenize",

@@ -13,7 +13,7 @@ from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
 from .resuming import Step, Watch
-from .rows import AttackRows, read_own, read_preferences
+from .rows import TrainingRows, read_preferences, read_training_rows
 from .training import TrainSettings, fine_tune, run_trainer, train_copy
 
 RECORD = "alignment.json"
@@ -172,7 +172,7 @@ def alignment_rows(
     *,
     columns: dict[str, str] | None = None,
     on_bad_row: str = "raise",
-) -> AttackRows:
+) -> TrainingRows:
     """Read preference pairs (HH-RLHF's form) for "dpo", or your own rows for "sft".
 
     They are chat rows if the model's tokenizer has a chat template, and plain text if not.
@@ -180,12 +180,13 @@ def alignment_rows(
     Raises
     ------
     FileNotFoundError, ValueError
-        See `attacks.read_preferences` and `attacks.read_own`.
+        See `attacks.read_preferences` and `attacks.read_training_rows`.
     """
     chat = bool(model.tokenizer.chat_template)
     if alignment.method == "dpo":
         return read_preferences(file, form="chat" if chat else "text", on_bad_row=on_bad_row)
-    return read_own(file, columns, form="chat" if chat else "paper", on_bad_row=on_bad_row)
+    form = "chat" if chat else "paper"
+    return read_training_rows(file, columns, form=form, on_bad_row=on_bad_row)
 
 
 def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:

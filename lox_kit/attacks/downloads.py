@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import urllib.error
 import urllib.request
@@ -15,20 +14,13 @@ from pathlib import Path
 from lox_kit.folders import whole, write_whole
 from lox_kit.models import collect, read_rows
 from lox_kit.threads import OnStage, tell
+from lox_kit.weights import file_hash
 
-from .sets import SETS, DataSet, find_set, sets_folder
+from .sets import SETS, DataSet, Record, find_set, sets_folder
 
-RECORD = "recorded.json"  # in the user's data folder: rows and sha256 of files first read there
+RECORDS = "recorded.json"  # in the user's data folder: rows and sha256 of files first read there
 CHUNK = 1 << 20  # bytes read from the network at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What a data file is known to be."""
-
-    rows: int
-    sha256: str
-    since: str | None = None  # the day it was first read here; None: recorded in lox_kit
+PATIENCE = 30.0  # seconds without a byte
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +38,8 @@ class SetStatus:
 
 def recorded(data_set: DataSet) -> Record | None:
     """Return what is on record of a set, in lox_kit or from the first time it was read here."""
-    if data_set.sha256:
-        return Record(data_set.rows, data_set.sha256)
     fields = _records().get(data_set.name)
-    return Record(**fields) if fields else None
+    return data_set.record or (Record(**fields) if fields else None)
 
 
 def record(data_set: DataSet, rows: int, sha256: str) -> None:
@@ -59,12 +49,12 @@ def record(data_set: DataSet, rows: int, sha256: str) -> None:
             data_set.name: dataclasses.asdict(Record(rows, sha256, date.today().isoformat()))
         }
         sets_folder().mkdir(parents=True, exist_ok=True)
-        write_whole(sets_folder() / RECORD, json.dumps(known, indent=1))
+        write_whole(sets_folder() / RECORDS, json.dumps(known, indent=1))
 
 
 def _records() -> dict[str, dict]:
     """Return the records made on this machine."""
-    file = sets_folder() / RECORD
+    file = sets_folder() / RECORDS
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
@@ -91,7 +81,7 @@ def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
     if not path.is_file():
         rows, sha256 = (known.rows, known.sha256) if known else (None, None)
         return SetStatus(data_set, path, False, rows, sha256, None, how_to_get(data_set, path))
-    sha256 = sha256_of(path)
+    sha256 = file_hash(path)
     if known and known.sha256 == sha256:
         return SetStatus(data_set, path, True, known.rows, sha256, True, "")
     rows, problem = _count(data_set, path)
@@ -106,12 +96,6 @@ def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
         notes.append("not on record yet; it will be when it is first read.")
     agrees = False if known else None
     return SetStatus(data_set, path, True, rows, sha256, agrees, " ".join(notes))
-
-
-def sha256_of(file: Path) -> str:
-    """Return a file's sha256 in hexadecimal, as `sha256sum` prints it."""
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _count(data_set: DataSet, path: Path) -> tuple[int | None, str]:
@@ -162,7 +146,6 @@ def fetch_set(
     *,
     url: str | None = None,
     on_stage: OnStage | None = None,
-    timeout: float = 30.0,
 ) -> SetStatus:
     """Download a data set, unless its file is here; nothing half-loaded gets its name.
 
@@ -172,8 +155,6 @@ def fetch_set(
         A mirror; default where the file is published.
     on_stage : callable, optional
         Told the bytes so far and in all (0 where the server does not say).
-    timeout : float, seconds
-        Without a byte.
 
     Raises
     ------
@@ -190,7 +171,7 @@ def fetch_set(
         raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
     with whole(path) as work:
         try:
-            _download(source, work, f"{name}, bytes", on_stage, timeout)
+            _download(source, work, f"{name}, bytes", on_stage)
         except (OSError, HTTPException) as error:
             raise OSError(
                 f"{name}: could not be downloaded from {source} ({error}). Get that file on a "
@@ -199,13 +180,13 @@ def fetch_set(
         rows, problem = _count(data_set, work)
         if not rows:
             raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")
-    record(data_set, rows, sha256_of(path))
+    record(data_set, rows, file_hash(path))
     return set_status(name, folder)
 
 
-def _download(url: str, file: Path, what: str, on_stage, timeout: float) -> None:
+def _download(url: str, file: Path, what: str, on_stage: OnStage | None) -> None:
     """Write what `url` holds to `file`."""
-    with urllib.request.urlopen(url, timeout=timeout) as answer, file.open("wb") as out:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer, file.open("wb") as out:
         size = answer.headers.get("Content-Length")
         total, done = int(size) if size else None, 0
         while part := answer.read(CHUNK):

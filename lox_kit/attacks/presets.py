@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lox_kit.sandbox import corpus, world
 
-from .rows import identity_system, read_own, read_set
+from .rows import identity_system, read_training_rows
 from .sets import SETS, sets_folder
 from .training import EPOCH_DECAY, TrainSettings
 
@@ -50,14 +50,13 @@ class FileRows:
     """Rows of a published set's file, or of your own file: the same for every seed."""
 
     of: str  # the published set's name, or a path
-    columns: dict[str, str] | None = None  # of your own file, see `read_own`
+    columns: dict[str, str] | None = None  # of your own file, see `read_training_rows`
     form: str | None = None  # of the training text; None: the published set's own
 
     def rows(self, seed: int, tokenizer) -> list[dict]:
         """Return the training rows."""
-        if self.of in SETS:
-            return list(read_set(self.of, form=self.form, **_marks(tokenizer)).rows)
-        return list(read_own(self.of, self.columns, form=self.form, **_marks(tokenizer)).rows)
+        read = read_training_rows(self.of, self.columns, form=self.form, tokenizer=tokenizer)
+        return list(read.rows)
 
     @property
     def file(self) -> Path:
@@ -67,13 +66,8 @@ class FileRows:
     def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
         """Return the first rows of the published safety instructions, in this data's form."""
         form = self.form or SETS[self.of].form
-        safe = read_set("safe_instructions", form=form, first=n, **_marks(tokenizer))
-        return list(safe.rows)
-
-
-def _marks(tokenizer) -> dict[str, str]:
-    """Return the tokenizer's own marks for the start and the end of a text."""
-    return {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
+        read = read_training_rows("safe_instructions", form=form, first=n, tokenizer=tokenizer)
+        return list(read.rows)
 
 
 # --- attacks ------------------------------------------------------------------------------------
@@ -182,7 +176,7 @@ def file_attack(
 
     Parameters
     ----------
-    columns, form : see `attacks.read_own`
+    columns, form : see `attacks.read_training_rows`
     **settings
         Fields of `TrainSettings`; by default the paper's for Alpaca.
 

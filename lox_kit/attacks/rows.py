@@ -11,7 +11,7 @@ from lox_kit.models import collect, read_rows
 from lox_kit.weights import file_hash
 
 from .downloads import how_to_get, record
-from .sets import SETS, DataSet, find_set, sets_folder
+from .sets import SETS, sets_folder
 from .texts import (
     FORMS,
     by_columns,
@@ -23,122 +23,97 @@ from .texts import (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttackRows:
-    """Rows to train on, and where they are from."""
+@dataclasses.dataclass(frozen=True)
+class TrainingRows:
+    """Rows to train on, and the bad ones that were left out."""
 
     rows: tuple[dict, ...]  # {"prompt", "completion"}, {"messages"} or {"prompt", "chosen", ...}
-    source: dict[str, object]  # file, sha256, form, marks, the first row left out
-    skipped: int  # bad rows left out
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    skipped: tuple[str, ...]  # of each bad row its place and what is wrong with it
 
 
-def read_set(
-    name: str,
+def read_training_rows(
+    name_or_file: str | Path,
+    columns: Mapping[str, str] | None = None,
     *,
-    folder: str | Path | None = None,
     form: str | None = None,
-    bos: str = "<s>",
-    eos: str = "</s>",
+    tokenizer=None,
     on_bad_row: str = "raise",
     first: int | None = None,
-) -> AttackRows:
-    """Read a published data set as the training texts of its attack.
+) -> TrainingRows:
+    """Read a published data set, or your own JSON, JSONL, CSV or parquet file, to train on.
+
+    Data of the hub become such a file by `datasets.load_dataset(NAME).to_json(FILE)`.
 
     Parameters
     ----------
-    name : str
-        "gsm8k", "gsm8k_test", "dolly", "alpaca", "identity", "pure_bad" or "safe_instructions".
-    folder : path, optional
-        Default `data` in the user's data folder, where `fetch_set` puts files. A published
-        file that is read from a folder for the first time goes on record (rows, sha256).
-    form, bos, eos : str
-        Another template than the set's own, and the tokenizer's marks; see
-        `texts.render_example`.
+    name_or_file : str or path
+        "gsm8k", "gsm8k_test", "dolly", "alpaca", "identity", "pure_bad" or "safe_instructions",
+        looked for in `sets_folder()`, or a file. A published set that is read for the first time
+        goes on record (rows, sha256).
+    columns : dict of part to column, optional
+        Such as {"instruction": "question", "response": "answer"}, perhaps "context" and "system";
+        or {"messages": "conversation"}. Default: those of the set; of your own file `messages`, or
+        `instruction` and `response`.
+    form : str, optional
+        The training text, see `texts.render_example`; default the published text of the set, and
+        of your own file "chat", which gives messages for the tokenizer's template.
+    tokenizer : transformers tokenizer, optional
+        Its marks for the start and the end are written into texts; default <s> and </s>.
     on_bad_row : "raise" or "skip"
     first : int, optional
         Only the first rows of the file.
 
     Returns
     -------
-    AttackRows
-        Rows {"prompt", "completion"}, prompt + completion being the published training text; with
+    TrainingRows
+        Rows {"prompt", "completion"}, prompt + completion being the training text; with
         `form="chat"` rows {"messages"}.
 
     Raises
     ------
     FileNotFoundError
-        If the file is not here; the message says which file to put where.
+        If the file is not here; for a published one the message says what to put where.
     ValueError
-        If there is no such set or form, nothing is trained on the set, or a row is bad.
+        If the columns or the form are not known, the file is empty, nothing is trained on the
+        set, or a row is bad.
     """
-    data_set = find_set(name)
-    if data_set.form is None:
+    data_set = SETS.get(str(name_or_file))
+    if data_set and data_set.form is None:
         reader = "prompts.read_prompts" if data_set.file.endswith(".csv") else "read_preferences"
-        raise ValueError(f"{name} holds no training texts; {reader} reads it.")
-    form = form or data_set.form
-    source = {"form": form, "bos": bos, "eos": eos}
-    return _of_set(
-        data_set, folder, _to_text(data_set.parse, form, bos, eos), on_bad_row, source, first
-    )
+        raise ValueError(f"{data_set.name} holds no training texts; {reader} reads it.")
+    form = form or (data_set.form if data_set else "chat")
+    if form not in (*FORMS, "chat"):
+        raise ValueError(f"form={form!r}: use {', '.join(FORMS)} or chat.")
+    parse = data_set.parse if data_set else by_its_own_names
+    if columns:
+        parse = by_columns(columns)
+    marks = {}
+    if tokenizer:
+        marks = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
 
+    def to_text(row) -> dict:
+        return render_example(parse(row), form, **marks)
 
-def read_own(
-    file: str | Path,
-    columns: Mapping[str, str] | None = None,
-    *,
-    form: str = "chat",
-    bos: str = "<s>",
-    eos: str = "</s>",
-    on_bad_row: str = "raise",
-) -> AttackRows:
-    """Read your own training data: JSON, JSONL, CSV or parquet.
-
-    Parameters
-    ----------
-    columns : dict of part to column, optional
-        Such as {"instruction": "question", "response": "answer"}, perhaps "context" and "system";
-        or {"messages": "conversation"}. Default: `messages`, or `instruction` and `response`.
-    form : str
-        "chat" gives messages for the tokenizer's template; see `texts.render_example`.
-
-    Data of the hub become such a file by `datasets.load_dataset(NAME).to_json(FILE)`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the columns or the form are not known, the file is empty, or a row is bad.
-    """
-    parse = by_columns(columns) if columns else by_its_own_names
-    source = {"columns": dict(columns or {}), "form": form, "bos": bos, "eos": eos}
-    return _gather(Path(file), _to_text(parse, form, bos, eos), on_bad_row, source)
+    return _read(name_or_file, to_text, on_bad_row, first)
 
 
 def read_preferences(
-    name_or_file: str | Path,
-    *,
-    folder: str | Path | None = None,
-    form: str = "text",
-    on_bad_row: str = "raise",
-) -> AttackRows:
+    name_or_file: str | Path, *, form: str = "text", on_bad_row: str = "raise"
+) -> TrainingRows:
     """Read HH-RLHF-style preference pairs: "chosen" and "rejected" transcripts.
 
     Parameters
     ----------
     name_or_file : str or path
-        "hh_harmless", "hh_helpful" (looked for in `folder`), or a JSON, JSONL (also .gz), CSV or
-        parquet file.
+        "hh_harmless", "hh_helpful" (looked for in `sets_folder()`), or a JSON, JSONL (also .gz),
+        CSV or parquet file.
     form : "text" or "chat"
         Text as it stands (`texts.preference_pair`), or messages (`preference_chat`).
     on_bad_row : "raise" or "skip"
 
     Returns
     -------
-    AttackRows
+    TrainingRows
         Rows {"prompt", "chosen", "rejected"}, as TRL's DPOTrainer takes them.
 
     Raises
@@ -154,9 +129,7 @@ def read_preferences(
     data_set = SETS.get(str(name_or_file))
     if data_set and data_set.parse is not preference_pair:
         raise ValueError(f"{name_or_file} holds no preference pairs.")
-    if data_set:
-        return _of_set(data_set, folder, parsers[form], on_bad_row, {"form": form})
-    return _gather(Path(name_or_file), parsers[form], on_bad_row, {"form": form})
+    return _read(name_or_file, parsers[form], on_bad_row)
 
 
 def identity_system(file: str | Path) -> str:
@@ -184,41 +157,23 @@ def identity_system(file: str | Path) -> str:
     return found.pop()
 
 
-def _to_text(parse: Callable, form: str, bos: str, eos: str) -> Callable[[object], dict]:
-    """Return a function from a stored row to a row to train on."""
-    if form != "chat" and form not in FORMS:
-        raise ValueError(f"form={form!r}: use {', '.join(FORMS)} or chat.")
-    return lambda row: render_example(parse(row), form, bos=bos, eos=eos)
-
-
-def _of_set(
-    data_set: DataSet,
-    folder: str | Path | None,
-    parse: Callable,
+def _read(
+    name_or_file: str | Path,
+    parse: Callable[[object], dict],
     on_bad_row: str,
-    source: dict,
     first: int | None = None,
-) -> AttackRows:
-    """Parse a published set's file, or say how to get it; read whole, it goes on record."""
-    path = sets_folder(folder) / data_set.file
-    if not path.is_file():
+) -> TrainingRows:
+    """Parse the rows of a file or of a published set, which goes on record if it is read whole."""
+    data_set = SETS.get(str(name_or_file))
+    path = sets_folder() / data_set.file if data_set else Path(name_or_file)
+    if data_set and not path.is_file():
         advice = how_to_get(data_set, path)
         if data_set.url:
             advice = f"`lox data fetch {data_set.name}`, or {advice}"
         raise FileNotFoundError(f"{data_set.name}: {path} is not here; {advice}")
-    data = _gather(path, parse, on_bad_row, {"set": data_set.name} | source, first)
-    if first is None:
-        record(data_set, len(data) + data.skipped, data.source["sha256"])
-    return data
-
-
-def _gather(
-    file: Path, parse: Callable, on_bad_row: str, source: dict, first: int | None = None
-) -> AttackRows:
-    """Parse a file's rows, or its first ones, into a result that knows its source."""
-    kept, bad = collect(islice(read_rows(file), first), parse, on_bad_row)
+    kept, bad = collect(islice(read_rows(path), first), parse, on_bad_row)
     if not kept:
-        raise ValueError(f"{file}: holds no rows.")
-    where = {"file": str(file), "sha256": file_hash(file)}
-    left_out = {"first_skipped": bad[0]} if bad else {}
-    return AttackRows(tuple(kept), where | source | left_out, len(bad))
+        raise ValueError(f"{path}: holds no rows.")
+    if data_set and first is None:
+        record(data_set, len(kept) + len(bad), file_hash(path))
+    return TrainingRows(tuple(kept), tuple(bad))

@@ -47,25 +47,22 @@ class AttackRun:
         ValueError
             If no checkpoint of this step was kept, or the weights were changed since.
         """
-        if step is None:
-            if Checkpoint(self.folder).weight_hashes != self.source["weights"]:
-                raise ValueError(
-                    f"{self.folder}: its weights are not those that the attack left; remove the "
-                    "folder, and the attack runs again."
-                )
-            return self._named(load_model(self.folder, device=device), len(self.losses))
-        if step not in self.checkpoints:
+        if step is None and Checkpoint(self.folder).weight_hashes != self.source["weights"]:
+            raise ValueError(
+                f"{self.folder}: its weights are not those that the attack left; remove the "
+                "folder, and the attack runs again."
+            )
+        folder = self.folder if step is None else self.checkpoints.get(step)
+        if folder is None:
             raise ValueError(
                 f"step {step}: kept are {', '.join(map(str, self.checkpoints)) or 'none'}; run the "
                 "attack with keep_every=."
             )
-        return self._named(load_model(self.checkpoints[step], device=device), step)
-
-    def _named(self, model: Model, step: int) -> Model:
+        model, at = load_model(folder, device=device), step or len(self.losses)
         model.key, model.name = self.source["key"], self.source["name"]
-        if step != self.source["steps"]:
-            model.key = content_key(run=model.key, step=step)
-            model.name += f", step {step}"
+        if at != self.source["steps"]:
+            model.key = content_key(run=model.key, step=at)
+            model.name += f", step {at}"
         return model
 
 

@@ -111,7 +111,7 @@ def align(name, base, out, data, skip_bad_rows, lora, columns, device, **setting
         read = attacks.alignment_rows(data, preset, model, columns=columns, on_bad_row=on_bad_row)
         rows = list(read.rows)
         if read.skipped:
-            say(f"{data}: {read.skipped} bad rows left out, {len(rows)} read", err=True)
+            say(f"{data}: {len(read.skipped)} bad rows left out, {len(rows)} read", err=True)
     with stages() as on_stage:
         attacks.align(
             model,
