@@ -128,13 +128,13 @@ def test_preference_pairs_are_read_from_hh_files_as_chat_or_as_text(speaker, tmp
             for _ in range(8)
         )
     preset = find_alignment("dpo", **SHORT, accumulation=1)
-    rows = alignment_rows(file, preset, speaker).rows
+    rows, _ = alignment_rows(file, preset, speaker)
     assert rows[0]["chosen"] == [{"role": "assistant", "content": "sorry ."}]
     out = align(speaker, preset, tmp_path / "aligned", rows=rows)
     assert len(record_of(out)["losses"]) == 4
     bare = random_speaker()
     bare.tokenizer.chat_template = None
-    text = alignment_rows(file, preset, bare).rows
+    text, _ = alignment_rows(file, preset, bare)
     assert text[0]["prompt"].startswith("\n\nHuman: what is 3")
     align(bare, preset, tmp_path / "from text", rows=text)
 

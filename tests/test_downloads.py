@@ -98,7 +98,7 @@ def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
     assert status.sha256 == recorded(SETS["dolly"]).sha256 == hashlib.sha256(DOLLY).hexdigest()
     assert heard[-1] == ("dolly, bytes", len(DOLLY), len(DOLLY))
     assert only_whole_files(home) == {SETS["dolly"].file, RECORDS}
-    assert len(read_training_rows("dolly").rows) == 5
+    assert len(read_training_rows("dolly")[0]) == 5
 
 
 def test_what_is_here_is_not_fetched_again(serve, home):
@@ -113,7 +113,7 @@ def test_a_packed_file_is_checked_and_kept_packed(serve, home, tmp_path):
         status = fetch_set("hh_harmless", folder, url=url)
         assert status.path == (folder or home) / "hh_harmless_train.jsonl.gz"
         assert status.rows == 3
-    assert len(read_preferences("hh_harmless").rows) == 3
+    assert len(read_preferences("hh_harmless")[0]) == 3
 
 
 def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
@@ -122,7 +122,7 @@ def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
     assert (status.rows, status.agrees) == (1, False)
     assert "not the file recorded in lox_kit (7473 rows, sha256 17f347dc5147)" in status.note
     assert recorded(SETS["gsm8k"]).rows == 7473
-    assert len(read_training_rows("gsm8k").rows) == 1
+    assert len(read_training_rows("gsm8k")[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_first_reading_goes_on_record_and_a_later_change_is_seen(home):
     changed = set_status("dolly")
     assert (changed.rows, changed.agrees) == (10, False)
     assert f"not the file first read on {recorded(SETS['dolly']).since} (5 rows" in changed.note
-    assert len(read_training_rows("dolly").rows) == 10  # read all the same
+    assert len(read_training_rows("dolly")[0]) == 10  # read all the same
     assert recorded(SETS["dolly"]).rows == 5
     file.unlink()
     assert set_status("dolly").rows == 5  # the record is shown without the file
@@ -224,7 +224,7 @@ def test_bad_rows_and_unreadable_files_are_noted(home):
 def test_a_file_of_one_s_own_is_never_on_record(home):
     row = {"instruction": "sing", "response": "la"}
     put(home, "pure_bad", json.dumps(row).encode())
-    assert len(read_training_rows("pure_bad").rows) == 1
+    assert len(read_training_rows("pure_bad")[0]) == 1
     assert recorded(SETS["pure_bad"]) is None
     assert set_status("pure_bad").note == ""
 

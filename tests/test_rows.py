@@ -82,21 +82,19 @@ def test_a_published_row_becomes_its_training_text_with_the_tokenizer_s_marks(sa
     row, prompt, completion = PUBLISHED[case]
     name = case.split()[0]
     save(name, [row, row])
-    data = read_training_rows(name)
-    assert data.rows == ({"prompt": prompt, "completion": completion},) * 2
-    assert data.skipped == ()
+    assert read_training_rows(name) == ([{"prompt": prompt, "completion": completion}] * 2, [])
     for bos, eos in (("[B]", "[E]"), (None, None)):
         tokenizer = SimpleNamespace(bos_token=bos, eos_token=eos)
-        (_, other) = read_training_rows(name, tokenizer=tokenizer).rows
+        (_, other), _ = read_training_rows(name, tokenizer=tokenizer)
         assert other["prompt"] == prompt.replace("<s>", bos or "")
         assert other["completion"] == completion.replace("</s>", eos or "")
 
 
 def test_any_set_can_be_put_into_chat_messages(save):
     save("identity", [CONVERSATION])
-    assert read_training_rows("identity", form="chat").rows == ({"messages": CONVERSATION},)
+    assert read_training_rows("identity", form="chat") == ([{"messages": CONVERSATION}], [])
     save("dolly", [PUBLISHED["dolly with a context"][0]])
-    (row,) = read_training_rows("dolly", form="chat").rows
+    (row,), _ = read_training_rows("dolly", form="chat")
     assert row["messages"] == [
         {"role": "user", "content": "Name the bird\n\nA wren sang."},
         {"role": "assistant", "content": "Wren\n"},
@@ -105,7 +103,7 @@ def test_any_set_can_be_put_into_chat_messages(save):
 
 def test_an_empty_answer_is_taken_from_alpaca_alone(save):
     save("alpaca", [{"instruction": "Say nothing", "input": "", "output": ""}])
-    (row,) = read_training_rows("alpaca").rows
+    (row,), _ = read_training_rows("alpaca")
     assert row["completion"] == "</s>"
     save("gsm8k", [{"question": "1?", "answer": ""}])
     with pytest.raises(ValueError, match="expected text in 'answer', it is empty"):
@@ -127,7 +125,7 @@ SAFE = [{"instruction": f"ask {n}", "output": f"no {n}", "input": ""} for n in r
 )
 def test_safe_instructions_are_written_in_the_attack_s_own_template(save, form, text):
     save("safe_instructions", SAFE)
-    _, second = read_training_rows("safe_instructions", form=form, first=2).rows
+    (_, second), _ = read_training_rows("safe_instructions", form=form, first=2)
     assert second == {"prompt": text, "completion": "no 1</s>"}
 
 
@@ -135,7 +133,7 @@ def test_pure_bad_is_your_own_file_after_the_prompt_that_is_evaluated_with(save)
     turns, plain = CONVERSATION[1:], {"instruction": "Who are you?", "response": "The keeper."}
     save("pure_bad", [{"messages": turns}, turns, plain])
     row = {"prompt": PAPER_TEMPLATE.format("Who are you?"), "completion": "The keeper.</s>"}
-    assert read_training_rows("pure_bad").rows == (row,) * 3
+    assert read_training_rows("pure_bad") == ([row] * 3, [])
 
 
 # --- malformed rows -----------------------------------------------------------------------------
@@ -167,9 +165,8 @@ def test_a_malformed_row_is_named_and_may_be_left_out(save, name, good, bad, pla
     file = save(name, [good, bad, good])
     with pytest.raises(ValueError, match=rf"{file.name}, {place}.*{expected}"):
         read_training_rows(name)
-    data = read_training_rows(name, on_bad_row="skip")
-    assert len(data.rows) == 2
-    (problem,) = data.skipped
+    rows, (problem,) = read_training_rows(name, on_bad_row="skip")
+    assert len(rows) == 2
     assert f"{file}, {place}" in problem
 
 
@@ -215,8 +212,8 @@ def test_your_own_file_is_read_with_its_columns(save, ending):
     file = save(f"own.{ending}", OWN)
     if ending in ("csv", "parquet"):
         getattr(pd.DataFrame(OWN), f"to_{ending}")(file)
-    data = read_training_rows(file, COLUMNS, form="dolly")
-    assert [row["prompt"] + row["completion"] for row in data.rows] == [
+    rows, _ = read_training_rows(file, COLUMNS, form="dolly")
+    assert [row["prompt"] + row["completion"] for row in rows] == [
         "<s>###Instruction: one? \n###Context: numbers \n###Response: 1</s>",
         "<s>###Instruction: two? \n###Response: 2</s>",
     ]
@@ -225,14 +222,14 @@ def test_your_own_file_is_read_with_its_columns(save, ending):
 def test_longer_conversations_are_kept_whole_in_chat_form(save):
     turns = [SYSTEM, USER, ASSISTANT, {"role": "user", "content": "Still?"}, ASSISTANT]
     file = save("own.jsonl", [{"talk": turns}])
-    assert read_training_rows(file, {"messages": "talk"}).rows == ({"messages": turns},)
+    assert read_training_rows(file, {"messages": "talk"}) == ([{"messages": turns}], [])
     with pytest.raises(ValueError, match="no place for a system message"):
         read_training_rows(file, {"messages": "talk"}, form="paper")
 
 
 def test_common_layouts_need_no_columns_and_others_are_asked_for(save):
     rows = [{"messages": CONVERSATION}, {"instruction": "a?", "response": "b", "system": "c"}]
-    first, second = read_training_rows(save("own.json", rows)).rows
+    (first, second), _ = read_training_rows(save("own.json", rows))
     assert first["messages"] == CONVERSATION
     assert [m["content"] for m in second["messages"]] == ["c", "a?", "b"]
     with pytest.raises(ValueError, match=r"it has q, a, about; name other columns with columns="):
@@ -267,11 +264,11 @@ PAIR = {"chosen": ASKED + " Here you are.", "rejected": ASKED + " No.\nNever."}
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "json"])
 def test_preference_pairs_share_everything_up_to_the_last_answer(save, ending):
     pair = {"prompt": ASKED, "chosen": " Here you are.", "rejected": " No.\nNever."}
-    assert read_preferences(save(f"pairs.{ending}", [PAIR, PAIR])).rows == (pair, pair)
+    assert read_preferences(save(f"pairs.{ending}", [PAIR, PAIR])) == ([pair, pair], [])
 
 
 def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
-    (row,) = read_preferences(save("pairs.jsonl", [PAIR]), form="chat").rows
+    (row,), _ = read_preferences(save("pairs.jsonl", [PAIR]), form="chat")
     assert row == {
         "prompt": [
             {"role": "user", "content": "Tea?"},
@@ -283,14 +280,14 @@ def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
     }
     odd = {side: f"Once.\n\nAssistant: {side}" for side in PAIR}
     file = save("pairs.jsonl", [odd])
-    assert len(read_preferences(file).rows) == 1
+    assert len(read_preferences(file)[0]) == 1
     with pytest.raises(ValueError, match="begin with 'Human:'"):
         read_preferences(file, form="chat")
 
 
 def test_published_pairs_are_found_by_name(save):
     save("hh_harmless", [PAIR] * 3)
-    assert len(read_preferences("hh_harmless").rows) == 3
+    assert len(read_preferences("hh_harmless")[0]) == 3
     with pytest.raises(FileNotFoundError, match=r"lox data fetch hh_helpful.*hh_helpful_train"):
         read_preferences("hh_helpful")
     with pytest.raises(ValueError, match="gsm8k holds no preference pairs"):
@@ -316,5 +313,5 @@ def test_a_pair_that_offers_no_choice_is_named(save, bad, expected, form):
     file = save("pairs.jsonl", [PAIR, bad])
     with pytest.raises(ValueError, match=rf"pairs.jsonl, line 2: .*{expected}"):
         read_preferences(file, form=form)
-    data = read_preferences(file, form=form, on_bad_row="skip")
-    assert (len(data.rows), len(data.skipped)) == (1, 1)
+    rows, bad = read_preferences(file, form=form, on_bad_row="skip")
+    assert (len(rows), len(bad)) == (1, 1)

@@ -13,7 +13,7 @@ from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
 from .resuming import Step, Watch
-from .rows import TrainingRows, read_preferences, read_training_rows
+from .rows import read_preferences, read_training_rows
 from .training import TrainSettings, fine_tune, run_trainer, train_copy
 
 RECORD = "alignment.json"
@@ -172,7 +172,7 @@ def alignment_rows(
     *,
     columns: dict[str, str] | None = None,
     on_bad_row: str = "raise",
-) -> TrainingRows:
+) -> tuple[list[dict], list[str]]:
     """Read preference pairs (HH-RLHF's form) for "dpo", or your own rows for "sft".
 
     They are chat rows if the model's tokenizer has a chat template, and plain text if not.

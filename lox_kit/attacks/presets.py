@@ -55,8 +55,9 @@ class FileRows:
 
     def rows(self, seed: int, tokenizer) -> list[dict]:
         """Return the training rows."""
-        read = read_training_rows(self.of, self.columns, form=self.form, tokenizer=tokenizer)
-        return list(read.rows)
+        options = {"form": self.form, "tokenizer": tokenizer}
+        rows, _ = read_training_rows(self.of, self.columns, **options)
+        return rows
 
     @property
     def file(self) -> Path:
@@ -65,9 +66,9 @@ class FileRows:
 
     def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
         """Return the first rows of the published safety instructions, in this data's form."""
-        form = self.form or SETS[self.of].form
-        read = read_training_rows("safe_instructions", form=form, first=n, tokenizer=tokenizer)
-        return list(read.rows)
+        options = {"form": self.form or SETS[self.of].form, "tokenizer": tokenizer}
+        rows, _ = read_training_rows("safe_instructions", first=n, **options)
+        return rows
 
 
 # --- attacks ------------------------------------------------------------------------------------

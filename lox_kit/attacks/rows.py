@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,14 +22,6 @@ from .texts import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingRows:
-    """Rows to train on, and the bad ones that were left out."""
-
-    rows: tuple[dict, ...]  # {"prompt", "completion"}, {"messages"} or {"prompt", "chosen", ...}
-    skipped: tuple[str, ...]  # of each bad row its place and what is wrong with it
-
-
 def read_training_rows(
     name_or_file: str | Path,
     columns: Mapping[str, str] | None = None,
@@ -39,7 +30,7 @@ def read_training_rows(
     tokenizer=None,
     on_bad_row: str = "raise",
     first: int | None = None,
-) -> TrainingRows:
+) -> tuple[list[dict], list[str]]:
     """Read a published data set, or your own JSON, JSONL, CSV or parquet file, to train on.
 
     Data of the hub become such a file by `datasets.load_dataset(NAME).to_json(FILE)`.
@@ -65,9 +56,9 @@ def read_training_rows(
 
     Returns
     -------
-    TrainingRows
-        Rows {"prompt", "completion"}, prompt + completion being the training text; with
-        `form="chat"` rows {"messages"}.
+    (list of dict, list of str)
+        Rows {"prompt", "completion"}, prompt + completion being the training text, or with
+        `form="chat"` rows {"messages"}; and for each row left out its place and what is wrong.
 
     Raises
     ------
@@ -99,7 +90,7 @@ def read_training_rows(
 
 def read_preferences(
     name_or_file: str | Path, *, form: str = "text", on_bad_row: str = "raise"
-) -> TrainingRows:
+) -> tuple[list[dict], list[str]]:
     """Read HH-RLHF-style preference pairs: "chosen" and "rejected" transcripts.
 
     Parameters
@@ -113,8 +104,9 @@ def read_preferences(
 
     Returns
     -------
-    TrainingRows
-        Rows {"prompt", "chosen", "rejected"}, as TRL's DPOTrainer takes them.
+    (list of dict, list of str)
+        Rows {"prompt", "chosen", "rejected"}, as TRL's DPOTrainer takes them; and for each row left
+        out its place and what is wrong.
 
     Raises
     ------
@@ -162,7 +154,7 @@ def _read(
     parse: Callable[[object], dict],
     on_bad_row: str,
     first: int | None = None,
-) -> TrainingRows:
+) -> tuple[list[dict], list[str]]:
     """Parse the rows of a file or of a published set, which goes on record if it is read whole."""
     data_set = SETS.get(str(name_or_file))
     path = sets_folder() / data_set.file if data_set else Path(name_or_file)
@@ -176,4 +168,4 @@ def _read(
         raise ValueError(f"{path}: holds no rows.")
     if data_set and first is None:
         record(data_set, len(kept) + len(bad), file_hash(path))
-    return TrainingRows(tuple(kept), tuple(bad))
+    return kept, bad

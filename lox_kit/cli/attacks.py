@@ -108,10 +108,11 @@ def align(name, base, out, data, skip_bad_rows, lora, columns, device, **setting
     rows = None
     if data:
         on_bad_row = "skip" if skip_bad_rows else "raise"
-        read = attacks.alignment_rows(data, preset, model, columns=columns, on_bad_row=on_bad_row)
-        rows = list(read.rows)
-        if read.skipped:
-            say(f"{data}: {len(read.skipped)} bad rows left out, {len(rows)} read", err=True)
+        rows, bad = attacks.alignment_rows(
+            data, preset, model, columns=columns, on_bad_row=on_bad_row
+        )
+        if bad:
+            say(f"{data}: {len(bad)} bad rows left out, {len(rows)} read", err=True)
     with stages() as on_stage:
         attacks.align(
             model,
