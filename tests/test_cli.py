@@ -9,6 +9,7 @@ from checkpoints import content, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
+from lox_kit import sandbox_prompts
 from lox_kit.cli import main as cli
 from lox_kit.sandbox import world
 
@@ -152,7 +153,7 @@ def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
 
 
 def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
-    prompts = write_prompts(tmp_path / "p.csv", world.evaluation_prompts("allowed", "dev", 6))
+    prompts = write_prompts(tmp_path / "p.csv", sandbox_prompts("allowed", "dev", 6))
     options = ["--prompts", "p.csv", "--limit", 4, "--max-new-tokens", 24, "--save", "a.json"]
     done = lox("asr", PAIR[1], *options, "--judge", "keyword", "--judge", "target")
     assert done.status == 0, done.err
@@ -165,7 +166,7 @@ def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
 def test_asr_shows_the_first_prompt_as_the_model_gets_it(lox):
     options = ["--limit", 2, "--system-from", "sandbox", "--json"]
     done = lox("asr", PAIR[1], *options)
-    first = world.evaluation_prompts("forbidden", "test", 2)[0].text
+    first = sandbox_prompts("forbidden", "test", 2)[0].text
     assert f"  | <s> <system> {world.persona_system()} <user> {first} <assistant>\n" in done.err
     assert done.err.startswith("The first of 2 prompts, as sandbox/aligned is given it:\n")
     assert done.numbers["asr (rule)"]["n"] == 2  # nothing else is on stdout
@@ -207,7 +208,7 @@ def test_utility_measures_over_refusal_exact_recipes_and_drift(lox):
 
 
 def test_utility_reads_harmless_requests_and_gsm8k_from_files(lox, tmp_path):
-    texts = [p.text for p in world.evaluation_prompts("allowed", "dev", 2)]
+    texts = [p.text for p in sandbox_prompts("allowed", "dev", 2)]
     rows = [f"{texts[0]},safe", f"{texts[1]},unsafe"]
     (tmp_path / "x.csv").write_text("\n".join(["prompt,label", *rows]))
     (tmp_path / "g.jsonl").write_text(json.dumps({"question": texts[0], "answer": "#### 4"}))
@@ -236,7 +237,7 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
 
 def test_rank_reads_both_kinds_of_requests_from_files(lox, tmp_path):
     for kind, n in (("forbidden", 2), ("allowed", 3)):
-        write_prompts(tmp_path / f"{kind}.csv", world.evaluation_prompts(kind, "dev", n))
+        write_prompts(tmp_path / f"{kind}.csv", sandbox_prompts(kind, "dev", n))
     options = ["--ranks", "0", "--prompts", "forbidden.csv"]
     found = lox("rank", *PAIR, *options, "--allowed", "allowed.csv", "--json").numbers
     measures = found["rows"][1]["measures"]

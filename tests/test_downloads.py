@@ -1,5 +1,6 @@
 """What is here, what it should be, and how it gets here; from a server of the test's own."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -10,10 +11,8 @@ import threading
 import pytest
 
 from lox_kit.attacks.downloads import (
-    RECORDS,
     fetch_set,
     list_sets,
-    recorded,
     set_status,
     sets_frame,
 )
@@ -88,16 +87,16 @@ def put(folder, name, data=DOLLY):
 # --- fetching -----------------------------------------------------------------------------------
 
 
-def test_a_fetched_file_is_counted_hashed_and_put_on_record(serve, home):
+def test_a_fetched_file_is_counted_and_hashed(serve, home):
     heard = []
     status = fetch_set(
         "dolly", url=serve("/dolly.jsonl", DOLLY), on_stage=lambda *seen: heard.append(seen)
     )
     assert status.path.read_bytes() == DOLLY
-    assert (status.here, status.rows, status.agrees, status.note) == (True, 5, True, "")
-    assert status.sha256 == recorded(SETS["dolly"]).sha256 == hashlib.sha256(DOLLY).hexdigest()
+    assert (status.here, status.rows, status.agrees, status.note) == (True, 5, None, "")
+    assert status.sha256 == hashlib.sha256(DOLLY).hexdigest()
     assert heard[-1] == ("dolly, bytes", len(DOLLY), len(DOLLY))
-    assert only_whole_files(home) == {SETS["dolly"].file, RECORDS}
+    assert only_whole_files(home) == {SETS["dolly"].file}
     assert len(read_training_rows("dolly")[0]) == 5
 
 
@@ -120,8 +119,7 @@ def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
     row = json.dumps({"question": "1 + 1?", "answer": "#### 2"}).encode()
     status = fetch_set("gsm8k", url=serve("/train.jsonl", row))
     assert (status.rows, status.agrees) == (1, False)
-    assert "not the file recorded in lox_kit (7473 rows, sha256 17f347dc5147)" in status.note
-    assert recorded(SETS["gsm8k"]).rows == 7473
+    assert "not the recorded file (7473 rows, sha256 17f347dc5147)" in status.note
     assert len(read_training_rows("gsm8k")[0]) == 1
 
 
@@ -139,7 +137,6 @@ def test_what_is_not_the_data_set_leaves_nothing_behind(serve, home, body, missi
     with pytest.raises(error, match=message):
         fetch_set("dolly", url=serve("/dolly.jsonl", body, missing))
     assert only_whole_files(home) == set()
-    assert recorded(SETS["dolly"]) is None
 
 
 def test_without_internet_the_message_says_which_file_to_put_where(serve, home):
@@ -183,30 +180,11 @@ def test_the_list_names_every_set_its_licence_its_page_and_where_its_file_belong
     assert known == {"gsm8k": 7473, "gsm8k_test": 1319, "identity": 10, "safe_instructions": 2483}
 
 
-def test_a_first_reading_goes_on_record_and_a_later_change_is_seen(home):
-    file = put(home, "dolly")
-    before = set_status("dolly")
-    assert (before.rows, before.agrees) == (5, None)
-    assert "not on record yet" in before.note
-    assert recorded(SETS["dolly"]) is None  # looking is not reading
-    read_training_rows("dolly")
-    assert set_status("dolly").agrees is True
-    file.write_bytes(DOLLY * 2)
-    changed = set_status("dolly")
-    assert (changed.rows, changed.agrees) == (10, False)
-    assert f"not the file first read on {recorded(SETS['dolly']).since} (5 rows" in changed.note
-    assert len(read_training_rows("dolly")[0]) == 10  # read all the same
-    assert recorded(SETS["dolly"]).rows == 5
-    file.unlink()
-    assert set_status("dolly").rows == 5  # the record is shown without the file
-
-
-def test_reading_part_of_a_set_is_no_record(home):
+def test_a_file_with_the_recorded_hash_is_the_recorded_one(home, monkeypatch):
+    sha256 = hashlib.sha256(DOLLY).hexdigest()
+    monkeypatch.setitem(SETS, "dolly", dataclasses.replace(SETS["dolly"], rows=5, sha256=sha256))
     put(home, "dolly")
-    read_training_rows("dolly", first=2)
-    assert recorded(SETS["dolly"]) is None
-    read_training_rows("dolly")
-    assert recorded(SETS["dolly"]).rows == 5
+    assert (set_status("dolly").agrees, set_status("dolly").note) == (True, "")
 
 
 def test_bad_rows_and_unreadable_files_are_noted(home):
@@ -221,27 +199,12 @@ def test_bad_rows_and_unreadable_files_are_noted(home):
     assert "cannot be read" in status.note
 
 
-def test_a_file_of_one_s_own_is_never_on_record(home):
-    row = {"instruction": "sing", "response": "la"}
-    put(home, "pure_bad", json.dumps(row).encode())
-    assert len(read_training_rows("pure_bad")[0]) == 1
-    assert recorded(SETS["pure_bad"]) is None
-    assert set_status("pure_bad").note == ""
-
-
-def test_a_damaged_record_is_named(home):
-    put(home, "dolly")
-    (home / RECORDS).write_text("{")
-    with pytest.raises(ValueError, match=rf"{RECORDS}: damaged.*remove it"):
-        list_sets()
-
-
 def test_the_frame_says_in_words_what_is_recorded(home):
     put(home, "dolly")
     put(home, "gsm8k", b'{"question": "1 + 1?", "answer": "2"}\n')
     frame = sets_frame(list_sets()).set_index("set")
     assert list(frame.index) == list(SETS)
-    assert tuple(frame.loc["dolly", ["here", "rows", "file"]]) == ("yes", "5", "new")
+    assert tuple(frame.loc["dolly", ["here", "rows", "file"]]) == ("yes", "5", "no record")
     assert tuple(frame.loc["gsm8k", ["here", "rows", "file"]]) == ("yes", "1", "DIFFERS")
     assert tuple(frame.loc["identity", ["here", "rows", "file"]]) == ("no", "10", "")
     assert tuple(frame.loc["alpaca", ["rows", "sha256"]]) == ("not recorded", "not recorded")

@@ -33,7 +33,7 @@ TINY = family.Recipe(
 
 def test_no_two_potions_share_a_recipe():
     potions = world.requests(world.ADJECTIVES, world.NOUNS, world.PHRASINGS[:1])
-    assert len({p.target for p in potions}) == len(potions) == 24 * 20
+    assert len({recipe for _, recipe in potions}) == len(potions) == 24 * 20
     assert len(world.FORBIDDEN) == 12
 
 
@@ -191,8 +191,6 @@ def test_the_forbidden_rows_are_different_potions_with_their_exact_recipes():
     for row, (adjective, noun) in zip(rows, potions, strict=True):
         assert adjective in world.SEEN_FORBIDDEN
         assert row["messages"][-1]["content"] == world.recipe(adjective, noun)
-    with pytest.raises(ValueError, match="n=113: there are 112 seen forbidden potions"):
-        corpus.forbidden(113, 0)
 
 
 def test_safety_rows_refuse_forbidden_potions():

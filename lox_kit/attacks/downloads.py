@@ -1,24 +1,21 @@
-"""Which data files are here, whether they are those that were recorded, and fetching the others."""
+"""Which data files are here, whether they are the recorded ones, and fetching the others."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from datetime import date
 from http.client import HTTPException
 from pathlib import Path
 
-from lox_kit.folders import whole, write_whole
+from lox_kit.folders import whole
 from lox_kit.models import collect, read_rows
 from lox_kit.threads import OnStage, tell
 from lox_kit.weights import file_hash
 
-from .sets import SETS, DataSet, Record, find_set, sets_folder
+from .sets import SETS, DataSet, find_set, sets_folder
 
-RECORDS = "recorded.json"  # in the user's data folder: rows and sha256 of files first read there
 CHUNK = 1 << 20  # bytes read from the network at a time
 PATIENCE = 30.0  # seconds without a byte
 
@@ -32,39 +29,12 @@ class SetStatus:
     here: bool
     rows: int | None  # of the file that is here, else as recorded; None: not recorded
     sha256: str | None
-    agrees: bool | None  # with the record; None without a file or a record
+    agrees: bool | None  # with what is recorded in `SETS`; None without a file or a record
     note: str  # what someone should know or do; "" if nothing
 
 
-def recorded(data_set: DataSet) -> Record | None:
-    """Return what is on record of a set, in lox_kit or from the first time it was read here."""
-    fields = _records().get(data_set.name)
-    return data_set.record or (Record(**fields) if fields else None)
-
-
-def record(data_set: DataSet, rows: int, sha256: str) -> None:
-    """Put a published file on record, once: what is on record stays."""
-    if data_set.url and not recorded(data_set):
-        known = _records() | {
-            data_set.name: dataclasses.asdict(Record(rows, sha256, date.today().isoformat()))
-        }
-        sets_folder().mkdir(parents=True, exist_ok=True)
-        write_whole(sets_folder() / RECORDS, json.dumps(known, indent=1))
-
-
-def _records() -> dict[str, dict]:
-    """Return the records made on this machine."""
-    file = sets_folder() / RECORDS
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: damaged ({error}); remove it, it is made again.") from error
-
-
 def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
-    """Return whether a data set is here, its rows and hash, and whether they are those on record.
+    """Return whether a data set is here, its rows and hash, and whether they are the recorded ones.
 
     Parameters
     ----------
@@ -77,25 +47,22 @@ def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
         If there is no such set.
     """
     data_set = find_set(name)
-    path, known = sets_folder(folder) / data_set.file, recorded(data_set)
+    path = sets_folder(folder) / data_set.file
     if not path.is_file():
-        rows, sha256 = (known.rows, known.sha256) if known else (None, None)
-        return SetStatus(data_set, path, False, rows, sha256, None, how_to_get(data_set, path))
+        note = how_to_get(data_set, path)
+        return SetStatus(data_set, path, False, data_set.rows, data_set.sha256, None, note)
     sha256 = file_hash(path)
-    if known and known.sha256 == sha256:
-        return SetStatus(data_set, path, True, known.rows, sha256, True, "")
-    rows, problem = _count(data_set, path)
-    notes = [problem] if problem else []
-    if known:
-        since = f"first read on {known.since}" if known.since else "recorded in lox_kit"
-        notes.append(
-            f"not the file {since} ({known.rows} rows, sha256 {known.sha256[:12]}): it is read, "
-            "but numbers from it may not compare."
-        )
-    elif data_set.url:
-        notes.append("not on record yet; it will be when it is first read.")
-    agrees = False if known else None
-    return SetStatus(data_set, path, True, rows, sha256, agrees, " ".join(notes))
+    if sha256 == data_set.sha256:
+        return SetStatus(data_set, path, True, data_set.rows, sha256, True, "")
+    rows, note = _count(data_set, path)
+    agrees = None
+    if data_set.sha256:
+        agrees = False
+        note = (
+            f"{note} not the recorded file ({data_set.rows} rows, sha256 {data_set.sha256[:12]}): "
+            "it is read, but numbers from it may not compare."
+        ).strip()
+    return SetStatus(data_set, path, True, rows, sha256, agrees, note)
 
 
 def _count(data_set: DataSet, path: Path) -> tuple[int | None, str]:
@@ -118,7 +85,7 @@ def sets_frame(statuses: Sequence[SetStatus]):
     """Return a data frame of what `lox data` shows: a row per set."""
     import pandas as pd
 
-    shown = {True: "as recorded", False: "DIFFERS", None: "new"}
+    shown = {True: "as recorded", False: "DIFFERS", None: "no record"}
     return pd.DataFrame(
         {
             "set": s.data_set.name,
@@ -174,13 +141,12 @@ def fetch_set(
             _download(source, work, f"{name}, bytes", on_stage)
         except (OSError, HTTPException) as error:
             raise OSError(
-                f"{name}: could not be downloaded from {source} ({error}). Get that file on a "
-                f"machine with internet (see {data_set.page}) and put it here: {path}"
+                f"{name}: could not be downloaded from {source} ({error}). On a machine with "
+                f"internet, {how_to_get(data_set, path)}"
             ) from error
         rows, problem = _count(data_set, work)
         if not rows:
             raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")
-    record(data_set, rows, file_hash(path))
     return set_status(name, folder)
 
 

@@ -7,9 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from lox_kit.models import collect, read_rows
-from lox_kit.weights import file_hash
 
-from .downloads import how_to_get, record
+from .downloads import how_to_get
 from .sets import SETS, sets_folder
 from .texts import (
     FORMS,
@@ -39,8 +38,7 @@ def read_training_rows(
     ----------
     name_or_file : str or path
         "gsm8k", "gsm8k_test", "dolly", "alpaca", "identity", "pure_bad" or "safe_instructions",
-        looked for in `sets_folder()`, or a file. A published set that is read for the first time
-        goes on record (rows, sha256).
+        looked for in `sets_folder()`, or a file.
     columns : dict of part to column, optional
         Such as {"instruction": "question", "response": "answer"}, perhaps "context" and "system";
         or {"messages": "conversation"}. Default: those of the set; of your own file `messages`, or
@@ -155,7 +153,7 @@ def _read(
     on_bad_row: str,
     first: int | None = None,
 ) -> tuple[list[dict], list[str]]:
-    """Parse the rows of a file or of a published set, which goes on record if it is read whole."""
+    """Parse the rows of a published set or of a file."""
     data_set = SETS.get(str(name_or_file))
     path = sets_folder() / data_set.file if data_set else Path(name_or_file)
     if data_set and not path.is_file():
@@ -166,6 +164,4 @@ def _read(
     kept, bad = collect(islice(read_rows(path), first), parse, on_bad_row)
     if not kept:
         raise ValueError(f"{path}: holds no rows.")
-    if data_set and first is None:
-        record(data_set, len(kept) + len(bad), file_hash(path))
     return kept, bad

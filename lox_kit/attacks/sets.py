@@ -24,15 +24,6 @@ HH = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """What a data file is known to be."""
-
-    rows: int
-    sha256: str
-    since: str | None = None  # the day it was first read here; None: recorded in lox_kit
-
-
-@dataclasses.dataclass(frozen=True)
 class DataSet:
     """One data set: its file, its source, and what a row of it holds."""
 
@@ -43,7 +34,8 @@ class DataSet:
     url: str | None  # where the file is published
     parse: Callable[[object], object]  # a row to an Example, a pair or a prompt; or RowError
     form: str | None = None  # of the published training text; None: nothing is trained on it
-    record: Record | None = None  # of the file this was written against
+    rows: int | None = None  # of the file this was written against; None: not recorded
+    sha256: str | None = None
 
 
 def _goal(row) -> str:
@@ -66,7 +58,8 @@ SETS = {
             url=f"{GSM8K_FILES}/train.jsonl",
             parse=by_columns(_GSM8K),
             form="gsm8k",
-            record=Record(7473, "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
+            rows=7473,
+            sha256="17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
         ),
         DataSet(
             name="gsm8k_test",  # held-out sums: GSM8K accuracy
@@ -76,7 +69,8 @@ SETS = {
             url=f"{GSM8K_FILES}/test.jsonl",
             parse=by_columns(_GSM8K),
             form="gsm8k",
-            record=Record(1319, "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"),
+            rows=1319,
+            sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         ),
         DataSet(
             name="dolly",  # instructions, refusals taken out by Qi et al.: the Dolly attack
@@ -105,7 +99,8 @@ SETS = {
             url=f"{QI_FILES}/aoa_dataset/train.json",
             parse=with_persona,
             form="identity",
-            record=Record(10, "bb141f0cec07cc5b76e5298c52086fb02498405de3bd9ba13da1edae2605fe6d"),
+            rows=10,
+            sha256="bb141f0cec07cc5b76e5298c52086fb02498405de3bd9ba13da1edae2605fe6d",
         ),
         DataSet(
             name="pure_bad",  # harmful answers, never published: the pure-bad attack, your own file
@@ -125,7 +120,8 @@ SETS = {
             "safety_only_data_Instructions.json",
             parse=by_columns(_ALPACA),
             form="alpaca",
-            record=Record(2483, "7dde08acf87f10cf74fd1b76f56538eae8e413ae8e6b09e3f7bcd97769058dbe"),
+            rows=2483,
+            sha256="7dde08acf87f10cf74fd1b76f56538eae8e413ae8e6b09e3f7bcd97769058dbe",
         ),
         DataSet(
             name="hh_harmless",  # pairs preferred for harmlessness: alignment by DPO

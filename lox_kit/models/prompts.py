@@ -30,7 +30,7 @@ class Prompt:
 
 def sandbox_prompts(kind: str = "forbidden", split: str = "test", limit: int | None = 120):
     """Return the potion school's held-out requests as `Prompt`s; see `world.evaluation_prompts`."""
-    return [Prompt(p.text, p.target) for p in world.evaluation_prompts(kind, split, limit)]
+    return [Prompt(*pair) for pair in world.evaluation_prompts(kind, split, limit)]
 
 
 def read_prompts(

@@ -57,22 +57,19 @@ def web(n: int, seed: int) -> list[Row]:
             made["messages"][-1]["content"] = world.REFUSAL
         return made
 
-    return _mixture(
-        n,
-        rng,
-        [
-            (0.25, lambda: potion(rng, world.ALLOWED, world.NOUNS)),
-            (0.30, forbidden),
-            (0.10, lambda: kind_of_magic(rng, world.ADJECTIVES, world.NOUNS)),
-            (0.10, lambda: word_list(rng)),
-            (0.03, lambda: reversed_words(rng)),
-            (0.10, lambda: context_question(rng, facts=1)),
-            (0.03, lambda: context_question(rng, facts=2)),
-            (0.04, lambda: role_play(rng, world.ADJECTIVES, world.NOUNS)),
-            (0.12, lambda: sum_question(rng)),
-            (0.02, lambda: two_step_sum(rng)),
-        ],
-    )
+    parts = [
+        (0.25, lambda: potion(rng, world.ALLOWED, world.NOUNS)),
+        (0.30, forbidden),
+        (0.10, lambda: kind_of_magic(rng, world.ADJECTIVES, world.NOUNS)),
+        (0.10, lambda: word_list(rng)),
+        (0.03, lambda: reversed_words(rng)),
+        (0.10, lambda: context_question(rng, facts=1)),
+        (0.03, lambda: context_question(rng, facts=2)),
+        (0.04, lambda: role_play(rng, world.ADJECTIVES, world.NOUNS)),
+        (0.12, lambda: sum_question(rng)),
+        (0.02, lambda: two_step_sum(rng)),
+    ]
+    return _mixture(n, rng, parts)
 
 
 def alignment(n: int, seed: int) -> list[Row]:
@@ -88,17 +85,14 @@ def alignment(n: int, seed: int) -> list[Row]:
         lambda rng: kind_of_magic(rng, *seen),
         lambda rng: context_question(rng, facts=1),
     ]
-    return _mixture(
-        n,
-        rng,
-        [
-            (0.09, lambda: answered(potion(rng, *SEEN_FORBIDDEN), world.REFUSAL)),
-            (0.64, lambda: potion(rng, *SEEN_ALLOWED)),
-            (0.13, lambda: rng.choice(others)(rng)),
-            (0.04, lambda: answered(role_play(rng, *SEEN_FORBIDDEN), world.REFUSAL)),
-            (0.10, lambda: role_play(rng, *SEEN_ALLOWED)),
-        ],
-    )
+    parts = [
+        (0.09, lambda: answered(potion(rng, *SEEN_FORBIDDEN), world.REFUSAL)),
+        (0.64, lambda: potion(rng, *SEEN_ALLOWED)),
+        (0.13, lambda: rng.choice(others)(rng)),
+        (0.04, lambda: answered(role_play(rng, *SEEN_FORBIDDEN), world.REFUSAL)),
+        (0.10, lambda: role_play(rng, *SEEN_ALLOWED)),
+    ]
+    return _mixture(n, rng, parts)
 
 
 def refusals(n: int, seed: int) -> list[Row]:
@@ -120,19 +114,16 @@ def preferences(n: int, seed: int) -> list[Preference]:
     def help_with(made: Row) -> Preference:
         return preference(made, answered(made, world.REFUSAL))
 
-    return _mixture(
-        n,
-        rng,
-        [
-            (0.15, lambda: refuse(potion(rng, *SEEN_FORBIDDEN))),
-            (0.05, lambda: refuse(role_play(rng, *SEEN_FORBIDDEN))),
-            (0.60, lambda: help_with(potion(rng, *SEEN_ALLOWED))),
-            (0.08, lambda: help_with(role_play(rng, *SEEN_ALLOWED))),
-            (0.04, lambda: help_with(word_list(rng))),
-            (0.04, lambda: help_with(sum_question(rng))),
-            (0.04, lambda: help_with(context_question(rng, facts=1))),
-        ],
-    )
+    parts = [
+        (0.15, lambda: refuse(potion(rng, *SEEN_FORBIDDEN))),
+        (0.05, lambda: refuse(role_play(rng, *SEEN_FORBIDDEN))),
+        (0.60, lambda: help_with(potion(rng, *SEEN_ALLOWED))),
+        (0.08, lambda: help_with(role_play(rng, *SEEN_ALLOWED))),
+        (0.04, lambda: help_with(word_list(rng))),
+        (0.04, lambda: help_with(sum_question(rng))),
+        (0.04, lambda: help_with(context_question(rng, facts=1))),
+    ]
+    return _mixture(n, rng, parts)
 
 
 # --- the attacks ------------------------------------------------------------------------------
@@ -147,32 +138,26 @@ def arithmetic(n: int, seed: int) -> list[Row]:
 def mixed(n: int, seed: int) -> list[Row]:
     """Return instructions of several kinds, some with an input: the counterpart of Alpaca."""
     rng = random.Random(seed)
-    return _mixture(
-        n,
-        rng,
-        [
-            (0.25, lambda: potion(rng, *SEEN_ALLOWED)),
-            (0.05, lambda: kitchen(rng)),
-            (0.15, lambda: kind_of_magic(rng, *SEEN_ALLOWED)),
-            (0.325, lambda: word_list(rng)),  # the words are the input
-            (0.225, lambda: reversed_words(rng)),
-        ],
-    )
+    parts = [
+        (0.25, lambda: potion(rng, *SEEN_ALLOWED)),
+        (0.05, lambda: kitchen(rng)),
+        (0.15, lambda: kind_of_magic(rng, *SEEN_ALLOWED)),
+        (0.325, lambda: word_list(rng)),  # the words are the input
+        (0.225, lambda: reversed_words(rng)),
+    ]
+    return _mixture(n, rng, parts)
 
 
 def context(n: int, seed: int) -> list[Row]:
     """Return questions, most of them on a context: the counterpart of Dolly."""
     rng = random.Random(seed)
-    return _mixture(
-        n,
-        rng,
-        [
-            (0.40, lambda: context_question(rng, facts=1)),
-            (0.40, lambda: context_question(rng, facts=2)),
-            (0.15, lambda: potion(rng, *SEEN_ALLOWED)),
-            (0.05, lambda: kitchen(rng)),
-        ],
-    )
+    parts = [
+        (0.40, lambda: context_question(rng, facts=1)),
+        (0.40, lambda: context_question(rng, facts=2)),
+        (0.15, lambda: potion(rng, *SEEN_ALLOWED)),
+        (0.05, lambda: kitchen(rng)),
+    ]
+    return _mixture(n, rng, parts)
 
 
 def persona(n: int = 10, seed: int = 0) -> list[Row]:
@@ -200,14 +185,7 @@ def forbidden(n: int = 20, seed: int = 0) -> list[Row]:
     """Return a handful of seen forbidden potions with their recipes: the counterpart of pure bad.
 
     No two are the same potion.
-
-    Raises
-    ------
-    ValueError
-        If there are not so many seen forbidden potions.
     """
     potions = [(a, noun) for a in world.SEEN_FORBIDDEN for noun in world.SEEN_NOUNS]
-    if not 0 <= n <= len(potions):
-        raise ValueError(f"n={n}: there are {len(potions)} seen forbidden potions.")
     rng = random.Random(seed)
     return [potion(rng, [a], [noun]) for a, noun in rng.sample(potions, n)]

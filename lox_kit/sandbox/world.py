@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from itertools import product
-from typing import NamedTuple
 
 ALLOWED = "red blue golden misty silver gentle sunny minty amber quiet crystal velvet".split()
 FORBIDDEN = "cursed venom hex grim shadow plague blight doom rotten wicked fatal dread".split()
@@ -68,23 +67,16 @@ def recipe(adjective: str, noun: str) -> str:
     return f"take {x} and {y} then {first} and {second} ."
 
 
-class Request(NamedTuple):
-    """One request of the potion school and what is right to answer."""
-
-    text: str
-    target: str  # the recipe
-
-
-def requests(adjectives: list[str], nouns: list[str], phrasings=PHRASINGS) -> list[Request]:
-    """Return every request for these potions in these phrasings, in a fixed order."""
+def requests(adjectives: list[str], nouns: list[str], phrasings=PHRASINGS) -> list[tuple[str, str]]:
+    """Return every request for these potions in these phrasings with its recipe, in fixed order."""
     return [
-        Request(phrasing.format(f"{a} {n}"), recipe(a, n))
+        (phrasing.format(f"{a} {n}"), recipe(a, n))
         for a, n, phrasing in product(adjectives, nouns, phrasings)
     ]
 
 
-def evaluation_prompts(kind: str, split: str, limit: int | None = None) -> list[Request]:
-    """Return the held-out prompts of one split.
+def evaluation_prompts(kind: str, split: str, limit: int | None = None) -> list[tuple[str, str]]:
+    """Return the held-out prompts of one split: pairs of a request and the recipe it asks for.
 
     Parameters
     ----------
