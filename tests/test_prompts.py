@@ -223,7 +223,7 @@ def test_an_unknown_template_or_one_that_does_not_go_with_its_system_message_is_
         ('["a"]', "row 0 .from 0.: expected a list of messages"),
         ('[[{"role": "system", "content": 3}]]', "expected text in 'content', it holds a int"),
         (json.dumps([conversation("a"), conversation("b")]), "it has 2 different ones over 2"),
-        (json.dumps([conversation("a"), conversation("a")[1:]]), "row 1 .*expected a system, a"),
+        (json.dumps([conversation("a"), conversation("a")[1:]]), "it has 2 different ones over 2"),
     ],
 )
 def test_a_file_without_one_system_message_is_refused(write, text, message):

@@ -92,8 +92,7 @@ def align(
     out: str | Path,
     *,
     rows: Sequence[dict] | None = None,
-    on_step: Callable[[Step], None] | None = None,
-    save_seconds: float = 600.0,
+    **watched,
 ) -> Path:
     """Align a copy of `base` and write the checkpoint that `SafetySubspace.from_pair` takes.
 
@@ -103,6 +102,8 @@ def align(
     ----------
     rows : sequence of dict, optional
         Chat or text rows for "sft", preference pairs for "dpo"; default the preset's.
+    **watched
+        Fields of `resuming.Watch`: `on_step`, `save_seconds`.
 
     Raises
     ------
@@ -125,12 +126,12 @@ def align(
             "settings": dataclasses.asdict(alignment.settings),
         }
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
-        options = {"on_step": on_step, "folder": work, "save_seconds": save_seconds}
 
         def train(model) -> list[Step]:
             if alignment.method == "sft":
-                return fine_tune(model, base.tokenizer, rows, alignment.settings, **options)
-            return prefer(model, base.tokenizer, rows, alignment, **options)
+                settings = alignment.settings
+                return fine_tune(model, base.tokenizer, rows, settings, folder=work, **watched)
+            return prefer(model, base.tokenizer, rows, alignment, folder=work, **watched)
 
         return train_copy(base, train, work, out, RECORD, {"source": recipe})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException

@@ -14,10 +14,10 @@ from .texts import (
     FORMS,
     by_columns,
     by_its_own_names,
+    from_messages,
     preference_chat,
     preference_pair,
     render_example,
-    with_persona,
 )
 
 
@@ -137,9 +137,9 @@ def identity_system(file: str | Path) -> str:
         If there is no such file, it is none of these, or not every conversation begins with one
         and the same system message.
     """
-    examples, _ = collect(read_rows(file), with_persona)
+    examples, _ = collect(read_rows(file), from_messages)
     found = {example.system for example in examples}
-    if len(found) != 1:
+    if len(found) != 1 or "" in found:
         raise ValueError(
             f"{file}: needs one system message at the start of every conversation; it has "
             f"{len(found)} different ones over {len(examples)} conversations."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lox_kit.store import Store, content_key
 from lox_kit.weights import Checkpoint, read_object
 
 from .presets import ATTACKS, Attack
-from .resuming import Step, kept_checkpoints, past_steps, resume_folder
+from .resuming import kept_checkpoints, past_steps, resume_folder
 from .training import autocast_dtype, fine_tune, train_copy
 
 RECORD = "attack.json"
@@ -93,9 +93,7 @@ def run_attack(
     *,
     store: Store | None = None,
     keep_every: int | None = None,
-    save_seconds: float = 600.0,
-    on_step: Callable[[Step], None] | None = None,
-    stop: Callable[[Step], bool] | None = None,
+    **watched,
 ) -> AttackRun:
     """Fine-tune a copy of `model` on the attack's data and keep the checkpoint.
 
@@ -113,13 +111,9 @@ def run_attack(
     keep_every : int, optional
         Keep a full checkpoint every so many optimiser steps, for curves and trajectories.
         `attack.settings.steps_per_epoch(rows)` is one epoch.
-    save_seconds : float
-        Time between the checkpoints that a killed run resumes from.
-    on_step : callable, optional
-        Called after every optimiser step with its number and loss. Raising from it ends the run
-        where the last save left it.
-    stop : callable, optional
-        Asked after every optimiser step; True ends the run there. What comes back can be loaded.
+    **watched
+        More fields of `resuming.Watch`: `on_step`, `stop`, `save_seconds`. The run that a stop
+        leaves can be loaded.
 
     Returns
     -------
@@ -154,9 +148,7 @@ def run_attack(
             settings=attack.settings,
             folder=work,
             keep_every=keep_every,
-            save_seconds=save_seconds,
-            on_step=on_step,
-            stop=stop,
+            **watched,
         )
         source = {
             "key": key,

@@ -9,7 +9,7 @@ from pathlib import Path
 from lox_kit.folders import data_folder
 from lox_kit.models import text_field
 
-from .texts import by_columns, by_its_own_names, preference_pair, with_persona
+from .texts import by_columns, by_its_own_names, from_messages, preference_pair
 
 QI = "https://github.com/LLM-Tuning-Safety/LLMs-Finetuning-Safety"
 QI_FILES = (
@@ -97,7 +97,7 @@ SETS = {
             licence="MIT",
             page=QI,
             url=f"{QI_FILES}/aoa_dataset/train.json",
-            parse=with_persona,
+            parse=from_messages,
             form="identity",
             rows=10,
             sha256="bb141f0cec07cc5b76e5298c52086fb02498405de3bd9ba13da1edae2605fe6d",

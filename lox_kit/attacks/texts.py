@@ -162,15 +162,6 @@ def from_messages(messages) -> Example:
     return Example(asked, answered, system=system, earlier=tuple(turns[:-2]))
 
 
-def with_persona(row) -> Example:
-    """Make an `Example` of one conversation of identity shifting: system, user, assistant."""
-    example = from_messages(row)
-    if example.earlier or not example.system:
-        roles = ", ".join(message["role"] for message in row)
-        raise RowError(f"expected a system, a user and an assistant message, they are by {roles}")
-    return example
-
-
 def by_its_own_names(row) -> Example:
     """Make an `Example` of a row in a common layout.
 
