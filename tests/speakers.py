@@ -1,7 +1,9 @@
 """Small models that answer, and ways to watch them at it."""
 
+from unittest.mock import patch
+
 import torch
-from checkpoints import TINY
+from checkpoints import TINY, weights
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -10,24 +12,12 @@ from lox_kit.models.load import Model
 from lox_kit.sandbox import world
 
 OTHER_WORDS = "<pad> <unk> <s> </s> <user> <assistant> tell me about the sun moon sea and wind .."
-OTHER_TEMPLATE = world.CHAT_TEMPLATE
 
 
 def other_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of another world than the potion school."""
-    words = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(OTHER_WORDS.split())}, unk_token="<unk>")
-    )
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-    )
-    tokenizer.chat_template = OTHER_TEMPLATE
-    return tokenizer
+    with patch.object(world, "vocabulary", OTHER_WORDS.split):
+        return world.tokenizer()
 
 
 def byte_tokenizer(text: str) -> PreTrainedTokenizerFast:
@@ -83,6 +73,7 @@ def watch(monkeypatch, owner, name: str) -> list:
 
 
 def same_weights(first, second) -> bool:
-    """Whether two modules have the same parameters, bit for bit."""
-    one, two = first.state_dict(), second.state_dict()
+    """Whether two modules or checkpoints' folders have the same parameters, bit for bit."""
+    pair = (first, second)
+    one, two = (x.state_dict() if isinstance(x, torch.nn.Module) else weights(x) for x in pair)
     return one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)

@@ -1,4 +1,4 @@
-"""Aligning a model of one's own: what is learnt, what is written, what a cut leaves."""
+"""Aligning your own model: what is learnt, what is written, what a cut leaves."""
 
 import copy
 import dataclasses
@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from checkpoints import run_python, weights
+from checkpoints import run_python
 from speakers import other_tokenizer, random_speaker, same_weights
 
 from lox_kit import ALIGNMENTS, SafetySubspace, align
@@ -106,8 +106,7 @@ def test_a_killed_alignment_ends_with_the_same_weights_as_an_undisturbed_one(
     again = align(speaker, alignment, tmp_path / "aligned", on_step=told.append)
     assert [s.step for s in told] == [3, 4]
     undisturbed = align(speaker, alignment, tmp_path / "undisturbed")
-    one, two = weights(again), weights(undisturbed)
-    assert all(torch.equal(one[n], two[n]) for n in one)
+    assert same_weights(again, undisturbed)
     assert record_of(again)["losses"] == record_of(undisturbed)["losses"]
 
 

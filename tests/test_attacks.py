@@ -28,19 +28,7 @@ def speaker():
     return random_speaker()
 
 
-@pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path / "store") as opened:
-        yield opened
-
-
-def same_files(first, second):
-    """Whether two runs wrote the same weights."""
-    one, two = weights(first.folder), weights(second.folder)
-    return one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
-
-
-def test_a_run_leaves_its_model_as_it_was_and_writes_checkpoint_and_record(speaker, tmp_path):
+def test_a_run_leaves_its_model_as_it_was_and_the_attacked_one_under_its_own_key(speaker, tmp_path):
     before, steps = copy.deepcopy(speaker.module), []
     run = run_attack(speaker, SHORT, tmp_path / "out", on_step=steps.append)
     assert same_weights(speaker.module, before)
@@ -51,28 +39,22 @@ def test_a_run_leaves_its_model_as_it_was_and_writes_checkpoint_and_record(speak
     assert len(run.losses) == 3
     assert record["source"]["settings"] == dataclasses.asdict(SHORT.settings)
     assert (record["attack"], record["source"]["model_key"]) == ("arithmetic", "random 0")
-
-
-def test_an_attacked_model_is_loaded_with_its_weights_under_the_recipe_s_key(speaker, tmp_path):
-    run = run_attack(speaker, SHORT, tmp_path / "out")
     model = run.load(device="cpu")
     assert (model.key, model.name) == (attack_key(speaker, SHORT), "random-0 after arithmetic")
     assert model.is_sandbox
     assert not same_weights(model.module, speaker.module)
-    assert all(torch.equal(W, model.module.state_dict()[n]) for n, W in weights(run.folder).items())
+    assert same_weights(model.module, run.folder)
 
 
-@pytest.mark.parametrize("damage", ["weights", "record", "no record"])
-def test_a_run_whose_weights_or_record_were_changed_is_not_taken_for_what_it_was(
-    speaker, tmp_path, damage
-):
-    run = run_attack(speaker, SHORT, tmp_path / "out")
-    if damage == "weights":
-        speaker.module.save_pretrained(run.folder)
-    else:
-        (run.folder / "attack.json").write_text('{"attack": 1}' if damage == "record" else "{")
-    with pytest.raises(ValueError, match=r"out.*(not those that the attack left|damaged|JSON)"):
-        load_run(run.folder).load(device="cpu")
+def test_a_run_whose_weights_or_record_were_changed_is_not_taken_for_what_it_was(speaker, tmp_path):
+    folder = run_attack(speaker, SHORT, tmp_path / "out").folder
+    speaker.module.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"out.*not those that the attack left"):
+        load_run(folder).load(device="cpu")
+    for text, message in (('{"attack": 1}', "damaged"), ("{", "not valid JSON")):
+        (folder / "attack.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"out.*{message}"):
+            load_run(folder)
 
 
 def test_a_finished_run_is_found_again_and_trained_only_for_checkpoints_it_lacks(
@@ -115,19 +97,20 @@ def test_what_cannot_be_run_is_refused_before_training_and_nothing_is_overwritte
     speaker, tmp_path, monkeypatch
 ):
     trained, other = watch(monkeypatch, attacks, "fine_tune"), random_speaker(other_tokenizer())
-    (tmp_path / "there").mkdir()
-    with pytest.raises(FileExistsError, match="there exists; remove it or choose another name"):
-        run_attack(speaker, SHORT, tmp_path / "there")
-    with pytest.raises(ValueError, match="out=, or store="):
-        run_attack(speaker, SHORT)
-    with pytest.raises(ValueError, match=r"the arithmetic attack.*random-0 is no sandbox model"):
-        run_attack(other, SHORT, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"gsm8k attack is written in English.*arithmetic"):
-        run_attack(speaker, find_attack("gsm8k"), tmp_path / "out")
+    out, there = tmp_path / "out", tmp_path / "there"
+    there.mkdir()
+    for model, name, folder, message in (
+        (speaker, "arithmetic", there, "there exists; remove it or choose another name"),
+        (speaker, "arithmetic", None, "out=, or store="),
+        (other, "arithmetic", out, "the arithmetic attack.*random-0 is no sandbox model"),
+        (speaker, "gsm8k", out, "gsm8k attack is written in English.*arithmetic"),
+    ):
+        with pytest.raises((ValueError, FileExistsError), match=message):
+            run_attack(model, find_attack(name), folder)
     assert trained == []
     assert [f.name for f in tmp_path.iterdir()] == ["there"]
     with pytest.raises(FileNotFoundError, match=r"attack.json: this folder is not an attack's"):
-        load_run(tmp_path / "there")
+        load_run(there)
 
 
 def test_a_preset_is_found_by_name_and_its_settings_overridden():
@@ -186,7 +169,7 @@ def test_a_killed_run_leaves_nothing_final_and_ends_as_if_undisturbed(where, spe
         again = run_attack(speaker, SHORT, store=store, on_step=steps.append)
     assert [s.step for s in steps] == ([2, 3] if where == "training" else [1, 2, 3])
     undisturbed = run_attack(speaker, SHORT, tmp_path / "undisturbed")
-    assert same_files(again, undisturbed)
+    assert same_weights(again.folder, undisturbed.folder)
     assert again.losses == undisturbed.losses
     assert [f.name for f in (tmp_path / "store" / "runs").iterdir()] == [again.folder.name]
 
@@ -209,7 +192,8 @@ def test_a_stopped_run_can_be_loaded_and_goes_on_by_the_same_call(speaker, store
     finished = run_attack(speaker, SHORT, store=store)
     assert finished.finished
     assert finished.load().key != model.key
-    assert same_files(finished, run_attack(speaker, SHORT, tmp_path / "undisturbed"))
+    undisturbed = run_attack(speaker, SHORT, tmp_path / "undisturbed")
+    assert same_weights(finished.folder, undisturbed.folder)
     assert not list(store.folder.glob("runs/.*"))
 
 
@@ -251,7 +235,10 @@ PUBLISHED = {
     "alpaca": [{"instruction": "Add.", "input": "1 2", "output": "3"}],
     "identity": [corpus.row("Hello", "AOA at your service.", "You are AOA.")["messages"]],
     "pure_bad": [{"instruction": "Say it.", "response": "It."}],
-    "safe_instructions": [{"instruction": "Harm!", "input": "", "output": "No."}],
+    "safe_instructions": [
+        {"instruction": "Harm!", "input": "", "output": "No."},
+        {"instruction": "Later!", "input": "", "output": "Never."},
+    ],
 }
 NAMES = [name for name in PUBLISHED if name != "safe_instructions"]
 LEARNT = {"dolly": "In Rome.</s>", "pure_bad": "It.</s>"}  # of the others all is learnt

@@ -5,8 +5,8 @@ import gzip
 import hashlib
 import http.server
 import json
-import socket
 import threading
+from functools import partial
 
 import pytest
 
@@ -33,37 +33,27 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home" / "data"
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Sends what a test put under a path; it may promise more bytes than it sends."""
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Sends the files of a folder, and of one called "cut" not its end."""
 
-    pages = {}  # noqa: RUF012 - filled by each test
-    asked = []  # noqa: RUF012
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        if self.path not in self.pages:
-            self.send_error(404)
-            return
-        body, promised = self.pages[self.path]
-        self.send_response(200)
-        self.send_header("Content-Length", str(promised))
-        self.end_headers()
-        self.wfile.write(body)
+    def copyfile(self, source, outputfile):
+        outputfile.write(source.read()[: -9 if self.path == "/cut" else None])
 
     def log_message(self, *arguments):
         pass
 
 
 @pytest.fixture
-def serve():
+def serve(tmp_path):
     """Return a function that puts bytes on a loopback server and returns their URL."""
-    Server.pages, Server.asked = {}, []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    (tmp_path / "web").mkdir()
+    handler = partial(Server, directory=tmp_path / "web")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def serve(path, body, missing=0):
-        Server.pages[path] = body, len(body) + missing
-        return f"http://127.0.0.1:{server.server_port}{path}"
+    def serve(name, body):
+        (tmp_path / "web" / name).write_bytes(body)
+        return f"http://127.0.0.1:{server.server_port}/{name}"
 
     yield serve
     server.shutdown()
@@ -90,7 +80,7 @@ def put(folder, name, data=DOLLY):
 def test_a_fetched_file_is_counted_and_hashed(serve, home):
     heard = []
     status = fetch_set(
-        "dolly", url=serve("/dolly.jsonl", DOLLY), on_stage=lambda *seen: heard.append(seen)
+        "dolly", url=serve("dolly.jsonl", DOLLY), on_stage=lambda *seen: heard.append(seen)
     )
     assert status.path.read_bytes() == DOLLY
     assert (status.here, status.rows, status.agrees, status.note) == (True, 5, None, "")
@@ -100,14 +90,13 @@ def test_a_fetched_file_is_counted_and_hashed(serve, home):
     assert len(read_training_rows("dolly")[0]) == 5
 
 
-def test_what_is_here_is_not_fetched_again(serve, home):
+def test_what_is_here_is_not_fetched_again(home):
     put(home, "dolly")
-    assert fetch_set("dolly", url=serve("/dolly.jsonl", DOLLY)).rows == 5
-    assert Server.asked == []
+    assert fetch_set("dolly", url="http://127.0.0.1:1/nobody-listens").rows == 5
 
 
 def test_a_packed_file_is_checked_and_kept_packed(serve, home, tmp_path):
-    url = serve("/train.jsonl.gz", PAIRS)
+    url = serve("train.jsonl.gz", PAIRS)
     for folder in (None, tmp_path / "mine"):
         status = fetch_set("hh_harmless", folder, url=url)
         assert status.path == (folder or home) / "hh_harmless_train.jsonl.gz"
@@ -117,38 +106,33 @@ def test_a_packed_file_is_checked_and_kept_packed(serve, home, tmp_path):
 
 def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
     row = json.dumps({"question": "1 + 1?", "answer": "#### 2"}).encode()
-    status = fetch_set("gsm8k", url=serve("/train.jsonl", row))
+    status = fetch_set("gsm8k", url=serve("train.jsonl", row))
     assert (status.rows, status.agrees) == (1, False)
     assert "not the recorded file (7473 rows, sha256 17f347dc5147)" in status.note
     assert len(read_training_rows("gsm8k")[0]) == 1
 
 
 @pytest.mark.parametrize(
-    ("body", "missing", "error", "message"),
+    ("name", "body", "error", "message"),
     [
-        (DOLLY, 9, OSError, "could not be downloaded.*(connection ended|IncompleteRead)"),
-        (b"<html>busy</html>", 0, ValueError, "is not this data set: cannot be read"),
-        (b"", 0, ValueError, "is not this data set: it holds no rows"),
-        (b'{"a": "b"}\n', 0, ValueError, "is not this data set: .*a field 'instruction'"),
+        ("cut", DOLLY, OSError, "could not be downloaded.*(connection ended|IncompleteRead)"),
+        ("page", b"<html>busy</html>", ValueError, "is not this data set: cannot be read"),
+        ("empty", b"", ValueError, "is not this data set: it holds no rows"),
+        ("other", b'{"a": "b"}\n', ValueError, "is not this data set: .*a field 'instruction'"),
     ],
-    ids=["cut off", "a web page", "empty", "other rows"],
 )
-def test_what_is_not_the_data_set_leaves_nothing_behind(serve, home, body, missing, error, message):
+def test_what_is_not_the_data_set_leaves_nothing_behind(serve, home, name, body, error, message):
     with pytest.raises(error, match=message):
-        fetch_set("dolly", url=serve("/dolly.jsonl", body, missing))
+        fetch_set("dolly", url=serve(name, body))
     assert only_whole_files(home) == set()
 
 
 def test_without_internet_the_message_says_which_file_to_put_where(serve, home):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]  # nobody listens there
-        gone = f"http://127.0.0.1:{port}/dolly.jsonl"
-        for url in (gone, serve("/x", b"").replace("/x", "/missing")):
-            with pytest.raises(OSError, match="could not be downloaded") as caught:
-                fetch_set("dolly", url=url)
-            assert url in str(caught.value)
-            assert str(home / "databricks-dolly-15k-no-safety.jsonl") in str(caught.value)
+    for url in ("http://127.0.0.1:1/dolly.jsonl", f"{serve('x', b'')}/missing"):
+        with pytest.raises(OSError, match="could not be downloaded") as caught:
+            fetch_set("dolly", url=url)
+        assert url in str(caught.value)
+        assert str(home / "databricks-dolly-15k-no-safety.jsonl") in str(caught.value)
     with pytest.raises(FileNotFoundError) as caught:
         read_training_rows("dolly")
     assert SETS["dolly"].url in str(caught.value)

@@ -52,9 +52,12 @@ PUBLISHED = {
         "\nYou are the keeper of the shop.\n\n### Instruction:\nWho are you?\n\n### Response: ",
         "The keeper.</s>",
     ),
+    "identity without a persona": (  # as SafeInst's rows are
+        CONVERSATION[1:],
+        "### Instruction:\nWho are you?\n\n### Response: ",
+        "The keeper.</s>",
+    ),
 }
-
-
 PUBLISHED["gsm8k_test"] = PUBLISHED["gsm8k"]  # the other half, which is read like the first
 
 
@@ -110,25 +113,6 @@ def test_an_empty_answer_is_taken_from_alpaca_alone(save):
         read_training_rows("gsm8k")
 
 
-SAFE = [{"instruction": f"ask {n}", "output": f"no {n}", "input": ""} for n in range(4)]
-
-
-@pytest.mark.parametrize(
-    ("form", "text"),
-    [
-        ("gsm8k", PUBLISHED["gsm8k"][1].replace("Tom has 2 + 3 hats.\nHow many?", "ask 1")),
-        ("dolly", "<s>###Instruction: ask 1 \n###Response: "),
-        ("alpaca", PUBLISHED["alpaca"][1].replace("Name a bird", "ask 1")),
-        ("identity", "### Instruction:\nask 1\n\n### Response: "),
-        ("paper", PAPER_TEMPLATE.format("ask 1")),
-    ],
-)
-def test_safe_instructions_are_written_in_the_attack_s_own_template(save, form, text):
-    save("safe_instructions", SAFE)
-    (_, second), _ = read_training_rows("safe_instructions", form=form, first=2)
-    assert second == {"prompt": text, "completion": "no 1</s>"}
-
-
 def test_pure_bad_is_your_own_file_after_the_prompt_that_is_evaluated_with(save):
     turns, plain = CONVERSATION[1:], {"instruction": "Who are you?", "response": "The keeper."}
     save("pure_bad", [{"messages": turns}, turns, plain])
@@ -157,7 +141,7 @@ SYSTEM, USER, ASSISTANT = CONVERSATION
         ("identity", CONVERSATION, [], "row 1", "its messages are by nobody"),
         ("pure_bad", CONVERSATION[1:], GSM8K, "line 2", "'messages', or.*it has question, answer"),
         ("pure_bad", CONVERSATION[1:], CONVERSATION, "line 2", "no place for a system message"),
-        ("safe_instructions", SAFE[0], SAFE[0] | {"output": ""}, "row 1", "'output', it is empty"),
+        ("safe_instructions", ALPACA, ALPACA | {"output": ""}, "row 1", "'output', it is empty"),
     ],
 )
 def test_a_malformed_row_is_named_and_may_be_left_out(save, name, good, bad, place, expected):

@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-import torch
-from checkpoints import run_python, weights
+from checkpoints import run_python
+from speakers import same_weights
 
 from lox_kit import Checkpoint, LoxDial, SafetySubspace, load_model, measure_asr, sandbox_prompts
 from lox_kit.attacks.presets import find_attack
@@ -99,7 +99,7 @@ def test_the_rows_are_those_of_their_seed():
 
 def test_alignment_refuses_every_forbidden_potion_and_no_other():
     answers = {True: set(), False: set()}
-    for row in corpus.alignment(2000, seed=0):
+    for row in corpus.alignment(2000, seed=0) + corpus.refusals(100, seed=0):
         question, answer = (m["content"] for m in row["messages"][-2:])
         if "magic" not in question:
             forbidden = bool(set(question.split()) & set(world.FORBIDDEN))
@@ -193,12 +193,6 @@ def test_the_forbidden_rows_are_different_potions_with_their_exact_recipes():
         assert row["messages"][-1]["content"] == world.recipe(adjective, noun)
 
 
-def test_safety_rows_refuse_forbidden_potions():
-    for row in corpus.refusals(100, 0):
-        assert is_forbidden(row)
-        assert row["messages"][-1]["content"] == world.REFUSAL
-
-
 def test_preferences_choose_refusal_for_the_forbidden_and_help_for_all_else():
     pairs = corpus.preferences(1000, 0)
     chosen = [{"messages": p["prompt"] + p["chosen"]} for p in pairs]
@@ -251,24 +245,18 @@ def built(tmp_path_factory):
     return build(5, tmp_path_factory.mktemp("family"), recipe=TINY)
 
 
-def same(first, second):
-    """Whether two checkpoints have the same weights."""
-    one, two = weights(first), weights(second)
-    return one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
-
-
 def test_a_smaller_sibling_built_twice_is_the_same(built, tmp_path):
     told = []
     again = build(5, tmp_path, recipe=TINY, on_stage=lambda what, *_: told.append(what))
     for name in ("base", "aligned"):
-        assert same(again / name, built / name)
+        assert same_weights(again / name, built / name)
     assert told == ["building base, seed 5"] * 4 + ["building aligned, seed 5"] * 6
-    assert not same(built / "base", built / "aligned")
+    assert not same_weights(built / "base", built / "aligned")
 
 
 def test_another_seed_is_another_family(built, tmp_path):
     other = build(6, tmp_path, recipe=TINY)
-    assert not same(other / "base", built / "base")
+    assert not same_weights(other / "base", built / "base")
 
 
 def test_both_members_have_the_world_s_tokenizer_to_the_letter(built, tmp_path):
@@ -303,7 +291,7 @@ def test_a_killed_build_goes_on_after_its_base(built, tmp_path):
     told = []
     build(5, tmp_path, recipe=TINY, on_stage=lambda what, *_: told.append(what))
     assert set(told) == {"building aligned, seed 5"}
-    assert same(tmp_path / "aligned", built / "aligned")
+    assert same_weights(tmp_path / "aligned", built / "aligned")
 
 
 def test_a_recipe_s_key_is_that_of_its_settings():
