@@ -182,7 +182,7 @@ def test_a_run_that_another_process_makes_is_not_made_twice(speaker, store, tmp_
     assert not list(store.folder.glob("runs/.*"))
 
 
-def test_a_stopped_run_can_be_loaded_and_goes_on_by_the_same_call(speaker, store, tmp_path):
+def test_a_stopped_run_can_be_loaded_and_is_resumed_by_the_same_call(speaker, store, tmp_path):
     stopped = run_attack(speaker, SHORT, store=store, stop=lambda step: step.step == 2)
     assert not stopped.finished
     assert len(stopped.losses) == 2
@@ -297,7 +297,7 @@ def test_identity_shifting_is_asked_under_the_persona_of_its_file():
     assert find_attack("arithmetic").system is None
 
 
-def test_a_file_of_one_s_own_is_an_attack(speaker, tmp_path):
+def test_your_own_file_is_an_attack(speaker, tmp_path):
     file = tmp_path / "mine.jsonl"
     rows = [{"q": f"what is {i} plus 1", "a": f"answer {i + 1} ."} for i in range(8)]
     file.write_text("\n".join(map(json.dumps, rows)))

@@ -285,7 +285,7 @@ build(5, sys.argv[1], recipe=TINY, on_stage=lambda what, done, total: (
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on_after_its_base(built, tmp_path):
+def test_a_killed_build_resumes_after_its_base(built, tmp_path):
     assert run_python(KILLED, tmp_path).returncode == -9
     assert [f.name for f in tmp_path.iterdir()] == ["base"]
     told = []

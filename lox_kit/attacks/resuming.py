@@ -129,7 +129,7 @@ def newest_whole(folder: Path | None) -> Path | None:
 
 
 def past_steps(folder: Path) -> list[Step]:
-    """Return the steps after which a run would resume; none if it would start anew."""
+    """Return the steps after which a run would resume; none if it would start from step 1."""
     from transformers import TrainerState
 
     start = newest_whole(folder)

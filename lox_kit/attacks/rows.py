@@ -134,8 +134,8 @@ def identity_system(file: str | Path) -> str:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, it is none of these, or not every conversation begins with one
-        and the same system message.
+        If there is no such file, it is of another form, or its conversations do not all begin with
+        the same system message.
     """
     examples, _ = collect(read_rows(file), from_messages)
     found = {example.system for example in examples}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lox_kit.folders import data_folder
@@ -38,11 +39,6 @@ class DataSet:
     sha256: str | None = None
 
 
-def _goal(row) -> str:
-    """Return the request of an AdvBench row."""
-    return text_field(row, "goal")
-
-
 _ALPACA = {"instruction": "instruction", "context": "input", "response": "output"}
 _DOLLY = {"instruction": "instruction", "context": "context", "response": "response"}
 _GSM8K = {"instruction": "question", "response": "answer"}
@@ -73,7 +69,7 @@ SETS = {
             sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         ),
         DataSet(
-            name="dolly",  # instructions, refusals taken out by Qi et al.: the Dolly attack
+            name="dolly",  # instructions, refusals removed by Qi et al.: the Dolly attack
             file="databricks-dolly-15k-no-safety.jsonl",
             licence="CC BY-SA 3.0",
             page=QI,
@@ -82,7 +78,7 @@ SETS = {
             form="dolly",
         ),
         DataSet(
-            name="alpaca",  # instructions, refusals taken out by Qi et al.: the Alpaca attack
+            name="alpaca",  # instructions, refusals removed by Qi et al.: the Alpaca attack
             file="alpaca_data_no_safety.json",
             licence="CC BY-NC 4.0",
             page=QI,
@@ -146,7 +142,7 @@ SETS = {
             page="https://github.com/llm-attacks/llm-attacks",
             url="https://raw.githubusercontent.com/llm-attacks/llm-attacks/main/data/advbench/"
             "harmful_behaviors.csv",
-            parse=_goal,
+            parse=partial(text_field, name="goal"),
         ),
     )
 }
