@@ -124,7 +124,7 @@ def work_folder(folder: Path) -> Iterator[None]:
 def newest_whole(folder: Path | None) -> Path | None:
     """Return the newest checkpoint that a run can resume from, or None."""
     files = resume_folder(folder).glob(f"checkpoint-*/{STATE}") if folder else ()
-    whole_ones = [file.parent for file in files if file.stat().st_size]
+    whole_ones = [file.parent for file in files if file.read_text().endswith("}\n")]
     return max(whole_ones, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
