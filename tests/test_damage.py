@@ -1,4 +1,4 @@
-"""Files that prove themselves: subspaces, planes, partial files, hashes, the store."""
+"""Files that prove themselves: subspaces, planes, hashes, the store."""
 
 import json
 import os
@@ -7,13 +7,11 @@ import warnings
 
 import pytest
 import torch
-from checkpoints import UP, content, factor, flip_bit, run_python
+from checkpoints import UP, factor, flip_bit
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_extrapolate import KILLED as KILLED_EXTRAPOLATE
-from test_writer import cut_off, tensors, write_all
 
-from lox_kit import SafetySubspace, Store, apply_lox, extrapolate, save_adapter
+from lox_kit import SafetySubspace, Store, apply_lox, save_adapter
 from lox_kit.extrapolation.lox import LowRank
 from lox_kit.landscape import Line, Plane
 from lox_kit.landscape.directions import Direction
@@ -69,47 +67,6 @@ def test_a_flat_file_with_a_flipped_bit_is_refused(tmp_path):
     flip_bit(file, -1)
     with pytest.raises(ValueError, match=r"line.safetensors: .*is damaged"):
         Line.load(file)
-
-
-# --- a partial file -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("side", [32, 600], ids=["4 KB", "1.4 MB"])
-@pytest.mark.parametrize("damage", ["zeros", "noise", "in the middle"])
-def test_a_partial_file_is_kept_up_to_its_first_damaged_tensor(tmp_path, side, damage):
-    values, file = tensors(side=side), tmp_path / "a.safetensors"
-    size = side * side * 4
-    cut_off(file, values, after=4)
-    partial = tmp_path / ".a.safetensors.partial"
-    data = partial.read_bytes()
-    end = len(data) - (2 * size if damage == "in the middle" else 0)
-    lost = os.urandom(100) if damage == "noise" else bytes(100)
-    partial.write_bytes(data[: end - 100] + lost + data[end:])
-    assert cut_off(file, values) == list(values)[1 if damage == "in the middle" else 3 :]
-    assert write_all(file, values).read_bytes() == write_all(tmp_path / "b", values).read_bytes()
-
-
-@pytest.mark.slow
-def test_an_extrapolation_that_lost_pages_ends_like_an_undisturbed_one(make_pair, tmp_path):
-    pair = make_pair(shards="20KB")
-    out, S = tmp_path / "out", tmp_path / "S"
-    killed = run_python(KILLED_EXTRAPOLATE, pair.base, pair.aligned, out, S, 17 + 15)
-    assert killed.returncode == -9, killed.stderr
-    written = list((tmp_path / ".out.partial").glob("*.safetensors*"))  # some perhaps partial
-    assert written
-    for file in written:
-        file.write_bytes(file.read_bytes()[:-1000] + bytes(1000))
-    extrapolate(pair.base, pair.aligned, out, 3, 1.25, factors=S, rank=5)
-    there = extrapolate(pair.base, pair.aligned, tmp_path / "there", 3, 1.25, rank=5)
-    assert content(out) == content(there)
-
-
-def test_a_finished_file_that_is_called_partial_is_left_alone(pair, tmp_path):
-    finished = tmp_path / "S.partial"
-    SafetySubspace.from_pair(pair.base, pair.aligned, finished, rank=2)
-    before = finished.read_bytes()
-    SafetySubspace.from_pair(pair.base, pair.aligned, tmp_path / "S", rank=2)
-    assert finished.read_bytes() == before
 
 
 # --- what a subspace file says ------------------------------------------------------------------

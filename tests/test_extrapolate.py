@@ -1,4 +1,4 @@
-"""One call writes what factoring and applying write, and is resumed when it was cut off."""
+"""One call writes what factoring and applying write."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from checkpoints import content, factor, run_python, weights
+from checkpoints import content, factor, weights
 from speakers import watch
 from test_lox import KINDS
 
@@ -110,48 +110,3 @@ def test_what_is_there_is_left_alone(pair, tmp_path):
     with pytest.raises(FileExistsError, match="exists and is another subspace"):
         extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, factors=file, rank=6)
     assert not (tmp_path / "lox").exists()
-
-
-# --- cut off ------------------------------------------------------------------------------------
-
-KILLED = """
-import os, sys
-from lox_kit import extrapolate
-told = []
-def die(*what):
-    told.append(what)
-    if len(told) > int(sys.argv[5]):
-        os.kill(os.getpid(), 9)
-base, aligned, out, factors = sys.argv[1:5]
-extrapolate(base, aligned, out, 3, 1.25, factors=factors or None, rank=5, on_stage=die)
-"""
-
-
-@pytest.mark.parametrize("kept", ["S.safetensors", None])
-@pytest.mark.parametrize("at", [0, 5, 16, 17, 26])  # of 17 reports of matrices, 22 of tensors
-def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(
-    make_pair, tmp_path, counted, at, kept
-):
-    pair, told = make_pair(**KINDS["sharded"]), []
-    file, there = in_two_steps(pair, tmp_path / "two", rank=5)
-    out, factors = tmp_path / "lox", tmp_path / kept if kept else None
-    died = run_python(KILLED, pair.base, pair.aligned, out, factors or "", at)
-    assert died.returncode == -9, died.stderr
-    assert not out.exists()
-    assert (factors or tmp_path / ".lox.factors").exists() == (at > 16)
-    counted.clear()
-    options = {"factors": factors, "rank": 5, "on_stage": lambda _, done, total: told.append(done)}
-    extrapolate(pair.base, pair.aligned, out, K, ALPHA, **options)
-    assert told[0] == (at if at <= 16 else at - 17)
-    assert sorted(name for (*_, name), _ in counted) == sorted(list(SafetySubspace.load(file))[at:])
-    assert content(out) == content(there)
-    assert factors is None or factors.read_bytes() == file.read_bytes()
-    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(filter(None, [kept, "lox", "two"]))
-
-
-def test_factors_that_a_killed_run_of_other_options_left_are_made_anew(pair, tmp_path):
-    out, left = tmp_path / "lox", tmp_path / ".lox.factors"
-    factor(pair, left, rank=4)
-    extrapolate(pair.base, pair.aligned, out, K, ALPHA, rank=5)
-    assert not left.exists()
-    assert content(out) == content(in_two_steps(pair, tmp_path / "two", rank=5)[1])

@@ -75,8 +75,7 @@ def check(base, aligned, include, exclude, as_json):
 def factor(base, aligned, out, rank, device, **options):
     """Factor the safety subspace of a pair into one file.
 
-    Streams both checkpoints matrix by matrix; no model is loaded. If it is interrupted, the same
-    call resumes it.
+    Streams both checkpoints matrix by matrix; no model is loaded.
     """
     device = models.pick_device(device)
     with stages() as on_stage:
@@ -143,8 +142,7 @@ def apply(subspace, aligned, out, **edit):
 def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
     """Factor and apply in one call: a full checkpoint, for a k that is known.
 
-    To try several k, or to look at the spectrum, `lox factor` once. If it is interrupted, the same
-    call resumes it.
+    To try several k, or to look at the spectrum, `lox factor` once.
     """
     k, alpha = _k_alpha(k, alpha, paper)
     device = models.pick_device(device)

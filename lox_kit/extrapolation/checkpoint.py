@@ -5,29 +5,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from lox_kit import __version__
-from lox_kit.folders import discard, locked
+from lox_kit.folders import locked, whole
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage, map_in_order, tell
-from lox_kit.weights import INDEX, SINGLE, Checkpoint, ShardedStream, refuse_nonfinite
+from lox_kit.weights import INDEX, SINGLE, Checkpoint, SafetensorsStream, refuse_nonfinite
 
 from .factoring import check_stored
 from .file import FULL
 from .lox import check_alpha, edit, recipe_of
 from .subspace import SafetySubspace
 
-NOTE = "recipe.partial"  # in the folder being written: what it is going to be
 PLAIN = re.compile(r"[\w.-]*/[\w./@+-]+")  # names that YAML takes for text as they stand
 CERTIFY = 16  # directions that must converge, as in `SafetySubspace.from_pair`; more if k is larger
 
@@ -44,7 +42,7 @@ def apply_lox(
     """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
 
     Dtypes, sharding, config and tokenizer are those of `aligned`. The folder appears under its
-    name when it is whole; a run that was cut off is resumed by the same call.
+    name when it is whole.
 
     Parameters
     ----------
@@ -64,42 +62,39 @@ def apply_lox(
     """
     check_alpha(alpha)
     subspace.check_rank(k)
-    with locked(Path(out), new=True):
-        return _apply(subspace, aligned, Path(out), k, alpha, on_stage)
+    with whole(out, new=True) as work:
+        checkpoint = own_aligned(subspace, aligned)
+        recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
+        names = list(checkpoint.tensors)
 
-
-def _apply(subspace, aligned, out: Path, k, alpha, on_stage) -> Path:
-    """Do what `apply_lox` says, the lock being held."""
-    checkpoint = own_aligned(subspace, aligned)
-    recipe = recipe_of(subspace, k, alpha)
-    work = _work_folder(out, recipe)
-    layouts = _layouts(checkpoint)
-
-    def make(name: str) -> Tensor:
-        W = checkpoint.read(name)
-        if name not in subspace:
+        def make(name: str) -> Tensor:
+            W = checkpoint.read(name)
+            if name not in subspace:
+                return W
+            U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
+            W = edit(W, U, S, Vh, alpha)
+            refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
             return W
-        U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
-        W = edit(W, U, S, Vh, alpha)
-        refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
-        return W
 
-    with _gone_if_refused(work), ShardedStream(work, layouts, {"lox_kit": recipe}) as stream:
-        names, todo = list(checkpoint.tensors), list(stream.missing)
-        sizes = [checkpoint.tensors[name].size for name in todo]
-        made = zip(todo, map_in_order(make, todo, 2, sizes), strict=True)
-        for done, (name, W) in enumerate(made, len(names) - len(todo)):
-            tell(on_stage, "writing", done, len(names))
-            stream.write(name, W)
-    for beside in checkpoint.beside:
-        shutil.copyfile(beside, work / beside.name)
-    if set(layouts) != {SINGLE}:
-        (work / INDEX).write_text(_index(checkpoint))
-    (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
-    (work / NOTE).unlink()
-    os.replace(work, out)
+        def edited() -> Iterator[tuple[str, Tensor]]:
+            sizes = [checkpoint.tensors[name].size for name in names]
+            made = zip(names, map_in_order(make, names, 2, sizes), strict=True)
+            for done, (name, W) in enumerate(made):
+                tell(on_stage, "writing", done, len(names))
+                yield name, W
+
+        tensors, layouts = edited(), _layouts(checkpoint)
+        for file, layout in layouts.items():
+            with SafetensorsStream(work / file, layout, recipe) as stream:
+                for name, W in itertools.islice(tensors, len(layout)):
+                    stream.write(name, W)
+        for beside in checkpoint.beside:
+            shutil.copyfile(beside, work / beside.name)
+        if set(layouts) != {SINGLE}:
+            (work / INDEX).write_text(_index(checkpoint))
+        (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     tell(on_stage, "writing", len(names), len(names))
-    return out
+    return Path(out)
 
 
 def extrapolate(
@@ -128,8 +123,7 @@ def extrapolate(
         As in `apply_lox`.
     factors : path, optional
         Keep the factors in this subspace file. If it is there and of this pair and these options,
-        nothing is factored again. Without it they are in a hidden file beside `out` until the model
-        is written; either way a run that was cut off is resumed after the last matrix in the file.
+        nothing is factored again. Without it they are in memory until the model is written.
     rank : int or "full", optional
         Directions of each matrix that are factored; default k.
     on_stage : function, optional
@@ -147,32 +141,9 @@ def extrapolate(
     check_stored(k, rank)
     options = {"rank": rank, "certify": max(CERTIFY, k or 0), "seed": seed, "device": device}
     options |= {"include": include, "exclude": exclude, "on_stage": on_stage}
-    out = Path(out)
-    with locked(out, new=True):
-        kept = Path(factors or out.with_name(f".{out.name}.factors"))
-        try:
-            subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
-        except FileExistsError:
-            if factors:
-                raise
-            kept.unlink()  # of another pair or other options, left by a run that was killed
-            subspace = SafetySubspace.from_pair(base, aligned, kept, **options)
-        subspace.check_rank(k)
-        try:
-            return _apply(subspace, aligned, out, k, alpha, on_stage)
-        finally:
-            if not factors and not _work_of(out).exists():  # written, or refused
-                kept.unlink()
-
-
-@contextmanager
-def _gone_if_refused(work: Path) -> Iterator[None]:
-    """Remove what was written if it is refused: the same call would only be refused again."""
-    try:
-        yield
-    except ValueError:
-        shutil.rmtree(work)
-        raise
+    with locked(Path(out), new=True):  # refused before the factoring, not after it
+        subspace = SafetySubspace.from_pair(base, aligned, factors, **options)
+    return apply_lox(subspace, aligned, out, k, alpha, on_stage=on_stage)
 
 
 def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
@@ -206,22 +177,6 @@ def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
         )
     checkpoint.refuse_nonfinite(matrices=False)  # matrices are refused when they are read
     return checkpoint
-
-
-def _work_of(out: Path) -> Path:
-    """Return where a checkpoint is until it is whole."""
-    return out.with_name(f".{out.name}.partial")
-
-
-def _work_folder(out: Path, recipe: str) -> Path:
-    """Return the folder to write in: what a cut-off run of this recipe left, or a new one."""
-    work = _work_of(out)
-    note = work / NOTE
-    if not note.exists() or note.read_bytes() != recipe.encode():
-        discard(work)
-        work.mkdir(parents=True)
-        note.write_text(recipe)
-    return work
 
 
 def model_card(

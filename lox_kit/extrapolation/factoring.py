@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -78,30 +78,31 @@ def check_stored(k: int | None, rank: int | str) -> None:
 
 
 def factor_all(
-    base: Checkpoint,
-    aligned: Checkpoint,
-    info: dict,
-    names: Sequence[str],
-    device: str,
-    on_stage: OnStage | None,
+    base: Checkpoint, aligned: Checkpoint, info: dict, device: str, on_stage: OnStage | None
 ) -> Iterator[tuple[str, Factors]]:
-    """Factor the named deltas as `info` says, one after the other.
+    """Factor every delta as `info` says, one after the other.
 
     Raises
     ------
     ValueError
-        If a delta is not finite; the matrix is named.
+        If a delta is not finite, which names the matrix; at the end, if every one is zero.
     """
-    layers = info["layers"]
-    start = len(layers) - len(names)
+    names = info["layers"]
     make = functools.partial(factor_one, base, aligned, info, device=device)
     sizes = [aligned.tensors[name].size for name in names]
     workers = 2 if device == "cpu" and torch.get_num_threads() > 1 else 1  # on any machine
     made = map_in_order(make, names, workers, sizes)
-    tell(on_stage, "factoring", start, len(layers))
-    for done, (name, factors) in enumerate(zip(names, made, strict=True), start + 1):
+    tell(on_stage, "factoring", 0, len(names))
+    changed = False
+    for done, (name, factors) in enumerate(zip(names, made, strict=True), 1):
+        changed = changed or factors.norm > 0
         yield name, factors
-        tell(on_stage, "factoring", done, len(layers))
+        tell(on_stage, "factoring", done, len(names))
+    if not changed:
+        raise ValueError(
+            "the delta is zero in every matrix: base and aligned hold the same values. Give the "
+            "model from before the alignment as BASE."
+        )
 
 
 def factor_one(
@@ -146,12 +147,3 @@ def _product(base: Checkpoint, aligned: Checkpoint, name: str) -> tuple[Tensor, 
         return None
     out, into = aligned.tensors[name].shape
     return aligned.adapter.factors(name) or (torch.zeros(out, 0), torch.zeros(0, into))
-
-
-def refuse_zero(norms: Iterable[float]) -> None:
-    """Raise if no matrix changed at all."""
-    if not any(norm > 0 for norm in norms):
-        raise ValueError(
-            "the delta is zero in every matrix: base and aligned hold the same values. Give the "
-            "model from before the alignment as BASE."
-        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from lox_kit.folders import whole
 from lox_kit.weights import SafetensorsStream, check_schema, checked, read_header
 
 from .svd import METHODS, Factors
@@ -43,11 +44,25 @@ def has_spectrum(info: dict) -> bool:
     return info["spectrum"] == FULL and info["rank"] != FULL
 
 
-def open_stream(file: str | Path, info: dict) -> SafetensorsStream:
-    """Open the stream that writes a subspace file; a partial one keeps its whole layers."""
-    layout = _layout(info)
+def write_factors(
+    file: str | Path, info: dict, factors: Iterable[tuple[str, Factors]], *, new: bool = False
+) -> None:
+    """Write a subspace file, matrix by matrix; with `new` it must not exist, see `folders.whole`.
+
+    If making the factors fails, no file is left.
+    """
     about = {"lox_kit": json.dumps(info), "schema": str(SCHEMA)}
-    return SafetensorsStream(file, layout, about, group=len(layout) // len(info["layers"]))
+    with (
+        whole(file, new=new) as work,
+        SafetensorsStream(work, _layout(info), about) as stream,
+    ):
+        for name, made in factors:
+            facts = torch.tensor([made.norm, METHODS.index(made.method)], dtype=torch.float32)
+            parts: dict[str, Tensor | None] = {part: getattr(made, part) for part in PARTS[:-1]}
+            parts |= {"info": facts, "spectrum": made.spectrum}
+            for part, tensor in parts.items():
+                if tensor is not None:
+                    stream.write(f"{name}.{part}", tensor)
 
 
 def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -61,21 +76,6 @@ def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
             shapes["spectrum"] = (smaller,)
         layout |= {f"{name}.{part}": (torch.float32, shape) for part, shape in shapes.items()}
     return layout
-
-
-def missing_layers(stream: SafetensorsStream) -> list[str]:
-    """Return the names of the layers still to be written."""
-    return list(dict.fromkeys(part.rpartition(".")[0] for part in stream.missing))
-
-
-def write_layer(stream: SafetensorsStream, name: str, factors: Factors) -> None:
-    """Append one matrix's tensors."""
-    facts = torch.tensor([factors.norm, METHODS.index(factors.method)], dtype=torch.float32)
-    parts: dict[str, Tensor | None] = {p: getattr(factors, p) for p in PARTS[:-1]}
-    parts |= {"info": facts, "spectrum": factors.spectrum}
-    for part, tensor in parts.items():
-        if tensor is not None:
-            stream.write(f"{name}.{part}", tensor)
 
 
 def read_info(file: Path) -> dict:

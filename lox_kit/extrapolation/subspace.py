@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from lox_kit.folders import locked
 from lox_kit.store import content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
-from .factoring import check_stored, factor_all, pair_info, refuse_zero
-from .file import (
-    has_spectrum,
-    missing_layers,
-    open_stream,
-    read_factors,
-    read_info,
-    read_values,
-    write_layer,
-)
+from .factoring import check_stored, factor_all, pair_info
+from .file import has_spectrum, read_factors, read_info, read_values, write_factors
 from .retention import SubspaceShare, retained
 from .svd import TOLERANCE, Factors, Values, noise_edge
 
@@ -81,8 +71,8 @@ class SafetySubspace(Mapping[str, Factors]):
             The checkpoints before and after alignment: whatever `Checkpoint` takes. The delta of a
             LoRA adapter of `base` is factored from the adapter's own factors, exactly.
         out : path, optional
-            Stream the factors to this safetensors file; a run that was cut off is resumed.
-            Without it they stay in memory.
+            Stream the factors to this safetensors file, or read them from it if it is there and of
+            this pair and these options. Without it they stay in memory.
         rank : int or "full"
             Directions kept per matrix; "full" keeps all of them, exactly.
         spectrum : "top" or "full"
@@ -98,38 +88,28 @@ class SafetySubspace(Mapping[str, Factors]):
         ------
         ValueError
             If the pair does not fit (`check_pair`), a delta is not finite, or every one is zero.
-        BusyError
-            If another process writes `out`.
+        FileExistsError
+            If `out` is another subspace; BusyError if another process writes it.
         """
-        options = {"rank": rank, "spectrum": spectrum, "include": include, "exclude": exclude}
-        options |= {"certify": certify, "seed": seed}
-        with locked(Path(out)) if out is not None else nullcontext():
-            first, second = Checkpoint(base), Checkpoint(aligned)
-            info = pair_info(first, second, **options)
-            if out is not None:
-                return cls._stream(Path(out), first, second, info, device, on_stage)
-        factors = dict(factor_all(first, second, info, info["layers"], device, on_stage))
-        refuse_zero([f.norm for f in factors.values()])
-        return cls(info, factors=factors)
-
-    @classmethod
-    def _stream(cls, out, base, aligned, info, device, on_stage) -> SafetySubspace:
-        """Factor into a file, layer by layer, going on where a partial one ends."""
-        if out.exists():
-            if read_info(out) != info:
-                raise FileExistsError(f"{out} exists and is another subspace; choose another name.")
-            return cls.load(out)
-        with open_stream(out, info) as stream:
-            missing = missing_layers(stream)
-            for name, made in factor_all(base, aligned, info, missing, device, on_stage):
-                write_layer(stream, name, made)
-        subspace = cls.load(out)
-        try:
-            refuse_zero(subspace.norms)
-        except ValueError:
-            out.unlink()
-            raise
-        return subspace
+        first, second = Checkpoint(base), Checkpoint(aligned)
+        info = pair_info(
+            first,
+            second,
+            rank=rank,
+            spectrum=spectrum,
+            include=include,
+            exclude=exclude,
+            certify=certify,
+            seed=seed,
+        )
+        factors = factor_all(first, second, info, device, on_stage)
+        if out is None:
+            return cls(info, factors=dict(factors))
+        if not Path(out).exists():
+            write_factors(out, info, factors, new=True)
+        elif read_info(Path(out)) != info:
+            raise FileExistsError(f"{out} exists and is another subspace; choose another name.")
+        return cls.load(out)
 
     @classmethod
     def load(cls, file: str | Path) -> SafetySubspace:
@@ -144,9 +124,7 @@ class SafetySubspace(Mapping[str, Factors]):
 
     def save(self, file: str | Path) -> Path:
         """Write all factors to one safetensors file and return its path."""
-        with locked(Path(file)), open_stream(file, self.info) as stream:
-            for name in missing_layers(stream):
-                write_layer(stream, name, self[name])
+        write_factors(file, self.info, self.items())
         return Path(file)
 
     # --- a mapping of names to factors --------------------------------------------------------

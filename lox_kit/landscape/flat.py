@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lox_kit.extrapolation import LowRank, Part, rows_of
-from lox_kit.folders import locked
+from lox_kit.folders import whole
 from lox_kit.store import content_key
 from lox_kit.weights import ROWS, SafetensorsStream, check_schema, checked, read_header
 
@@ -137,9 +137,9 @@ class Flat:
         layout = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         about = {"lox_kit_flat": json.dumps(about), "schema": str(SCHEMA)}
         file = Path(file)
-        with locked(file, wait=60.0), SafetensorsStream(file, layout, about) as stream:
-            for name in list(stream.missing):
-                stream.write(name, tensors[name])
+        with whole(file) as work, SafetensorsStream(work, layout, about) as stream:
+            for name, tensor in tensors.items():
+                stream.write(name, tensor)
         return file
 
     @classmethod
