@@ -61,7 +61,8 @@ def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 def _exact(U: Tensor, S: Tensor, Vh: Tensor) -> Factors:
     """Return these triplets as the factors of the matrix they make."""
     norm = float(torch.linalg.vector_norm(S))
-    return Factors(U, S, Vh, torch.zeros_like(S), norm, "svd")
+    zeros = torch.zeros_like(S)
+    return Factors(U=U, S=S, Vh=Vh, residual=zeros, norm=norm, method="svd")
 
 
 def _control(subspace: SafetySubspace, factors: dict[str, Factors], **what) -> SafetySubspace:

@@ -4,45 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from lox_kit import __version__
-from lox_kit.threads import OnStage, map_in_order, tell
+from lox_kit.threads import OnStage, map_in_order, reused, tell
 from lox_kit.weights import Checkpoint, check_pair, delta
 
 from .file import FULL, has_spectrum
 from .svd import Factors, product_factors, singular_values, top_factors
 
-_kept = threading.local()  # by each thread: room for the largest matrix it has met
 
-
-def pair_info(
-    base: Checkpoint,
-    aligned: Checkpoint,
-    *,
-    rank: int | str,
-    spectrum: str,
-    include: str | None,
-    exclude: str | None,
-    certify: int,
-    seed: int,
-) -> dict:
+def pair_info(base: Checkpoint, aligned: Checkpoint, options: dict) -> dict:
     """Check the pair and the options, and return all that decides the factors, as plain data.
+
+    Parameters
+    ----------
+    options : dict
+        Those of `SafetySubspace.from_pair` that decide the factors: rank, spectrum, include,
+        exclude, certify, seed.
 
     Raises
     ------
     ValueError
         If the pair does not fit (`check_pair`) or an option is out of range.
     """
+    rank, spectrum = options["rank"], options["spectrum"]
     if spectrum not in ("top", FULL):
         raise ValueError(f"spectrum={spectrum!r}: use 'top' or 'full'.")
     if rank != FULL and (not isinstance(rank, int) or rank < 1):
         raise ValueError(f"rank={rank!r}: use a positive number, or 'full'.")
-    report = check_pair(base, aligned, include=include, exclude=exclude, read_all=False)
+    patterns = {name: options[name] for name in ("include", "exclude")}
+    report = check_pair(base, aligned, **patterns, read_all=False)
     return {
         "layers": list(report.matrices),
         "shapes": [list(aligned.tensors[n].shape) for n in report.matrices],
@@ -50,12 +45,7 @@ def pair_info(
         "aligned": aligned.name,
         "base_fingerprint": base.fingerprint,
         "aligned_fingerprint": aligned.fingerprint,
-        "rank": rank,
-        "spectrum": spectrum,
-        "include": include,
-        "exclude": exclude,
-        "certify": certify,
-        "seed": seed,
+        **options,
         "tied": report.tied,
         "version": __version__,
     }
@@ -119,26 +109,14 @@ def factor_one(
     try:
         if product := _product(base, aligned, name):
             return product_factors(*product, rank, spectrum=has_spectrum(info), device=device)
-        dW = delta(base, aligned, name, device, _room)
-        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"], room=_room)
+        dW = delta(base, aligned, name, device, reused)
+        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith(name) else f"{name}: {said}") from error
     if has_spectrum(info):
         made = dataclasses.replace(made, spectrum=singular_values(dW))
     return made
-
-
-def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return room for a matrix, the same at every call of a thread for this dtype.
-
-    On a CPU memory that is new takes three times as long to fill as memory that was used before.
-    """
-    size, room = shape[0] * shape[1], getattr(_kept, str(dtype), None)
-    if room is None or room.numel() < size or room.device != device:
-        room = torch.empty(size, dtype=dtype, device=device)
-        setattr(_kept, str(dtype), room)
-    return room[:size].view(shape)
 
 
 def _product(base: Checkpoint, aligned: Checkpoint, name: str) -> tuple[Tensor, Tensor] | None:

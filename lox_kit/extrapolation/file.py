@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch import Tensor
 from lox_kit.folders import whole
 from lox_kit.weights import SafetensorsStream, check_schema, checked, read_header
 
-from .svd import METHODS, Factors
+from .svd import METHODS, Factors, Values
 
 FULL = "full"
 PARTS = ("U", "S", "Vh", "residual", "info")
@@ -147,21 +146,20 @@ def read_factors(file: Path, info: dict, name: str) -> Factors:
     ValueError
         If they are damaged, or are no singular triplets of a matrix of the norm stored.
     """
-    names = [*PARTS[:-1], "spectrum"] if has_spectrum(info) else PARTS[:-1]
+    parts = ("U", "Vh", "spectrum") if has_spectrum(info) else ("U", "Vh")
     with safe_open(file, "pt") as f:
         read = checked(f, file)
-        parts = {part: read(f"{name}.{part}") for part in names}
-        facts = read(f"{name}.info").tolist()
-    norm, method = _facts(file, name, parts["S"].numpy(), parts["residual"].numpy(), facts)
-    used = parts["S"] > 0  # beyond the rank, directions are arbitrary
-    for part, Q in (("U", parts["U"]), ("Vh", parts["Vh"].T)):  # (n, r)
+        values = _values(file, name, read)
+        large = {part: read(f"{name}.{part}") for part in parts}
+    used = values.S > 0  # beyond the rank, directions are arbitrary
+    for part, Q in (("U", large["U"]), ("Vh", large["Vh"].T)):  # (n, r)
         if not _distance_from_orthonormal(Q[:, used]) <= LOOSE:
             raise _not_factors(file, f"{name}.{part}", "not orthonormal")
-    return Factors(**parts, norm=norm, method=method)
+    return Factors(**vars(values), **large)
 
 
-def read_values(file: Path, info: dict) -> Iterator[tuple[str, np.ndarray, np.ndarray, float, str]]:
-    """Yield name, S, residual, |dW|_F and method of every matrix: the small part of the file.
+def read_values(file: Path, info: dict) -> dict[str, Values]:
+    """Return the small part of the file, of every matrix.
 
     Raises
     ------
@@ -170,27 +168,24 @@ def read_values(file: Path, info: dict) -> Iterator[tuple[str, np.ndarray, np.nd
     """
     with safe_open(file, "pt") as f:
         read = checked(f, file)
-        for name in info["layers"]:
-            S, residual, facts = (
-                read(f"{name}.{part}").numpy() for part in ("S", "residual", "info")
-            )
-            yield name, S, residual, *_facts(file, name, S, residual, facts)
+        return {name: _values(file, name, read) for name in info["layers"]}
 
 
-def _facts(file: Path, name: str, S: np.ndarray, residual: np.ndarray, facts) -> tuple[float, str]:
-    """Return |dW|_F and the method of a matrix, its singular values held against them."""
-    norm, number = map(float, facts)
+def _values(file: Path, name: str, read: Callable[[str], Tensor]) -> Values:
+    """Return the small part of one matrix, its singular values held against its norm."""
+    S, residual, facts = (read(f"{name}.{part}") for part in ("S", "residual", "info"))
+    norm, number = facts.tolist()
     if number not in range(len(METHODS)):
         raise _not_factors(file, f"{name}.info", f"of a method {number:g}")
     if not 0 <= norm < math.inf:
         raise _not_factors(file, f"{name}.info", f"of a matrix with norm {norm}")
-    if not (np.isfinite(S).all() and S.min() >= 0 and np.diff(S).max(initial=0) <= 1e-6 * S[0]):
+    if not (S.isfinite().all() and S.min() >= 0 and (S.diff() <= 1e-6 * S[0]).all()):
         raise _not_factors(file, f"{name}.S", "not finite, descending and at least 0")
-    if (length := np.linalg.norm(S.astype(np.float64))) > norm * (1 + NORM_SLACK):
+    if (length := float(S.double().norm())) > norm * (1 + NORM_SLACK):
         raise _not_factors(file, f"{name}.S", f"of length {length:.3g}, the matrix of {norm:.3g}")
     if not residual.min() >= 0:
         raise _not_factors(file, f"{name}.residual", "not at least 0")
-    return norm, METHODS[int(number)]
+    return Values(S=S, residual=residual, norm=norm, method=METHODS[int(number)])
 
 
 def _not_factors(file: Path, name: str, what: str) -> ValueError:

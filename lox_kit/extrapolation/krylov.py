@@ -1,18 +1,36 @@
-"""The leading singular triplets of a large matrix by block Krylov iteration.
+"""The leading singular triplets of a large matrix A by block Krylov iteration.
 
-Musco and Musco 2015, arXiv:1504.05477, in float32. For a few triplets of a large matrix the
-iteration starts from what it finds in bfloat16, where the processor is quick at that. Residuals can
-be inferred from the iteration's own products, but for rounding: by those it is decided when to
-stop. The residuals that are returned are measured.
+Musco and Musco 2015, arXiv:1504.05477, in float32. With Q an orthonormal basis and B = Q A:
+
+ 1. Start from a block of random rows, times A^T. Where the processor is quick in bfloat16, iterate
+    in that first and start from what is found roughly.
+ 2. Orthonormalise the block against Q, and append it to Q.
+ 3. Append its product with A to B.
+ 4. The triplets of Q^T B are those of A as far as the basis reaches: with B B^T = W S^2 W^T they
+    are u = Q^T w, s, v = B^T w / s.
+ 5. Multiply the newest rows of B by A^T, and take away what lies in Q: the next block. What is left
+    tells the residual |A v - s u| / s of each triplet but for rounding.
+ 6. Every time the basis has grown by a tenth, look at these residuals.
+ 7. If the triplets that must pass do, measure their residuals, and stop.
+ 8. If they are expected to pass with the next block, append it and measure: where they do pass,
+    that is one pass over A less than to infer them.
+ 9. Otherwise go on with step 2.
+10. Give up when the basis is so large that decomposing A exactly is cheaper.
+
+The residuals that are returned are always measured. Factoring a pair of hidden size 2048 at rank 6
+takes 19 % more work without the start in bfloat16, 9 % more without step 8, and a third more with
+residuals that are measured at every look.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from lox_kit.threads import reused
 
 TOLERANCE = 1e-4  # a triplet is certified when |A v - s u| <= TOLERANCE * s
 ROUGH = 1e-2  # the same of an iteration in bfloat16, which can reach a few 1e-4
@@ -24,39 +42,44 @@ GROWTH = 1.1  # the basis grows by this factor from one look at the residuals to
 MAX_BASIS = 0.4  # of the smaller side; beyond it decomposing exactly is cheaper than going on
 
 
-def leading_triplets(
-    A: Tensor, r: int, certify: int, seed: int, room: Callable[..., Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """Return U (rows, r), S (r,), Vh (r, columns) and residuals (r,) of the leading triplets.
+class Triplets(NamedTuple):
+    """Leading singular triplets of a matrix, as far as the iteration has come."""
 
-    None if the `certify` first of them do not come to pass within `MAX_BASIS`, or if r is so large
-    that decomposing exactly is as quick. Where s is a thousand times smaller than s_1, float32's
-    rounding alone is more than `TOLERANCE`: the residuals say so.
+    U: Tensor  # (rows, r)
+    S: Tensor  # (r,)
+    Vh: Tensor  # (r, columns)
+    residual: Tensor  # (r,), measured
+    passed: bool  # whether those that must are within `TOLERANCE`, but perhaps for rounding
+
+
+def fits(columns: int, r: int) -> bool:
+    """Whether a basis for r triplets has room, so that iterating may be quicker than exact."""
+    return max(r, BLOCK) + 2 * BLOCK <= MAX_BASIS * columns
+
+
+def leading_triplets(A: Tensor, r: int, certify: int, seed: int) -> Triplets:
+    """Return the r leading triplets, which have not passed if that took more than `MAX_BASIS`.
+
+    Where s is a thousand times smaller than s_1, float32's rounding alone is more than `TOLERANCE`:
+    the residuals say so.
 
     Parameters
     ----------
     A : Tensor, shape (rows, columns), float32
-        With rows >= columns: the bases of the smaller side are the cheaper ones.
-    certify, seed, room
+        With rows >= columns: the bases of the smaller side are the cheaper ones. It must `fits`.
+    certify, seed
         As in `svd.top_factors`.
     """
     wide = max(r, BLOCK)  # a product of fewer columns takes longer, not less
-    if wide + 2 * BLOCK > MAX_BASIS * A.shape[1]:
-        return None
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(BLOCK, A.shape[1], generator=generator).to(A.device)
+    rows, first = None, BLOCK  # what to start from, and the size at the first look
     if wide == BLOCK and certify and A.numel() > LARGE and _is_quick_in_bfloat16(A.device):
-        AV = _rough(_in_bfloat16(A, room), start, certify)
-    else:
-        AV = None
-    if AV is None:
-        found = _iterated(_Basis(A, _product(start, A.T)), wide, certify, wide + BLOCK)
-    else:
-        found = _iterated(_Basis(A, AV), wide, certify, BLOCK)
-    if found is None:
-        return None
-    U, S, Vh, residual = found
-    return U[:, :r], S[:r], Vh[:r], residual[:r]
+        rows = _rough(_in_bfloat16(A), start, certify)
+    if rows is None:
+        rows, first = _product(start, A.T), wide + BLOCK
+    found = _iterated(_Basis(A, rows), wide, certify, first)
+    return Triplets(found.U[:, :r], found.S[:r], found.Vh[:r], found.residual[:r], found.passed)
 
 
 def residuals(A: Tensor, U: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
@@ -73,10 +96,8 @@ def without_rounding(S: Tensor) -> Tensor:
 class _Basis:
     """Rows Q, orthonormal, and B = Q A: a Krylov space of A A^T that grows by a block a step.
 
-    Q_0 = orth(start), Q_i = orth(Q_(i-1) A A^T - what of it lies in Q). With B at hand from the
-    steps themselves, the triplets are those of Q^T B. Narrow blocks: for a basis of one size, more
-    steps converge further than wider blocks do. Vectors are rows, which is the order BLAS is
-    quickest in, and float32 whatever the dtype of A.
+    Blocks are narrow: for a basis of one size, more steps converge further than wider blocks do.
+    Vectors are rows, which is the order BLAS is quickest in, and float32 whatever the dtype of A.
     """
 
     def __init__(self, A: Tensor, start: Tensor):
@@ -165,20 +186,15 @@ def _rough(A: Tensor, start: Tensor, certify: int) -> Tensor | None:
     return None
 
 
-def _iterated(basis: _Basis, r: int, certify: int, first: int):
-    """Return U, S, Vh and residuals of `r` triplets, or None: see `leading_triplets`.
-
-    From `first` rows on the residuals are inferred, which takes the pass over A of the next step.
-    Where they are expected to pass with the next block they are measured after it instead: if they
-    do pass, that was one pass less.
-    """
+def _iterated(basis: _Basis, r: int, certify: int, first: int) -> Triplets:
+    """Return `r` triplets of a growing basis, first looked at when it has `first` rows."""
     previous, expected = None, False
     while basis.has_room:
         if expected:
             found = basis.triplets(r)
             residual = residuals(basis.A, *found)
             if _worst(residual, certify) <= TOLERANCE:
-                return *found, residual
+                return Triplets(*found, residual, True)
             expected = False
         step = basis.step()
         if basis.size >= first:
@@ -186,11 +202,12 @@ def _iterated(basis: _Basis, r: int, certify: int, first: int):
             worst = _worst(torch.linalg.vector_norm(basis.outside(step, r), dim=0), certify)
             if worst <= TOLERANCE:
                 found = basis.triplets(r)
-                return *found, residuals(basis.A, *found)
+                return Triplets(*found, residuals(basis.A, *found), True)
             expected = worst * (worst / previous if previous else GAIN) <= TOLERANCE
             previous = worst
         basis.add(step)
-    return None
+    found = basis.triplets(r)
+    return Triplets(*found, residuals(basis.A, *found), False)
 
 
 def _worst(residual: Tensor, certify: int) -> float:
@@ -207,11 +224,11 @@ def _orthonormal_rows(X: Tensor) -> Tensor:
     return torch.linalg.qr(X.T).Q.T
 
 
-def _in_bfloat16(A: Tensor, room: Callable[..., Tensor]) -> Tensor:
+def _in_bfloat16(A: Tensor) -> Tensor:
     """Return a copy in bfloat16 with the strides of A, a matrix or its transpose."""
     transposed = not A.is_contiguous()
     A = A.T if transposed else A
-    copy = room(tuple(A.shape), dtype=torch.bfloat16, device=A.device).copy_(A)
+    copy = reused(tuple(A.shape), torch.bfloat16, A.device).copy_(A)
     return copy.T if transposed else copy
 
 

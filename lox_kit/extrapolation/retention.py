@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lox_kit import __version__
 from lox_kit.threads import OnStage, tell
 from lox_kit.weights import Checkpoint, delta
 
@@ -35,14 +34,10 @@ class SubspaceShare:
         return pd.DataFrame({"layer": self.layers, "r_align": self.r_align, "r_ft": self.r_ft})
 
 
-def retained(subspace, base, finetuned, most: int | None, device: str, on_stage: OnStage | None):
-    """Return R_ft up to k = `most`, one row a matrix, and which checkpoints it is of.
-
-    Raises
-    ------
-    ValueError
-        As `SafetySubspace.r_ft`.
-    """
+def share_curve(
+    subspace, base, finetuned, most: int | None, device: str, on_stage: OnStage | None
+) -> np.ndarray:
+    """Return what `SafetySubspace.r_ft_curve` says."""
     first, second = Checkpoint(base), Checkpoint(finetuned)
     for checkpoint in (first, second):
         subspace.check_shapes(checkpoint)
@@ -56,8 +51,7 @@ def retained(subspace, base, finetuned, most: int | None, device: str, on_stage:
         tell(on_stage, "reading", i, len(names))
         rows.append(_shares_held(factors.U[:, :most], factors.S[:most], M))
     wide = max(map(len, rows)) if most is None else most + 1
-    curve = np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
-    return curve, {"base": first.name, "finetuned": second.name, "version": __version__}
+    return np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
 
 
 def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:

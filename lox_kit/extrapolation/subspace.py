@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from lox_kit import __version__
 from lox_kit.store import content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
 from .factoring import check_stored, factor_all, pair_info
 from .file import has_spectrum, read_factors, read_info, read_values, write_factors
-from .retention import SubspaceShare, retained
+from .retention import SubspaceShare, share_curve
 from .svd import TOLERANCE, Factors, Values, noise_edge
 
 
@@ -92,16 +93,8 @@ class SafetySubspace(Mapping[str, Factors]):
             If `out` is another subspace; BusyError if another process writes it.
         """
         first, second = Checkpoint(base), Checkpoint(aligned)
-        info = pair_info(
-            first,
-            second,
-            rank=rank,
-            spectrum=spectrum,
-            include=include,
-            exclude=exclude,
-            certify=certify,
-            seed=seed,
-        )
+        options = {"rank": rank, "spectrum": spectrum, "include": include, "exclude": exclude}
+        info = pair_info(first, second, {**options, "certify": certify, "seed": seed})
         factors = factor_all(first, second, info, device, on_stage)
         if out is None:
             return cls(info, factors=dict(factors))
@@ -174,9 +167,8 @@ class SafetySubspace(Mapping[str, Factors]):
         check_stored(k, self.info["rank"])
         if k is None:
             return  # all triplets together are the delta itself, however close some of them are
-        loose = [
-            v.residual[:k].max() for v in self._values.values() if v.certified < min(k, len(v.S))
-        ]
+        short = [v for v in self._values.values() if v.certified < min(k, v.rank)]
+        loose = [float(v.residual[:k].max()) for v in short]
         if not loose:
             return
         known = self.info["certify"] >= k
@@ -190,15 +182,9 @@ class SafetySubspace(Mapping[str, Factors]):
         )
 
     @cached_property
-    def _values(self) -> dict[str, Values]:
+    def _values(self) -> Mapping[str, Values]:
         """S, residual, |dW|_F and method of every matrix: the small part, read once."""
-        if self._file is not None:
-            found = read_values(self._file, self.info)
-            return {n: Values(S, residual, norm, method) for n, S, residual, norm, method in found}
-        return {
-            n: Values(f.S.cpu().numpy(), f.residual.cpu().numpy(), f.norm, f.method)
-            for n, f in self._factors.items()
-        }
+        return self._factors if self._file is None else read_values(self._file, self.info)
 
     @property
     def norms(self) -> np.ndarray:
@@ -211,7 +197,7 @@ class SafetySubspace(Mapping[str, Factors]):
         Shape (rank,), or (min(out, in),) with `spectrum="full"` or `rank="full"`.
         """
         whole = self[name].spectrum if has_spectrum(self.info) else None
-        return self._values[name].S if whole is None else whole.cpu().numpy()
+        return (self._values[name].S if whole is None else whole).cpu().numpy()
 
     def energy(self, k: int | None) -> np.ndarray:
         """Return |Proj_k(dW)|_F^2 / |dW|_F^2 of every matrix: shape (n_layers,), in [0, 1].
@@ -219,7 +205,7 @@ class SafetySubspace(Mapping[str, Factors]):
         A matrix that alignment did not change has energy 0.
         """
         self.check_rank(k)
-        kept = [np.square(v.S[:k], dtype=np.float64).sum() for v in self._values.values()]
+        kept = [float(v.S[:k].cpu().double().square().sum()) for v in self._values.values()]
         whole = np.square(self.norms)
         share = np.divide(kept, whole, out=np.zeros(len(self)), where=whole > 0)
         return np.minimum(share, 1.0)  # rounding in float32 can pass 1 by 1e-7
@@ -247,9 +233,10 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
         """
-        self.check_rank(k)
-        curve, source = retained(self, base, finetuned, k, device, on_stage)
-        return SubspaceShare(self._names, self.r_align(k), curve[:, -1], k, source)
+        r_align = self.r_align(k)
+        curve = self.r_ft_curve(base, finetuned, k, device=device, on_stage=on_stage)
+        source = {"base": str(base), "finetuned": str(finetuned), "version": __version__}
+        return SubspaceShare(self._names, r_align, curve[:, -1], k, source)
 
     def r_ft_curve(
         self,
@@ -282,7 +269,7 @@ class SafetySubspace(Mapping[str, Factors]):
         """
         if most is not None:
             check_stored(most, self.info["rank"])
-        return retained(self, base, finetuned, most, device, on_stage)[0]
+        return share_curve(self, base, finetuned, most, device, on_stage)
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""

@@ -8,31 +8,25 @@ which of these it was.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .krylov import TOLERANCE, leading_triplets, residuals, without_rounding
+from .krylov import TOLERANCE, fits, leading_triplets, residuals, without_rounding
 
 SMALL = 1 << 20  # entries of a matrix that is decomposed in float64
 HUGE = 1e30  # a norm beyond it leaves float32 in the products of the iteration
 METHODS = ("krylov", "svd", "lora")  # by their number in a subspace file
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Factors:
-    """Top singular triplets of one weight delta `dW`, shape (out, in)."""
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Values:
+    """The small part of one matrix's factors: how long its directions are, and how sure."""
 
-    U: Tensor  # (out, r) float32, orthonormal columns
     S: Tensor  # (r,) float32, descending, >= 0
-    Vh: Tensor  # (r, in) float32, orthonormal rows
     residual: Tensor  # (r,) float32: |dW v - s u| / s, or |dW^T u - s v| / s if out < into; or 0
     norm: float  # |dW|_F, of the whole delta
     method: str  # one of METHODS: which algorithm made these numbers
-    spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
 
     @property
     def rank(self) -> int:
@@ -40,37 +34,28 @@ class Factors:
         return len(self.S)
 
     @property
+    def certified(self) -> int:
+        """How many leading triplets have a residual within `TOLERANCE`.
+
+        Of an exact decomposition that is all of them: a larger residual of a tiny singular value is
+        the rounding of float32.
+        """
+        failed = (self.residual > TOLERANCE).nonzero()
+        return int(failed[0]) if len(failed) and self.method == "krylov" else self.rank
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Factors(Values):
+    """Top singular triplets of one weight delta `dW`, shape (out, in)."""
+
+    U: Tensor  # (out, r) float32, orthonormal columns
+    Vh: Tensor  # (r, in) float32, orthonormal rows
+    spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Shape (out, in) of the delta."""
         return self.U.shape[0], self.Vh.shape[1]
-
-    @property
-    def certified(self) -> int:
-        """Leading triplets that are as good as they get: see `count_certified`."""
-        return count_certified(self.residual.cpu().numpy(), self.method)
-
-
-class Values(NamedTuple):
-    """The small part of one matrix's factors."""
-
-    S: np.ndarray
-    residual: np.ndarray
-    norm: float
-    method: str
-
-    @property
-    def certified(self) -> int:
-        return count_certified(self.residual, self.method)
-
-
-def count_certified(residual: np.ndarray, method: str) -> int:
-    """Return how many leading triplets have a residual within `TOLERANCE`.
-
-    Of an exact decomposition that is all of them: a larger residual of a tiny singular value is
-    the rounding of float32.
-    """
-    failed = np.flatnonzero(residual > TOLERANCE)
-    return int(failed[0]) if len(failed) and method == "krylov" else len(residual)
 
 
 def top_factors(
@@ -79,7 +64,6 @@ def top_factors(
     *,
     certify: int = 16,
     seed: int = 0,
-    room: Callable[..., Tensor] = torch.empty,
 ) -> Factors:
     """Return the `rank` leading singular triplets of `dW`.
 
@@ -96,8 +80,6 @@ def top_factors(
         what remains, which an exact decomposition in float32 would leave as well.
     seed : int
         Of the random start; the result is the same for the same seed and machine.
-    room : function of shape, dtype and device
-        Gives the memory that a copy of `dW` in bfloat16 is put in, if one is needed.
 
     Raises
     ------
@@ -121,14 +103,18 @@ def top_factors(
     transposed = A.shape[0] < A.shape[1]
     A = A.T if transposed else A
     certify = min(certify, r)
-    found = leading_triplets(A, r, certify, seed, room) if norm < HUGE else None
-    if found and A.numel() <= SMALL and count_certified(found[3].cpu().numpy(), "krylov") < certify:
-        found = None  # for float32's rounding, which float64 has not
-    U, S, Vh, residual = found or _exact(A, r)
-    method = "krylov" if found else "svd"
+    found, method = None, "svd"
+    if norm < HUGE and fits(A.shape[1], r):
+        found, method = leading_triplets(A, r, certify, seed), "krylov"
+        # in a small matrix what did not pass for float32's rounding alone does pass in float64
+        sure = A.numel() > SMALL or bool((found.residual[:certify] <= TOLERANCE).all())
+        if not (found.passed and sure):
+            found, method = None, "svd"
+    U, S, Vh, residual = found[:4] if found else _exact(A, r)
     if transposed:
         U, Vh = Vh.T, U.T
-    return Factors(U.contiguous(), S.contiguous(), Vh.contiguous(), residual, norm, method)
+    U, S, Vh = (x.contiguous() for x in (U, S, Vh))
+    return Factors(U=U, S=S, Vh=Vh, residual=residual, norm=norm, method=method)
 
 
 def product_factors(
@@ -181,7 +167,8 @@ def product_factors(
     error = torch.linalg.vector_norm(left @ (right @ V.double()) - U.double() * S, dim=0)
     residual = torch.where(S > 0, error / S, 0.0).to(torch.float32)
     U, S, Vh, residual = (x.contiguous().to(device) for x in (U, S, V.T, residual))
-    return Factors(U, S, Vh, residual, norm, "lora", values if spectrum else None)
+    spectrum_ = values if spectrum else None
+    return Factors(U=U, S=S, Vh=Vh, residual=residual, norm=norm, method="lora", spectrum=spectrum_)
 
 
 def _completed(U: Tensor, r: int) -> Tensor:
@@ -199,7 +186,8 @@ def _zero(shape, r: int, device, method: str) -> Factors:
     """Return the factors of a delta of zeros."""
     zeros = torch.zeros(r, device=device)
     eye = torch.eye(max(shape), r, device=device)
-    return Factors(eye[: shape[0]], zeros, eye[: shape[1]].T, zeros, 0.0, method)
+    U, Vh = eye[: shape[0]], eye[: shape[1]].T
+    return Factors(U=U, S=zeros, Vh=Vh, residual=zeros, norm=0.0, method=method)
 
 
 def singular_values(dW: Tensor) -> Tensor:
