@@ -100,7 +100,7 @@ def reused(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> 
     """Return room for a matrix, the same at every call of a thread for this dtype.
 
     On a CPU memory that is new takes three times as long to fill as memory that was used before:
-    factoring a pair takes 15 to 25 % more work with it.
+    with it, factoring a matrix of 5632 by 2048 takes 11 to 17 % longer.
     """
     import torch
 

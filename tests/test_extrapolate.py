@@ -1,7 +1,6 @@
 """One call writes what factoring and applying write."""
 
 import dataclasses
-import math
 import warnings
 
 import pytest
@@ -87,20 +86,22 @@ def test_progress_counts_every_matrix_and_every_tensor_and_ends(pair, subspace, 
 # --- what is refused ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
-def test_an_alpha_that_strips_alignment_or_is_no_number_is_refused(pair, tmp_path, alpha):
-    with pytest.raises(ValueError, match=r"alpha=.*: use a finite number >= 0"):
-        extrapolate(pair.base, pair.aligned, tmp_path / "lox", K, alpha)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
-    "options", [{"k": -1}, {"k": 4, "rank": 3}, {"k": None, "rank": 3}], ids=str
+    ("options", "message"),
+    [
+        ({"k": K, "alpha": -0.1}, "alpha=-0.1: use a finite number >= 0"),
+        ({"k": -1}, "k=-1"),
+        ({"k": 4, "rank": 3}, "k=4"),
+        ({"k": None, "rank": 3}, "k=None"),
+    ],
+    ids=str,
 )
-def test_directions_that_would_not_be_factored_are_refused(pair, tmp_path, options):
-    with pytest.raises(ValueError, match=f"k={options['k']}"):
+def test_what_could_not_be_written_is_refused_before_it_is_factored(
+    pair, tmp_path, counted, options, message
+):
+    with pytest.raises(ValueError, match=message):
         extrapolate(pair.base, pair.aligned, tmp_path / "lox", **options)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == counted == []
 
 
 def test_what_is_there_is_left_alone(pair, tmp_path):

@@ -20,7 +20,7 @@ def assert_same(first, second):
         assert first[name].method == second[name].method
 
 
-@pytest.mark.parametrize("options", [{"rank": 4}, {"rank": "full"}, {"spectrum": "full"}], ids=str)
+@pytest.mark.parametrize("options", [{"rank": 4}, {"rank": "full"}], ids=str)
 def test_the_streamed_file_holds_what_memory_holds(pair, tmp_path, options):
     in_memory = factor(pair, **options)
     streamed = factor(pair, tmp_path / "S.safetensors", **options)
@@ -89,7 +89,6 @@ def test_equal_values_in_other_files_are_no_pair(pair, tmp_path, to_file):
     [
         ({"rank": 0}, "rank=0: use a positive number, or 'full'"),
         ({"rank": "all"}, "rank='all'"),
-        ({"spectrum": "some"}, "spectrum='some': use 'top' or 'full'"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path, pair, options, message):
@@ -102,7 +101,7 @@ def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path, pair
     [
         ("missing", "no such file. `lox factor"),
         ("truncated", "not a whole safetensors file"),
-        ("foreign", "not a subspace file"),
+        ("foreign", "not a file that `lox factor` makes"),
     ],
 )
 def test_what_is_no_subspace_file_is_refused(pair, tmp_path, kind, message):

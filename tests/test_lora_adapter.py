@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lox_kit import Checkpoint, LoxDial, SafetySubspace, apply_lox, check_pair, load_model
-from lox_kit import save_adapter as save_lox_adapter
 from lox_kit.extrapolation.svd import METHODS, product_factors
 
 Q = "model.layers.0.self_attn.q_proj.weight"
@@ -113,7 +112,7 @@ def test_the_sum_is_rounded_once(make_pair, tmp_path):
 @pytest.mark.parametrize("rank", [2, 8, "full"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_factors_are_those_of_the_dense_delta(pair, adapters, kind, rank):
-    found = SafetySubspace.from_pair(pair.base, adapters[kind], rank=rank, spectrum="full")
+    found = SafetySubspace.from_pair(pair.base, adapters[kind], rank=rank)
     _, deltas = oracle(pair.base, adapters[kind])
     assert set(found) == set(deltas)
     for name, dW in deltas.items():
@@ -121,7 +120,7 @@ def test_the_factors_are_those_of_the_dense_delta(pair, adapters, kind, rank):
         assert f.method == "lora"
         assert f.certified == f.rank == min(k or 100, *dW.shape)
         assert f.norm == pytest.approx(np.linalg.norm(dW), rel=1e-6)
-        S = np.linalg.svd(dW, compute_uv=False)
+        S = np.linalg.svd(dW, compute_uv=False)[:k]
         np.testing.assert_allclose(found.spectrum(name), S, atol=2e-6 * max(S[0], 1))
         U, S, Vh = (x.double().numpy() for x in found.top(name, k))
         np.testing.assert_allclose((U * S) @ Vh, top_part(dW, k), atol=3e-6)
@@ -242,22 +241,6 @@ def assert_same_state(module, expected):
     state = module.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[n], W) for n, W in expected.items())
-
-
-def test_an_adapter_of_an_adapted_checkpoint_wants_that_merged(speaker, tmp_path):
-    base, adapter, subspace = speaker
-    save_lox_adapter(subspace, f"{base}+{adapter}", tmp_path / "lox_adapter", 2, 1.25)
-    with pytest.raises(ValueError, match=r"is an adapter itself. Merge it with PEFT"):
-        Checkpoint(tmp_path / "lox_adapter")
-    expected = weights(apply_lox(subspace, adapter, tmp_path / "lox", 2, 1.25))
-    whole = apply_lox(subspace, adapter, tmp_path / "merged", 0)
-    name = f"{whole}+{tmp_path / 'lox_adapter'}"
-    both = Checkpoint(name)
-    assert both.adapted == {n for n in expected if "q_proj" in n or "up_proj" in n}
-    for tensor, W in expected.items():
-        torch.testing.assert_close(both.read(tensor), W)
-    loaded = load_model(name, device="cpu").module.state_dict()
-    assert all(torch.equal(loaded[n], both.read(n)) for n in expected)
 
 
 def test_a_tokenizer_that_was_saved_with_the_adapter_is_its_own(speaker, tmp_path):
@@ -384,8 +367,6 @@ def test_other_adapters_are_refused_by_name(pair, tmp_path, options, message):
         ({"rank_pattern": ["q_proj"]}, "adapter_config.json: .*rank_pattern is no object"),
         ({"rank_pattern": {"(": 3}}, r"adapter_config.json: .*'\(' is no regular expression"),
         ({"rank_pattern": {"a{99999999999}": 3}}, "is no regular expression"),
-        ({"rank_pattern": {"(([a-z_0-9.]+)+)+!": 3}}, "could take for ever"),
-        ({"alpha_pattern": {".*.*.*.*!": 3}}, "adapter_config.json: .*could take for ever"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused(adapter, fields, message):

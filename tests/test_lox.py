@@ -7,7 +7,7 @@ from checkpoints import assert_rounded, content, extrapolated, factor, weights
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from lox_kit import apply_lox
+from lox_kit import apply_lox, save_adapter
 from lox_kit.extrapolation.lox import edit
 
 KINDS = {
@@ -119,31 +119,41 @@ def test_progress_counts_every_tensor_and_ends(pair, subspace, tmp_path):
 # --- what is refused ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [-0.1, -1e-9, math.nan, math.inf, -math.inf])
-def test_an_alpha_that_strips_alignment_or_is_no_number_is_refused(pair, subspace, tmp_path, alpha):
-    with pytest.raises(ValueError, match=r"alpha=.*: use a finite number >= 0"):
-        apply_lox(subspace, pair.aligned, tmp_path / "lox", 3, alpha)
+ALPHA = r"alpha=.*: use a finite number >= 0"
+writers = pytest.mark.parametrize("write", [apply_lox, save_adapter])
+
+
+@writers
+@pytest.mark.parametrize(
+    ("k", "alpha", "message"),
+    [
+        (3, -1e-9, ALPHA),
+        (3, math.nan, ALPHA),
+        (3, math.inf, ALPHA),
+        (9, 1.0, "k=9 and the subspace holds 8"),
+        (None, 1.0, "k=None"),
+        (-1, 1.0, "k=-1"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(
+    pair, tmp_path, write, k, alpha, message
+):
+    with pytest.raises(ValueError, match=message):
+        write(factor(pair, rank=8), pair.aligned, tmp_path / "lox", k, alpha)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("k", [9, None, -1])
-def test_directions_that_are_not_stored_are_refused(pair, tmp_path, k):
-    with pytest.raises(ValueError, match=f"k={k}"):
-        apply_lox(factor(pair, rank=8), pair.aligned, tmp_path / "lox", k)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_folder_is_left_alone(pair, subspace, tmp_path):
+@writers
+def test_an_existing_folder_and_another_checkpoint_are_refused(
+    pair, make_pair, subspace, tmp_path, write
+):
     with pytest.raises(FileExistsError, match="exists; remove it or choose another name"):
-        apply_lox(subspace, pair.aligned, tmp_path, 3)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_checkpoint_than_the_subspaces_is_refused(pair, make_pair, subspace, tmp_path):
+        write(subspace, pair.aligned, tmp_path, 3)
     with pytest.raises(ValueError, match=r"is not the checkpoint this subspace was made from"):
-        apply_lox(subspace, pair.base, tmp_path / "lox", 3)
+        write(subspace, pair.base, tmp_path / "lox", 3)
     with pytest.raises(ValueError, match="the subspace has shape"):
-        apply_lox(subspace, make_pair(**KINDS["grouped-query"]).aligned, tmp_path / "lox", 3)
+        write(subspace, make_pair(**KINDS["grouped-query"]).aligned, tmp_path / "lox", 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_cut_off_leaves_nothing(make_pair, tmp_path):

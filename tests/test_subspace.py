@@ -7,7 +7,6 @@ import torch
 from checkpoints import RANK, UP, delta, factor, save_tensors, top_part, weights
 
 from lox_kit import SafetySubspace, UncertifiedRank, noise_edge
-from lox_kit.extrapolation.svd import singular_values
 
 
 def test_it_maps_the_names_of_the_matrices(pair, subspace):
@@ -113,14 +112,6 @@ def test_r_ft_refuses_another_architecture(pair, subspace, tmp_path):
         subspace.r_ft(pair.base, other, 2)
 
 
-def test_a_full_spectrum_is_kept_beside_a_few_directions(pair):
-    found = factor(pair, rank=2, spectrum="full")
-    expected = np.linalg.svd(delta(pair, UP), compute_uv=False)
-    np.testing.assert_allclose(found.spectrum(UP), expected, rtol=1e-4)
-    assert found[UP].rank == 2
-    np.testing.assert_allclose(found.energy(2), factor(pair, rank=2).energy(2))
-
-
 @pytest.mark.parametrize(
     ("k", "message"),
     [
@@ -163,4 +154,4 @@ def test_exact_directions_need_no_certificate(subspace):
 def test_the_spectrum_of_noise_ends_at_the_noise_edge(shape):
     noise = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     edge = noise_edge(shape, float(noise.square().sum()))
-    assert float(singular_values(noise)[0]) == pytest.approx(edge, rel=0.04)
+    assert float(torch.linalg.matrix_norm(noise, 2)) == pytest.approx(edge, rel=0.04)

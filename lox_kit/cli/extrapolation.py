@@ -66,7 +66,6 @@ def check(base, aligned, include, exclude, as_json):
 @click.argument("aligned")
 @options.out
 @click.option("--rank", type=NumberOr("full"), default=64, help="Directions, or 'full'.")
-@click.option("--spectrum", type=click.Choice(["top", "full"]), default="top")
 @click.option("--certify", default=16, help="Directions that must converge.")
 @options.include
 @options.exclude

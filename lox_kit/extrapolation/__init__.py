@@ -13,7 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         "places": "kinds_of map_layout module_of ORDER place_of",
         "retention": "SubspaceShare",
         "spectrum": """
-            energy_map_data explorer_data explorer_part first_cell largest_k spectrum_data VIEWS
+            energy_map_data explorer_data first_cell largest_k spectrum_data VIEWS
         """,
         "subspace": "SafetySubspace UncertifiedRank",
         "svd": "noise_edge top_factors",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -13,8 +12,8 @@ from lox_kit import __version__
 from lox_kit.threads import OnStage, map_in_order, reused, tell
 from lox_kit.weights import Checkpoint, check_pair, delta
 
-from .file import FULL, has_spectrum
-from .svd import Factors, product_factors, singular_values, top_factors
+from .file import FULL
+from .svd import Factors, product_factors, top_factors
 
 
 def pair_info(base: Checkpoint, aligned: Checkpoint, options: dict) -> dict:
@@ -23,17 +22,15 @@ def pair_info(base: Checkpoint, aligned: Checkpoint, options: dict) -> dict:
     Parameters
     ----------
     options : dict
-        Those of `SafetySubspace.from_pair` that decide the factors: rank, spectrum, include,
-        exclude, certify, seed.
+        Those of `SafetySubspace.from_pair` that decide the factors: rank, include, exclude,
+        certify, seed.
 
     Raises
     ------
     ValueError
         If the pair does not fit (`check_pair`) or an option is out of range.
     """
-    rank, spectrum = options["rank"], options["spectrum"]
-    if spectrum not in ("top", FULL):
-        raise ValueError(f"spectrum={spectrum!r}: use 'top' or 'full'.")
+    rank = options["rank"]
     if rank != FULL and (not isinstance(rank, int) or rank < 1):
         raise ValueError(f"rank={rank!r}: use a positive number, or 'full'.")
     patterns = {name: options[name] for name in ("include", "exclude")}
@@ -46,6 +43,7 @@ def pair_info(base: Checkpoint, aligned: Checkpoint, options: dict) -> dict:
         "base_fingerprint": base.fingerprint,
         "aligned_fingerprint": aligned.fingerprint,
         **options,
+        "spectrum": "top",  # as opposed to older files, which could hold all singular values
         "tied": report.tied,
         "version": __version__,
     }
@@ -108,20 +106,17 @@ def factor_one(
     rank = None if info["rank"] == FULL else info["rank"]
     try:
         if product := _product(base, aligned, name):
-            return product_factors(*product, rank, spectrum=has_spectrum(info), device=device)
+            return product_factors(*product, rank, device=device)
         dW = delta(base, aligned, name, device, reused)
-        made = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
+        return top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith(name) else f"{name}: {said}") from error
-    if has_spectrum(info):
-        made = dataclasses.replace(made, spectrum=singular_values(dW))
-    return made
 
 
 def _product(base: Checkpoint, aligned: Checkpoint, name: str) -> tuple[Tensor, Tensor] | None:
     """Return left (out, q) and right (q, in) whose product is the delta, if an adapter has them."""
-    if not aligned.is_adapter_of(base) or aligned.adapter.replaces(name, base):
+    if not aligned.is_adapter_of(base) or aligned.adapter.replaces(name):
         return None
     out, into = aligned.tensors[name].shape
     return aligned.adapter.factors(name) or (torch.zeros(out, 0), torch.zeros(0, into))

@@ -1,9 +1,10 @@
 """The file of a safety subspace: its layout, written layer by layer, read piece by piece.
 
 One safetensors file, all float32. Of each matrix NAME: `NAME.U` (out, r), `NAME.S` (r,), `NAME.Vh`
-(r, in), `NAME.residual` (r,), `NAME.info` (|dW|_F, number of the method), and perhaps
-`NAME.spectrum`. Where it comes from is JSON in the header, under `lox_kit`; beside it are a version
-of this layout and a checksum of each tensor. Files of before there were those are read as well.
+(r, in), `NAME.residual` (r,) and `NAME.info` (|dW|_F, number of the method). Where it comes from is
+JSON in the header, under `lox_kit`; beside it are a version of this layout and a checksum of each
+tensor. Older files are read as well: without those two, or with `NAME.spectrum`, all singular
+values, of which `spectrum` in their JSON tells.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lox_kit.folders import whole
-from lox_kit.weights import SafetensorsStream, check_schema, checked, read_header
+from lox_kit.weights import SafetensorsStream, checked, read_made
 
 from .svd import METHODS, Factors, Values
 
@@ -38,11 +39,6 @@ FIELDS: dict[str, tuple[type, ...]] = {  # of `info`, which the header holds as 
 }
 
 
-def has_spectrum(info: dict) -> bool:
-    """Whether all singular values are stored beside the factors."""
-    return info["spectrum"] == FULL and info["rank"] != FULL
-
-
 def write_factors(
     file: str | Path, info: dict, factors: Iterable[tuple[str, Factors]], *, new: bool = False
 ) -> None:
@@ -56,23 +52,19 @@ def write_factors(
         SafetensorsStream(work, _layout(info), about) as stream,
     ):
         for name, made in factors:
-            facts = torch.tensor([made.norm, METHODS.index(made.method)], dtype=torch.float32)
-            parts: dict[str, Tensor | None] = {part: getattr(made, part) for part in PARTS[:-1]}
-            parts |= {"info": facts, "spectrum": made.spectrum}
-            for part, tensor in parts.items():
-                if tensor is not None:
-                    stream.write(f"{name}.{part}", tensor)
+            facts = [made.norm, METHODS.index(made.method)]
+            parts = {part: getattr(made, part) for part in PARTS[:-1]}
+            parts["info"] = torch.tensor(facts, dtype=torch.float32)
+            for part in PARTS:
+                stream.write(f"{name}.{part}", parts[part])
 
 
 def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     """Return dtype and shape of every tensor of the file, in order."""
     layout = {}
     for name, (out, into) in zip(info["layers"], info["shapes"], strict=True):
-        smaller = min(out, into)
-        r = smaller if info["rank"] == FULL else min(info["rank"], smaller)
+        r = min(out, into) if info["rank"] == FULL else min(info["rank"], out, into)
         shapes = {"U": (out, r), "S": (r,), "Vh": (r, into), "residual": (r,), "info": (2,)}
-        if has_spectrum(info):
-            shapes["spectrum"] = (smaller,)
         layout |= {f"{name}.{part}": (torch.float32, shape) for part, shape in shapes.items()}
     return layout
 
@@ -91,13 +83,8 @@ def read_info(file: Path) -> dict:
         raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
     if not file.is_file():
         raise ValueError(f"{file}: not a file; `lox factor` makes subspace files.")
-    tensors = read_header(file)
-    with safe_open(file, "pt") as f:
-        about = f.metadata() or {}
-    if "lox_kit" not in about:
-        raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
-    check_schema(file, about.get("schema", "0"), SCHEMA)
-    info = _parse(file, about["lox_kit"])
+    tensors, info = read_made(file, "lox_kit", SCHEMA, "`lox factor`")
+    _check_fields(file, info)
     try:
         layout = _layout(info)
     except (TypeError, ValueError) as error:
@@ -116,14 +103,8 @@ def read_info(file: Path) -> dict:
     return info
 
 
-def _parse(file: Path, text: str) -> dict:
-    """Return the `info` of a file, every field of it checked."""
-    try:
-        info = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: its metadata are not valid JSON ({error}).") from error
-    if not isinstance(info, dict):
-        raise ValueError(f"{file}: not a subspace file; `lox factor` makes those.")
+def _check_fields(file: Path, info: dict) -> None:
+    """Raise ValueError if a field of `info` is missing, or not what it should be."""
     for field, kinds in FIELDS.items():
         value = info.get(field, ...)
         if not isinstance(value, kinds) or isinstance(value, bool) or value == []:
@@ -135,10 +116,9 @@ def _parse(file: Path, text: str) -> dict:
         raise ValueError(f"{file}: 'layers' in its metadata has a name twice; factor again.")
     if not all(isinstance(s, list) and all(type(n) is int for n in s) for s in info["shapes"]):
         raise ValueError(f"{file}: 'shapes' in its metadata are no shapes; factor again.")
-    return info
 
 
-def read_factors(file: Path, info: dict, name: str) -> Factors:
+def read_factors(file: Path, name: str) -> Factors:
     """Return the factors of one matrix.
 
     Raises
@@ -146,16 +126,15 @@ def read_factors(file: Path, info: dict, name: str) -> Factors:
     ValueError
         If they are damaged, or are no singular triplets of a matrix of the norm stored.
     """
-    parts = ("U", "Vh", "spectrum") if has_spectrum(info) else ("U", "Vh")
     with safe_open(file, "pt") as f:
         read = checked(f, file)
         values = _values(file, name, read)
-        large = {part: read(f"{name}.{part}") for part in parts}
+        U, Vh = read(f"{name}.U"), read(f"{name}.Vh")
     used = values.S > 0  # beyond the rank, directions are arbitrary
-    for part, Q in (("U", large["U"]), ("Vh", large["Vh"].T)):  # (n, r)
+    for part, Q in (("U", U), ("Vh", Vh.T)):  # (n, r)
         if not _distance_from_orthonormal(Q[:, used]) <= LOOSE:
             raise _not_factors(file, f"{name}.{part}", "not orthonormal")
-    return Factors(**vars(values), **large)
+    return Factors(U=U, Vh=Vh, **vars(values))
 
 
 def read_values(file: Path, info: dict) -> dict[str, Values]:

@@ -48,7 +48,12 @@ def shown_layers(names: list[str], selected: str, view: str) -> list[str]:
 
 
 def explorer_data(
-    subspace: SafetySubspace, k: int, selected: str | None = None, view: str = "all"
+    subspace: SafetySubspace,
+    k: int,
+    selected: str | None = None,
+    view: str = "all",
+    *,
+    spectrum: dict | None = None,
 ) -> dict:
     """Return what `explorer` and `figure_explorer` are drawn from.
 
@@ -60,19 +65,15 @@ def explorer_data(
         A matrix by its full name; default the first cell of the map.
     view : str
         See `shown_layers`.
+    spectrum : dict, optional
+        The `spectrum_data` of the subspace, if they are at hand: they do not depend on k.
 
     Raises
     ------
     ValueError
         If `k` is not stored, or there is no such matrix or view.
     """
-    return explorer_part(subspace, spectrum_data(subspace), k, selected, view)
-
-
-def explorer_part(
-    subspace: SafetySubspace, spectrum: dict, k: int, selected: str | None, view: str
-) -> dict:
-    """Return `explorer_data`, given the `spectrum_data` that do not depend on k."""
+    spectrum = spectrum or spectrum_data(subspace)
     names = list(subspace)
     selected = selected or first_cell(names)
     kinds = kinds_of(names)

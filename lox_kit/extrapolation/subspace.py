@@ -21,7 +21,7 @@ from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
 from .factoring import check_stored, factor_all, pair_info
-from .file import has_spectrum, read_factors, read_info, read_values, write_factors
+from .file import read_factors, read_info, read_values, write_factors
 from .retention import SubspaceShare, share_curve
 from .svd import TOLERANCE, Factors, Values, noise_edge
 
@@ -39,7 +39,7 @@ class SafetySubspace(Mapping[str, Factors]):
     ----------
     info : dict
         Where it comes from: names and fingerprints of base and aligned, rank, certify, seed,
-        include, exclude, spectrum, tied, version.
+        include, exclude, tied, version.
     """
 
     def __init__(self, info: dict, *, factors: dict | None = None, file: Path | None = None):
@@ -56,7 +56,6 @@ class SafetySubspace(Mapping[str, Factors]):
         out: str | Path | None = None,
         *,
         rank: int | str = 64,
-        spectrum: str = "top",
         include: str | None = None,
         exclude: str | None = None,
         certify: int = 16,
@@ -76,8 +75,6 @@ class SafetySubspace(Mapping[str, Factors]):
             this pair and these options. Without it they stay in memory.
         rank : int or "full"
             Directions kept per matrix; "full" keeps all of them, exactly.
-        spectrum : "top" or "full"
-            "full" stores all singular values as well.
         include, exclude : regular expression, optional
             Which 2-D tensors; default all of them, embeddings and lm_head too, as in the paper.
         certify : int
@@ -93,7 +90,7 @@ class SafetySubspace(Mapping[str, Factors]):
             If `out` is another subspace; BusyError if another process writes it.
         """
         first, second = Checkpoint(base), Checkpoint(aligned)
-        options = {"rank": rank, "spectrum": spectrum, "include": include, "exclude": exclude}
+        options = {"rank": rank, "include": include, "exclude": exclude}
         info = pair_info(first, second, {**options, "certify": certify, "seed": seed})
         factors = factor_all(first, second, info, device, on_stage)
         if out is None:
@@ -127,7 +124,7 @@ class SafetySubspace(Mapping[str, Factors]):
             return self._factors[name]
         if self._file is None or name not in self._names:
             raise KeyError(f"{name}: not in this subspace ({len(self)} matrices).")
-        return read_factors(self._file, self.info, name)
+        return read_factors(self._file, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names  # without reading its factors, as a mapping does by default
@@ -192,12 +189,8 @@ class SafetySubspace(Mapping[str, Factors]):
         return np.array([v.norm for v in self._values.values()])
 
     def spectrum(self, name: str) -> np.ndarray:
-        """Return the singular values of one matrix, descending: all of them if they were stored.
-
-        Shape (rank,), or (min(out, in),) with `spectrum="full"` or `rank="full"`.
-        """
-        whole = self[name].spectrum if has_spectrum(self.info) else None
-        return (self._values[name].S if whole is None else whole).cpu().numpy()
+        """Return the singular values of one matrix that are stored, descending: shape (rank,)."""
+        return self._values[name].S.cpu().numpy()
 
     def energy(self, k: int | None) -> np.ndarray:
         """Return |Proj_k(dW)|_F^2 / |dW|_F^2 of every matrix: shape (n_layers,), in [0, 1].

@@ -50,7 +50,6 @@ class Factors(Values):
 
     U: Tensor  # (out, r) float32, orthonormal columns
     Vh: Tensor  # (r, in) float32, orthonormal rows
-    spectrum: Tensor | None = None  # (min(out, in),): all singular values, if asked for
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -118,12 +117,7 @@ def top_factors(
 
 
 def product_factors(
-    left: Tensor,
-    right: Tensor,
-    rank: int | None,
-    *,
-    spectrum: bool = False,
-    device: str = "cpu",
+    left: Tensor, right: Tensor, rank: int | None, *, device: str = "cpu"
 ) -> Factors:
     """Return the `rank` leading singular triplets of `left @ right`, which is never formed.
 
@@ -136,8 +130,6 @@ def product_factors(
     left, right : Tensor, shapes (out, q) and (q, in)
     rank : int or None
         How many; cut to min(out, in). None keeps all.
-    spectrum : bool
-        Store all min(out, in) singular values as well.
     device : str
         Where the result is put.
 
@@ -153,22 +145,17 @@ def product_factors(
     if not bool(torch.isfinite(core).all()):
         raise ValueError("the delta holds NaN or infinite values.")
     shape = (len(left), right.shape[1])
-    smaller = min(shape)
-    r = smaller if rank is None else min(rank, smaller)
+    r = min(shape) if rank is None else min(rank, *shape)
     norm = float(torch.linalg.matrix_norm(core)) if core.numel() else 0.0
     if norm == 0.0:
-        made = _zero(shape, r, device, "lora")
-        return dataclasses.replace(made, spectrum=torch.zeros(smaller)) if spectrum else made
+        return _zero(shape, r, device, "lora")
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
-    S = without_rounding(S)
-    values = torch.zeros(smaller).index_copy_(0, torch.arange(len(S)), S.to(torch.float32))
+    S = torch.nn.functional.pad(without_rounding(S)[:r], (0, max(0, r - len(S)))).to(torch.float32)
     U, V = (_completed(Q @ W, r).to(torch.float32) for Q, W in ((Q1, U), (Q2, Vh.T)))
-    S = values[:r]
     error = torch.linalg.vector_norm(left @ (right @ V.double()) - U.double() * S, dim=0)
     residual = torch.where(S > 0, error / S, 0.0).to(torch.float32)
     U, S, Vh, residual = (x.contiguous().to(device) for x in (U, S, V.T, residual))
-    spectrum_ = values if spectrum else None
-    return Factors(U=U, S=S, Vh=Vh, residual=residual, norm=norm, method="lora", spectrum=spectrum_)
+    return Factors(U=U, S=S, Vh=Vh, residual=residual, norm=norm, method="lora")
 
 
 def _completed(U: Tensor, r: int) -> Tensor:
@@ -188,11 +175,6 @@ def _zero(shape, r: int, device, method: str) -> Factors:
     eye = torch.eye(max(shape), r, device=device)
     U, Vh = eye[: shape[0]], eye[: shape[1]].T
     return Factors(U=U, S=zeros, Vh=Vh, residual=zeros, norm=0.0, method=method)
-
-
-def singular_values(dW: Tensor) -> Tensor:
-    """Return all singular values of `dW`, descending, as float32 of shape (min(out, in),)."""
-    return torch.linalg.svdvals(dW.to(torch.float32))
 
 
 def frobenius(A: Tensor) -> float:

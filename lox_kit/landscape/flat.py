@@ -22,7 +22,7 @@ from torch import Tensor
 from lox_kit.extrapolation import LowRank, Part, rows_of
 from lox_kit.folders import whole
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, SafetensorsStream, check_schema, checked, read_header
+from lox_kit.weights import ROWS, SafetensorsStream, checked, read_made
 
 from .directions import Direction, dot
 
@@ -152,15 +152,11 @@ class Flat:
             If there is no such file, or it holds no plane or line, or a damaged one.
         """
         file = Path(file)
-        tensors = read_header(file)
+        tensors, about = read_made(file, "lox_kit_flat", SCHEMA, "`save` of a plane or line")
         with safe_open(file, "pt") as f:
-            about = f.metadata() or {}
-            if "lox_kit_flat" not in about:
-                raise ValueError(f"{file}: not a file that `save` of a plane or line made.")
-            check_schema(file, about.get("schema", "0"), SCHEMA)
             try:
-                return cls._parse(json.loads(about["lox_kit_flat"]), tensors, checked(f, file))
-            except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+                return cls._parse(about, tensors, checked(f, file))
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else error
                 raise ValueError(
                     f"{file}: a damaged plane or line: {what}; save it again."

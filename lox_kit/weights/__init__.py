@@ -8,7 +8,7 @@ __all__, __getattr__, __dir__ = attach(
         "adapter": "LoraAdapter TRANSPOSED",
         "checkpoint": "Checkpoint",
         "files": """
-            file_hash has_weights INDEX is_embedding is_head read_header read_object
+            file_hash has_weights INDEX is_embedding is_head read_made read_object
             refuse_nonfinite SINGLE
         """,
         "names": "family_folder member RECIPE",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -91,10 +90,7 @@ class Checkpoint:
         ValueError
             If it holds NaN or infinite values.
         """
-        if self.adapter is None or self.base is None:
-            return read_tensor(self.tensors[name])
-        W = self.base.read(name)
-        return self.adapter.add(name, W) if name in self.adapter.names else W
+        return self.adapter.read(name) if self.adapter else read_tensor(self.tensors[name])
 
     def refuse_nonfinite(self, *, matrices: bool = True) -> None:
         """Raise ValueError if a tensor, or a vector, holds NaN or infinite values."""
@@ -145,17 +141,14 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides what the model says: weights, config, tokenizer."""
-        if self.adapter is None or self.base is None:
-            return content_hash(self.path)
-        both = f"{self.base.fingerprint} + {self.adapter.fingerprint}"
-        return hashlib.sha256(both.encode()).hexdigest()
+        return self.adapter.fingerprint if self.adapter else content_hash(self.path)
 
     @cached_property
     def weight_hashes(self) -> list[str]:
         """Hashes of what decides the weights, whatever the files beside them say."""
-        if self.adapter is None or self.base is None:
-            return [file_hash(f) for f in sorted({i.file for i in self.tensors.values()})]
-        return self.base.weight_hashes + self.adapter.weight_hashes
+        if self.adapter:
+            return self.adapter.weight_hashes
+        return [file_hash(f) for f in sorted({i.file for i in self.tensors.values()})]
 
     def is_adapter_of(self, base: Checkpoint) -> bool:
         """Whether this is `base` and an adapter on it, so that the adapter is their delta."""

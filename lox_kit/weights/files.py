@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lox_kit.folders import cache_folder, write_whole
 
-from .sums import checked
+from .sums import check_schema, checked
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -175,6 +175,32 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
+def read_made(file: Path, key: str, schema: int, maker: str) -> tuple[dict[str, TensorInfo], dict]:
+    """Return the tensors of a file that lox_kit made, and the JSON object in its header.
+
+    Parameters
+    ----------
+    key : str
+        Of the header's metadata: what the object is found under.
+    schema : int
+        The newest layout that is known here.
+    maker : str
+        What makes such files, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it is another file, a damaged one, or one of a newer lox_kit.
+    """
+    tensors = read_header(file)
+    with safe_open(file, "pt") as f:
+        about = f.metadata() or {}
+    if key not in about:
+        raise ValueError(f"{file}: not a file that {maker} makes.")
+    check_schema(file, about.get("schema", "0"), schema)
+    return tensors, _object(about[key], f"{file}: its metadata")
+
+
 def read_tensor(info: TensorInfo) -> Tensor:
     """Return one tensor, opening its file for this one read.
 
@@ -225,12 +251,17 @@ def read_object(file: Path) -> dict:
     ValueError
         If the file is no JSON object.
     """
+    return _object(file.read_bytes(), str(file))
+
+
+def _object(text: str | bytes, what: str) -> dict:
+    """Return the object in a JSON text; `what` it is, for the message."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not valid JSON ({error}); download or copy it again.") from error
+        raise ValueError(f"{what}: not valid JSON ({error}); download or copy it again.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{file}: holds no JSON object; download or copy it again.")
+        raise ValueError(f"{what}: holds no JSON object; download or copy it again.")
     return found
 
 

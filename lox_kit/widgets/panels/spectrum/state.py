@@ -6,7 +6,7 @@ import warnings
 
 import traitlets
 
-from lox_kit.extrapolation import VIEWS, SafetySubspace, explorer_part, first_cell, spectrum_data
+from lox_kit.extrapolation import VIEWS, SafetySubspace, explorer_data, first_cell, spectrum_data
 from lox_kit.widgets.code import pair_call, script
 from lox_kit.widgets.setting import PanelState, Setting
 
@@ -52,8 +52,12 @@ class SpectrumState(PanelState):
         """Work out what is on screen."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            data = explorer_part(
-                self.subspace, self._spectrum, self.setting.k, self.selected, self.view
+            data = explorer_data(
+                self.subspace,
+                self.setting.k,
+                self.selected,
+                self.view,
+                spectrum=self._spectrum,
             )
         self.set_trait("note", " ".join(str(w.message) for w in caught))
         self.set_trait("data", data)
