@@ -5,6 +5,7 @@ Progress has one shape: what is being done, how much of it is done, how much the
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -96,7 +97,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def reused(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def reused(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return room for a matrix, the same at every call of a thread for this dtype.
 
     On a CPU memory that is new takes three times as long to fill as memory that was used before:
@@ -104,7 +105,7 @@ def reused(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> 
     """
     import torch
 
-    size, room = shape[0] * shape[1], getattr(_kept, str(dtype), None)
+    size, room = math.prod(shape), getattr(_kept, str(dtype), None)
     if room is None or room.numel() < size or room.device != device:
         room = torch.empty(size, dtype=dtype, device=device)
         setattr(_kept, str(dtype), room)

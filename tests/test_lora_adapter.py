@@ -333,8 +333,8 @@ def test_the_fingerprint_is_of_the_content_of_base_and_adapter(pair, adapter, tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_dora": True}, "use_dora=True is no plain LoRA.*Merge it with PEFT"),
-        ({"bias": "all"}, "bias='all' is no plain LoRA"),
+        ({"use_dora": True}, "use_dora=True is not plain LoRA.*Merge it with PEFT"),
+        ({"bias": "all"}, "bias='all' is not plain LoRA"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices"),
         ({"target_parameters": ["mlp.down_proj.weight"]}, "target_parameters"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
@@ -349,13 +349,13 @@ def test_other_adapters_are_refused_by_name(pair, tmp_path, options, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"peft_type": "VERA"}, "peft_type='VERA' is no plain LoRA"),
+        ({"peft_type": "VERA"}, "peft_type='VERA' is not plain LoRA"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
         ({"alora_invocation_tokens": [1]}, r"alora_invocation_tokens=\[1\]"),
         ({"arrow_config": {"top_k": 2}}, "arrow_config="),
         ({"lora_bias": True}, "lora_bias=True"),
-        ({"r": 4}, r"are no factors of rank 4"),
+        ({"r": 4}, r"are not factors of rank 4"),
         ({"base_model_name_or_path": None}, r"names no base; give BASE\+"),
         ({"lora_alpha": None}, "adapter_config.json: .*has no number 'lora_alpha'"),
         ({"lora_alpha": NAN}, "has no number 'lora_alpha': nan"),
@@ -364,9 +364,9 @@ def test_other_adapters_are_refused_by_name(pair, tmp_path, options, message):
         ({"alpha_pattern": {"q_proj": -INF}}, "has no number 'lora_alpha': -inf"),
         ({"r": 0}, "has no number 'r': 0"),
         ({"rank_pattern": {"q_proj": "3"}}, "has no number 'r': '3'"),
-        ({"rank_pattern": ["q_proj"]}, "adapter_config.json: .*rank_pattern is no object"),
-        ({"rank_pattern": {"(": 3}}, r"adapter_config.json: .*'\(' is no regular expression"),
-        ({"rank_pattern": {"a{99999999999}": 3}}, "is no regular expression"),
+        ({"rank_pattern": ["q_proj"]}, "adapter_config.json: .*rank_pattern is not an object"),
+        ({"rank_pattern": {"(": 3}}, r"adapter_config.json: .*'\(' is not a regular expression"),
+        ({"rank_pattern": {"a{99999999999}": 3}}, "is not a regular expression"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused(adapter, fields, message):
@@ -387,7 +387,7 @@ def test_a_tied_matrix_is_refused(make_pair, tmp_path):
 def test_a_transposed_architecture_is_refused(make_pair, tmp_path):
     base = make_pair(kind="gpt2", n_embd=32, n_layer=2, n_head=4, tie_word_embeddings=True).base
     folder = make_adapter(base, tmp_path / "adapter", r=2, target_modules=["c_attn"])
-    with pytest.raises(ValueError, match="fan_in_fan_out=True is no plain LoRA"):
+    with pytest.raises(ValueError, match="fan_in_fan_out=True is not plain LoRA"):
         Checkpoint(folder)
     edit_config(folder, fan_in_fan_out=False)
     with pytest.raises(ValueError, match="gpt2 stores its matrices transposed"):
@@ -410,7 +410,7 @@ def test_a_damaged_folder_is_named(pair, adapter, tmp_path):
     file = adapter / "adapter_model.safetensors"
     tensors = load_file(file)
     save_file({n: W for n, W in tensors.items() if "lora_A" not in n}, file)
-    with pytest.raises(ValueError, match=r"lora_A \(\) and lora_B .* are no factors of rank 3"):
+    with pytest.raises(ValueError, match=r"lora_A \(\) and lora_B .* are not factors of rank 3"):
         Checkpoint(adapter)
     file.rename(adapter / "adapter_model.bin")
     with pytest.raises(ValueError, match=r"adapter_model.bin: a pickle"):

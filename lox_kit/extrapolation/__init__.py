@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "checkpoint": "apply_lox extrapolate",
         "controls": "full_delta random_subspace",
         "file": "FULL",
-        "lox": "check_alpha Kept LowRank lox_key LoxDial Part recipe_of rows_of Terms",
+        "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
         "places": "kinds_of map_layout module_of ORDER place_of",
         "retention": "SubspaceShare",
         "spectrum": """

@@ -12,7 +12,7 @@ from torch import Tensor
 from lox_kit.folders import whole
 from lox_kit.weights import TRANSPOSED, is_embedding, is_head, refuse_nonfinite
 
-from .checkpoint import model_card, own_aligned
+from .checkpoint import model_card, open_aligned
 from .lox import check_alpha
 from .subspace import SafetySubspace
 
@@ -47,10 +47,10 @@ def save_adapter(
         If `out` exists.
     """
     check_alpha(alpha)
-    checkpoint = own_aligned(subspace, aligned)
+    checkpoint = open_aligned(subspace, aligned)
     subspace.check_rank(k)
     if k == 0:
-        raise ValueError("k=0 keeps no direction, and an adapter of rank 0 is none.")
+        raise ValueError("k=0 keeps no direction, and there is no adapter of rank 0.")
     if (kind := checkpoint.config.get("model_type")) in TRANSPOSED:
         raise ValueError(
             f"{kind} stores its matrices transposed, which PEFT adapters express differently: use "

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lox_kit import __version__
@@ -23,7 +24,7 @@ from lox_kit.weights import INDEX, SINGLE, Checkpoint, SafetensorsStream, refuse
 
 from .factoring import check_stored
 from .file import FULL
-from .lox import check_alpha, edit, recipe_of
+from .lox import add, check_alpha, lox_terms, recipe_of
 from .subspace import SafetySubspace
 
 PLAIN = re.compile(r"[\w.-]*/[\w./@+-]+")  # names that YAML takes for text as they stand
@@ -63,7 +64,7 @@ def apply_lox(
     check_alpha(alpha)
     subspace.check_rank(k)
     with whole(out, new=True) as work:
-        checkpoint = own_aligned(subspace, aligned)
+        checkpoint = open_aligned(subspace, aligned)
         recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
         names = list(checkpoint.tensors)
 
@@ -72,7 +73,7 @@ def apply_lox(
             if name not in subspace:
                 return W
             U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
-            W = edit(W, U, S, Vh, alpha)
+            W = add(W, lox_terms(U, S, Vh, alpha), out=torch.empty_like(W))
             refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
             return W
 
@@ -163,7 +164,7 @@ def _index(checkpoint: Checkpoint) -> str:
     return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
-def own_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
+def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     """Open the aligned checkpoint and make sure the subspace was made from it, and it is whole."""
     if control := subspace.info.get("control"):
         raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")

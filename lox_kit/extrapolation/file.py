@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lox_kit.folders import whole
-from lox_kit.weights import SafetensorsStream, checked, read_made
+from lox_kit.weights import SafetensorsStream, checked_reader, read_made
 
 from .svd import METHODS, Factors, Values
 
@@ -75,7 +75,7 @@ def read_info(file: Path) -> dict:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, it is no whole subspace file, or it is of a newer lox_kit.
+        If there is no such file, it is not a whole subspace file, or it is of a newer lox_kit.
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
@@ -115,7 +115,7 @@ def _check_fields(file: Path, info: dict) -> None:
     if len(set(map(str, info["layers"]))) < len(info["layers"]):
         raise ValueError(f"{file}: 'layers' in its metadata has a name twice; factor again.")
     if not all(isinstance(s, list) and all(type(n) is int for n in s) for s in info["shapes"]):
-        raise ValueError(f"{file}: 'shapes' in its metadata are no shapes; factor again.")
+        raise ValueError(f"{file}: 'shapes' in its metadata are not shapes; factor again.")
 
 
 def read_factors(file: Path, name: str) -> Factors:
@@ -124,10 +124,10 @@ def read_factors(file: Path, name: str) -> Factors:
     Raises
     ------
     ValueError
-        If they are damaged, or are no singular triplets of a matrix of the norm stored.
+        If they are damaged, or are not singular triplets of a matrix of the norm stored.
     """
     with safe_open(file, "pt") as f:
-        read = checked(f, file)
+        read = checked_reader(f, file)
         values = _values(file, name, read)
         U, Vh = read(f"{name}.U"), read(f"{name}.Vh")
     used = values.S > 0  # beyond the rank, directions are arbitrary
@@ -146,7 +146,7 @@ def read_values(file: Path, info: dict) -> dict[str, Values]:
         As `read_factors`.
     """
     with safe_open(file, "pt") as f:
-        read = checked(f, file)
+        read = checked_reader(f, file)
         return {name: _values(file, name, read) for name in info["layers"]}
 
 

@@ -124,7 +124,7 @@ class _Basis:
         return step
 
     def add(self, step: Tensor) -> None:
-        """Append the directions of `step`, and others in place of those that it has not.
+        """Append the directions of `step`, and random ones in place of those it lacks.
 
         The step of a space that is nearly exhausted is small, and what of the old directions
         rounding has left in it is not; that of an exhausted one is zero.

@@ -61,17 +61,6 @@ def lox_terms(U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Terms:
     return [(1.0, LowRank(U * (alpha * S), Vh))] if len(S) and alpha else []
 
 
-def edit(W: Tensor, U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Tensor:
-    """Return `W + alpha U S Vh`, summed in float32 and rounded once to the dtype of `W`.
-
-    Parameters
-    ----------
-    W : Tensor, shape (out, in)
-    U, S, Vh : Tensor, shapes (out, k), (k,), (k, in)
-    """
-    return add(W, lox_terms(U, S, Vh, alpha), out=torch.empty_like(W))
-
-
 def add(W: Tensor, terms: Terms, *, out: Tensor) -> Tensor:
     """Write `W + sum of c D` to `out`, summed in float32 (float64 if it is) and rounded once.
 
@@ -109,7 +98,7 @@ def lox_key(aligned_key: str, subspace: SafetySubspace, k: int | None, alpha: fl
     return content_key(parent=aligned_key, recipe=recipe_of(subspace, k, alpha))
 
 
-class Kept:
+class ResidentWeights:
     """Some weights of a model in memory, and a copy of them from which every setting is written.
 
     So nothing drifts, and a setting without terms gives the weights back bit for bit.
@@ -183,7 +172,7 @@ class LoxDial:
         self.subspace = subspace
         self._factors = {name: subspace[name] for name in subspace}
         shapes = {name: factors.shape for name, factors in self._factors.items()}
-        self._kept = Kept(model, shapes, device=device)
+        self._kept = ResidentWeights(model, shapes, device=device)
         self.k: int | None = 0
         self.alpha = 0.0
 
@@ -200,8 +189,7 @@ class LoxDial:
         self.k, self.alpha = k, alpha
 
         def terms(name: str) -> Terms:
-            f = self._factors[name]
-            return lox_terms(f.U[:, :k], f.S[:k], f.Vh[:k], alpha)
+            return lox_terms(*self._factors[name].top(k), alpha)
 
         self._kept.write(terms, lox_key(self._kept.key, self.subspace, k, alpha))
 

@@ -47,9 +47,9 @@ def share_curve(
         )
     rows, names = [], list(subspace)
     for i, name in enumerate(names):
-        M, factors = delta(first, second, name, device), subspace[name]
+        M, (U, S, _) = delta(first, second, name, device), subspace[name].top(most)
         tell(on_stage, "reading", i, len(names))
-        rows.append(_shares_held(factors.U[:, :most], factors.S[:most], M))
+        rows.append(_shares_held(U, S, M))
     wide = max(map(len, rows)) if most is None else most + 1
     return np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
 

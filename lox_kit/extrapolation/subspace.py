@@ -146,8 +146,7 @@ class SafetySubspace(Mapping[str, Factors]):
             If `k` is negative, or larger than what is stored.
         """
         check_stored(k, self.info["rank"])
-        factors = self[name]
-        return factors.U[:, :k], factors.S[:k], factors.Vh[:k]
+        return self[name].top(k)
 
     @property
     def key(self) -> str:

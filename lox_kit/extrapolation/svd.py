@@ -56,6 +56,10 @@ class Factors(Values):
         """Shape (out, in) of the delta."""
         return self.U.shape[0], self.Vh.shape[1]
 
+    def top(self, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return U (out, k), S (k,) and Vh (k, in), cut to the rank there is; None keeps all."""
+        return self.U[:, :k], self.S[:k], self.Vh[:k]
+
 
 def top_factors(
     dW: Tensor,

@@ -22,7 +22,7 @@ from torch import Tensor
 from lox_kit.extrapolation import LowRank, Part, rows_of
 from lox_kit.folders import whole
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, SafetensorsStream, checked, read_made
+from lox_kit.weights import ROWS, SafetensorsStream, checked_reader, read_made
 
 from .directions import Direction, dot
 
@@ -155,7 +155,7 @@ class Flat:
         tensors, about = read_made(file, "lox_kit_flat", SCHEMA, "`save` of a plane or line")
         with safe_open(file, "pt") as f:
             try:
-                return cls._parse(about, tensors, checked(f, file))
+                return cls._parse(about, tensors, checked_reader(f, file))
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else error
                 raise ValueError(

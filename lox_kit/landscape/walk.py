@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.extrapolation import Kept, Terms
+from lox_kit.extrapolation import ResidentWeights, Terms
 from lox_kit.models import Model
 from lox_kit.store import content_key
 
@@ -33,7 +33,7 @@ class Walk:
         check_origin(model, flat)
         self.model, self.flat = model, flat
         shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
-        self._kept = Kept(model, shapes)
+        self._kept = ResidentWeights(model, shapes)
 
     def __enter__(self) -> Walk:
         return self

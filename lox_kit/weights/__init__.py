@@ -13,7 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta PairReport ROWS",
-        "sums": "check_schema checked",
+        "sums": "check_schema checked_reader",
         "writer": "SafetensorsStream",
     },
 )

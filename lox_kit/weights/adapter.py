@@ -121,7 +121,7 @@ class LoraAdapter:
             A, B = (shape.get(f"lora_{side}", ()) for side in "AB")
             if len(A) != 2 or len(B) != 2 or (A[0], B[1]) != (r, r):
                 raise ValueError(
-                    f"{self.folder}: lora_A {A} and lora_B {B} of {name} are no factors of rank "
+                    f"{self.folder}: lora_A {A} and lora_B {B} of {name} are not factors of rank "
                     f"{r}, which {ADAPTER_CONFIG} says; both files must be of one save."
                 )
             shapes.append((A[1], B[0]) if name in self._embeddings else (B[0], A[1]))
@@ -220,17 +220,17 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         wrong["init_lora_weights"] = start
     if wrong:
         shown = ", ".join(f"{field}={value!r}" for field, value in wrong.items())
-        raise ValueError(f"{folder}: {shown} is no plain LoRA, whose delta is B A. {MERGE}")
+        raise ValueError(f"{folder}: {shown} is not plain LoRA, whose delta is B A. {MERGE}")
     for field, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
         patterns = config.get(pattern) or {}
         if not isinstance(patterns, dict):
-            raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is no object of patterns.")
+            raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is not an object of patterns.")
         for key in patterns:
             try:
                 re.compile(key)
             except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(
-                    f"{folder / ADAPTER_CONFIG}: {key!r} is no regular expression ({error})."
+                    f"{folder / ADAPTER_CONFIG}: {key!r} is not a regular expression ({error})."
                 ) from None
         for value in (config.get(field), *patterns.values()):
             real = isinstance(value, int | float) and not isinstance(value, bool)

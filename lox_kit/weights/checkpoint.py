@@ -47,10 +47,10 @@ class Checkpoint:
     Raises
     ------
     FileNotFoundError
-        If the folder, a shard or the weights are missing, or a hub id is not to be had.
+        If the folder, a shard or the weights are missing, or a hub id cannot be found.
     ValueError
         If the weights are pickled, the index or a shard is damaged, they do not match, or the
-        adapter is no plain LoRA of its base, or the base is an adapter too.
+        adapter is not plain LoRA of its base, or the base is an adapter too.
     """
 
     def __init__(self, model: str | Path):

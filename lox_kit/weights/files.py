@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lox_kit.folders import cache_folder, write_whole
 
-from .sums import check_schema, checked
+from .sums import check_schema, checked_reader
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -153,7 +153,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     Raises
     ------
     ValueError
-        If the file is not whole or holds a dtype that torch has not.
+        If the file is not whole or holds a dtype that torch does not have.
     """
     tensors = {}
     try:
@@ -213,7 +213,7 @@ def read_tensor(info: TensorInfo) -> Tensor:
         If it holds NaN or infinite values, or does not match its checksum, where it has one.
     """
     with safe_open(info.file, "pt") as f:
-        W = checked(f, info.file)(info.name)
+        W = checked_reader(f, info.file)(info.name)
     refuse_nonfinite(W, f"{info.name} in {info.file}")
     return W
 
@@ -249,7 +249,7 @@ def read_object(file: Path) -> dict:
     Raises
     ------
     ValueError
-        If the file is no JSON object.
+        If the file is not a JSON object.
     """
     return _object(file.read_bytes(), str(file))
 
@@ -261,7 +261,7 @@ def _object(text: str | bytes, what: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what}: not valid JSON ({error}); download or copy it again.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{what}: holds no JSON object; download or copy it again.")
+        raise ValueError(f"{what}: is not a JSON object; download or copy it again.")
     return found
 
 

@@ -12,11 +12,11 @@ from .files import BESIDE, has_weights
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WANTED = ["model*.safetensors", ADAPTER_WEIGHTS, *(f"*{kind}" for kind in BESIDE)]
-_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name reads as a hub id and is no folder here."""
+    """Whether a name reads as a hub id and is not a folder here."""
     return bool(_ID.fullmatch(name)) and not Path(name).is_dir()
 
 
@@ -30,10 +30,8 @@ def fetch(name: str) -> Path:
     Raises
     ------
     FileNotFoundError
-        If it is neither cached nor to be had, or has no safetensors weights.
+        If it is neither cached nor downloadable, or has no safetensors weights.
     """
-    if not (match := _ID.fullmatch(name)):
-        raise FileNotFoundError(f"{name}: neither a folder nor a hub id.")
     try:
         import huggingface_hub
     except ImportError as error:
@@ -41,10 +39,11 @@ def fetch(name: str) -> Path:
             f"{name}: no such folder, and hub ids need huggingface_hub: pip install "
             '"lox-kit[train]", or give a checkpoint folder.'
         ) from error
+    repository, _, revision = name.partition("@")
     snapshot = functools.partial(
         huggingface_hub.snapshot_download,
-        match["repository"],
-        revision=match["revision"],
+        repository,
+        revision=revision or None,
         allow_patterns=WANTED,
         ignore_patterns=["*/*"],  # other formats lie in folders of their own
     )

@@ -36,16 +36,16 @@ def resolve(model: str | Path) -> Path:
     Raises
     ------
     FileNotFoundError
-        If a sandbox name's family has not been built, or a hub id is not to be had.
+        If a sandbox name's family has not been built, or a hub id cannot be found.
     ValueError
-        If a name starts with sandbox/ and is none.
+        If a name starts with sandbox/ and is not a sandbox name.
     """
     if not str(model).startswith("sandbox/"):
         return fetch(str(model)) if is_hub_id(str(model)) else Path(model)
     match = _NAME.fullmatch(str(model))
     if not match:
         raise ValueError(
-            f"{model}: sandbox names are sandbox/base and sandbox/aligned, with @SEED behind them "
+            f"{model}: sandbox names are sandbox/base and sandbox/aligned, followed by @SEED "
             "for another seed than 0."
         )
     member, seed = match.group(1), int(match.group(2) or 0)

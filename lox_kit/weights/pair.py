@@ -39,7 +39,7 @@ def check_pair(
     Parameters
     ----------
     read_all : bool
-        False reads vectors only, for who is going to read the matrices.
+        False reads vectors only, for a caller that reads the matrices anyway.
     include, exclude : regular expression, optional
         Which 2-D tensors are wanted, matched anywhere in the name. Default all: the paper's set,
         embeddings and lm_head too.
@@ -48,7 +48,7 @@ def check_pair(
     ------
     ValueError
         If a wanted matrix is missing from one side or has another shape there, if nothing is
-        wanted, if a pattern is no regular expression, if both checkpoints are the same, or if a
+        wanted, if a pattern is not a regular expression, if both checkpoints are the same, or if a
         tensor of either holds NaN or infinite values.
     """
     wanted = _wanted(aligned, include, exclude)

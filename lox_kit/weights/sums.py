@@ -37,10 +37,10 @@ def checksum(data: memoryview | bytes) -> str:
     return hashlib.blake2b(rest, digest_size=DIGITS // 2).hexdigest()
 
 
-def checked(f, file: Path) -> Callable[[str], Tensor]:
+def checked_reader(f, file: Path) -> Callable[[str], Tensor]:
     """Return a function that reads a tensor of an open file and holds it against its checksum.
 
-    A file that has no checksums, as older ones have none, is read as it is. The function raises
+    Older files have no checksums, and are read as they are. The function raises
     ValueError if the tensor is damaged or not there.
     """
     text = (f.metadata() or {}).get(SUMS, "")

@@ -22,7 +22,7 @@ from .sums import DIGITS, SUMS, checksum, raw
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FIRST_SUM = 8 + len('{"__metadata__":{"sums":"')  # where the first checksum is in a file
-FLUSHED = 1 << 25  # bytes after which the disk is waited for, while others compute what follows
+FLUSHED = 1 << 27  # bytes after which the disk is waited for, while others compute what follows
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
 
@@ -42,7 +42,7 @@ class SafetensorsStream:
     Raises
     ------
     OSError
-        If the disk has not room for the whole file.
+        If the disk has no room for the whole file.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Mapping[str, str]):
