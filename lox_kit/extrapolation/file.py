@@ -39,16 +39,19 @@ FIELDS: dict[str, tuple[type, ...]] = {  # of `info`, which the header holds as 
 }
 
 
-def write_factors(
-    file: str | Path, info: dict, factors: Iterable[tuple[str, Factors]], *, new: bool = False
-) -> None:
-    """Write a subspace file, matrix by matrix; with `new` it must not exist, see `folders.whole`.
+def write_factors(file: str | Path, info: dict, factors: Iterable[tuple[str, Factors]]) -> None:
+    """Write a subspace file, matrix by matrix.
 
     If making the factors fails, no file is left.
+
+    Raises
+    ------
+    FileExistsError
+        If `file` exists; BusyError if another process writes it.
     """
     about = {"lox_kit": json.dumps(info), "schema": str(SCHEMA)}
     with (
-        whole(file, new=new) as work,
+        whole(file, new=True) as work,
         SafetensorsStream(work, _layout(info), about) as stream,
     ):
         for name, made in factors:

@@ -96,7 +96,7 @@ class SafetySubspace(Mapping[str, Factors]):
         if out is None:
             return cls(info, factors=dict(factors))
         if not Path(out).exists():
-            write_factors(out, info, factors, new=True)
+            write_factors(out, info, factors)
         elif read_info(Path(out)) != info:
             raise FileExistsError(f"{out} exists and is another subspace; choose another name.")
         return cls.load(out)
@@ -113,7 +113,13 @@ class SafetySubspace(Mapping[str, Factors]):
         return cls(read_info(Path(file)), file=Path(file))
 
     def save(self, file: str | Path) -> Path:
-        """Write all factors to one safetensors file and return its path."""
+        """Write all factors to one safetensors file and return its path.
+
+        Raises
+        ------
+        FileExistsError
+            If it exists; BusyError if another process writes it.
+        """
         write_factors(file, self.info, self.items())
         return Path(file)
 
