@@ -367,6 +367,8 @@ def test_other_adapters_are_refused_by_name(pair, tmp_path, options, message):
         ({"rank_pattern": ["q_proj"]}, "adapter_config.json: .*rank_pattern is not an object"),
         ({"rank_pattern": {"(": 3}}, r"adapter_config.json: .*'\(' is not a regular expression"),
         ({"rank_pattern": {"a{99999999999}": 3}}, "is not a regular expression"),
+        ({"rank_pattern": {"(([a-z_0-9.]+)+)+!": 3}}, "could take for ever"),
+        ({"alpha_pattern": {".*.*.*.*!": 3}}, "adapter_config.json: .*could take for ever"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused(adapter, fields, message):

@@ -226,14 +226,22 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         if not isinstance(patterns, dict):
             raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is not an object of patterns.")
         for key in patterns:
-            try:
-                re.compile(key)
-            except (re.error, OverflowError, RecursionError) as error:
-                raise ValueError(
-                    f"{folder / ADAPTER_CONFIG}: {key!r} is not a regular expression ({error})."
-                ) from None
+            _check_pattern(folder / ADAPTER_CONFIG, key)
         for value in (config.get(field), *patterns.values()):
             real = isinstance(value, int | float) and not isinstance(value, bool)
             number = float(value) if real and value and abs(value) < 1e300 else math.nan
             if not math.isfinite(number) or (field == "r" and (number < 1 or number % 1)):
                 raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}: {value!r}.")
+
+
+def _check_pattern(file: Path, pattern: str) -> None:
+    """Raise unless a pattern is a regular expression that is quick to try."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{file}: {pattern!r} is not a regular expression ({error}).") from None
+    if re.search(r"\)[*+{]", pattern) or sum(map(pattern.count, "*+{")) > 3:
+        raise ValueError(
+            f"{file}: {pattern!r} repeats a group, or more than three times, and could take for "
+            "ever to match. Name the modules instead."
+        )
