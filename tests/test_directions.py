@@ -16,7 +16,6 @@ from lox_kit.landscape.directions import (
     dot,
     lox_direction,
     norm,
-    part_dot,
     random_direction,
     weights_of,
 )
@@ -45,7 +44,8 @@ def test_dot_products_are_those_of_float64(kinds):
         p if kind == "low" else p.dense() for kind, p in zip(kinds.split(), parts, strict=True)
     ]
     expected = np.sum(dense(given[0]) * dense(given[1]))
-    assert part_dot(*given) == pytest.approx(expected, rel=1e-12)
+    directions = [Direction({"a": part}, "", "") for part in given]
+    assert dot(*directions) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_dot_product_counts_the_weights_that_both_have():

@@ -38,7 +38,7 @@ def test_checkpoints_on_disk_are_projected_as_the_plane_locates_them(pair, subsp
 
 def test_what_cannot_be_projected_is_refused(pair, make_pair, subspace):
     plane = Plane.through(pair.aligned, lox_direction(subspace, 3), pair.base)
-    with pytest.raises(ValueError, match="a way needs at least two"):
+    with pytest.raises(ValueError, match="a path needs at least two"):
         project(plane, pair.aligned, [pair.base])
     with pytest.raises(ValueError, match="is not the origin of this plane"):
         project(plane, pair.base, [pair.base, pair.aligned])
@@ -46,5 +46,5 @@ def test_what_cannot_be_projected_is_refused(pair, make_pair, subspace):
     with pytest.raises(ValueError, match=r"layers\.1.*no such tensor"):
         project(plane, pair.aligned, [pair.aligned, other.aligned])
     raw = Plane.random(pair.aligned)
-    with pytest.raises(ValueError, match="no distances"):
+    with pytest.raises(ValueError, match="axes here are not distances"):
         project(raw, pair.aligned, [pair.aligned, pair.base])

@@ -10,7 +10,8 @@ import dataclasses
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from lox_kit.models import Model
 from lox_kit.store import content_key
 from lox_kit.weights import ROWS, Checkpoint, is_head
 
-NORMALISE = ("filter", "layer", "none")
+NORMALISE = {"filter": (1,), "layer": (0, 1), "none": None}  # the axes a norm is over
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,34 +58,21 @@ class Direction:
 
     def to(self, device: str | torch.device) -> Direction:
         """Return the direction with its parts on a device."""
-        parts = {n: _map(p, lambda t: t.to(device)) for n, p in self.parts.items()}
-        return dataclasses.replace(self, parts=parts)
+        moved = {
+            name: LowRank(*(t.to(device) for t in p)) if isinstance(p, LowRank) else p.to(device)
+            for name, p in self.parts.items()
+        }
+        return dataclasses.replace(self, parts=moved)
 
 
-class _Computed(Mapping[str, Part]):
-    """Parts that are computed each time they are asked for."""
+class _Computed(UserDict):
+    """Parts by name, each computed whenever it is asked for."""
 
-    def __init__(self, names: Sequence[str], compute: Callable[[str], Part]):
-        self._names, self._compute = tuple(names), compute
+    def __init__(self, names: Iterable[str], compute: Callable[[str], Part]):
+        super().__init__(dict.fromkeys(names, compute))
 
     def __getitem__(self, name: str) -> Part:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._compute(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names  # without computing the part
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _map(part: Part, function: Callable[[Tensor], Tensor]) -> Part:
-    """Return the part with a function applied to its tensors."""
-    return LowRank(*map(function, part)) if isinstance(part, LowRank) else function(part)
+        return self.data[name](name)
 
 
 # --- what a model's weights are ---------------------------------------------------------------
@@ -217,13 +205,12 @@ def random_direction(model: Source, seed: int, normalise: str = "layer") -> Dire
     """
     if normalise not in NORMALISE:
         raise ValueError(f"normalise={normalise!r}: use one of {', '.join(NORMALISE)}.")
-    weights = weights_of(model)
+    weights, axis = weights_of(model), NORMALISE[normalise]
 
     def draw(name: str) -> Tensor:
         W = weights.read(name)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         d = torch.randn(tuple(W.shape), generator=generator).to(W.device)
-        axis = {"filter": (1,), "layer": (0, 1)}.get(normalise)
         if axis is None:
             return d
         norms = [torch.linalg.vector_norm(_wide(t), dim=axis, keepdim=True) for t in (W, d)]
@@ -242,15 +229,26 @@ def random_direction(model: Source, seed: int, normalise: str = "layer") -> Dire
 def dot(first: Direction, second: Direction) -> float:
     """Return the inner product over all weights, in float64."""
     shared = [n for n in first.parts if n in second.parts]
-    return math.fsum(part_dot(first.parts[n], second.parts[n]) for n in shared)
+    return math.fsum(_part_dot(first.parts[n], second.parts[n]) for n in shared)
 
 
 def norm(direction: Direction) -> float:
     """Return the L2 norm over all weights, in float64."""
-    return math.sqrt(math.fsum(part_dot(p, p) for p in direction.parts.values()))
+    return math.sqrt(math.fsum(_part_dot(p, p) for p in direction.parts.values()))
 
 
-def part_dot(p: Part, q: Part) -> float:
+def dots_and_norm(direction: Direction, axes: Sequence[Direction]) -> tuple[list[float], float]:
+    """Return the inner products with some directions and the norm; each part is read once."""
+    products, squares = [[] for _ in axes], []
+    for name, part in direction.parts.items():
+        squares.append(_part_dot(part, part))
+        for found, axis in zip(products, axes, strict=True):
+            if name in axis.parts:
+                found.append(_part_dot(part, axis.parts[name]))
+    return [math.fsum(found) for found in products], math.sqrt(math.fsum(squares))
+
+
+def _part_dot(p: Part, q: Part) -> float:
     """Return the inner product of two deltas of one tensor, in float64, factors as factors.
 
     A few rows are converted at a time: a whole embedding in float64 would need gigabytes.
@@ -260,21 +258,14 @@ def part_dot(p: Part, q: Part) -> float:
         return float((inner * (p.right.double() @ q.right.double().T)).sum())
     if isinstance(p, LowRank):
         p, q = q, p
-    return math.fsum(_rows_dot(some, rows_of(q, rows)) for rows, some in row_blocks(p))
-
-
-def _rows_dot(p: Tensor, q: Part) -> float:
-    """Return the inner product of a few rows."""
-    if isinstance(q, LowRank):
-        return float(((q.left.double().T @ p.double()) * q.right.double()).sum())
-    return float(torch.dot(p.double().flatten(), q.double().flatten()))
-
-
-def row_blocks(tensor: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield a tensor as blocks of rows, each with where it is."""
-    for start in range(0, len(tensor), ROWS):
+    sums = []
+    for start in range(0, len(p), ROWS):
         rows = slice(start, start + ROWS)
-        yield rows, tensor[rows]
+        one, other = p[rows].double(), rows_of(q, rows)
+        if isinstance(other, LowRank):
+            one, other = other.left.double().T @ one, other.right  # <p, L R> = <L^T p, R>
+        sums.append(float(torch.dot(one.flatten(), other.double().flatten())))
+    return math.fsum(sums)
 
 
 def _wide(tensor: Tensor) -> Tensor:

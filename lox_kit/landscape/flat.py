@@ -1,6 +1,6 @@
 """Points, coordinates and files of planes and lines through weight space.
 
-A cell's weights are `origin + x D1 + y D2` with the directions as they were given, low-rank ones as
+A point's weights are `origin + x D1 + y D2` with the directions as they were given, low-rank ones as
 factors; making the axes orthogonal and of unit length happens in the coefficients, in float64:
 
     y = b / m,   x = a / n - c y        n = |D1|,  c = <D1, D2> / n^2,  m = |D2 - c D1|
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
-from lox_kit.extrapolation import LowRank, Part, rows_of
+from lox_kit.extrapolation import LowRank, Part
 from lox_kit.folders import whole
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, SafetensorsStream, checked_reader, read_made
+from lox_kit.weights import SafetensorsStream, checked_reader, read_made
 
-from .directions import Direction, dot
+from .directions import Direction, dots_and_norm
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
+UNITS = ("L2", "direction")  # of coordinates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,31 +84,28 @@ class Flat:
         y = at[1] / m
         return at[0] / n - c * y, y
 
-    def coordinates(self, coefficients: tuple[float, ...]) -> tuple[float, ...]:
-        """Return the point at which the directions have these factors."""
-        n, c, m = self.scale
-        if len(coefficients) == 1:
-            return (n * coefficients[0],)
-        x, y = coefficients
-        return n * (x + c * y), m * y
-
     def locate(self, delta: Direction) -> Point:
         """Return where `origin + delta` lies, in float64, tensor by tensor.
+
+        The distance is what is left of the squared length: a model on the plane is within 1e-7 of
+        its distance from the origin.
 
         Parameters
         ----------
         delta : Direction
             From the plane's origin, as `between(origin, model)` makes it.
+
+        Raises
+        ------
+        ValueError
+            If the axes are multiples of directions.
         """
-        D = self.directions
-        gram = np.array([[dot(p, q) for q in D] for p in D])
-        coefficients = np.linalg.solve(gram, [dot(delta, d) for d in D])
-        off = math.fsum(
-            _squared_rest(name, delta, D, coefficients)
-            for name in dict.fromkeys(n for d in (delta, *D) for n in d.parts)
-        )
-        at = self.coordinates(tuple(float(c) for c in coefficients))
-        return Point(at, math.sqrt(max(off, 0.0)))
+        if self.unit != "L2":
+            raise ValueError("the axes here are not distances, so lengths along them mean nothing.")
+        n, c, m = self.scale
+        (first, *others), length = dots_and_norm(delta, self.directions)
+        at = (first / n, *((second - c * first) / m for second in others))
+        return Point(at, math.sqrt(max(length**2 - sum(x * x for x in at), 0.0)))
 
     def to(self, device: str) -> Self:
         """Return it with its directions on a device; "cpu" spares the memory of a GPU."""
@@ -187,7 +184,7 @@ class Flat:
         n, _, m = numbers
         if not (all(map(math.isfinite, numbers)) and n > 0 and m > 0):
             raise ValueError(f"'scale' is {numbers}")
-        if about["unit"] not in ("L2", "direction"):
+        if about["unit"] not in UNITS:
             raise ValueError(f"'unit' is {about['unit']!r}")
         if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
             raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some without tensors")
@@ -203,20 +200,3 @@ def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} holds NaN or infinite values")
     return tensor
-
-
-def _squared_rest(
-    name: str, delta: Direction, directions: tuple[Direction, ...], coefficients: np.ndarray
-) -> float:
-    """Return the squared distance of one tensor of `delta` from its place on the plane."""
-    terms = [(1.0, delta), *((-float(c), d) for c, d in zip(coefficients, directions, strict=True))]
-    parts = [(c, d.parts[name]) for c, d in terms if name in d.parts]
-    total = 0.0
-    for start in range(0, parts[0][1].shape[0], ROWS):
-        rest = 0.0
-        for c, part in parts:
-            some = rows_of(part, slice(start, start + ROWS))
-            dense = some.left.double() @ some.right.double() if isinstance(some, LowRank) else some
-            rest = rest + c * dense.double()
-        total += float(rest.square().sum())
-    return total

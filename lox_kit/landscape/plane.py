@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 from .directions import (
     Direction,
@@ -18,7 +17,7 @@ from .directions import (
     random_direction,
     weights_of,
 )
-from .flat import Flat, Point
+from .flat import UNITS, Flat, Point
 
 PARALLEL = 1e-6  # of its length: less of the second direction off the first is rounding
 
@@ -44,30 +43,22 @@ class Plane(Flat):
         ----------
         aligned : Model, checkpoint folder or sandbox name
         lox, attacked, attacked_lox : the same, or a Direction
-            A direction stands for the model it leads to: LoX and the attacked model from the
-            aligned one, the attacked LoX model from LoX. Factors stay factors.
+            A direction stands for the model it leads to from the aligned one. Factors stay factors.
 
         Raises
         ------
         ValueError
             If the models are of two architectures, or the directions are zero or parallel.
         """
-        origin = weights_of(aligned)
-        lox, attacked, attacked_lox = map(_opened, (lox, attacked, attacked_lox))
-        to_lox = _delta(origin, lox, "LoX")
-        attack = _delta(origin, attacked, "attack")
-        if isinstance(attacked_lox, Direction):
-            attack_lox = attacked_lox
-            to_both = combine([(1.0, to_lox), (1.0, attacked_lox)], "attacked LoX")
-        else:
-            to_both = _delta(origin, attacked_lox, "attacked LoX")
-            attack_lox = combine([(1.0, to_both), (-1.0, to_lox)], "attack on LoX")
-        mean = combine([(0.5, attack), (0.5, attack_lox)], "mean attack")
-        plane = cls._orthonormal(origin, to_lox.hold(origin), mean.hold(origin))
-        plane = plane._made("from_models", origin, lox, attacked, attacked_lox)
-        return plane._with_points(
-            {"LoX": (1.0, 0.0)}, {"attacked": attack, "attacked LoX": to_both}
-        )
+        models = _opened(aligned, lox, attacked, attacked_lox)
+        to_lox = _delta(models[0], models[1], "LoX")
+        to_attacked = _delta(models[0], models[2], "attack")
+        to_both = _delta(models[0], models[3], "attacked LoX")
+        attack_on_lox = combine([(1.0, to_both), (-1.0, to_lox)], "attack on LoX")
+        mean = combine([(0.5, to_attacked), (0.5, attack_on_lox)], "mean attack")
+        plane = cls._orthonormal(models, to_lox, mean, "from_models")
+        points = {"attacked": plane.locate(to_attacked), "attacked LoX": plane.locate(to_both)}
+        return dataclasses.replace(plane, points={**plane.points, **points})
 
     @classmethod
     def through(
@@ -80,11 +71,13 @@ class Plane(Flat):
         ValueError
             As `from_models`.
         """
-        origin = weights_of(aligned)
-        lox, attacked = map(_opened, (lox, attacked))
-        D = [_delta(origin, m, n).hold(origin) for m, n in ((lox, "LoX"), (attacked, "attack"))]
-        plane = cls._orthonormal(origin, *D)._made("through", origin, lox, attacked)
-        return plane._with_points({"LoX": (1.0, 0.0), "attacked": (0.0, 1.0)}, {})
+        models = _opened(aligned, lox, attacked)
+        to_lox = _delta(models[0], models[1], "LoX")
+        to_attacked = _delta(models[0], models[2], "attack")
+        plane = cls._orthonormal(models, to_lox, to_attacked, "through")
+        n, c, m = plane.scale
+        points = {**plane.points, "attacked": Point((n * c, m), 0.0)}
+        return dataclasses.replace(plane, points=points)
 
     @classmethod
     def random(cls, aligned: Source, seed: int = 0, normalise: str = "layer") -> Plane:
@@ -96,40 +89,45 @@ class Plane(Flat):
             See `landscape.random_direction`.
         """
         origin = weights_of(aligned)
-        D = [random_direction(origin, 2 * seed + i, normalise).hold(origin) for i in (0, 1)]
-        labels = tuple(f"random direction {i} ({normalise}-normalised)" for i in (1, 2))
-        points = {"aligned": Point((0.0, 0.0), 0.0)}
-        plane = cls(tuple(D), (1.0, 0.0, 1.0), "direction", labels, points, origin.key, origin.name)
-        return plane._made("random", origin, seed=seed, normalise=normalise)
+        return cls(
+            tuple(random_direction(origin, 2 * seed + i, normalise).hold(origin) for i in (0, 1)),
+            (1.0, 0.0, 1.0),
+            "direction",
+            tuple(f"random direction {i} ({normalise}-normalised)" for i in (1, 2)),
+            {"aligned": Point((0.0, 0.0), 0.0)},
+            origin.key,
+            origin.name,
+            {"method": "random", "of": [origin.source], "seed": seed, "normalise": normalise},
+        )
 
     @classmethod
-    def _orthonormal(cls, origin: Weights, first: Direction, second: Direction) -> Plane:
-        """Return the plane with orthogonal axes of unit L2 norm."""
-        n = _length(first)
+    def _orthonormal(
+        cls, models: list[Weights | Direction], first: Direction, second: Direction, method: str
+    ) -> Plane:
+        """Return the plane through the first two models, with orthogonal axes of unit L2 norm."""
+        origin = models[0]
+        first, second = first.hold(origin), second.hold(origin)
+        n, length = _length(first), _length(second)
         c = dot(first, second) / n**2
-        rest = _length(second) ** 2 - (c * n) ** 2
-        if rest <= (PARALLEL * _length(second)) ** 2:
+        rest = length**2 - (c * n) ** 2
+        if rest <= (PARALLEL * length) ** 2:
             raise ValueError(
                 f"the directions {first.name} and {second.name} are parallel: they span a line, "
                 "not a plane. Use Line.along."
             )
-        labels = (f"along {first.name} (L2)", f"along the {second.name} (L2)")
-        points = {"aligned": Point((0.0, 0.0), 0.0)}
-        scale = (n, c, math.sqrt(rest))
-        return cls((first, second), scale, "L2", labels, points, origin.key, origin.name)
-
-    def _made(self, method: str, *of: Weights | Direction, **options) -> Plane:
-        """Return the plane with what makes it again."""
-        sources = [s.made if isinstance(s, Direction) else s.source for s in of]
-        return dataclasses.replace(self, made={"method": method, "of": sources, **options})
-
-    def _with_points(
-        self, on: Mapping[str, tuple[float, float]], off: Mapping[str, Direction]
-    ) -> Plane:
-        """Return the plane with models added: those it was made through, and others by delta."""
-        points = {name: Point(self.coordinates(c), 0.0) for name, c in on.items()}
-        points |= {name: self.locate(delta) for name, delta in off.items()}
-        return dataclasses.replace(self, points={**self.points, **points})
+        return cls(
+            (first, second),
+            (n, c, math.sqrt(rest)),
+            "L2",
+            (f"along {first.name} (L2)", f"along the {second.name} (L2)"),
+            {"aligned": Point((0.0, 0.0), 0.0), "LoX": Point((n, 0.0), 0.0)},
+            origin.key,
+            origin.name,
+            {
+                "method": method,
+                "of": [m.made if isinstance(m, Direction) else m.source for m in models],
+            },
+        )
 
 
 class Line(Flat):
@@ -149,26 +147,29 @@ class Line(Flat):
         ValueError
             If `unit` is another word, or the direction is zero.
         """
-        if unit not in ("L2", "direction"):
+        if unit not in UNITS:
             raise ValueError(f"unit={unit!r}: use 'L2' or 'direction'.")
-        weights = weights_of(origin)
-        held = _delta(weights, direction, "").hold(weights)
+        weights, end = _opened(origin, direction)
+        held = _delta(weights, end).hold(weights)
         n = _length(held) if unit == "L2" else 1.0
         label = f"along {held.name} ({'L2' if unit == 'L2' else 'in units of it'})"
         points = {"origin": Point((0.0,), 0.0)}
         return cls((held,), (n, 0.0, 1.0), unit, (label,), points, weights.key, weights.name)
 
 
-def _opened(source: Source | Direction) -> Weights | Direction:
-    """Return a model's weights, opened once; a direction as it is."""
-    return source if isinstance(source, Direction) else weights_of(source)
+def _opened(*models: Source | Direction) -> list[Weights | Direction]:
+    """Return the weights of models, each opened once; directions as they are."""
+    return [m if isinstance(m, Direction) else weights_of(m) for m in models]
 
 
-def _delta(origin: Weights, model: Source | Direction, name: str) -> Direction:
+def _delta(origin: Weights, model: Weights | Direction, name: str | None = None) -> Direction:
     """Return the direction from the origin to a model, or the direction itself, under a name."""
-    found = model if isinstance(model, Direction) else between(origin, model)
-    for tensor, part in found.parts.items() if isinstance(model, Direction) else ():
-        check_shape(origin, tensor, part.shape, f"the direction {found.name}")
+    found = model
+    if isinstance(model, Direction):
+        for tensor, part in model.parts.items():
+            check_shape(origin, tensor, part.shape, f"the direction {model.name}")
+    else:
+        found = between(origin, model)
     return dataclasses.replace(found, name=name or found.name)
 
 

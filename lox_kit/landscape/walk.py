@@ -6,6 +6,7 @@ from lox_kit.extrapolation import ResidentWeights, Terms
 from lox_kit.models import Model
 from lox_kit.store import content_key
 
+from .directions import Weights
 from .flat import Flat
 
 
@@ -52,7 +53,7 @@ class Walk:
         return self.model
 
 
-def check_origin(model: Model, flat: Flat) -> None:
+def check_origin(model: Model | Weights, flat: Flat) -> None:
     """Raise ValueError if a model is not the origin of a plane or line."""
     if model.key != flat.origin_key:
         raise ValueError(
