@@ -1,4 +1,4 @@
-"""Long work: how CPU threads are shared out, to a model or to several matrices, and its progress.
+"""Long work: how it is shared out, to CPU threads or to workers, and its progress.
 
 Progress has one shape: what is being done, how much of it is done, how much there is.
 """
@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+Name = TypeVar("Name")
 
 OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in all (0: not known)
+
+Stop = Callable[[], bool]  # asked between pieces of work: once it is true, no more is begun
 
 SMALL = 10_000_000  # parameters
 
@@ -110,6 +113,51 @@ def reused(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
         room = torch.empty(size, dtype=dtype, device=device)
         setattr(_kept, str(dtype), room)
     return room[:size].view(shape)
+
+
+def never() -> bool:
+    """Return False: the `Stop` of work that goes on to its end."""
+    return False
+
+
+def as_finished(
+    function: Callable[[T], R],
+    items: Mapping[Name, T],
+    executor: Executor | None,
+    stop: Stop = never,
+) -> Iterator[tuple[Name, R]]:
+    """Yield the name of each item and `function(item)`, as it is finished.
+
+    Parameters
+    ----------
+    executor : Executor, optional
+        Whose workers do it, many at a time; default here, one by one.
+    stop : callable
+        Once it is true, only what a worker has begun is still yielded. After an error nothing more
+        is begun either, and what was begun is waited for.
+    """
+    if executor is None:
+        for name, item in items.items():
+            if stop():
+                return
+            yield name, function(item)
+        return
+    futures = {executor.submit(function, item): name for name, item in items.items()}
+    try:
+        for future in as_completed(futures):
+            if not future.cancelled():
+                yield futures[future], future.result()
+            if stop():
+                _cancel(futures)
+    finally:  # also when the caller no longer listens
+        _cancel(futures)
+        wait(futures)
+
+
+def _cancel(futures: Iterable[Future]) -> None:
+    """Take back what no worker has begun."""
+    for future in futures:
+        future.cancel()
 
 
 def map_in_order(

@@ -1,7 +1,5 @@
 """Grids: coordinates that stay the same floats, and the order from coarse to fine."""
 
-import contextlib
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,15 +36,13 @@ def test_an_empty_range_is_refused():
 
 
 def run(shape, budget, function):
-    """Return the cells of every round, with their values from a function of the index."""
-    plan, values, rounds, new = refinement(shape, budget), {}, [], None
-    with contextlib.suppress(StopIteration):
-        while True:
-            rounds.append(plan.send(new))
-            assert rounds[-1]
-            assert not set(rounds[-1]) & set(values)
-            new = {i: function(i) for i in rounds[-1]}
-            values |= new
+    """Return the cells of every round, and their values from a function of the index."""
+    rounds, values = [], {}
+    for wanted in refinement(shape, budget, values):
+        assert wanted
+        assert not set(wanted) & set(values)
+        rounds.append(wanted)
+        values |= {i: function(i) for i in wanted}
     return rounds, values
 
 
@@ -75,4 +71,4 @@ def test_refinement_goes_where_neighbours_differ():
 
 def test_a_budget_below_the_first_pass_is_refused():
     with pytest.raises(ValueError, match="budget=10: the first pass alone has 25 cells"):
-        next(refinement((21, 21), 10))
+        next(refinement((21, 21), 10, {}))

@@ -13,13 +13,14 @@ import numpy as np
 
 from lox_kit.models import Model
 from lox_kit.store import Store
+from lox_kit.threads import Stop, never
 
 from .flat import Flat
 from .flatness import Scans, cliff_distance
 from .grid import Grid, Index
 from .landscape import Cell, Landscape
 from .metrics import Metric, Reading
-from .survey import Stop, Survey
+from .survey import Survey
 
 ASR_CLIFF, MARGIN_CLIFF = 0.5, 0.0
 ON_LINE = 1e-6  # in steps of the grid: nearer to the line than this is on it
@@ -99,7 +100,7 @@ def measure_way(
     cells: int = 17,
     *,
     store: Store | None = None,
-    stop: Stop | None = None,
+    stop: Stop = never,
 ) -> Iterator[tuple[tuple[float, ...], Reading]]:
     """Yield point and reading of evenly spaced points from one point of a plane to another.
 

@@ -1,7 +1,7 @@
 """Points, coordinates and files of planes and lines through weight space.
 
-A point's weights are `origin + x D1 + y D2` with the directions as they were given, low-rank ones as
-factors; making the axes orthogonal and of unit length happens in the coefficients, in float64:
+A point's weights are `origin + x D1 + y D2` with the directions as they were given, low-rank ones
+as factors; making the axes orthogonal and of unit length happens in the coefficients, in float64:
 
     y = b / m,   x = a / n - c y        n = |D1|,  c = <D1, D2> / n^2,  m = |D2 - c D1|
 """

@@ -7,7 +7,7 @@ they share have the very same coordinates, and the same keys.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -109,9 +109,9 @@ class Grid:
 
 
 def refinement(
-    shape: Sequence[int], budget: int
-) -> Generator[list[Index], dict[Index, float], None]:
-    """Yield lists of cells to measure, coarse to fine, and take their values back by `send`.
+    shape: Sequence[int], budget: int, values: Mapping[Index, float]
+) -> Iterator[list[Index]]:
+    """Yield lists of cells to measure, coarse to fine.
 
     First `COARSE` cells a side; then, again and again, the blocks whose corners differ most are
     halved along each axis, the larger ones first where they differ alike. The order follows from
@@ -121,6 +121,8 @@ def refinement(
     ----------
     budget : int
         Cells in all.
+    values : mapping of index to float
+        Where the caller puts what it measured before it asks for the next list.
 
     Raises
     ------
@@ -131,24 +133,21 @@ def refinement(
     coarse = list(product(*marks))
     if budget < len(coarse):
         raise ValueError(f"budget={budget}: the first pass alone has {len(coarse)} cells.")
-    values = dict((yield coarse))
-    gaps = [list(pairwise(m)) for m in marks]
-    blocks = list(product(*gaps))
+    yield coarse
+    blocks = list(product(*(pairwise(m) for m in marks)))
     while budget > len(values) and blocks:
         blocks.sort(key=lambda block: _urgency(block, values))
-        wanted: dict[Index, None] = {}
-        for block in blocks[:BLOCKS]:
-            wanted |= dict.fromkeys(c for c in product(*_halves(block)) if c not in values)
-        if wanted:
-            values |= yield list(wanted)[: budget - len(values)]
-        halves = [half for block in blocks[:BLOCKS] for half in _split(block)]
-        blocks = blocks[BLOCKS:] + halves
+        urgent, blocks = blocks[:BLOCKS], blocks[BLOCKS:]
+        inside = dict.fromkeys(cell for block in urgent for cell in product(*_halves(block)))
+        if wanted := [cell for cell in inside if cell not in values]:
+            yield wanted[: budget - len(values)]
+        blocks += [half for block in urgent for half in _split(block)]
 
 
 Block = tuple[tuple[int, int], ...]  # first and last index along each axis
 
 
-def _urgency(block: Block, values: dict[Index, float]) -> tuple:
+def _urgency(block: Block, values: Mapping[Index, float]) -> tuple:
     """Return what blocks are sorted by: how far the corners differ, then the size."""
     corners = [values[c] for c in product(*block)]
     size = np.prod([last - first for first, last in block])

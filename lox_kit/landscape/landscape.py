@@ -17,13 +17,14 @@ import numpy as np
 from lox_kit import __version__
 from lox_kit.folders import write_whole
 from lox_kit.models import Model, load_model
-from lox_kit.store import Store
+from lox_kit.store import MemoryStore, Store
 from lox_kit.text import plain_numbers
+from lox_kit.threads import Stop, never
 
 from .flat import Flat
 from .grid import Axis, Grid, Index, refinement
 from .metrics import Metric, Reading
-from .survey import Stop, Survey
+from .survey import Survey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Mark:
     distance: float  # L2, from the plane
     cell: Reading  # of the weights at that point
     own: Reading | None  # of the checkpoint itself, if it was given
+
+    def to_dict(self) -> dict:
+        """Return its numbers for a figure."""
+        pairs = (("cell", self.cell), ("own", self.own))
+        readings = {n: r and plain_numbers([r.value, r.low, r.high]) for n, r in pairs}
+        return {"at": list(self.at), "distance": self.distance, **readings}
 
 
 OnCell = Callable[[Cell, int, int], None]  # the cell, cells done, cells in all
@@ -88,10 +95,6 @@ class Landscape:
             values[index] = cell.value
         return values
 
-    def cell(self, *index: int) -> Cell | None:
-        """Return a cell, or None if it was not measured."""
-        return self.cells.get(index)
-
     @property
     def telling_prompt(self) -> int:
         """Position of the prompt whose verdict differs most over the cells: the best example."""
@@ -123,27 +126,26 @@ class Landscape:
             "axes": list(self.axes),
             "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
             "values": plain_numbers(np.atleast_2d(self.values)),
-            "marks": {name: _mark_fields(mark) for name, mark in self.marks.items()},
+            "marks": {name: mark.to_dict() for name, mark in self.marks.items()},
             "example": example,
         }
 
     def save(self, file: str | Path) -> Path:
         """Write everything, answers included, as JSON; each different answer once."""
-        said = dict.fromkeys(a for r in self._readings() for a in r.answers)
-        number = {answer: i for i, answer in enumerate(said)}
+        numbers: dict[str, int] = {}  # of each different answer
 
         def fields(reading) -> dict:
-            return dataclasses.asdict(reading) | {"answers": [number[a] for a in reading.answers]}
+            answers = [numbers.setdefault(a, len(numbers)) for a in reading.answers]
+            return dataclasses.asdict(reading) | {"answers": answers}
 
-        marks = {
-            name: dataclasses.asdict(m) | {"cell": fields(m.cell), "own": m.own and fields(m.own)}
-            for name, m in self.marks.items()
-        }
         data = {
             "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
-            "said": list(said),
-            "cells": [fields(c) for c in self.cells.values()],
-            "marks": marks,
+            "cells": [fields(cell) for cell in self.cells.values()],
+            "marks": {
+                name: vars(m) | {"cell": fields(m.cell), "own": m.own and fields(m.own)}
+                for name, m in self.marks.items()
+            },
+            "said": list(numbers),
             **{n: getattr(self, n) for n in ("axes", "prompts", "complete", "source")},
         }
         return write_whole(file, json.dumps(data) + "\n")
@@ -177,17 +179,6 @@ class Landscape:
             data["source"],
         )
 
-    def _readings(self) -> list:
-        marks = [r for m in self.marks.values() for r in (m.cell, m.own) if r]
-        return [*self.cells.values(), *marks]
-
-
-def _mark_fields(mark: Mark) -> dict:
-    """Return a mark's numbers for a figure."""
-    pairs = (("cell", mark.cell), ("own", mark.own))
-    readings = {n: r and plain_numbers([r.value, r.low, r.high]) for n, r in pairs}
-    return {"at": list(mark.at), "distance": mark.distance, **readings}
-
 
 def evaluate(
     flat: Flat,
@@ -197,10 +188,10 @@ def evaluate(
     *,
     checkpoints: Mapping[str, Model | str | Path] | None = None,
     budget: int | None = None,
-    store: Store | None = None,
+    store: Store | MemoryStore | None = None,
     executor: Executor | None = None,
     on_cell: OnCell | None = None,
-    stop: Stop | None = None,
+    stop: Stop = never,
 ) -> Landscape:
     """Measure a metric at the cells of a grid, each kept in the store as it is finished.
 
@@ -247,11 +238,19 @@ def evaluate(
         )
     if unknown := [n for n in checkpoints or {} if n not in flat.points]:
         raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(flat.points)}.")
-    stop = stop or (lambda: False)
     total = min(budget or grid.size, grid.size)
-    plan = refinement(grid.shape, total) if budget else _all_at_once(grid)
+    cells: dict[Index, Cell] = {}
+    values: dict[Index, float] = {}
     with Survey(flat, metric, model, store=store, executor=executor) as survey:
-        cells = _measure_cells(survey, grid, plan, total, on_cell, stop)
+        for wanted in refinement(grid.shape, total, values) if budget else [grid.indices]:
+            with closing(survey.measure({i: grid.at(i) for i in wanted}, stop)) as readings:
+                for index, reading, known in readings:
+                    cells[index] = Cell(index, grid.at(index), **vars(reading), known=known)
+                    values[index] = reading.value
+                    if on_cell:
+                        on_cell(cells[index], len(cells), total)
+            if any(index not in cells for index in wanted):  # stopped
+                break
         marks = _marks(survey, checkpoints or {}, stop)
     return Landscape(
         grid,
@@ -277,32 +276,6 @@ def source_of(flat: Flat, metric: Metric) -> dict[str, object]:
     }
 
 
-def _measure_cells(
-    survey: Survey, grid: Grid, plan, total: int, on_cell: OnCell | None, stop: Stop
-) -> dict[Index, Cell]:
-    """Measure what the plan asks for, list by list, until it ends or `stop()` is true."""
-    cells: dict[Index, Cell] = {}
-    wanted = next(plan)
-    while wanted:
-        with closing(survey.measure({i: grid.at(i) for i in wanted}, stop)) as readings:
-            for index, reading, known in readings:
-                cells[index] = Cell(index, grid.at(index), **vars(reading), known=known)
-                if on_cell:
-                    on_cell(cells[index], len(cells), total)
-        if any(i not in cells for i in wanted):  # stopped
-            break
-        try:
-            wanted = plan.send({i: cells[i].value for i in wanted})
-        except StopIteration:
-            break
-    return cells
-
-
-def _all_at_once(grid: Grid):
-    """Yield every cell."""
-    yield grid.indices
-
-
 def _marks(
     survey: Survey, checkpoints: Mapping[str, Model | str | Path], stop: Stop
 ) -> dict[str, Mark]:
@@ -310,13 +283,12 @@ def _marks(
     points = survey.flat.points
     cells = {n: r for n, r, _ in survey.measure({n: p.at for n, p in points.items()}, stop)}
     marks = {}
-    for name, point in points.items():
+    for name in (n for n in points if n in cells):
         own = None
-        if name in checkpoints and name in cells:
+        if name in checkpoints:
             model = checkpoints[name]
             if not isinstance(model, Model):
                 model = load_model(model, device=survey.model.device.type)
             own = survey.measure_model(model)
-        if name in cells:
-            marks[name] = Mark(point.at, point.distance, cells[name], own)
+        marks[name] = Mark(points[name].at, points[name].distance, cells[name], own)
     return marks

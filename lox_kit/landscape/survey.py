@@ -10,31 +10,26 @@ import dataclasses
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, as_completed, wait
-from functools import cached_property
+from concurrent.futures import Executor
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 from lox_kit.models import Model, dtype_of, load_model
-from lox_kit.store import Store, content_key
+from lox_kit.store import MemoryStore, Store, content_key
+from lox_kit.threads import Name, Stop, as_finished
 from lox_kit.weights import Checkpoint
 
 from .flat import Flat
 from .metrics import Metric, Probe, Reading
 from .walk import Walk, check_origin, point_key
 
-Name = TypeVar("Name")  # how the caller calls a point
-Stop = Callable[[], bool]
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What a worker needs to measure points of one plane; small, and sent with every point."""
 
-    key: str
     flat_file: str
     checkpoint: str
-    model_key: str
     dtype: str
     device: str
     probe: Probe
@@ -57,13 +52,13 @@ class Survey:
         metric: Metric,
         model: Model,
         *,
-        store: Store | None = None,
+        store: Store | MemoryStore | None = None,
         executor: Executor | None = None,
     ):
         check_origin(model, flat)
         self.probe = metric.prepare(model)
         self.flat, self.metric, self.model = flat, metric, model
-        self.store, self.executor = store, executor
+        self.store, self.executor = store or MemoryStore(), executor
         self._dtype = dtype_of(model)
         self._open = contextlib.ExitStack()
 
@@ -74,68 +69,55 @@ class Survey:
         self._open.close()
 
     def measure(
-        self, points: Mapping[Name, tuple[float, ...]], stop: Stop | None = None
+        self, points: Mapping[Name, tuple[float, ...]], stop: Stop
     ) -> Iterator[tuple[Name, Reading, bool]]:
         """Yield name, reading, and whether it was known, of each point as it is measured.
 
-        The known ones come first. Nothing is started any more once `stop()` is true. The model has
-        the origin's weights again when this ends or is closed.
+        The known ones come first. No other is begun once `stop()` is true. The model has the
+        origin's weights again when this ends or is closed.
         """
-        keys = {name: self._key(point_key(self.flat, at)) for name, at in points.items()}
-        known = self.store.get_many("cell", keys.values(), dict) if self.store else {}
+        keys = {n: self._key(point_key(self.flat, at), self._dtype) for n, at in points.items()}
+        known = self.store.get_many("cell", keys.values(), dict)
         for name, key in keys.items():
             if key in known:
                 yield name, self.metric.read(known[key], self.store), True
         missing = {name: at for name, at in points.items() if keys[name] not in known}
         if missing:
-            run = self._here if self.executor is None else self._elsewhere
-            with contextlib.closing(run(missing, stop or (lambda: False))) as records:
+            with (
+                self._measuring() as measuring,
+                contextlib.closing(as_finished(measuring, missing, self.executor, stop)) as records,
+            ):
                 for name, record in records:
                     yield name, self._keep(keys[name], record), False
 
     def measure_model(self, model: Model) -> Reading:
         """Return the reading of another model, such as a checkpoint that a point stands for."""
-        key = content_key(point=model.key, probe=self.probe.key, dtype=dtype_of(model))
-        record = self.store.get("cell", key, dict) if self.store else None
-        if record:
-            return self.metric.read(record, self.store)
-        return self._keep(key, self.probe.run(model))
+        key = self._key(model.key, dtype_of(model))
+        record = self.store.get("cell", key, dict)
+        if record is None:
+            return self._keep(key, self.probe.run(model))
+        return self.metric.read(record, self.store)
 
     # --- the store ----------------------------------------------------------------------------
 
-    def _key(self, model_key: str) -> str:
-        return content_key(point=model_key, probe=self.probe.key, dtype=self._dtype)
+    def _key(self, model_key: str, dtype: str) -> str:
+        return content_key(point=model_key, probe=self.probe.key, dtype=dtype)
 
     def _keep(self, key: str, record: dict) -> Reading:
         """Store a record and return its reading."""
-        if self.store:
-            self.store.put("cell", key, record)
+        self.store.put("cell", key, record)
         return self.metric.read(record, self.store)
 
     # --- the work -----------------------------------------------------------------------------
 
-    def _here(self, points: Mapping[Name, tuple], stop: Stop) -> Iterator[tuple[Name, dict]]:
-        """Measure in this process, on the resident model."""
+    @contextlib.contextmanager
+    def _measuring(self) -> Iterator[Callable[[tuple[float, ...]], dict]]:
+        """Give what measures one point: a worker, or the resident model on a walk."""
+        if self.executor is not None:
+            yield partial(work, self._task)
+            return
         with Walk(self.model, self.flat) as walk:
-            for name, at in points.items():
-                if stop():
-                    return
-                record = self.probe.run(walk.go(at))
-                yield name, record
-
-    def _elsewhere(self, points: Mapping[Name, tuple], stop: Stop) -> Iterator[tuple[Name, dict]]:
-        """Measure on the executor's workers."""
-        submit = self.executor.submit
-        futures = {submit(work, self._task, at): name for name, at in points.items()}
-        try:
-            for future in as_completed(futures):
-                if not future.cancelled():
-                    yield futures[future], future.result()
-                if stop():
-                    _cancel(futures)
-        finally:  # also when the caller stops listening, or a worker failed
-            _cancel(futures)
-            wait(futures)  # a point that has begun still reads the plane's file
+            yield lambda at: self.probe.run(walk.go(at))
 
     @cached_property
     def _task(self) -> Task:
@@ -143,25 +125,17 @@ class Survey:
 
         In the store's folder, which workers on other machines see too; gone with this survey.
         """
-        above = self.store.folder if self.store else None
+        above = getattr(self.store, "folder", None)
         folder = tempfile.TemporaryDirectory(prefix="landscape-", dir=above)
         self._open.enter_context(folder)
         file = self.flat.save(Path(folder.name) / "flat.safetensors")
         return Task(
-            key=content_key(flat=self.flat.key, probe=self.probe.key, dtype=self._dtype),
             flat_file=str(file.absolute()),
             checkpoint=str(_on_disk(self.model, Path(folder.name)).absolute()),
-            model_key=self.model.key,
             dtype=self._dtype.removeprefix("torch."),
             device=self.model.device.type,
             probe=self.probe,
         )
-
-
-def _cancel(futures) -> None:
-    """Take back what no worker has begun."""
-    for future in futures:
-        future.cancel()
 
 
 def _on_disk(model: Model, folder: Path) -> Path:
@@ -183,13 +157,11 @@ _PLACE = threading.local()  # of each worker, process or thread: the walk it is 
 
 def work(task: Task, at: tuple[float, ...]) -> dict:
     """Measure one point; the plane and the model stay in memory for the next one."""
-    if getattr(_PLACE, "key", None) != task.key:
-        _PLACE.key = None
+    if getattr(_PLACE, "file", None) != task.flat_file:
+        _PLACE.file = None
         _PLACE.walk = None  # gone before the next model comes
         model = load_model(task.checkpoint, device=task.device, dtype=task.dtype)
-        model.key = task.model_key
-        flat = Flat.load(task.flat_file)
-        if task.device != "cpu":
-            flat = flat.to(task.device)
-        _PLACE.walk, _PLACE.key = Walk(model, flat), task.key
+        flat = Flat.load(task.flat_file).to(task.device)
+        model.key = flat.origin_key
+        _PLACE.walk, _PLACE.file = Walk(model, flat), task.flat_file
     return task.probe.run(_PLACE.walk.go(at))

@@ -244,7 +244,7 @@ class LandscapeState(PanelState):
 
     def _here(self, landscape: Landscape, cut: dict, index: Index) -> dict:
         """Return the cell that is looked at, with its answer to the example prompt."""
-        cell, at = landscape.cell(*index), list(landscape.grid.at(index))
+        cell, at = landscape.cells.get(index), list(landscape.grid.at(index))
         place = cut["places"][cut["at"].index(at)] if at in cut["at"] else None
         answer = prompt = None
         if cell and cell.answers:
