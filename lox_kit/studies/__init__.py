@@ -8,7 +8,6 @@ __all__, __getattr__, __dir__ = attach(
         "arms": "arm_model ARMS",
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
-        "defences": "compare_defences",
         "families": "build pair_of",
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
@@ -16,6 +15,6 @@ __all__, __getattr__, __dir__ = attach(
         "r_ft": "Attacked checkpoint_of erosion stored_erosion",
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
-        "table": "attack_table TABLE_ARMS",
+        "table": "attack_table compare_defences TABLE_ARMS",
     },
 )

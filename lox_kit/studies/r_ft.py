@@ -67,9 +67,6 @@ def stored_erosion(
 
 
 def _key(subspace: SafetySubspace, attacked: Attacked, most: int) -> str:
-    """Return the key of one curve: a finished run is known by its recipe, others by content."""
-    if isinstance(attacked, AttackRun) and attacked.finished:
-        weights = attacked.source["key"]
-    else:
-        weights = Checkpoint(checkpoint_of(attacked)).fingerprint
+    """Return the key of one curve."""
+    weights = Checkpoint(checkpoint_of(attacked)).fingerprint
     return content_key(subspace=subspace.key, attacked=weights, most=most)

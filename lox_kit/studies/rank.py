@@ -7,10 +7,8 @@ helpfulness: a model that answers nothing has no successful attacks either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from lox_kit import __version__
 from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
@@ -76,41 +74,56 @@ def rank_curve(
     _check(ranks, questions, norms)
     subspace = subspace or SafetySubspace.from_pair(base, aligned, rank=max(*ranks, 1))
     subspace.check_rank(max(ranks))
-    model = load_model(aligned, device=device)
-    name, tokenizer, aligned_key = model.name, model.tokenizer, model.key
-    if aligned_key != subspace.info["aligned_fingerprint"]:
-        raise ValueError(f"the subspace was made from {subspace.info['aligned']}, not {name}.")
+    name, store = str(aligned), store or MemoryStore()
+    rows = []
+    for r, model in _models(base, aligned, subspace, ranks, norms, device):
 
-    in_all = len(ranks) + 1
-
-    def measured(model: Model, r: int | None, done: int) -> dict:
-        def report(*_) -> None:
-            tell(on_stage, f"{name}: {'aligned' if r is None else f'r = {r}'}", done, in_all)
+        def report(*_, stage=f"{name}: {'aligned' if r is None else f'r = {r}'}") -> None:
+            tell(on_stage, stage, len(rows), len(ranks) + 1)
 
         report()
         shares = measure(model, questions, store=store, on_stage=report)
+        del model  # one model in memory at a time
         row = {"pair": name, "r": r, "measures": {m: shares[m] for m in MEASURES if m in shares}}
-        if store:
-            store.put("rank_row", _row_key(subspace, r, questions, norms), row["measures"])
+        store.put("rank_row", _row_key(subspace, r, questions, norms), row["measures"])
+        rows.append(row)
         if on_row:
             on_row(row)
-        return row
+    return RankCurve(tuple(rows), _source(questions, norms))
 
-    rows = [measured(model, None, 0)]
-    vectors = {n: p.detach().clone() for n, p in _vectors(model.module).items()}
-    del model  # one model in memory at a time
-    model = _load_base(base, subspace, tokenizer, device)
-    points = sorted(ranks)
-    if points[0] == 0:
-        rows.append(measured(model, 0, 1))
-    if norms == "aligned":
-        _take_vectors(model, vectors, aligned_key)
-    dial = LoxDial(model, subspace)
-    for i, r in enumerate(points, 1):
+
+def _models(
+    base: str | Path,
+    aligned: str | Path,
+    subspace: SafetySubspace,
+    ranks: Sequence[int],
+    norms: str,
+    device: str,
+) -> Iterator[tuple[int | None, Model]]:
+    """Yield the aligned model (r: None), then base + Proj_r(dW_align) by r, in place."""
+    model = load_model(aligned, device=device)
+    tokenizer, key = model.tokenizer, model.key
+    if key != subspace.info["aligned_fingerprint"]:
+        raise ValueError(f"the subspace was made from {subspace.info['aligned']}, not {aligned}.")
+    vectors = {n: p.detach() for n, p in model.module.named_parameters() if p.ndim < 2}
+    yield None, model
+    del model
+    model = load_model(base, device=device)
+    if model.key != subspace.info["base_fingerprint"]:
+        raise ValueError(f"the subspace was made from {subspace.info['base']}, not {base}.")
+    if model.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise ValueError(f"{base} has another vocabulary than its aligned model.")
+    model.tokenizer = tokenizer  # a base model's often has no chat template
+    dial = None
+    for r in sorted(ranks):
+        if r and dial is None:
+            if norms == "aligned":
+                model.module.load_state_dict(vectors, strict=False)
+                model.key = content_key(parent=model.key, vectors_of=key)
+            dial = LoxDial(model, subspace)
         if r:
             dial.set(k=r, alpha=1.0)
-            rows.append(measured(model, r, i))
-    return RankCurve(tuple(rows), _source(questions, norms))
+        yield r, model
 
 
 def stored_rank_curve(
@@ -162,30 +175,6 @@ def _check(ranks: Sequence[int], questions: Questions, norms: str) -> None:
         raise ValueError(f"ranks={list(ranks)}: use different whole numbers from 0, at least one.")
     if norms not in NORMS:
         raise ValueError(f"norms={norms!r}: use {' or '.join(NORMS)}.")
-
-
-def _load_base(base: str | Path, subspace: SafetySubspace, tokenizer, device: str) -> Model:
-    """Return the base model with the aligned model's tokenizer: both are asked the same text."""
-    model = load_model(base, device=device)
-    if model.key != subspace.info["base_fingerprint"]:
-        raise ValueError(f"the subspace was made from {subspace.info['base']}, not {model.name}.")
-    if model.tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{model.name} has another vocabulary than its aligned model.")
-    model.tokenizer = tokenizer  # a base model's often has no chat template
-    return model
-
-
-def _vectors(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters that are no matrices."""
-    return {name: p for name, p in module.named_parameters() if p.ndim < 2}
-
-
-@torch.no_grad()
-def _take_vectors(model: Model, vectors: dict[str, torch.Tensor], aligned_key: str) -> None:
-    """Give a base model the aligned model's norms and biases, and a key that says so."""
-    for name, parameter in _vectors(model.module).items():
-        parameter.copy_(vectors[name])
-    model.key = content_key(parent=model.key, vectors_of=aligned_key)
 
 
 def sandbox_rank_curve(

@@ -25,6 +25,15 @@ class Results:
         """Return the different values of one name, in the order in which they were measured."""
         return list(dict.fromkeys(row[name] for row in self.rows))
 
+    def found(self, measure: str, **names) -> list[Share]:
+        """Return one measure of every entry that has these names, if it was asked for it."""
+        fields = (
+            row["measures"][measure]
+            for row in self.rows
+            if measure in row["measures"] and names.items() <= row.items()
+        )
+        return [Share(share["count"], share["n"]) for share in fields]
+
     def entries(self):
         """Return one row per entry and measure: names, measure, value, low, high, count, n."""
         import pandas as pd
@@ -66,10 +75,8 @@ class RankCurve(Results):
 
     def share(self, pair: str, r: int | None, measure: str = "asr") -> Share:
         """Return one number of the curve; `r=None` is the aligned model's."""
-        for row in self.rows:
-            if (row["pair"], row["r"]) == (pair, r):
-                found = row["measures"][measure]
-                return Share(found["count"], found["n"])
+        if found := self.found(measure, pair=pair, r=r):
+            return found[0]
         raise KeyError((pair, r, measure))
 
     def safety_rank(self, pair: str, margin: float = MARGIN) -> int | None:
@@ -79,11 +86,9 @@ class RankCurve(Results):
         than the paper's margin of .01 for any n below several thousand.
         """
         aligned = self.share(pair, None).value
-        ranks = sorted(
-            row["r"] for row in self.rows if row["pair"] == pair and row["r"] is not None
-        )
+        ranks = (row["r"] for row in self.rows if row["pair"] == pair and row["r"] is not None)
         near = (r for r in ranks if self.share(pair, r).value - aligned < margin)
-        return next(near, None)
+        return min(near, default=None)
 
     def to_frame(self):
         """Return one row per pair, r and measure: value, low, high, count, n."""
@@ -127,14 +132,8 @@ class AttackTable(Results):
         """Return one measure of one group, a share per seed; [] if it was not measured."""
         if attack is None and arm == "SafeInst":
             arm = "aligned"  # its model before the attack
-        found = [
-            (row["seed"], row["measures"][measure])
-            for row in self.rows
-            if (row["attack"], row["training"], row["arm"]) == (attack, training, arm)
-            and measure in row["measures"]
-        ]
-        by_seed = sorted(found, key=lambda seed_and_share: seed_and_share[0])
-        return [Share(fields["count"], fields["n"]) for _, fields in by_seed]
+        group = {"attack": attack, "training": training, "arm": arm}
+        return [share for seed in self.seeds for share in self.found(measure, **group, seed=seed)]
 
     def to_frame(self):
         """Return one row per attack, training, arm and prompt, over the seeds.
@@ -146,38 +145,24 @@ class AttackTable(Results):
         import pandas as pd
 
         rows = []
-        for measure, attack, training, arm in self.groups:
-            prefix = measure.removesuffix("asr")
-            names = {"attack": attack, "training": training, "arm": arm}
-            names["prompt"] = "persona" if prefix else "plain"
-            rows.append(names | self._numbers(attack, training, arm, prefix))
+        for asr_name, *group in self.groups:
+            asr, prefix = self.shares(asr_name, *group), asr_name.removesuffix("asr")
+            together = pooled(asr)
+            low, high = together.interval
+            row = dict(zip(("attack", "training", "arm"), group, strict=True))
+            row["prompt"] = "persona" if prefix else "plain"
+            row |= {"asr": _mean(asr), "sd": pd.Series([s.value for s in asr]).std()}
+            row |= {"low": low, "high": high, "count": together.count, "n": together.n}
+            row["seeds"] = len(asr)
+            for name in ("refusal", "degenerate"):
+                row[name] = _mean(self.shares(prefix + name, *group))
+            for name in ("helpfulness", "over_refusal", "task"):
+                row[name] = _mean(self.shares(name, *group))
+            before = (None, "full", row["arm"])
+            row["asr_before"] = _mean(self.shares(asr_name, *before))
+            row["helpfulness_before"] = _mean(self.shares("helpfulness", *before))
+            rows.append(row)
         return pd.DataFrame(rows)
-
-    def _numbers(self, attack: str, training: str, arm: str, prefix: str) -> dict:
-        """Return the numbers of one row of the frame."""
-        asr = self.shares(prefix + "asr", attack, training, arm)
-        low, high = pooled(asr).interval
-        after = {
-            "refusal": self.shares(prefix + "refusal", attack, training, arm),
-            "degenerate": self.shares(prefix + "degenerate", attack, training, arm),
-            "helpfulness": self.shares("helpfulness", attack, training, arm),
-            "over_refusal": self.shares("over_refusal", attack, training, arm),
-            "task": self.shares("task", attack, training, arm),
-        }
-        before = {
-            "asr_before": self.shares(prefix + "asr", None, "full", arm),
-            "helpfulness_before": self.shares("helpfulness", None, "full", arm),
-        }
-        return {
-            "asr": _mean(asr),
-            "sd": _sd(asr),
-            "low": low,
-            "high": high,
-            "count": pooled(asr).count,
-            "n": pooled(asr).n,
-            "seeds": len(asr),
-            **{name: _mean(shares) for name, shares in {**after, **before}.items()},
-        }
 
     @classmethod
     def load(cls, file: str | Path) -> Self:
@@ -203,10 +188,3 @@ def pooled(shares: Sequence[Share]) -> Share:
 def _mean(shares: Sequence[Share]) -> float:
     """Return the mean over seeds, NaN of nothing."""
     return sum(s.value for s in shares) / len(shares) if shares else float("nan")
-
-
-def _sd(shares: Sequence[Share]) -> float:
-    """Return the standard deviation over seeds, NaN of fewer than two."""
-    import numpy as np
-
-    return float(np.std([s.value for s in shares], ddof=1)) if len(shares) > 1 else float("nan")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, as_completed
-from contextlib import nullcontext
-from functools import lru_cache
+from concurrent.futures import Executor
+from contextlib import closing, nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 
 from lox_kit import __version__
@@ -39,7 +39,7 @@ from lox_kit.measures import (
 )
 from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_device, render
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
-from lox_kit.threads import OnStage, tell
+from lox_kit.threads import OnStage, as_finished, tell
 from lox_kit.weights import Checkpoint
 
 from .arms import ARMS, arm_model, check_arms
@@ -81,7 +81,7 @@ class Entry:
 # --- one entry ----------------------------------------------------------------------------------
 
 
-def compute(entry: Entry, questions: Questions, runs: str, keep: bool) -> tuple[dict, dict]:
+def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[dict, dict]:
     """Attack one model and measure it; return the shares (`measures.measure`) and what to keep.
 
     Parameters
@@ -92,7 +92,9 @@ def compute(entry: Entry, questions: Questions, runs: str, keep: bool) -> tuple[
     keep : bool
         Leave the attacked checkpoint there. One that was there before is left in any case.
     """
-    model, kept = _model(entry), MemoryStore()
+    made_from = (entry.base, entry.aligned, entry.content)
+    model = _model(*made_from, entry.arm, entry.k, entry.alpha, entry.seed)
+    kept = MemoryStore()
     task = task_prompts(entry.held_out())
     if entry.attack is None:
         return measure(model, questions, task, system=entry.system, store=kept), kept.kinds
@@ -111,27 +113,18 @@ def compute(entry: Entry, questions: Questions, runs: str, keep: bool) -> tuple[
 
 
 @lru_cache(maxsize=1)
-def _aligned(path: str, fingerprint: str):
-    """Return the aligned model; entries of one pair follow one another."""
-    return load_model(path)
-
-
-@lru_cache(maxsize=1)
 def _subspace(base: str, aligned: str, content: tuple[str, str], rank: int | str):
     """Return the pair's subspace, of no higher rank than an arm needs."""
     return SafetySubspace.from_pair(base, aligned, rank=rank)
 
 
-def _model(entry: Entry):
-    """Return the model that an entry attacks."""
-    made = (entry.base, entry.aligned, entry.content, entry.arm, entry.k, entry.alpha, entry.seed)
-    return _arm_model(*made)
-
-
 @lru_cache(maxsize=1)
-def _arm_model(base, aligned, content, arm, k, alpha, seed):
-    """Return the model of an arm, the one before it forgotten."""
-    model = _aligned(aligned, content[1])
+def _model(base, aligned, content, arm, k, alpha, seed) -> Model:
+    """Return the model of an arm, the one before it forgotten: an arm's entries follow each other.
+
+    `content` says whether the checkpoints are still the same.
+    """
+    model = load_model(aligned)
     if arm in ("aligned", "SafeInst"):
         return model
     subspace = _subspace(base, aligned, content, k if arm == "LoX" else FULL)
@@ -219,21 +212,32 @@ def attack_table(
         _check(str(aligned), content[1], attacks, questions)
         cell = {"base": str(base), "aligned": str(aligned), "content": content, "seed": seed}
         entries += _entries({**cell, "k": k, "alpha": alpha}, arms, attacks, lora)
-    keys = {entry: _key(entry, questions) for entry in entries}
-    found = {} if keep else store.get_many("table", keys.values(), SHARES)
-    todo = [entry for entry in entries if keys[entry] not in found]
+    keyed = {_key(entry, questions): entry for entry in entries}
+    found = {} if keep else store.get_many("table", keyed, SHARES)
+    todo = {key: entry for key, entry in keyed.items() if key not in found}
     runs = store.folder / "runs"
-    done = len(entries) - len(todo)
-    tell(on_stage, "attacking and measuring", done, len(entries))
-    with locked(runs) if todo else nullcontext():  # entries of two tables may be the same
-        for entry, (measures, kept) in _computed(todo, questions, str(runs), keep, executor):
+    work = partial(compute, questions, str(runs), keep)
+    tell(on_stage, "attacking and measuring", len(found), len(keyed))
+    with (
+        locked(runs) if todo else nullcontext(),  # entries of two tables may be the same
+        closing(as_finished(work, todo, executor)) as finished,
+    ):
+        for key, (measures, kept) in finished:
             for kind, values in kept.items():
                 store.put_many(kind, values)
-            store.put("table", keys[entry], measures)
-            found[keys[entry]] = measures
-            done += 1
-            tell(on_stage, "attacking and measuring", done, len(entries))
-    rows = [_row(entry, found[keys[entry]]) for entry in entries]
+            store.put("table", key, measures)
+            found[key] = measures
+            tell(on_stage, "attacking and measuring", len(found), len(keyed))
+    rows = (
+        {
+            "attack": entry.attack,
+            "training": "LoRA" if entry.lora else "full",
+            "arm": entry.arm,
+            "seed": entry.seed,
+            "measures": found[key],
+        }
+        for key, entry in keyed.items()
+    )
     source = {
         "k": k,
         "alpha": alpha,
@@ -243,6 +247,42 @@ def attack_table(
         "version": __version__,
     }
     return AttackTable(tuple(rows), source)
+
+
+def compare_defences(
+    seeds: Sequence[int] = (0,),
+    attack: str = "arithmetic",
+    *,
+    arms: Sequence[str] = ARMS,
+    split: str = "test",
+    limit: int | None = None,
+    **options,
+) -> AttackTable:
+    """Attack the aligned model, its LoX and the controls of equal norm; measure before and after.
+
+    The table of one attack on the sandbox, with full fine-tuning.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        Families of the sandbox; the seed also fixes the attack's rows and their order.
+    arms : sequence of str
+        Of `ARMS`, "aligned" among them.
+    split : "dev" or "test"
+        Nothing was tuned on the second.
+    limit : int, optional
+        Prompts per kind; default all (348 forbidden, 216 allowed).
+    options
+        As `attack_table` takes them: k, alpha, rebuild, store, executor, keep, on_stage.
+
+    Raises
+    ------
+    ValueError
+        If an arm or the attack is unknown, or the attack is not the sandbox's.
+    """
+    asked = sandbox_questions(split, limit)
+    found = attack_table(arms, [attack], seeds, lora=(), questions=asked, **options)
+    return dataclasses.replace(found, source={**found.source, "attack": attack, "split": split})
 
 
 def _entries(cell: dict, arms, attacks, lora) -> Iterator[Entry]:
@@ -291,31 +331,3 @@ def _check(aligned: str, fingerprint: str, attacks: Sequence[str], questions: Qu
     render(model.tokenizer, questions.forbidden[:1], template=questions.template)
     for attack in attacks:
         check_language(model, find_attack(attack))
-
-
-def _computed(
-    todo: Sequence[Entry], questions: Questions, runs: str, keep: bool, executor: Executor | None
-) -> Iterator[tuple[Entry, tuple[dict, dict]]]:
-    """Yield entries with their measures and answers as they are finished."""
-    if executor is None:
-        for entry in todo:
-            yield entry, compute(entry, questions, runs, keep)
-        return
-    running = {executor.submit(compute, e, questions, runs, keep): e for e in todo}
-    try:
-        for future in as_completed(running):
-            yield running[future], future.result()
-    finally:
-        for future in running:  # after an error or a cancel, what has not begun does not begin
-            future.cancel()
-
-
-def _row(entry: Entry, measures: dict) -> dict:
-    """Return an entry of the finished table."""
-    return {
-        "attack": entry.attack,
-        "training": "LoRA" if entry.lora else "full",
-        "arm": entry.arm,
-        "seed": entry.seed,
-        "measures": measures,
-    }
