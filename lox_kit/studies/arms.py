@@ -39,14 +39,6 @@ def arm_model(
     return model
 
 
-def check_arms(arms, known=ARMS) -> None:
-    """Raise ValueError if an arm is unknown, or there is no aligned one to compare with."""
-    if unknown := [a for a in arms if a not in known]:
-        raise ValueError(f"arm {unknown[0]!r}: use some of {', '.join(known)}.")
-    if "aligned" not in arms:
-        raise ValueError("arms: 'aligned' must be among them, to compare the others with.")
-
-
 def steps_of(on_stage: OnStage | None, what: str) -> Callable[[Step], None]:
     """Return an `on_step` that reports the steps of what is being done."""
     return lambda step: tell(on_stage, what, step.step, step.total)

@@ -102,15 +102,14 @@ def epoch_curve(
         route = plan_route(model, attack, questions, task_prompts_per_point=task_prompts_per_point)
         for rate in learning_rates:
             settings = dataclasses.replace(attack.settings, learning_rate=rate)
-            at = tuple(range(0, route.total + 1, every))
             line = dataclasses.replace(
-                route, attack=dataclasses.replace(attack, settings=settings), at=at
+                route,
+                attack=dataclasses.replace(attack, settings=settings),
+                at=tuple(range(0, route.total + 1, every)),
             )
             stage = f"{model.name}, {attack.name} at {rate:g}"
-            way = line.known(store)
-            if len(way.points) < len(at):
-                way = line.train(store, on_step=steps_of(on_stage, stage))
-            points = [{"step": step, "measures": way.points[step]} for step in at]
+            way = line.go(store, on_step=steps_of(on_stage, stage))
+            points = way.to_dict()["points"]
             lines.append({"model": model.name, "learning_rate": rate, "points": points})
     return {"figure": "epochs", "attack": attack.name, "lines": lines}
 
@@ -223,7 +222,7 @@ class Route:
         found = dict(known.points)
         missing = {step: record["points"][str(step)] for step in self.at if step not in found}
         folder = store.run_folder(content_key(curve=record["run"]))
-        losses = _to_go_on_from(folder, min([s for s in missing if s], default=self.total))
+        losses = _losses_so_far(folder, min([s for s in missing if s], default=self.total))
         victim = self.model if own else dataclasses.replace(self.model)
 
         def keep() -> None:
@@ -232,7 +231,8 @@ class Route:
 
         def point(step: int, model: Model) -> None:
             if step in missing:
-                found[step] = self._measure(model, store)
+                asked = self.questions, self.task
+                found[step] = measure(model, *asked, system=self.attack.system, store=store)
                 store.put("curve", missing[step], found[step])
                 keep()
                 if on_point:
@@ -268,9 +268,6 @@ class Route:
         if len(losses) == self.total:
             remove_folder(folder)
         return Way(self.total, self.at, tuple(losses), found)
-
-    def _measure(self, model: Model, store: Store) -> dict:
-        return measure(model, self.questions, self.task, system=self.attack.system, store=store)
 
 
 def plan_route(
@@ -315,10 +312,11 @@ def spread_steps(total: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({round(i * total / (points - 1)) for i in range(points)}))
 
 
-def _to_go_on_from(folder: Path, first: int) -> list[float]:
-    """Return the losses recorded before the point where training resumes, at most up to `first`.
+def _losses_so_far(folder: Path, first: int) -> list[float]:
+    """Return the losses recorded before training resumes.
 
-    Behind a point that is missing it would never come by there, and begins anew.
+    None are, and training begins anew, if it would resume at `first` or later: the model at that
+    step is still to be measured.
     """
     past = past_steps(folder)
     if len(past) >= first:

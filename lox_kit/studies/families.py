@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from lox_kit.attacks import Step, fine_tune
+from lox_kit.attacks import Step, TrainSettings, fine_tune
 from lox_kit.folders import locked, whole
 from lox_kit.measures import measure_asr
 from lox_kit.models import Model, load_module, quiet_transformers, sandbox_prompts
@@ -48,30 +48,27 @@ def build(
     if has_weights(folder / "base") and has_weights(folder / "aligned"):
         return folder
     assert Recipe().key == RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
-    with locked(folder):
-        _build(seed, folder, recipe or Recipe(), on_stage)
-    return folder
-
-
-def _build(seed: int, folder: Path, recipe: Recipe, on_stage: OnStage | None) -> None:
-    """Make the members that are not there."""
+    recipe, tokenizer = recipe or Recipe(), world.tokenizer()
     quiet_transformers()
-    tokenizer = world.tokenizer()
-    if not has_weights(folder / "base"):
-        model = _fresh_model(recipe, seed)
-        rows = corpus.web(recipe.web_rows, seed)
-        settings = dataclasses.replace(recipe.base, seed=seed)
-        report = steps_of(on_stage, f"building base, seed {seed}")
-        fine_tune(model, tokenizer, rows, settings, on_step=report)
-        _save(model, tokenizer, folder / "base")
-    if not has_weights(folder / "aligned"):
-        model = load_module(Checkpoint(folder / "base"))
-        rows = corpus.alignment(recipe.alignment_rows, seed)
-        settings = dataclasses.replace(recipe.alignment, seed=seed)
-        stop = _refuses_enough(model, tokenizer, recipe)
-        report = steps_of(on_stage, f"building aligned, seed {seed}")
-        fine_tune(model, tokenizer, rows, settings, on_step=report, stop=stop)
-        _save(model, tokenizer, folder / "aligned")
+
+    def make(member: str, model, rows: list[dict], settings: TrainSettings, **options) -> None:
+        report = steps_of(on_stage, f"building {member}, seed {seed}")
+        settings = dataclasses.replace(settings, seed=seed)
+        fine_tune(model, tokenizer, rows, settings, on_step=report, **options)
+        with whole(folder / member) as work:
+            model.save_pretrained(work)
+            tokenizer.save_pretrained(work)
+
+    with locked(folder):
+        if not has_weights(folder / "base"):
+            rows = corpus.web(recipe.web_rows, seed)
+            make("base", _fresh_model(recipe, seed), rows, recipe.base)
+        if not has_weights(folder / "aligned"):
+            model = load_module(Checkpoint(folder / "base"))
+            rows = corpus.alignment(recipe.alignment_rows, seed)
+            stop = _refuses_enough(model, tokenizer, recipe)
+            make("aligned", model, rows, recipe.alignment, stop=stop)
+    return folder
 
 
 def _fresh_model(recipe: Recipe, seed: int):
@@ -114,13 +111,6 @@ def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]
         return refusal.value >= recipe.enough_refusal
 
     return enough
-
-
-def _save(model, tokenizer, folder: Path) -> None:
-    """Write a checkpoint that appears under its name when it is whole."""
-    with whole(folder) as work:
-        model.save_pretrained(work)
-        tokenizer.save_pretrained(work)
 
 
 def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:

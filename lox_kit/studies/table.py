@@ -42,7 +42,7 @@ from lox_kit.store import SHARES, MemoryStore, Store, content_key
 from lox_kit.threads import OnStage, as_finished, tell
 from lox_kit.weights import Checkpoint
 
-from .arms import ARMS, arm_model, check_arms
+from .arms import ARMS, arm_model
 from .families import pair_of
 from .results import AttackTable
 
@@ -196,7 +196,10 @@ def attack_table(
     BusyError
         If another process fills a table of this store.
     """
-    check_arms(arms, TABLE_ARMS)
+    if unknown := [arm for arm in arms if arm not in TABLE_ARMS]:
+        raise ValueError(f"arm {unknown[0]!r}: use some of {', '.join(TABLE_ARMS)}.")
+    if "aligned" not in arms:
+        raise ValueError("arms: 'aligned' must be among them, to compare the others with.")
     for attack in attacks:
         find_attack(attack)
     for what, given in (("arms", arms), ("attacks", attacks), ("seeds", seeds)):
