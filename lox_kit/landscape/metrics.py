@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from lox_kit.judges import Judge, find_judge, is_refusal
-from lox_kit.measures import Share
+from lox_kit.measures import Mean, Share
 from lox_kit.models import (
     Model,
     Prompt,
@@ -209,13 +210,8 @@ class RefusalMargin:
 
     def read(self, record: dict, store: Store | None = None) -> Reading:
         """Return the mean over the prompts, and its 95 % interval (Student's t)."""
-        from scipy.stats import t
-
-        margins = np.array(record["margins"])
-        mean = float(margins.mean())
-        error = float(margins.std(ddof=1)) / len(margins) ** 0.5 if len(margins) > 1 else np.inf
-        reach = float(t.ppf(0.975, max(len(margins) - 1, 1))) * error
-        return Reading(mean, mean - reach, mean + reach, tuple(record["margins"]))
+        mean = Mean.of(record["margins"])
+        return Reading(mean.value, mean.low, mean.high, tuple(record["margins"]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,11 +251,9 @@ def _mean_log_probabilities(
     """
     next_logits, cache, mask = prefill(model, prompts)
     sets = len(answers)
-    rows = [tokens for prompt in zip(*answers, strict=True) for tokens in prompt]
-    width = max(map(len, rows))
-    fed = torch.tensor([r + [r[-1]] * (width - len(r)) for r in rows], device=mask.device)
-    counted = torch.tensor([[1.0] * len(r) + [0.0] * (width - len(r)) for r in rows])
-    counted = counted.to(mask.device)
+    rows = [torch.tensor(tokens) for prompt in zip(*answers, strict=True) for tokens in prompt]
+    lengths = torch.tensor([len(row) for row in rows], device=mask.device)
+    fed = pad_sequence(rows, batch_first=True).to(mask.device)  # the padding is not counted
     first = next_logits[:, None].repeat_interleave(sets, dim=0)
     cache.batch_repeat_interleave(sets)
     before = mask.repeat_interleave(sets, dim=0)
@@ -267,10 +261,11 @@ def _mean_log_probabilities(
     rest = model.module(
         input_ids=fed[:, :-1],
         attention_mask=whole,
-        position_ids=positions(whole)[:, 1 - width :],
+        position_ids=positions(whole)[:, 1 - fed.shape[1] :],
         past_key_values=cache,
     ).logits
     logits = torch.cat([first, rest], dim=1).float()
-    chosen = logits.gather(-1, fed[..., None])[..., 0] - logits.logsumexp(-1)
-    means = (chosen * counted).sum(1) / counted.sum(1)
+    losses = cross_entropy(logits.mT, fed, reduction="none")  # (rows, tokens)
+    counted = torch.arange(fed.shape[1], device=mask.device) < lengths[:, None]
+    means = -(losses * counted).sum(1) / lengths
     return means.view(len(prompts), sets).T

@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "asr_result": "AsrResult compare",
         "drift": "Drift measure_drift Reference",
         "gsm8k": "measure_gsm8k read_gsm8k",
-        "intervals": "Share share_fields",
+        "intervals": "Mean Share share_fields",
         "questions": "KINDS measure Questions sandbox_questions task_prompts TOKENS",
         "utility": "measure_helpfulness measure_over_refusal",
     },
