@@ -17,16 +17,16 @@ from checkpoints import ROOT
 from speakers import same_weights, watch
 from two_numbers import Formula, two_numbers
 
-from lox_kit import SafetySubspace, load_model, measure_asr, sandbox_prompts
-from lox_kit.extrapolation.lox import LoxDial
+from lox_kit import LoxDial, SafetySubspace, load_model, measure_asr, sandbox_prompts
 from lox_kit.judges.protocol import Judge, Verdict
 from lox_kit.landscape.directions import between, lox_direction
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import Landscape, evaluate
 from lox_kit.landscape.metrics import Answers, Asr, RefusalMargin
 from lox_kit.landscape.plane import Plane
-from lox_kit.models.load import Model
+from lox_kit.models import Model
 
+PAIR = ("sandbox/base", "sandbox/aligned")
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=12)
 ASR = Asr(PROMPTS, "rule", max_new_tokens=12)
 
@@ -39,7 +39,7 @@ def aligned():
 @pytest.fixture(scope="module")
 def whole():
     """All directions of the sandbox pair."""
-    return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
+    return SafetySubspace.from_pair(*PAIR, rank="full")
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +180,8 @@ def test_other_prompts_limits_or_weights_never_meet_a_stored_cell(
     evaluate(plane, grid, ASR, aligned, store=store)
     n = len(asked)
     other_plane = Plane.through(aligned, "sandbox/base", lox)
-    for flat, metric in (
-        (plane, Asr(PROMPTS[:6], "rule", max_new_tokens=12)),
-        (plane, Asr(PROMPTS, "rule", max_new_tokens=11)),
-        (other_plane, ASR),
-    ):
+    few, short = Asr(PROMPTS[:6], max_new_tokens=12), Asr(PROMPTS, max_new_tokens=11)
+    for flat, metric in ((plane, few), (plane, short), (other_plane, ASR)):
         evaluate(flat, grid, metric, aligned, store=store)
         assert len(asked) > n + 3
         n = len(asked)
@@ -239,27 +236,31 @@ def answers_of(landscape):
     return {index: cell.answers for index, cell in landscape.cells.items()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("in_memory", [False, True], ids=["checkpoint", "in memory"])
-def test_workers_measure_the_same_landscape(plane, aligned, lox, store, in_memory):
+def processes():
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+
+
+@pytest.mark.parametrize(
+    ("workers", "in_memory"),
+    [
+        pytest.param(lambda: ThreadPoolExecutor(3), False, id="threads"),
+        pytest.param(processes, False, id="processes", marks=pytest.mark.slow),
+        pytest.param(processes, True, id="a model nowhere on disk", marks=pytest.mark.slow),
+    ],
+)
+def test_workers_have_a_model_each_and_measure_the_same_landscape(
+    plane, aligned, lox, store, workers, in_memory
+):
     origin, flat = aligned, plane
-    if in_memory:  # a model that is nowhere on disk
+    if in_memory:
         origin, flat = lox, Plane.through(lox, "sandbox/aligned", "sandbox/base")
     grid = Grid.around(flat, 4)
     alone = evaluate(flat, grid, ASR, origin)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with workers() as pool:
         shared = evaluate(flat, grid, ASR, origin, store=store, executor=pool)
-        assert store.count("cell") >= 16
-        assert not list(store.folder.glob("landscape-*"))  # what the workers read is gone
+    assert store.count("cell") >= 16
+    assert not list(store.folder.glob("landscape-*"))  # what the workers read is gone
     assert shared.complete
-    assert answers_of(shared) == answers_of(alone)
-
-
-def test_threads_have_a_model_each(plane, aligned):
-    grid = Grid.around(plane, 4)
-    alone = evaluate(plane, grid, ASR, aligned)
-    with ThreadPoolExecutor(3) as pool:
-        shared = evaluate(plane, grid, ASR, aligned, executor=pool)
     assert answers_of(shared) == answers_of(alone)
 
 
@@ -291,69 +292,34 @@ def test_stopping_takes_back_what_no_worker_has_begun(plane, aligned, asked):
 
 RUN = """
 import sys
-from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.landscape.directions import lox_direction
-from lox_kit.landscape.grid import Grid
-from lox_kit.landscape.landscape import evaluate
-from lox_kit.landscape.metrics import Asr
-from lox_kit.landscape.plane import Plane
-from lox_kit.landscape.walk import Walk
+sys.path.insert(0, "tests")
+from lox_kit import Store
+from test_landscape import *
 
-folder, log = sys.argv[1], open(sys.argv[2], "a", buffering=1)
-go = Walk.go
-def logged(self, at):
-    print("start", *at, file=log)
-    return go(self, at)
-Walk.go = logged
-whole = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
-aligned = load_model("sandbox/aligned", device="cpu")
-plane = Plane.through(aligned, lox_direction(whole, 6), "sandbox/base")
-metric = Asr(sandbox_prompts("forbidden", "dev", limit=12), "rule", max_new_tokens=12)
-def done(cell, *_):
-    if not cell.known:
-        print("done", *cell.at, file=log)
-with Store(folder) as store:
-    found = evaluate(plane, Grid.around(plane, 9), metric, aligned, store=store, on_cell=done)
-found.save(sys.argv[3])
-print("end", file=log)
+aligned = load_model(PAIR[1], device="cpu")
+whole = SafetySubspace.from_pair(*PAIR, rank="full")
+plane = Plane.through(aligned, lox_direction(whole, 6), PAIR[0])
+evaluate(plane, Grid.around(plane, 9), ASR, aligned, store=Store(sys.argv[1]))
 """
 
 
-def start(store, log, out):
-    """Start a run in a process of its own."""
-    command = [sys.executable, "-c", RUN, str(store), str(log), str(out)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-
-
 @pytest.mark.slow
-def test_killed_five_times_and_resumed_it_ends_with_the_same_grid(tmp_path):
-    log, store = tmp_path / "log", tmp_path / "store"
-    log.touch()
+def test_killed_three_times_and_resumed_it_ends_with_the_same_grid(plane, aligned, store):
     generator = random.Random(0)
-    for _ in range(5):
-        before = log.read_text().count("done")
-        target = before + generator.randrange(1, 14)
-        run = start(store, log, tmp_path / "resumed.json")
-        while log.read_text().count("done") < target and run.poll() is None:
+    for _ in range(3):
+        target = store.count("cell") + generator.randrange(1, 20)
+        command = [sys.executable, "-c", RUN, store.folder]
+        run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        while store.count("cell") < target and run.poll() is None:
             time.sleep(0.005)
         time.sleep(generator.uniform(0, 0.05))  # anywhere within a cell
         run.send_signal(signal.SIGKILL)
-        run.wait()
-        assert "end" not in log.read_text()
-    assert start(store, log, tmp_path / "resumed.json").wait() == 0
-    assert start(tmp_path / "other", tmp_path / "log2", tmp_path / "whole.json").wait() == 0
-    starts, finished = [], set()
-    for line in log.read_text().splitlines():
-        what, *at = line.split()
-        if what == "start":
-            assert tuple(at) not in finished  # nothing finished is evaluated again
-            starts.append(tuple(at))
-        elif what == "done":
-            finished.add(tuple(at))
-    assert len(starts) - len(set(starts)) <= 5  # at most the one that each kill cut off
-    assert len(finished) >= 81 - 5
-    resumed, whole = (Landscape.load(tmp_path / f"{n}.json") for n in ("resumed", "whole"))
-    assert len(resumed.cells) == 81
+        assert run.wait() == -signal.SIGKILL
+    finished, seen, grid = store.count("cell"), [], Grid.around(plane, 9)
+    options = {"store": store, "on_cell": lambda cell, *_: seen.append(cell)}
+    resumed = evaluate(plane, grid, ASR, aligned, **options)
+    assert [cell.known for cell in seen] == [True] * finished + [False] * (81 - finished)
+    whole = evaluate(plane, grid, ASR, aligned)
     assert resumed.to_dict() == whole.to_dict()
     assert answers_of(resumed) == answers_of(whole)
 
@@ -362,8 +328,7 @@ def test_killed_five_times_and_resumed_it_ends_with_the_same_grid(tmp_path):
 
 
 def test_a_saved_landscape_is_the_same_landscape(plane, aligned, lox, tmp_path):
-    checkpoints = {"LoX": lox}
-    found = evaluate(plane, Grid.around(plane, 3), ASR, aligned, checkpoints=checkpoints)
+    found = evaluate(plane, Grid.around(plane, 3), ASR, aligned, checkpoints={"LoX": lox})
     loaded = Landscape.load(found.save(tmp_path / "landscape.json"))
     assert loaded.cells == found.cells
     assert loaded.marks == found.marks
