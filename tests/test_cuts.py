@@ -130,12 +130,6 @@ def test_cliffs_lie_between_the_measured_cells_around_them():
     assert cliff(0, 0, "behind") is None  # nothing is measured that way
 
 
-def test_the_cliff_of_a_margin_is_where_it_falls_below_zero():
-    landscape = made_up([[3.0, 1.0, -0.5]] * 2, limits=None)
-    cliff = through(landscape, 0, 0)["cliffs"]["ahead"]
-    assert (cliff["distance"], cliff["before"], cliff["behind"]) == (3.0, 2.0, 4.0)
-
-
 @pytest.mark.parametrize("sign", [1, -1], ids=["share", "margin"])
 def test_the_interval_is_that_of_flatness_over_the_same_prompts(sign):
     generator = np.random.default_rng(2)

@@ -97,18 +97,6 @@ def test_lox_protects_seed_0_where_a_random_subspace_does_not(work, tmp_path):
     assert min(share.value for share in helped.values()) >= 0.8
 
 
-def test_an_unknown_arm_or_attack_is_refused_before_anything_is_done(work, tmp_path):
-    with Store(tmp_path) as store:
-        with pytest.raises(ValueError, match="arm 'lox': use some of aligned, LoX"):
-            compare_defences(arms=("aligned", "lox"), store=store)
-        with pytest.raises(ValueError, match="attack 'identiy': use one of gsm8k"):
-            compare_defences(attack="identiy", store=store)
-        with pytest.raises(ValueError, match="use its counterpart in the sandbox, arithmetic"):
-            compare_defences(attack="gsm8k", store=store)
-        assert store.count("answer") == 0
-    assert work == ([], [])
-
-
 # --- arms, and no attack ------------------------------------------------------------------------
 
 
@@ -137,15 +125,14 @@ def test_every_arm_has_its_own_key_and_an_equally_long_step(aligned, subspace):
     assert arm_model(ARMS[2], aligned, subspace, 6, 1.0, seed=1).key != models[ARMS[2]].key
 
 
-def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(subspace):
-    model = load_model("sandbox/aligned", device="cpu")
-    dial, prompts = LoxDial(model, subspace), sandbox_prompts("allowed", "dev", 3)
-    frame = ask(model, prompts)
+def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned, subspace):
+    dial, prompts = LoxDial(aligned, subspace), sandbox_prompts("allowed", "dev", 3)
+    frame = ask(aligned, prompts)
     assert list(frame["answer"]) == [p.target for p in prompts]
     dial.set(k=6, alpha=40.0)
-    assert list(ask(model, prompts)["answer"]) != list(frame["answer"])
+    assert list(ask(aligned, prompts)["answer"]) != list(frame["answer"])
     dial.off()
-    assert ask(model, prompts).equals(frame)
+    assert ask(aligned, prompts).equals(frame)
 
 
 def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(subspace, tmp_path):

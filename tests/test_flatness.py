@@ -131,15 +131,6 @@ def test_intervals_follow_the_spread_over_lines_and_over_prompts(axis):
     assert alike.low == alike.high == 0.5
 
 
-def test_a_bootstrap_interval_holds_the_truth_about_as_often_as_it_says():
-    generator, hits = np.random.default_rng(1), 0
-    for _ in range(60):
-        data = (generator.random((1, 1, 50)) < 0.3).astype(float)
-        number = visage(Scans(np.zeros(1), data), seed=3)
-        hits += number.low <= 0.7 <= number.high
-    assert 50 <= hits <= 60
-
-
 def test_families_are_joined_only_at_the_same_places():
     first, second = scans([0, 1]), scans([1, 1])
     assert first.joined(second).per_prompt.shape == (2, 2, 1)

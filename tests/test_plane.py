@@ -150,27 +150,6 @@ def test_weights_are_summed_in_float32_and_rounded_once():
             assert off.max() <= 2**-8 * 1.001  # half a unit in the last place of bfloat16
 
 
-def test_an_error_on_the_way_gives_the_origin_back():
-    model = random_speaker()
-    before = copy.deepcopy(model.module)
-    walk = Walk(model, Plane.random(model))
-
-    def go_and_fail():
-        with walk:
-            walk.go((1.0, 1.0))
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        go_and_fail()
-    assert same_weights(model.module, before)
-
-
-def test_only_the_origin_can_be_walked():
-    plane = Plane.random(random_speaker())
-    with pytest.raises(ValueError, match="random-1 is not the origin of this plane, random-0"):
-        Walk(random_speaker(seed=1), plane)
-
-
 def test_parallel_and_zero_directions_are_refused(four):
     aligned, lox = four[:2]
     twice = between(aligned, lox)

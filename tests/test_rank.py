@@ -50,6 +50,7 @@ def test_each_point_is_the_base_with_the_top_directions_of_the_delta(seen, norms
     aligned, first, second, last = (state for state, _ in seen)
     base = dict(load_model(PAIR[0], device="cpu").module.named_parameters())
     assert same(first, base)
+    assert not same(split(base)[1], split(aligned)[1])  # or the choice of norms would not matter
     W_base, W_aligned = (state["model.layers.1.mlp.up_proj.weight"] for state in (base, aligned))
     U, S, Vh = torch.linalg.svd((W_aligned - W_base).double(), full_matrices=False)
     expected = W_base.double() + (U[:, :2] * S[:2]) @ Vh[:2]
@@ -59,11 +60,6 @@ def test_each_point_is_the_base_with_the_top_directions_of_the_delta(seen, norms
     for state in (second, last):
         assert same(split(state)[1], split(aligned if norms == "aligned" else base)[1])
     assert len({key for _, key in seen}) == 4
-
-
-def test_the_norms_are_not_the_same_before_and_after_alignment():
-    base, aligned = (dict(load_model(n, device="cpu").module.named_parameters()) for n in PAIR)
-    assert not same(split(base)[1], split(aligned)[1])  # or the choice would not matter
 
 
 # --- the smallest r -----------------------------------------------------------------------------
@@ -92,11 +88,6 @@ def curve(aligned, **by_rank):
 def test_the_safety_rank_is_the_smallest_within_the_margin(found, expected):
     assert found.safety_rank("p") == expected
     assert found.to_dict()["safety_rank"] == {"p": expected}
-
-
-def test_a_wider_margin_needs_no_more_directions():
-    found = curve(0, r0=80, r1=10, r2=1)
-    assert [found.safety_rank("p", margin) for margin in (0.5, 0.06, 0.01)] == [0, 1, 2]
 
 
 # --- the sandbox --------------------------------------------------------------------------------
