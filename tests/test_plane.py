@@ -19,9 +19,8 @@ from lox_kit.landscape.directions import (
     norm,
     weights_of,
 )
-from lox_kit.landscape.flat import Flat
+from lox_kit.landscape.flat import Flat, Walk, point_key
 from lox_kit.landscape.plane import Line, Plane
-from lox_kit.landscape.walk import Walk, point_key
 from lox_kit.models.load import Model
 from lox_kit.weights.checkpoint import Checkpoint
 

@@ -5,8 +5,7 @@ import pytest
 from two_numbers import two_numbers
 
 from lox_kit.landscape.directions import lox_direction
-from lox_kit.landscape.plane import Line, Plane
-from lox_kit.landscape.trajectory import project
+from lox_kit.landscape.plane import Line, Plane, project
 
 
 def test_a_way_in_the_plane_is_explained_whole():

@@ -19,8 +19,7 @@ from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import evaluate
 from lox_kit.landscape.metrics import Asr, RefusalMargin
-from lox_kit.landscape.plane import Line, Plane
-from lox_kit.landscape.trajectory import Trajectory
+from lox_kit.landscape.plane import Line, Plane, Trajectory
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import Store

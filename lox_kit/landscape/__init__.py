@@ -7,15 +7,13 @@ __all__, __getattr__, __dir__ = attach(
     {
         "cuts": "cut_through measure_way nearest_cell",
         "directions": "between Direction lox_direction random_direction norm weights_of",
-        "flat": "Flat Point",
+        "flat": "check_origin Flat Point Walk",
         "flatness": """
             away cliff_distance difference Number random_directions scan scan_visage Scans visage
         """,
         "grid": "Axis Grid Index",
         "landscape": "Cell evaluate Landscape Mark source_of",
         "metrics": "Asr Metric Reading RefusalMargin",
-        "plane": "Line Plane",
-        "trajectory": "project Trajectory",
-        "walk": "check_origin Walk",
+        "plane": "Line Plane project Trajectory",
     },
 )

@@ -1,4 +1,4 @@
-"""Points, coordinates and files of planes and lines through weight space.
+"""Planes and lines through weight space: points, files, and a model that is moved over them.
 
 A point's weights are `origin + x D1 + y D2` with the directions as they were given, low-rank ones
 as factors; making the axes orthogonal and of unit length happens in the coefficients, in float64:
@@ -18,12 +18,13 @@ from typing import Self
 from safetensors import safe_open
 from torch import Tensor
 
-from lox_kit.extrapolation import LowRank, Part
+from lox_kit.extrapolation import LowRank, Part, ResidentWeights, Terms
 from lox_kit.folders import whole
+from lox_kit.models import Model
 from lox_kit.store import content_key
 from lox_kit.weights import SafetensorsStream, checked_reader, read_made
 
-from .directions import Direction, dots_and_norm
+from .directions import Direction, Weights, dots_and_norm
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 UNITS = ("L2", "direction")  # of coordinates
@@ -200,3 +201,64 @@ def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} holds NaN or infinite values")
     return tensor
+
+
+# --- a model on it ----------------------------------------------------------------------------
+
+
+class Walk:
+    """A resident model that is moved over a plane or line; a context manager.
+
+    Every point is written from a kept copy of the origin, `W0 + x D1 + y D2`, summed in float32
+    (float64 for a model in float64) and rounded once, so nothing drifts. On leaving, the origin is
+    copied back bit for bit.
+
+    Parameters
+    ----------
+    model : Model
+        With the weights of the plane's origin. Its key is that of the point it is at, so that no
+        stored answer of other weights is taken for its own.
+    flat : Plane or Line
+
+    Raises
+    ------
+    ValueError
+        If the model is not the plane's origin.
+    """
+
+    def __init__(self, model: Model, flat: Flat):
+        check_origin(model, flat)
+        self.model, self.flat = model, flat
+        shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
+        self._kept = ResidentWeights(model, shapes)
+
+    def __enter__(self) -> Walk:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._kept.write(lambda name: [], self.flat.origin_key)
+
+    def go(self, at: tuple[float, ...]) -> Model:
+        """Put the model at a point and return it."""
+        steps = list(zip(self.flat.coefficients(at), self.flat.directions, strict=True))
+
+        def terms(name: str) -> Terms:
+            return [(c, d.parts[name]) for c, d in steps if c != 0 and name in d.parts]
+
+        self._kept.write(terms, point_key(self.flat, at))
+        return self.model
+
+
+def check_origin(model: Model | Weights, flat: Flat) -> None:
+    """Raise ValueError if a model is not the origin of a plane or line."""
+    if model.key != flat.origin_key:
+        raise ValueError(
+            f"{model.name} is not the origin of this plane, {flat.origin_name}: load that one."
+        )
+
+
+def point_key(flat: Flat, at: tuple[float, ...]) -> str:
+    """Return the key of the model at a point; at the origin, the origin's own."""
+    if not any(at):
+        return flat.origin_key
+    return content_key(flat=flat.key, at=[x + 0.0 for x in at])  # -0.0 is 0.0

@@ -19,9 +19,8 @@ from lox_kit.store import MemoryStore, Store, content_key
 from lox_kit.threads import Name, Stop, as_finished
 from lox_kit.weights import Checkpoint
 
-from .flat import Flat
+from .flat import Flat, Walk, check_origin, point_key
 from .metrics import Metric, Probe, Reading
-from .walk import Walk, check_origin, point_key
 
 
 @dataclasses.dataclass(frozen=True)
