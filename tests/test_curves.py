@@ -1,7 +1,6 @@
 """Safety and utility along an attack."""
 
 import dataclasses
-import json
 import pickle
 
 import pytest
@@ -11,7 +10,6 @@ from lox_kit import Store, find_attack, run_attack
 from lox_kit.judges import JUDGES, KeywordJudge
 from lox_kit.measures import questions as measures
 from lox_kit.measures.questions import Questions, measure, sandbox_questions, task_prompts
-from lox_kit.sandbox import world
 from lox_kit.store import content_key
 from lox_kit.studies import curves
 from lox_kit.studies.curves import epoch_curve, plan_route, spread_steps
@@ -102,13 +100,6 @@ def test_a_model_that_is_trained_itself_goes_the_way_of_a_copy(
     assert route(kept, attack).known(store) == expected
 
 
-def test_what_is_known_of_a_way_is_not_trained_again(store, monkeypatch):
-    first = route().go(store)
-    trained = watch(monkeypatch, curves, "fine_tune")
-    assert route().go(store) == first
-    assert trained == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("training", ["full", "LoRA"])
 @pytest.mark.parametrize("cut", [1, 2, 5])
@@ -194,26 +185,6 @@ def test_the_key_of_questions_has_a_rule_s_first_version_as_its_bare_name(name, 
     assert first == content_key(**dataclasses.asdict(asked))
     monkeypatch.setattr(JUDGES[name], "version", "2")
     assert dataclasses.replace(asked).key != first
-
-
-CLASSIFIER = """
-model = "sandbox/aligned"
-template = "{{prompt}} {{response}}"
-labels = {labels}
-positive = ["{positive}"]
-"""
-
-
-@pytest.mark.slow
-def test_points_of_a_judge_s_file_are_measured_anew_when_the_file_has_changed(store, tmp_path):
-    file = tmp_path / "judge.toml"
-    asked = dataclasses.replace(QUESTIONS, judge=f"classifier:{file}")
-    labels = world.tokenizer().convert_ids_to_tokens([10, 11])
-    for positive in labels:
-        file.write_text(CLASSIFIER.format(labels=json.dumps(labels), positive=positive))
-        way = dataclasses.replace(route(), questions=dataclasses.replace(asked))
-        assert way.known(store).points == {}
-        assert way.train(store) == way.known(store)
 
 
 def test_a_judge_is_made_once_for_a_key_and_every_point(store, monkeypatch):

@@ -124,7 +124,7 @@ def test_the_arrows_are_seen():
     assert home_of("lox_kit", "SafetySubspace") == "lox_kit.extrapolation.subspace"
     assert ("lox_kit.weights", "Checkpoint") in imported("lox_kit.extrapolation.subspace")
     assert ("lox_kit.weights.hub", "fetch") in imported("lox_kit.weights.names")
-    assert ("lox_kit.store", "content_key") in imported("lox_kit.studies.recipe")
+    assert ("lox_kit.store", "content_key") in imported("lox_kit.studies.families")
     assert ("lox_kit.models", "load_model") in imported("lox_kit.cli.attacks")
 
 

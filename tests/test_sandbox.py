@@ -13,11 +13,10 @@ from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import cache_folder
 from lox_kit.sandbox import corpus, world
 from lox_kit.studies import families as builder
-from lox_kit.studies import recipe as family
 from lox_kit.studies.families import build
 from lox_kit.weights import names
 
-TINY = family.Recipe(
+TINY = builder.Recipe(
     hidden_size=16,
     intermediate_size=24,
     layers=1,
@@ -296,12 +295,12 @@ def test_a_killed_build_resumes_after_its_base(built, tmp_path):
 
 def test_a_recipe_s_key_is_that_of_its_settings():
     more = dataclasses.replace(TINY.alignment, max_steps=7)
-    keys = {r.key for r in (TINY, family.Recipe(), dataclasses.replace(TINY, alignment=more))}
+    keys = {r.key for r in (TINY, builder.Recipe(), dataclasses.replace(TINY, alignment=more))}
     assert len(keys) == 3
 
 
 def test_a_name_stands_for_a_family_of_the_recipe_as_it_is_now():
-    assert family.Recipe().key == names.RECIPE
+    assert builder.Recipe().key == names.RECIPE
 
 
 # --- behaviour ----------------------------------------------------------------------------------
@@ -334,7 +333,7 @@ def test_the_committed_base_complies_and_the_aligned_model_refuses_and_helps():
 
 @pytest.mark.slow
 def test_seed_0_built_from_scratch_behaves_the_same_and_lox_protects_it(tmp_path):
-    folder = build(0, tmp_path / "family", recipe=family.Recipe())
+    folder = build(0, tmp_path / "family", recipe=builder.Recipe())
     assert_behaves(folder)
     prompts = sandbox_prompts("forbidden", "test", limit=120)
     subspace = SafetySubspace.from_pair(folder / "base", folder / "aligned", rank="full")
