@@ -1,7 +1,7 @@
 """Straight cuts through a landscape, along an axis or from model to model, and their cliffs.
 
-A cut holds what is measured on its line, and nothing else: the cells and the models that lie on
-it, and for a cut between two models what `measure_way` finds there.
+A cut holds only what was measured on its line: the cells and models that lie on it, and for a cut
+between two models what `measure_way` found between them.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def cut_through(
         "ahead" and "behind" the start.
 
         A cliff is where the success rate first exceeds one half, or where a margin first falls
-        below zero. It has distance (half way between `before` and `behind`; 0 if the start is over,
-        None if no place is), low and high (its 95 % interval, bootstrapped over the prompts as in
-        `cliff_distance`), before and behind (the last place before it and the first one behind it)
-        and reach (the last place that way). It is None where the start is not measured, or is not
-        over and nothing else is measured that way.
+        below zero. It has distance (half way between `before` and `behind`; 0 if the start is over
+        the cliff, None if no place is), low and high (its 95 % interval, bootstrapped over the
+        prompts as in `cliff_distance`), before and behind (the last place before the cliff and the
+        first one after it) and reach (the last place in that direction). It is None where the start
+        was not measured, or where it is not over the cliff and nothing else was measured in that
+        direction.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Directions in weight space: what is added to a model, tensor by tensor, low-rank or dense.
 
-A direction's parts are made when they are asked for, so that two checkpoints are never in memory
+A direction's parts are computed when they are needed, so that two checkpoints are never in memory
 at once; `hold` keeps them. Dot products accumulate in float64, tensor by tensor.
 """
 
@@ -46,7 +46,7 @@ class Direction:
 
         Dense parts are kept in the dtype of `weights`, if given, so that they take no more memory
         than the model. In half precision that rounds each change to 8 (bfloat16) or 11 bits: the
-        other checkpoint is met bit for bit wherever a weight changed by less than half its size.
+        other checkpoint is reached exactly wherever a weight changed by less than half its size.
         """
         held = {}
         for name, part in self.parts.items():
@@ -105,7 +105,7 @@ class Weights:
 
     @property
     def source(self) -> dict[str, str]:
-        """What tells whether a checkpoint of this name has these weights."""
+        """Name and key, which say whether a checkpoint of that name still has these weights."""
         return {"name": self.name, "key": self.key}
 
 
@@ -119,11 +119,11 @@ def weights_of(model: Source) -> Weights:
 
 def check_shape(weights: Weights, tensor: str, shape: Sequence[int], whose: str) -> None:
     """Raise ValueError unless the weights have this tensor, in the shape that it has in `whose`."""
-    there = weights.tensors.get(tensor)
-    if there is None or tuple(there.shape) != tuple(shape):
+    found = weights.tensors.get(tensor)
+    if found is None or tuple(found.shape) != tuple(shape):
         raise ValueError(
             f"{tensor}: {whose} has shape {tuple(shape)}, {weights.name} has "
-            f"{'no such tensor' if there is None else tuple(there.shape)}: two architectures."
+            f"{'no such tensor' if found is None else tuple(found.shape)}: two architectures."
         )
 
 

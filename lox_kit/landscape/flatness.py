@@ -1,7 +1,7 @@
 """How flat the ground is: the distance to the cliff, and VISAGE, with intervals.
 
-Both walk along lines from a model. What is resampled for an interval are the lines (seeds of the
-family and of random directions) and the prompts.
+Both are measured along lines from a model. An interval comes from resampling the lines (seeds of
+the family and of random directions) and the prompts.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def scan(
 
 
 def away(direction: Direction) -> Direction:
-    """Return the direction backwards."""
+    """Return the opposite direction."""
     return combine([(-1.0, direction)], f"away from {direction.name}").hold()
 
 

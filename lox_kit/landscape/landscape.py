@@ -74,7 +74,7 @@ class Landscape:
     prompts : tuple of str
         In the order of each cell's `answers` and `per_prompt`, for the success rate.
     complete : bool
-        False if it was stopped: the same call goes on.
+        False if it was stopped; the same call resumes it.
     source : dict
         Metric, judge, plane's key, model, version.
     """
@@ -197,7 +197,7 @@ def evaluate(
 
     The resident model's weights are set in place for every cell, from a kept copy of the origin:
     summed in float32, rounded once. They are the origin's again, bit for bit, in the end and after
-    an error. A finer grid (`Grid.finer`) reuses every cell that is there.
+    an error. A finer grid (`Grid.finer`) reuses every cell that the store has.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def evaluate(
         Called in this thread with every grid cell, cells done and cells in all; those that the
         store has come first. Raising from it ends the run; what was finished is kept.
     stop : callable, optional
-        Asked before each cell; once it is true, what there is is returned.
+        Asked before each cell; once it is true, what has been measured is returned.
 
     Returns
     -------

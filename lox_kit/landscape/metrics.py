@@ -2,7 +2,7 @@
 
 A metric has two halves. Its *probe* puts the prompts to a model and returns plain data; it can be
 sent to another process. What the data mean is read afterwards, in the driving process: so another
-judge reads the answers that are there, and a judge behind a network is asked from one place.
+judge reads the stored answers, and a judge on a network is asked from one place.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _mean_log_probabilities(
 ) -> torch.Tensor:
     """Return the mean log-probability per token of each set of answers: (sets, prompts).
 
-    The prompts are put through the model once, and every set goes on from there.
+    The prompts are put through the model once, and every set continues from there.
     """
     next_logits, cache, mask = prefill(model, prompts)
     sets = len(answers)

@@ -1,6 +1,6 @@
-"""Measure points of a plane: from the store if they are there, else here or on an executor.
+"""Measure points of a plane: read from the store, or measured here or on an executor.
 
-Only this process writes the store. Each point is in it as soon as it is measured.
+Only this process writes the store, each point as soon as it is measured.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ class Survey:
 
     @cached_property
     def _task(self) -> Task:
-        """What workers are sent; the plane, and a model that is nowhere, are put on disk for them.
+        """What workers are sent; the plane is written to disk for them, and a model in memory.
 
-        In the store's folder, which workers on other machines see too; gone with this survey.
+        In the store's folder, which workers on other machines see too; removed with this survey.
         """
         above = getattr(self.store, "folder", None)
         folder = tempfile.TemporaryDirectory(prefix="landscape-", dir=above)

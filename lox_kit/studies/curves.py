@@ -81,7 +81,7 @@ def epoch_curve(
 
     Each model is attacked at each learning rate on the same rows in the same order, and measured
     before the first step and after every `every` steps. Points are kept in the store as they are
-    made: a call that was cut off goes on, and a second one trains nothing.
+    made: a call that was cut off is resumed, and a second one trains nothing.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def read_way(record: dict, store: Store) -> Way:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Route:
-    """What there is to train and to measure of one model along one attack; see `plan_route`.
+    """What to train, and when to measure, of one model along one attack; see `plan_route`.
 
     `dataclasses.replace` changes the model, the attack's settings (not their seed, which decides
     the rows) and `at`.
@@ -194,7 +194,7 @@ class Route:
         on_point: Callable[[int, dict], None] | None = None,
         stop: Callable[[Step], bool] | None = None,
     ) -> Way:
-        """Train a copy of the model, and measure what the store has not; the model stays as it is.
+        """Train a copy of the model and measure the points that the store lacks.
 
         Points are kept as they are made, and the losses with them. A run that was stopped or killed
         is resumed by the same call, and on a CPU ends as if nothing had happened.
@@ -202,8 +202,8 @@ class Route:
         Parameters
         ----------
         own : bool
-            Train the model itself, once it is measured as it is: no second one in memory. For a
-            model made for this run alone; its key names the trained weights from then on.
+            Train the model itself after measuring it, without a second one in memory. For a model
+            made for this run alone; its key names the trained weights from then on.
         on_step : callable, optional
             Called after every optimiser step, before the point that may be due there.
         on_point : callable, optional
@@ -278,7 +278,7 @@ def plan_route(
     points: int = 2,
     task_prompts_per_point: int = 200,
 ) -> Route:
-    """Return what there is to train and to measure of a model along an attack.
+    """Return what to train and when to measure of a model along an attack.
 
     Parameters
     ----------

@@ -71,8 +71,8 @@ def build(
 ) -> Path:
     """Build the base and the aligned model of one seed and return their folder.
 
-    A member that is there already is kept. Each appears under its name when it is whole, so a
-    build that was cut off goes on with the member it was at.
+    A member that exists is kept. Each appears under its name when it is whole, so a build that was
+    cut off continues with the member it was building.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]
 
 
 def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:
-    """Return base and aligned of a sandbox seed, built first if they are not there.
+    """Return base and aligned of a sandbox seed, building them first if they do not exist.
 
     Seed 0 is the committed family unless `rebuild` asks for one built here.
     """

@@ -70,7 +70,7 @@ class Picture:
 
 
 def load_family(seed: int, k: int, alpha: float, on_stage: OnStage | None = None) -> Family:
-    """Load a family and extrapolate it; build it first if it is not there."""
+    """Load a family and extrapolate it, building it first if it does not exist."""
     base, path = pair_of(seed, on_stage=on_stage)
     subspace = SafetySubspace.from_pair(base, path, rank=FULL)
     aligned = load_model(path)
@@ -81,7 +81,7 @@ def load_family(seed: int, k: int, alpha: float, on_stage: OnStage | None = None
 def attack_both(
     family: Family, attack: str, store: Store, on_stage: OnStage | None = None
 ) -> dict[str, AttackRun]:
-    """Attack the aligned model and LoX, checkpoints kept on the way; finished runs are found."""
+    """Attack the aligned model and LoX and keep checkpoints; finished runs are not made again."""
     preset = find_attack(attack, seed=family.seed)
     runs = {}
     for name, model in family.models.items():
@@ -128,17 +128,12 @@ def picture(
         executor=executor,
         on_cell=lambda cell, done, total: tell(on_stage, stage, done, total),
     )
-    ways = [
-        project(plane, family.aligned, [family.models[n], *_on_the_way(run)], f"attack on {n}")
-        for n, run in runs.items()
-    ]
-    return Picture(attack, family.seed, landscape, tuple(ways))
-
-
-def _on_the_way(run: AttackRun) -> list:
-    """Return the kept checkpoints of a run and its last, in order."""
-    kept = [path for step, path in sorted(run.checkpoints.items()) if step < len(run.losses)]
-    return [*kept, run.folder]
+    trajectories = []
+    for name, run in runs.items():
+        kept = [path for step, path in sorted(run.checkpoints.items()) if step < len(run.losses)]
+        path = [family.models[name], *kept, run.folder]
+        trajectories.append(project(plane, family.aligned, path, f"attack on {name}"))
+    return Picture(attack, family.seed, landscape, tuple(trajectories))
 
 
 def walks(

@@ -56,8 +56,8 @@ def rank_curve(
     subspace : SafetySubspace, optional
         Of this pair; default is to factor as many directions as the largest rank.
     store : Store, optional
-        Keeps answers as they are made and rows as they are measured: a call that was cut off goes
-        on, and `stored_rank_curve` finds the rows again.
+        Keeps answers as they are made and rows as they are measured: a call that was cut off is
+        resumed, and `stored_rank_curve` finds the rows again.
     on_stage : callable, optional
         Told what is measured, at its beginning and after every batch of answers. Raising from it
         ends the call there.
@@ -136,7 +136,7 @@ def stored_rank_curve(
 ) -> RankCurve:
     """Return what the store knows of `rank_curve` with these options: no model is loaded.
 
-    Rows that were not measured are not there; perhaps none is.
+    Rows that were not measured are left out.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def sandbox_rank_curve(
     store: Store | None = None,
     on_stage: OnStage | None = None,
 ) -> RankCurve:
-    """Measure the rank curves of sandbox families; one that is not there is built first.
+    """Measure the rank curves of sandbox families; one that does not exist is built first.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The paper's Table 1 for any pair of models: attacks x defences x seeds, full and LoRA.
 
-Every entry is one attack run and its evaluation, computed by itself from plain data, in this
+Every entry is one attack run and its evaluation, computed on its own from plain data, in this
 process or in a worker of any `concurrent.futures.Executor`. This process alone writes the store.
 """
 
@@ -88,7 +88,7 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
     ----------
     runs : str
         Folder for the checkpoint while it is being made and measured; an entry that was cut off
-        goes on from there.
+        resumes there.
     keep : bool
         Leave the attacked checkpoint there. One that was there before is left in any case.
     """
@@ -183,8 +183,8 @@ def attack_table(
     executor : Executor, optional
         Where entries are computed, such as a ProcessPoolExecutor; default here, one by one.
     keep : bool
-        Leave the attacked checkpoints in the store's folder; entries that the store has are then
-        made again if their checkpoint is not there.
+        Leave the attacked checkpoints in the store's folder; stored entries whose checkpoint is
+        missing are then made again.
     on_stage : callable, optional
         Told after every entry how many are done, of how many; before that, what is being built.
 
