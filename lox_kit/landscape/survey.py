@@ -6,7 +6,6 @@ Only this process writes the store, each point as soon as it is measured.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,17 +20,6 @@ from lox_kit.weights import Checkpoint
 
 from .flat import Flat, Walk, check_origin, point_key
 from .metrics import Metric, Probe, Reading
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a worker needs to measure points of one plane; small, and sent with every point."""
-
-    flat_file: str
-    checkpoint: str
-    dtype: str
-    device: str
-    probe: Probe
 
 
 class Survey:
@@ -113,14 +101,14 @@ class Survey:
     def _measuring(self) -> Iterator[Callable[[tuple[float, ...]], dict]]:
         """Give what measures one point: a worker, or the resident model on a walk."""
         if self.executor is not None:
-            yield partial(work, self._task)
+            yield self._work
             return
         with Walk(self.model, self.flat) as walk:
             yield lambda at: self.probe.run(walk.go(at))
 
     @cached_property
-    def _task(self) -> Task:
-        """What workers are sent; the plane is written to disk for them, and a model in memory.
+    def _work(self) -> Callable[[tuple[float, ...]], dict]:
+        """What workers call; the plane is written to disk for them, and a model in memory.
 
         In the store's folder, which workers on other machines see too; removed with this survey.
         """
@@ -128,13 +116,9 @@ class Survey:
         folder = tempfile.TemporaryDirectory(prefix="landscape-", dir=above)
         self._open.enter_context(folder)
         file = self.flat.save(Path(folder.name) / "flat.safetensors")
-        return Task(
-            flat_file=str(file.absolute()),
-            checkpoint=str(_on_disk(self.model, Path(folder.name)).absolute()),
-            dtype=self._dtype.removeprefix("torch."),
-            device=self.model.device.type,
-            probe=self.probe,
-        )
+        checkpoint = _on_disk(self.model, Path(folder.name)).absolute()
+        loaded = {"device": self.model.device.type, "dtype": self._dtype.removeprefix("torch.")}
+        return partial(work, str(file.absolute()), str(checkpoint), loaded, self.probe)
 
 
 def _on_disk(model: Model, folder: Path) -> Path:
@@ -154,13 +138,22 @@ def _on_disk(model: Model, folder: Path) -> Path:
 _PLACE = threading.local()  # of each worker, process or thread: the walk it is on
 
 
-def work(task: Task, at: tuple[float, ...]) -> dict:
-    """Measure one point; the plane and the model stay in memory for the next one."""
-    if getattr(_PLACE, "file", None) != task.flat_file:
+def work(
+    file: str, checkpoint: str, loaded: Mapping[str, str], probe: Probe, at: tuple[float, ...]
+) -> dict:
+    """Measure one point; the plane and the model stay in memory for the next one.
+
+    Parameters
+    ----------
+    file : str
+        Of the plane; each survey has a file of its own.
+    loaded : mapping
+        Device and dtype, as `load_model` takes them.
+    """
+    if getattr(_PLACE, "file", None) != file:
         _PLACE.file = None
         _PLACE.walk = None  # gone before the next model comes
-        model = load_model(task.checkpoint, device=task.device, dtype=task.dtype)
-        flat = Flat.load(task.flat_file).to(task.device)
+        model, flat = load_model(checkpoint, **loaded), Flat.load(file)
         model.key = flat.origin_key
-        _PLACE.walk, _PLACE.file = Walk(model, flat), task.flat_file
-    return task.probe.run(_PLACE.walk.go(at))
+        _PLACE.walk, _PLACE.file = Walk(model, flat.to(loaded["device"])), file
+    return probe.run(_PLACE.walk.go(at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Self
 
@@ -114,19 +115,10 @@ class AttackTable(Results):
     @property
     def groups(self) -> list[tuple[str, str, str, str]]:
         """What `shares` takes for every group of seeds, "asr" or "persona_asr" the measure."""
-        attacked = [row for row in self.rows if row["attack"]]
-        attacks, trainings, arms = (
-            list(dict.fromkeys(row[name] for row in attacked))
-            for name in ("attack", "training", "arm")
-        )
-        return [
-            (measure, attack, training, arm)
-            for attack in attacks
-            for measure in ("asr", "persona_asr")
-            for training in trainings
-            for arm in arms
-            if self.shares(measure, attack, training, arm)
-        ]
+        attacks, trainings, arms = map(self.column, ("attack", "training", "arm"))
+        every = product(filter(None, attacks), ("asr", "persona_asr"), trainings, arms)
+        groups = ((measure, attack, *rest) for attack, measure, *rest in every)
+        return [group for group in groups if self.shares(*group)]
 
     def shares(self, measure: str, attack: str | None, training: str, arm: str) -> list[Share]:
         """Return one measure of one group, a share per seed; [] if it was not measured."""
