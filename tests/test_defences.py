@@ -6,7 +6,7 @@ import pytest
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import ATTACKS, LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
+from lox_kit import ATTACKS, LoxDial, SafetySubspace, load_model, sandbox_prompts
 from lox_kit.attacks import run as attacks
 from lox_kit.measures import sandbox_questions
 from lox_kit.measures.intervals import Share
@@ -70,9 +70,8 @@ def check_second_run(store, work, **options):
     return first
 
 
-def test_a_second_comparison_computes_nothing(short_attack, work, tmp_path):
-    with Store(tmp_path) as store:
-        found = check_second_run(store, work, limit=4, arms=("aligned", "LoX"), split="dev")
+def test_a_second_comparison_computes_nothing(short_attack, work, store):
+    found = check_second_run(store, work, limit=4, arms=("aligned", "LoX"), split="dev")
     entries = found.entries()
     assert list(entries["measure"].unique()) == MEASURES
     assert len(entries) == 2 * 2 * len(MEASURES)
@@ -82,9 +81,8 @@ def test_a_second_comparison_computes_nothing(short_attack, work, tmp_path):
 
 
 @pytest.mark.slow
-def test_lox_protects_seed_0_where_a_random_subspace_does_not(work, tmp_path):
-    with Store(tmp_path) as store:
-        found = check_second_run(store, work, limit=24)
+def test_lox_protects_seed_0_where_a_random_subspace_does_not(work, store):
+    found = check_second_run(store, work, limit=24)
     assert found.column("arm") == list(ARMS)
     before, after, helped = (
         {arm: found.shares(measure, attack, "full", arm)[0] for arm in ARMS}
@@ -135,12 +133,11 @@ def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned,
     assert ask(aligned, prompts).equals(frame)
 
 
-def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(subspace, tmp_path):
+def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(subspace, store):
     model = load_model("sandbox/aligned", device="cpu")
     key, dial = model.key, LoxDial(model, subspace)
     asked = sandbox_questions("dev", 6)
-    with Store(tmp_path) as store:
-        curve = alpha_curve(model, dial, 6, [0, 40.0], asked, store=store)
+    curve = alpha_curve(model, dial, 6, [0, 40.0], asked, store=store)
     aligned, broken = curve["points"]
     assert (aligned["alpha"], broken["alpha"]) == (0, 40.0)
     assert (aligned["asr"]["count"], aligned["refusal"]["count"]) == (0, 6)

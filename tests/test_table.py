@@ -1,6 +1,5 @@
 """The table of attacks: what it holds, where it is computed, and what a kill leaves of it."""
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -18,6 +17,8 @@ from lox_kit.studies.results import AttackTable, Share
 from lox_kit.studies.table import TABLE_ARMS
 
 ATTACKS = ("persona", "forbidden")
+QUESTIONS = sandbox_questions(limit=8)
+ONE = {"arms": ("aligned",), "attacks": ("forbidden",), "lora": ()}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def tiny_pair(tmp_path_factory):
 
 def table(pair, store, **options):
     """Compute a small table with 8 prompts of each kind."""
-    options = {"attacks": ATTACKS, "seeds": (0,), "k": 1} | options
-    return attack_table(pair=pair, store=store, questions=sandbox_questions(limit=8), **options)
+    options = {"attacks": ATTACKS, "seeds": (0,), "k": 1, "questions": QUESTIONS} | options
+    return attack_table(pair=pair, store=store, **options)
 
 
 @pytest.fixture(scope="module")
@@ -64,71 +65,57 @@ def test_the_table_holds_every_attack_of_every_arm_and_lora_where_it_is_asked_fo
     assert frame[["refusal", "degenerate", "helpfulness_before", "asr_before"]].notna().all().all()
 
 
-def test_answers_and_measures_are_in_the_store_and_checkpoints_are_not_left(tiny_pair, tmp_path):
-    with Store(tmp_path) as store:
-        found = table(tiny_pair, store, arms=("aligned",), attacks=("forbidden",), lora=())
-        assert store.count("table") == len(found.rows) == 2
-        assert store.count("answer") >= 2 * (8 + 8)
-    assert not list(tmp_path.glob("runs/*"))
+@pytest.mark.parametrize(("there", "keep"), [(False, False), (True, False), (False, True)])
+def test_measures_are_kept_and_a_checkpoint_only_if_it_was_there_or_is_asked_for(
+    tiny_pair, store, there, keep
+):
+    if there:
+        attacks.run_attack(load_model(tiny_pair[1]), find_attack("forbidden"), store=store)
+    found = table(tiny_pair, store, **ONE, keep=keep)
+    assert store.count("table") == len(found.rows) == 2
+    assert store.count("answer") >= 2 * (8 + 8)
+    left = [attacks.load_run(folder) for folder in store.folder.glob("runs/*")]
+    assert [run.finished for run in left] == [True] * (there or keep)
 
 
-def test_another_model_under_an_old_path_is_attacked_as_what_it_is(tiny_pair, tmp_path):
-    folder = tmp_path / "aligned"
-    options = {"arms": ("aligned",), "attacks": ("forbidden",), "lora": ()}
-    speakers = [random_speaker(seed=seed) for seed in (1, 2)]
-    with Store(tmp_path / "store") as store:
-        for speaker in speakers:
-            speaker.module.save_pretrained(folder)
-            speaker.tokenizer.save_pretrained(folder)
-            table((tiny_pair[0], str(folder)), store, **options)
-        assert store.count("table") == 4
-        first = store.count("answer")
-        table((tiny_pair[0], str(folder)), store, **options)
-        assert store.count("answer") == first
-
-
-def test_a_run_that_was_there_is_left_there(tiny_pair, tmp_path):
-    model = load_model(tiny_pair[1])
-    with Store(tmp_path) as store:
-        run = attacks.run_attack(model, find_attack("forbidden"), store=store)
-        table(tiny_pair, store, arms=("aligned",), attacks=("forbidden",), lora=())
-    assert run.folder.exists()
-
-
-def test_checkpoints_are_kept_on_request(tiny_pair, tmp_path):
-    with Store(tmp_path) as store:
-        table(tiny_pair, store, arms=("aligned",), attacks=("forbidden",), lora=(), keep=True)
-    (folder,) = tmp_path.glob("runs/*")
-    assert attacks.load_run(folder).finished
+def test_another_model_under_an_old_path_is_attacked_as_what_it_is(tiny_pair, store, tmp_path):
+    pair = tiny_pair[0], str(tmp_path / "aligned")
+    for seed in (1, 2):
+        speaker = random_speaker(seed=seed)
+        speaker.module.save_pretrained(pair[1])
+        speaker.tokenizer.save_pretrained(pair[1])
+        table(pair, store, **ONE)
+    assert store.count("table") == 4
+    first = store.count("answer")
+    table(pair, store, **ONE)
+    assert store.count("answer") == first
 
 
 @pytest.mark.slow
-def test_a_second_table_trains_nothing(tiny_pair, tmp_path, monkeypatch):
+def test_a_second_table_trains_nothing(tiny_pair, store, monkeypatch):
     trained = watch(monkeypatch, attacks, "fine_tune")
-    with Store(tmp_path) as store:
-        options = {"arms": ("aligned", "LoX"), "attacks": ("forbidden",), "lora": ()}
-        first = table(tiny_pair, store, **options)
-        again = table(tiny_pair, store, **options)
-        assert len(trained) == 2
-        assert again.to_frame().equals(first.to_frame())
-        table(tiny_pair, store, **options, alpha=2.0)
-        assert len(trained) == 3  # LoX's; the aligned model knows no alpha
+    options = ONE | {"arms": ("aligned", "LoX")}
+    first = table(tiny_pair, store, **options)
+    again = table(tiny_pair, store, **options)
+    assert len(trained) == 2
+    assert again.to_frame().equals(first.to_frame())
+    table(tiny_pair, store, **options, alpha=2.0)
+    assert len(trained) == 3  # LoX's; the aligned model knows no alpha
 
 
-@pytest.mark.slow
-def test_worker_processes_give_the_same_table(tiny_pair, whole, tmp_path):
-    told = []
-    with Store(tmp_path) as store, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        shared = table(
-            tiny_pair,
-            store,
-            arms=("aligned", "LoX"),
-            executor=pool,
-            on_stage=lambda *seen: told.append(seen),
-        )
+def is_part_of(found, whole):
+    """Whether a table of two arms has the numbers that the whole one has of them."""
     frame = whole.to_frame()
     both = frame[frame.arm.isin(("aligned", "LoX"))].reset_index(drop=True)
-    assert shared.to_frame().equals(both)
+    return found.to_frame().equals(both)
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_table(tiny_pair, whole, store):
+    told = []
+    options = {"arms": ("aligned", "LoX"), "on_stage": lambda *seen: told.append(seen)}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        assert is_part_of(table(tiny_pair, store, executor=pool, **options), whole)
     assert told == [("attacking and measuring", done, 10) for done in range(11)]
 
 
@@ -148,31 +135,31 @@ table((sys.argv[1], sys.argv[2]), Store(sys.argv[3]), arms=("aligned", "LoX"), o
 
 @pytest.mark.slow
 def test_a_killed_table_goes_on_and_ends_with_the_same_numbers(
-    tiny_pair, whole, tmp_path, monkeypatch
+    tiny_pair, whole, store, monkeypatch
 ):
-    assert run_python(KILLED, *tiny_pair, tmp_path).returncode == -9
+    assert run_python(KILLED, *tiny_pair, store.folder).returncode == -9
     trained = watch(monkeypatch, attacks, "fine_tune")
-    with Store(tmp_path) as store:
-        assert store.count("table") == 4
-        again = table(tiny_pair, store, arms=("aligned", "LoX"))
+    assert store.count("table") == 4
+    assert is_part_of(table(tiny_pair, store, arms=("aligned", "LoX")), whole)
     assert len(trained) == 5  # of 8 attacks, 3 of the 4 finished entries were one
-    frame = whole.to_frame()
-    both = frame[frame.arm.isin(("aligned", "LoX"))].reset_index(drop=True)
-    assert again.to_frame().equals(both)
 
 
-def test_an_unknown_arm_or_attack_or_a_foreign_model_is_refused_first(tiny_pair, pair, tmp_path):
-    with Store(tmp_path) as store:
-        with pytest.raises(ValueError, match="arm 'lox': use some of aligned, LoX"):
-            table(tiny_pair, store, arms=("lox",))
-        with pytest.raises(ValueError, match="attack 'identiy'"):
-            table(tiny_pair, store, attacks=("identiy",))
-        with pytest.raises(ValueError, match="use its counterpart in the sandbox, persona"):
-            table(tiny_pair, store, attacks=("identity",))
-        with pytest.raises(ValueError, match="questions="):
-            attack_table(pair=tiny_pair, store=store)
-        assert store.count("table") == 0
-    assert os.listdir(tmp_path) == ["lox.sqlite"] or not list(tmp_path.glob("runs/*"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arms": ("lox",)}, "arm 'lox': use some of aligned, LoX"),
+        ({"arms": ("LoX",)}, "'aligned' must be among them"),
+        ({"arms": ("aligned", "aligned")}, "arms: aligned, aligned has one of them twice"),
+        ({"attacks": ("identiy",)}, "attack 'identiy'"),
+        ({"attacks": ("identity",)}, "use its counterpart in the sandbox, persona"),
+        ({"questions": None}, "questions="),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_first(tiny_pair, store, options, message):
+    with pytest.raises(ValueError, match=message):
+        table(tiny_pair, store, **options)
+    assert store.count("table") == 0
+    assert not list(store.folder.glob("runs/*"))
 
 
 # --- the numbers --------------------------------------------------------------------------------
@@ -245,16 +232,8 @@ def test_the_caption_speaks_of_safeinst_only_where_it_is_an_arm():
 
 
 def test_the_caption_says_which_controls_do_as_well():
-    text = table_caption(
-        made(
-            {
-                ("context", "aligned"): [90, 80],
-                ("context", "LoX"): [0, 5],
-                ("context", "random subspace"): [85, 80],
-                ("context", "full delta"): [0, 2],
-            }
-        )
-    )
+    counts = {"aligned": [90, 80], "LoX": [0, 5], "random subspace": [85, 80], "full delta": [0, 2]}
+    text = table_caption(made({("context", arm): found for arm, found in counts.items()}))
     assert "Full delta is not clearly worse than LoX: context (full)." in text
     assert "Random" not in text
 
