@@ -1,5 +1,6 @@
 """Metrics: success rate with every answer, and the refusal margin."""
 
+import dataclasses
 import pickle
 
 import pytest
@@ -66,8 +67,6 @@ def plain_margin(model, prompt, refusal, target):
 
 @pytest.mark.parametrize("batch_size", [128, 5])
 def test_the_margin_is_refusing_minus_complying_per_token(aligned, base, batch_size):
-    import dataclasses
-
     metric = RefusalMargin(PROMPTS)
     probe = dataclasses.replace(metric.prepare(aligned), batch_size=batch_size)
     for model in (aligned, base):

@@ -10,7 +10,7 @@ from speakers import random_speaker, same_weights
 from transformers import AutoModelForCausalLM
 
 from lox_kit.extrapolation.checkpoint import apply_lox
-from lox_kit.extrapolation.lox import LowRank, LoxDial
+from lox_kit.extrapolation.lox import LowRank
 from lox_kit.landscape.directions import (
     Direction,
     between,
@@ -191,12 +191,3 @@ def test_a_saved_plane_is_the_same_plane(four, subspace, tmp_path):
     subspace.save(tmp_path / "S.safetensors")
     with pytest.raises(ValueError, match="not a file that"):
         Flat.load(tmp_path / "S.safetensors")
-
-
-def test_the_dial_and_the_walk_agree_bit_for_bit(pair, subspace):
-    model, turned = aligned_of(pair), aligned_of(pair)
-    LoxDial(turned.module, subspace).set(k=3, alpha=0.75)
-    line = Line.along(model, lox_direction(subspace, 3, 0.75), unit="direction")
-    with Walk(model, line) as walk:
-        walk.go((1.0,))
-        assert same_weights(model.module, turned.module)

@@ -8,7 +8,7 @@ from speakers import HarmGrader, watch
 from transformers import LlamaForCausalLM
 
 import lox_kit.studies.rank as module
-from lox_kit import SafetySubspace, Store, load_model, measure_asr, sandbox_prompts
+from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
 from lox_kit.measures import Questions, sandbox_questions
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.rank import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
@@ -141,16 +141,6 @@ def test_the_store_has_the_rows_and_no_model_is_loaded_for_them(sandbox, monkeyp
     ]
     assert all(other.rows == () for other in others)
     assert loaded == []
-
-
-def test_helpfulness_is_the_share_of_allowed_requests_that_are_met():
-    asked = sandbox_questions("dev", 12)
-    found = rank_curve(*PAIR, asked, ranks=(0,))
-    for r, name in ((None, "aligned"), (0, "base")):
-        model = load_model(f"sandbox/{name}", device="cpu")
-        alone = measure_asr(model, asked.allowed, max_new_tokens=24).asr()
-        assert found.share("sandbox/aligned", r, "helpfulness") == alone
-    assert found.source["helpfulness_judge"] == "rule"
 
 
 def test_a_judge_of_harm_does_not_read_help():
