@@ -238,7 +238,7 @@ def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(open_state):
     assert state.data["cut"]["value"] == values[:, 1].tolist()
     assert state.data["cut"]["places"] == [-1.5, -1.0, -0.5, 0.0, 0.5]
     state.pointed = (0, 1)
-    here, cell = state.data["here"], state.landscape.cell(0, 1)
+    here, cell = state.data["here"], state.landscape.cells[0, 1]
     assert here["index"] == [0, 1]
     assert here["answer"] == cell.answers[state.landscape.telling_prompt]
     assert here["place"] == -1.5
@@ -304,7 +304,7 @@ def test_the_table_has_an_interval_for_each_cliff(open_state):
     rows = {r["name"]: r for r in state.data["cliffs"]}
     cliff = rows["aligned"]["ahead"]
     base = state.landscape.marks["LoX"]  # it lies on this line between two cells
-    line = {state.grid.at((i, 2))[0]: state.landscape.cell(i, 2) for i in range(2, 5)}
+    line = {state.grid.at((i, 2))[0]: state.landscape.cells[i, 2] for i in range(2, 5)}
     line = dict(sorted({**line, base.at[0]: base.cell}.items()))
     told = [reading.per_prompt for reading in line.values()]
     expected = cliff_distance(Scans(np.array(list(line)), np.array([told])))
