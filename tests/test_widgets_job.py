@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lox_kit.widgets.job import INTERVAL, Cancelled, Job, Later, Latest
+from lox_kit.widgets.job import INTERVAL, Cancelled, Job, Latest
 from lox_kit.widgets.shell import job_text
 
 
@@ -222,7 +222,7 @@ def test_the_latest_of_many_values_is_the_one_that_is_delivered():
 
 
 def test_what_is_for_later_waits_until_nothing_comes_any_more():
-    given, later = [], Later(threading.RLock(), 0.3)
+    given, later = [], Latest(threading.RLock(), 0.3, rest=True)
     for i in range(5):
         later.give(lambda i=i: given.append(i))
         time.sleep(0.1)

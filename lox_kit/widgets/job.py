@@ -210,20 +210,32 @@ class Job(traitlets.HasTraits):
 
 
 class Latest:
-    """Calls the functions it is given at most every `interval` seconds, the last one always."""
+    """Calls the latest of the functions it is given; one that a later one replaces is not called.
 
-    def __init__(self, lock: threading.RLock, interval: float = INTERVAL):
-        self._lock = lock
-        self._interval = interval
+    Parameters
+    ----------
+    lock : threading.RLock
+        Held during the call.
+    interval : float
+        Seconds. The first function is called at once, and then one an interval.
+    rest : bool
+        Call nothing until no function has come for an interval.
+    """
+
+    def __init__(self, lock: threading.RLock, interval: float = INTERVAL, *, rest: bool = False):
+        self._lock, self._interval, self._rest = lock, interval, rest
         self._waiting: Callable[[], None] | None = None
         self._last = -interval
         self._timer: threading.Timer | None = None
 
     def give(self, function: Callable[[], None]) -> None:
-        """Call this now, or once the interval is over unless a later one takes its place."""
+        """Call this, at its time, unless a later one takes its place."""
         with self._lock:
-            self._waiting = function
             left = self._last + self._interval - time.monotonic()
+            if self._rest:
+                self.cancel()
+                left = self._interval
+            self._waiting = function
             if left <= 0:
                 self.flush()
             elif self._timer is None:
@@ -234,36 +246,16 @@ class Latest:
     def flush(self) -> None:
         """Call the function that waits, if there is one."""
         with self._lock:
-            if self._timer:
-                self._timer.cancel()
-                self._timer = None
-            function, self._waiting = self._waiting, None
+            function = self._waiting
+            self.cancel()
             if function:
                 self._last = time.monotonic()
                 function()
 
-
-class Later:
-    """Calls the last function it is given, once nothing has come for `delay` seconds."""
-
-    def __init__(self, lock: threading.RLock, delay: float):
-        self._lock, self._delay = lock, delay
-        self._timer: threading.Timer | None = None
-
-    def give(self, function: Callable[[], None]) -> None:
-        """Call this unless a later one takes its place in time."""
-
-        def call() -> None:
-            with self._lock:
-                function()
-
-        with self._lock:
-            self.cancel()
-            self._timer = threading.Timer(self._delay, call)
-            self._timer.daemon = True
-            self._timer.start()
-
     def cancel(self) -> None:
-        """Call nothing of what was given."""
-        if self._timer:
-            self._timer.cancel()
+        """Forget the function that waits."""
+        with self._lock:
+            self._waiting = None
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
