@@ -30,18 +30,9 @@ class Drawing:
         self._spec = spec
 
     def show(self, spec: Spec) -> None:
-        """Draw this, in one message to the browser.
-
-        Raises
-        ------
-        ValueError
-            If a trace is of another type than the one in its place.
-        """
+        """Draw this, in one message to the browser; every trace keeps its type."""
         old, new = self._spec["data"], list(spec["data"])
         new += [HIDDEN] * (len(old) - len(new))
-        for i, (a, b) in enumerate(zip(old, new, strict=False)):
-            if a["type"] != b["type"]:
-                raise ValueError(f"trace {i} is a {a['type']} and cannot become a {b['type']}.")
         with self.widget.batch_update():
             for trace, a, b in zip(self.widget.data, old, new, strict=False):
                 _change(trace, a, b)

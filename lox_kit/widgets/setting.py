@@ -1,8 +1,11 @@
-"""What panels have in common: where the dial stands, and how they look."""
+"""What panels have in common: where the dial stands, how they look, and the state behind each."""
 
 from __future__ import annotations
 
+import textwrap
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from weakref import WeakValueDictionary
@@ -13,8 +16,37 @@ import traitlets
 from lox_kit.extrapolation import SafetySubspace, largest_k
 from lox_kit.models import Model
 
+from .job import Job
+
 STEP = 0.25  # of alpha
 BREATH = 0.3  # seconds between pictures of a run: drawing takes time from it
+
+
+def within(name: str, most: str) -> traitlets.ValidateHandler:
+    """Return a check that a trait is from 0 to what the attribute `most` says then."""
+
+    @traitlets.validate(name)
+    def check(self, proposal):
+        value, limit = proposal["value"], getattr(self, most)
+        if not 0 <= value <= limit:
+            raise traitlets.TraitError(f"{name}={value}: use 0 to {limit:g}.")
+        return value
+
+    return check
+
+
+def one_of(name: str, offered: str) -> traitlets.ValidateHandler:
+    """Return a check that a trait is among what the attribute `offered` lists then."""
+
+    @traitlets.validate(name)
+    def check(self, proposal):
+        value, known = proposal["value"], list(getattr(self, offered))
+        if value not in known:
+            words = textwrap.shorten(", ".join(map(str, known)), 300, placeholder=" ...")
+            raise traitlets.TraitError(f"{name}={value!r}: use one of {words}.")
+        return value
+
+    return check
 
 
 class Look(traitlets.HasTraits):
@@ -42,24 +74,14 @@ class Setting(Look):
 
     k = traitlets.Int()
     alpha = traitlets.Float(1.0)
+    _check_k = within("k", "most_k")
+    _check_alpha = within("alpha", "most_alpha")
 
     def __init__(self, subspace: SafetySubspace, *, most_alpha: float = 4.0, **traits):
         self.most_k = largest_k(subspace)
         self.most_alpha = most_alpha
         self._start = {"k": min(6, self.most_k), "alpha": 1.0} | traits
         super().__init__(**self._start)
-
-    @traitlets.validate("k")
-    def _check_k(self, proposal) -> int:
-        if not 0 <= proposal["value"] <= self.most_k:
-            raise traitlets.TraitError(f"k={proposal['value']}: use 0 to {self.most_k}.")
-        return proposal["value"]
-
-    @traitlets.validate("alpha")
-    def _check_alpha(self, proposal) -> float:
-        if not 0 <= proposal["value"] <= self.most_alpha:
-            raise traitlets.TraitError(f"alpha={proposal['value']}: use 0 to {self.most_alpha:g}.")
-        return proposal["value"]
 
     def reset(self) -> None:
         """Go back to where it started; class use stays as it is."""
@@ -72,11 +94,34 @@ _open: WeakValueDictionary[tuple[type, int], PanelState] = WeakValueDictionary()
 class PanelState(traitlets.HasTraits):
     """What a panel shows, until it is closed: then nothing that outlives it knows of it.
 
-    It has a `setting`, perhaps shared with others, and perhaps a `job`.
+    A kind of panel has a `figure_name`, `compute` for the data on screen and `code` for the calls
+    that reproduce it, and calls `show` whenever the data may have changed.
+
+    Parameters
+    ----------
+    setting : Look or Setting
+        Perhaps shared with other panels.
+    job : Job, optional
+        Works for this panel; what it has found when its status changes is shown.
+
+    Attributes
+    ----------
+    data : dict
+        What is on screen.
+    lock : threading.RLock
+        Held while the state or its panel changes; the job's own, if there is one.
     """
 
+    data = traitlets.Dict(read_only=True)
     ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
     _shown = 0.0  # when its last picture was drawn
+
+    def __init__(self, setting: Look, job: Job | None = None, **traits):
+        self.setting, self.job = setting, job
+        self.lock = job.lock if job else threading.RLock()
+        super().__init__(**traits)
+        if job:
+            job.observe(self.show, "status")
 
     def take(self, model: Model) -> None:
         """Close what is open on this model, such as that of a cell that is run again."""
@@ -91,22 +136,39 @@ class PanelState(traitlets.HasTraits):
         self.setting.observe(function, names)
         self.ends.callback(self.setting.unobserve, function, names)
 
-    def link(self, widgets: dict[str, ipywidgets.Widget]) -> None:
-        """Let widgets and the traits of the setting that they stand for move together."""
-        for name, widget in widgets.items():
-            both = ipywidgets.link((self.setting, name), (widget, "value"))
-            self.ends.callback(both.unlink)
+    def link(self, name: str, widget: ipywidgets.Widget) -> None:
+        """Let a widget and the trait of the setting that it stands for move together."""
+        both = ipywidgets.link((self.setting, name), (widget, "value"))
+        self.ends.callback(both.unlink)
 
-    def _show_some(self) -> None:
+    def compute(self) -> dict:
+        """Return what is to be on screen now, as plain data."""
+        return {}
+
+    def figure_data(self) -> dict:
+        """Return what the figure that is saved is drawn from."""
+        return self.data
+
+    def reset(self) -> None:
+        """Go back to the start; what was measured is kept."""
+        self.setting.reset()
+
+    def show(self, change=None) -> None:
+        """Put what is known now into `data`."""
+        with self.lock:
+            self._shown = time.monotonic()
+            self.set_trait("data", self.compute())
+
+    def show_some(self) -> None:
         """Show what has come, if the last picture is a while ago."""
         if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
-            self._show()
+            self.show()
 
     def close(self) -> None:
         """End the job at its next step, and close the panels of this state."""
-        if job := getattr(self, "job", None):
-            job.close()
-            job.wait()
+        if self.job:
+            self.job.close()
+            self.job.wait()
         self.ends.close()
         self.unobserve_all()
 
@@ -119,3 +181,11 @@ def check_aligned(subspace: SafetySubspace, model: Model) -> None:
             "subspace was made from (or a dial on it is turned: dial.off()). Load it anew: "
             f"load_model({str(subspace.info['aligned'])!r})."
         )
+
+
+def with_warnings(function: Callable, *arguments, **options) -> tuple[object, str]:
+    """Return what a function returns, and what it warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = function(*arguments, **options)
+    return found, " ".join(str(w.message) for w in caught)

@@ -1,14 +1,13 @@
 """What every panel has around it: title, Save figure, Code, Reset, class use, and word of its job.
 
-A panel is a state and a body of widgets in this shell. The state offers
-
-    what a PanelState has, reset(), code(), figure_name and figure_data();   perhaps   job
+A panel is a state and, in this shell, a body of widgets: what `figure` and `html` show of the state,
+and what `sliders`, `control` and `button` change in it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from html import escape
 from inspect import Signature, signature
 from pathlib import Path
@@ -17,9 +16,11 @@ import anywidget
 import ipywidgets
 
 from lox_kit.figures import save_figure
+from lox_kit.figures.plotly import Spec
 
-from .job import Job, Later
-from .setting import PanelState
+from .drawing import Drawing
+from .job import Job, Latest
+from .setting import STEP, PanelState
 
 HERE = Path(__file__).parent
 CSS = (HERE / "panel.css").read_text(encoding="utf-8")
@@ -42,12 +43,15 @@ class Panel(ipywidgets.VBox):
     title, question : str
         What it is, and what it answers.
     state : PanelState
-        See above.
     """
 
     def __init__(self, title: str, question: str, state: PanelState):
         self.state = state
+        self._views: list[Callable[[], None]] = []
+        self._sliders: dict[str, ipywidgets.Widget] = {}
+        self._later = Latest(state.lock, REST, rest=True)
         state.ends.callback(self._take_away)
+        state.ends.callback(self._later.cancel)
         self.message = ipywidgets.HTML().add_class("lox-message")
         hide_empty(self.message)
         self.code = ipywidgets.Textarea(rows=12).add_class("lox-code")
@@ -57,19 +61,102 @@ class Panel(ipywidgets.VBox):
             f"{escape(title)}</div><div class='lox-question'>{escape(question)}</div>"
         ).add_class("lox-head")
         top = ipywidgets.HBox([head, self._toolbar()]).add_class("lox-top")
-        job = getattr(state, "job", None)
-        bars = [job_bar(job, self.guard)] if job else []
+        bars = [job_bar(state.job, self.guard)] if state.job else []
         self._above, self._below = [top], [*bars, self.message, self.code, Frame()]
         super().__init__([*self._above, *self._below])
         self.add_class("lox-panel")
 
-    def fill(self, *body: ipywidgets.Widget, draw: Callable[[], None]) -> Panel:
-        """Put the body in; `draw` draws it anew when class use is switched. Return the panel."""
+    def figure(self, name: str, spec: Callable[[], Spec]) -> ipywidgets.Widget:
+        """Return a plotly figure that shows what a function describes."""
+        drawing = Drawing(spec(), f"lox-{name}")
+        self._views.append(lambda: drawing.show(spec()))
+        return drawing.widget
+
+    def html(self, name: str, text: Callable[[], str]) -> ipywidgets.Widget:
+        """Return HTML that shows what a function says, and takes no room while that is nothing."""
+        shown = ipywidgets.HTML().add_class(f"lox-{name}")
+        hide_empty(shown)
+        self._views.append(lambda: setattr(shown, "value", text()))
+        return shown
+
+    def sliders(self, *names: str) -> list[ipywidgets.Widget]:
+        """Return sliders of the setting, "k" or "alpha", the same in every panel that has them."""
+        setting, made = self.state.setting, []
+        for name in names:
+            if name == "k":
+                slider = ipywidgets.IntSlider(max=setting.most_k)
+            else:
+                slider = ipywidgets.FloatSlider(max=setting.most_alpha, step=STEP)
+            slider.description = name
+            self.state.link(name, slider)
+            self._sliders[name] = slider
+            made.append(slider.add_class(f"lox-{name}"))
+        return made
+
+    def control(
+        self, trait: str, widget: ipywidgets.Widget, name: str = "", **ranges: Callable[[], object]
+    ) -> ipywidgets.Widget:
+        """Let a widget and a trait of the state follow each other; return the widget.
+
+        What it sets is held back while it follows: a slider whose range changes moves by itself.
+        One change is made after the other: a page's callbacks come in several threads.
+
+        Parameters
+        ----------
+        name : str
+            Of its class in the page; default is the trait's.
+        ranges
+            Traits of the widget that depend on the state, such as `max`, and what they are then.
+        """
+        state, following = self.state, []
+
+        def follow() -> None:
+            with state.lock:
+                following.append(True)
+                try:
+                    for part, now in ranges.items():
+                        setattr(widget, part, now())
+                    widget.value = getattr(state, trait)
+                finally:
+                    following.pop()
+
+        def set_trait() -> None:
+            with state.lock:
+                if not following:
+                    setattr(state, trait, widget.value)
+
+        follow()
+        widget.observe(self.guard(set_trait), "value")
+        every = [name for name in state.trait_names() if name not in ("data", "ends")]
+        state.observe(self.guard(follow), every if ranges else trait)
+        return widget.add_class(f"lox-{name or trait}")
+
+    def fill(self, *body: ipywidgets.Widget) -> Panel:
+        """Put the body in, drawn whenever the state's data change. Return the panel."""
         self.children = [*self._above, *body, *self._below]
-        self._draw = draw
+        self.state.observe(self.guard(self._draw_in_turn), "data")
         self.state.follow(self._dress, "classroom")
         self._dress()
         return self
+
+    def draw(self) -> None:
+        """Show what the state has now, and its code if that is open."""
+        with self.state.lock:  # the job draws, too
+            for show in self._views:
+                show()
+            self.refresh()
+
+    def _draw_in_turn(self) -> None:
+        """Draw at once; what has a job waits while another panel's slider moves, until it rests.
+
+        So the panel whose slider moves is drawn first, and this one once. Its own slider is the
+        last to follow another panel's.
+        """
+        sliders, setting = self._sliders.items(), self.state.setting
+        if not self.state.job or all(s.value == getattr(setting, name) for name, s in sliders):
+            self.draw()
+        else:
+            self._later.give(self.guard(self.draw))
 
     @property
     def size(self) -> int:
@@ -138,7 +225,7 @@ class Panel(ipywidgets.VBox):
             icon="graduation-cap",
             tooltip="Larger type, answers hidden",
         ).add_class("lox-classroom")
-        self.state.link({"classroom": classroom})
+        self.state.link("classroom", classroom)
         buttons = [
             self.button("Save figure", "save", self.save, "PDF, SVG and PNG for a paper, and data"),
             self.button("Code", "code", self.show_code, "The calls that make what is on screen"),
@@ -157,7 +244,7 @@ class Panel(ipywidgets.VBox):
     def _dress(self, change=None) -> None:
         """Put on the type of class use, or take it off."""
         (self.add_class if self.state.setting.classroom else self.remove_class)("lox-class")
-        self._draw()
+        self.draw()
 
 
 def opens(state: type[PanelState]) -> Callable[[Callable], Callable]:
@@ -171,24 +258,9 @@ def opens(state: type[PanelState]) -> Callable[[Callable], Callable]:
     return signed
 
 
-def in_turn(
-    panel: Panel, draw: Callable[[], None], sliders: Mapping[str, ipywidgets.Widget]
-) -> Callable[..., None]:
-    """Return an observer that draws at once, or, while another panel's slider moves, once it rests.
-
-    So that one is drawn first, and this one once. `sliders` are the panel's own, by the traits of
-    the setting that they are going to be linked with: they are the last to follow another panel's.
-    """
-    setting, later = panel.state.setting, Later(panel.state.job.lock, REST)
-    panel.state.ends.callback(later.cancel)
-
-    def follow() -> None:
-        if all(slider.value == getattr(setting, name) for name, slider in sliders.items()):
-            draw()
-        else:
-            later.give(panel.guard(draw))
-
-    return panel.guard(follow)
+def controls(*parts: ipywidgets.Widget) -> ipywidgets.Widget:
+    """Return parts side by side, as many as the width takes."""
+    return ipywidgets.HBox(parts).add_class("lox-controls")
 
 
 def widgets_in(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:

@@ -15,7 +15,7 @@ FORGET = """
 from lox_kit.store import MemoryStore as _Memory
 _state._cells.clear(), _state._marks.clear()
 _state.store = _Memory()
-_state._show()
+_state.show()
 """
 FILL = """([panel, plot]) => new Promise((resolve) => {
     const gd = document.querySelector(panel + ' ' + plot);

@@ -17,7 +17,7 @@ FORGET = """
 from lox_kit.store import MemoryStore as _Memory
 _state._rows.clear(), _state._r_ft.clear()
 _state.store = _Memory()
-_state._show()
+_state.show()
 """
 SLOWLY = f"""{FORGET}
 import time as _time

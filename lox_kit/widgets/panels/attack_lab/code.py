@@ -25,11 +25,19 @@ def attack_lab_code(state) -> str:
         If an attack is neither a preset nor a file's, a run laid over is not of an attack or
         subspace as given to this panel, or the subspace is a control.
     """
-    _check(state)
-    aligned = str(state.runs.subspace.info["aligned"])
-    shown = [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]
-    choices = [{n: v for n, v in run.items() if n != "arms"} for run in shown]
-    settings = "".join(_entry(state, choice) for choice in choices)
+    for record in state.laid_over:
+        if not state.runs.is_as_given(record):
+            raise ValueError(
+                f"{run_title(record)}: this run's attack, with its data and settings, was not "
+                "given to this panel, or another subspace was, so there is no code for it; open "
+                "the panel with the attacks={...} and the subspace of that run, or take it off "
+                "the list of what is laid over."
+            )
+    aligned, settings = str(state.runs.subspace.info["aligned"]), ""
+    for run in [run for run in state.data["runs"] if is_there(run)] or state.data["runs"][:1]:
+        choice = {n: v for n, v in run.items() if n != "arms"}
+        attack = attack_call(state.runs.attack(runs.Choice.of(choice)))
+        settings += f"    ({attack},\n     {choice!r}),\n"
     points = f"points={runs.POINTS}, task_prompts_per_point={runs.FEW}"
     where = "" if state.own_store else repr(str(state.runs.store.folder))
     return script(f"""subspace = {pair_call(state.runs.subspace.info)}
@@ -48,24 +56,6 @@ for attack, run in settings:
 data = {{"figure": "attack_lab", "at": {state.at}, "runs": runs}}
 figures.save_figure(data, {state.figure_name!r})
 """)
-
-
-def _check(state) -> None:
-    """Raise ValueError if a run laid over is not of what was given to this panel."""
-    for record in state.laid_over:
-        if not state.runs.is_as_given(record):
-            raise ValueError(
-                f"{run_title(record)}: this run's attack, with its data and settings, was not "
-                "given to this panel, or another subspace was, so there is no code for it; open "
-                "the panel with the attacks={...} and the subspace of that run, or take it off "
-                "the list of what is laid over."
-            )
-
-
-def _entry(state, choice: dict) -> str:
-    """Return the call that makes a run's attack, and what the run is called."""
-    attack = state.runs.attack(runs.Choice.of(choice))
-    return f"    ({attack_call(attack)},\n     {choice!r}),\n"
 
 
 def attack_call(attack: Attack) -> str:

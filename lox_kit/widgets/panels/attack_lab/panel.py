@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import ipywidgets
 
 from lox_kit.figures.plotly import lab_spec
-from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.shell import Panel, in_turn, opens
-from lox_kit.widgets.sliders import setting_sliders
+from lox_kit.widgets.shell import Panel, controls, opens
 
 from .state import AttackLabState
 from .table import numbers_html
@@ -56,135 +52,45 @@ def attack_lab(*arguments, **options) -> Panel:
 def attack_lab_panel(state: AttackLabState) -> Panel:
     """Return the panel of a state; two panels of one state move together."""
     panel = Panel("Attack lab", QUESTION, state)
-    drawing = Drawing(lab_spec(state.data, panel.size), "lox-lab")
-    table = ipywidgets.HTML().add_class("lox-numbers")
-
-    def draw(change=None) -> None:
-        with state.job.lock:  # the job draws, too
-            drawing.show(lab_spec(state.data, panel.size))
-            table.value = numbers_html(state.data)
-            panel.refresh()
-
-    lox = setting_sliders(state.setting, "k", "alpha")
-    state.observe(in_turn(panel, draw, lox), "data")
-    state.link(lox)
-    parts = [
-        _what(panel, list(lox.values())),
-        drawing.widget,
-        _where(panel),
-        table,
-        _finished(panel),
+    at = ipywidgets.IntSlider(description="at step")
+    runs = ipywidgets.SelectMultiple(rows=LISTED)
+    about = "<b>Finished runs:</b> choose some (Ctrl, Shift) to lay them over this one"
+    finished = [
+        ipywidgets.HTML(about).add_class("lox-about"),
+        panel.control("chosen", runs, "runs", options=lambda: state.listed),
     ]
-    return panel.fill(*parts, draw=draw)
+    return panel.fill(
+        _what(panel),
+        panel.figure("lab", lambda: lab_spec(state.data, panel.size)),
+        controls(panel.control("at", at, max=lambda: state.most)),
+        panel.html("numbers", lambda: numbers_html(state.data)),
+        ipywidgets.VBox(finished).add_class("lox-finished"),
+    )
 
 
-def _what(panel: Panel, lox: list[ipywidgets.Widget]) -> ipywidgets.Widget:
+def _what(panel: Panel) -> ipywidgets.Widget:
     """Return what chooses the attack and its settings, and Run."""
-    state = panel.state
+    state, control = panel.state, panel.control
+
+    def rates() -> tuple[tuple[str, float], ...]:
+        return tuple((f"{rate:g}", rate) for rate in state.rates)
+
+    def longest() -> int:
+        return max(2 * state.preset[1], state.steps)
+
     attack = ipywidgets.Dropdown(options=list(state.attacks), description="attack")
     training = ipywidgets.ToggleButtons(options=state.trainings)
-    rate = ipywidgets.SelectionSlider(options=_rates(state), description="learning rate")
-    steps = ipywidgets.IntSlider(state.steps, 1, _longest(state), description="steps")
-    seed = ipywidgets.BoundedIntText(state.seed, 0, 10**6, description="seed")
-
-    def follow() -> None:
-        attack.value = state.attack
-        if list(training.options) != state.trainings:
-            training.options = state.trainings
-        training.value = state.training
-        if list(rate.options) != _rates(state):
-            rate.options = _rates(state)
-        rate.value = state.learning_rate
-        _move(steps, state.steps, _longest(state))
-        seed.value = state.seed
-
-    controls = {"attack": attack, "training": training, "learning_rate": rate, "steps": steps,
-                "seed": seed}  # fmt: skip
-    _tie(panel, controls, follow)
-    for name, control in controls.items():
-        control.add_class("lox-" + name.rpartition("_")[2])
-    run = panel.button("Run", "play", state.run, "Attack aligned, then LoX; goes on where it was")
-    rows = ([attack, training, seed, run], [_row(rate, steps), _row(*lox)])
-    return ipywidgets.VBox([_row(*row) for row in rows])
-
-
-def _row(*parts: ipywidgets.Widget) -> ipywidgets.Widget:
-    """Return parts side by side, as many as the width takes."""
-    return ipywidgets.HBox(parts).add_class("lox-controls")
-
-
-def _tie(
-    panel: Panel,
-    controls: dict[str, ipywidgets.Widget],
-    follow: Callable[[], None],
-    *also: str,
-) -> None:
-    """Let controls set the state's traits of their names, and follow them, and `also` others.
-
-    What they set is held back while they follow: a slider whose range changes moves by itself. One
-    change is made after the other: a page's callbacks come in several threads.
-    """
-    state, following = panel.state, []
-
-    def all_follow() -> None:
-        with state.job.lock:
-            following.append(True)
-            try:
-                follow()
-            finally:
-                following.pop()
-
-    def setter(name: str, control: ipywidgets.Widget) -> Callable[[], None]:
-        def set_trait() -> None:
-            with state.job.lock:
-                if not following:
-                    setattr(state, name, control.value)
-
-        return panel.guard(set_trait)
-
-    for name, control in controls.items():
-        control.observe(setter(name, control), "value")
-    state.observe(panel.guard(all_follow), [*controls, *also])
-    all_follow()
-
-
-def _rates(state: AttackLabState) -> list[tuple[str, float]]:
-    """Return the learning rates offered, with their names."""
-    return [(f"{rate:g}", rate) for rate in state.rates]
-
-
-def _longest(state: AttackLabState) -> int:
-    """Return how many steps are offered: twice the preset's."""
-    return max(2 * state.preset[1], state.steps)
-
-
-def _move(slider: ipywidgets.IntSlider, value: int, most: int) -> None:
-    """Give a slider a value and a range that need not lie in its old one."""
-    slider.max = max(slider.max, value)
-    slider.value = value
-    slider.max = most
-
-
-def _where(panel: Panel) -> ipywidgets.Widget:
-    """Return the slider of the step that is looked at."""
-    state = panel.state
-    at = ipywidgets.IntSlider(state.at, 0, state.most, description="at step").add_class("lox-at")
-    _tie(panel, {"at": at}, lambda: _move(at, state.at, state.most), "steps", "chosen")
-    return _row(at)
-
-
-def _finished(panel: Panel) -> ipywidgets.Widget:
-    """Return the list of finished runs; those chosen there are laid over the one above."""
-    state = panel.state
-    runs = ipywidgets.SelectMultiple(options=state.listed, value=state.chosen, rows=LISTED)
-    about = ipywidgets.HTML().add_class("lox-about")
-
-    def follow() -> None:
-        if tuple(runs.options) != state.listed:
-            runs.options = state.listed  # which takes the choice away
-        runs.value = state.chosen
-        text = "choose some (Ctrl, Shift) to lay them over this one" if state.listed else "none yet"
-        about.value = f"<b>Finished runs:</b> {text}"
-
-    _tie(panel, {"chosen": runs}, follow, "listed")
-    return ipywidgets.VBox([about, runs.add_class("lox-runs")]).add_class("lox-finished")
+    seed = ipywidgets.BoundedIntText(max=10**6, description="seed")
+    rate = ipywidgets.SelectionSlider(options=rates(), description="learning rate")
+    steps = ipywidgets.IntSlider(min=1, description="steps")
+    first = controls(
+        control("attack", attack),
+        control("training", training, options=lambda: tuple(state.trainings)),
+        control("seed", seed),
+        panel.button("Run", "play", state.run, "Attack aligned, then LoX; goes on where it was"),
+    )
+    second = controls(
+        control("learning_rate", rate, "rate", options=rates), control("steps", steps, max=longest)
+    )
+    lox = controls(*panel.sliders("k", "alpha"))
+    return ipywidgets.VBox([first, controls(second, lox)])

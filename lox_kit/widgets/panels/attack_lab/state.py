@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from weakref import finalize
+from tempfile import TemporaryDirectory
 
 import traitlets
 
 from lox_kit.attacks import Attack, Step
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.figures import run_title
+from lox_kit.figures import LAB_ARMS, run_title
 from lox_kit.folders import cache_folder
 from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import Store
 from lox_kit.studies import Way, arm_model
 from lox_kit.widgets.job import Cancelled, Job, Ticket
-from lox_kit.widgets.setting import PanelState, Setting, check_aligned
+from lox_kit.widgets.setting import PanelState, Setting, check_aligned, one_of, within
 
 from .code import attack_lab_code
 from .runs import FEW, Choice, Runs, attacks_for, trainings
@@ -52,18 +49,19 @@ class AttackLabState(PanelState):
         Title and key of every finished run of this model and these prompts, newest first.
     data : dict
         What `figures.plotly.lab_spec` draws.
-    job : Job
     """
 
     attack = traitlets.Unicode()
     training = traitlets.Unicode()
-    learning_rate = traitlets.Float()
-    steps = traitlets.Int()
+    learning_rate = traitlets.Float(1.0, min=1e-12)
+    steps = traitlets.Int(1, min=1)
     seed = traitlets.Int(0, min=0)
     at = traitlets.Int(0)
     chosen = traitlets.Tuple(())
     listed = traitlets.Tuple((), read_only=True)
-    data = traitlets.Dict(read_only=True)
+    _check_attack = one_of("attack", "attacks")
+    _check_training = one_of("training", "trainings")
+    _check_at = within("at", "most")
 
     def __init__(
         self,
@@ -82,23 +80,24 @@ class AttackLabState(PanelState):
         if not questions.forbidden:
             raise ValueError(f"{model.name}: no prompts to ask: give the panel questions=.")
         self.own_store = store is None
-        store = store or _passing_store(self)
+        if store is None:  # on disk: it holds whole training states, and is gone with the panel
+            place = cache_folder()  # the system's own folder for such things is often memory
+            place.mkdir(parents=True, exist_ok=True)
+            folder = TemporaryDirectory(prefix="attack-lab-", dir=place)
+            store = Store(self.ends.enter_context(folder))
+            self.ends.callback(store.close)
         self.runs = Runs(subspace, model, self.attacks, questions, store)
-        self.setting = setting or Setting(subspace)
-        self.job = Job()
         self._live: dict[tuple[Choice, str], Way] = {}  # what is being trained
         self._made = 0  # steps of this job
-        super().__init__()
-        self._records = self.runs.listed()
+        super().__init__(setting or Setting(subspace), Job())
         self.attack = next(iter(self.attacks))
         self._take_preset()
         self._list()
         self.observe(self._take_preset, ["attack", "training"])
         self.observe(self._follow, ["attack", "training", "learning_rate", "steps", "seed"])
-        self.observe(self._follow_list, "chosen")
-        self.observe(self._show, "at")
-        self.follow(self._show, ["k", "alpha"])
-        self.job.observe(self._show, "status")  # also what came since the last picture
+        self.observe(self._follow, "chosen")
+        self.observe(self.show, "at")
+        self.follow(self.show, ["k", "alpha"])
         self._follow()
 
     # --- what is chosen -------------------------------------------------------------------------
@@ -137,7 +136,7 @@ class AttackLabState(PanelState):
 
     def reset(self) -> None:
         """Go back to the start; what was trained is kept."""
-        with self.job.lock:  # callbacks of a page come in several threads
+        with self.lock:  # callbacks of a page come in several threads
             self.setting.reset()
             self.chosen = ()
             self.attack = next(iter(self.attacks))
@@ -153,27 +152,6 @@ class AttackLabState(PanelState):
             self.learning_rate, self.steps = self.preset
             if change is None or change["name"] == "attack":
                 self.seed = self.attacks[self.attack].settings.seed
-
-    @traitlets.validate("attack", "training")
-    def _check_name(self, proposal) -> str:
-        name, value = proposal["trait"].name, proposal["value"]
-        known = list(self.attacks) if name == "attack" else self.trainings
-        if value not in known:
-            raise traitlets.TraitError(f"{name}={value!r}: use one of {', '.join(known)}.")
-        return value
-
-    @traitlets.validate("learning_rate", "steps")
-    def _check_positive(self, proposal):
-        if not proposal["value"] > 0:
-            name = proposal["trait"].name
-            raise traitlets.TraitError(f"{name}={proposal['value']}: use a number above 0.")
-        return proposal["value"]
-
-    @traitlets.validate("at")
-    def _check_at(self, proposal) -> int:
-        if not 0 <= proposal["value"] <= self.most:
-            raise traitlets.TraitError(f"at={proposal['value']}: use 0 to {self.most}.")
-        return proposal["value"]
 
     @traitlets.validate("chosen")
     def _check_chosen(self, proposal) -> tuple:
@@ -192,7 +170,7 @@ class AttackLabState(PanelState):
             If the model has other weights than when the panel was opened.
         """
         check_aligned(self.runs.subspace, self.runs.model)
-        with self.job.lock:
+        with self.lock:
             choice = self.choice
             if all(way.finished for way in self.ways(choice).values()):
                 self._keep(choice)
@@ -207,18 +185,13 @@ class AttackLabState(PanelState):
 
     def _attack_both(self, choice: Choice, ticket: Ticket) -> None:
         self._made = 0
-        ways = {arm: way for arm, way in self.runs.known(choice).items() if not way.finished}
-        left = {arm: way.total - len(way.losses) for arm, way in ways.items()}
-        for arm in ways:
-            steps = left.pop(arm)
-            what, later = f"steps, attack on {arm}", sum(left.values())
-            if self.runs.known(choice)[arm].finished:
-                continue  # LoX at k or alpha 0 is the aligned model
-            ticket.step(what, self._made, self._made + steps + later)
-            self._attack_one(arm, choice, ticket, what, later)
+        for arm in LAB_ARMS:
+            ways = self.runs.known(choice)
+            if not ways[arm].finished:  # LoX at k or alpha 0 is the aligned model
+                self._attack_one(arm, choice, ticket, _left(ways["LoX"]) * (arm != "LoX"))
         self._keep(choice)
 
-    def _attack_one(self, arm: str, choice: Choice, ticket: Ticket, what: str, later: int) -> None:
+    def _attack_one(self, arm: str, choice: Choice, ticket: Ticket, later: int) -> None:
         """Attack one of the models; `later` steps of the other one follow."""
         runs, place = self.runs, (choice, arm)
         model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
@@ -226,19 +199,23 @@ class AttackLabState(PanelState):
 
         known = route.known(runs.store)
         way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
-        self._live[place] = way
+
+        def report(left: int) -> None:
+            total = self._made + left + later
+            ticket.step(f"steps, attack on {arm}", self._made, total, self.show_some)
 
         def on_step(step: Step) -> None:
             self._made += 1
             way.losses[step.step - 1 :] = [step.loss]
-            left = step.total - step.step + later
             with suppress(Cancelled):  # `stop` saves the run at this step and ends it
-                ticket.step(what, self._made, self._made + left, self._show_some)
+                report(step.total - step.step)
 
         def on_point(step: int, measures: dict) -> None:
             way.points[step] = measures
-            self._show_some()
+            self.show_some()
 
+        report(_left(way))
+        self._live[place] = way
         try:
             route.train(
                 runs.store,
@@ -257,49 +234,39 @@ class AttackLabState(PanelState):
     def _keep(self, choice: Choice) -> None:
         """Put a finished run on the list."""
         self.runs.keep(choice)
-        with self.job.lock:
-            self._records = self.runs.listed()
+        with self.lock:
             self._list()
 
     def _list(self) -> None:
+        """List what the store has."""
+        self._records = self.runs.listed()
         titles = [(run_title(record), key) for key, record in self._records.items()]
         self.set_trait("listed", tuple(titles))
-
-    def _drawn(self) -> list[tuple[Choice, dict[str, Way]]]:
-        """Return what is on screen: the run on the controls, then those laid over it."""
-        here = self.choice
-        laid = [
-            (Choice.of(record), self.runs.ways(record))
-            for record in self.laid_over
-            if Choice.of(record) != here or not self.runs.is_as_given(record)
-        ]
-        return [(here, self.ways(here)), *laid]
 
     # --- what is shown --------------------------------------------------------------------------
 
     def _follow(self, change=None) -> None:
-        """Look at the end of what is chosen now."""
-        if self.at == self.steps:
-            self._show()
+        """Look at the end of what is chosen now, or at no step that none of the runs has."""
+        over = change is not None and change["name"] == "chosen"
+        at = min(self.at, self.most) if over else self.steps
+        if at == self.at:
+            self.show()
         else:
-            self.at = self.steps  # which shows it
+            self.at = at  # which shows it
 
-    def _follow_list(self, change=None) -> None:
-        """Look at no step that none of the runs on screen has."""
-        if self.at > self.most:
-            self.at = self.most
-        else:
-            self._show()
-
-    def _show(self, change=None) -> None:
-        """Put what is known now into `data`."""
-        with self.job.lock:
-            self._shown = time.monotonic()
-            runs = [
-                dataclasses.asdict(choice) | {"arms": {a: w.to_dict() for a, w in ways.items()}}
-                for choice, ways in self._drawn()
-            ]
-            self.set_trait("data", {"figure": "attack_lab", "at": self.at, "runs": runs})
+    def compute(self) -> dict:
+        """Return the run on the controls and those laid over it, as far as they have gone."""
+        here = self.choice
+        shown = [(here, self.ways(here))]
+        for record in self.laid_over:
+            choice = Choice.of(record)
+            if choice != here or not self.runs.is_as_given(record):
+                shown.append((choice, self.runs.ways(record)))
+        runs = [
+            dataclasses.asdict(choice) | {"arms": {a: w.to_dict() for a, w in ways.items()}}
+            for choice, ways in shown
+        ]
+        return {"figure": "attack_lab", "at": self.at, "runs": runs}
 
     # --- what is saved --------------------------------------------------------------------------
 
@@ -328,12 +295,6 @@ class AttackLabState(PanelState):
         return attack_lab_code(self)
 
 
-def _passing_store(state: AttackLabState) -> Store:
-    """Return a store that is gone with the state; on disk, as it holds whole training states."""
-    place = cache_folder()  # the system's own folder for such things is often memory
-    place.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="attack-lab-", dir=place)
-    store = Store(folder)
-    finalize(state, shutil.rmtree, folder, ignore_errors=True)
-    finalize(state, store.close)  # the last one is called first
-    return store
+def _left(way: Way) -> int:
+    """Return how many steps are left to train."""
+    return way.total - len(way.losses)

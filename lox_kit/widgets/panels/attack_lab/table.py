@@ -8,6 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from lox_kit.figures import LAB_ARMS, run_title
+from lox_kit.widgets.tables import NONE, row, table
 
 COLUMNS = {
     "asr": "ASR",
@@ -63,36 +64,31 @@ def numbers_html(data: dict) -> str:
         m: name for m, name in COLUMNS.items() if m in measured or m in ("asr", "helpfulness")
     }
     heads = ("run", "model", "loss (nats per token)", *shares.values())
-    widths = ("22%", "9%")  # the others share what is left
-    styles = (f" style='width:{w}'" for w in widths)
-    top = "".join(f"<th scope='col'{next(styles, '')}>{h}</th>" for h in heads)
-    rows = "".join(_rows(run, i, at, list(shares)) for i, run in enumerate(runs))
-    return (
-        f"<table class='lox-table'><caption>numbers at step {at}</caption>"
-        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<small>At step {at}, or where a number says “at”, the nearest one before it that was "
-        "trained or measured. Shares have 95 % Wilson intervals.</small>"
+    lines = "".join(_lines(run, i, at, list(shares)) for i, run in enumerate(runs))
+    about = (
+        f"At step {at}, or where a number says “at”, the nearest one before it that was trained or "
+        "measured. Shares have 95 % Wilson intervals."
     )
+    return table(f"numbers at step {at}", heads, f"<tbody>{lines}</tbody>", about=about)
 
 
-def _rows(run: dict, i: int, at: int, shares: list[str]) -> str:
+def _lines(run: dict, i: int, at: int, shares: list[str]) -> str:
     """Return one run's lines."""
     title = escape(run_title(run)).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     title = f"{i}: {title}" if i else title
-    lines = []
+    lines, before = "", f"<th scope='rowgroup' rowspan='{len(LAB_ARMS)}'>{title}</th>"
     for arm in LAB_ARMS:
         found = numbers_at(run["arms"][arm], at)
-        first = f"<th scope='rowgroup' rowspan='2'>{title}</th>" if arm == LAB_ARMS[0] else ""
         cells = [_loss(found), *(_share(found, share) for share in shares)]
-        inside = "".join(f"<td>{cell}</td>" for cell in cells)
-        lines.append(f"<tr>{first}<th scope='row'>{arm}</th>{inside}</tr>")
-    return "".join(lines)
+        lines += row(arm, *cells, before=before)
+        before = ""
+    return lines
 
 
 def _loss(found: dict) -> str:
     """Return the loss and its step."""
     if found["loss"] is None:
-        return _none()
+        return NONE.format("–")
     return f"<b>{found['loss']:.3f}</b> <small>at {found['loss_step']}</small>"
 
 
@@ -100,12 +96,8 @@ def _share(found: dict, name: str) -> str:
     """Return a share with its count, its interval and the step at which it was measured."""
     share = found["measures"].get(name)
     if share is None:
-        return _none()
+        return NONE.format("–")
     return (
         f"<b>{share['value']:.0%}</b> <span>{share['count']}/{share['n']}</span>"
         f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at {found['measured_at']}</small>"
     )
-
-
-def _none() -> str:
-    return "<span class='lox-none'>–</span>"

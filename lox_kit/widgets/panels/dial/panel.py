@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipywidgets
 
-from lox_kit.figures.plotly import alpha_spec
-from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.shell import Panel, in_turn, opens
-from lox_kit.widgets.sliders import setting_sliders
+from lox_kit.figures.plotly import Spec, alpha_spec
+from lox_kit.measures import Questions
+from lox_kit.widgets.shell import Panel, controls, opens
 
 from .state import DialState
 from .table import table_html
@@ -51,83 +50,52 @@ def dial(*arguments, **options) -> Panel:
 
 def dial_panel(state: DialState) -> Panel:
     """Return the panel of a state; two panels of one state move together."""
-    setting = state.setting
     panel = Panel("LoX dial", QUESTION, state)
-    table = ipywidgets.HTML().add_class("lox-answers")
-    drawing = Drawing(_axis(state, panel.size), "lox-axis")
 
-    def draw_table() -> None:
-        with state.job.lock:  # the job draws, too
-            table.value = table_html(state.table, measured_on(state), hidden=setting.classroom)
+    def table() -> str:
+        hidden = state.setting.classroom
+        return table_html(state.table, measured_on(state.questions), hidden=hidden)
 
-    def draw_axis() -> None:
-        with state.job.lock:
-            drawing.show(_axis(state, panel.size))
-            panel.refresh()
+    def axis() -> Spec:
+        most = state.setting.most_alpha
+        return alpha_spec(state.curve, state.data["alpha"], most=most, size=panel.size)
 
-    def draw() -> None:
-        draw_table()
-        draw_axis()
-
-    sliders = setting_sliders(setting, "k", "alpha")
-    state.observe(in_turn(panel, draw_table, sliders), "table")
-    follow = in_turn(panel, draw_axis, sliders)
-    state.observe(follow, "curve")
-    state.follow(follow, "alpha")
-    state.link(sliders)
-    controls = ipywidgets.HBox(list(sliders.values())).add_class("lox-controls")
-    parts = [controls, _prompts(panel), table, drawing.widget, _actions(panel)]
-    return panel.fill(*parts, draw=draw)
-
-
-def measured_on(state: DialState) -> dict[str, str]:
-    """Return what each measure of the strip is of, by its name; none where there is nothing."""
-    m = state.questions
-    if not (m.forbidden and m.allowed):
-        return {}
-    judge = "" if m.judge == "rule" else f", judge {getattr(m.judge, 'name', m.judge)}"
-    forbidden, allowed = f"{len(m.forbidden)} forbidden{judge}", f"{len(m.allowed)} allowed{judge}"
-    return {
-        "asr": forbidden,
-        "refusal": forbidden,
-        "helpfulness": allowed,
-        "drift": "nats per word, from aligned",
-    }
-
-
-def _axis(state: DialState, size: int) -> dict:
-    """Return the alpha axis with the dial's place on it."""
-    most = state.setting.most_alpha
-    return alpha_spec(state.curve, state.setting.alpha, most=most, size=size)
-
-
-def _prompts(panel: Panel) -> ipywidgets.Widget:
-    """Return the prompt box, and the button for other evaluation prompts."""
-    state = panel.state
-    box = ipywidgets.Text(state.prompt, description="prompt", continuous_update=False)
-    ipywidgets.link((state, "prompt"), (box.add_class("lox-prompt"), "value"))
-    parts = [box]
+    prompt = ipywidgets.Text(description="prompt", continuous_update=False)
+    asks = [panel.control("prompt", prompt)]
     if state.questions.forbidden or state.questions.allowed:
-        parts.append(
+        asks.append(
             panel.button("Other prompts", "refresh", state.other_prompts, "Other rows of the table")
         )
-    return ipywidgets.HBox(parts).add_class("lox-controls")
-
-
-def _actions(panel: Panel) -> ipywidgets.Widget:
-    """Return what measures and what saves."""
-    state = panel.state
     folder = ipywidgets.Text(state.adapter_name, description="folder").add_class("lox-folder")
 
     def rename(change=None) -> None:
         folder.value = state.adapter_name
 
     state.follow(rename, ["k", "alpha"])
-    return ipywidgets.HBox(
-        [
+    return panel.fill(
+        controls(*panel.sliders("k", "alpha")),
+        controls(*asks),
+        panel.html("answers", table),
+        panel.figure("axis", axis),
+        controls(
             panel.button("Measure", "bar-chart", state.measure, "Every model, at this setting"),
             panel.button("Measure along alpha", "line-chart", state.measure_axis),
             folder,
             panel.button("Save as adapter", "download", lambda: state.save_adapter(folder.value)),
-        ]
-    ).add_class("lox-controls")
+        ),
+    )
+
+
+def measured_on(questions: Questions) -> dict[str, str]:
+    """Return what each measure of the strip is of, by its name; none where there is nothing."""
+    if not (questions.forbidden and questions.allowed):
+        return {}
+    by = questions.judge
+    judge = "" if by == "rule" else f", judge {getattr(by, 'name', by)}"
+    forbidden = f"{len(questions.forbidden)} forbidden{judge}"
+    return {
+        "asr": forbidden,
+        "refusal": forbidden,
+        "helpfulness": f"{len(questions.allowed)} allowed{judge}",
+        "drift": "nats per word, from aligned",
+    }

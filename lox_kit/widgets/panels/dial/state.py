@@ -6,21 +6,21 @@ Answers come first and by themselves; measures follow by themselves only while t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import traitlets
 
-from lox_kit.extrapolation import LoxDial, SafetySubspace, save_adapter
+from lox_kit.extrapolation import LoxDial, SafetySubspace, lox_key, save_adapter
 from lox_kit.measures import KINDS, Questions, Reference
 from lox_kit.models import Model, Prompt, generate, load_model, render
 from lox_kit.store import Store
 from lox_kit.studies import measure_shares
+from lox_kit.widgets.code import pair_call, prompt_lines, questions_lines, script
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
 
-from .code import dial_code
 from .table import verdict
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
@@ -29,6 +29,7 @@ SETTLE = 0.1  # seconds a setting must last before models are asked
 SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
 PAGE = 2  # evaluation prompts shown at a time, of each kind
 FEW = 60  # prompts of each kind that the sandbox is measured on
+Place = tuple[int, float]  # k and alpha
 
 
 class DialState(PanelState):
@@ -46,13 +47,10 @@ class DialState(PanelState):
         Columns (models, with their shares) and rows (prompts, with an answer from each).
     curve : dict
         What has been measured at this k, as `figures.figure_alpha` draws it.
-    job : Job
     """
 
     prompt = traitlets.Unicode()
     page = traitlets.Int(0)
-    table = traitlets.Dict(read_only=True)
-    curve = traitlets.Dict(read_only=True)
 
     def __init__(
         self,
@@ -69,26 +67,34 @@ class DialState(PanelState):
         self.take(model)
         check_aligned(subspace, model)
         self.subspace, self.model = subspace, model
-        self.setting = setting or Setting(subspace)
         self.dial = LoxDial(model, subspace)
         self.ends.callback(self._let_go)
-        self.job = Job()
-        self._own_key = model.key
         self._models = {BASE: base} if with_base else {}
         self._models |= {ALIGNED: model, LOX: model} | dict(attacked or {})
+        self._keys = {name: m.key for name, m in self._models.items() if m}
+        self._keys.setdefault(BASE, subspace.info["base_fingerprint"])
         self.questions = (questions or Questions.default(model, FEW)).with_help()
         self.store = store
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
-        self._turned: dict[tuple[int, float], str] = {}  # the model's key at each k and alpha
-        self._keys = {name: m.key for name, m in self._models.items() if m and name != LOX}
-        self._stood: tuple[int, float] | None = None  # where the dial's answers were given
+        self._measured: set[Place] = set()  # k and alpha
+        self._stood: Place | None = None  # where the dial's answers were given
         self._reference: Reference | None = None
         self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
-        super().__init__(prompt=self._first_prompt())
+        super().__init__(setting or Setting(subspace), Job(), prompt=self._first_prompt())
         self.observe(self._follow, ["prompt", "page"])
         self.follow(self._follow, ["k", "alpha"])
         self._follow()
+
+    @property
+    def table(self) -> dict:
+        """Columns and rows of what is on screen."""
+        return self.data["table"]
+
+    @property
+    def curve(self) -> dict:
+        """The alpha axis on screen."""
+        return self.data["curve"]
 
     # --- what is asked --------------------------------------------------------------------------
 
@@ -119,9 +125,13 @@ class DialState(PanelState):
         self.page += 1
 
     def reset(self) -> None:
-        """Go back to the start; what was measured is kept."""
+        """Go back to the start; what was asked and measured is kept."""
         self.setting.reset()
         self.prompt, self.page = self._first_prompt(), 0
+
+    def _first_prompt(self) -> str:
+        """Return the request that stands in the box at the start."""
+        return self.questions.forbidden[0].text if self.questions.forbidden else ""
 
     def _let_go(self) -> None:
         """Give the model its aligned weights back, and drop the others."""
@@ -129,113 +139,102 @@ class DialState(PanelState):
         self._reference = None
         self._models = dict.fromkeys(self._models, self.model)
 
-    def _first_prompt(self) -> str:
-        """Return the request that stands in the box at the start."""
-        return self.questions.forbidden[0].text if self.questions.forbidden else ""
-
     def _follow(self, change=None) -> None:
         """Show what is known of this setting, and start on what is not."""
-        self._show()
+        self.show()
         settle = SETTLE_K if change is not None and change["name"] == "k" else SETTLE
-        self.job.start(partial(self._answer, settle))
+        self.job.start(partial(self._work, settle, None))
 
     # --- the job --------------------------------------------------------------------------------
 
-    def _answer(self, settle: float, ticket: Ticket, *, measure: bool = False) -> None:
-        """Ask the dial first, then the others what they have not been asked; measure if quick."""
-        ticket.settle(settle)
-        k, alpha, prompts = self.setting.k, self.setting.alpha, [p for p, _ in self.shown()]
-        try:
-            for i, name in enumerate(self._order, start=1):
-                self._ask(name, k, alpha, prompts)
-                ticket.step(f"answers of {name}", i, len(self._order), self._show)
-            if measure or (self._can_measure and self._seconds < QUICK):
-                self._measure_columns(ticket, k, alpha)
-        finally:
-            self._turn(k, alpha)
-
     def measure(self) -> None:
         """Measure every column at this setting."""
-        self._need_prompts()
-        self.job.start(partial(self._answer, 0.0, measure=True))
+        self._start(self._columns_at(self._at))
 
     def measure_axis(self) -> None:
         """Measure along the alpha axis at this k, in steps of 0.5."""
-        self._need_prompts()
-        self.job.start(self._measure_axis)
+        alphas = (2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1))
+        self._start([(f"alpha = {a:g}", LOX, (self.setting.k, a)) for a in alphas])
 
-    def _measure_axis(self, ticket: Ticket) -> None:
-        k, here = self.setting.k, self.setting.alpha
-        alphas = [2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1)]
+    def _start(self, columns: list[tuple[str, str, Place]]) -> None:
+        """Start on the measures of these columns."""
+        if not self._can_measure:
+            raise ValueError("nothing to measure on: give the panel questions= of both kinds.")
+        self.job.start(partial(self._work, 0.0, columns))
+
+    def _columns_at(self, at: Place) -> list[tuple[str, str, Place]]:
+        """Return what is measured at a place of the dial: words, column and place."""
+        return [(f"measures of {name}", name, at) for name in self._order]
+
+    def _work(self, settle: float, columns: list | None, ticket: Ticket) -> None:
+        """Ask the dial first, then the others, what they have not been asked; then measure.
+
+        `columns` are those that are measured; default is all of them here, if that is quick.
+        """
+        ticket.settle(settle)
+        at, prompts = self._at, [p for p, _ in self.shown()]
         try:
-            for i, alpha in enumerate(alphas):
-                what = f"alpha = {alpha:g}"
-                ticket.step(what, i, len(alphas), self._show)
-                self._measure(LOX, k, alpha, partial(ticket.step, what, i, len(alphas)))
-            ticket.step("alpha axis", len(alphas), len(alphas), self._show)
+            for i, name in enumerate(self._order, start=1):
+                self._ask(name, at, prompts)
+                ticket.step(f"answers of {name}", i, len(self._order), self.show)
+            if columns is None and self._can_measure and self._seconds < QUICK:
+                columns = self._columns_at(at)
+            for i, (what, name, place) in enumerate(columns or (), start=1):
+                self._measure(name, place, partial(ticket.step, what, i - 1, len(columns)))
+                ticket.step(what, i, len(columns), self.show)
         finally:
-            self._turn(k, here)
+            self._turn(at)
 
-    def _measure_columns(self, ticket: Ticket, k: int, alpha: float) -> None:
-        """Measure the dial and, once, each of the others."""
-        for i, name in enumerate(self._order):
-            what = f"measures of {name}"
-            start = time.thread_time()  # waiting for another process is not slowness of ours
-            self._measure(name, k, alpha, partial(ticket.step, what, i, len(self._order)))
-            if name == LOX:
-                self._seconds = time.thread_time() - start
-            ticket.step(what, i + 1, len(self._order), self._show)
+    @property
+    def _at(self) -> Place:
+        """Where the setting's sliders stand."""
+        return self.setting.k, self.setting.alpha
 
-    def _turn(self, k: int, alpha: float) -> None:
+    def _turn(self, at: Place) -> None:
         """Put the model there, unless it is."""
-        if (self.dial.k, self.dial.alpha) != (k, alpha):
-            self.dial.set(k=k, alpha=alpha)
+        if (self.dial.k, self.dial.alpha) != at:
+            self.dial.set(k=at[0], alpha=at[1])
 
-    def _model(self, name: str, k: int, alpha: float) -> Model:
+    def _model(self, name: str, at: Place) -> Model:
         """Return a column's model; the dial's and the aligned one are turned to be so."""
-        if name == ALIGNED:
-            self._turn(0, 0.0)
-        elif name == LOX:
-            self._turn(k, alpha)
-            self._turned[k, alpha] = self.model.key
+        if name in (ALIGNED, LOX):
+            self._turn(at if name == LOX else (0, 0.0))
         elif self._models[name] is None:  # the base, when it is first asked
             found = load_model(self.subspace.info["base"], device=str(self.model.device))
             self._models[name], self._keys[name] = found, found.key
         return self._models[name]
 
-    def _key(self, name: str, k: int, alpha: float) -> str | None:
-        """Return the key of a column's model, or None before it has been there."""
-        return self._turned.get((k, alpha)) if name == LOX else self._keys.get(name)
+    def _key(self, name: str, at: Place) -> str:
+        """Return the key of a column's model, which need not be there yet."""
+        return lox_key(self._keys[LOX], self.subspace, *at) if name == LOX else self._keys[name]
 
-    def _ask(self, name: str, k: int, alpha: float, prompts: list[Prompt]) -> None:
+    def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
         """Get one column's answers to these prompts, where they are not known."""
-        texts = self._render(prompts)
-        key = self._key(name, k, alpha)
-        if key is None or any((key, text) not in self._answers for text in texts):
-            model = self._model(name, k, alpha)
-            key = model.key
-            new = [t for t in dict.fromkeys(texts) if (key, t) not in self._answers]
+        key, texts = self._key(name, at), dict.fromkeys(self._render(prompts))
+        if new := [text for text in texts if (key, text) not in self._answers]:
+            model = self._model(name, at)
             made = generate(
                 model, new, max_new_tokens=self.questions.max_new_tokens, store=self.store
             )
-            self._answers |= {(key, t): answer for t, answer in zip(new, made, strict=True)}
+            self._answers |= {(model.key, t): answer for t, answer in zip(new, made, strict=True)}
         if name == LOX:
-            self._stood = (k, alpha)
+            self._stood = at
 
-    def _measure(self, name: str, k: int, alpha: float, check) -> None:
+    def _measure(self, name: str, at: Place, check: Callable[[], None]) -> None:
         """Get one model's shares and drift, where they are not known; `check` between batches."""
-        key = self._key(name, k, alpha)
-        if key is None or key not in self._shares:
+        if self._key(name, at) not in self._shares:
+            start = time.thread_time()  # waiting for another process is not slowness of ours
             if self._reference is None:
-                aligned = self._model(ALIGNED, k, alpha)
-                asked = self.questions.allowed
+                aligned, asked = self._model(ALIGNED, at), self.questions.allowed
                 self._reference = Reference(aligned, asked, **self.questions.how, store=self.store)
-            model = self._model(name, k, alpha)
-            key = model.key
-            if key not in self._shares:
-                options = {"store": self.store, "on_stage": lambda *_: check()}
-                shares = measure_shares(model, self.questions, **options)
-                self._shares[key] = shares | {"drift": self._reference.compare(model).to_dict()}
+            model = self._model(name, at)
+            options = {"store": self.store, "on_stage": lambda *_: check()}
+            shares = measure_shares(model, self.questions, **options)
+            self._shares[model.key] = shares | {"drift": self._reference.compare(model).to_dict()}
+            if name == LOX:
+                self._seconds = time.thread_time() - start
+        if name == LOX:
+            self._measured.add(at)
 
     def _render(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return the text every model is given: the aligned model's own rendering."""
@@ -245,48 +244,39 @@ class DialState(PanelState):
     def _can_measure(self) -> bool:
         return bool(self.questions.forbidden and self.questions.allowed)
 
-    def _need_prompts(self) -> None:
-        if not self._can_measure:
-            raise ValueError("nothing to measure on: give the panel questions= of both kinds.")
-
     # --- what is shown --------------------------------------------------------------------------
 
-    def _show(self) -> None:
-        """Put what is known now into `table` and `curve`."""
-        with self.job.lock:
-            k, alpha = self.setting.k, self.setting.alpha
-            self.set_trait("table", {"columns": self._columns(k, alpha), "rows": self._rows()})
-            points = [
-                {"alpha": a, **self._shares[key]}
-                for a, key in sorted(self._points(k).items())
-                if key in self._shares
-            ]
-            self.set_trait("curve", {"figure": "alpha", "k": k, "points": points})
+    def compute(self) -> dict:
+        """Return the table and the alpha axis, with the alpha that the dial is at."""
+        k, alpha = self._at
+        measured = {0.0} | {a for at, a in list(self._measured) if at == k}  # the job adds to it
+        keys = {a: self._key(LOX, (k, a)) for a in sorted(measured)}
+        points = [
+            {"alpha": a, **self._shares[key]} for a, key in keys.items() if key in self._shares
+        ]
+        return {
+            "alpha": alpha,
+            "table": {"columns": self._columns(), "rows": self._rows()},
+            "curve": {"figure": "alpha", "k": k, "points": points},
+        }
 
-    def _points(self, k: int) -> dict[float, str]:
-        """Return the models measured at this k by alpha; the aligned one is alpha = 0 of any k."""
-        turned = list(self._turned.items())  # a copy: the job adds to it
-        return {0.0: self._own_key} | {a: key for (at, a), key in turned if at == k}
-
-    def _columns(self, k: int, alpha: float) -> list[dict]:
-        columns = []
+    def _columns(self) -> list[dict]:
+        columns, at = [], self._at
         for name in self.names:
-            pending = name == LOX and self._stood != (k, alpha)
-            key = self._key(name, k, alpha)
-            at = {"k": k, "alpha": alpha} if name == LOX else {}
-            shares = self._shares.get(key)
-            columns.append({"name": name, **at, "pending": pending, "shares": shares})
+            there = dict(zip(("k", "alpha"), at, strict=True)) if name == LOX else {}
+            pending = name == LOX and self._stood != at
+            shares = self._shares.get(self._key(name, at))
+            columns.append({"name": name, **there, "pending": pending, "shares": shares})
         return columns
 
     def _rows(self) -> list[dict]:
         rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
         texts = self._render([p for p, _ in shown]) if shown else []
+        keys = [self._key(name, self._stood or (0, 0.0)) for name in self.names]
         for (prompt, kind), text in zip(shown, texts, strict=True):
+            about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
             answers = []
-            for name in self.names:
-                key = self._key(name, *(self._stood or (0, 0.0)))
-                answer = self._answers.get((key, text))
-                about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
+            for answer in (self._answers.get((key, text)) for key in keys):
                 judged = None if answer is None else verdict(prompt, answer, **about)
                 answers.append({"text": answer, "verdict": judged})
             rows.append({"prompt": prompt.text, "kind": kind, "answers": answers})
@@ -312,8 +302,29 @@ class DialState(PanelState):
         return f"alpha-k{self.setting.k}"
 
     def code(self) -> str:
-        """Return the calls that give the answers and the alpha axis on screen."""
-        return dial_code(self)
+        """Return the calls that give the answers, and measure the alphas measured so far."""
+        info, questions, k = self.subspace.info, self.questions, self.setting.k
+        calls = f"""subspace = {pair_call(info)}
+model = load_model({str(info["aligned"])!r})
+dial = LoxDial(model, subspace)
+dial.set(k={k}, alpha={self.setting.alpha})
+prompts = {prompt_lines([prompt for prompt, _ in self.shown()])}
+texts = render(model.tokenizer, prompts, template={questions.template!r})
+answers = generate(model, texts, max_new_tokens={questions.max_new_tokens})
+print(*answers, sep="\\n")
+"""
+        if alphas := [point["alpha"] for point in self.curve["points"]]:
+            calls += f"""
+{questions_lines(questions)}dial.off()
+reference = Reference(model, questions.allowed, **questions.how)
+points = []
+for alpha in {alphas}:
+    dial.set(k={k}, alpha=alpha)
+    drift = reference.compare(model).to_dict()
+    points.append({{"alpha": alpha, **measure_shares(model, questions), "drift": drift}})
+figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {self.figure_name!r})
+"""
+        return script(calls)
 
     @property
     def adapter_name(self) -> str:

@@ -11,6 +11,7 @@ from lox_kit.figures import OKABE_ITO, SHORT
 from lox_kit.judges import is_refusal
 from lox_kit.models import Prompt
 from lox_kit.sandbox import world
+from lox_kit.widgets import tables
 
 COLOURS = dict(zip(("asr", "refusal", "helpfulness"), OKABE_ITO, strict=False))  # as figure_alpha
 VERDICTS = {  # word, colour: a recipe for the forbidden counts as ASR, one for the allowed as help
@@ -49,35 +50,29 @@ def table_html(table: dict, rows_about: dict[str, str], *, hidden: bool) -> str:
         Leave the answers out and keep what they are.
     """
     columns = table["columns"]
-    head = "".join(_head(c) for c in columns)
-    measures = "".join(_measure_row(m, about, columns) for m, about in rows_about.items())
-    answers = "".join(_answer_row(row, columns, hidden) for row in table["rows"])
-    return (
-        "<table class='lox-table'><caption>answers and measures of each model</caption>"
-        f"<thead><tr><th scope='col'></th>{head}</tr></thead>"
-        f"<tbody class='lox-measures'>{measures}</tbody><tbody>{answers}</tbody></table>"
+    kinds = [_kind(column) for column in columns]
+    measures = "".join(_measures(m, about, columns, kinds) for m, about in rows_about.items())
+    answers = "".join(_answers(line, kinds, hidden) for line in table["rows"])
+    return tables.table(
+        "answers and measures of each model",
+        ["", *map(_head, columns)],
+        f"<tbody class='lox-measures'>{measures}</tbody><tbody>{answers}</tbody>",
+        kinds=kinds,
     )
 
 
 def _head(column: dict) -> str:
     """Return a column's name, and where the dial stands."""
     at = f"k = {column['k']}, α = {column['alpha']:g}" if "k" in column else ""
-    kind = " class='lox-lox'" if at else ""
-    return f"<th scope='col'{kind}>{escape(column['name'])}<small>{at}</small></th>"
+    return f"{escape(column['name'])}<small>{at}</small>"
 
 
-def _measure_row(measure: str, about: str, columns: list[dict]) -> str:
+def _measures(measure: str, about: str, columns: list[dict], kinds: list[str]) -> str:
     """Return one measure of every model."""
-    cells = []
-    for column in columns:
-        share = (column["shares"] or {}).get(measure)
-        inside = "<span class='lox-none'>–</span>" if share is None else _share(measure, share)
-        cells.append(f"<td{_kind(column)}>{inside}</td>")
-    label = SHORT.get(measure, measure)
-    return (
-        f"<tr><th scope='row'>{escape(label)}<small>{escape(about)}</small></th>"
-        f"{''.join(cells)}</tr>"
-    )
+    shares = [(column["shares"] or {}).get(measure) for column in columns]
+    cells = [tables.NONE.format("–") if s is None else _share(measure, s) for s in shares]
+    head = f"{escape(SHORT.get(measure, measure))}<small>{escape(about)}</small>"
+    return tables.row(head, *cells, kinds=kinds)
 
 
 def _share(measure: str, share: dict) -> str:
@@ -86,12 +81,7 @@ def _share(measure: str, share: dict) -> str:
     if measure not in COLOURS:
         return f"<b>{_nats(value)}</b> <small>{_nats(low)}–{_nats(high)}</small>"
     text = f"<b>{value:.0%}</b> <small>{100 * low:.0f}–{high:.0%}</small>"
-    wide = max(high - low, 0.0)
-    return (
-        f"{text}<div class='lox-bar' style='color:{COLOURS[measure]}'>"
-        f"<i style='left:{100 * low:.1f}%;width:{100 * wide:.1f}%'></i>"
-        f"<b style='left:{100 * value:.1f}%'></b></div>"
-    )
+    return text + tables.bar(low, value, high, COLOURS[measure])
 
 
 def _nats(value: float) -> str:
@@ -99,24 +89,20 @@ def _nats(value: float) -> str:
     return "0" if value == 0 else "&lt;0.0001" if value < 5e-5 else f"{value:.4f}"
 
 
-def _answer_row(row: dict, columns: list[dict], hidden: bool) -> str:
+def _answers(line: dict, kinds: list[str], hidden: bool) -> str:
     """Return a prompt and every model's answer to it."""
     cells = []
-    for column, answer in zip(columns, row["answers"], strict=True):
+    for answer in line["answers"]:
         if answer["text"] is None:
-            cells.append(f"<td{_kind(column)}><span class='lox-none'>…</span></td>")
+            cells.append(tables.NONE.format("…"))
             continue
         word, colour = VERDICTS[answer["verdict"]]
         text = "" if hidden else f"<div class='lox-answer'>{escape(answer['text'])}</div>"
-        chip = f"<span class='lox-chip' style='color:{colour}'>{word}</span>"
-        cells.append(f"<td{_kind(column)}>{chip}{text}</td>")
-    return (
-        f"<tr><th scope='row'>{escape(row['prompt'])}<small>{escape(row['kind'])}</small></th>"
-        f"{''.join(cells)}</tr>"
-    )
+        cells.append(f"<span class='lox-chip' style='color:{colour}'>{word}</span>{text}")
+    head = f"{escape(line['prompt'])}<small>{escape(line['kind'])}</small>"
+    return tables.row(head, *cells, kinds=kinds)
 
 
 def _kind(column: dict) -> str:
     """Return the class of a column's cells."""
-    words = [w for w, on in (("lox-lox", "k" in column), ("lox-pending", column["pending"])) if on]
-    return f" class='{' '.join(words)}'" if words else ""
+    return " ".join(["lox-lox"] * ("k" in column) + ["lox-pending"] * column["pending"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lox_kit.landscape import Asr, Flat, RefusalMargin
+from lox_kit.landscape import Asr, Flat, Metric, RefusalMargin
 from lox_kit.weights import Checkpoint
 from lox_kit.widgets.code import judge_name, pair_call, prompts_call, script
 
@@ -23,19 +23,27 @@ def landscape_code(state) -> str:
     ValueError
         If the metric is neither `Asr` nor `RefusalMargin`.
     """
-    landscape = state.landscape
+    landscape, coarse = state.landscape, state.coarse.size
+    budget = max(len(landscape.cells), coarse) if landscape.cells else landscape.grid.size
     paths = {n: str(c) for n, c in state.checkpoints.items() if isinstance(c, str | Path)}
     left_out = [n for n in state.checkpoints if n not in paths]
     note = f"  # in the panel also, from memory: {', '.join(left_out)}" if left_out else ""
+    start, toward, way, measured = *state.line, "", ""
+    if isinstance(state.cut, tuple):
+        start, toward = (f"plane.points[{name!r}].at" for name in state.cut)
+        if state.way:
+            measured = "way = dict(measure_way(plane, metric, model, start, toward))\n"
+            way = "way=way, "
     return script(f"""{state.plane_code}
-model = load_model({getattr(state.model, "name", "")!r})
-metric = {_metric(state)}
+model = load_model({state.model.name!r})
+metric = {_metric(state.metric)}
 grid = {landscape.grid!r}
 checkpoints = {paths!r}{note}
 landscape = evaluate(
-    plane, grid, metric, model, checkpoints=checkpoints, budget={_budget(state, landscape)}
+    plane, grid, metric, model, checkpoints=checkpoints, budget={budget}
 )
-{_cut(state)}
+start, toward = {start}, {toward}
+{measured}cut = cut_through(landscape, start, toward, {way}label={state.label!r})
 print(cut["cliffs"])
 ways = {state.trajectories!r}
 data = {{"figure": {state.figure!r}, **figures.map_data(landscape.to_dict(), ways, cut=cut)}}
@@ -43,28 +51,8 @@ figures.save_figure(data, {state.figure_name!r})
 """)
 
 
-def _cut(state) -> str:
-    """Return the calls that make the cut."""
-    start, toward, way, measured = *state.line, "", ""
-    if isinstance(state.cut, tuple):
-        start, toward = (f"plane.points[{name!r}].at" for name in state.cut)
-        if state.way:
-            measured = "way = dict(measure_way(plane, metric, model, start, toward))\n"
-            way = "way=way, "
-    return (
-        f"start, toward = {start}, {toward}\n{measured}"
-        f"cut = cut_through(landscape, start, toward, {way}label={state.label!r})"
-    )
-
-
-def _budget(state, landscape) -> int:
-    """Return how many cells have been measured; the first pass at least, or all before any."""
-    return max(len(landscape.cells), state.coarse.size) if landscape.cells else landscape.grid.size
-
-
-def _metric(state) -> str:
+def _metric(metric: Metric) -> str:
     """Return the call that makes the metric."""
-    metric = state.metric
     if not isinstance(metric, Asr | RefusalMargin):
         raise ValueError(f"{type(metric).__name__}: code is written for Asr and RefusalMargin.")
     prompts = prompts_call("forbidden", metric.prompts)

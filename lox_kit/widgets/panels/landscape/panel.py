@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import ipywidgets
 
 from lox_kit.figures.plotly import MAP, SURFACE, viewer_spec
-from lox_kit.landscape import nearest_cell
-from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.shell import Panel, opens
+from lox_kit.landscape import Index, nearest_cell
+from lox_kit.widgets.shell import Panel, controls, opens
 
 from .state import MOST_FINER, LandscapeState
 from .table import cliffs_html, here_html
@@ -53,100 +54,68 @@ def landscape(*arguments, **options) -> Panel:
 
 def landscape_panel(state: LandscapeState) -> Panel:
     """Return the panel of a state; two panels of one state move together."""
-    setting = state.setting
-    panel = Panel("Landscape viewer", QUESTION, state)
-    drawing = Drawing(viewer_spec(state.data, panel.size, hidden=setting.classroom), "lox-viewer")
-    here = ipywidgets.HTML().add_class("lox-here")
-    cliffs = ipywidgets.HTML().add_class("lox-cliffs")
-
-    def draw(change=None) -> None:
-        with state.job.lock:  # the job draws, too
-            data = state.data
-            drawing.show(viewer_spec(data, panel.size, hidden=setting.classroom))
-            here.value = here_html(data, hidden=setting.classroom)
-            cliffs.value = cliffs_html(data)
-            panel.refresh()
-
-    state.observe(panel.guard(draw), "data")
-    state.observe(panel.guard(panel.refresh), "figure")
-    point, look = _pointer(panel, state)
+    panel, setting = Panel("Landscape viewer", QUESTION, state), state.setting
+    viewer = panel.figure(
+        "viewer",
+        lambda: viewer_spec(state.data, panel.size, hidden=setting.classroom),
+    )
+    point, look = _pointer(panel)
     for place in (SURFACE, MAP):
-        drawing.widget.data[place].on_hover(point)
-        drawing.widget.data[place].on_click(look)
-    parts = [_actions(panel, state), _controls(state), drawing.widget, here, cliffs]
-    return panel.fill(*parts, draw=draw)
+        viewer.data[place].on_hover(point)
+        viewer.data[place].on_click(look)
+    sliders = [_slider(panel, i, name) for i, name in enumerate("ab")]
+    return panel.fill(
+        _actions(panel),
+        controls(*sliders, _cut(panel)),
+        viewer,
+        panel.html("here", lambda: here_html(state.data, hidden=setting.classroom)),
+        panel.html("cliffs", lambda: cliffs_html(state.data)),
+    )
 
 
-def _pointer(panel: Panel, state: LandscapeState):
+def _pointer(panel: Panel) -> tuple[Callable, Callable]:
     """Return what pointing at a cell does, and what a click does."""
+    state = panel.state
 
-    def nearest(points) -> tuple[int, int]:
-        return nearest_cell(state.grid, (float(points.xs[0]), float(points.ys[0])))
+    def to_cell(act: Callable[[Index], None]) -> Callable:
+        def react(trace, points, selector) -> None:
+            if points.xs:
+                at = float(points.xs[0]), float(points.ys[0])
+                panel.guard(lambda: act(nearest_cell(state.grid, at)))()
 
-    def point(trace, points, selector) -> None:
-        if points.xs:
-            panel.guard(lambda: setattr(state, "pointed", nearest(points)))()
+        return react
 
-    def look(trace, points, selector) -> None:
-        if points.xs:
-            panel.guard(lambda: state.look_at(*state.grid.at(nearest(points))))()
-
-    return point, look
+    point = to_cell(lambda cell: setattr(state, "pointed", cell))
+    return point, to_cell(lambda cell: state.look_at(*state.grid.at(cell)))
 
 
-def _actions(panel: Panel, state: LandscapeState) -> ipywidgets.Widget:
+def _actions(panel: Panel) -> ipywidgets.Widget:
     """Return what measures, how finely, and which figure is saved."""
-    sides = [(len(state.coarse.axes[0]) - 1) * 2**i + 1 for i in range(MOST_FINER + 1)]
-    others = [(len(state.coarse.axes[1]) - 1) * 2**i + 1 for i in range(MOST_FINER + 1)]
-    options = [(f"{m} x {n}", i) for i, (m, n) in enumerate(zip(sides, others, strict=True))]
-    finer = ipywidgets.Dropdown(options=options, value=state.finer, description="cells")
-    figure = ipywidgets.ToggleButtons(options=FIGURES, value=state.figure)
-    ipywidgets.link((state, "finer"), (finer, "value"))
-    ipywidgets.link((state, "figure"), (figure, "value"))
-    run = panel.button("Run", "play", state.run, "Measure what is missing, coarse to fine")
-    parts = [
-        run,
-        finer.add_class("lox-finer"),
-        _labelled("to save", figure.add_class("lox-figure")),
-    ]
-    return ipywidgets.HBox(parts).add_class("lox-controls")
+    state = panel.state
+    m, n = (len(axis.values) - 1 for axis in state.coarse.axes)
+    options = [(f"{m * 2**i + 1} x {n * 2**i + 1}", i) for i in range(MOST_FINER + 1)]
+    figure = panel.control("figure", ipywidgets.ToggleButtons(options=FIGURES))
+    word = ipywidgets.Label("to save").add_class("lox-word")
+    return controls(
+        panel.button("Run", "play", state.run, "Measure what is missing, coarse to fine"),
+        panel.control("finer", ipywidgets.Dropdown(options=options, description="cells")),
+        ipywidgets.HBox([word, figure]).add_class("lox-labelled"),
+    )
 
 
-def _controls(state: LandscapeState) -> ipywidgets.Widget:
-    """Return the sliders that choose a cell, and what chooses the cut."""
-    sliders = []
-    for i, name in enumerate("ab"):
-        values = state.grid.axes[i].values
-        slider = ipywidgets.FloatSlider(
-            getattr(state, name),
-            min=values[0],
-            max=values[-1],
-            step=state.grid.axes[i].step,
-            description=name,
-            readout_format=".2f",
-        ).add_class(f"lox-at-{name}")
-        ipywidgets.link((state, name), (slider, "value"))
-        sliders.append(slider)
-
-    def resize(change=None) -> None:
-        for axis, slider in zip(state.grid.axes, sliders, strict=True):
-            slider.step = axis.step
-
-    state.observe(resize, "finer")
-    return ipywidgets.HBox([*sliders, _cut(state)]).add_class("lox-controls")
+def _slider(panel: Panel, i: int, name: str) -> ipywidgets.Widget:
+    """Return the slider that chooses a cell along one axis."""
+    state = panel.state
+    low, *_, high = state.grid.axes[i].values
+    slider = ipywidgets.FloatSlider(min=low, max=high, description=name, readout_format=".2f")
+    return panel.control(name, slider, f"at-{name}", step=lambda: state.grid.axes[i].step)
 
 
-def _cut(state: LandscapeState) -> ipywidgets.Widget:
+def _cut(panel: Panel) -> ipywidgets.Widget:
     """Return what chooses the cut: along an axis through the cell, or between two models."""
-    words = [f"along {c}" if isinstance(c, str) else " → ".join(c) for c in state.cuts]
-    options = list(zip(words, state.cuts, strict=True))
-    cut = ipywidgets.Dropdown(options=options, value=state.cut, description="cut")
+    cuts = panel.state.cuts
+    words = [f"along {c}" if isinstance(c, str) else " → ".join(c) for c in cuts]
+    options = list(zip(words, cuts, strict=True))
+    cut = ipywidgets.Dropdown(options=options, description="cut")
     cut.tooltip = "Along an axis through this cell, or between two models, measured by Run"
-    ipywidgets.link((state, "cut"), (cut, "value"))
-    return cut.add_class("lox-cut")
-
-
-def _labelled(text: str, buttons: ipywidgets.Widget) -> ipywidgets.Widget:
-    """Return buttons with a word before them, on one line."""
-    word = ipywidgets.Label(text).add_class("lox-word")
-    return ipywidgets.HBox([word, buttons]).add_class("lox-labelled")
+    return panel.control("cut", cut)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -36,10 +35,9 @@ from lox_kit.models import Model
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import LANDSCAPE_TOKENS
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.setting import Look, PanelState
+from lox_kit.widgets.setting import Look, PanelState, one_of
 
 from .code import landscape_code, plane_code
-from .rows import cliff_rows
 
 FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
@@ -67,7 +65,6 @@ class LandscapeState(PanelState):
         Which figure is saved.
     data : dict
         What `figures.plotly.viewer_spec` draws.
-    job : Job
     """
 
     a = traitlets.Float(0.0)
@@ -76,7 +73,7 @@ class LandscapeState(PanelState):
     cut = traitlets.Any("b")
     finer = traitlets.Int(2, min=0, max=MOST_FINER)
     figure = traitlets.Enum(FIGURES, FIGURES[0])
-    data = traitlets.Dict(read_only=True)
+    _check_cut = one_of("cut", "cuts")
 
     def __init__(
         self,
@@ -101,16 +98,13 @@ class LandscapeState(PanelState):
         self.trajectories = [t.to_dict() for t in trajectories]
         self.coarse = grid or Grid.around(plane, COARSE)
         self.store = store or MemoryStore()
-        self.setting = setting or Look()
-        self.job = Job()
         self._cells: dict[tuple[float, ...], Cell] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
-        super().__init__()
+        super().__init__(setting or Look(), Job())
         self.observe(self._look, ["a", "b", "cut", "finer"])
-        self.observe(self._show, "pointed")
-        self.job.observe(self._show, "status")  # also what came since the last picture
-        self._show()
+        self.observe(self.show, "pointed")
+        self.show()
 
     # --- what is looked at ----------------------------------------------------------------------
 
@@ -140,12 +134,6 @@ class LandscapeState(PanelState):
         points = self.plane.points
         pairs = [(m, n) for m, n in permutations(points, 2) if points[m].at != points[n].at]
         return ["a", "b", *pairs]
-
-    @traitlets.validate("cut")
-    def _check_cut(self, proposal):
-        if proposal["value"] not in self.cuts:
-            raise traitlets.TraitError(f"cut={proposal['value']!r}: use one of {self.cuts}.")
-        return proposal["value"]
 
     @property
     def line(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -181,7 +169,7 @@ class LandscapeState(PanelState):
     def _look(self, change=None) -> None:
         """Show what was chosen rather than what the pointer was at."""
         if self.pointed is None:
-            self._show()
+            self.show()
         else:
             self.pointed = None  # which shows it
 
@@ -218,29 +206,22 @@ class LandscapeState(PanelState):
 
     def _tell(self, ticket: Ticket, fine: Grid) -> None:
         done = sum(fine.at(i) in self._cells for i in fine.indices)
-        ticket.step("cells", done, fine.size, self._show_some)
+        ticket.step("cells", done, fine.size, self.show_some)
 
     # --- what is shown --------------------------------------------------------------------------
 
-    def _show(self, change=None) -> None:
-        """Put what is known now into `data`."""
-        with self.job.lock:
-            self._shown = time.monotonic()
-            landscape = self.landscape
-            line, points = self.line, self.plane.points
-            cut = cut_through(landscape, *line, way=self.way, label=self.label)
-            name = " → ".join(self.cut) if isinstance(self.cut, tuple) else "this cell"
-            shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
-            self.set_trait(
-                "data",
-                {
-                    **map_data(landscape.to_dict(), self.trajectories, cut=cut),
-                    "points": {n: asdict(p) for n, p in points.items()},
-                    "here": self._here(landscape, cut, shown),
-                    "cliffs": cliff_rows(landscape, points, cut, line, name),
-                    "measured": [len(landscape.cells), landscape.grid.size],
-                },
-            )
+    def compute(self) -> dict:
+        """Return what is on screen: map, cut and cliffs, and the cell that is looked at."""
+        landscape, points = self.landscape, self.plane.points
+        cut = cut_through(landscape, *self.line, way=self.way, label=self.label)
+        shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
+        return {
+            **map_data(landscape.to_dict(), self.trajectories, cut=cut),
+            "points": {n: asdict(p) for n, p in points.items()},
+            "here": self._here(landscape, cut, shown),
+            "cliffs": self._cliffs(landscape, cut),
+            "measured": [len(landscape.cells), landscape.grid.size],
+        }
 
     def _here(self, landscape: Landscape, cut: dict, index: Index) -> dict:
         """Return the cell that is looked at, with its answer to the example prompt."""
@@ -250,10 +231,32 @@ class LandscapeState(PanelState):
         if cell and cell.answers:
             i = landscape.telling_prompt
             prompt, answer = landscape.prompts[i], cell.answers[i]
-        numbers = [cell.value, cell.low, cell.high] if cell else [None] * 3
         return {"index": list(index), "at": at, "place": place,
-                **dict(zip(("value", "low", "high"), numbers, strict=True)),
+                **{n: cell and getattr(cell, n) for n in ("value", "low", "high")},
                 "prompt": prompt, "answer": answer}  # fmt: skip
+
+    def _cliffs(self, landscape: Landscape, cut: dict) -> list[dict]:
+        """Return the cliffs on both sides of the cut's start, and of every model's cell that way.
+
+        Of each: name, at (where it starts), value (with its interval, None where it is not
+        measured), distance (of a model from the plane), ahead and behind (cliffs as
+        `landscape.cut_through` has them).
+        """
+        value = None
+        if 0.0 in cut["places"]:
+            value = [cut[n][cut["places"].index(0.0)] for n in ("value", "low", "high")]
+        name = " → ".join(self.cut) if isinstance(self.cut, tuple) else "this cell"
+        start = {"name": name, "at": cut["start"], "value": value, "distance": None}
+        rows = [start | cut["cliffs"]]
+        for model, point in self.plane.points.items():
+            at = landscape.grid.at(nearest_cell(landscape.grid, point.at))
+            toward = [x + end - start for x, start, end in zip(at, *self.line, strict=True)]
+            mark = landscape.marks.get(model)
+            reading = mark and (mark.own or mark.cell)
+            value = reading and [reading.value, reading.low, reading.high]
+            about = {"name": model, "at": list(at), "value": value, "distance": point.distance}
+            rows.append(about | cut_through(landscape, at, toward)["cliffs"])
+        return rows
 
     # --- what is saved --------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from lox_kit.figures.plotly import shown_value
+from lox_kit.widgets.tables import NONE, row, table
 
 
 def here_html(data: dict, *, hidden: bool) -> str:
@@ -34,11 +35,10 @@ def here_html(data: dict, *, hidden: bool) -> str:
 
 def cliffs_html(data: dict) -> str:
     """Return the table of models: their values, and the cliff on both sides along the cut."""
-    rows = "".join(_row(data, row) for row in data["cliffs"])
+    lines = "".join(_line(data, found) for found in data["cliffs"])
     measured, total = data["measured"]
     threshold = shown_value(data, data["cut"]["threshold"])
     heads = ("", data["metric"], "off the plane", "from", "cliff ahead", "cliff behind")
-    top = "".join(f"<th scope='col'>{escape(h)}</th>" for h in heads)
     side = "below" if data["limits"] is None else "above"
     about = (
         "Cliff: distance along the cut's direction, in units of the plane's axes, to where the "
@@ -47,26 +47,23 @@ def cliffs_html(data: dict) -> str:
         f"{measured} of {total} cells are measured; where there are gaps, a nearer cliff can hide "
         "in them."
     )
-    return (
-        "<table class='lox-table'><caption>cliff distances read from the grid</caption>"
-        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table><small>{about}</small>"
-    )
+    caption = "cliff distances read from the grid"
+    return table(caption, list(map(escape, heads)), f"<tbody>{lines}</tbody>", about=about)
 
 
-def _row(data: dict, row: dict) -> str:
+def _line(data: dict, found: dict) -> str:
     """Return one cell's or model's line."""
-    value = _interval(data, row["value"]) if row["value"] else _none("not measured")
-    off = "" if row["distance"] is None else f"{row['distance']:.2f}"
-    a, b = row["at"]
-    parts = (value, off, f"({a:.2f}, {b:.2f})", _cliff(row["ahead"]), _cliff(row["behind"]))
-    cells = "".join(f"<td>{part}</td>" for part in parts)
-    return f"<tr><th scope='row'>{escape(row['name'])}</th>{cells}</tr>"
+    value = _interval(data, found["value"]) if found["value"] else NONE.format("not measured")
+    off = "" if found["distance"] is None else f"{found['distance']:.2f}"
+    a, b = found["at"]
+    sides = _cliff(found["ahead"]), _cliff(found["behind"])
+    return row(escape(found["name"]), value, off, f"({a:.2f}, {b:.2f})", *sides)
 
 
 def _cliff(cliff: dict | None) -> str:
     """Return one distance with its interval, and the places around it."""
     if cliff is None:
-        return _none("not measured")
+        return NONE.format("not measured")
     reach = f"none within {cliff['reach']:.2f}"
     if cliff["distance"] == 0:
         return "it is over the cliff"
@@ -82,7 +79,3 @@ def _interval(data: dict, numbers: list[float]) -> str:
     """Return a value with its 95 % interval."""
     value, low, high = (shown_value(data, v) for v in numbers)
     return f"{value} [{low}, {high}]"
-
-
-def _none(text: str) -> str:
-    return f"<span class='lox-none'>{text}</span>"

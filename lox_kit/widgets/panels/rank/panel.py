@@ -6,10 +6,8 @@ from html import escape
 
 import ipywidgets
 
-from lox_kit.figures.plotly import rank_spec
-from lox_kit.widgets.drawing import Drawing
-from lox_kit.widgets.shell import Panel, hide_empty, in_turn, opens
-from lox_kit.widgets.sliders import setting_sliders
+from lox_kit.figures.plotly import Spec, rank_spec
+from lox_kit.widgets.shell import Panel, controls, opens
 
 from .state import RankState
 from .table import ratios_html, safety_rank_text
@@ -53,37 +51,20 @@ def rank(*arguments, **options) -> Panel:
 def rank_panel(state: RankState) -> Panel:
     """Return the panel of a state; two panels of one state move together."""
     panel = Panel("Rank and R", QUESTION, state)
-    drawing = Drawing(_spec(state, panel.size), "lox-rank")
-    found, ratios, note = (
-        ipywidgets.HTML().add_class(f"lox-{n}") for n in ("found", "ratios", "note")
+
+    def spec() -> Spec:
+        most = state.setting.most_k  # the axis is as wide as the slider goes
+        return rank_spec(state.data, panel.size, ranks=state.ranks, most=most)
+
+    kind = ipywidgets.Dropdown(options=state.kinds, description="matrices")
+    return panel.fill(
+        controls(
+            panel.button("Run", "play", state.run, "Measure what is missing, one model at a time"),
+            *panel.sliders("k"),
+            panel.control("kind", kind),
+        ),
+        panel.html("note", lambda: escape(state.note)),
+        panel.figure("rank", spec),
+        panel.html("found", lambda: escape(safety_rank_text(state.data, state.ranks))),
+        panel.html("ratios", lambda: ratios_html(state.data, list(state.attacked))),
     )
-    for line in (found, ratios, note):
-        hide_empty(line)
-
-    def draw(change=None) -> None:
-        with state.job.lock:  # the job draws, too
-            drawing.show(_spec(state, panel.size))
-            found.value = escape(safety_rank_text(state.data, state.ranks))
-            ratios.value = ratios_html(state.data, list(state.attacked))
-            note.value = escape(state.note)
-            panel.refresh()
-
-    sliders = setting_sliders(state.setting, "k")
-    state.observe(in_turn(panel, draw, sliders), "data")
-    state.link(sliders)
-    parts = [_controls(panel, sliders["k"]), note, drawing.widget, found, ratios]
-    return panel.fill(*parts, draw=draw)
-
-
-def _spec(state: RankState, size: int) -> dict:
-    """Return the figure, its axis as wide as the slider goes."""
-    return rank_spec(state.data, size, ranks=state.ranks, most=state.setting.most_k)
-
-
-def _controls(panel: Panel, k: ipywidgets.IntSlider) -> ipywidgets.Widget:
-    """Return what measures, the slider, and the kind of matrix."""
-    state = panel.state
-    run = panel.button("Run", "play", state.run, "Measure what is missing, one model at a time")
-    kind = ipywidgets.Dropdown(options=state.kinds, value=state.kind, description="matrices")
-    ipywidgets.link((state, "kind"), (kind, "value"))
-    return ipywidgets.HBox([run, k, kind.add_class("lox-kind")]).add_class("lox-controls")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -25,11 +24,11 @@ from lox_kit.studies import (
     stored_rank_curve,
 )
 from lox_kit.weights import Checkpoint
+from lox_kit.widgets.code import pair_call, questions_lines, script
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.setting import PanelState, Setting
+from lox_kit.widgets.setting import PanelState, Setting, one_of, with_warnings
 
-from .code import rank_code
-
+CURVE_FILE = "rank_curve.json"  # from which the code reads a curve that was given
 FEW = 120  # prompts of each kind that the sandbox is measured on: one is .8 points
 MORE = (16, 32)  # ranks beyond the paper's, where they are stored
 
@@ -47,12 +46,10 @@ class RankState(PanelState):
         What `figures.plotly.rank_spec` and `figures.figure_rank_and_r` draw.
     note : str
         What is to be said about it.
-    job : Job
     """
 
     kind = traitlets.Unicode(ALL)
-    data = traitlets.Dict(read_only=True)
-    note = traitlets.Unicode(read_only=True)
+    _check_kind = one_of("kind", "kinds")
 
     def __init__(
         self,
@@ -66,11 +63,9 @@ class RankState(PanelState):
         setting: Setting | None = None,
     ):
         self.subspace = subspace
-        self.setting = setting or Setting(subspace)
         self.attacked = dict(attacked or {})
         self.kinds = kinds_shown(subspace)
         self.store = store or MemoryStore()
-        self.job = Job()
         check_pairs(curve)
         for name, one in self.attacked.items():
             _check_attacked(subspace, name, one)
@@ -86,23 +81,14 @@ class RankState(PanelState):
             if questions.forbidden:
                 self.asked = _sorted(ranks, subspace)
                 self._stored(MemoryStore())  # refuses what it cannot measure before it loads it
-        self._beyond = _uncertified(subspace, self.asked)
+        _, self._beyond = with_warnings(subspace.check_rank, max(self.asked, default=0))
         self._rows: dict[int | None, dict] = {}
         self._r_ft: dict[str, np.ndarray] = {}
-        super().__init__()
-        self.observe(self._show, "kind")
-        self.follow(self._show, "k")
-        self.job.observe(self._show, "status")  # also what came since the last picture
-        self._show()
+        super().__init__(setting or Setting(subspace), Job())
+        self.observe(self.show, "kind")
+        self.follow(self.show, "k")
+        self.show()
         self.job.start(self._recall)
-
-    @traitlets.validate("kind")
-    def _check_kind(self, proposal) -> str:
-        if proposal["value"] not in self.kinds:
-            raise traitlets.TraitError(
-                f"kind={proposal['value']!r}: use one of {', '.join(self.kinds)}."
-            )
-        return proposal["value"]
 
     # --- what there is --------------------------------------------------------------------------
 
@@ -136,7 +122,7 @@ class RankState(PanelState):
 
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
-        self.setting.reset()
+        super().reset()
         self.kind = ALL
 
     # --- the job --------------------------------------------------------------------------------
@@ -179,23 +165,19 @@ class RankState(PanelState):
             )
             with self.job.lock:
                 self._r_ft[name] = curve
-            ticket.step(what, len(curve), len(curve), self._show)
-        ranks = [r for r in self.missing if r is not None]
+            ticket.step(what, len(curve), len(curve), self.show)
         if self.missing:
-            self._measure_curve(ticket, ranks or self.ranks)
-
-    def _measure_curve(self, ticket: Ticket, ranks: Sequence[int]) -> None:
-        """Measure the aligned model and these ranks; known answers are not asked for again."""
-        rank_curve(
-            self.subspace.info["base"],
-            self.subspace.info["aligned"],
-            self.questions,
-            ranks=ranks,
-            subspace=self.subspace,
-            store=self.store,
-            on_stage=partial(ticket.step, show=self._show),
-            on_row=self._keep,
-        )
+            ranks = [r for r in self.missing if r is not None]
+            rank_curve(
+                self.subspace.info["base"],
+                self.subspace.info["aligned"],
+                self.questions,
+                ranks=ranks or self.ranks,
+                subspace=self.subspace,
+                store=self.store,
+                on_stage=partial(ticket.step, show=self.show),
+                on_row=self._keep,
+            )
 
     def _keep(self, row: dict) -> None:
         """Take a row of the curve."""
@@ -204,33 +186,27 @@ class RankState(PanelState):
 
     # --- what is shown --------------------------------------------------------------------------
 
-    def _show(self, change=None) -> None:
-        """Put what is known now into `data`, and what is to be said about it into `note`."""
-        with self.job.lock:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                data = rank_and_r_data(
-                    self.subspace, self.curve, self.r_ft, k=self.setting.k, kind=self.kind
-                )
-            self.set_trait("note", " ".join([*(str(w.message) for w in caught), *self._remarks()]))
-            self.set_trait("data", data)
+    def compute(self) -> dict:
+        """Return what is on screen, and note what is to be said about it."""
+        options = {"k": self.setting.k, "kind": self.kind}
+        data, warned = with_warnings(
+            rank_and_r_data, self.subspace, self.curve, self.r_ft, **options
+        )
+        self.note = " ".join(filter(None, [warned, self._remark()]))
+        return data
 
-    def _remarks(self) -> list[str]:
+    def _remark(self) -> str:
         """Return what the curve lacks, or goes beyond."""
         if not self.given and not self.asked:
-            return ["No prompts: give the panel questions= for the rank curve."]
+            return "No prompts: give the panel questions= for the rank curve."
         if self.given and not all("helpfulness" in r["measures"] for r in self.given.rows):
-            return [
+            return (
                 "This curve was measured without allowed requests: a model that helps with nothing "
                 "looks safe, too."
-            ]
-        return [f"The curve: {text}" for text in self._beyond]
+            )
+        return self._beyond and f"The curve: {self._beyond}"
 
     # --- what is saved --------------------------------------------------------------------------
-
-    def figure_data(self) -> dict:
-        """Return what is on screen, for `figures.figure_rank_and_r`."""
-        return self.data
 
     @property
     def figure_name(self) -> str:
@@ -238,8 +214,33 @@ class RankState(PanelState):
         return f"rank-{self.kind}-k{self.setting.k}"
 
     def code(self) -> str:
-        """Return the calls that give what is on screen."""
-        return rank_code(self)
+        """Return the calls: ranks and R_ft of attacks measured so far, and the figure."""
+        info, k = self.subspace.info, self.setting.k
+        places = {name: str(checkpoint_of(self.attacked[name])) for name in self.r_ft}
+        attacked = "".join(f"    {name!r}: {place!r},\n" for name, place in places.items())
+        return script(f"""subspace = {pair_call(info)}
+{self._curve_lines()}attacked = {{
+{attacked}}}
+r_ft = {{
+    name: subspace.r_ft_curve({str(info["base"])!r}, folder, most={k})
+    for name, folder in attacked.items()
+}}
+data = figures.rank_and_r_data(subspace, curve, r_ft, k={k}, kind={self.kind!r})
+figures.save_figure(data, {self.figure_name!r})
+""")
+
+    def _curve_lines(self) -> str:
+        """Return the lines that make the curve as far as it is measured."""
+        if self.given:
+            written = f"written by curve.save({CURVE_FILE!r})"
+            return f"curve = RankCurve.load({CURVE_FILE!r})  # {written}\n"
+        if not (ranks := [r for r in self._rows if r is not None]):
+            return "curve = None  # not measured yet\n"
+        pair = ", ".join(repr(str(self.subspace.info[name])) for name in ("base", "aligned"))
+        return f"""{questions_lines(self.questions)}curve = rank_curve(
+    {pair}, questions, ranks={sorted(ranks)}, subspace=subspace
+)
+"""
 
 
 def _sorted(ranks: Sequence[int] | None, subspace: SafetySubspace) -> tuple[int, ...]:
@@ -248,14 +249,6 @@ def _sorted(ranks: Sequence[int] | None, subspace: SafetySubspace) -> tuple[int,
         stored = subspace.info["rank"]
         ranks = [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
     return tuple(sorted(ranks))
-
-
-def _uncertified(subspace: SafetySubspace, ranks: Sequence[int]) -> list[str]:
-    """Return what `check_rank` warns of at the largest rank; it refuses what is not stored."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        subspace.check_rank(max(ranks, default=0))
-    return [str(w.message) for w in caught]
 
 
 def _check_attacked(subspace: SafetySubspace, name: str, attacked: Attacked) -> None:

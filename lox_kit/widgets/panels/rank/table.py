@@ -9,6 +9,7 @@ from html import escape
 
 from lox_kit.figures import attack_style
 from lox_kit.studies import MARGIN
+from lox_kit.widgets.tables import NONE, bar, row, table
 
 
 def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
@@ -54,11 +55,9 @@ def _gap(below: int, found: int) -> str:
     first, last = below + 1, found - 1
     if first > last:
         return ""
-    return (
-        f" ({first} was not measured)"
-        if first == last
-        else (f" ({first} to {last} were not measured)")
-    )
+    if first == last:
+        return f" ({first} was not measured)"
+    return f" ({first} to {last} were not measured)"
 
 
 def ratios_html(data: dict, attacks: list[str]) -> str:
@@ -71,57 +70,39 @@ def ratios_html(data: dict, attacks: list[str]) -> str:
     """
     if not attacks:
         return ""
-    found = [r["most"][1] for r in data["ratios"].values() if r]
-    scale = max([1.0, *found])
-    rows = "".join(_row(data, name, i, scale) for i, name in enumerate(attacks))
+    scale = max([1.0, *(ratio["most"][1] for ratio in data["ratios"].values() if ratio)])
+    lines = "".join(_line(data, name, scale) for name in attacks)
     kind = "all matrices" if data["kind"] == "all" else escape(data["kind"])
     ratio = "R<sub>ft</sub> / R<sub>align</sub>"
-    heads = (f"{ratio} at k = {data['k']}, {kind}", "least left", "most left")
-    top = "".join(f"<th scope='col'>{h}</th>" for h in ("", *heads))
-    about = (
-        f"{ratio} = 1: of W − W<sub>base</sub>, the attacked model has as large a share in the top "
-        "k directions as the aligned one; of an attacked LoX model that share includes what LoX "
-        f"had added. Median, and quartiles over the matrices{_counted(data)}."
+    numbers = sorted({str(ratio["n"]) for ratio in data["ratios"].values() if ratio})
+    counted = f" (n = {', '.join(numbers)})" if numbers else ""
+    return table(
+        "how much of each attacked model lies in the safety subspace",
+        ("", f"{ratio} at k = {data['k']}, {kind}", "least left", "most left"),
+        f"<tbody>{lines}</tbody>",
+        about=(
+            f"{ratio} = 1: of W − W<sub>base</sub>, the attacked model has as large a share in the "
+            "top k directions as the aligned one; of an attacked LoX model that share includes "
+            f"what LoX had added. Median, and quartiles over the matrices{counted}."
+        ),
     )
-    return (
-        "<table class='lox-table'><caption>how much of each attacked model lies in the safety "
-        "subspace</caption>"
-        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table><small>{about}</small>"
-    )
 
 
-def _counted(data: dict) -> str:
-    """Say how many matrices a ratio is of."""
-    numbers = {str(ratio["n"]) for ratio in data["ratios"].values() if ratio}
-    return f" (n = {', '.join(sorted(numbers))})" if numbers else ""
-
-
-def _row(data: dict, name: str, i: int, scale: float) -> str:
+def _line(data: dict, name: str, scale: float) -> str:
     """Return one attack's line."""
-    head = f"<th scope='row'>{escape(name)}</th>"
-    if name not in data["ratios"]:
-        return f"<tr>{head}{_none('not measured')}<td></td><td></td></tr>"
-    ratio = data["ratios"][name]
+    ratio = data["ratios"].get(name)
     if ratio is None:
-        return f"<tr>{head}{_none('no direction, no ratio')}<td></td><td></td></tr>"
+        missing = "no direction, no ratio" if name in data["ratios"] else "not measured"
+        return row(escape(name), NONE.format(missing), "", "")
     median, low, high = (ratio[n] for n in ("median", "low", "high"))
     colour = attack_style(list(data["ratios"]).index(name))["color"]
-    wide = 100 * (high - low) / scale
-    bar = (
-        f"<div class='lox-bar' style='color:{colour}'>"
-        f"<i style='left:{100 * low / scale:.1f}%;width:{wide:.1f}%'></i>"
-        f"<b style='left:{100 * median / scale:.1f}%'></b></div>"
-    )
-    value = f"<td><b>{median:.2f}</b> <small>{low:.2f}–{high:.2f}</small>{bar}</td>"
-    return f"<tr>{head}{value}{_end(ratio['least'])}{_end(ratio['most'])}</tr>"
+    value = f"<b>{median:.2f}</b> <small>{low:.2f}–{high:.2f}</small>"
+    value += bar(low / scale, median / scale, high / scale, colour)
+    return row(escape(name), value, *(_end(ratio[end]) for end in ("least", "most")))
 
 
 def _end(end: list) -> str:
     """Return the matrix at one end, and its ratio."""
     name, value = end
     short = name.removesuffix(".weight").removeprefix("model.")
-    return f"<td>{value:.2f}<small>{escape(short)}</small></td>"
-
-
-def _none(text: str) -> str:
-    return f"<td><span class='lox-none'>{text}</span></td>"
+    return f"{value:.2f}<small>{escape(short)}</small>"

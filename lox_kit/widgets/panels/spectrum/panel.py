@@ -8,10 +8,8 @@ import ipywidgets
 
 from lox_kit.extrapolation import map_layout
 from lox_kit.figures.plotly import explorer_spec
-from lox_kit.widgets.drawing import Drawing
 from lox_kit.widgets.setting import Setting
-from lox_kit.widgets.shell import Panel, hide_empty
-from lox_kit.widgets.sliders import setting_sliders
+from lox_kit.widgets.shell import Panel, controls
 
 from .state import SpectrumState
 
@@ -38,31 +36,21 @@ def spectrum(subspace, *, setting: Setting | None = None) -> Panel:
 
 def spectrum_panel(state: SpectrumState) -> Panel:
     """Return the panel of a state; two panels of one state move together."""
-    setting = state.setting
     panel = Panel("Spectrum explorer", QUESTION, state)
-    drawing = Drawing(explorer_spec(state.data, panel.size), "lox-explorer")
-    sliders = setting_sliders(setting, "k")
-    chosen = ipywidgets.Dropdown(
-        options=short_names(state.names), value=state.selected, description="matrix"
-    ).add_class("lox-matrix")
-    view = ipywidgets.ToggleButtons(options=VIEW_LABELS, value=state.view).add_class("lox-view")
-    note = ipywidgets.HTML().add_class("lox-note")
-    state.link(sliders)
-    ipywidgets.link((state, "selected"), (chosen, "value"))
-    ipywidgets.link((state, "view"), (view, "value"))
-    ipywidgets.dlink((state, "note"), (note, "value"), escape)
-    hide_empty(note)
-
-    def redraw() -> None:
-        drawing.show(explorer_spec(state.data, panel.size))
-        panel.refresh()
-
-    state.observe(panel.guard(redraw), "data")
-    cells = map_layout(state.names)
-    for trace, (names, columns, rows) in zip(drawing.widget.data, cells, strict=False):
-        trace.on_click(_chooser(state, names, columns, rows))
-    controls = ipywidgets.HBox([sliders["k"], chosen, view]).add_class("lox-controls")
-    return panel.fill(controls, note, drawing.widget, draw=redraw)
+    figure = panel.figure("explorer", lambda: explorer_spec(state.data, panel.size))
+    matrix = ipywidgets.Dropdown(options=short_names(state.names), description="matrix")
+    view = ipywidgets.ToggleButtons(options=VIEW_LABELS)
+    for trace, cells in zip(figure.data, map_layout(state.names), strict=False):
+        trace.on_click(_chooser(state, *cells))
+    return panel.fill(
+        controls(
+            *panel.sliders("k"),
+            panel.control("selected", matrix, "matrix"),
+            panel.control("view", view),
+        ),
+        panel.html("note", lambda: escape(state.note)),
+        figure,
+    )
 
 
 def short_names(names: list[str]) -> list[tuple[str, str]]:

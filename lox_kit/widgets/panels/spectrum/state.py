@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import traitlets
 
 from lox_kit.extrapolation import VIEWS, SafetySubspace, explorer_data, first_cell, spectrum_data
 from lox_kit.widgets.code import pair_call, script
-from lox_kit.widgets.setting import PanelState, Setting
+from lox_kit.widgets.setting import PanelState, Setting, one_of, with_warnings
 
 
 class SpectrumState(PanelState):
@@ -27,49 +25,29 @@ class SpectrumState(PanelState):
 
     selected = traitlets.Unicode()
     view = traitlets.Enum(VIEWS, "all")
-    data = traitlets.Dict(read_only=True)
-    note = traitlets.Unicode(read_only=True)
+    _check_selected = one_of("selected", "names")
 
     def __init__(self, subspace: SafetySubspace, setting: Setting | None = None):
         self.subspace = subspace
-        self.setting = setting or Setting(subspace)
         self.names = list(subspace)
         self._spectrum = spectrum_data(subspace)  # does not depend on k
-        super().__init__(selected=first_cell(self.names))
-        self.observe(self._follow, ["selected", "view"])
-        self.follow(self._follow, "k")
-        self._follow()
+        super().__init__(setting or Setting(subspace), selected=first_cell(self.names))
+        self.observe(self.show, ["selected", "view"])
+        self.follow(self.show, "k")
+        self.show()
 
-    @traitlets.validate("selected")
-    def _check_selected(self, proposal) -> str:
-        if proposal["value"] not in self.subspace:
-            raise traitlets.TraitError(
-                f"{proposal['value']}: not in this subspace ({len(self.names)} matrices)."
-            )
-        return proposal["value"]
-
-    def _follow(self, change=None) -> None:
-        """Work out what is on screen."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            data = explorer_data(
-                self.subspace,
-                self.setting.k,
-                self.selected,
-                self.view,
-                spectrum=self._spectrum,
-            )
-        self.set_trait("note", " ".join(str(w.message) for w in caught))
-        self.set_trait("data", data)
+    def compute(self) -> dict:
+        """Return what is on screen, and note what is to be said about it."""
+        at = self.setting.k, self.selected, self.view
+        data, self.note = with_warnings(
+            explorer_data, self.subspace, *at, spectrum=self._spectrum
+        )
+        return data
 
     def reset(self) -> None:
         """Go back to the start."""
         self.setting.reset()
         self.view, self.selected = "all", first_cell(self.names)
-
-    def figure_data(self) -> dict:
-        """Return what the figure on screen is drawn from."""
-        return self.data
 
     @property
     def figure_name(self) -> str:
