@@ -23,7 +23,6 @@ from lox_kit.landscape.plane import Line, Plane, Trajectory
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import Store
-from lox_kit.widgets import setting
 from lox_kit.widgets.code import script
 from lox_kit.widgets.panels.landscape import state as landscape_state
 from lox_kit.widgets.panels.landscape.code import plane_code
@@ -122,7 +121,7 @@ def test_a_paused_job_measures_nothing_and_a_cancelled_one_goes_on_where_it_was(
     open_state, aligned, monkeypatch
 ):
     state = open_state()
-    monkeypatch.setattr(setting, "BREATH", 0.0)
+    state.job._updates._interval = 0.0
     reached, probes = threading.Event(), watch(monkeypatch, landscape_state, "evaluate")
 
     def stop_at_five(change):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import traitlets
 
 INTERVAL = 0.1  # seconds between updates: more of them fill the server's message queue
+BREATH = 0.3  # between those whose pictures take long to draw, at the cost of the work
 STATUS = ("idle", "running", "paused", "cancelling", "done", "cancelled", "failed")
 
 
@@ -46,8 +47,8 @@ class Ticket:
         what, done, total
             As `progress.OnStage`.
         show : callable, optional
-            Shows what the work has made so far. It is called with the report, at most ten times a
-            second, and the last one given is always called.
+            Shows what the work has made so far. It is called with the report, at most once an
+            interval, and the last one given is always called.
 
         Raises
         ------
@@ -99,6 +100,11 @@ class Ticket:
 class Job(traitlets.HasTraits):
     """Runs one piece of work at a time in a daemon thread, and says how it stands.
 
+    Parameters
+    ----------
+    interval : float
+        Seconds between updates.
+
     Attributes
     ----------
     status : one of `STATUS`
@@ -116,11 +122,11 @@ class Job(traitlets.HasTraits):
     seconds_left = traitlets.Float(None, allow_none=True, read_only=True)
     error = traitlets.Unicode(read_only=True)
 
-    def __init__(self):
+    def __init__(self, interval: float = INTERVAL):
         super().__init__()
         self.lock = threading.RLock()
         self.closed = False
-        self._updates = Latest(self.lock)
+        self._updates = Latest(self.lock, interval)
         self._ticket: Ticket | None = None
         self._next: Callable[[Ticket], None] | None = None
         self._thread: threading.Thread | None = None
@@ -222,7 +228,7 @@ class Latest:
         Call nothing until no function has come for an interval.
     """
 
-    def __init__(self, lock: threading.RLock, interval: float = INTERVAL, *, rest: bool = False):
+    def __init__(self, lock: threading.RLock, interval: float, *, rest: bool = False):
         self._lock, self._interval, self._rest = lock, interval, rest
         self._waiting: Callable[[], None] | None = None
         self._last = -interval

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +18,6 @@ from lox_kit.models import Model
 from .job import Job
 
 STEP = 0.25  # of alpha
-BREATH = 0.3  # seconds between pictures of a run: drawing takes time from it
 
 
 def within(name: str, most: str) -> traitlets.ValidateHandler:
@@ -114,7 +112,6 @@ class PanelState(traitlets.HasTraits):
 
     data = traitlets.Dict(read_only=True)
     ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
-    _shown = 0.0  # when its last picture was drawn
 
     def __init__(self, setting: Look, job: Job | None = None, **traits):
         self.setting, self.job = setting, job
@@ -156,13 +153,7 @@ class PanelState(traitlets.HasTraits):
     def show(self, change=None) -> None:
         """Put what is known now into `data`."""
         with self.lock:
-            self._shown = time.monotonic()
             self.set_trait("data", self.compute())
-
-    def show_some(self) -> None:
-        """Show what has come, if the last picture is a while ago."""
-        if self.job.status != "running" or time.monotonic() - self._shown > BREATH:
-            self.show()
 
     def close(self) -> None:
         """End the job at its next step, and close the panels of this state."""

@@ -1,7 +1,7 @@
 """What every panel has around it: title, Save figure, Code, Reset, class use, and word of its job.
 
-A panel is a state and, in this shell, a body of widgets: what `figure` and `html` show of the state,
-and what `sliders`, `control` and `button` change in it.
+A panel is a state and, in this shell, a body of widgets: `figure` and `html` show what the state
+has, and `sliders`, `control` and `button` change it.
 """
 
 from __future__ import annotations
@@ -81,17 +81,15 @@ class Panel(ipywidgets.VBox):
 
     def sliders(self, *names: str) -> list[ipywidgets.Widget]:
         """Return sliders of the setting, "k" or "alpha", the same in every panel that has them."""
-        setting, made = self.state.setting, []
         for name in names:
             if name == "k":
-                slider = ipywidgets.IntSlider(max=setting.most_k)
+                slider = ipywidgets.IntSlider(max=self.state.setting.most_k)
             else:
-                slider = ipywidgets.FloatSlider(max=setting.most_alpha, step=STEP)
+                slider = ipywidgets.FloatSlider(max=self.state.setting.most_alpha, step=STEP)
             slider.description = name
+            self._sliders[name] = slider.add_class(f"lox-{name}")
             self.state.link(name, slider)
-            self._sliders[name] = slider
-            made.append(slider.add_class(f"lox-{name}"))
-        return made
+        return list(self._sliders.values())
 
     def control(
         self, trait: str, widget: ipywidgets.Widget, name: str = "", **ranges: Callable[[], object]

@@ -18,7 +18,7 @@ from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import Store
 from lox_kit.studies import Way, arm_model
-from lox_kit.widgets.job import Cancelled, Job, Ticket
+from lox_kit.widgets.job import BREATH, Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned, one_of, within
 
 from .code import attack_lab_code
@@ -89,7 +89,7 @@ class AttackLabState(PanelState):
         self.runs = Runs(subspace, model, self.attacks, questions, store)
         self._live: dict[tuple[Choice, str], Way] = {}  # what is being trained
         self._made = 0  # steps of this job
-        super().__init__(setting or Setting(subspace), Job())
+        super().__init__(setting or Setting(subspace), Job(BREATH))
         self.attack = next(iter(self.attacks))
         self._take_preset()
         self._list()
@@ -188,7 +188,8 @@ class AttackLabState(PanelState):
         for arm in LAB_ARMS:
             ways = self.runs.known(choice)
             if not ways[arm].finished:  # LoX at k or alpha 0 is the aligned model
-                self._attack_one(arm, choice, ticket, _left(ways["LoX"]) * (arm != "LoX"))
+                later = _left(ways["LoX"]) if arm == "aligned" else 0
+                self._attack_one(arm, choice, ticket, later)
         self._keep(choice)
 
     def _attack_one(self, arm: str, choice: Choice, ticket: Ticket, later: int) -> None:
@@ -196,23 +197,18 @@ class AttackLabState(PanelState):
         runs, place = self.runs, (choice, arm)
         model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
         route = runs.route(model, choice)
-
         known = route.known(runs.store)
         way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
 
         def report(left: int) -> None:
             total = self._made + left + later
-            ticket.step(f"steps, attack on {arm}", self._made, total, self.show_some)
+            ticket.step(f"steps, attack on {arm}", self._made, total, self.show)
 
         def on_step(step: Step) -> None:
             self._made += 1
             way.losses[step.step - 1 :] = [step.loss]
             with suppress(Cancelled):  # `stop` saves the run at this step and ends it
                 report(step.total - step.step)
-
-        def on_point(step: int, measures: dict) -> None:
-            way.points[step] = measures
-            self.show_some()
 
         report(_left(way))
         self._live[place] = way
@@ -221,7 +217,7 @@ class AttackLabState(PanelState):
                 runs.store,
                 own=arm == "LoX",  # which was made for this run
                 on_step=on_step,
-                on_point=on_point,
+                on_point=way.points.__setitem__,  # shown with the next step
                 stop=lambda step: ticket.cancelled.is_set(),
             )
         finally:

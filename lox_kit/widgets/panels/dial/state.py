@@ -251,9 +251,8 @@ class DialState(PanelState):
         k, alpha = self._at
         measured = {0.0} | {a for at, a in list(self._measured) if at == k}  # the job adds to it
         keys = {a: self._key(LOX, (k, a)) for a in sorted(measured)}
-        points = [
-            {"alpha": a, **self._shares[key]} for a, key in keys.items() if key in self._shares
-        ]
+        known = {a: self._shares[key] for a, key in keys.items() if key in self._shares}
+        points = [{"alpha": a, **shares} for a, shares in known.items()]
         return {
             "alpha": alpha,
             "table": {"columns": self._columns(), "rows": self._rows()},

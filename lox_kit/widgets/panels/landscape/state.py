@@ -34,7 +34,7 @@ from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import LANDSCAPE_TOKENS
-from lox_kit.widgets.job import Job, Ticket
+from lox_kit.widgets.job import BREATH, Job, Ticket
 from lox_kit.widgets.setting import Look, PanelState, one_of
 
 from .code import landscape_code, plane_code
@@ -101,7 +101,7 @@ class LandscapeState(PanelState):
         self._cells: dict[tuple[float, ...], Cell] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
-        super().__init__(setting or Look(), Job())
+        super().__init__(setting or Look(), Job(BREATH))
         self.observe(self._look, ["a", "b", "cut", "finer"])
         self.observe(self.show, "pointed")
         self.show()
@@ -206,7 +206,7 @@ class LandscapeState(PanelState):
 
     def _tell(self, ticket: Ticket, fine: Grid) -> None:
         done = sum(fine.at(i) in self._cells for i in fine.indices)
-        ticket.step("cells", done, fine.size, self.show_some)
+        ticket.step("cells", done, fine.size, self.show)
 
     # --- what is shown --------------------------------------------------------------------------
 
