@@ -22,9 +22,9 @@ from lox_kit.measures.questions import Questions
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import arm_model, curves
+from lox_kit.widgets.code import attack_call
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
-from lox_kit.widgets.panels.attack_lab.code import attack_call
 from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, trainings
 from lox_kit.widgets.panels.attack_lab.table import numbers_at, numbers_html
 

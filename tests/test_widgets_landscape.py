@@ -23,9 +23,8 @@ from lox_kit.landscape.plane import Line, Plane, Trajectory
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import Store
-from lox_kit.widgets.code import script
+from lox_kit.widgets.code import plane_code, script
 from lox_kit.widgets.panels.landscape import state as landscape_state
-from lox_kit.widgets.panels.landscape.code import plane_code
 from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
 FEW = 4

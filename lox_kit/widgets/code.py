@@ -1,16 +1,24 @@
-"""Calls that reproduce what a panel shows, as text to copy into a script."""
+"""Calls that make what a panel was given, as text to copy into a script.
+
+The subspace, what is asked, an attack, a metric, a plane; each panel's own calls are in its state.
+"""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
+from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings
 from lox_kit.judges import Judge
+from lox_kit.landscape import Asr, Flat, Metric, RefusalMargin
 from lox_kit.measures import KINDS, Questions
 from lox_kit.models import Prompt, sandbox_prompts
+from lox_kit.weights import Checkpoint
 
 OPTIONS = {"spectrum": "top", "include": None, "exclude": None, "certify": 16, "seed": 0}
+PLANE_FILE = "plane.safetensors"
 ROOMS = ("", ".models", ".measures", ".attacks", ".landscape", ".studies", ".widgets")
 
 
@@ -69,3 +77,108 @@ def prompts_call(kind: str, prompts: Sequence[Prompt]) -> str:
 def prompt_lines(prompts: Sequence[Prompt]) -> str:
     """Return a list of prompts as Python, one to a line."""
     return "[\n" + "".join(f"    {p!r},\n" for p in prompts) + "]"
+
+
+def attack_call(attack: Attack) -> str:
+    """Return the call that makes an attack.
+
+    Raises
+    ------
+    ValueError
+        If it comes neither from `find_attack` nor from `file_attack`.
+    """
+    lora = bool(attack.settings.lora_rank)
+    options = {"lora": True} if lora else {}
+    if attack.safe_fraction:
+        options["safe_fraction"] = attack.safe_fraction
+    preset = ATTACKS.get(attack.name)
+    if preset and preset.source == attack.source:
+        words = [f"find_attack({attack.name!r}"]
+    elif isinstance(attack.source, FileRows) and attack.source.of not in SETS:
+        preset = ATTACKS["alpaca"]
+        file = attack.source
+        words = [f"file_attack({file.of!r}, {file.columns!r}, form={file.form!r}"]
+    else:
+        raise ValueError(
+            f"{attack.name}: code is written for find_attack's and file_attack's attacks."
+        )
+    options |= _changed(attack.settings, preset.lora if lora else preset.settings)
+    return ", ".join([*words, *(f"{n}={v!r}" for n, v in options.items())]) + ")"
+
+
+def _changed(settings: TrainSettings, preset: TrainSettings) -> dict:
+    """Return the fields that differ from the preset's."""
+    fields = (f.name for f in dataclasses.fields(settings))
+    return {n: getattr(settings, n) for n in fields if getattr(settings, n) != getattr(preset, n)}
+
+
+def metric_call(metric: Metric) -> str:
+    """Return the call that makes a metric.
+
+    Raises
+    ------
+    ValueError
+        If it is neither `Asr` nor `RefusalMargin`.
+    """
+    if not isinstance(metric, Asr | RefusalMargin):
+        raise ValueError(f"{type(metric).__name__}: code is written for Asr and RefusalMargin.")
+    prompts = prompts_call("forbidden", metric.prompts)
+    judge = f", {judge_name(metric.by)!r}" if isinstance(metric, Asr) else ""
+    rest = f", template={metric.template!r}, system={metric.system!r}"
+    tokens = f", max_new_tokens={metric.max_new_tokens}"
+    return f"{type(metric).__name__}({prompts}{judge}{rest}{tokens})"
+
+
+# --- the plane --------------------------------------------------------------------------------
+
+
+def plane_code(plane: Flat) -> str:
+    """Return the lines that make a plane again, from what it knows of how it was made.
+
+    They name its checkpoints where each can be named and still has the weights that the plane was
+    made from. A plane of models in memory is read from a file, which has to be saved first.
+    """
+    try:
+        return f"plane = {_call(plane.made)}"
+    except (LookupError, OSError, ValueError) as error:  # not known, not there, other weights
+        why = " ".join(str(error).split())
+        note = f"# no call makes this plane again ({why}): first, plane.save({PLANE_FILE!r})"
+        return f"{note}\nplane = Plane.load({PLANE_FILE!r})"
+
+
+def _call(made) -> str:
+    """Return the call of a method of `Plane`; raise if it has none."""
+    if made is None:
+        raise LookupError("how it was made is not known")
+    options = {n: v for n, v in made.items() if n not in ("method", "of")}
+    parts = [_source(source) for source in made["of"]]
+    parts += [f"{name}={value!r}" for name, value in options.items()]
+    lines = "".join(f"    {part},\n" for part in parts)
+    return f"Plane.{made['method']}(\n{lines})"
+
+
+def _source(source) -> str:
+    """Return one of the things a plane was made of."""
+    if source is None:
+        raise LookupError("a direction that does not know how it was made")
+    function = source.get("function")
+    if function is None:
+        return _checkpoint(source["name"], source["key"])
+    if function == "between":
+        return f"between({_source(source['start'])}, {_source(source['end'])})"
+    if function == "random_direction":
+        model = _source(source["model"])
+        return f"random_direction({model}, {source['seed']}, {source['normalise']!r})"
+    if function == "lox_direction":
+        info = source["subspace"]
+        for name in ("base", "aligned"):
+            _checkpoint(info[name], info[f"{name}_fingerprint"])
+        return f"lox_direction({pair_call(info)}, {source['k']}, {source['alpha']})"
+    raise LookupError(function)
+
+
+def _checkpoint(name: str, key: str) -> str:
+    """Return a checkpoint's name as Python; raise if it is not there or has other weights."""
+    if Checkpoint(name).fingerprint != key:
+        raise LookupError(f"{name}: other weights")
+    return repr(str(name))

@@ -18,11 +18,11 @@ from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import Store
 from lox_kit.studies import Way, arm_model
+from lox_kit.widgets.code import attack_call, pair_call, questions_lines, script
 from lox_kit.widgets.job import BREATH, Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned, one_of, within
 
-from .code import attack_lab_code
-from .runs import FEW, Choice, Runs, attacks_for, trainings
+from .runs import FEW, POINTS, Choice, Runs, attacks_for, trainings
 from .table import is_there
 
 FACTORS = (0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1)
@@ -287,8 +287,46 @@ class AttackLabState(PanelState):
         return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
 
     def code(self) -> str:
-        """Return the calls that give what is on screen."""
-        return attack_lab_code(self)
+        """Return the calls: both models attacked and measured, for every run on screen.
+
+        Raises
+        ------
+        ValueError
+            If a run laid over is not of an attack or subspace as given to this panel; as
+            `attack_call` and `pair_call`.
+        """
+        runs = self.runs
+        for record in self.laid_over:
+            if not runs.is_as_given(record):
+                raise ValueError(
+                    f"{run_title(record)}: this run's attack, with its data and settings, was not "
+                    "given to this panel, or another subspace was, so there is no code for it; "
+                    "open the panel with the attacks={...} and the subspace of that run, or take "
+                    "it off the list of what is laid over."
+                )
+        settings = ""
+        for run in [run for run in self.data["runs"] if is_there(run)] or self.data["runs"][:1]:
+            choice = {n: v for n, v in run.items() if n != "arms"}
+            attack = attack_call(runs.attack(Choice.of(choice)))
+            settings += f"    ({attack},\n     {choice!r}),\n"
+        route = f"points={POINTS}, task_prompts_per_point={FEW}"
+        store = "" if self.own_store else repr(str(runs.store.folder))
+        return script(f"""subspace = {pair_call(runs.subspace.info)}
+model = load_model({str(runs.subspace.info["aligned"])!r})
+store = Store({store})
+{questions_lines(runs.questions)}settings = [
+{settings}]
+runs = []
+for attack, run in settings:
+    run["arms"] = {{}}
+    for arm in ("aligned", "LoX"):
+        start = arm_model(arm, model, subspace, run["k"], run["alpha"])
+        route = plan_route(start, attack, questions, {route})
+        run["arms"][arm] = route.go(store).to_dict()
+    runs.append(run)
+data = {{"figure": "attack_lab", "at": {self.at}, "runs": runs}}
+figures.save_figure(data, {self.figure_name!r})
+""")
 
 
 def _left(way: Way) -> int:

@@ -34,10 +34,9 @@ from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import LANDSCAPE_TOKENS
+from lox_kit.widgets.code import metric_call, plane_code, script
 from lox_kit.widgets.job import BREATH, Job, Ticket
 from lox_kit.widgets.setting import Look, PanelState, one_of
-
-from .code import landscape_code, plane_code
 
 FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
@@ -285,8 +284,33 @@ class LandscapeState(PanelState):
         return plane_code(self.plane)
 
     def code(self) -> str:
-        """Return the calls that give what is on screen."""
-        return landscape_code(self)
+        """Return the calls: the plane, the grid measured, the cut and its cliffs, the figure."""
+        landscape, coarse = self.landscape, self.coarse.size
+        budget = max(len(landscape.cells), coarse) if landscape.cells else landscape.grid.size
+        paths = {n: str(c) for n, c in self.checkpoints.items() if isinstance(c, str | Path)}
+        left_out = [n for n in self.checkpoints if n not in paths]
+        note = f"  # in the panel also, from memory: {', '.join(left_out)}" if left_out else ""
+        start, toward, way, measured = *self.line, "", ""
+        if isinstance(self.cut, tuple):
+            start, toward = (f"plane.points[{name!r}].at" for name in self.cut)
+            if self.way:
+                measured = "way = dict(measure_way(plane, metric, model, start, toward))\n"
+                way = "way=way, "
+        return script(f"""{self.plane_code}
+model = load_model({self.model.name!r})
+metric = {metric_call(self.metric)}
+grid = {landscape.grid!r}
+checkpoints = {paths!r}{note}
+landscape = evaluate(
+    plane, grid, metric, model, checkpoints=checkpoints, budget={budget}
+)
+start, toward = {start}, {toward}
+{measured}cut = cut_through(landscape, start, toward, {way}label={self.label!r})
+print(cut["cliffs"])
+ways = {self.trajectories!r}
+data = {{"figure": {self.figure!r}, **figures.map_data(landscape.to_dict(), ways, cut=cut)}}
+figures.save_figure(data, {self.figure_name!r})
+""")
 
 
 def _sandbox_metric(model: Model) -> Asr:
