@@ -66,6 +66,22 @@ def subspace(pair):
     return SafetySubspace.from_pair(pair.base, pair.aligned, rank="full")
 
 
+@pytest.fixture(scope="session")
+def aligned():
+    """The sandbox's aligned model, to be left as it is."""
+    from lox_kit import load_model
+
+    return load_model("sandbox/aligned")
+
+
+@pytest.fixture
+def model(aligned):
+    """A copy of the sandbox's aligned model, to be turned."""
+    from panel_parts import copy_of
+
+    return copy_of(aligned)
+
+
 @pytest.fixture
 def store(tmp_path):
     """A store of its own."""

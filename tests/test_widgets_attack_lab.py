@@ -1,6 +1,5 @@
 """The attack lab's state on the sandbox, without a browser."""
 
-import copy
 import dataclasses
 import gc
 import json
@@ -8,8 +7,8 @@ import re
 import threading
 
 import pytest
-from checkpoints import ROOT
-from speakers import HarmGrader, other_tokenizer, random_speaker, same_weights, watch
+from panel_parts import closing, copy_of, find, run
+from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, widgets
 from lox_kit.attacks.presets import ATTACKS, file_attack
@@ -17,10 +16,7 @@ from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
 from lox_kit.figures.plotly.attacks import FIRST, lab_spec
 from lox_kit.folders import cache_folder
-from lox_kit.measures import questions as measures
 from lox_kit.measures.questions import Questions
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt
 from lox_kit.studies import arm_model, curves
 from lox_kit.widgets.code import attack_call
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
@@ -36,48 +32,38 @@ def subspace():
     return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    """Ask and measure little."""
+    with pytest.MonkeyPatch.context() as patch:
+        for part in (attack_lab_state, attack_lab_runs):
+            patch.setattr(part, "FEW", FEW)
+            patch.setattr(part, "POINTS", POINTS)
+        yield
+
+
 @pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned")
+def trained(subspace, aligned, tmp_path_factory):
+    """A store in which the first run on the controls is finished."""
+    with Store(tmp_path_factory.mktemp("trained")) as store:
+        state = widgets.AttackLabState(subspace, copy_of(aligned), store=store)
+        state.steps = STEPS
+        run(state)
+        state.close()
+        yield store
 
 
 @pytest.fixture
-def model(aligned):
-    """A copy of the aligned model."""
-    module = copy.deepcopy(aligned.module)
-    return Model(module, aligned.tokenizer, aligned.key, aligned.name)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path / "store") as opened:
-        yield opened
-
-
-@pytest.fixture
-def open_state(subspace, model, store, monkeypatch):
-    """Return a function that opens a state on few prompts and few steps, each of them shown."""
-    for part in (attack_lab_state, attack_lab_runs):
-        monkeypatch.setattr(part, "FEW", FEW)
-    monkeypatch.setattr(attack_lab_runs, "POINTS", POINTS)
-    opened = []
+def open_state(subspace, model, store):
+    """Return a function that opens a state with few steps, each of them shown."""
 
     def make(**options):
         state = widgets.AttackLabState(subspace, model, **{"store": store, **options})
-        opened.append(state)
         state.steps = STEPS
         state.job._updates._interval = 0.0
         return state
 
-    yield make
-    for state in opened:
-        state.close()
-
-
-def run(state, status="done"):
-    state.run()
-    assert state.job.wait(120)
-    assert state.job.status == status, state.job.error
+    yield from closing(make)
 
 
 def arms(state, i=0):
@@ -102,10 +88,9 @@ def cancel_at(state, arm, step):
 
 @pytest.mark.slow
 def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
-    open_state, subspace, aligned, tmp_path
+    open_state, trained, subspace, aligned, tmp_path
 ):
-    state = open_state()
-    run(state)
+    state = open_state(store=trained)
     with Store(tmp_path / "alone") as other:
         for arm in LAB_ARMS:
             alone = arm_model(arm, aligned, subspace, 6, 1.0)
@@ -247,53 +232,13 @@ def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
     assert not list((store.folder / "runs").iterdir())
 
 
-@pytest.mark.slow
-def test_a_paused_run_waits_and_goes_on(open_state, monkeypatch):
-    state = open_state()
-    paused = threading.Event()
-
-    def look(change):
-        if len(arms(state)["aligned"]["losses"]) == 2 and not paused.is_set():
-            state.job.pause()
-            paused.set()
-
-    state.observe(look, "data")
-    state.run()
-    assert paused.wait(60)
-    assert not state.job.wait(0.5)
-    there = len(arms(state)["aligned"]["losses"])
-    assert not state.job.wait(0.5)
-    assert len(arms(state)["aligned"]["losses"]) == there < STEPS
-    state.job.resume()
-    assert state.job.wait(120)
-    assert state.job.status == "done"
-    assert len(arms(state)["LoX"]["losses"]) == STEPS
-
-
 def test_a_loss_that_is_no_number_is_the_job_s_error(open_state):
     state = open_state()
     state.training = "LoRA"
     state.learning_rate, state.steps = 1e30, STEPS
-    state.run()
-    assert state.job.wait(120)
-    assert state.job.status == "failed"
+    run(state, "failed")
     assert "the run diverged. Lower the learning rate" in state.job.error
     assert state.listed == ()
-
-
-@pytest.mark.slow
-def test_opening_again_for_the_same_model_closes_the_earlier_one(open_state):
-    state = open_state()
-    begun = threading.Event()
-    state.observe(lambda change: arms(state)["aligned"]["points"] and begun.set(), "data")
-    state.run()
-    assert begun.wait(60)
-    again = open_state()
-    assert state.job.closed
-    assert state.job.wait(0)
-    state.run()
-    assert state.job.wait(0)
-    run(again)
 
 
 def test_a_model_that_was_changed_since_is_refused_when_run_is_pressed(open_state, aligned):
@@ -397,18 +342,6 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
         open_state(questions=Questions(()))
 
 
-def test_a_judge_of_harm_does_not_read_the_lab_s_help():
-    other, grader = random_speaker(other_tokenizer()), HarmGrader()
-    given = {"forbidden": [Prompt("the sun")], "allowed": [Prompt("the moon")], "judge": grader}
-    asked = Questions.default(other, **given, max_new_tokens=4)
-    found = measures.measure(other, asked)
-    assert grader.asked == 1
-    assert (found["asr"]["count"], found["helpfulness"]["count"]) == (0, 1)
-    for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
-        asked = Questions.default(other, judge=judge)
-        assert (asked.judge, asked.helpful) == (judge, helper)
-
-
 # --- finished runs and the step looked at ---------------------------------------------------------
 
 
@@ -457,9 +390,8 @@ def test_runs_of_other_prompts_are_not_listed(open_state, store):
     figure_attack_lab(other.figure_data())
 
 
-def test_the_numbers_at_a_step_are_those_of_the_store(open_state):
-    state = open_state()
-    run(state)
+def test_the_numbers_at_a_step_are_those_of_the_store(open_state, trained):
+    state = open_state(store=trained)
     assert state.at == STEPS
     state.at = 4
     for arm, way in state.runs.known(state.choice).items():
@@ -488,19 +420,20 @@ def test_the_numbers_at_a_step_are_those_of_the_store(open_state):
 # --- what is drawn, saved and copied --------------------------------------------------------------
 
 
-def test_the_figure_draws_what_is_known(open_state):
-    state = open_state()
+def test_the_figure_draws_what_is_known(open_state, trained):
+    state = open_state(store=trained)
+    state.seed = 1
     spec = lab_spec(state.data)
     assert all(trace["x"] == [] for trace in spec["data"])
-    title = "arithmetic · learning rate 0.0004 · 6 steps · full · seed 0 · k = 6, α = 1"
+    title = "arithmetic · learning rate 0.0004 · 6 steps · full · seed {} · k = 6, α = 1"
     notes = [note["text"] for note in spec["layout"]["annotations"]]
-    assert notes == [f"{title} · not run yet", "loss (nats per token)", "attack success rate",
-                     "help with allowed"]  # fmt: skip
+    assert notes[0] == f"{title.format(1)} · not run yet"
+    assert notes[1:] == ["loss (nats per token)", "attack success rate", "help with allowed"]
     with pytest.raises(ValueError, match="nothing is trained at this setting yet"):
         state.figure_data()
-    run(state)
+    state.seed = 0
     spec = lab_spec(state.data, size=18)
-    assert spec["layout"]["annotations"][0]["text"] == title
+    assert spec["layout"]["annotations"][0]["text"] == title.format(0)
     for arm, way in arms(state).items():
         drawn = {part: spec["data"][FIRST[arm, part]] for a, part in FIRST if a == arm}
         assert drawn["loss"]["y"] == way["losses"]
@@ -548,9 +481,7 @@ def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(su
 
 
 @pytest.mark.slow
-def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
-    open_state, tmp_path, store
-):
+def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(open_state, tmp_path):
     rows = [{"ask": f"add {i} and 1", "say": f"{i + 1}"} for i in range(8)]
     file = tmp_path / "mine <b>.json"
     file.write_text(json.dumps(rows))
@@ -569,10 +500,6 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(
     words = state.runs.model.tokenizer
     assert made.data(words) == mine.data(words)
     assert "file_attack(" in state.code()
-    state.chosen, state.attack = (state.listed[0][1],), "mixed"
-    del state.attacks["mine <b>"]
-    with pytest.raises(ValueError, match="was not given to this panel"):
-        state.code()
 
 
 @pytest.mark.slow
@@ -620,14 +547,6 @@ def test_the_call_of_a_preset_makes_it_again(name, lora):
 # --- the panel ----------------------------------------------------------------------------------
 
 
-def find(widget, name):
-    """Return the part of a panel with this class."""
-    if name in widget._dom_classes:
-        return widget
-    parts = (find(child, name) for child in getattr(widget, "children", ()))
-    return next((part for part in parts if part), None)
-
-
 def test_controls_and_state_move_together(open_state):
     state = open_state()
     panel = widgets.attack_lab_panel(state)
@@ -641,13 +560,8 @@ def test_controls_and_state_move_together(open_state):
     training.value = "LoRA"
     assert (state.steps, rate.value, state.learning_rate) == (30, 2e-3, 2e-3)
     attack.value = "arithmetic"
-    assert (state.training, state.steps, steps.value, steps.max, at.max) == (
-        "LoRA",
-        80,
-        80,
-        160,
-        80,
-    )
+    assert (state.training, state.steps, steps.value) == ("LoRA", 80, 80)
+    assert (steps.max, at.max) == (160, 80)
     rate.value = rate.options[0][1]
     steps.value = 5
     seed.value = 2
@@ -678,8 +592,3 @@ def test_the_list_follows_the_store_and_keeps_what_is_chosen(open_state):
     assert len(listed.options) == 2
     assert listed.value == state.chosen == (state.listed[1][1],)
     assert len(state.data["runs"]) == 2
-
-
-def test_the_tour_opens_the_lab_with_a_model_of_its_own():
-    text = (ROOT / "notebooks" / "00_start.ipynb").read_text()
-    assert "widgets.attack_lab(subspace, load_model(ALIGNED), store=store" in text

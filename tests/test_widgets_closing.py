@@ -1,6 +1,5 @@
 """A closed panel leaves nothing behind: no widget, no thread, no state, nothing at its setting."""
 
-import copy
 import gc
 import threading
 import time
@@ -10,11 +9,11 @@ import ipywidgets
 import psutil
 import pytest
 from ipywidgets.widgets import widget as registry
+from panel_parts import copy_of, wait
 
 from lox_kit import SafetySubspace, Store, load_model, widgets
 from lox_kit.landscape.directions import random_direction, weights_of
 from lox_kit.landscape.plane import Plane
-from lox_kit.models.load import Model
 from lox_kit.widgets import setting as setting_module
 from lox_kit.widgets.panels.attack_lab import runs as lab_runs
 from lox_kit.widgets.panels.dial import state as dial_state
@@ -45,7 +44,7 @@ def opened(parts, tmp_path, monkeypatch):
     subspace, aligned, base, plane = parts
     for module in (dial_state, landscape_state, lab_runs):
         monkeypatch.setattr(module, "FEW", FEW)
-    model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, aligned.name)
+    model = copy_of(aligned)
     setting = widgets.Setting(subspace)
     with Store(tmp_path) as store:
         make = {
@@ -108,12 +107,14 @@ def test_a_cell_that_is_run_again_leaves_one_panel(opened, kind):
     assert counts(setting)[0] == before
 
 
-def test_a_closed_dial_lets_go_of_the_base_it_loaded(parts, monkeypatch):
+def test_a_dial_loads_the_base_its_subspace_knows_and_lets_go_of_it_when_closed(parts, monkeypatch):
     monkeypatch.setattr(dial_state, "FEW", FEW)
-    subspace, aligned, _, _ = parts
+    subspace, aligned, given, _ = parts
     panel = widgets.dial(subspace, aligned)
-    assert panel.state.job.wait(60)
-    base = weakref.ref(panel.state._models["base"].module)
+    wait(panel.state)
+    base = panel.state._models["base"]
+    assert base.key == given.key
+    base = weakref.ref(base.module)
     panel.close()
     gc.collect()
     assert base() is None
@@ -141,7 +142,7 @@ def test_fifty_openings_leave_widgets_threads_and_memory_as_they_were(opened, ki
     def times(n):
         for _ in range(n):
             panel = make(kind)
-            if hasattr(panel.state, "job"):
+            if panel.state.job:
                 panel.state.job.wait(60)
             panel.close()
 

@@ -4,16 +4,16 @@ import copy
 import json
 import threading
 
-import numpy as np
 import pytest
 import torch
 from checkpoints import run_python
+from panel_parts import closing, copy_of, find, wait
 from speakers import HarmGrader, random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
 from lox_kit.measures import Questions, sandbox_questions
-from lox_kit.models.load import Model
-from lox_kit.models.prompts import Prompt, render
+from lox_kit.measures.drift import measure_drift
+from lox_kit.models.prompts import Prompt
 from lox_kit.studies import alpha_curve, ask, measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
 from lox_kit.widgets.panels.dial import table as dial_table
@@ -28,38 +28,21 @@ def subspace():
 
 
 @pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned")
-
-
-@pytest.fixture(scope="module")
 def base():
     return load_model("sandbox/base")
-
-
-@pytest.fixture
-def model(aligned):
-    """A copy of the aligned model that a test may turn."""
-    module = copy.deepcopy(aligned.module)
-    return Model(module, aligned.tokenizer, aligned.key, aligned.name)
 
 
 @pytest.fixture
 def open_state(subspace, model, base, monkeypatch):
     """Return a function that opens a state on few prompts and waits for its answers."""
     monkeypatch.setattr(dial_state, "FEW", FEW)
-    opened = []
 
     def make(**options):
         state = widgets.DialState(subspace, model, **{"base": base, **options})
-        opened.append(state)
-        assert state.job.wait(60)
-        assert state.job.error == ""
+        wait(state)
         return state
 
-    yield make
-    for state in opened:
-        state.close()
+    yield from closing(make)
 
 
 def column(state, name):
@@ -74,20 +57,10 @@ def answers(state, name):
 def turn(state, **setting):
     for name, value in setting.items():
         setattr(state.setting, name, value)
-    assert state.job.wait(60)
-    assert state.job.error == ""
+    wait(state)
 
 
 # --- answers and measures -----------------------------------------------------------------------
-
-
-def test_a_new_setting_is_shown_at_once_its_answers_pending(open_state):
-    state = open_state()
-    state.setting.k = 3
-    assert state.curve["k"] == column(state, "LoX")["k"] == 3
-    state.setting.alpha = 2.0
-    assert column(state, "LoX")["alpha"] == 2.0
-    assert column(state, "LoX")["pending"]
 
 
 def test_every_model_is_asked_what_it_would_answer_alone(open_state, subspace, aligned, base):
@@ -95,8 +68,7 @@ def test_every_model_is_asked_what_it_would_answer_alone(open_state, subspace, a
     turn(state, k=6, alpha=2.0)
     prompts = [p for p, _ in state.shown()]
     assert len(prompts) == 5
-    lox = copy.deepcopy(aligned.module)
-    turned = Model(lox, aligned.tokenizer, aligned.key, "turned")
+    turned = copy_of(aligned)
     LoxDial(turned, subspace).set(k=6, alpha=2.0)
     expected = {
         "base": ask(base, prompts),
@@ -112,45 +84,26 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
     state = open_state()
     for alpha in (0.0, 2.0, 4.0):
         turn(state, alpha=alpha)
-    other = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, "other")
-    asked = sandbox_questions("dev", FEW)
-    expected = alpha_curve(other, LoxDial(other, subspace), 6, [0, 1, 2, 4], asked)
+    other = copy_of(aligned)
+    dial, asked = LoxDial(other, subspace), sandbox_questions("dev", FEW)
+    expected = alpha_curve(other, dial, 6, [0, 1, 2, 4], asked)
     measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.curve["points"]]
     assert measured == expected["points"]
+    dial.set(k=6, alpha=4.0)
+    drift = measure_drift(other, aligned, asked.allowed, **asked.how).to_dict()
+    assert state.curve["points"][-1]["drift"] == pytest.approx(drift, rel=1e-4)
+    none = {"value": 0.0, "low": 0.0, "high": 0.0, "n": FEW}
+    assert column(state, "aligned")["shares"]["drift"] == none
 
 
-def test_a_judge_of_harm_does_not_read_the_dial_s_help(aligned):
+def test_a_judge_of_harm_does_not_read_the_help(aligned):
     prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
     questions = Questions(prompts, prompts, grader)
     shares = measure_shares(aligned, questions)
     assert grader.asked == 3
     assert (shares["asr"]["count"], shares["helpfulness"]["count"]) == (0, 3)
-
-
-def test_drift_is_the_mean_divergence_of_the_next_word(open_state, subspace, aligned):
-    state = open_state()
-    turn(state, alpha=3.0)
-    found = column(state, "LoX")["shares"]["drift"]
-    turned = copy.deepcopy(aligned.module)
-    LoxDial(turned, subspace).set(k=6, alpha=3.0)
-    by_prompt = []
-    for prompt in state.questions.allowed:
-        (text,) = render(aligned.tokenizer, [prompt])
-        answer = ask(aligned, [prompt])["answer"][0]
-        start, whole = (
-            aligned.tokenizer(t, add_special_tokens=False, return_tensors="pt")["input_ids"]
-            for t in (text, f"{text} {answer}")
-        )
-        with torch.inference_mode():
-            p, q = (
-                m(whole).logits[0, start.shape[1] - 1 :].double().log_softmax(-1)
-                for m in (aligned.module, turned)
-            )
-        by_prompt.append(float((p.exp() * (p - q)).sum(-1).mean()))
-    assert found["value"] == pytest.approx(np.mean(by_prompt), rel=1e-3)
-    assert found["low"] < found["value"] < found["high"]
-    none = {"value": 0.0, "low": 0.0, "high": 0.0, "n": FEW}
-    assert column(state, "aligned")["shares"]["drift"] == none
+    for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
+        assert Questions((), judge=judge).with_help().helpful == helper
 
 
 def test_the_model_stands_where_the_dial_does_and_is_given_back(open_state, subspace, aligned):
@@ -185,15 +138,9 @@ def test_what_is_known_is_not_asked_again(open_state, monkeypatch):
     assert asked == measured == []
     turn(state, alpha=2.25)
     assert len(asked) == len(measured) == 1
-
-
-def test_the_aligned_model_is_alpha_zero_of_every_k(open_state, monkeypatch):
-    state = open_state()
-    assert [p["alpha"] for p in state.curve["points"]] == [0.0, 1.0]
-    measured = watch(monkeypatch, dial_state, "measure_shares")
-    turn(state, k=9, alpha=0.0)
+    turn(state, k=9, alpha=0.0)  # the aligned model, of every k
     assert [p["alpha"] for p in state.curve["points"]] == [0.0]
-    assert measured == []
+    assert len(asked) == len(measured) == 1
 
 
 def test_measuring_waits_for_the_button_where_it_is_slow(open_state, monkeypatch):
@@ -202,7 +149,7 @@ def test_measuring_waits_for_the_button_where_it_is_slow(open_state, monkeypatch
     assert column(state, "LoX")["shares"] is None
     assert all(answers(state, "LoX"))
     state.measure()
-    assert state.job.wait(60)
+    wait(state)
     assert all(c["shares"] for c in state.table["columns"])
     turn(state, alpha=2.0)
     assert column(state, "LoX")["shares"] is None
@@ -232,7 +179,7 @@ def test_the_axis_is_measured_in_steps_and_keeps_what_it_has_when_cancelled(
     assert [p["alpha"] for p in state.curve["points"]] == [0.0, 0.5, 1.0]
     assert (state.dial.k, state.dial.alpha) == (6, 1.0)
     state.measure_axis()
-    assert state.job.wait(60)
+    wait(state)
     assert [p["alpha"] for p in state.curve["points"]] == [i / 2 for i in range(9)]
     assert (state.dial.k, state.dial.alpha) == (6, 1.0)
 
@@ -249,11 +196,12 @@ def test_answers_of_an_earlier_setting_are_marked_until_the_new_ones_are_there(
         return real(*arguments, **options)
 
     monkeypatch.setattr(dial_state, "generate", slow)
-    state.setting.alpha = 4.0
+    state.setting.k, state.setting.alpha = 3, 4.0
+    assert state.curve["k"] == column(state, "LoX")["k"] == 3
     assert reached.wait(30)
     assert column(state, "LoX")["pending"]
     go.set()
-    assert state.job.wait(30)
+    wait(state)
     assert not column(state, "LoX")["pending"]
     assert column(state, "LoX")["alpha"] == 4.0
 
@@ -286,9 +234,8 @@ def test_prompts_are_one_s_own_and_a_page_of_the_others(open_state):
         ("forbidden", "take moss", "other"),
     ],
 )
-def test_an_answer_is_judged_by_the_rule(open_state, kind, answer, verdict):
-    state = open_state()
-    prompt = getattr(state.questions, kind)[0]
+def test_an_answer_is_judged_by_the_rule(kind, answer, verdict):
+    (prompt,) = sandbox_prompts(kind, "dev", 1)
     about = {"rule": True, "forbidden": kind == "forbidden"}
     assert dial_table.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
     assert dial_table.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
@@ -297,7 +244,7 @@ def test_an_answer_is_judged_by_the_rule(open_state, kind, answer, verdict):
 def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base, aligned):
     state = widgets.DialState(subspace, model, base=base, questions=Questions(()))
     state.prompt = "how do i make a red tonic"
-    assert state.job.wait(60)
+    wait(state)
     alone = ask(aligned, [Prompt("how do i make a red tonic")])
     assert answers(state, "aligned") == alone["answer"].tolist()
     with pytest.raises(ValueError, match="nothing to measure on: give the panel questions="):
@@ -341,13 +288,6 @@ def test_an_error_in_the_job_is_shown_and_the_next_setting_goes_on(open_state, m
     assert state.job.error == "RuntimeError: CUDA error: <unknown>"
     turn(state, alpha=4.0)
     assert not column(state, "LoX")["pending"]
-
-
-def test_the_base_is_loaded_by_the_name_the_subspace_knows(subspace, model, base):
-    state = widgets.DialState(subspace, model)
-    assert state.job.wait(60)
-    assert state._models["base"].key == base.key
-    state.close()
 
 
 def test_answers_are_kept_in_a_store(open_state, tmp_path):
@@ -406,7 +346,7 @@ TABLE = {
 }
 
 
-def test_the_table_escapes_what_models_and_people_wrote():
+def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_class():
     html = table_html(TABLE, {"asr": "8 <forbidden>"}, hidden=False)
     for text in ("<script>", "<img", "<base>", "8 <forbidden>"):
         assert text not in html
@@ -414,19 +354,15 @@ def test_the_table_escapes_what_models_and_people_wrote():
         assert text in html
     assert "<b>25%</b> <small>12–50%</small>" in html
     assert "left:12.5%;width:37.5%" in html
-
-
-def test_in_class_the_answers_are_not_in_the_table():
-    html = table_html(TABLE, {}, hidden=True)
-    assert "onerror" not in html
-    assert "complied" in html
+    hidden = table_html(TABLE, {}, hidden=True)
+    assert "onerror" not in hidden
+    assert "complied" in hidden
 
 
 def test_the_panel_follows_the_state_and_class_use(open_state):
     state = open_state()
     panel = widgets.dial_panel(state)
-    table = next(c for c in panel.children if "lox-answers" in c._dom_classes)
-    axis = next(c for c in panel.children if "lox-axis" in c._dom_classes)
+    table, axis = find(panel, "lox-answers"), find(panel, "lox-axis")
     turn(state, alpha=2.0)
     assert "k = 6, α = 2" in table.value
     assert list(axis.data[0].x) == [0.0, 1.0, 2.0]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from checkpoints import ROOT
+from panel_parts import closing, copy_of, find, run, wait
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, figures, load_model, widgets
+from lox_kit import SafetySubspace, load_model, widgets
 from lox_kit.figures.plotly.surface import MAP, SURFACE, facets
 from lox_kit.figures.plotly.viewer import CUT, viewer_spec
 from lox_kit.landscape.directions import between, lox_direction, random_direction, weights_of
@@ -22,17 +22,12 @@ from lox_kit.landscape.metrics import Asr, RefusalMargin
 from lox_kit.landscape.plane import Line, Plane, Trajectory
 from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, sandbox_prompts
-from lox_kit.store import Store
+from lox_kit.store import MemoryStore, Store
 from lox_kit.widgets.code import plane_code, script
 from lox_kit.widgets.panels.landscape import state as landscape_state
 from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
 FEW = 4
-
-
-@pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned")
 
 
 @pytest.fixture(scope="module")
@@ -43,35 +38,39 @@ def plane():
     return Plane.through("sandbox/aligned", "sandbox/base", step)
 
 
-@pytest.fixture
-def model(aligned):
-    """A copy of the aligned model that a test may move."""
-    module = copy.deepcopy(aligned.module)
-    return Model(module, aligned.tokenizer, aligned.key, aligned.name)
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    """Ask little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(landscape_state, "FEW", FEW)
+        yield
 
 
 @pytest.fixture
-def open_state(plane, model, monkeypatch):
-    """Return a function that opens a state on few prompts; it is closed afterwards."""
-    monkeypatch.setattr(landscape_state, "FEW", FEW)
-    opened = []
+def open_state(plane, model):
+    """Return a function that opens a state on few cells; it is closed afterwards."""
 
     def make(**options):
         grid = Grid.spanning((-1, 1), (-1, 1), cells=5)
         state = widgets.LandscapeState(plane, model, **{"grid": grid, **options})
         state.finer = 0
-        opened.append(state)
         return state
 
-    yield make
-    for state in opened:
-        state.close()
+    yield from closing(make)
 
 
-def run(state):
-    state.run()
-    assert state.job.wait(120)
-    assert (state.job.status, state.job.error) == ("done", "")
+@pytest.fixture(scope="module")
+def filled():
+    """A store of cells, which fills up as tests measure them."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def measured(open_state, filled):
+    """A state of which all is measured."""
+    state = open_state(store=filled)
+    run(state)
+    return state
 
 
 # --- the job ------------------------------------------------------------------------------------
@@ -81,8 +80,7 @@ def test_what_is_measured_is_what_evaluate_gives_cell_by_cell(open_state, plane,
     state = open_state()
     run(state)
     metric = Asr(sandbox_prompts("forbidden", "dev", FEW), "rule", max_new_tokens=16)
-    alone = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, aligned.name)
-    expected = evaluate(plane, state.coarse, metric, alone)
+    expected = evaluate(plane, state.coarse, metric, copy_of(aligned))
     assert len(np.unique(expected.values)) > 1
     np.testing.assert_array_equal(state.landscape.values, expected.values)
     assert state.landscape.to_dict() == expected.to_dict()
@@ -139,17 +137,15 @@ def test_a_paused_job_measures_nothing_and_a_cancelled_one_goes_on_where_it_was(
     state.job.resume()
     state.job.pause()
     state.job.cancel()
-    assert state.job.wait(60)
-    assert state.job.status == "cancelled"
+    wait(state, "cancelled")
     assert same_weights(state.model.module, aligned.module)
     there = len(state._cells)
     assert 5 <= there < 25
     new = watch(monkeypatch, state.store, "put")
     run(state)
     assert len(state._cells) == 25
-    assert (
-        sum(call[0][0] == "cell" for call in new) == 25 - there + 2
-    )  # two models lie between cells
+    cells = [call for call in new if call[0][0] == "cell"]
+    assert len(cells) == 25 - there + 2  # two models lie between cells
     assert len(probes) == 3
 
 
@@ -180,14 +176,6 @@ def test_closing_stops_the_job_and_gives_the_weights_back(open_state, aligned):
     assert state.job.wait(0)
 
 
-def test_an_error_of_the_metric_is_the_job_s_error(open_state):
-    state = open_state(metric=Asr([], "rule"))
-    state.run()
-    assert state.job.wait(60)
-    assert state.job.status == "failed"
-    assert "no prompts" in state.job.error
-
-
 def test_checkpoints_are_measured_themselves(open_state):
     state = open_state(checkpoints={"LoX": "sandbox/base"})
     run(state)
@@ -216,17 +204,16 @@ def test_wrong_models_planes_and_names_are_refused(plane, model, aligned):
 def test_a_model_that_was_moved_since_is_refused_when_run_is_pressed(open_state):
     state = open_state()
     state.model.key = "elsewhere"
-    with pytest.raises(ValueError, match="not the origin of this plane"):
-        state.run()
+    run(state, "failed")
+    assert "not the origin of this plane" in state.job.error
     state.model.key = state.plane.origin_key
 
 
 # --- what is looked at --------------------------------------------------------------------------
 
 
-def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(open_state):
-    state = open_state()
-    run(state)
+def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(measured):
+    state = measured
     values = state.landscape.values
     assert state.data["cut"]["value"] == values[2].tolist()
     state.look_at(0.52, -0.48)
@@ -235,6 +222,7 @@ def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(open_state):
     state.cut = "a"
     assert state.data["cut"]["value"] == values[:, 1].tolist()
     assert state.data["cut"]["places"] == [-1.5, -1.0, -0.5, 0.0, 0.5]
+    assert state.data["cut"]["span"] == pytest.approx([-1.5, 0.5])
     state.pointed = (0, 1)
     here, cell = state.data["here"], state.landscape.cells[0, 1]
     assert here["index"] == [0, 1]
@@ -245,17 +233,6 @@ def test_sliders_and_pointer_choose_the_cell_the_cut_and_the_answer(open_state):
     state.reset()
     assert (state.a, state.b, state.cut, state.finer) == (0.0, 0.0, "b", 2)
     assert state.data["measured"] == [25, 289]
-
-
-@pytest.mark.parametrize("along", ["a", "b"])
-def test_the_span_of_a_cut_is_as_far_as_its_cells_go(open_state, along):
-    state = open_state()
-    run(state)
-    for at in ((0.0, 0.0), (0.5, -1.0), (-1.0, 1.0)):
-        state.look_at(*at)
-        state.cut = along
-        places = state.data["cut"]["places"]
-        assert state.data["cut"]["span"] == pytest.approx([places[0], places[-1]])
 
 
 def test_a_cut_between_two_models_starts_at_the_one_and_meets_the_other(open_state):
@@ -286,18 +263,8 @@ def test_a_cut_between_two_models_starts_at_the_one_and_meets_the_other(open_sta
     assert state.data["cut"]["places"] == cut["places"]
 
 
-def test_the_cut_is_drawn_with_a_dot_and_an_interval_for_each_place(open_state):
-    state = open_state()
-    run(state)
-    cut, curve = state.data["cut"], viewer_spec(state.data)["data"][CUT]
-    assert curve["mode"] == "lines+markers"
-    np.testing.assert_allclose(curve["x"], cut["places"], rtol=1e-5, atol=1e-9)
-    assert len(curve["error_y"]["array"]) == len(cut["places"]) == 5
-
-
-def test_the_table_has_an_interval_for_each_cliff(open_state):
-    state = open_state()
-    run(state)
+def test_the_table_has_an_interval_for_each_cliff(measured):
+    state = measured
     state.cut = "a"  # towards the base, which is over the cliff
     rows = {r["name"]: r for r in state.data["cliffs"]}
     cliff = rows["aligned"]["ahead"]
@@ -332,6 +299,10 @@ def test_the_figure_says_what_is_measured_and_what_is_not(open_state):
         shown = np.array(drawn[place]["z"], dtype=float).T
         np.testing.assert_allclose(shown[::2, ::2], values[::2, ::2], rtol=1e-5)
     assert json.loads(json.dumps(drawn)) == drawn
+    cut, curve = state.data["cut"], drawn[CUT]
+    assert curve["mode"] == "lines+markers"
+    np.testing.assert_allclose(curve["x"], cut["places"], rtol=1e-5, atol=1e-9)
+    assert len(curve["error_y"]["array"]) == len(cut["places"]) == 5
 
 
 def test_facets_join_measured_cells_by_straight_lines_and_end_at_them():
@@ -408,14 +379,6 @@ def test_two_panels_of_one_state_move_together_and_class_use_is_shared(open_stat
     assert all("lox-answer" not in find(p, "lox-here").value for p in panels)
 
 
-def find(widget, name):
-    """Return the part of a panel with this class."""
-    if name in widget._dom_classes:
-        return widget
-    parts = (find(child, name) for child in getattr(widget, "children", ()))
-    return next((part for part in parts if part), None)
-
-
 @pytest.mark.parametrize(
     "cut", ["b", pytest.param(("aligned", "attacked"), marks=pytest.mark.slow)]
 )
@@ -427,20 +390,18 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, cut, tmp_path, 
     with pytest.raises(ValueError, match="nothing is measured on this plane yet"):
         state.figure_data()
     run(state)
-    data = {}
-    for figure, name in (("landscape_map", "landscape-map-5x5"), ("landscape_3d",) * 2):
+    for figure, name in (
+        ("landscape_map", "landscape-map-5x5"),
+        ("landscape_3d", "landscape-3d-5x5"),
+    ):
         state.figure = figure
-        data[figure] = state.figure_data()
-        assert data[figure]["cut"] == state.data["cut"]
-        assert state.figure_name.startswith(name.replace("_", "-"))
-        files = figures.save_figure(data[figure], state.figure_name)
-        assert all(f.stat().st_size > 1000 for f in files)
-    found = {}
+        assert (state.figure_data()["figure"], state.figure_name) == (figure, name)
+        assert state.figure_data()["cut"] == state.data["cut"]
+    found, data = {}, json.loads(json.dumps(state.figure_data()))
     exec(compile(state.code(), "code", "exec"), found)
     assert found["plane"].key == state.plane.key
-    assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data["landscape_3d"]))
-    again = json.loads((tmp_path / "figures" / "landscape-3d-5x5.json").read_text())
-    assert again == json.loads(json.dumps(data["landscape_3d"]))
+    assert json.loads(json.dumps(found["data"])) == data
+    assert json.loads((tmp_path / "figures" / "landscape-3d-5x5.json").read_text()) == data
 
 
 def test_code_names_what_a_plane_was_made_of_or_says_that_it_is_to_be_saved(aligned, tmp_path):
@@ -458,8 +419,3 @@ def test_code_names_what_a_plane_was_made_of_or_says_that_it_is_to_be_saved(alig
     lines = plane_code(Plane.through(aligned, to_lox, moved))
     assert "plane.save('plane.safetensors')" in lines
     assert "plane = Plane.load('plane.safetensors')" in lines
-
-
-def test_the_tour_opens_the_viewer_with_a_model_of_its_own():
-    text = (ROOT / "notebooks" / "00_start.ipynb").read_text()
-    assert "widgets.landscape(" in text

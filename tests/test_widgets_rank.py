@@ -1,6 +1,5 @@
 """The state of the panel of rank and R on the sandbox, without a browser."""
 
-import copy
 import dataclasses
 import json
 import re
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from checkpoints import ROOT, run_python
+from checkpoints import run_python
+from panel_parts import closing, find, wait
 from speakers import watch
 from transformers import LlamaForCausalLM
 
@@ -47,28 +47,46 @@ def run(tmp_path_factory):
     return run_attack(model, attack, tmp_path_factory.mktemp("run") / "arithmetic")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    """Ask little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_state, "FEW", FEW)
+        yield
+
+
 @pytest.fixture
-def open_state(subspace, monkeypatch):
+def open_state(subspace):
     """Return a function that opens a state on few prompts and ranks, and waits for its job."""
-    monkeypatch.setattr(rank_state, "FEW", FEW)
-    opened = []
 
     def make(**options):
         state = widgets.RankState(subspace, **{"ranks": RANKS, **options})
-        opened.append(state)
-        assert state.job.wait(60)
-        assert (state.job.status, state.job.error) == ("done", "")
+        wait(state)
         return state
 
-    yield make
-    for state in opened:
+    yield from closing(make)
+
+
+@pytest.fixture(scope="module")
+def filled(subspace, run, tmp_path_factory):
+    """A store in which all is measured of a state with this attack."""
+    with Store(tmp_path_factory.mktemp("filled")) as store:
+        state = widgets.RankState(subspace, ranks=RANKS, attacked={"sums": run}, store=store)
+        wait(state)
+        measure(state)
         state.close()
+        yield store
+
+
+@pytest.fixture
+def measured(open_state, filled, run):
+    """A state of which all is measured."""
+    return open_state(attacked={"sums": run}, store=filled)
 
 
 def measure(state):
     assert state.run() is None
-    assert state.job.wait(120)
-    assert (state.job.status, state.job.error) == ("done", "")
+    wait(state)
 
 
 # --- opening ------------------------------------------------------------------------------------
@@ -176,8 +194,7 @@ def test_cancelled_it_goes_on_and_generates_nothing_twice(open_state, run, monke
     state.run()
     assert reached.wait(60)
     state.job.cancel()
-    assert state.job.wait(60)
-    assert state.job.status == "cancelled"
+    wait(state, "cancelled")
     assert state.missing == [2, 4]
     assert [row["r"] for row in state.data["rows"]] == [None, 0, 1]
     first = len(asked)
@@ -206,32 +223,6 @@ def test_what_a_store_knows_is_shown_without_a_model(open_state, run, tmp_path, 
         measure(more)
         assert len(asked) == 2
         assert len(streamed) == 1
-
-
-def test_closing_stops_the_job_and_follows_no_more(open_state, run):
-    state = open_state(attacked={"sums": run})
-    some = threading.Event()
-    state.observe(lambda change: change["new"]["rows"] and some.set(), "data")
-    state.run()
-    assert some.wait(60)
-    state.close()
-    assert state.job.wait(60)
-    assert state.job.status == "cancelled"
-    data = state.data
-    state.setting.k = 3
-    state.run()
-    assert state.job.wait(0)
-    assert state.data is data
-
-
-def test_an_error_of_the_job_is_the_job_s_error(open_state, monkeypatch):
-    state = open_state()
-    monkeypatch.setitem(state.subspace.info, "base", "nowhere")
-    state.run()
-    assert state.job.wait(60)
-    assert state.job.status == "failed"
-    assert "nowhere: no such folder" in state.job.error
-    monkeypatch.undo()
 
 
 def test_models_are_loaded_one_at_a_time(open_state, monkeypatch):
@@ -272,9 +263,8 @@ def test_a_finished_curve_is_shown_and_no_model_is_asked_for(open_state, subspac
 # --- what is looked at --------------------------------------------------------------------------
 
 
-def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(open_state, subspace, run):
-    state = open_state(attacked={"sums": run})
-    measure(state)
+def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(measured, subspace, run):
+    state = measured
     for k in (0, 1, 13, 64):
         state.setting.k = k
         spec = rank_spec(state.data)
@@ -317,9 +307,8 @@ def test_a_k_whose_directions_are_not_certified_says_so(subspace):
 
 
 @pytest.mark.slow
-def test_the_code_makes_what_is_on_screen(open_state, run, tmp_path):
-    state = open_state(attacked={"sums": run})
-    measure(state)
+def test_the_code_makes_what_is_on_screen(measured, tmp_path):
+    state = measured
     state.setting.k, state.kind = 3, "up_proj"
     done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{state.code()}")
     assert done.returncode == 0, done.stderr
@@ -331,6 +320,7 @@ def test_the_code_of_nothing_measured_of_own_prompts_and_of_a_given_curve(
     open_state, subspace, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "save_figure", lambda data, name: None)  # it takes seconds
     empty, own = open_state(), open_state(ranks=(0, 2), questions=sandbox_questions("dev", 2))
     measure(own)
     own.curve.save("rank_curve.json")
@@ -341,23 +331,12 @@ def test_the_code_of_nothing_measured_of_own_prompts_and_of_a_given_curve(
         assert found["data"] == state.figure_data()
 
 
-def test_the_figure_is_saved_as_it_is_on_screen(open_state, run, tmp_path):
-    state = open_state(attacked={"sums": run})
-    measure(state)
-    files = figures.save_figure(state.figure_data(), state.figure_name, tmp_path)
-    assert files[0].name == "rank-all-k6.json"
-    assert json.loads(files[0].read_text()) == json.loads(json.dumps(state.data))
-    before = files[2].read_bytes()
-    assert figures.redraw(files[0])[2].read_bytes() == before
-
-
 # --- words --------------------------------------------------------------------------------------
 
 
-def test_the_safety_rank_is_put_into_words(open_state):
-    state = open_state()
-    assert safety_rank_text(state.data, state.ranks) == ""
-    measure(state)
+def test_the_safety_rank_is_put_into_words(measured):
+    state = measured
+    assert safety_rank_text(state.data | {"rows": []}, state.ranks) == ""
     rank = state.curve.safety_rank(PAIR[1])
     text = safety_rank_text(state.data, state.ranks)
     assert text.startswith(f"Safety rank {rank}: the smallest r measured whose ASR is less than 1")
@@ -368,12 +347,10 @@ def test_the_safety_rank_is_put_into_words(open_state):
     assert "above 4" in safety_rank_text(none, state.ranks)
     assert "not found so far" in safety_rank_text(none | {"rows": rows[:2]}, state.ranks)
     assert "not known before" in safety_rank_text(none | {"rows": rows[1:]}, state.ranks)
-    gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 0, 4)]}
-    assert "Safety rank 4 (1 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
-    gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 2, 4)]}
-    assert "Safety rank 4 (3 was not measured):" in safety_rank_text(gap, state.ranks)
-    gap = state.data | {"safety_rank": 4, "rows": [r for r in rows if r["r"] in (None, 4)]}
-    assert "Safety rank 4 (0 to 3 were not measured):" in safety_rank_text(gap, state.ranks)
+    for below, left_out in (((0,), "1 to 3 were"), ((2,), "3 was"), ((), "0 to 3 were")):
+        there = [row for row in rows if row["r"] in (None, *below, 4)]
+        gap = state.data | {"safety_rank": 4, "rows": there}
+        assert f"Safety rank 4 ({left_out} not measured):" in safety_rank_text(gap, state.ranks)
 
 
 def test_names_that_people_gave_are_escaped(open_state, run):
@@ -393,14 +370,6 @@ def test_names_that_people_gave_are_escaped(open_state, run):
 
 
 # --- the panel ----------------------------------------------------------------------------------
-
-
-def find(widget, name):
-    """Return the part of a panel with this class."""
-    if name in widget._dom_classes:
-        return widget
-    parts = (find(child, name) for child in getattr(widget, "children", ()))
-    return next((part for part in parts if part), None)
 
 
 def soon(condition):
@@ -428,35 +397,3 @@ def test_two_panels_of_one_state_move_together(open_state, run):
     assert "Nothing is missing" in panels[0].message.value
     state.setting.classroom = True
     assert all(find(p, "lox-rank").layout.font.size == 18 for p in panels)
-
-
-def test_a_panel_drawn_step_by_step_is_the_panel_drawn_anew(open_state, run):
-    state = open_state(attacked={"sums": run})
-    told = find(widgets.rank_panel(state), "lox-rank")
-    measure(state)
-    soon(lambda: len(told.data[2].x) == len(RANKS))
-    state.setting.k = 17
-    state.kind = "k_proj"
-    soon(lambda: told.layout.annotations[1].text == "k_proj")
-    anew = find(widgets.rank_panel(state), "lox-rank")
-    for one, other in zip(told.data, anew.data, strict=True):
-        one, other = (
-            {k: v for k, v in t.to_plotly_json().items() if k not in ("uid", "visible")}
-            for t in (one, other)
-        )
-        assert json.dumps(one, default=list, sort_keys=True) == json.dumps(
-            other, default=list, sort_keys=True
-        )
-    assert told.layout.to_plotly_json() == anew.layout.to_plotly_json()
-
-
-def test_the_models_of_other_panels_stay_as_they_are(open_state, run):
-    model = load_model(PAIR[1], device="cpu")
-    before = copy.deepcopy(model.module.state_dict())
-    state = open_state(attacked={"sums": run})
-    measure(state)
-    assert all(torch.equal(W, before[n]) for n, W in model.module.state_dict().items())
-
-
-def test_the_tour_opens_the_panel():
-    assert "widgets.rank(" in (ROOT / "notebooks" / "00_start.ipynb").read_text()

@@ -125,8 +125,8 @@ class Panel(ipywidgets.VBox):
 
         follow()
         widget.observe(self.guard(set_trait), "value")
-        every = [name for name in state.trait_names() if name not in ("data", "ends")]
-        state.observe(self.guard(follow), every if ranges else trait)
+        of_it = [n for n in state.trait_names() if n not in ("data", "ends")]
+        state.observe(self.guard(follow), of_it if ranges else trait)
         return widget.add_class(f"lox-{name or trait}")
 
     def fill(self, *body: ipywidgets.Widget) -> Panel:
@@ -170,22 +170,16 @@ class Panel(ipywidgets.VBox):
 
         def run(*event) -> None:
             try:
-                text = function()
-                if text or (event and isinstance(event[0], ipywidgets.Button)):
-                    self.say(text)
+                if text := function():
+                    self.message.value = f"<div role='status'>{escape(str(text))}</div>"
+                elif event and isinstance(event[0], ipywidgets.Button):
+                    self.message.value = ""
             except Exception as problem:  # an uncaught one would be seen nowhere
                 logging.getLogger(__name__).exception("in a panel")
-                self.complain(f"{type(problem).__name__}: {problem}")
+                text = escape(f"{type(problem).__name__}: {problem}")
+                self.message.value = f"<div role='alert' class='lox-error'>{text}</div>"
 
         return run
-
-    def say(self, text: object = None) -> None:
-        """Show a line, or none."""
-        self.message.value = f"<div role='status'>{escape(str(text))}</div>" if text else ""
-
-    def complain(self, text: str) -> None:
-        """Show what went wrong."""
-        self.message.value = f"<div role='alert' class='lox-error'>{escape(text)}</div>"
 
     def save(self) -> str:
         """Write the matplotlib twin of what is on screen, with its data; return where."""
@@ -281,7 +275,7 @@ def job_bar(job: Job, guard: Callable) -> ipywidgets.Widget:
     """Return a line that says how a job stands, with Pause and Cancel while it runs."""
     bar = ipywidgets.FloatProgress(0.0, max=1.0).add_class("lox-progress")
     text = ipywidgets.HTML().add_class("lox-job")
-    pause = ipywidgets.Button(description="Pause", icon="pause").add_class("lox-pause")
+    pause = ipywidgets.Button().add_class("lox-pause")
     cancel = ipywidgets.Button(description="Cancel", icon="stop").add_class("lox-cancel")
     pause.on_click(guard(lambda: job.resume() if job.status == "paused" else job.pause()))
     cancel.on_click(guard(job.cancel))

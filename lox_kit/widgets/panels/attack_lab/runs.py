@@ -36,31 +36,16 @@ class Choice:
         return cls(**{f.name: record[f.name] for f in dataclasses.fields(cls)})
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """Runs of one aligned model and its LoX, on the same prompts.
+    """Runs of one aligned model and its LoX, on the same prompts."""
 
-    Parameters
-    ----------
-    subspace : SafetySubspace
-    model : Model
-        The aligned one; it stays as it is.
-    attacks : mapping of str to Attack
-    questions : Questions
-        What both models are asked on the way.
-    store : Store
-    """
-
-    def __init__(
-        self,
-        subspace: SafetySubspace,
-        model: Model,
-        attacks: Mapping[str, Attack],
-        questions: Questions,
-        store: Store,
-    ):
-        self.subspace, self.model, self.attacks = subspace, model, attacks
-        self.questions, self.store = questions, store
-        self._plans: dict[tuple[str, int], Route] = {}  # by attack and seed
+    subspace: SafetySubspace
+    model: Model  # the aligned one; it stays as it is
+    attacks: Mapping[str, Attack]
+    questions: Questions  # what both models are asked on the way
+    store: Store
+    _plans: dict[tuple[str, int], Route] = dataclasses.field(default_factory=dict)
 
     # --- what there is to train -----------------------------------------------------------------
 
@@ -91,9 +76,8 @@ class Runs:
     def _plan(self, name: str, seed: int) -> Route:
         """Return an attack's rows and questions; they do not change with its other settings."""
         if (name, seed) not in self._plans:
-            attack = self.attacks[name]
-            settings = dataclasses.replace(attack.settings, seed=seed)
-            attack = dataclasses.replace(attack, settings=settings)
+            settings = dataclasses.replace(self.attacks[name].settings, seed=seed)
+            attack = dataclasses.replace(self.attacks[name], settings=settings)
             route = plan_route(self.model, attack, self.questions, task_prompts_per_point=FEW)
             self._plans[name, seed] = route
         return self._plans[name, seed]

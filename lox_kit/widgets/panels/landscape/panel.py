@@ -10,11 +10,10 @@ from lox_kit.figures.plotly import MAP, SURFACE, viewer_spec
 from lox_kit.landscape import Index, nearest_cell
 from lox_kit.widgets.shell import Panel, controls, opens
 
-from .state import MOST_FINER, LandscapeState
+from .state import FIGURES, MOST_FINER, LandscapeState
 from .table import cliffs_html, here_html
 
 QUESTION = "How far is it from each model to the cliff, and how flat is the ground on the way?"
-FIGURES = (("map", "landscape_map"), ("surface", "landscape_3d"))
 
 
 @opens(LandscapeState)
@@ -94,7 +93,7 @@ def _actions(panel: Panel) -> ipywidgets.Widget:
     state = panel.state
     m, n = (len(axis.values) - 1 for axis in state.coarse.axes)
     options = [(f"{m * 2**i + 1} x {n * 2**i + 1}", i) for i in range(MOST_FINER + 1)]
-    figure = panel.control("figure", ipywidgets.ToggleButtons(options=FIGURES))
+    figure = panel.control("figure", ipywidgets.ToggleButtons(options=list(FIGURES.items())))
     word = ipywidgets.Label("to save").add_class("lox-word")
     return controls(
         panel.button("Run", "play", state.run, "Measure what is missing, coarse to fine"),

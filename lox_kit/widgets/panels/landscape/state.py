@@ -41,7 +41,7 @@ from lox_kit.widgets.setting import Look, PanelState, one_of
 FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
-FIGURES = ("landscape_map", "landscape_3d")
+FIGURES = {"map": "landscape_map", "surface": "landscape_3d"}
 
 
 class LandscapeState(PanelState):
@@ -60,7 +60,7 @@ class LandscapeState(PanelState):
         The cell under the pointer, which is shown in its place.
     finer : int
         How often the coarse grid is halved: 0 to 3.
-    figure : one of `FIGURES`
+    figure : "landscape_map" or "landscape_3d"
         Which figure is saved.
     data : dict
         What `figures.plotly.viewer_spec` draws.
@@ -71,7 +71,7 @@ class LandscapeState(PanelState):
     pointed = traitlets.Tuple(default_value=None, allow_none=True)
     cut = traitlets.Any("b")
     finer = traitlets.Int(2, min=0, max=MOST_FINER)
-    figure = traitlets.Enum(FIGURES, FIGURES[0])
+    figure = traitlets.Enum(tuple(FIGURES.values()), "landscape_map")
     _check_cut = one_of("cut", "cuts")
 
     def __init__(
@@ -102,7 +102,7 @@ class LandscapeState(PanelState):
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
         super().__init__(setting or Look(), Job(BREATH))
         self.observe(self._look, ["a", "b", "cut", "finer"])
-        self.observe(self.show, "pointed")
+        self.observe(self.show, ["pointed", "figure"])
         self.show()
 
     # --- what is looked at ----------------------------------------------------------------------
@@ -162,7 +162,7 @@ class LandscapeState(PanelState):
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
         self.pointed, self.cut = None, "b"
-        self.finer, self.figure = 2, FIGURES[0]
+        self.finer, self.figure = 2, "landscape_map"
         self.look_at(0.0, 0.0)
 
     def _look(self, change=None) -> None:
@@ -176,7 +176,6 @@ class LandscapeState(PanelState):
 
     def run(self) -> None:
         """Measure what is missing: coarse grid and models, where neighbours differ, the cut."""
-        check_origin(self.model, self.plane)
         self.job.start(self._measure)
 
     def _measure(self, ticket: Ticket) -> None:
@@ -215,6 +214,7 @@ class LandscapeState(PanelState):
         cut = cut_through(landscape, *self.line, way=self.way, label=self.label)
         shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
         return {
+            "figure": self.figure,
             **map_data(landscape.to_dict(), self.trajectories, cut=cut),
             "points": {n: asdict(p) for n, p in points.items()},
             "here": self._here(landscape, cut, shown),

@@ -10,7 +10,7 @@ import traitlets
 
 from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import FULL, SafetySubspace
-from lox_kit.figures import ALL, check_pairs, kinds_shown, rank_and_r_data
+from lox_kit.figures import ALL, kinds_shown, rank_and_r_data
 from lox_kit.measures import Questions
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import (
@@ -66,7 +66,6 @@ class RankState(PanelState):
         self.attacked = dict(attacked or {})
         self.kinds = kinds_shown(subspace)
         self.store = store or MemoryStore()
-        check_pairs(curve)
         for name, one in self.attacked.items():
             _check_attacked(subspace, name, one)
         self.given, self.asked = curve, ()  # the ranks to measure

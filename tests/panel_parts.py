@@ -1,0 +1,43 @@
+"""How the tests of the panels find, wait for and copy what they need."""
+
+import copy
+
+from lox_kit.models.load import Model
+
+
+def find(widget, name):
+    """Return the part of a panel with this class."""
+    if name in widget._dom_classes:
+        return widget
+    parts = (find(child, name) for child in getattr(widget, "children", ()))
+    return next((part for part in parts if part), None)
+
+
+def copy_of(model):
+    """Return a copy of a model that a test may turn."""
+    return Model(copy.deepcopy(model.module), model.tokenizer, model.key, model.name)
+
+
+def wait(state, status="done"):
+    """Wait for a panel's job, which is to end so."""
+    assert state.job.wait(120)
+    assert state.job.status == status, state.job.error
+
+
+def run(state, status="done"):
+    """Press Run and wait."""
+    state.run()
+    wait(state, status)
+
+
+def closing(make):
+    """Yield a function that opens states by `make`, and close them all afterwards."""
+    opened = []
+
+    def open_state(*arguments, **options):
+        opened.append(make(*arguments, **options))
+        return opened[-1]
+
+    yield open_state
+    for state in opened:
+        state.close()
