@@ -14,7 +14,7 @@ from lox_kit import __version__
 from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
 from lox_kit.measures import Questions, measure, sandbox_questions
 from lox_kit.models import Model, load_model
-from lox_kit.store import SHARES, Store, content_key
+from lox_kit.store import SHARES, MemoryStore, Store, content_key
 from lox_kit.threads import OnStage, tell
 
 from .families import pair_of
