@@ -39,9 +39,7 @@ class SpectrumState(PanelState):
     def compute(self) -> dict:
         """Return what is on screen, and note what is to be said about it."""
         at = self.setting.k, self.selected, self.view
-        data, self.note = with_warnings(
-            explorer_data, self.subspace, *at, spectrum=self._spectrum
-        )
+        data, self.note = with_warnings(explorer_data, self.subspace, *at, spectrum=self._spectrum)
         return data
 
     def reset(self) -> None:
