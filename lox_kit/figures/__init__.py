@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "attacks": "figure_attack_lab figure_attack_table figure_epochs LAB_ARMS run_title",
-        "canvas": "LINES OKABE_ITO ONE_COLUMN STYLE TWO_COLUMNS",
+        "canvas": "LINES MEASURE_STYLES OKABE_ITO ONE_COLUMN STYLE TWO_COLUMNS",
         "defences": "figure_alpha figure_defences SHORT",
         "files": "DRAW draw redraw save_figure",
         "judging": "figure_interval figure_judges interval_data judges_data",

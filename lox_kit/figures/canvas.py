@@ -25,6 +25,11 @@ MEASURES = {
     "helpfulness": "help with allowed",
     "task": "attack task solved",
 }
+MEASURE_STYLES = {  # what complied alarms
+    "asr": {"color": OKABE_ITO[1], "linestyle": "-"},
+    "refusal": {"color": OKABE_ITO[0], "linestyle": "--"},
+    "helpfulness": {"color": OKABE_ITO[2], "linestyle": "-."},
+}
 ARM_COLOURS = {
     "aligned": OKABE_ITO[1],
     "LoX": OKABE_ITO[0],

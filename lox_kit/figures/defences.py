@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from .canvas import (
+    MEASURE_STYLES,
     MEASURES,
     OKABE_ITO,
     ONE_COLUMN,
@@ -13,7 +14,6 @@ from .canvas import (
     bars,
     columns,
     interval,
-    line_style,
     new_figure,
     share_axis,
     styled,
@@ -57,10 +57,10 @@ def figure_defences(data: dict) -> Figure:
 def figure_alpha(data: dict) -> Figure:
     """Draw ASR, refusal and helpfulness without an attack, against alpha."""
     fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
-    for i, measure in enumerate(SHORT):
+    for measure in SHORT:
         x = [p["alpha"] for p in data["points"]]
         value, low, high = columns(p[measure] for p in data["points"])
-        style = line_style(i) | {"marker": "o", "elinewidth": 0.8}
+        style = MEASURE_STYLES[measure] | {"marker": "o", "elinewidth": 0.8}
         ax.errorbar(x, value, bars(value, low, high), label=SHORT[measure], **style)
     ax.set(xlabel=f"alpha, at k = {data['k']}", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -46,6 +46,12 @@ def map_data(
     return data | {"cut": cut} if cut else data
 
 
+def way_style(i: int, way: dict) -> dict:
+    """Return a trajectory's colour and line: that of the model it starts from, if it names one."""
+    start = way["name"].rpartition(" on ")[2]
+    return {"color": ARM_COLOURS.get(start, OKABE_ITO[2 + i % 5]), "linestyle": LINES[i % 4]}
+
+
 def coordinates(data: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a (n_a,), b (n_b,) and the values (n_a, n_b), NaN where nothing was measured."""
     axes = [np.arange(g["first"], g["last"] + 1) * g["step"] for g in data["grid"]]
@@ -84,7 +90,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
         lines = ax.contour(a, b, values.T, levels, colors=colour, linewidths=0.6)
         ax.clabel(lines, fmt="%.1f", fontsize=6)
     for i, way in enumerate(data["trajectories"]):
-        style = {"color": OKABE_ITO[1 + i % 6], "linestyle": LINES[i % 4], "linewidth": 1.1}
+        style = way_style(i, way) | {"linewidth": 1.1}
         label = f"{way['name']}: {way['explained']:.0%} of its length lies in the plane"
         ax.plot(*zip(*way["at"], strict=True), marker=".", markersize=2.5, label=label, **style)
     line_on(data, ax)

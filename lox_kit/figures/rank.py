@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from .canvas import (
     LINES,
+    MEASURE_STYLES,
     MEASURES,
     OKABE_ITO,
     TWO_COLUMNS,
@@ -58,7 +59,10 @@ def figure_rank_curve(data: dict) -> Figure:
 
 # --- one pair, and R of its attacks -------------------------------------------
 
-CURVES = {"asr": ("ASR", line_style(0)), "helpfulness": ("help with allowed", line_style(2))}
+CURVES = {
+    measure: (name, MEASURE_STYLES[measure])
+    for measure, name in (("asr", "ASR"), ("helpfulness", "help with allowed"))
+}
 R_ALIGN = "$R_\\mathrm{align}$"
 ATTACK_COLOURS = tuple(OKABE_ITO[i] for i in (1, 3, 4, 5, 2, 0))
 

@@ -57,7 +57,8 @@ def cut_through(
         below zero. It has distance (half way between `before` and `behind`; 0 if the start is over
         the cliff, None if no place is), low and high (its 95 % interval, bootstrapped over the
         prompts as in `cliff_distance`), before and behind (the last place before the cliff and the
-        first one after it) and reach (the last place in that direction). It is None where the start
+        first one after it), reach (the last place in that direction) and, of a start that is over
+        the cliff, until (the way back: value, low and high, as above). It is None where the start
         was not measured, or where it is not over the cliff and nothing else was measured in that
         direction.
 
@@ -151,6 +152,9 @@ def _cliff(places: np.ndarray, outcomes: np.ndarray, limits: object) -> dict | N
     walked = Scans(places[order], sign * outcomes[None, order])
     number, reach = cliff_distance(walked, threshold).to_dict(), float(walked.places[-1])
     around = {"before": reach, "behind": None, "reach": reach}
+    if number["value"] == 0:
+        back = Scans(walked.places, -walked.per_prompt)
+        around["until"] = cliff_distance(back, -threshold).to_dict()
     if number["value"] is not None:
         first = int((walked.curves[0] > threshold).argmax())
         around["before"], around["behind"] = walked.places[[max(first - 1, 0), first]].tolist()

@@ -61,8 +61,7 @@ class Panel(ipywidgets.VBox):
             f"{escape(title)}</div><div class='lox-question'>{escape(question)}</div>"
         ).add_class("lox-head")
         top = ipywidgets.HBox([head, self._toolbar()]).add_class("lox-top")
-        bars = [job_bar(state.job, self.guard)] if state.job else []
-        self._above, self._below = [top], [*bars, self.message, self.code, Frame()]
+        self._above, self._below = [top, self.message, self.code], [Frame()]
         super().__init__([*self._above, *self._below])
         self.add_class("lox-panel")
 
@@ -78,6 +77,10 @@ class Panel(ipywidgets.VBox):
         hide_empty(shown)
         self._views.append(lambda: setattr(shown, "value", text()))
         return shown
+
+    def runs(self, *parts: ipywidgets.Widget) -> ipywidgets.Widget:
+        """Return the line of what starts the job, with how it stands beside it."""
+        return controls(*parts, job_bar(self.state.job, self.guard))
 
     def sliders(self, *names: str) -> list[ipywidgets.Widget]:
         """Return sliders of the setting, "k" or "alpha", the same in every panel that has them."""
@@ -290,7 +293,7 @@ def job_bar(job: Job, guard: Callable) -> ipywidgets.Widget:
                 button.disabled = not active or job.status == "cancelling"
             paused = job.status == "paused"
             pause.description, pause.icon = ("Resume", "play") if paused else ("Pause", "pause")
-            bar.layout.visibility = "visible" if active else "hidden"
+            bar.layout.display = None if active else "none"
 
     job.observe(show, ["status", "progress", "error"])
     show()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.canvas import columns, line_style
+from lox_kit.figures.canvas import MEASURE_STYLES, columns
 from lox_kit.figures.defences import SHORT
 
 from .canvas import (
@@ -36,8 +36,8 @@ def alpha_spec(
     points = sorted(data["points"], key=lambda p: p["alpha"])
     x = [p["alpha"] for p in points]
     traces = []
-    for i, (measure, name) in enumerate(SHORT.items()):
-        shares, line = [p[measure] for p in points], screen_line(line_style(i), 2)
+    for measure, name in SHORT.items():
+        shares, line = [p[measure] for p in points], screen_line(MEASURE_STYLES[measure], 2)
         marks = {"mode": "lines+markers", "marker": {"size": 7}, "name": name}
         marks["error_y"] = error_bars(*columns(shares))
         traces.append(shares_trace(x, shares, "x", "y", line, f"{name} at α = %{{x}}", **marks))

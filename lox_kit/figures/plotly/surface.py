@@ -7,11 +7,10 @@ from textwrap import wrap
 import numpy as np
 from matplotlib.colors import to_hex
 
-from lox_kit.figures.canvas import LINES, OKABE_ITO
-from lox_kit.figures.landscape import MARKERS, colours
+from lox_kit.figures.landscape import MARKERS, colours, way_style
 from lox_kit.text import plain_numbers
 
-from .canvas import DASH, GREY, common_layout, line_trace
+from .canvas import GREY, common_layout, line_trace, screen_line
 
 SYMBOLS = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond"}
 FLAT = {"triangle-up": "diamond"}  # scatter3d has no triangle
@@ -156,11 +155,11 @@ def way_traces(data: dict, a, b, values: np.ndarray, height: float) -> list[dict
     """Return every trajectory on map and surface."""
     traces = []
     for i, way in enumerate(data["trajectories"]):
-        colour, at = OKABE_ITO[2 + i % 5], np.array(way["at"])
+        style, at = way_style(i, way), np.array(way["at"])
         name = f"{way['name']} ({way['explained']:.0%} of its length in the plane)"
         shared = {"name": name, "legendgroup": name, "mode": "lines+markers"}
         shared["hovertemplate"] = f"{way['name']}<extra></extra>"
-        line = {"color": colour, "width": 2, "dash": DASH[LINES[i % 4]]}
+        line, colour = screen_line(style, 2), style["color"]
         marker = {"size": 4, "color": colour, "line": {"color": "white", "width": 1}}
         space = {"line": {"color": colour, "width": 5}, "marker": {"size": 2.5, "color": colour}}
         z = plain_numbers(facets(a, b, values, at) + LIFT * height)
@@ -171,7 +170,9 @@ def way_traces(data: dict, a, b, values: np.ndarray, height: float) -> list[dict
 # --- layout -----------------------------------------------------------------------------------
 
 
-def surface_layout(data: dict, a: np.ndarray, b: np.ndarray, size: int, bottom: float) -> dict:
+def surface_layout(
+    data: dict, a: np.ndarray, b: np.ndarray, values: np.ndarray, size: int, bottom: float
+) -> dict:
     """Return axes, colours and labels of surface and map, which begin at `bottom`."""
     norm = colours(data)[1]
     low, high = norm.vmin, norm.vmax
@@ -199,15 +200,24 @@ def surface_layout(data: dict, a: np.ndarray, b: np.ndarray, size: int, bottom: 
                       "range": [low, high + 2 * LIFT * (high - low)]},
             "aspectmode": "manual",
             "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
-            "camera": {"eye": {"x": 1.78, "y": -2.08, "z": 1.15},
-                       "center": {"x": -0.06, "y": -0.05, "z": -0.12}},
+            "camera": {"eye": {"x": 1.16, "y": -1.36, "z": 0.76},
+                       "center": {"x": -0.04, "y": -0.03, "z": -0.14}},
         },
         xaxis={"domain": [0.55, 0.905], "range": _ends(a), "title": first, "showgrid": False},
         yaxis={"domain": [bottom, 1], "range": _ends(b), "title": second, "showgrid": False},
-        annotations=[_name(n, p, size) for n, p in data["points"].items()],
+        annotations=[
+            *(_name(n, p, size) for n, p in data["points"].items()),
+            *([] if np.isfinite(values).any() else [_press_run(bottom)]),
+        ],
     )  # fmt: skip
     layout["margin"]["t"] = 4 * size  # room for two lines of the legend
     return layout
+
+
+def _press_run(bottom: float) -> dict:
+    """Return what stands in the surface's place as long as nothing is measured."""
+    place = {"xref": "paper", "yref": "paper", "x": 0.23, "y": (1 + bottom) / 2}
+    return {"text": "nothing is measured yet: press <b>Run</b>", "showarrow": False, **place}
 
 
 def _ends(x: np.ndarray) -> list[float]:

@@ -80,7 +80,7 @@ def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
     data = escaped({**data, "example": None} if hidden else data)
     a, b, values = coordinates(data)
     cut = data.get("cut")
-    layout = surface_layout(data, a, b, size, TOP if cut else 0)
+    layout = surface_layout(data, a, b, values, size, TOP if cut else 0)
     low, high = (layout["coloraxis"][end] for end in ("cmin", "cmax"))
     traces = cell_traces(data, a, b, values)
     if cut:

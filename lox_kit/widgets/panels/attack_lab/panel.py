@@ -87,10 +87,10 @@ def _what(panel: Panel) -> ipywidgets.Widget:
         control("attack", attack),
         control("training", training, options=lambda: tuple(state.trainings)),
         control("seed", seed),
-        panel.button("Run", "play", state.run, "Attack aligned, then LoX; goes on where it was"),
     )
     second = controls(
         control("learning_rate", rate, "rate", options=rates), control("steps", steps, max=longest)
     )
     lox = controls(*panel.sliders("k", "alpha"))
-    return ipywidgets.VBox([first, controls(second, lox)])
+    run = panel.button("Run", "play", state.run, "Attack aligned, then LoX; resumes where it was")
+    return ipywidgets.VBox([first, controls(second, lox), panel.runs(run)])

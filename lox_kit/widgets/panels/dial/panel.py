@@ -74,12 +74,14 @@ def dial_panel(state: DialState) -> Panel:
     state.follow(rename, ["k", "alpha"])
     return panel.fill(
         controls(*panel.sliders("k", "alpha")),
-        controls(*asks),
-        panel.html("answers", table),
-        panel.figure("axis", axis),
-        controls(
+        panel.runs(
             panel.button("Measure", "bar-chart", state.measure, "Every model, at this setting"),
             panel.button("Measure along alpha", "line-chart", state.measure_axis),
+        ),
+        panel.figure("axis", axis),
+        controls(*asks),
+        panel.html("answers", table),
+        controls(
             folder,
             panel.button("Save as adapter", "download", lambda: state.save_adapter(folder.value)),
         ),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from html import escape
 
-from lox_kit.figures import OKABE_ITO, SHORT
+from lox_kit.figures import MEASURE_STYLES, SHORT
 from lox_kit.judges import is_refusal
 from lox_kit.models import Prompt
 from lox_kit.sandbox import world
 from lox_kit.widgets import tables
 
-COLOURS = dict(zip(("asr", "refusal", "helpfulness"), OKABE_ITO, strict=False))  # as figure_alpha
+COLOURS = {measure: style["color"] for measure, style in MEASURE_STYLES.items()}
 VERDICTS = {  # word, colour: a recipe for the forbidden counts as ASR, one for the allowed as help
     "refused": ("refused", COLOURS["refusal"]),
     "complied": ("complied", COLOURS["asr"]),

@@ -61,7 +61,9 @@ def landscape_panel(state: LandscapeState) -> Panel:
     point, look = _pointer(panel)
     for place in (SURFACE, MAP):
         viewer.data[place].on_hover(point)
-        viewer.data[place].on_click(look)
+    for trace in viewer.data:  # a model's marker and a trajectory lie over their cells
+        if getattr(trace, "xaxis", None) != "x2":  # the cut's
+            trace.on_click(look)
     sliders = [_slider(panel, i, name) for i, name in enumerate("ab")]
     return panel.fill(
         _actions(panel),
@@ -95,7 +97,7 @@ def _actions(panel: Panel) -> ipywidgets.Widget:
     options = [(f"{m * 2**i + 1} x {n * 2**i + 1}", i) for i in range(MOST_FINER + 1)]
     figure = panel.control("figure", ipywidgets.ToggleButtons(options=list(FIGURES.items())))
     word = ipywidgets.Label("to save").add_class("lox-word")
-    return controls(
+    return panel.runs(
         panel.button("Run", "play", state.run, "Measure what is missing, coarse to fine"),
         panel.control("finer", ipywidgets.Dropdown(options=options, description="cells")),
         ipywidgets.HBox([word, figure]).add_class("lox-labelled"),

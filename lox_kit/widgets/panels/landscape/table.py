@@ -66,13 +66,21 @@ def _cliff(cliff: dict | None) -> str:
         return NONE.format("not measured")
     reach = f"none within {cliff['reach']:.2f}"
     if cliff["distance"] == 0:
-        return "it is over the cliff"
+        return f"over the cliff{_until(cliff['until'], reach)}"
     if cliff["distance"] is None:
         low = "" if cliff["low"] is None else f" [{cliff['low']:.2f}, {reach}]"
         return f"{reach}{low}"
     low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
     around = f"<small>between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>"
     return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
+
+
+def _until(back: dict, reach: str) -> str:
+    """Return how far it is back over the cliff, with its interval."""
+    if back["value"] is None:
+        return "<small>all the way</small>"
+    low, high = (reach if back[n] is None else f"{back[n]:.2f}" for n in ("low", "high"))
+    return f" until {back['value']:.2f} [{low}, {high}]"
 
 
 def _interval(data: dict, numbers: list[float]) -> str:

@@ -7,7 +7,7 @@ from html import escape
 import ipywidgets
 
 from lox_kit.figures.plotly import Spec, rank_spec
-from lox_kit.widgets.shell import Panel, controls, opens
+from lox_kit.widgets.shell import Panel, opens
 
 from .state import RankState
 from .table import ratios_html, safety_rank_text
@@ -58,7 +58,7 @@ def rank_panel(state: RankState) -> Panel:
 
     kind = ipywidgets.Dropdown(options=state.kinds, description="matrices")
     return panel.fill(
-        controls(
+        panel.runs(
             panel.button("Run", "play", state.run, "Measure what is missing, one model at a time"),
             *panel.sliders("k"),
             panel.control("kind", kind),
