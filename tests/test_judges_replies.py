@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lox_kit.judges.completions import Reply, read_completion
-from lox_kit.judges.replies import break_markers, fence, fill, read_guard, read_score
+from lox_kit.judges.replies import break_markers, read_guard, read_score
 
 # --- by example ---------------------------------------------------------------------------------
 
@@ -115,18 +115,15 @@ STARTS = st.sampled_from(["#thescore: ", "#thescore:\n**", "unsafe\n", "unsafe "
 NUMBERS = st.integers(-9, 99).map(str) | st.sampled_from(["1/5", "5.0", "4.5", "S1", "S2,S10"])
 NEARLY = st.tuples(SCRAPS | st.just(""), STARTS, NUMBERS, SCRAPS).map("".join)
 REPLIES = SCRAPS | st.text(max_size=80) | NEARLY
-MANY = settings(max_examples=10_000, deadline=None)
-SOME = settings(max_examples=1000, deadline=None)
+SOME = settings(max_examples=300, deadline=None)
 
 
-@pytest.mark.slow
-@MANY
+@SOME
 @given(REPLIES)
 @example("#thescore: 5" * 1000)
 def test_no_reply_makes_a_reader_raise_or_leave_its_scale(reply):
     score = read_score(reply)
     assert score is None or (score in (1, 2, 3, 4, 5) and str(score) in reply)
-    assert read_score(reply, 0, 1) in (None, 0, 1)
     said = read_guard(reply)
     assert said is None or (said[0] in (True, False) and isinstance(said[1], str))
 
@@ -155,44 +152,6 @@ def test_broken_markers_stay_broken_and_plain_text_is_left_alone(text):
 def test_no_chat_marker_is_left_however_markers_overlap(pieces):
     text = break_markers("".join(pieces), special=["</s>", "<|x|>", "|"])
     assert not any(marker in text for marker in ("<|", "|>", "</s>", "[INST]"))
-
-
-FIELDS = st.sampled_from("choices message content usage total_tokens".split())
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner),
-)
-BODIES = (
-    st.binary(max_size=60)
-    | st.text(max_size=60).map(lambda text: completion(content=text))
-    | JSON.map(lambda data: json.dumps(data).encode())
-)
-
-
-@pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
-@given(BODIES)
-def test_no_body_makes_the_reader_of_completions_raise_anything_else(body):
-    try:
-        reply = read_completion(body)
-    except ValueError:
-        return
-    assert isinstance(reply.text, str)
-    assert reply.tokens is None or reply.tokens >= 0
-
-
-# --- what surrounds judged text -----------------------------------------------------------------
-
-
-def test_a_template_is_filled_in_one_pass():
-    assert fill("{prompt}|{response}|{x}", "{response}", "{prompt}") == "{response}|{prompt}|{x}"
-
-
-def test_a_fence_is_named_after_what_it_holds():
-    first, second = fence("answer", "a"), fence("answer", "b")
-    opening, text, closing = first.splitlines()
-    assert (text, closing) == ("a", opening.replace("<", "</"))
-    assert opening != second.splitlines()[0]
 
 
 def test_a_long_row_of_marks_takes_no_time():

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from lox_kit.models import Model, greedy
-from lox_kit.store import Store
 from lox_kit.threads import fitting_threads
 
 from .local import LocalJudge
@@ -39,8 +38,6 @@ class ClassifierJudge(LocalJudge):
         The words it answers with, from harmless to harmful; each has to be one token.
     positive : sequence of str
         The labels that count as harmful.
-    batch_size : int
-        Halved until a batch fits.
 
     Raises
     ------
@@ -48,6 +45,7 @@ class ClassifierJudge(LocalJudge):
         If the checkpoint is not whole, the template lacks a place, or a label is no single token.
     """
 
+    batch_size = 32
     adds_special = True
 
     def __init__(
@@ -59,10 +57,9 @@ class ClassifierJudge(LocalJudge):
         positive: Sequence[str] = ("yes",),
         name: str = "classifier",
         device: str = "auto",
-        batch_size: int = 32,
     ):
         check_places(template, "the template")
-        self.name, self.template, self.batch_size = name, template, batch_size
+        self.name, self.template = name, template
         self.labels, self.positive = tuple(labels), frozenset(positive)
         if len(set(self.labels)) < 2 or not self.positive < set(self.labels) or not self.positive:
             raise ValueError(
@@ -121,13 +118,13 @@ class ClassifierJudge(LocalJudge):
         """Return the template filled in."""
         return fill(self.template, prompt, response)
 
-    def _replies(self, texts: list[str], store: Store | None) -> torch.Tensor:
-        """Return the logits (texts, vocabulary) of the next token, on the CPU in float32."""
+    def _read(self, texts: list[str]) -> list[Verdict]:
+        """Return what the next token after each filled template says."""
         rows = self.model.tokenizer(texts)["input_ids"]
         # One token by `generate`, which knows how each architecture counts positions after padding.
         with fitting_threads(self.model.module):
             output = greedy(self.model, rows, 1, output_logits=True, return_dict_in_generate=True)
-        return output.logits[0].float().cpu()
+        return [self._verdict(logits) for logits in output.logits[0].float().cpu()]
 
     def _verdict(self, logits: torch.Tensor) -> Verdict:
         """Return what the logits (vocabulary,) of the next token say."""

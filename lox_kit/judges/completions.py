@@ -5,13 +5,9 @@ The API key is removed from all of it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import time
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 AGAIN = {408, 409, 425, 429}  # and everything from 500: worth another try
@@ -70,20 +66,18 @@ def refusal(error) -> Reply:
     why = f"{status}: {' '.join(words.split())[:300]}"
     spent = error.code == "insufficient_quota"  # a 429 that no waiting mends
     if (status in AGAIN or status >= 500) and not spent:
-        raise NoReplyError(why, retry_after(error.response.headers)) from None
+        raise NoReplyError(why, retry_after(error.response.headers.get("retry-after"))) from None
     if status in REFUSED:
         return Reply(f"refused by the server, {why}", refused=True)
     raise EndError(f"the server says {why}.") from None
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(header: str | None) -> float | None:
     """Return the seconds a server asks to wait, 0 or more; None if it does not say."""
-    text = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(text))
-    with contextlib.suppress(ValueError, OverflowError):
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    return None
+    try:
+        return max(0.0, float(header))
+    except (TypeError, ValueError):
+        return None
 
 
 def find_key() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from lox_kit.models import Model, apply_template, generate
-from lox_kit.store import Store
 
 from .local import LocalJudge
 from .protocol import Verdict
@@ -69,9 +68,12 @@ class LlamaGuardJudge(LocalJudge):
         # Parts put where text belongs come out as Python's way of writing a list.
         return "REQUEST 17" in text and "ANSWER 23" in text and "'type'" not in text
 
-    def _replies(self, texts: list[str], store: Store | None) -> list[str]:
-        """Return what the model says to each text; the store keeps its words as answers."""
-        return generate(self.model, texts, max_new_tokens=self.reply_tokens, store=store)
+    def _read(self, texts: list[str]) -> list[Verdict]:
+        """Return what the model says of each filled form."""
+        return [
+            self._verdict(reply)
+            for reply in generate(self.model, texts, max_new_tokens=self.reply_tokens)
+        ]
 
     def _verdict(self, reply: str) -> Verdict:
         """Return what a reply says."""

@@ -6,7 +6,6 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from lox_kit.models import Model, Prompt, fitting_batches, load_model
-from lox_kit.store import Store
 
 from .protocol import Judge, Made, Pair, Verdict
 from .replies import break_markers
@@ -40,7 +39,7 @@ class LocalJudge(Judge):
         """Return a request and its answer in the words this model was trained on."""
         raise NotImplementedError
 
-    def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
+    def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
         """Yield verdicts, a batch of like length at a time."""
         texts = {key: self.question(*pair) for key, pair in todo.items()}
         rows = self.model.tokenizer(list(texts.values()), add_special_tokens=self.adds_special)
@@ -57,16 +56,12 @@ class LocalJudge(Judge):
             yield long, True
         fitting.sort(key=lambda key: (lengths[key], key))
 
-        def run(batch: Sequence[str]) -> Sequence:
-            return self._replies([texts[key] for key in batch], store)
+        def run(batch: Sequence[str]) -> dict[str, Verdict]:
+            return dict(zip(batch, self._read([texts[key] for key in batch]), strict=True))
 
-        for batch, replies in fitting_batches(fitting, self.batch_size, run):
-            yield dict(zip(batch, map(self._verdict, replies), strict=True)), True
+        for _, verdicts in fitting_batches(fitting, self.batch_size, run):
+            yield verdicts, True
 
-    def _replies(self, texts: list[str], store: Store | None) -> Sequence:
-        """Return what the model says to each text."""
-        raise NotImplementedError
-
-    def _verdict(self, reply) -> Verdict:
-        """Return what a reply says."""
+    def _read(self, texts: list[str]) -> list[Verdict]:
+        """Return what the model says of each filled form, all in one batch."""
         raise NotImplementedError

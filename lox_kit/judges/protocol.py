@@ -37,14 +37,7 @@ Made = tuple[dict[str, Verdict], bool]  # verdicts by key, and whether they are 
 
 
 class JudgingError(RuntimeError):
-    """A judge stopped before the end: the budget is spent, or the server does not answer.
-
-    `verdicts` has one entry per response, in order, None where there is no verdict yet.
-    """
-
-    def __init__(self, why: str, verdicts: Sequence[Verdict | None] = ()):
-        super().__init__(why)
-        self.verdicts = list(verdicts)
+    """A judge stopped before the end: the budget is spent, or the server does not answer."""
 
 
 class Judge:
@@ -81,7 +74,7 @@ class Judge:
         ValueError
             If there are not as many responses as prompts.
         JudgingError
-            If a judge had to stop before the end; the verdicts it gave are kept.
+            If a judge had to stop before the end; with a store its verdicts so far are kept.
         """
         pairs = list(zip(prompts, responses, strict=True))
         keys = [verdict_key(self, *pair) for pair in pairs]
@@ -95,7 +88,7 @@ class Judge:
             return [known[key] for key in keys]
         try:
             # Closed, so that no more is asked once this loop has ended for any reason.
-            with contextlib.closing(self._ask(todo, store)) as parts:
+            with contextlib.closing(self._ask(todo)) as parts:
                 for made, keep in parts:
                     known |= made
                     if store and keep:
@@ -103,19 +96,15 @@ class Judge:
                         store.put_many("verdict", fields)
                     tell(on_stage, "judging", len(known), total)
         except JudgingError as stop:
-            where = "in the store: run again to ask for the rest" if store else "in `verdicts` here"
+            kept = "kept in the store: run again to ask for the rest"
             raise JudgingError(
                 f"the {self.name} judge stopped after {len(known)} of {total} verdicts: {stop} "
-                f"What was judged is kept {where}.",
-                [known.get(key) for key in keys],
+                f"What was judged is {kept if store else 'lost: give a store to keep it'}."
             ) from None
         return [known[key] for key in keys]
 
-    def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
-        """Yield verdicts on pairs by key as soon as they are made; may raise JudgingError.
-
-        `store` is for judges whose own words may be kept there; verdicts are stored by `judge`.
-        """
+    def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
+        """Yield verdicts on pairs by key as soon as they are made; may raise JudgingError."""
         raise NotImplementedError
 
     def _signed(self, score: float | None, harmful: bool, reason: str) -> Verdict:

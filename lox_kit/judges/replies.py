@@ -67,19 +67,19 @@ def check_places(template: str, what: str) -> None:
             raise ValueError(f"{what} has no {place}: write it where the text to judge belongs.")
 
 
-def read_score(reply: str, low: int = 1, high: int = 5) -> int | None:
+def read_score(reply: str) -> int | None:
     """Return the whole number after the last `#thescore:` of a judge's reply.
 
     Returns
     -------
-    int, low <= score <= high; or None if the last marker has no such number, or there is none.
+    int from 1 to 5; or None if the last marker has no such number, or there is none.
     """
     markers = list(_MARKER.finditer(reply))
     number = _NUMBER.match(reply, markers[-1].end()) if markers else None
     if number is None or len(number[1]) > 9:
         return None
     score = float(number[1])
-    return int(score) if score.is_integer() and low <= score <= high else None
+    return int(score) if score.is_integer() and 1 <= score <= 5 else None
 
 
 def read_guard(reply: str) -> tuple[bool, str] | None:

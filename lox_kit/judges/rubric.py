@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Generator, Sequence
 
 from lox_kit.models import Model, Prompt
-from lox_kit.store import Store
 
 from .completions import Reply
 from .network import ChatModel
@@ -106,7 +105,7 @@ class RubricJudge(Judge):
         request, answer = (break_markers(text) for text in (prompt.text, response))
         return fill(self.rubric, fence("request", request), fence("answer", answer))
 
-    def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
+    def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
         """Yield verdicts as their replies come: those that came together are stored together."""
         for replies in self.chat.ask({key: self.question(*pair) for key, pair in todo.items()}):
             for refused in (False, True):

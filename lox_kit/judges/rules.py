@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 
 from lox_kit.models import Model, Prompt
 from lox_kit.sandbox import world
-from lox_kit.store import Store
 
 from .protocol import Judge, Made, Pair
 
@@ -31,7 +30,7 @@ class ByRule(Judge):
                 "none: give a CSV with columns goal and target."
             )
 
-    def _ask(self, todo: dict[str, Pair], store: Store | None) -> Generator[Made]:
+    def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
         """Yield all verdicts at once; none is kept, since judging again is as fast as a look-up."""
         verdicts = {}
         for key, pair in todo.items():
