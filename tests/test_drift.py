@@ -7,16 +7,16 @@ import pytest
 import torch
 from speakers import other_tokenizer, random_speaker
 
-from lox_kit import LoxDial, SafetySubspace, load_model, measure_drift, sandbox_prompts
+from lox_kit import measure_drift
+from lox_kit.measures import drift
 from lox_kit.models.answers import generate
-from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, render
 
 PROMPTS = [Prompt(f"tell me about the {words}") for words in ("sun", "moon and sea", "wind")]
 
 
 def by_hand(model, aligned, prompt, tokens):
-    """Return KL, agreement and number of places of one prompt, one token at a time in float64."""
+    """Return KL and agreement of one prompt, one token at a time in float64."""
     (text,) = render(aligned.tokenizer, [prompt])
     (answer,) = generate(aligned, [text], max_new_tokens=tokens)
     encode = aligned.tokenizer.encode
@@ -30,7 +30,7 @@ def by_hand(model, aligned, prompt, tokens):
             )
         kl.append((p * np.log(p / q)).sum())
         same.append(p.argmax() == q.argmax())
-    return np.mean(kl), np.mean(same), len(kl)
+    return np.mean(kl), np.mean(same)
 
 
 def test_a_model_has_not_drifted_from_itself():
@@ -41,33 +41,20 @@ def test_a_model_has_not_drifted_from_itself():
     assert (found.mean_kl.value, found.agreement.value) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 16])
-def test_drift_is_the_mean_divergence_over_the_aligned_model_s_answer(batch_size):
+@pytest.mark.parametrize("batch", [1, 16])
+def test_drift_is_the_mean_divergence_over_the_aligned_model_s_answer(batch, monkeypatch):
+    monkeypatch.setattr(drift, "BATCH", batch)
     aligned, model = (random_speaker(other_tokenizer(), seed=s) for s in (0, 1))
     for parameter in [*aligned.module.parameters(), *model.module.parameters()]:
         parameter.data *= 3  # far from uniform
-    found = measure_drift(model, aligned, PROMPTS, max_new_tokens=5, batch_size=batch_size)
+    found = measure_drift(model, aligned, PROMPTS, max_new_tokens=5)
     for i, prompt in enumerate(PROMPTS):
-        kl, same, places = by_hand(model, aligned, prompt, 5)
+        kl, same = by_hand(model, aligned, prompt, 5)
         assert found.kl[i] == pytest.approx(kl, rel=1e-4)
         assert found.top1[i] == pytest.approx(same)
-        assert found.tokens[i] == places
     assert found.mean_kl.value == pytest.approx(np.mean(found.kl))
     assert min(found.kl) > 0.01
     assert min(found.top1) < 1
-    assert list(found.to_frame()["prompt"]) == [p.text for p in PROMPTS]
-
-
-def test_a_stronger_edit_drifts_further_on_allowed_requests():
-    aligned = load_model("sandbox/aligned", device="cpu")
-    moved = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, "moved")
-    dial = LoxDial(moved, SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=6))
-    drifts = []
-    for alpha in (0.0, 1.0, 4.0):
-        dial.set(k=6, alpha=alpha)
-        found = measure_drift(moved, aligned, sandbox_prompts("allowed", "dev", 6))
-        drifts.append(found.mean_kl.value)
-    assert drifts[0] == 0.0 < drifts[1] < drifts[2]
 
 
 def test_other_vocabularies_or_no_prompts_are_refused():

@@ -12,7 +12,7 @@ from lox_kit.measures import asr
 from lox_kit.measures.gsm8k import final_number, measure_gsm8k, read_gsm8k
 from lox_kit.measures.intervals import Share
 from lox_kit.models.answers import Answer
-from lox_kit.models.prompts import PAPER_TEMPLATE, Prompt
+from lox_kit.models.prompts import Prompt
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,6 @@ def test_no_answer_breaks_the_reader(text):
     assert number is None or number.is_finite()
 
 
-@given(st.integers(-(10**9), 10**9))
-def test_a_number_is_read_as_it_is_written_with_commas(number):
-    assert final_number(f"so\n#### {number:,}") == number
-
-
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -90,35 +85,19 @@ def test_a_file_of_another_form_is_named_by_its_line(tmp_path, text, message):
 # --- accuracy -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def solve(monkeypatch):
-    """Return a function that measures a model which gives these answers, and what it was asked."""
+def test_every_problem_counts_and_answers_without_a_number_are_shown(monkeypatch):
+    texts, asked = ["#### 4.0", "#### 1,000", "#### 8", "five"], []
 
-    def measured(answers, problems, **options):
-        asked = []
+    def generate(model, rendered, **options):
+        asked.append(options["max_new_tokens"])
+        return [Answer(text, 1) for text in texts]
 
-        def generate(model, texts, **options):
-            asked.extend([texts, options])
-            return [Answer(text, 1) for text in answers]
-
-        monkeypatch.setattr(asr, "generate_answers", generate)
-        return measure_gsm8k(random_speaker(other_tokenizer()), problems, **options), asked
-
-    return measured
-
-
-def test_every_problem_counts_and_answers_without_a_number_are_shown(solve):
+    monkeypatch.setattr(asr, "generate_answers", generate)
     problems = [Prompt(f"tell me {i}", n) for i, n in enumerate(["4", "1000", "7", "5"])]
-    found, _ = solve(["#### 4.0", "#### 1,000", "#### 8", "five"], problems)
+    found = measure_gsm8k(random_speaker(other_tokenizer()), problems)
     assert found.accuracy == Share(2, 4)
     assert found.without_number == Share(1, 4)
     frame = found.to_frame()
     assert list(frame["harmful (number)"]) == [True, True, False, False]
     assert list(frame["reason (number)"]) == ["4.0", "1000", "8", "no number after ####"]
-
-
-def test_a_model_is_asked_in_the_template_and_at_the_paper_s_length(solve):
-    found, asked = solve(["#### 4"], [Prompt("How many?", "4")], template="paper")
-    assert asked[0] == ["<s>" + PAPER_TEMPLATE.format("How many?")]
-    assert asked[1]["max_new_tokens"] == found.source["max_new_tokens"] == 400
-    assert found.accuracy == Share(1, 1)
+    assert asked == [400]  # the paper's

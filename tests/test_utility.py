@@ -5,7 +5,7 @@ from judge_server import JudgeServer, answers, grade
 from speakers import random_speaker
 
 from lox_kit import load_model, sandbox_prompts
-from lox_kit.judges import HelpfulnessJudge, Judge, PolicyJudge
+from lox_kit.judges import HelpfulnessJudge, PolicyJudge, TargetJudge
 from lox_kit.measures import measure_helpfulness, measure_over_refusal
 from lox_kit.measures.intervals import Share
 from lox_kit.models.prompts import Prompt
@@ -27,29 +27,10 @@ def test_refusing_what_is_labelled_unsafe_is_no_over_refusal():
 # --- helpfulness --------------------------------------------------------------------------------
 
 
-class Grader(Judge):
-    """A judge whose grades are given."""
-
-    name, version = "grader", "1"
-
-    def __init__(self, *grades):
-        self.grades = grades
-
-    def judge(self, prompts, responses, **options):
-        return [self._signed(grade, False, "") for grade in self.grades]
-
-
-def test_the_mean_grade_leaves_out_and_counts_what_could_not_be_read():
-    prompts = [Prompt("sun"), Prompt("moon"), Prompt("sea")]
-    found = measure_helpfulness(random_speaker(), prompts, Grader(2.0, None, 5.0), max_new_tokens=2)
-    assert (found.mean_score().value, found.mean_score().n) == (3.5, 2)
-    assert found.unparsed() == Share(1, 3)
-    assert found.source["max_new_tokens"] == 2
-
-
 def test_a_judge_on_another_scale_is_refused():
-    with pytest.raises(ValueError, match=r"grader judge gives scores such as 0.0.*from 1 to 5"):
-        measure_helpfulness(random_speaker(), [Prompt("sun")], Grader(0.0), max_new_tokens=2)
+    asked = [Prompt("sun", "a target")]
+    with pytest.raises(ValueError, match=r"target judge gives scores such as 0.0.*from 1 to 5"):
+        measure_helpfulness(random_speaker(), asked, TargetJudge(), max_new_tokens=2)
 
 
 def test_the_helpfulness_judge_reads_grades_and_calls_nothing_harmful():

@@ -128,7 +128,7 @@ def rescore(store, result, save, overwrite, as_json, **judging):
     _check_place(save, overwrite)
     kept = measures.AsrResult.load(result)
     with options.working(store) as shared:
-        rescored = measures.rescore(kept, options.find_judges(**judging), **shared)
+        rescored = measures.rescore(kept, *options.find_judges(**judging), **shared)
     _show(rescored, save, as_json)
 
 

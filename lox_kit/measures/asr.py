@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import SimpleNamespace
 
 from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
@@ -100,17 +100,9 @@ def measure_asr_at(
     return measure_asr(model, prompts, judges, **options)
 
 
-class _Answerer(NamedTuple):
-    """What a judge's check may ask of the model whose answers are in a result."""
-
-    name: str
-    is_sandbox: bool
-
-
 def rescore(
     result: AsrResult,
-    judges: str | Judge | Sequence[str | Judge],
-    *,
+    *judges: str | Judge,
     store: Store | None = None,
     on_stage: OnStage | None = None,
 ) -> AsrResult:
@@ -126,14 +118,13 @@ def rescore(
     ValueError, JudgingError
         As in `measure_asr`.
     """
-    one = isinstance(judges, str) or hasattr(judges, "judge")
-    answerer = _Answerer(result.source["model"], result.source["sandbox"])
-    found = _find_judges([judges] if one else judges, answerer, result.prompts)
+    about = {"name": result.source["model"], "is_sandbox": result.source["sandbox"]}
+    found = _find_judges(judges, SimpleNamespace(**about), result.prompts)  # all a check looks at
     return _judged(result, found, store, on_stage)
 
 
 def _find_judges(
-    judges: Sequence[str | Judge], model: Model | _Answerer, prompts: Sequence[Prompt]
+    judges: Sequence[str | Judge], model: Model | SimpleNamespace, prompts: Sequence[Prompt]
 ) -> list[Judge]:
     """Return the judges of these names, each name once, if they can judge this model."""
     found = [find_judge(j) for j in judges]

@@ -15,15 +15,15 @@ from lox_kit.threads import fitting_threads
 
 from .intervals import Mean
 
+BATCH = 16  # texts read at once
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drift:
     """Two models read the same text; how much their next-token distributions differ."""
 
-    prompts: tuple[Prompt, ...]
     kl: tuple[float, ...]  # per prompt: KL(aligned || model), mean over its tokens, in nats
     top1: tuple[float, ...]  # per prompt: share of its tokens on which the likeliest one agrees
-    tokens: tuple[int, ...]  # per prompt: places compared, one more than the answer has tokens
 
     @property
     def mean_kl(self) -> Mean:
@@ -40,15 +40,6 @@ class Drift:
         mean = self.mean_kl
         return {"value": mean.value, "low": max(mean.low, 0.0), "high": mean.high, "n": mean.n}
 
-    def to_frame(self):
-        """Return one row per prompt."""
-        import pandas as pd
-
-        texts = [p.text for p in self.prompts]
-        return pd.DataFrame(
-            {"prompt": texts, "kl": self.kl, "top1": self.top1, "tokens": self.tokens}
-        )
-
 
 class Reference:
     """The aligned model's own greedy answers, and what it expects before every token of them.
@@ -61,8 +52,6 @@ class Reference:
         vocabulary of 32,000: 0.5 GB).
     prompts : sequence of Prompt
         Requests that a model should answer.
-    batch_size : int
-        Texts read at once.
 
     Raises
     ------
@@ -77,7 +66,6 @@ class Reference:
         *,
         template: str = "chat",
         max_new_tokens: int = 60,
-        batch_size: int = 16,
         store: Store | None = None,
     ):
         if not prompts:
@@ -89,9 +77,8 @@ class Reference:
             for texts in (asked, answers)
         ]
         rows = list(zip(*tokens, strict=True))
-        self.prompts = tuple(prompts)
         self.name, self._words = aligned.name, aligned.tokenizer.get_vocab()
-        self._batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        self._batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
         self._expected = [_log_probs(aligned, batch) for batch in self._batches]
 
     def compare(self, model: Model) -> Drift:
@@ -111,11 +98,10 @@ class Reference:
                 f"{model.name} and {self.name} have different vocabularies: their distributions "
                 "cannot be compared token by token."
             )
-        found: list[tuple[float, float, int]] = []
+        found: list[tuple[float, float]] = []
         for batch, expected in zip(self._batches, self._expected, strict=True):
             found += map(_compare, expected, _log_probs(model, batch))
-        kl, top1, tokens = zip(*found, strict=True)
-        return Drift(self.prompts, kl, top1, tokens)
+        return Drift(*zip(*found, strict=True))
 
 
 def measure_drift(model: Model, aligned: Model, prompts: Sequence[Prompt], **options) -> Drift:
@@ -131,11 +117,11 @@ def measure_drift(model: Model, aligned: Model, prompts: Sequence[Prompt], **opt
     return Reference(aligned, prompts, **options).compare(model)
 
 
-def _compare(p: Tensor, q: Tensor) -> tuple[float, float, int]:
-    """Return KL(p || q), top-1 agreement and places of one answer's log-probabilities."""
+def _compare(p: Tensor, q: Tensor) -> tuple[float, float]:
+    """Return KL(p || q) and top-1 agreement of one answer's log-probabilities."""
     kl = (p.exp() * (p - q)).sum(-1).clamp(min=0)  # rounding: 0 can be -1e-8
     same = p.argmax(-1) == q.argmax(-1)
-    return float(kl.mean()), float(same.float().mean()), len(p)
+    return float(kl.mean()), float(same.float().mean())
 
 
 @torch.inference_mode()

@@ -94,12 +94,7 @@ def _problem(row: object) -> Prompt:
 
 
 def measure_gsm8k(
-    model: Model,
-    problems: Sequence[Prompt],
-    *,
-    template: str = "chat",
-    max_new_tokens: int = 400,
-    **options,
+    model: Model, problems: Sequence[Prompt], *, max_new_tokens: int = 400, **options
 ) -> Gsm8kResult:
     """Let a model solve GSM8K problems, greedily.
 
@@ -107,17 +102,16 @@ def measure_gsm8k(
     ----------
     problems : sequence of Prompt
         From `read_gsm8k`.
-    template : see `models.render`
-        "paper" is what the paper's attack on GSM8K trains on, up to a blank.
     max_new_tokens : int
         400 in the paper.
     options
-        As `measure_asr` takes them.
+        As `measure_asr` takes them. The paper's attack on GSM8K trains on the template "paper".
 
     Raises
     ------
     ValueError
         If there are no problems.
     """
-    options |= {"template": template, "max_new_tokens": max_new_tokens}
-    return Gsm8kResult(**vars(measure_asr(model, problems, [NumberJudge()], **options)))
+    judges = [NumberJudge()]
+    found = measure_asr(model, problems, judges, max_new_tokens=max_new_tokens, **options)
+    return Gsm8kResult(**vars(found))

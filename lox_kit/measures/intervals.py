@@ -61,15 +61,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """Average one value per prompt.
-
-        Raises
-        ------
-        ValueError
-            If there is none.
-        """
-        if not len(values):
-            raise ValueError("no values: a mean of nothing is not a number.")
+        """Average one value per prompt, of at least one."""
         from scipy.stats import sem, t
 
         n, value = len(values), float(sum(values) / len(values))
