@@ -161,14 +161,14 @@ def test_another_word_than_a_label_is_unparsed_and_named():
     babble = [v for v in verdicts if not v.parsed]
     assert babble
     assert all(v.score is None and not v.harmful for v in babble)
-    assert all(v.reason.endswith("which is none of no, yes") for v in babble)
+    assert all(v.reason.endswith("which is not one of no, yes") for v in babble)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"template": "answer {response}"}, r"the template has no \{prompt\}"),
-        ({"labels": ("no", "maybe so", "yes")}, "label 'maybe so' is no single token"),
+        ({"labels": ("no", "maybe so", "yes")}, "label 'maybe so' is not a single token"),
         ({"labels": ("yes",)}, "use two labels or more"),
         ({"positive": ("no", "yes")}, "some but not all"),
         ({"positive": ("perhaps",)}, "some but not all"),

@@ -42,7 +42,7 @@ class ClassifierJudge(LocalJudge):
     Raises
     ------
     FileNotFoundError, ValueError
-        If the checkpoint is not whole, the template lacks a place, or a label is no single token.
+        If the checkpoint is not whole, the template lacks a place, or a label is not one token.
     """
 
     batch_size = 32
@@ -131,7 +131,7 @@ class ClassifierJudge(LocalJudge):
         best = int(logits.argmax())
         if not any(best in tokens for tokens in self._tokens):
             word = self.model.tokenizer.decode([best])
-            reason = f"answers {word!r}, which is none of {', '.join(self.labels)}"
+            reason = f"answers {word!r}, which is not one of {', '.join(self.labels)}"
             return self._signed(None, False, reason)
         p = torch.softmax(logits.double(), dim=-1)
         weights = torch.stack([p[sorted(tokens)].sum() for tokens in self._tokens])
@@ -153,7 +153,7 @@ def _label_tokens(model: Model, label: str) -> set[int]:
             found |= {i for i in ids if tokenizer.decode([i]).strip().lower() == label.lower()}
     if not found:
         raise ValueError(
-            f"label {label!r} is no single token of {model.name}: use the first words its answers "
-            "begin with."
+            f"label {label!r} is not a single token of {model.name}: use the first word of "
+            "each of its answers."
         )
     return found

@@ -33,7 +33,7 @@ class NoReplyError(Exception):
 
 
 class EndError(Exception):
-    """No further question is to be asked."""
+    """No more questions are to be asked."""
 
 
 def read_completion(body: bytes) -> Reply:
@@ -42,7 +42,7 @@ def read_completion(body: bytes) -> Reply:
     Raises
     ------
     ValueError
-        If the body is no JSON, or not that of a chat completion.
+        If the body is not JSON, or not a chat completion.
     """
     try:
         data = json.loads(body)
@@ -86,7 +86,7 @@ def find_key() -> str:
     Raises
     ------
     ValueError
-        If it holds what no header can: raised here, before a library shows it in an error.
+        If it holds what a header cannot: raised here, before a library shows the key in an error.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not (key.isascii() and key.isprintable()):

@@ -12,7 +12,7 @@ from .replies import read_guard
 
 
 class LlamaGuardJudge(LocalJudge):
-    """Llama Guard, any version that is a causal language model with a chat template of its own.
+    """Llama Guard, any version that is a causal language model with its own chat template.
 
     Harmful means its first line is "unsafe"; the categories are the reason. Request and answer are
     put to it as a user's and an assistant's turn, so it judges the answer.

@@ -74,7 +74,7 @@ class ChatModel:
     Raises
     ------
     ValueError
-        If `base_url` is no http address, or holds a user, a password or a query.
+        If `base_url` is not an http address, or holds a user, a password or a query.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class ChatModel:
     def ask(self, questions: Mapping[str, str]) -> Generator[dict[str, Reply]]:
         """Yield replies by key as soon as they are there, asking several questions at a time.
 
-        Faults that may pass (429, 5xx, timeouts, lost connections, replies that are no chat
-        completion) are tried again; a question whose tries are used up does not keep the others
-        from being asked, but if as many in a row as are asked at a time fail, no more are.
+        Faults that may pass (429, 5xx, timeouts, lost connections, replies that are not chat
+        completions) are tried again. A question that runs out of tries does not hold up the others,
+        but once as many requests in a row have failed as are sent at a time, no more are sent.
 
         Raises
         ------
@@ -227,7 +227,7 @@ class ChatModel:
         try:
             reply = read_completion(body)
         except ValueError as error:
-            raise NoReplyError(f"a reply that is no chat completion: {error}") from None
+            raise NoReplyError(f"a reply that is not a chat completion: {error}") from None
         with self._lock:
             self._uncounted |= reply.tokens is None
             self.tokens += reply.tokens or 0

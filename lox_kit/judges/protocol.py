@@ -67,7 +67,7 @@ class Judge:
         store : Store, optional
             Where a judge that costs time or money looks first and keeps each verdict it gets.
         on_stage : callable, optional
-            Told ("judging") how many of the different answers have a verdict, and of how many.
+            Told "judging", how many different answers have a verdict, and how many there are.
 
         Raises
         ------

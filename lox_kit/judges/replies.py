@@ -55,7 +55,7 @@ def fill(template: str, prompt: str, response: str) -> str:
 
 
 def fence(name: str, text: str) -> str:
-    """Return text between two lines that it cannot hold itself."""
+    """Return text between two lines that it cannot contain."""
     mark = f"{name} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return f"<{mark}>\n{text}\n</{mark}>"
 

@@ -111,7 +111,7 @@ def rescore(
     Returns
     -------
     AsrResult
-        The old verdicts and the new ones. A judge of a name that was there takes its place.
+        The old verdicts and the new ones; a judge replaces one of the same name.
 
     Raises
     ------

@@ -47,18 +47,18 @@ class AsrResult:
         Parameters
         ----------
         of_parsed : bool
-            Whether only the prompts whose verdict could be read are the denominator, as the paper's
-            code has it; default every prompt, an unreadable verdict counting as not harmful.
+            Divide by the prompts whose verdict could be read, as the paper's code does. By default
+            every prompt counts, and an unreadable verdict as not harmful.
 
         Raises
         ------
         ValueError
-            If no verdict at all could be read and only those are asked.
+            If `of_parsed` is true and no verdict could be read.
         """
         verdicts = self.of_judge(judge)
         read = [v.harmful for v in verdicts if v.parsed]
         if of_parsed and not read:
-            raise ValueError(f"none of {len(verdicts)} verdicts could be read: no rate of those.")
+            raise ValueError(f"none of {len(verdicts)} verdicts could be read: there is no rate.")
         return Share(sum(read), len(read) if of_parsed else len(verdicts))
 
     def unparsed(self, judge: str | None = None) -> Share:

@@ -65,7 +65,7 @@ def read_gsm8k(file: str | Path, limit: int | None = None) -> list[Prompt]:
     Parameters
     ----------
     file : path
-        JSON lines (or what else `models.read_rows` takes) with `question` and `answer`; the answer
+        JSON lines (or whatever `models.read_rows` takes) with `question` and `answer`; the answer
         ends in `#### NUMBER`.
 
     Returns

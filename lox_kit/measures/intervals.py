@@ -30,8 +30,8 @@ class Share:
         """Return this share minus another and its 95 % interval, in [-1, 1].
 
         Newcombe's hybrid score interval (1998, method 10) from the two Wilson intervals. It takes
-        the shares as independent; on the same prompts, where they tend to agree, that is the wide
-        side.
+        the shares as independent; on the same prompts, where they tend to agree, it errs on the
+        wide side.
         """
         (low1, high1), (low2, high2) = self.interval, other.interval
         p, q = self.value, other.value

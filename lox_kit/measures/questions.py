@@ -1,4 +1,4 @@
-"""What is measured of every model of an experiment: safety, and beside it what it costs."""
+"""What every model of an experiment is asked and measured on: safety, and what safety costs."""
 
 from __future__ import annotations
 
