@@ -27,8 +27,9 @@ class Drift:
 
     @property
     def mean_kl(self) -> Mean:
-        """KL per token in nats, each prompt weighing the same; 0 is no drift."""
-        return Mean.of(self.kl)
+        """KL per token in nats, each prompt weighing the same; 0, the least, is no drift."""
+        mean = Mean.of(self.kl)
+        return dataclasses.replace(mean, low=max(mean.low, 0.0))
 
     @property
     def agreement(self) -> Mean:
@@ -36,9 +37,8 @@ class Drift:
         return Mean.of(self.top1)
 
     def to_dict(self) -> dict[str, float]:
-        """Return the mean KL as plain data, its interval not below 0."""
-        mean = self.mean_kl
-        return {"value": mean.value, "low": max(mean.low, 0.0), "high": mean.high, "n": mean.n}
+        """Return the mean KL as plain data."""
+        return dataclasses.asdict(self.mean_kl)
 
 
 class Reference:
