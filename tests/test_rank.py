@@ -1,4 +1,4 @@
-"""The safety rank: what is measured at each r, what norms do, and the smallest r that is enough."""
+"""The safety rank: what is measured at each r, and the smallest r that is enough."""
 
 from dataclasses import replace
 
@@ -42,15 +42,14 @@ def same(one, other, atol=0.0):
     )
 
 
-@pytest.mark.parametrize("norms", ["aligned", "base"])
-def test_each_point_is_the_base_with_the_top_directions_of_the_delta(seen, norms):
+def test_each_point_is_the_base_with_the_top_directions_of_the_delta(seen):
     prompts = sandbox_prompts("forbidden", "dev", 2)
     asked = Questions(prompts, max_new_tokens=2)
-    rank_curve(*PAIR, asked, ranks=(0, 2, 128), norms=norms)
+    rank_curve(*PAIR, asked, ranks=(0, 2, 128))
     aligned, first, second, last = (state for state, _ in seen)
     base = dict(load_model(PAIR[0], device="cpu").module.named_parameters())
     assert same(first, base)
-    assert not same(split(base)[1], split(aligned)[1])  # or the choice of norms would not matter
+    assert not same(split(base)[1], split(aligned)[1])  # or the norms would not matter
     W_base, W_aligned = (state["model.layers.1.mlp.up_proj.weight"] for state in (base, aligned))
     U, S, Vh = torch.linalg.svd((W_aligned - W_base).double(), full_matrices=False)
     expected = W_base.double() + (U[:, :2] * S[:2]) @ Vh[:2]
@@ -58,7 +57,7 @@ def test_each_point_is_the_base_with_the_top_directions_of_the_delta(seen, norms
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert same(split(last)[0], split(aligned)[0], atol=1e-6)  # all directions: aligned again
     for state in (second, last):
-        assert same(split(state)[1], split(aligned if norms == "aligned" else base)[1])
+        assert same(split(state)[1], split(aligned)[1])
     assert len({key for _, key in seen}) == 4
 
 
@@ -111,7 +110,7 @@ def test_the_base_complies_and_a_few_directions_make_it_refuse(sandbox):
     assert found.share("seed 0", 4, "refusal").value > 0.8
     assert found.share("seed 0", 4, "helpfulness").value > 0.8
     assert found.safety_rank("seed 0", margin=0.15) == 4
-    assert (found.source["split"], found.source["norms"]) == ("dev", "aligned")
+    assert found.source["split"] == "dev"
     with pytest.raises(KeyError):
         found.share("seed 0", 2)
 
@@ -136,7 +135,6 @@ def test_the_store_has_the_rows_and_no_model_is_loaded_for_them(sandbox, monkeyp
         stored_rank_curve(subspace, replace(asked, forbidden=asked.forbidden[1:]), **there),
         stored_rank_curve(subspace, replace(asked, allowed=()), **there),
         stored_rank_curve(subspace, replace(asked, judge="keyword"), **there),
-        stored_rank_curve(subspace, asked, **there, norms="base"),
         stored_rank_curve(SafetySubspace.from_pair(*PAIR, rank=8), asked, **there),
     ]
     assert all(other.rows == () for other in others)
@@ -177,10 +175,9 @@ def test_a_curve_is_read_back_as_it_was_saved(sandbox, tmp_path):
     found, _ = sandbox
     again = RankCurve.load(found.save(tmp_path / "curve.json"))
     assert again.to_dict() == found.to_dict()
-    frame = again.to_frame()
+    frame = again.entries()
     assert list(frame.columns[:3]) == ["pair", "r", "measure"]
     assert len(frame) == 4 * 4
-    assert frame["r"].isna().sum() == 4  # the aligned model
 
 
 # --- refusals -----------------------------------------------------------------------------------
@@ -192,7 +189,6 @@ def test_a_curve_is_read_back_as_it_was_saved(sandbox, tmp_path):
         ({"ranks": ()}, r"ranks=\[\]: use different whole numbers"),
         ({"ranks": (0, -1)}, r"ranks=\[0, -1\]"),
         ({"ranks": (1, 1)}, r"ranks=\[1, 1\]"),
-        ({"norms": "none"}, "norms='none': use aligned or base"),
         ({"questions": Questions(())}, "no prompts"),
     ],
 )

@@ -137,12 +137,6 @@ def rescore(store, result, save, overwrite, as_json, **judging):
 @click.argument("aligned", required=False)
 @click.option("--seeds", type=NUMBERS, help="Sandbox families instead of a pair: 0,1,2,3.")
 @click.option("--ranks", type=NUMBERS, default="0,1,2,3,4,6,8", help="0 is the base.")
-@click.option(
-    "--norms",
-    type=click.Choice(["aligned", "base"]),
-    default="aligned",
-    help="Norms and biases at r >= 1: the aligned model's, as in the paper's code, or the base's.",
-)
 @options.prompts
 @options.allowed
 @options.judging
@@ -153,7 +147,7 @@ def rescore(store, result, save, overwrite, as_json, **judging):
 @options.as_json
 @click.pass_obj
 def rank(
-    store, base, aligned, seeds, ranks, norms, prompts, allowed, template, limit, out, device,
+    store, base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device,
     as_json, **judging,
 ):  # fmt: skip
     """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
@@ -165,7 +159,7 @@ def rank(
     if (seeds is None) == (aligned is None):
         raise ValueError("name a pair, BASE ALIGNED, or sandbox families, --seeds 0,1.")
     with options.working(store) as shared:
-        shared |= {"ranks": ranks, "norms": norms}
+        shared["ranks"] = ranks
         if seeds is None:
             asked = (
                 options.forbidden(prompts, limit),
@@ -203,4 +197,4 @@ def _print_curve(curve):
         found = curve.safety_rank(pair)
         shown = "above those measured" if found is None else found
         say(f"{pair}: safety rank {shown}")
-    say(f"norms and biases at r >= 1: those of the {curve.source['norms']} model")
+    say("norms and biases at r >= 1: those of the aligned model")

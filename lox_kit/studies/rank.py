@@ -21,7 +21,6 @@ from .families import pair_of
 from .results import RankCurve
 
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
-NORMS = ("aligned", "base")
 MEASURES = ("asr", "refusal", "degenerate", "unparsed", "helpfulness")
 OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
 
@@ -32,7 +31,6 @@ def rank_curve(
     questions: Questions,
     *,
     ranks: Sequence[int] = RANKS,
-    norms: str = "aligned",
     subspace: SafetySubspace | None = None,
     device: str = "auto",
     store: Store | None = None,
@@ -41,6 +39,10 @@ def rank_curve(
 ) -> RankCurve:
     """Measure `W_base + Proj_r(dW_align)` at several ranks, and the aligned model itself.
 
+    A weight that is no matrix (norms, biases) is the aligned model's at r >= 1, as in the paper's
+    code: a vector is a matrix of rank one, so its whole delta is its own rank-1 part. A matrix that
+    `subspace` leaves out stays the base's.
+
     Parameters
     ----------
     base, aligned : path or sandbox name
@@ -48,11 +50,6 @@ def rank_curve(
         Without a judge of help, `Questions.with_help` says who reads the allowed ones' answers.
     ranks : sequence of int
         0 is the base model.
-    norms : "aligned" or "base"
-        What a weight that is no matrix (norms, biases) is at r >= 1. "aligned", as in the paper's
-        code: a vector is a matrix of rank one, so its whole delta is its own rank-1 part. "base":
-        it stays where it was, and even all directions do not quite give the aligned model. Both
-        are the base's at r = 0. A matrix that `subspace` leaves out stays the base's.
     subspace : SafetySubspace, optional
         Of this pair; default is to factor as many directions as the largest rank.
     store : Store, optional
@@ -71,12 +68,12 @@ def rank_curve(
         base or aligned cannot be measured (`measure_asr`).
     """
     questions = questions.with_help()
-    _check(ranks, questions, norms)
+    _check(ranks, questions)
     subspace = subspace or SafetySubspace.from_pair(base, aligned, rank=max(*ranks, 1))
     subspace.check_rank(max(ranks))
     name, store = str(aligned), store or MemoryStore()
     rows = []
-    for r, model in _models(base, aligned, subspace, ranks, norms, device):
+    for r, model in _models(base, aligned, subspace, ranks, device):
 
         def report(*_, stage=f"{name}: {'aligned' if r is None else f'r = {r}'}") -> None:
             tell(on_stage, stage, len(rows), len(ranks) + 1)
@@ -85,11 +82,11 @@ def rank_curve(
         shares = measure(model, questions, store=store, on_stage=report)
         del model  # one model in memory at a time
         row = {"pair": name, "r": r, "measures": {m: shares[m] for m in MEASURES if m in shares}}
-        store.put("rank_row", _row_key(subspace, r, questions, norms), row["measures"])
+        store.put("rank_row", _row_key(subspace, r, questions), row["measures"])
         rows.append(row)
         if on_row:
             on_row(row)
-    return RankCurve(tuple(rows), _source(questions, norms))
+    return RankCurve(tuple(rows), _source(questions))
 
 
 def _models(
@@ -97,7 +94,6 @@ def _models(
     aligned: str | Path,
     subspace: SafetySubspace,
     ranks: Sequence[int],
-    norms: str,
     device: str,
 ) -> Iterator[tuple[int | None, Model]]:
     """Yield the aligned model (r: None), then base + Proj_r(dW_align) by r, in place."""
@@ -114,15 +110,13 @@ def _models(
     if model.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{base} has another vocabulary than its aligned model.")
     model.tokenizer = tokenizer  # a base model's often has no chat template
-    dial = None
-    for r in sorted(ranks):
-        if r and dial is None:
-            if norms == "aligned":
-                model.module.load_state_dict(vectors, strict=False)
-                model.key = content_key(parent=model.key, vectors_of=key)
-            dial = LoxDial(model, subspace)
-        if r:
-            dial.set(k=r, alpha=1.0)
+    if 0 in ranks:
+        yield 0, model
+    model.module.load_state_dict(vectors, strict=False)
+    model.key = content_key(parent=model.key, vectors_of=key)
+    dial = LoxDial(model, subspace)
+    for r in sorted(filter(None, ranks)):
+        dial.set(k=r, alpha=1.0)
         yield r, model
 
 
@@ -132,7 +126,6 @@ def stored_rank_curve(
     *,
     store: Store,
     ranks: Sequence[int] = RANKS,
-    norms: str = "aligned",
 ) -> RankCurve:
     """Return what the store knows of `rank_curve` with these options: no model is loaded.
 
@@ -144,44 +137,41 @@ def stored_rank_curve(
         If a rank is negative or repeated.
     """
     questions = questions.with_help()
-    _check(ranks, questions, norms)
-    keys = {r: _row_key(subspace, r, questions, norms) for r in (None, *sorted(ranks))}
+    _check(ranks, questions)
+    keys = {r: _row_key(subspace, r, questions) for r in (None, *sorted(ranks))}
     found = store.get_many("rank_row", keys.values(), SHARES)
     pair = str(subspace.info["aligned"])
     rows = ({"pair": pair, "r": r, "measures": found[k]} for r, k in keys.items() if k in found)
-    return RankCurve(tuple(rows), _source(questions, norms))
+    return RankCurve(tuple(rows), _source(questions))
 
 
-def _source(questions: Questions, norms: str) -> dict[str, object]:
+def _source(questions: Questions) -> dict[str, object]:
     """Return what the numbers of a curve are of, as plain data."""
     names = {name: judge.name for name, judge in questions.judges.items()}
     judges = {"judge": names["judge"]}
     if questions.allowed:
         judges["helpfulness_judge"] = names["helpful"]
-    return judges | {"norms": norms} | questions.how | {"version": __version__}
+    return judges | {"norms": "aligned"} | questions.how | {"version": __version__}
 
 
-def _row_key(subspace: SafetySubspace, r: int | None, questions: Questions, norms: str) -> str:
+def _row_key(subspace: SafetySubspace, r: int | None, questions: Questions) -> str:
     """Return the key of a row: the point's weights, all that is asked, who judges."""
-    source = _source(questions, norms)
+    source = _source(questions)
     return content_key(subspace=subspace.key, r=r, asked=questions.key, source=source)
 
 
-def _check(ranks: Sequence[int], questions: Questions, norms: str) -> None:
+def _check(ranks: Sequence[int], questions: Questions) -> None:
     """Raise ValueError for what could not be measured."""
     if not questions.forbidden:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     if not ranks or min(ranks) < 0 or len(set(ranks)) < len(ranks):
         raise ValueError(f"ranks={list(ranks)}: use different whole numbers from 0, at least one.")
-    if norms not in NORMS:
-        raise ValueError(f"norms={norms!r}: use {' or '.join(NORMS)}.")
 
 
 def sandbox_rank_curve(
     seeds: Sequence[int] = (0,),
     *,
     ranks: Sequence[int] = RANKS,
-    norms: str = "aligned",
     split: str = "test",
     limit: int | None = None,
     store: Store | None = None,
@@ -197,7 +187,7 @@ def sandbox_rank_curve(
     if not seeds:
         raise ValueError("no seeds: name at least one sandbox family.")
     questions = sandbox_questions(split, limit)
-    _check(ranks, questions, norms)
+    _check(ranks, questions)
     rows = []
     for seed in seeds:
         pair = pair_of(seed, on_stage=on_stage)
@@ -205,7 +195,6 @@ def sandbox_rank_curve(
             *pair,
             questions,
             ranks=ranks,
-            norms=norms,
             subspace=SafetySubspace.from_pair(*pair, rank=FULL),
             store=store,
             on_stage=on_stage,

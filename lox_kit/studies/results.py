@@ -91,10 +91,6 @@ class RankCurve(Results):
         near = (r for r in ranks if self.share(pair, r).value - aligned < margin)
         return min(near, default=None)
 
-    def to_frame(self):
-        """Return one row per pair, r and measure: value, low, high, count, n."""
-        return self.entries().astype({"r": "Int64"})  # <NA> is the aligned model
-
     def to_dict(self) -> dict:
         """Return the numbers as plain data, with each pair's safety rank."""
         ranks = {pair: self.safety_rank(pair) for pair in self.pairs}
