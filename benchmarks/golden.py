@@ -188,7 +188,7 @@ def panels(store: Store) -> dict:
         epoch_curve([model], attack, questions, learning_rates=[2e-4], every=20, store=store),
         rank_and_r_data(subspace, curve, r_ft, k=K),
         {"figure": "attack_lab", "at": 2,
-         "runs": [lab | {"arms": {"aligned": route.go(store).to_dict()}}]},
+         "runs": [lab | {"arms": {"aligned": route.train(store).to_dict()}}]},
     ]  # fmt: skip
     return {data["figure"]: _drawn(data) for data in made}
 

@@ -99,7 +99,7 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
             route = curves.plan_route(
                 alone, attack, questions, points=POINTS, task_prompts_per_point=FEW
             )
-            assert route.go(other).to_dict() == arms(state)[arm]
+            assert route.train(other).to_dict() == arms(state)[arm]
     assert arms(state)["aligned"]["losses"] != arms(state)["LoX"]["losses"]
     assert [p["step"] for p in arms(state)["LoX"]["points"]] == [0, 3, 6]
     assert arms(state)["LoX"]["points"][0]["measures"]["asr"]["n"] == FEW

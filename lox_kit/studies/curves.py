@@ -108,7 +108,7 @@ def epoch_curve(
                 at=tuple(range(0, route.total + 1, every)),
             )
             stage = f"{model.name}, {attack.name} at {rate:g}"
-            way = line.go(store, on_step=steps_of(on_stage, stage))
+            way = line.train(store, on_step=steps_of(on_stage, stage))
             points = way.to_dict()["points"]
             lines.append({"model": model.name, "learning_rate": rate, "points": points})
     return {"figure": "epochs", "attack": attack.name, "lines": lines}
@@ -180,11 +180,6 @@ class Route:
         """Return what the store has of it."""
         return read_way(self.record, store)
 
-    def go(self, store: Store, **options) -> Way:
-        """Return the whole way: from the store if it is there, else by `train`."""
-        way = self.known(store)
-        return way if way.finished else self.train(store, **options)
-
     def train(
         self,
         store: Store,
@@ -196,8 +191,9 @@ class Route:
     ) -> Way:
         """Train a copy of the model and measure the points that the store lacks.
 
-        Points are kept as they are made, and the losses with them. A run that was stopped or killed
-        is resumed by the same call, and on a CPU ends as if nothing had happened.
+        Nothing is trained where the store has the whole way. Points are kept as they are made, and
+        the losses with them. A run that was stopped or killed is resumed by the same call, and on a
+        CPU ends as if nothing had happened.
 
         Parameters
         ----------
@@ -219,6 +215,8 @@ class Route:
         """
         record = self.record
         known = self.known(store)
+        if known.finished:
+            return known
         found = dict(known.points)
         missing = {step: record["points"][str(step)] for step in self.at if step not in found}
         folder = store.run_folder(content_key(curve=record["run"]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.store import NUMBER, Store, content_key
+from lox_kit.store import NUMBER, MemoryStore, Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
@@ -25,7 +25,7 @@ def erosion(
     attacked: Attacked,
     most: int,
     *,
-    store: Store | None = None,
+    store: Store | MemoryStore,
     on_stage: OnStage | None = None,
 ) -> np.ndarray:
     """Return `SafetySubspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
@@ -36,8 +36,8 @@ def erosion(
         It is streamed beside the subspace's base, matrix by matrix; no model is loaded.
     most : int
         The largest k.
-    store : Store, optional
-        What it has under this subspace and this checkpoint's content is not measured again.
+    store : Store
+        Where `stored_erosion` finds it, by the subspace and this checkpoint's content.
 
     Returns
     -------
@@ -48,18 +48,15 @@ def erosion(
     ValueError
         If `most` is not stored, or the checkpoint does not fit the subspace.
     """
-    if store and (found := stored_erosion(subspace, attacked, most, store)) is not None:
-        return found
     curve = subspace.r_ft_curve(
         subspace.info["base"], checkpoint_of(attacked), most, on_stage=on_stage
     )
-    if store:
-        store.put("r_ft", _key(subspace, attacked, most), curve.tolist())
+    store.put("r_ft", _key(subspace, attacked, most), curve.tolist())
     return curve
 
 
 def stored_erosion(
-    subspace: SafetySubspace, attacked: Attacked, most: int, store: Store
+    subspace: SafetySubspace, attacked: Attacked, most: int, store: Store | MemoryStore
 ) -> np.ndarray | None:
     """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
     found = store.get("r_ft", _key(subspace, attacked, most), [[NUMBER]])

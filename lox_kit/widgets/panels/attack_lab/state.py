@@ -322,7 +322,7 @@ for attack, run in settings:
     for arm in ("aligned", "LoX"):
         start = arm_model(arm, model, subspace, run["k"], run["alpha"])
         route = plan_route(start, attack, questions, {route})
-        run["arms"][arm] = route.go(store).to_dict()
+        run["arms"][arm] = route.train(store).to_dict()
     runs.append(run)
 data = {{"figure": "attack_lab", "at": {self.at}, "runs": runs}}
 figures.save_figure(data, {self.figure_name!r})
