@@ -10,7 +10,7 @@ from lox_kit import load_model, sandbox_prompts
 from lox_kit.landscape.cuts import cut_through, measure_way, nearest_cell
 from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Axis, Grid
-from lox_kit.landscape.landscape import Cell, Landscape, Mark
+from lox_kit.landscape.landscape import Landscape, Mark
 from lox_kit.landscape.metrics import Reading, RefusalMargin
 from lox_kit.landscape.plane import Plane
 
@@ -22,7 +22,7 @@ def made_up(values, limits=SHARE, marks=None):
     values = np.array(values, dtype=float)
     grid = Grid((Axis(1.0, 0, values.shape[0] - 1), Axis(2.0, 0, values.shape[1] - 1)))
     cells = {
-        i: Cell(i, grid.at(i), values[i], values[i], values[i], (values[i],), ())
+        i: Reading(values[i], values[i], values[i], (values[i],))
         for i in grid.indices
         if np.isfinite(values[i])
     }
@@ -139,7 +139,7 @@ def test_the_interval_is_that_of_flatness_over_the_same_prompts(sign):
     for i in grid.indices:
         outcome = (edges < grid.at(i)[1]).astype(float)
         told = tuple(outcome if sign == 1 else 0.5 - outcome)
-        cells[i] = Cell(i, grid.at(i), float(np.mean(told)), 0.0, 1.0, told, ())
+        cells[i] = Reading(float(np.mean(told)), 0.0, 1.0, told)
     source = {"limits": SHARE if sign == 1 else None}
     landscape = Landscape(grid, cells, {}, ("one", "two"), (), True, source)
     cliffs = through(landscape, 0.0, 2.0)["cliffs"]

@@ -1,19 +1,12 @@
-"""The landscape: what is measured, what is kept, and what survives a kill."""
+"""The landscape: what is measured, what is kept, and what is left when it is stopped."""
 
 import copy
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from checkpoints import ROOT
 from speakers import same_weights, watch
 from two_numbers import Formula, two_numbers
 
@@ -95,7 +88,7 @@ def test_cells_are_what_measure_asr_says_of_those_weights(plane, aligned, whole)
     parts = between(aligned, "sandbox/base").parts
     for index, cell in found.cells.items():
         model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, f"at {index}", "cell")
-        x, y = plane.coefficients(cell.at)
+        x, y = plane.coefficients(grid.at(index))
         for name, W in model.module.named_parameters():
             W.data += y * parts[name]
             if name in whole:
@@ -130,24 +123,10 @@ def test_the_same_and_a_finer_grid_reuse_every_cell(plane, aligned, asked, store
     assert len(asked) == 16 + 2  # and the models: one is a cell, the origin
     again = evaluate(plane, grid, ASR, aligned, store=store)
     assert len(asked) == 18
-    assert all(c.known for c in again.cells.values())
     np.testing.assert_array_equal(first.values, again.values)
     fine = evaluate(plane, grid.finer(), ASR, aligned, store=store)
     assert len(asked) == 18 + 49 - 16
     np.testing.assert_array_equal(fine.values[::2, ::2], first.values)
-
-
-def test_another_judge_asks_no_cell_again(plane, aligned, asked, store):
-    grid = Grid.around(plane, 3)
-    by_rule = evaluate(plane, grid, ASR, aligned, store=store)
-    n = len(asked)
-    other = Asr(PROMPTS, "target", max_new_tokens=12)
-    by_target = evaluate(plane, grid, other, aligned, store=store)
-    assert len(asked) == n
-    for index, cell in by_rule.cells.items():
-        assert by_target.cells[index].answers == cell.answers
-        starts = [a.startswith(p.target) for a, p in zip(cell.answers, PROMPTS, strict=True)]
-        assert by_target.cells[index].per_prompt == tuple(map(float, starts))
 
 
 class RememberingJudge(Judge):
@@ -163,14 +142,17 @@ class RememberingJudge(Judge):
         yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}, True
 
 
-def test_verdicts_are_kept_too(plane, aligned, store):
-    judge = RememberingJudge()
-    metric = Asr(PROMPTS, judge, max_new_tokens=12)
-    first = evaluate(plane, Grid.around(plane, 3), metric, aligned, store=store)
+def test_another_judge_asks_no_cell_again_and_its_verdicts_are_kept(plane, aligned, asked, store):
+    judge, grid = RememberingJudge(), Grid.around(plane, 3)
+    by_rule = evaluate(plane, grid, ASR, aligned, store=store)
+    n, other = len(asked), Asr(PROMPTS, judge, max_new_tokens=12)
+    first, again = (evaluate(plane, grid, other, aligned, store=store) for _ in range(2))
+    assert len(asked) == n
     assert len(judge.asked) == len(set(judge.asked)) == store.count("verdict") > 0
-    again = evaluate(plane, Grid.around(plane, 3), metric, aligned, store=store)
-    assert len(judge.asked) == store.count("verdict")
-    np.testing.assert_array_equal(first.values, again.values)
+    for index, cell in by_rule.cells.items():
+        assert first.cells[index].answers == cell.answers
+        assert first.cells[index].per_prompt == tuple(float(len(a) > 30) for a in cell.answers)
+    assert again.cells == first.cells
 
 
 def test_other_prompts_limits_or_weights_never_meet_a_stored_cell(
@@ -188,15 +170,21 @@ def test_other_prompts_limits_or_weights_never_meet_a_stored_cell(
 
 
 def test_coarse_to_fine_measures_as_many_cells_as_asked(plane, aligned, asked, store):
-    grid = Grid.around(plane, 9)
-    part = evaluate(plane, grid, ASR, aligned, budget=40, store=store)
+    grid = Grid.around(plane, 7)
+    part = evaluate(plane, grid, ASR, aligned, budget=30, store=store)
     assert part.complete
-    assert np.isfinite(part.values).sum() == len(part.cells) == 40
+    assert np.isfinite(part.values).sum() == len(part.cells) == 30
+    data = part.to_dict()
+    assert sum(v is not None for row in data["values"] for v in row) == 30
+    i = part.prompts.index(data["example"]["prompt"])
+    for (a, b), cell in part.cells.items():
+        assert data["example"]["answers"][a][b] == cell.answers[i]
+    spread = np.var([c.per_prompt for c in part.cells.values()], axis=0)
+    assert spread[i] == spread.max() > 0
     n = len(asked)
     full = evaluate(plane, grid, ASR, aligned, store=store)
-    assert len(asked) == n + 81 - 40
-    there = np.isfinite(part.values)
-    np.testing.assert_array_equal(part.values[there], full.values[there])
+    assert len(asked) == n + 49 - 30
+    assert part.cells.items() <= full.cells.items()
 
 
 # --- stopping, failing, sharing -------------------------------------------------------------------
@@ -210,18 +198,20 @@ def test_a_stopped_landscape_goes_on_where_it_was(plane, aligned, asked, store):
     assert same_weights(aligned.module, before)
     assert not part.complete
     assert len(part.cells) == len(seen) == 5
-    assert [(done, total) for _, done, total in seen] == [(i + 1, 16) for i in range(5)]
+    assert [counts for _, _, *counts in seen] == [[i + 1, 16] for i in range(5)]
+    stored = [at for at, *_ in seen]
     seen.clear()
     done = evaluate(plane, grid, ASR, aligned, **options)
     assert done.complete
-    assert [cell.known for cell, _, _ in seen] == [True] * 5 + [False] * 11
-    assert {cell.index for cell, _, _ in seen} == set(grid.indices)
+    assert [at for at, *_ in seen][:5] == stored
+    assert len(asked) == 16 + 2
+    assert {at for at, *_ in seen} == {grid.at(i) for i in grid.indices}
 
 
 def test_an_error_keeps_what_was_finished_and_gives_the_origin_back(plane, aligned, store):
     before = copy.deepcopy(aligned.module)
 
-    def fail(cell, done, total):
+    def fail(at, cell, done, total):
         if done == 4:
             raise KeyboardInterrupt
 
@@ -290,40 +280,6 @@ def test_stopping_takes_back_what_no_worker_has_begun(plane, aligned, asked):
     assert len(asked) <= 6
 
 
-RUN = """
-import sys
-sys.path.insert(0, "tests")
-from lox_kit import Store
-from test_landscape import *
-
-aligned = load_model(PAIR[1], device="cpu")
-whole = SafetySubspace.from_pair(*PAIR, rank="full")
-plane = Plane.through(aligned, lox_direction(whole, 6), PAIR[0])
-evaluate(plane, Grid.around(plane, 9), ASR, aligned, store=Store(sys.argv[1]))
-"""
-
-
-@pytest.mark.slow
-def test_killed_three_times_and_resumed_it_ends_with_the_same_grid(plane, aligned, store):
-    generator = random.Random(0)
-    for _ in range(3):
-        target = store.count("cell") + generator.randrange(1, 20)
-        command = [sys.executable, "-c", RUN, store.folder]
-        run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        while store.count("cell") < target and run.poll() is None:
-            time.sleep(0.005)
-        time.sleep(generator.uniform(0, 0.05))  # anywhere within a cell
-        run.send_signal(signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL
-    finished, seen, grid = store.count("cell"), [], Grid.around(plane, 9)
-    options = {"store": store, "on_cell": lambda cell, *_: seen.append(cell)}
-    resumed = evaluate(plane, grid, ASR, aligned, **options)
-    assert [cell.known for cell in seen] == [True] * finished + [False] * (81 - finished)
-    whole = evaluate(plane, grid, ASR, aligned)
-    assert resumed.to_dict() == whole.to_dict()
-    assert answers_of(resumed) == answers_of(whole)
-
-
 # --- the result -----------------------------------------------------------------------------------
 
 
@@ -335,19 +291,3 @@ def test_a_saved_landscape_is_the_same_landscape(plane, aligned, lox, tmp_path):
     assert loaded.to_dict() == found.to_dict()
     assert (loaded.grid, loaded.prompts, loaded.source) == (found.grid, found.prompts, found.source)
     json.dumps(found.to_dict(), allow_nan=False)
-
-
-def test_the_frame_and_the_data_hold_every_cell(plane, aligned):
-    found = evaluate(plane, Grid.around(plane, 7), ASR, aligned, budget=30)
-    frame = found.to_frame()
-    assert list(frame.columns) == ["a", "b", "value", "low", "high"]
-    assert len(frame) == 30
-    data = found.to_dict()
-    assert sum(v is not None for row in data["values"] for v in row) == 30
-    example = data["example"]
-    i = found.prompts.index(example["prompt"])
-    for index, cell in found.cells.items():
-        assert example["answers"][index[0]][index[1]] == cell.answers[i]
-    verdicts = np.array([c.per_prompt for c in found.cells.values()])
-    assert verdicts[:, i].var() == pytest.approx(verdicts.var(axis=0).max())
-    assert verdicts[:, i].var() > 0

@@ -37,15 +37,6 @@ def test_the_success_rate_is_that_of_measure_asr(aligned, base):
         assert reading.per_prompt == tuple(float(v.harmful) for v in expected.verdicts["rule"])
 
 
-def test_another_judge_reads_the_same_answers(aligned, base):
-    rule, keyword = (Asr(PROMPTS, by, max_new_tokens=16) for by in ("rule", "keyword"))
-    assert rule.prepare(aligned).key == keyword.prepare(aligned).key
-    assert rule.judge_key != keyword.judge_key
-    record = rule.prepare(aligned).run(base)
-    expected = measure_asr(base, PROMPTS, ["keyword"], max_new_tokens=16).asr()
-    assert keyword.read(record).value == expected.value
-
-
 def test_what_cannot_be_judged_is_refused_at_once(aligned):
     with pytest.raises(ValueError, match="compares with targets"):
         Asr([Prompt("how do i make a tonic")], "rule").prepare(aligned)

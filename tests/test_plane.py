@@ -79,16 +79,6 @@ def test_all_three_models_lie_on_the_plane_through_them(four):
         np.testing.assert_allclose(found.at, plane.points[name].at, atol=1e-9)
 
 
-def test_axes_are_distances(four):
-    plane, aligned = Plane.from_models(*four), four[0]
-    walker = copy.deepcopy(aligned)
-    with Walk(walker, plane) as walk:
-        for at in ((1.5, 0.0), (0.0, -2.0), (1.0, 2.0)):
-            there = walk.go(at)
-            length = np.linalg.norm(flat_vector(aligned, there))
-            assert length == pytest.approx(np.hypot(*at), rel=1e-5)
-
-
 def aligned_of(pair):
     """Return the aligned model of a pair in memory."""
     module = AutoModelForCausalLM.from_pretrained(pair.aligned)

@@ -8,15 +8,6 @@ from lox_kit.landscape.directions import lox_direction
 from lox_kit.landscape.plane import Line, Plane, project
 
 
-def test_a_way_in_the_plane_is_explained_whole():
-    plane = Plane.through(two_numbers(0, 0), two_numbers(2, 0), two_numbers(1, 3))
-    ways = [two_numbers(0, 0), two_numbers(1, 0), two_numbers(1, 2)]
-    found = project(plane, two_numbers(0, 0), ways, "there")
-    np.testing.assert_allclose(found.at, [(0, 0), (1, 0), (1, 2)], atol=1e-12)
-    np.testing.assert_allclose(found.distances, 0, atol=1e-7)
-    assert (found.length, found.explained) == (pytest.approx(3), pytest.approx(1))
-
-
 def test_a_line_explains_the_steps_along_it():
     line = Line.along(two_numbers(0, 0), two_numbers(5, 0))
     ways = [two_numbers(0, 0), two_numbers(3, 4), two_numbers(4, 4)]

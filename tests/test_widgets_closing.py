@@ -28,7 +28,7 @@ def parts():
     """A subspace, its aligned and base model, and a plane around the aligned one."""
     subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
     weights = weights_of("sandbox/aligned")
-    step = random_direction(weights, 1, "layer").hold(weights)
+    step = random_direction(weights, 1).hold(weights)
     plane = Plane.through("sandbox/aligned", "sandbox/base", step)
     found = subspace, load_model("sandbox/aligned"), load_model("sandbox/base"), plane
     widgets.spectrum(subspace).close()  # imports what all of them need

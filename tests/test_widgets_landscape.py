@@ -34,7 +34,7 @@ FEW = 4
 def plane():
     """Back to the base, where everything is complied with, and any other way."""
     weights = weights_of("sandbox/aligned")
-    step = random_direction(weights, 1, "layer").hold(weights)
+    step = random_direction(weights, 1).hold(weights)
     return Plane.through("sandbox/aligned", "sandbox/base", step)
 
 
@@ -98,9 +98,9 @@ def test_the_coarse_grid_comes_first_and_finer_grids_keep_its_cells(open_state, 
     seen = []
     real = state._keep
 
-    def keep(ticket, fine, cell, done, total):
-        seen.append(cell.at)
-        real(ticket, fine, cell, done, total)
+    def keep(ticket, fine, at, *rest):
+        seen.append(at)
+        real(ticket, fine, at, *rest)
 
     monkeypatch.setattr(state, "_keep", keep)
     run(state)

@@ -74,7 +74,7 @@ def _draw_plane(
         aligned,
         checkpoints=dict(zip(plane.points, checkpoints, strict=True)),
         budget=budget,
-        on_cell=lambda cell, done, total: on_stage("cells", done, total),
+        on_cell=lambda at, cell, done, total: on_stage("cells", done, total),
         store=store,
         executor=executor,
     )

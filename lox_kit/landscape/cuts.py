@@ -18,7 +18,7 @@ from lox_kit.threads import Stop, never
 from .flat import Flat
 from .flatness import Scans, cliff_distance
 from .grid import Grid, Index
-from .landscape import Cell, Landscape
+from .landscape import Landscape
 from .metrics import Metric, Reading
 from .survey import Survey
 
@@ -115,8 +115,7 @@ def measure_way(
     shares = np.linspace(0, 1, cells)[:, None]
     points = ((1 - shares) * start + shares * end).tolist()
     with Survey(flat, metric, model, store=store) as survey:
-        for at, reading, _ in survey.measure({tuple(p): tuple(p) for p in points}, stop):
-            yield at, reading
+        yield from survey.measure({tuple(p): tuple(p) for p in points}, stop)
 
 
 def nearest_cell(grid: Grid, at: Sequence[float]) -> Index:
@@ -126,10 +125,11 @@ def nearest_cell(grid: Grid, at: Sequence[float]) -> Index:
 
 def _on_line(
     landscape: Landscape, start: np.ndarray, along: np.ndarray, way: Mapping[tuple, Reading]
-) -> tuple[np.ndarray, np.ndarray, list[Cell | Reading]]:
+) -> tuple[np.ndarray, np.ndarray, list[Reading]]:
     """Return what is measured on a line, in order: places, points (n, 2), readings."""
     marks = landscape.marks.values()
-    known = {c.at: c for c in landscape.cells.values()} | {m.at: m.cell for m in marks} | way
+    cells = {landscape.grid.at(index): cell for index, cell in landscape.cells.items()}
+    known = cells | {m.at: m.cell for m in marks} | way
     at, readings = np.array(list(known)).reshape(-1, 2), list(known.values())
     steps = np.array([axis.step for axis in landscape.grid.axes])
     near = ON_LINE * steps.min()

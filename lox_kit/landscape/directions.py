@@ -29,8 +29,6 @@ from lox_kit.models import Model
 from lox_kit.store import content_key
 from lox_kit.weights import ROWS, Checkpoint, is_head
 
-NORMALISE = {"filter": (1,), "layer": (0, 1), "none": None}  # the axes a norm is over
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Direction:
@@ -127,6 +125,13 @@ def check_shape(weights: Weights, tensor: str, shape: Sequence[int], whose: str)
         )
 
 
+def check_shapes(one: Weights, other: Weights) -> None:
+    """Raise ValueError unless two models have the same weights, in the same shapes."""
+    for first, second in ((one, other), (other, one)):
+        for name, tensor in first.tensors.items():
+            check_shape(second, name, tensor.shape, first.name)
+
+
 # --- making directions ------------------------------------------------------------------------
 
 
@@ -139,13 +144,10 @@ def between(start: Source, end: Source) -> Direction:
         If the two do not have the same weights.
     """
     start, end = weights_of(start), weights_of(end)
-    for one, other in ((start, end), (end, start)):
-        for name, tensor in one.tensors.items():
-            check_shape(other, name, tensor.shape, one.name)
+    check_shapes(start, end)
 
     def difference(name: str) -> Tensor:
-        first, second = start.read(name), end.read(name)
-        return _wide(second) - _wide(first.to(second.device))
+        return minus(end.read(name), start.read(name))
 
     key = content_key(start=start.key, end=end.key)
     made = {"function": "between", "start": start.source, "end": end.source}
@@ -189,37 +191,23 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
     return Direction(parts, content_key(lox=recipe), "LoX", made)
 
 
-def random_direction(model: Source, seed: int, normalise: str = "layer") -> Direction:
-    """Return a Gaussian direction over every 2-D weight; one-dimensional weights stay.
+def random_direction(model: Source, seed: int) -> Direction:
+    """Return a Gaussian direction over every 2-D weight, each as long as the model's.
 
-    Parameters
-    ----------
-    normalise : "filter", "layer" or "none"
-        Scale each row to the norm of the model's row (Li et al. 2018, arXiv:1712.09913), each
-        matrix to the norm of the model's matrix (Peng et al. 2024, arXiv:2405.17374), or not.
-
-    Raises
-    ------
-    ValueError
-        If `normalise` is another word.
+    One-dimensional weights stay. Layer-normalised, as in Peng et al. 2024 (arXiv:2405.17374).
     """
-    if normalise not in NORMALISE:
-        raise ValueError(f"normalise={normalise!r}: use one of {', '.join(NORMALISE)}.")
-    weights, axis = weights_of(model), NORMALISE[normalise]
+    weights = weights_of(model)
 
     def draw(name: str) -> Tensor:
         W = weights.read(name)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         d = torch.randn(tuple(W.shape), generator=generator).to(W.device)
-        if axis is None:
-            return d
-        norms = [torch.linalg.vector_norm(_wide(t), dim=axis, keepdim=True) for t in (W, d)]
-        return d * (norms[0] / norms[1])
+        return d * (torch.linalg.matrix_norm(_wide(W)) / torch.linalg.matrix_norm(d))
 
     names = [n for n, t in weights.tensors.items() if len(t.shape) == 2]
-    key = content_key(random=seed, normalise=normalise, origin=weights.key, torch=torch.__version__)
-    made = {"function": "random_direction", "model": weights.source}
-    made |= {"seed": seed, "normalise": normalise}
+    causes = {"random": seed, "normalise": "layer", "torch": torch.__version__}
+    key = content_key(origin=weights.key, **causes)
+    made = {"function": "random_direction", "model": weights.source, "seed": seed}
     return Direction(_Computed(names, draw), key, f"random {seed}", made)
 
 
@@ -237,15 +225,10 @@ def norm(direction: Direction) -> float:
     return math.sqrt(math.fsum(_part_dot(p, p) for p in direction.parts.values()))
 
 
-def dots_and_norm(direction: Direction, axes: Sequence[Direction]) -> tuple[list[float], float]:
-    """Return the inner products with some directions and the norm; each part is read once."""
-    products, squares = [[] for _ in axes], []
-    for name, part in direction.parts.items():
-        squares.append(_part_dot(part, part))
-        for found, axis in zip(products, axes, strict=True):
-            if name in axis.parts:
-                found.append(_part_dot(part, axis.parts[name]))
-    return [math.fsum(found) for found in products], math.sqrt(math.fsum(squares))
+def products(name: str, part: Part, axes: Sequence[Direction]) -> list[float]:
+    """Return the inner products of one tensor's part with some directions, and with itself."""
+    along = [_part_dot(part, d.parts[name]) if name in d.parts else 0.0 for d in axes]
+    return [*along, _part_dot(part, part)]
 
 
 def _part_dot(p: Part, q: Part) -> float:
@@ -266,6 +249,11 @@ def _part_dot(p: Part, q: Part) -> float:
             one, other = other.left.double().T @ one, other.right  # <p, L R> = <L^T p, R>
         sums.append(float(torch.dot(one.flatten(), other.double().flatten())))
     return math.fsum(sums)
+
+
+def minus(second: Tensor, first: Tensor) -> Tensor:
+    """Return `second - first` in float32 or wider, on the device of the second."""
+    return _wide(second) - _wide(first.to(second.device))
 
 
 def _wide(tensor: Tensor) -> Tensor:

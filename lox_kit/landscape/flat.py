@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +24,7 @@ from lox_kit.models import Model
 from lox_kit.store import content_key
 from lox_kit.weights import SafetensorsStream, checked_reader, read_made
 
-from .directions import Direction, Weights, dots_and_norm
+from .directions import Direction, Weights, products
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 UNITS = ("L2", "direction")  # of coordinates
@@ -101,12 +101,21 @@ class Flat:
         ValueError
             If the axes are multiples of directions.
         """
+        self.check_unit()
+        parts = delta.parts.items()
+        return self.point([products(name, part, self.directions) for name, part in parts])
+
+    def point(self, products: Sequence[Sequence[float]]) -> Point:
+        """Return where a delta lies, given the `products` of each of its parts."""
+        n, c, m = self.scale
+        first, *others, square = map(math.fsum, zip(*products, strict=True))
+        at = (first / n, *((second - c * first) / m for second in others))
+        return Point(at, math.sqrt(max(square - sum(x * x for x in at), 0.0)))
+
+    def check_unit(self) -> None:
+        """Raise ValueError if coordinates are not distances."""
         if self.unit != "L2":
             raise ValueError("the axes here are not distances, so lengths along them mean nothing.")
-        n, c, m = self.scale
-        (first, *others), length = dots_and_norm(delta, self.directions)
-        at = (first / n, *((second - c * first) / m for second in others))
-        return Point(at, math.sqrt(max(length**2 - sum(x * x for x in at), 0.0)))
 
     def to(self, device: str) -> Self:
         """Return it with its directions on a device; "cpu" spares the memory of a GPU."""

@@ -28,20 +28,6 @@ from .survey import Survey
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One measured cell."""
-
-    index: Index  # on the grid, from 0
-    at: tuple[float, ...]
-    value: float
-    low: float  # 95 % interval over the prompts
-    high: float
-    per_prompt: tuple[float, ...]  # complied (0 or 1), or the margin
-    answers: tuple[str, ...]  # none for the margin
-    known: bool = False  # it was in the store
-
-
-@dataclasses.dataclass(frozen=True)
 class Mark:
     """A model on the picture: its nearest point on the plane, and how far off it is."""
 
@@ -57,7 +43,7 @@ class Mark:
         return {"at": list(self.at), "distance": self.distance, **readings}
 
 
-OnCell = Callable[[Cell, int, int], None]  # the cell, cells done, cells in all
+OnCell = Callable[[tuple[float, ...], Reading, int, int], None]  # at, what, done, in all
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +53,7 @@ class Landscape:
     Attributes
     ----------
     grid : Grid
-    cells : dict of index to Cell
+    cells : dict of index to Reading
     marks : dict of name to Mark
         The models that the plane knows.
     axes : tuple of str
@@ -80,7 +66,7 @@ class Landscape:
     """
 
     grid: Grid
-    cells: Mapping[Index, Cell]
+    cells: Mapping[Index, Reading]
     marks: Mapping[str, Mark]
     axes: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -99,17 +85,6 @@ class Landscape:
     def telling_prompt(self) -> int:
         """Position of the prompt whose verdict differs most over the cells: the best example."""
         return int(np.var([c.per_prompt for c in self.cells.values()], axis=0).argmax())
-
-    def to_frame(self):
-        """Return one row per cell: coordinates, value, interval."""
-        import pandas as pd
-
-        names = ("a", "b")[: len(self.grid.axes)]
-        rows = (
-            {**dict(zip(names, c.at, strict=True)), "value": c.value, "low": c.low, "high": c.high}
-            for _, c in sorted(self.cells.items())
-        )
-        return pd.DataFrame(rows)
 
     def to_dict(self) -> dict:
         """Return what the figures are drawn from: values, marks, one example answer per cell."""
@@ -134,13 +109,13 @@ class Landscape:
         """Write everything, answers included, as JSON; each different answer once."""
         numbers: dict[str, int] = {}  # of each different answer
 
-        def fields(reading) -> dict:
+        def fields(reading: Reading) -> dict:
             answers = [numbers.setdefault(a, len(numbers)) for a in reading.answers]
-            return dataclasses.asdict(reading) | {"answers": answers}
+            return vars(reading) | {"answers": answers}
 
         data = {
             "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
-            "cells": [fields(cell) for cell in self.cells.values()],
+            "cells": [{"index": i, **fields(cell)} for i, cell in self.cells.items()],
             "marks": {
                 name: vars(m) | {"cell": fields(m.cell), "own": m.own and fields(m.own)}
                 for name, m in self.marks.items()
@@ -155,24 +130,18 @@ class Landscape:
         """Read what `save` wrote."""
         data = json.loads(Path(file).read_text())
 
-        def read(kind, fields: dict):
+        def read(fields: dict) -> Reading:
             answers = tuple(data["said"][i] for i in fields["answers"])
-            rest = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
-            return kind(**{**rest, "answers": answers})
+            numbers = (fields[name] for name in ("value", "low", "high"))
+            return Reading(*numbers, tuple(fields["per_prompt"]), answers)
 
-        cells = [read(Cell, c) for c in data["cells"]]
         marks = {
-            name: Mark(
-                tuple(m["at"]),
-                m["distance"],
-                read(Reading, m["cell"]),
-                m["own"] and read(Reading, m["own"]),
-            )
+            name: Mark(tuple(m["at"]), m["distance"], read(m["cell"]), m["own"] and read(m["own"]))
             for name, m in data["marks"].items()
         }
         return cls(
             Grid(tuple(Axis(**a) for a in data["grid"])),
-            {c.index: c for c in cells},
+            {tuple(c["index"]): read(c) for c in data["cells"]},
             marks,
             *(tuple(data[n]) for n in ("axes", "prompts")),
             data["complete"],
@@ -217,8 +186,9 @@ def evaluate(
         Shares the cells among its workers: a process pool, Dask, MPI. They read model and plane
         from disk: from the store's folder, which other machines must see.
     on_cell : callable, optional
-        Called in this thread with every grid cell, cells done and cells in all; those that the
-        store has come first. Raising from it ends the run; what was finished is kept.
+        Called in this thread with every grid cell: coordinates, reading, cells done, cells in all.
+        Those that the store has come first. Raising from it ends the run; what was finished is
+        kept.
     stop : callable, optional
         Asked before each cell; once it is true, what has been measured is returned.
 
@@ -239,16 +209,15 @@ def evaluate(
     if unknown := [n for n in checkpoints or {} if n not in flat.points]:
         raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(flat.points)}.")
     total = min(budget or grid.size, grid.size)
-    cells: dict[Index, Cell] = {}
+    cells: dict[Index, Reading] = {}
     values: dict[Index, float] = {}
     with Survey(flat, metric, model, store=store, executor=executor) as survey:
         for wanted in refinement(grid.shape, total, values) if budget else [grid.indices]:
             with closing(survey.measure({i: grid.at(i) for i in wanted}, stop)) as readings:
-                for index, reading, known in readings:
-                    cells[index] = Cell(index, grid.at(index), **vars(reading), known=known)
-                    values[index] = reading.value
+                for index, reading in readings:
+                    cells[index], values[index] = reading, reading.value
                     if on_cell:
-                        on_cell(cells[index], len(cells), total)
+                        on_cell(grid.at(index), reading, len(cells), total)
             if any(index not in cells for index in wanted):  # stopped
                 break
         marks = _marks(survey, checkpoints or {}, stop)
@@ -281,7 +250,7 @@ def _marks(
 ) -> dict[str, Mark]:
     """Measure the plane's models: their points, and themselves where they are given."""
     points = survey.flat.points
-    cells = {n: r for n, r, _ in survey.measure({n: p.at for n, p in points.items()}, stop)}
+    cells = dict(survey.measure({n: p.at for n, p in points.items()}, stop))
     marks = {}
     for name in (n for n in points if n in cells):
         own = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -15,9 +14,12 @@ from .directions import (
     Weights,
     between,
     check_shape,
+    check_shapes,
     combine,
     dot,
+    minus,
     norm,
+    products,
     random_direction,
     weights_of,
 )
@@ -84,24 +86,18 @@ class Plane(Flat):
         return dataclasses.replace(plane, points=points)
 
     @classmethod
-    def random(cls, aligned: Source, seed: int = 0, normalise: str = "layer") -> Plane:
-        """Return a plane of two random directions, with axes in units of those directions.
-
-        Parameters
-        ----------
-        normalise : "filter", "layer" or "none"
-            See `landscape.random_direction`.
-        """
+    def random(cls, aligned: Source, seed: int = 0) -> Plane:
+        """Return a plane of two random directions, with axes in units of those directions."""
         origin = weights_of(aligned)
         return cls(
-            tuple(random_direction(origin, 2 * seed + i, normalise).hold(origin) for i in (0, 1)),
+            tuple(random_direction(origin, 2 * seed + i).hold(origin) for i in (0, 1)),
             (1.0, 0.0, 1.0),
             "direction",
-            tuple(f"random direction {i} ({normalise}-normalised)" for i in (1, 2)),
+            tuple(f"random direction {i} (layer-normalised)" for i in (1, 2)),
             {"aligned": Point((0.0, 0.0), 0.0)},
             origin.key,
             origin.name,
-            {"method": "random", "of": [origin.source], "seed": seed, "normalise": normalise},
+            {"method": "random", "of": [origin.source], "seed": seed},
         )
 
     @classmethod
@@ -182,7 +178,7 @@ def project(
     """Project the checkpoints of a run on a plane.
 
     The share of the length that the plane explains is `sum |P(w_t+1 - w_t)| / sum |w_t+1 - w_t|`
-    over all weights. One tensor of two checkpoints is in memory at a time; sums are in float64.
+    over all weights. Each checkpoint is read once, one tensor at a time; sums are in float64.
 
     Parameters
     ----------
@@ -201,11 +197,24 @@ def project(
     """
     start, *path = (weights_of(m) for m in (origin, *checkpoints))
     check_origin(start, flat)
+    flat.check_unit()
     if len(path) < 2:
         raise ValueError(f"{len(path)} checkpoint: a path needs at least two.")
-    points = [flat.locate(between(start, weights)) for weights in path]
+    for weights in path:
+        check_shapes(start, weights)
+    found: list[list] = [[] for _ in path]  # of each checkpoint: the products of every tensor
+    steps: list[list[float]] = [[] for _ in path[1:]]  # squared lengths, of every tensor
+    for name in start.tensors:
+        origin, before = start.read(name), None
+        for i, weights in enumerate(path):
+            here = weights.read(name)
+            found[i].append(products(name, minus(here, origin), flat.directions))
+            if before is not None:
+                steps[i - 1] += products(name, minus(here, before), ())
+            before = here
+    points = [flat.point(rows) for rows in found]
     within = np.linalg.norm(np.diff([p.at for p in points], axis=0), axis=1).sum()
-    length = sum(norm(between(*step)) for step in pairwise(path))
+    length = sum(math.sqrt(math.fsum(squares)) for squares in steps)
     return Trajectory(
         name,
         tuple(p.at for p in points),

@@ -57,17 +57,17 @@ class Survey:
 
     def measure(
         self, points: Mapping[Name, tuple[float, ...]], stop: Stop
-    ) -> Iterator[tuple[Name, Reading, bool]]:
-        """Yield name, reading, and whether it was known, of each point as it is measured.
+    ) -> Iterator[tuple[Name, Reading]]:
+        """Yield name and reading of each point as it is measured.
 
-        The known ones come first. No other is begun once `stop()` is true. The model has the
-        origin's weights again when this ends or is closed.
+        Those that the store has come first. No other is begun once `stop()` is true. The model has
+        the origin's weights again when this ends or is closed.
         """
         keys = {n: self._key(point_key(self.flat, at), self._dtype) for n, at in points.items()}
         known = self.store.get_many("cell", keys.values(), dict)
         for name, key in keys.items():
             if key in known:
-                yield name, self.metric.read(known[key], self.store), True
+                yield name, self.metric.read(known[key], self.store)
         missing = {name: at for name, at in points.items() if keys[name] not in known}
         if missing:
             with (
@@ -75,7 +75,7 @@ class Survey:
                 contextlib.closing(as_finished(measuring, missing, self.executor, stop)) as records,
             ):
                 for name, record in records:
-                    yield name, self._keep(keys[name], record), False
+                    yield name, self._keep(keys[name], record)
 
     def measure_model(self, model: Model) -> Reading:
         """Return the reading of another model, such as a checkpoint that a point stands for."""

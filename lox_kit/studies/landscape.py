@@ -126,7 +126,7 @@ def picture(
         budget=budget,
         store=store,
         executor=executor,
-        on_cell=lambda cell, done, total: tell(on_stage, stage, done, total),
+        on_cell=lambda at, cell, done, total: tell(on_stage, stage, done, total),
     )
     trajectories = []
     for name, run in runs.items():

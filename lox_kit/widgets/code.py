@@ -167,8 +167,7 @@ def _source(source) -> str:
     if function == "between":
         return f"between({_source(source['start'])}, {_source(source['end'])})"
     if function == "random_direction":
-        model = _source(source["model"])
-        return f"random_direction({model}, {source['seed']}, {source['normalise']!r})"
+        return f"random_direction({_source(source['model'])}, {source['seed']})"
     if function == "lox_direction":
         info = source["subspace"]
         for name in ("base", "aligned"):

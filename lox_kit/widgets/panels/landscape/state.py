@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property, partial
 from itertools import permutations
 from pathlib import Path
@@ -14,7 +14,6 @@ import traitlets
 from lox_kit.figures import map_data
 from lox_kit.landscape import (
     Asr,
-    Cell,
     Grid,
     Index,
     Landscape,
@@ -97,7 +96,7 @@ class LandscapeState(PanelState):
         self.trajectories = [t.to_dict() for t in trajectories]
         self.coarse = grid or Grid.around(plane, COARSE)
         self.store = store or MemoryStore()
-        self._cells: dict[tuple[float, ...], Cell] = {}  # by coordinates: grids share them
+        self._cells: dict[tuple[float, ...], Reading] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
         super().__init__(setting or Look(), Job(BREATH))
@@ -119,9 +118,7 @@ class LandscapeState(PanelState):
     def landscape(self) -> Landscape:
         """What has been measured of this grid so far."""
         grid, cells = self.grid, self._cells.copy()  # a copy: the job adds to it
-        found = {
-            i: replace(cells[at], index=i) for i in grid.indices if (at := grid.at(i)) in cells
-        }
+        found = {i: cells[at] for i in grid.indices if (at := grid.at(i)) in cells}
         complete = len(found) == grid.size and len(self._marks) == len(self.plane.points)
         texts = tuple(p.text for p in self.metric.prompts) if self.metric.judge_key else ()
         source = source_of(self.plane, self.metric)
@@ -196,10 +193,12 @@ class LandscapeState(PanelState):
                     self._tell(ticket, fine)
         self._tell(ticket, fine)
 
-    def _keep(self, ticket: Ticket, fine: Grid, cell: Cell, done: int, total: int) -> None:
+    def _keep(
+        self, ticket: Ticket, fine: Grid, at: tuple[float, ...], cell: Reading, *counts: int
+    ) -> None:
         """Take a cell and show it; pausing and cancelling happen here."""
         with self.job.lock:
-            self._cells[cell.at] = cell
+            self._cells[at] = cell
         self._tell(ticket, fine)
 
     def _tell(self, ticket: Ticket, fine: Grid) -> None:
