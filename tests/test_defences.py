@@ -49,40 +49,28 @@ def short_attack(monkeypatch):
     monkeypatch.setitem(ATTACKS, "arithmetic", short)
 
 
-@pytest.fixture
-def work(monkeypatch):
-    """Two lists that grow with every training run and every decoded batch."""
-    return watch(monkeypatch, attacks, "fine_tune"), watch(
-        monkeypatch, LlamaForCausalLM, "generate"
-    )
-
-
-def check_second_run(store, work, **options):
-    """Compare twice with one store; return the first comparison."""
-    trained, decoded = work
-    first = compare_defences(store=store, **options)
-    runs, batches = len(trained), len(decoded)
-    again = compare_defences(store=store, **options)
-    assert runs == len(first.column("arm"))
-    assert (len(trained), len(decoded)) == (runs, batches)
-    assert again.to_frame().equals(first.to_frame())
-    assert again.source == first.source
-    return first
-
-
-def test_a_second_comparison_computes_nothing(short_attack, work, store):
-    found = check_second_run(store, work, limit=4, arms=("aligned", "LoX"), split="dev")
+def test_a_second_comparison_computes_nothing(short_attack, store, monkeypatch):
+    trained = watch(monkeypatch, attacks, "fine_tune")
+    decoded = watch(monkeypatch, LlamaForCausalLM, "generate")
+    options = {"store": store, "limit": 4, "arms": ("aligned", "LoX"), "split": "dev"}
+    found = compare_defences(**options)
+    batches = len(decoded)
+    again = compare_defences(**options)
+    assert (len(trained), len(decoded)) == (2, batches)
+    assert (again.rows, again.source) == (found.rows, found.source)
     entries = found.entries()
     assert list(entries["measure"].unique()) == MEASURES
     assert len(entries) == 2 * 2 * len(MEASURES)
     assert (entries["n"][entries["measure"] != "task"] == 4).all()
     assert found.shares("refusal", None, "full", "aligned") == [Share(4, 4)]
     assert (found.source["split"], found.source["attack"]) == ("dev", "arithmetic")
+    compare_defences(**options, alpha=2.0)
+    assert len(trained) == 3  # LoX's; the aligned model knows no alpha
 
 
 @pytest.mark.slow
-def test_lox_protects_seed_0_where_a_random_subspace_does_not(work, store):
-    found = check_second_run(store, work, limit=24)
+def test_lox_protects_seed_0_where_a_random_subspace_does_not(store):
+    found = compare_defences(store=store, limit=24)
     assert found.column("arm") == list(ARMS)
     before, after, helped = (
         {arm: found.shares(measure, attack, "full", arm)[0] for arm in ARMS}

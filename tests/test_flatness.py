@@ -6,10 +6,9 @@ from speakers import random_speaker
 from two_numbers import Formula, two_numbers
 
 from lox_kit import sandbox_prompts
-from lox_kit.landscape.directions import Direction, norm, random_direction
+from lox_kit.landscape.directions import Direction, between, combine, norm, random_direction
 from lox_kit.landscape.flatness import (
     Scans,
-    away,
     cliff_distance,
     difference,
     first_passing,
@@ -83,7 +82,7 @@ def test_the_difference_takes_what_was_not_reached_as_the_reach():
 
 def test_lines_lead_where_the_direction_says():
     model, metric = two_numbers(1, 1), Formula((lambda x, y: x,))
-    backwards = away(Line.along(model, two_numbers(3, 1)).directions[0])
+    backwards = combine([(-1.0, between(model, two_numbers(3, 1)))], "backwards")
     found = scan(model, [backwards], metric, Axis(0.5, 0, 4))
     np.testing.assert_allclose(found.curves[0], [1, 0.5, 0, -0.5, -1])
 

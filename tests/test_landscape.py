@@ -10,14 +10,14 @@ import pytest
 from speakers import same_weights, watch
 from two_numbers import Formula, two_numbers
 
-from lox_kit import LoxDial, SafetySubspace, load_model, measure_asr, sandbox_prompts
+from lox_kit import SafetySubspace, load_model, sandbox_prompts
 from lox_kit.judges.protocol import Judge, Verdict
-from lox_kit.landscape.directions import between, lox_direction
+from lox_kit.landscape.directions import lox_direction
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import Landscape, evaluate
 from lox_kit.landscape.metrics import Answers, Asr, RefusalMargin
 from lox_kit.landscape.plane import Plane
-from lox_kit.models import Model
+from lox_kit.studies import arm_model
 
 PAIR = ("sandbox/base", "sandbox/aligned")
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=12)
@@ -38,9 +38,7 @@ def whole():
 @pytest.fixture(scope="module")
 def lox(aligned, whole):
     """The extrapolated model."""
-    model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, aligned.key, "LoX")
-    LoxDial(model, whole).set(k=6, alpha=1.0)
-    return model
+    return arm_model("LoX", aligned, whole, 6, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +78,6 @@ def test_models_on_the_plane_say_the_same_as_cells_and_as_checkpoints(plane, ali
         assert mark.cell.answers == mark.own.answers
         assert mark.cell.value == pytest.approx(mark.own.value, abs=1e-5)
     assert found.marks["attacked"].own.value != found.marks["aligned"].own.value
-
-
-def test_cells_are_what_measure_asr_says_of_those_weights(plane, aligned, whole):
-    grid = Grid.spanning((-1, 1), (0, 1), cells=2)
-    found = evaluate(plane, grid, ASR, aligned)
-    parts = between(aligned, "sandbox/base").parts
-    for index, cell in found.cells.items():
-        model = Model(copy.deepcopy(aligned.module), aligned.tokenizer, f"at {index}", "cell")
-        x, y = plane.coefficients(grid.at(index))
-        for name, W in model.module.named_parameters():
-            W.data += y * parts[name]
-            if name in whole:
-                U, S, Vh = whole.top(name, 6)
-                W.data += x * (U * S) @ Vh
-        plain = measure_asr(model, PROMPTS, max_new_tokens=12)
-        assert cell.answers == plain.responses
-        assert (cell.value, cell.low, cell.high) == (plain.asr().value, *plain.asr().interval)
 
 
 def test_what_cannot_be_measured_is_refused_before_the_first_cell(plane, aligned, lox):

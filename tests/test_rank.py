@@ -115,16 +115,12 @@ def test_the_base_complies_and_a_few_directions_make_it_refuse(sandbox):
         found.share("seed 0", 2)
 
 
-def test_a_curve_is_measured_once(sandbox, monkeypatch):
+def test_a_curve_is_measured_once_and_no_model_is_loaded_for_its_rows(sandbox, monkeypatch):
     found, store = sandbox
     asked = watch(monkeypatch, LlamaForCausalLM, "generate")
     again = sandbox_rank_curve([0], ranks=(0, 1, 4), split="dev", limit=24, store=store)
-    assert asked == []
     assert again.to_dict() == found.to_dict()
-
-
-def test_the_store_has_the_rows_and_no_model_is_loaded_for_them(sandbox, monkeypatch):
-    found, store = sandbox
+    assert asked == []
     loaded = watch(monkeypatch, module, "load_model")
     subspace = SafetySubspace.from_pair(*PAIR, rank="full")
     asked, there = sandbox_questions("dev", 24), {"store": store}
@@ -198,15 +194,12 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(options, m
         rank_curve("nowhere", "nowhere", **options)
 
 
-def test_a_subspace_of_another_pair_or_too_few_directions_are_refused(subspace):
+def test_a_subspace_of_another_pair_too_few_directions_and_no_seeds_are_refused(subspace):
     asked = sandbox_questions("dev", 2)
     with pytest.raises(ValueError, match="the subspace was made from"):
         rank_curve(*PAIR, asked, subspace=subspace)
     few = SafetySubspace.from_pair(*PAIR, rank=2)
     with pytest.raises(ValueError, match="holds 2 directions: factor again with rank=3"):
         rank_curve(*PAIR, asked, ranks=(0, 3), subspace=few)
-
-
-def test_no_seeds_are_refused():
     with pytest.raises(ValueError, match="no seeds"):
         sandbox_rank_curve([])

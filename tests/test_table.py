@@ -91,18 +91,6 @@ def test_another_model_under_an_old_path_is_attacked_as_what_it_is(tiny_pair, st
     assert store.count("answer") == first
 
 
-@pytest.mark.slow
-def test_a_second_table_trains_nothing(tiny_pair, store, monkeypatch):
-    trained = watch(monkeypatch, attacks, "fine_tune")
-    options = ONE | {"arms": ("aligned", "LoX")}
-    first = table(tiny_pair, store, **options)
-    again = table(tiny_pair, store, **options)
-    assert len(trained) == 2
-    assert again.to_frame().equals(first.to_frame())
-    table(tiny_pair, store, **options, alpha=2.0)
-    assert len(trained) == 3  # LoX's; the aligned model knows no alpha
-
-
 def is_part_of(found, whole):
     """Whether a table of two arms has the numbers that the whole one has of them."""
     frame = whole.to_frame()
@@ -186,14 +174,6 @@ def test_the_frame_has_mean_and_sd_over_seeds_and_the_interval_of_all_prompts():
     assert (row["count"], row["n"], row["seeds"]) == (150, 300, 3)
 
 
-@pytest.mark.slow
-def test_a_table_is_read_back_as_it_was_saved(whole, tmp_path):
-    again = AttackTable.load(whole.save(tmp_path / "table.json"))
-    assert again.to_frame().equals(whole.to_frame())
-    assert again.source == whole.source
-    assert len(again.entries()) == sum(len(row["measures"]) for row in again.rows)
-
-
 @pytest.mark.parametrize(
     ("aligned", "lox", "verdict"),
     [
@@ -223,24 +203,23 @@ def test_the_caption_of_one_attack_has_the_fall_of_each_seed():
     assert "Fall of ASR" not in table_caption(made(arms | other))
 
 
-def test_the_caption_speaks_of_safeinst_only_where_it_is_an_arm():
-    arms = {("context", "aligned"): [90], ("context", "LoX"): [0]}
-    assert "SafeInst" not in table_caption(made(arms))
-    assert "SafeInst is the aligned model" in table_caption(
-        made({**arms, ("context", "SafeInst"): [9]})
-    )
-
-
-def test_the_caption_says_which_controls_do_as_well():
+def test_the_caption_says_which_controls_do_as_well_and_speaks_only_of_arms_that_are_there():
     counts = {"aligned": [90, 80], "LoX": [0, 5], "random subspace": [85, 80], "full delta": [0, 2]}
-    text = table_caption(made({("context", arm): found for arm, found in counts.items()}))
+    arms = {("context", arm): found for arm, found in counts.items()}
+    text = table_caption(made(arms))
     assert "Full delta is not clearly worse than LoX: context (full)." in text
     assert "Random" not in text
+    assert "SafeInst" not in text
+    arms["context", "SafeInst"] = [9, 9]
+    assert "SafeInst is the aligned model" in table_caption(made(arms))
 
 
 @pytest.mark.slow
-def test_the_markdown_has_a_line_per_row_of_the_frame(whole):
-    lines = markdown_table(whole).splitlines()
+def test_a_table_is_read_back_as_it_was_saved_and_has_a_line_per_row_of_the_frame(whole, tmp_path):
+    again = AttackTable.load(whole.save(tmp_path / "table.json"))
+    assert again.to_frame().equals(whole.to_frame())
+    assert again.source == whole.source
+    lines = markdown_table(again).splitlines()
     rows = [line for line in lines if line.startswith("| persona") or "| forbidden" in line]
     assert len(rows) == len(whole.to_frame())
     assert sum("asked under it" in row for row in rows) == 7

@@ -357,7 +357,7 @@ def test_names_that_people_gave_are_escaped(open_state, run):
     name = "<img src=x onerror=alert(1)>"
     state = open_state(attacked={name: run, "later": PAIR[1]})
     assert "&lt;img src=x" in ratios_html(state.data, list(state.attacked))
-    state._r_ft[name] = erosion.erosion(state.subspace, run, 64, store=state.store)
+    state._r_ft[name] = erosion.erosion(state.subspace, run.folder, 64, store=state.store)
     state.setting.k = 5
     html = ratios_html(state.data, list(state.attacked))
     drawn = json.dumps(rank_spec(state.data))

@@ -6,10 +6,10 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "cuts": "cut_through measure_way nearest_cell",
-        "directions": "between Direction lox_direction random_direction norm weights_of",
+        "directions": "between combine Direction lox_direction random_direction norm weights_of",
         "flat": "check_origin Flat Point Walk",
         "flatness": """
-            away cliff_distance difference Number random_directions scan scan_visage Scans visage
+            cliff_distance difference Number random_directions scan scan_visage Scans visage
         """,
         "grid": "Axis Grid Index",
         "landscape": "evaluate Landscape Mark source_of",

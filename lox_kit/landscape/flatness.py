@@ -14,7 +14,7 @@ import numpy as np
 
 from lox_kit.models import Model
 
-from .directions import Direction, combine, random_direction, weights_of
+from .directions import Direction, random_direction, weights_of
 from .grid import Axis, Grid
 from .landscape import evaluate
 from .metrics import Metric
@@ -86,11 +86,6 @@ def scan(
         cells = evaluate(line, grid, metric, model, **options).cells
         lines.append([cells[i].per_prompt for i in grid.indices])
     return Scans(axis.values, np.array(lines))
-
-
-def away(direction: Direction) -> Direction:
-    """Return the opposite direction."""
-    return combine([(-1.0, direction)], f"away from {direction.name}").hold()
 
 
 def random_directions(model: Model, n: int) -> list[Direction]:

@@ -32,7 +32,6 @@ def report(
     alpha: float = 1.0,
     cells: int = 21,
     budget: int | None = None,
-    n_random: int = 5,
     **options,
 ) -> list[Path]:
     """Measure and draw the sandbox's landscapes; write figures and `landscape.md` to a folder.
@@ -48,10 +47,8 @@ def report(
         A side of every map.
     budget : int, optional
         Cells per map, coarse to fine.
-    n_random : int
-        Random directions per model.
     options
-        As `studies.picture` takes them: store, executor, limit, split, on_stage.
+        As `studies.picture` takes them: store, executor, limit, on_stage.
 
     Returns
     -------
@@ -62,17 +59,7 @@ def report(
     for seed in seeds:
         family = load_family(seed, k, alpha, options.get("on_stage"))
         pictures += [picture(family, a, cells=cells, budget=budget, **options) for a in attacks]
-        families[seed] = walks(family, attacks, n_random=n_random, **options)
-    files = save_pictures(pictures, out)
-    for attack in attacks:
-        for seed, scans in families.items():
-            data = flatness_data(scans, attack, f"{attack}, seed {seed}")
-            files += save_figure(data, f"landscape_flatness_{attack}_{seed}", out)
-    return [*files, write_whole(Path(out) / "landscape.md", caption(pictures, families))]
-
-
-def save_pictures(pictures: Sequence[Picture], out: str | Path) -> list[Path]:
-    """Draw map and surface of every picture; return the files."""
+        families[seed] = walks(family, attacks, **options)
     files = []
     for p in pictures:
         title, name = f"{p.attack}, seed {p.seed}", f"{p.attack}_{p.seed}"
@@ -80,7 +67,11 @@ def save_pictures(pictures: Sequence[Picture], out: str | Path) -> list[Path]:
         files += save_figure({"figure": "landscape_map", **data}, f"landscape_map_{name}", out)
         data = {"figure": "landscape_3d", **data, "example": None}
         files += save_figure(data, f"landscape_3d_{name}", out)
-    return files
+    for attack in attacks:
+        for seed, scans in families.items():
+            data = flatness_data(scans, attack, f"{attack}, seed {seed}")
+            files += save_figure(data, f"landscape_flatness_{attack}_{seed}", out)
+    return [*files, write_whole(Path(out) / "landscape.md", caption(pictures, families))]
 
 
 def flatness_data(scans: Walked, attack: str, title: str) -> dict:

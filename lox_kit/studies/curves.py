@@ -176,10 +176,6 @@ class Route:
         points = {str(step): content_key(run=run, step=step, **asked) for step in self.at}
         return {"run": run, "total": self.total, "points": points}
 
-    def known(self, store: Store) -> Way:
-        """Return what the store has of it."""
-        return read_way(self.record, store)
-
     def train(
         self,
         store: Store,
@@ -214,7 +210,7 @@ class Route:
             If the loss is no longer a number.
         """
         record = self.record
-        known = self.known(store)
+        known = read_way(record, store)
         if known.finished:
             return known
         found = dict(known.points)

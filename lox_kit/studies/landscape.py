@@ -17,8 +17,8 @@ from lox_kit.landscape import (
     Plane,
     Scans,
     Trajectory,
-    away,
     between,
+    combine,
     evaluate,
     lox_direction,
     project,
@@ -96,7 +96,6 @@ def picture(
     *,
     cells: int = 21,
     limit: int = 96,
-    split: str = "test",
     budget: int | None = None,
     store: Store,
     executor: Executor | None = None,
@@ -109,7 +108,7 @@ def picture(
     cells : int
         A side.
     limit : int
-        Prompts, evenly over the split's forbidden requests.
+        Prompts, evenly over the forbidden test requests.
     budget : int, optional
         Cells in all, coarse to fine.
     """
@@ -120,7 +119,7 @@ def picture(
     landscape = evaluate(
         plane,
         Grid.around(plane, cells),
-        _asr(limit, split, attack),
+        _asr(limit, attack),
         family.aligned,
         checkpoints={**family.models, "attacked": attacked, "attacked LoX": both},
         budget=budget,
@@ -141,7 +140,6 @@ def walks(
     attacks: Sequence[str],
     *,
     limit: int = 96,
-    split: str = "test",
     n_random: int = 5,
     store: Store,
     executor: Executor | None = None,
@@ -156,7 +154,7 @@ def walks(
         options = {"store": store, "executor": executor}
         lines = {
             ("further along LoX", ""): [family.to_lox],
-            (BACK, ""): [away(family.to_lox)],
+            (BACK, ""): [combine([(-1.0, family.to_lox)], "away from LoX").hold()],
             (RANDOM, ""): random_directions(model, n_random),
         }
         for attack in attacks:
@@ -164,16 +162,16 @@ def walks(
             lines["along its attack", attack] = [between(model, run.load()).hold()]
         for i, ((kind, attack), directions) in enumerate(lines.items()):
             tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
-            metric = _asr(limit, split, attack or None)
+            metric = _asr(limit, attack or None)
             found[name, kind, attack] = scan(model, directions, metric, WALKS[kind], **options)
         found[name, "VISAGE", ""] = scan_visage(
-            model, _asr(limit, split), n_directions=n_random, **options
+            model, _asr(limit), n_directions=n_random, **options
         )
     return found
 
 
-def _asr(limit: int, split: str, attack: str | None = None) -> Asr:
+def _asr(limit: int, attack: str | None = None) -> Asr:
     """Return the metric: the rule judge on forbidden requests, under the attack's system prompt."""
     system = find_attack(attack).system if attack else None
-    prompts = sandbox_prompts("forbidden", split, limit)
+    prompts = sandbox_prompts("forbidden", "test", limit)
     return Asr(prompts, "rule", system=system, max_new_tokens=LANDSCAPE_TOKENS)

@@ -6,23 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import SafetySubspace
 from lox_kit.store import NUMBER, MemoryStore, Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
-Attacked = AttackRun | str | Path  # a run, or whatever `Checkpoint` takes
-
-
-def checkpoint_of(attacked: Attacked) -> str | Path:
-    """Return the checkpoint of an attack run, or the checkpoint itself."""
-    return attacked.folder if isinstance(attacked, AttackRun) else attacked
-
 
 def erosion(
     subspace: SafetySubspace,
-    attacked: Attacked,
+    attacked: str | Path,
     most: int,
     *,
     store: Store | MemoryStore,
@@ -32,7 +24,7 @@ def erosion(
 
     Parameters
     ----------
-    attacked : AttackRun, path or name
+    attacked : path or name
         It is streamed beside the subspace's base, matrix by matrix; no model is loaded.
     most : int
         The largest k.
@@ -48,22 +40,20 @@ def erosion(
     ValueError
         If `most` is not stored, or the checkpoint does not fit the subspace.
     """
-    curve = subspace.r_ft_curve(
-        subspace.info["base"], checkpoint_of(attacked), most, on_stage=on_stage
-    )
+    curve = subspace.r_ft_curve(subspace.info["base"], attacked, most, on_stage=on_stage)
     store.put("r_ft", _key(subspace, attacked, most), curve.tolist())
     return curve
 
 
 def stored_erosion(
-    subspace: SafetySubspace, attacked: Attacked, most: int, store: Store | MemoryStore
+    subspace: SafetySubspace, attacked: str | Path, most: int, store: Store | MemoryStore
 ) -> np.ndarray | None:
     """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
     found = store.get("r_ft", _key(subspace, attacked, most), [[NUMBER]])
     return None if found is None else np.array(found)
 
 
-def _key(subspace: SafetySubspace, attacked: Attacked, most: int) -> str:
+def _key(subspace: SafetySubspace, attacked: str | Path, most: int) -> str:
     """Return the key of one curve."""
-    weights = Checkpoint(checkpoint_of(attacked)).fingerprint
+    weights = Checkpoint(attacked).fingerprint
     return content_key(subspace=subspace.key, attacked=weights, most=most)

@@ -17,7 +17,7 @@ from lox_kit.folders import cache_folder
 from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import Store
-from lox_kit.studies import Way, arm_model
+from lox_kit.studies import Way, arm_model, read_way
 from lox_kit.widgets.code import attack_call, pair_call, questions_lines, script
 from lox_kit.widgets.job import BREATH, Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned, one_of, within
@@ -197,7 +197,7 @@ class AttackLabState(PanelState):
         runs, place = self.runs, (choice, arm)
         model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
         route = runs.route(model, choice)
-        known = route.known(runs.store)
+        known = read_way(route.record, runs.store)
         way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
 
         def report(left: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import traitlets
@@ -15,9 +16,7 @@ from lox_kit.measures import Questions
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import (
     RANKS,
-    Attacked,
     RankCurve,
-    checkpoint_of,
     erosion,
     rank_curve,
     stored_erosion,
@@ -55,7 +54,7 @@ class RankState(PanelState):
         self,
         subspace: SafetySubspace,
         *,
-        attacked: Mapping[str, Attacked] | None = None,
+        attacked: Mapping[str, AttackRun | str | Path] | None = None,
         curve: RankCurve | None = None,
         questions: Questions | None = None,
         ranks: Sequence[int] | None = None,
@@ -63,7 +62,10 @@ class RankState(PanelState):
         setting: Setting | None = None,
     ):
         self.subspace = subspace
-        self.attacked = dict(attacked or {})
+        self.attacked = {
+            name: one.folder if isinstance(one, AttackRun) else one
+            for name, one in (attacked or {}).items()
+        }
         self.kinds = kinds_shown(subspace)
         self.store = store or MemoryStore()
         for name, one in self.attacked.items():
@@ -215,7 +217,7 @@ class RankState(PanelState):
     def code(self) -> str:
         """Return the calls: ranks and R_ft of attacks measured so far, and the figure."""
         info, k = self.subspace.info, self.setting.k
-        places = {name: str(checkpoint_of(self.attacked[name])) for name in self.r_ft}
+        places = {name: str(self.attacked[name]) for name in self.r_ft}
         attacked = "".join(f"    {name!r}: {place!r},\n" for name, place in places.items())
         return script(f"""subspace = {pair_call(info)}
 {self._curve_lines()}attacked = {{
@@ -250,11 +252,11 @@ def _sorted(ranks: Sequence[int] | None, subspace: SafetySubspace) -> tuple[int,
     return tuple(sorted(ranks))
 
 
-def _check_attacked(subspace: SafetySubspace, name: str, attacked: Attacked) -> None:
+def _check_attacked(subspace: SafetySubspace, name: str, attacked: str | Path) -> None:
     """Raise ValueError if this is no checkpoint, or one of another shape: its headers are read."""
-    if not isinstance(attacked, AttackRun) and hasattr(attacked, "module"):
+    if hasattr(attacked, "module"):
         raise ValueError(
             f"attacked[{name!r}] is a model in memory; R is read from checkpoints: give the attack "
             "run, a folder or a name."
         )
-    subspace.check_shapes(Checkpoint(checkpoint_of(attacked)))
+    subspace.check_shapes(Checkpoint(attacked))
