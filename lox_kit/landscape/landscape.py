@@ -17,7 +17,7 @@ import numpy as np
 from lox_kit import __version__
 from lox_kit.folders import write_whole
 from lox_kit.models import Model, load_model
-from lox_kit.store import MemoryStore, Store
+from lox_kit.store import Store
 from lox_kit.text import plain_numbers
 from lox_kit.threads import Stop, never
 
@@ -157,7 +157,7 @@ def evaluate(
     *,
     checkpoints: Mapping[str, Model | str | Path] | None = None,
     budget: int | None = None,
-    store: Store | MemoryStore | None = None,
+    store: Store | None = None,
     executor: Executor | None = None,
     on_cell: OnCell | None = None,
     stop: Stop = never,

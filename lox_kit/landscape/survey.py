@@ -39,7 +39,7 @@ class Survey:
         metric: Metric,
         model: Model,
         *,
-        store: Store | MemoryStore | None = None,
+        store: Store | None = None,
         executor: Executor | None = None,
     ):
         check_origin(model, flat)

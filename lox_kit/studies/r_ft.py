@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.store import NUMBER, MemoryStore, Store, content_key
+from lox_kit.store import NUMBER, Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
@@ -17,7 +17,7 @@ def erosion(
     attacked: str | Path,
     most: int,
     *,
-    store: Store | MemoryStore,
+    store: Store,
     on_stage: OnStage | None = None,
 ) -> np.ndarray:
     """Return `SafetySubspace.r_ft_curve` of an attacked checkpoint, and keep it in the store.
@@ -46,7 +46,7 @@ def erosion(
 
 
 def stored_erosion(
-    subspace: SafetySubspace, attacked: str | Path, most: int, store: Store | MemoryStore
+    subspace: SafetySubspace, attacked: str | Path, most: int, store: Store
 ) -> np.ndarray | None:
     """Return what the store has of `erosion`, or None; at most a checkpoint is hashed."""
     found = store.get("r_ft", _key(subspace, attacked, most), [[NUMBER]])
