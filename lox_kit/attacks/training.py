@@ -224,11 +224,28 @@ def save_model(model, tokenizer, out: Path, dtype=None) -> None:
     dtype : torch.dtype, optional
         What the weights are rounded to; default their own.
     """
-    if hasattr(model, "peft_config"):
-        model = copy.deepcopy(model).merge_and_unload()
-    state = {name: W.to(dtype or W.dtype) for name, W in model.state_dict().items()}
-    model.save_pretrained(out, state_dict=state)
+    adapted = hasattr(model, "peft_config")
+    state = _merged(model) if adapted else model.state_dict()
+    state = {name: W.to(dtype or W.dtype) for name, W in state.items()}
+    (model.get_base_model() if adapted else model).save_pretrained(out, state_dict=state)
     tokenizer.save_pretrained(out)
+
+
+def _merged(model) -> dict:
+    """Return the weights of PEFT's wrapped model by their own names, adapters added to them.
+
+    What is added to is on the CPU, one matrix after the other: merging a copy of the model, as PEFT
+    does, would take the memory of a second one on its device.
+    """
+    base = model.get_base_model()
+    own = {name: W for name, W in base.state_dict().items() if ".lora_" not in name}
+    state = {name.replace(".base_layer.", "."): W for name, W in own.items()}
+    for name, layer in base.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            W = layer.get_base_layer().weight.detach().clone()
+            W += layer.get_delta_weight("default").detach()
+            state[f"{name}.weight"] = W.cpu()
+    return state
 
 
 def train_copy(
