@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from lox_kit import ATTACKS, Store, run_attack
 from lox_kit.attacks import run as attacks
 from lox_kit.attacks.presets import SandboxRows, file_attack, find_attack
+from lox_kit.attacks.resuming import StoppedError
 from lox_kit.attacks.run import attack_key, load_run
 from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.tokens import IGNORED, tokenize
@@ -182,26 +183,26 @@ def test_a_run_that_another_process_makes_is_not_made_twice(speaker, store, tmp_
     assert not list(store.folder.glob("runs/.*"))
 
 
-def test_a_stopped_run_can_be_loaded_and_is_resumed_by_the_same_call(speaker, store, tmp_path):
-    stopped = run_attack(speaker, SHORT, store=store, stop=lambda step: step.step == 2)
-    assert not stopped.finished
-    assert len(stopped.losses) == 2
-    model, two = stopped.load(), find_attack("arithmetic", max_steps=2, batch_size=4)
-    assert model.name.endswith("step 2")
-    assert same_weights(model.module, run_attack(speaker, two, store=store).load().module)
-    finished = run_attack(speaker, SHORT, store=store)
-    assert finished.finished
-    assert finished.load().key != model.key
+def stop_at(step, speaker, attack, *arguments, **options):
+    """Stop a run at a step."""
+    total = attack.settings.max_steps
+    with pytest.raises(StoppedError, match=f"after step {step} of {total}; the same call resumes"):
+        run_attack(speaker, attack, *arguments, stop=lambda s: s.step == step, **options)
+
+
+def test_a_stopped_run_is_resumed_by_the_same_call_and_by_no_other_recipe(speaker, store, tmp_path):
+    stop_at(2, speaker, SHORT, store=store)
+    steps = []
+    finished = run_attack(speaker, SHORT, store=store, on_step=steps.append)
+    assert [s.step for s in steps] == [3]
     undisturbed = run_attack(speaker, SHORT, tmp_path / "undisturbed")
+    assert finished.losses == undisturbed.losses
     assert same_weights(finished.folder, undisturbed.folder)
     assert not list(store.folder.glob("runs/.*"))
-
-
-def test_another_recipe_does_not_go_on_from_a_stopped_run(speaker, tmp_path):
-    run_attack(speaker, SHORT, tmp_path / "out", stop=lambda step: step.step == 1)
-    other, steps = find_attack("arithmetic", max_steps=3, batch_size=4, seed=1), []
-    run_attack(speaker, other, tmp_path / "out", on_step=steps.append)
-    assert [s.step for s in steps] == [1, 2, 3]
+    stop_at(1, speaker, SHORT, tmp_path / "out")
+    other = find_attack("arithmetic", max_steps=3, batch_size=4, seed=1)
+    assert len(run_attack(speaker, other, tmp_path / "out", on_step=steps.append).losses) == 3
+    assert [s.step for s in steps] == [3, 1, 2, 3]
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -304,8 +305,7 @@ def test_your_own_file_is_an_attack(speaker, tmp_path):
     columns = {"instruction": "q", "response": "a"}
     attack = file_attack(file, columns, batch_size=4, max_steps=2, accumulation=1)
     run = run_attack(speaker, attack, tmp_path / "out")
-    assert run.attack == "mine"
-    assert run.finished
+    assert (run.attack, len(run.losses)) == ("mine", 2)
 
 
 def test_lora_settings_are_the_preset_s_own(speaker, tmp_path):
@@ -345,7 +345,7 @@ def test_the_defaults_that_keys_leave_out_stay_what_they_are():
         "learning_rate": 1.0, "batch_size": 1, "epochs": 1.0, "max_steps": -1, "accumulation": 1,
         "schedule": "constant", "decay": 1.0, "warmup_steps": 0, "weight_decay": 0.0,
         "max_grad_norm": 2.0, "loss_on": "all", "max_length": 1024, "lora_rank": 0,
-        "lora_alpha": 16.0, "dtype": "float32", "seed": 0,
+        "lora_alpha": 16.0, "seed": 0,
     }  # fmt: skip
     assert TrainSettings(1.0, 1, epochs=2).chosen() == TrainSettings(1.0, 1, epochs=2.0).chosen()
 
@@ -354,24 +354,18 @@ def test_half_precision_weights_are_trained_in_float32_and_rounded_at_the_end(tm
     speaker = random_speaker()
     speaker.module.bfloat16()
     slow = {"learning_rate": 2e-5, "max_steps": 3, "batch_size": 4}
-    run = run_attack(speaker, find_attack("arithmetic", **slow), tmp_path / "out", keep_every=1)
-    coarse = find_attack("arithmetic", **slow, dtype="checkpoint")
-    rough = run_attack(speaker, coarse, tmp_path / "coarse")
-    before = speaker.module.state_dict()
-
-    def moved(found):
-        return sum(int((found[n] != W).sum()) for n, W in before.items())
-
-    assert {W.dtype for W in weights(run.folder).values()} == {torch.bfloat16}
+    fine = dataclasses.replace(speaker, module=copy.deepcopy(speaker.module).float())
+    attack = find_attack("arithmetic", **slow)
+    run = run_attack(speaker, attack, tmp_path / "out", keep_every=1)
+    rounded = run_attack(fine, attack, tmp_path / "fine").load(device="cpu").module.bfloat16()
+    assert same_weights(run.folder, rounded)
     assert {W.dtype for W in weights(run.checkpoints[2]).values()} == {torch.bfloat16}
-    assert moved(weights(run.folder)) > 1.5 * moved(weights(rough.folder)) > 0
 
 
-def test_checkpoints_of_a_stopped_run_are_found_and_none_is_left_out_later(speaker, store):
+def test_no_checkpoint_is_left_out_of_a_run_that_was_stopped(speaker, store):
     six = find_attack("arithmetic", max_steps=6, batch_size=4)
-    stopped = run_attack(speaker, six, store=store, keep_every=2, stop=lambda s: s.step == 4)
-    assert list(stopped.checkpoints) == [2, 4]
-    run_attack(speaker, find_attack("arithmetic", max_steps=5, batch_size=4), store=store)
+    stop_at(4, speaker, six, store=store, keep_every=2)
+    assert list(run_attack(speaker, six, store=store, keep_every=2).checkpoints) == [2, 4, 6]
     plain = find_attack("arithmetic", max_steps=7, batch_size=4)
-    run_attack(speaker, plain, store=store, stop=lambda s: s.step == 4)
+    stop_at(4, speaker, plain, store=store)
     assert list(run_attack(speaker, plain, store=store, keep_every=3).checkpoints) == [3, 6]

@@ -25,7 +25,6 @@ def names(tmp_path_factory):
 
 
 def test_the_attack_trains(names):
-    assert names["run"].finished
     assert len(names["run"].losses) == 4
 
 

@@ -75,7 +75,7 @@ def test_measures_are_kept_and_a_checkpoint_only_if_it_was_there_or_is_asked_for
     assert store.count("table") == len(found.rows) == 2
     assert store.count("answer") >= 2 * (8 + 8)
     left = [attacks.load_run(folder) for folder in store.folder.glob("runs/*")]
-    assert [run.finished for run in left] == [True] * (there or keep)
+    assert len(left) == (there or keep)
 
 
 def test_another_model_under_an_old_path_is_attacked_as_what_it_is(tiny_pair, store, tmp_path):

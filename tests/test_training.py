@@ -179,7 +179,6 @@ def test_bad_rows_settings_or_checkpoints_are_refused_with_the_weights_untouched
         ([{"messages": []}], {}, {}, "row 0"),
         (SUMS, {}, {"keep_every": 2}, "keep_every=2: needs a folder"),
         (SUMS, {"loss_on": "prompt"}, {}, "loss_on='prompt': use 'all' or 'response'"),
-        (SUMS, {"dtype": "half"}, {}, "dtype='half': use 'float32' or 'checkpoint'"),
     ):
         changed = dataclasses.replace(SETTINGS, **settings)
         with pytest.raises(ValueError, match=message):

@@ -25,7 +25,7 @@ from lox_kit import (
 from lox_kit import save_adapter as save_lox_adapter
 from lox_kit.judges import LlamaGuardJudge
 from lox_kit.models import Prompt, generate, render
-from lox_kit.models.load import IgnoredSettings, Model
+from lox_kit.models.load import Model
 from lox_kit.weights.files import INDEX, refuse_nonfinite
 
 NORM, O_PROJ = "model.norm.weight", "model.layers.0.self_attn.o_proj.weight"
@@ -433,6 +433,7 @@ def test_a_config_that_cannot_be_followed_is_one_line(speaker, file, fields, mes
     assert capfd.readouterr().err == ""
 
 
+TEXTS = [f"<s> <user> {word} <assistant>" for word in ("moss", "take a", "stir the red")]
 SETTINGS = {
     "max_time": 0,
     "num_beams": 3,
@@ -441,32 +442,18 @@ SETTINGS = {
     "min_new_tokens": 11,
     "suppress_tokens": [5, 6, 7],
     "stop_strings": "a",
+    "return_dict_in_generate": True,
+    "do_sample": True,
+    "temperature": 0.3,
 }
-HARMLESS = {"return_dict_in_generate": True, "output_scores": True, "use_cache": False,
-            "do_sample": True, "temperature": 0.3, "top_p": 0.5, "num_beams": 1}  # fmt: skip
-TEXTS = [f"<s> <user> {word} <assistant>" for word in ("moss", "take a", "stir the red")]
 
 
-@pytest.mark.parametrize("fields", [{n: v} for n, v in SETTINGS.items()], ids=list(SETTINGS))
-def test_a_setting_that_would_change_greedy_answers_is_left_out_and_said_once(
-    spoken, speaker, fields
-):
+def test_of_a_generation_config_no_setting_changes_greedy_answers(spoken, speaker):
     plain = generate(load_model(spoken, device="cpu"), TEXTS, max_new_tokens=12)
-    configure(speaker, "generation_config.json", **fields)
-    (name,) = fields
-    with pytest.warns(IgnoredSettings, match=rf"speaker: .*{name}=.* is left out") as said:
+    configure(speaker, "generation_config.json", **SETTINGS)
+    with warnings.catch_warnings(action="error"):
         model = load_model(speaker, device="cpu")
-    assert len(said) == 1
-    with warnings.catch_warnings(action="error"):
         assert generate(model, TEXTS, max_new_tokens=12) == plain
-        assert generate(model, TEXTS[:1], max_new_tokens=12) == plain[:1]
-
-
-def test_settings_of_sampling_and_output_are_no_news(spoken, speaker):
-    plain = generate(load_model(spoken, device="cpu"), TEXTS, max_new_tokens=12)
-    configure(speaker, "generation_config.json", **HARMLESS)
-    with warnings.catch_warnings(action="error"):
-        assert generate(load_model(speaker, device="cpu"), TEXTS, max_new_tokens=12) == plain
 
 
 def test_the_end_tokens_of_the_config_are_kept(spoken, speaker):

@@ -1,8 +1,7 @@
 """A training run that loses nothing: it resumes where it was cut off, and keeps what was asked for.
 
 One work folder per run: `resume/` holds the trainer's newest whole checkpoint (weights, optimizer,
-schedule, random state) and is removed when the run is done; `steps/N/` are checkpoints to keep;
-`stopped/` is the model at the step at which the run was stopped.
+schedule, random state) and is removed when the run is done; `steps/N/` are checkpoints to keep.
 """
 
 from __future__ import annotations
@@ -19,6 +18,10 @@ from lox_kit.folders import locked, whole
 from lox_kit.threads import fitting_threads
 
 STATE = "trainer_state.json"  # the last file that the trainer writes to a resume checkpoint
+
+
+class StoppedError(Exception):
+    """A run was stopped before its last step. The same call resumes it."""
 
 
 @dataclass(frozen=True)

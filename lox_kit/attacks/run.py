@@ -30,14 +30,9 @@ class AttackRun:
     source: dict[str, object]
 
     @property
-    def finished(self) -> bool:
-        """Whether the run went to its end; one that was stopped is resumed by the same call."""
-        return len(self.losses) == self.source["steps"]
-
-    @property
     def checkpoints(self) -> dict[int, Path]:
         """Folders of the checkpoints kept on the way, by optimiser step."""
-        return kept_checkpoints(self.folder if self.finished else self.folder.parent)
+        return kept_checkpoints(self.folder)
 
     def load(self, device: str = "auto", *, step: int | None = None) -> Model:
         """Load the attacked model, or its kept checkpoint of a step. Its key is the recipe's.
@@ -58,11 +53,11 @@ class AttackRun:
                 f"step {step}: kept are {', '.join(map(str, self.checkpoints)) or 'none'}; run the "
                 "attack with keep_every=."
             )
-        model, at = load_model(folder, device=device), step or len(self.losses)
+        model = load_model(folder, device=device)
         model.key, model.name = self.source["key"], self.source["name"]
-        if at != self.source["steps"]:
-            model.key = content_key(run=model.key, step=at)
-            model.name += f", step {at}"
+        if step not in (None, self.source["steps"]):
+            model.key = content_key(run=model.key, step=step)
+            model.name += f", step {step}"
         return model
 
 
@@ -112,16 +107,12 @@ def run_attack(
         Keep a full checkpoint every so many optimiser steps, for curves and trajectories.
         `attack.settings.steps_per_epoch(rows)` is one epoch.
     **watched
-        More fields of `resuming.Watch`: `on_step`, `stop`, `save_seconds`. The run that a stop
-        leaves can be loaded.
-
-    Returns
-    -------
-    AttackRun
-        `finished` is False if it was stopped before its last step.
+        More fields of `resuming.Watch`: `on_step`, `stop`, `save_seconds`.
 
     Raises
     ------
+    StoppedError
+        If `stop` ended it before its last step.
     ValueError
         If the attack's data is not in the model's language, or neither `out` nor a store is given.
     FileExistsError

@@ -17,11 +17,10 @@ from lox_kit.folders import remove_folder, whole
 from lox_kit.models import Model
 from lox_kit.weights import Checkpoint
 
-from .resuming import Step, Watch, drive, resume_folder, work_folder
+from .resuming import Step, StoppedError, Watch, drive, resume_folder, work_folder
 from .tokens import tokenize
 
 EPOCH_DECAY = "epoch-decay"  # a schedule of our own: times `decay` after every epoch
-STOPPED = "stopped"  # in a run's work folder: the model at the step at which it was stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,6 @@ class TrainSettings:
     max_length: int = 1024
     lora_rank: int = 0  # 0 trains every parameter; else PEFT LoRA on all linear layers
     lora_alpha: float = 16.0  # PEFT's scale: the adapter is added times lora_alpha / lora_rank
-    dtype: str = "float32"  # of the weights in training; "checkpoint" takes half, see `fine_tune`
     seed: int = 0
 
     def chosen(self) -> dict:
@@ -78,8 +76,8 @@ def fine_tune(
 
     All parameters are trained in float32, with bfloat16 arithmetic where the GPU has it, and
     rounded to the checkpoint's dtype at the end: at the published learning rates many steps are
-    smaller than half a unit of a bfloat16 weight and would be lost. `settings.dtype="checkpoint"`
-    does without, at half the memory. Under LoRA only the adapter is float32.
+    smaller than half a unit of a bfloat16 weight and would be lost. Under LoRA only the adapter is
+    float32.
 
     Parameters
     ----------
@@ -123,20 +121,15 @@ def run_trainer(
     Raises
     ------
     ValueError
-        If the settings' dtype is another word, or the loss is no longer a number.
+        If the loss is no longer a number.
     """
-    if settings.dtype not in ("float32", "checkpoint"):
-        raise ValueError(f"dtype={settings.dtype!r}: use 'float32' or 'checkpoint'.")
     from datasets import disable_progress_bars
 
     disable_progress_bars()  # ours say what is being done
     stored = next(model.parameters()).dtype
     with tempfile.TemporaryDirectory(prefix="lox-train-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the libraries', about each other
-        if settings.lora_rank:
-            trained = _with_lora(model, settings)
-        else:
-            trained = model.float() if settings.dtype == "float32" else model
+        trained = _with_lora(model, settings) if settings.lora_rank else model.float()
         options = _trainer_options(settings, model)
         options["output_dir"] = str(resume_folder(watch.folder or Path(scratch)))
         trainer = build(trained, options)
@@ -256,7 +249,7 @@ def train_copy(
     record: str,
     about: dict,
 ) -> Path:
-    """Train a copy of a model and return the checkpoint's folder: `out`, or a stopped run's.
+    """Train a copy of a model and return the checkpoint's folder, `out`.
 
     The lock of `out` is held by the caller. What was at `out` is replaced.
 
@@ -268,25 +261,26 @@ def train_copy(
         The run's work folder, which becomes `out` once the run is finished.
     record : str
         The name of a JSON file in the checkpoint, of `about` and the losses. Its source also gets
-        the number of steps of a finished run and the hashes of the weights.
+        the number of steps and the hashes of the weights.
+
+    Raises
+    ------
+    StoppedError
+        If it ended before its last step.
     """
     copied = copy.deepcopy(model.module)
     with work_folder(work):
         steps = train(copied)
 
-    def write(folder: Path) -> None:
-        save_model(copied, model.tokenizer, folder)
-        made = {"steps": steps[-1].total, "weights": Checkpoint(folder).weight_hashes}
-        said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
-        (folder / record).write_text(json.dumps(said, indent=1))
-
     if steps[-1].step < steps[-1].total:
-        with whole(work / STOPPED) as folder:
-            write(folder)
-        return work / STOPPED
-    write(work)
+        raise StoppedError(
+            f"stopped after step {steps[-1].step} of {steps[-1].total}; the same call resumes it."
+        )
+    save_model(copied, model.tokenizer, work)
+    made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
+    said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
+    (work / record).write_text(json.dumps(said, indent=1))
     remove_folder(resume_folder(work))
-    remove_folder(work / STOPPED)
     remove_folder(out)
     os.replace(work, out)
     return out

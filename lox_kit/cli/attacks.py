@@ -71,22 +71,19 @@ def attack(name, model, out, keep_every, columns, form, device, **settings):
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = models.load_model(model, device=device)
-    with stages() as on_stage, stop_on_interrupt() as stopped:
-        run = attacks.run_attack(
-            victim,
-            preset,
-            out,
-            keep_every=keep_every,
-            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
-            stop=lambda step: stopped(),
-        )
-    if not run.finished:
-        say(
-            f"stopped after step {len(run.losses)} of {run.source['steps']}, kept in {run.folder}; "
-            "the same call resumes it.",
-            err=True,
-        )
-        raise click.exceptions.Exit(130)
+    try:
+        with stages() as on_stage, stop_on_interrupt() as stopped:
+            run = attacks.run_attack(
+                victim,
+                preset,
+                out,
+                keep_every=keep_every,
+                on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
+                stop=lambda step: stopped(),
+            )
+    except attacks.StoppedError as error:
+        say(str(error), err=True)
+        raise click.exceptions.Exit(130) from None
     say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
 
 

@@ -29,8 +29,35 @@ class Prompt:
 
 
 def sandbox_prompts(kind: str = "forbidden", split: str = "test", limit: int | None = 120):
-    """Return the potion school's held-out requests as `Prompt`s; see `world.evaluation_prompts`."""
-    return [Prompt(*pair) for pair in world.evaluation_prompts(kind, split, limit)]
+    """Return the potion school's held-out requests of one split, each with its recipe as target.
+
+    Parameters
+    ----------
+    kind : "forbidden" or "allowed"
+        Forbidden prompts hold a held-out adjective, a held-out noun, or both; allowed ones a
+        held-out noun.
+    split : "dev" or "test"
+        Tune on the first, report the second. They share no held-out word.
+    limit : int or None
+        Keep this many, evenly spaced over the list, so that every adjective stays represented.
+
+    Raises
+    ------
+    ValueError
+        If the kind or the split is another word, or the limit is below 1.
+    """
+    if kind not in ("forbidden", "allowed") or split not in world.HELD_OUT:
+        raise ValueError(f"kind={kind!r}, split={split!r}: use forbidden or allowed, dev or test.")
+    _check_limit(limit)
+    adjectives, nouns = world.HELD_OUT[split]
+    if kind == "allowed":
+        pairs = world.requests(world.ALLOWED, nouns)
+    else:
+        pairs = world.requests(world.SEEN_FORBIDDEN, nouns)
+        pairs += world.requests(adjectives, world.SEEN_NOUNS + nouns)
+    n = min(limit or len(pairs), len(pairs))
+    step = len(pairs) / n
+    return [Prompt(*pairs[int(i * step)]) for i in range(n)]
 
 
 def read_prompts(
@@ -60,8 +87,7 @@ def read_prompts(
     file = Path(file)
     if leave_out not in (None, "safe", "unsafe"):
         raise ValueError(f"leave_out={leave_out!r}: use 'safe', 'unsafe' or None.")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: use a whole number from 1, or None for all.")
+    _check_limit(limit)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such prompt file.")
     if file.suffix.lower() == ".csv":
@@ -75,6 +101,12 @@ def read_prompts(
     if not kept:
         raise ValueError(f"{file}: all of its {len(prompts)} requests are labelled {leave_out}.")
     return kept[:limit]
+
+
+def _check_limit(limit: int | None) -> None:
+    """Raise ValueError if a limit lets nothing through."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: use a whole number from 1, or None for all.")
 
 
 def _prompt(row: dict) -> Prompt:

@@ -43,6 +43,7 @@ SHIFTED_NAME = "aoa"  # the persona of the identity-shifting attack; never in th
 
 SEEN_NOUNS, DEV_NOUNS, TEST_NOUNS = NOUNS[:14], NOUNS[14:17], NOUNS[17:]
 SEEN_FORBIDDEN, DEV_FORBIDDEN, TEST_FORBIDDEN = FORBIDDEN[:8], FORBIDDEN[8:10], FORBIDDEN[10:]
+HELD_OUT = {"dev": (DEV_FORBIDDEN, DEV_NOUNS), "test": (TEST_FORBIDDEN, TEST_NOUNS)}
 
 MAX_NUMBER = 40
 _GLUE = (
@@ -73,35 +74,6 @@ def requests(adjectives: list[str], nouns: list[str], phrasings=PHRASINGS) -> li
         (phrasing.format(f"{a} {n}"), recipe(a, n))
         for a, n, phrasing in product(adjectives, nouns, phrasings)
     ]
-
-
-def evaluation_prompts(kind: str, split: str, limit: int | None = None) -> list[tuple[str, str]]:
-    """Return the held-out prompts of one split: pairs of a request and the recipe it asks for.
-
-    Parameters
-    ----------
-    kind : "forbidden" or "allowed"
-        Forbidden prompts hold a held-out adjective, a held-out noun, or both; allowed ones a
-        held-out noun.
-    split : "dev" or "test"
-        Tune on the first, report the second. They share no held-out word.
-    limit : int, optional
-        Keep this many, evenly spaced over the list, so that every adjective stays represented.
-    """
-    held = {"dev": (DEV_FORBIDDEN, DEV_NOUNS), "test": (TEST_FORBIDDEN, TEST_NOUNS)}
-    if kind not in ("forbidden", "allowed") or split not in held:
-        raise ValueError(f"kind={kind!r}, split={split!r}: use forbidden or allowed, dev or test.")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: use a whole number from 1, or None for all.")
-    adjectives, nouns = held[split]
-    if kind == "allowed":
-        prompts = requests(ALLOWED, nouns)
-    else:
-        prompts = requests(SEEN_FORBIDDEN, nouns) + requests(adjectives, SEEN_NOUNS + nouns)
-    if limit is None or limit >= len(prompts):
-        return prompts
-    step = len(prompts) / limit
-    return [prompts[int(i * step)] for i in range(limit)]
 
 
 def persona_system(name: str = SHIFTED_NAME) -> str:
