@@ -2,15 +2,14 @@
 
 import copy
 import dataclasses
-import gzip
 import json
 
 import pytest
 import torch
-from checkpoints import run_python
 from speakers import other_tokenizer, random_speaker, same_weights
 
 from lox_kit import ALIGNMENTS, SafetySubspace, align
+from lox_kit.attacks import resuming
 from lox_kit.attacks.alignment import RECORD, alignment_rows, find_alignment, prefer
 from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.sandbox import corpus
@@ -76,66 +75,48 @@ def test_what_is_written_is_a_checkpoint_that_can_be_factored(name, speaker, tmp
     assert all(norm > 0 for norm in subspace.norms)
     record = record_of(out)
     assert len(record["losses"]) == 4
-    assert record["source"]["alignment"] == name
+    assert record["source"]["name"] == name
     assert record["source"]["base_key"] == "random 0"
 
 
-KILLED = """
-import os, sys
-sys.path.insert(0, "tests")
-from test_alignment import SHORT, find_alignment, random_speaker, align
-
-def kill(step):
-    if step.step == 3:
-        os.kill(os.getpid(), 9)
-
-alignment = find_alignment(sys.argv[2], **SHORT)
-align(random_speaker(), alignment, sys.argv[1], on_step=kill, save_seconds=0)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["sandbox-sft", "sandbox-dpo"])
-def test_a_killed_alignment_ends_with_the_same_weights_as_an_undisturbed_one(
-    name, speaker, tmp_path
+def test_an_alignment_that_was_cut_off_ends_with_the_same_weights_as_an_undisturbed_one(
+    speaker, tmp_path, monkeypatch
 ):
-    alignment = find_alignment(name, **SHORT)
-    assert run_python(KILLED, tmp_path / "aligned", name).returncode == -9
+    def cut(step):
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(resuming, "SAVE_SECONDS", 0)
+    alignment, told = find_alignment("sandbox-dpo", **SHORT), []
+    with pytest.raises(KeyboardInterrupt):
+        align(speaker, alignment, tmp_path / "aligned", on_step=cut)
     assert not (tmp_path / "aligned").exists()
-    told = []
     again = align(speaker, alignment, tmp_path / "aligned", on_step=told.append)
     assert [s.step for s in told] == [3, 4]
     undisturbed = align(speaker, alignment, tmp_path / "undisturbed")
     assert same_weights(again, undisturbed)
-    assert record_of(again)["losses"] == record_of(undisturbed)["losses"]
+    assert record_of(again) == record_of(undisturbed)
 
 
 def test_the_paper_s_preset_has_the_paper_s_settings():
-    dpo = ALIGNMENTS["dpo"]
-    s = dpo.settings
-    assert (dpo.method, dpo.beta, dpo.nll_weight) == ("dpo", 0.1, 0.0)
+    dpo, s = ALIGNMENTS["dpo"], ALIGNMENTS["dpo"].settings
+    assert (dpo.method, dpo.beta, dpo.nll_weight, s.max_length) == ("dpo", 0.1, 0.0, 1024)
     assert (s.learning_rate, s.epochs, s.batch_size * s.accumulation) == (5e-6, 3, 128)
-    assert s.max_length == 1024
 
 
-def test_preference_pairs_are_read_from_hh_files_as_chat_or_as_text(speaker, tmp_path):
+@pytest.mark.parametrize("template", [True, False], ids=["chat", "text"])
+def test_pairs_of_hh_files_are_chats_if_the_tokenizer_has_a_template(speaker, tmp_path, template):
     talk = "\n\nHuman: what is 3\n\nAssistant: "
-    file = tmp_path / "pairs.jsonl.gz"
-    with gzip.open(file, "wt") as f:
-        f.writelines(
-            json.dumps({"chosen": talk + "sorry .", "rejected": talk + "answer 3 ."}) + "\n"
-            for _ in range(8)
-        )
+    pair = {"chosen": talk + "sorry .", "rejected": talk + "answer 3 ."}
+    (tmp_path / "pairs.jsonl").write_text((json.dumps(pair) + "\n") * 8)
+    if not template:
+        speaker.tokenizer.chat_template = None
     preset = find_alignment("dpo", **SHORT, accumulation=1)
-    rows, _ = alignment_rows(file, preset, speaker)
-    assert rows[0]["chosen"] == [{"role": "assistant", "content": "sorry ."}]
+    rows, _ = alignment_rows(tmp_path / "pairs.jsonl", preset, speaker)
+    chosen = [{"role": "assistant", "content": "sorry ."}] if template else " sorry ."
+    assert rows[0]["chosen"] == chosen
     out = align(speaker, preset, tmp_path / "aligned", rows=rows)
     assert len(record_of(out)["losses"]) == 4
-    bare = random_speaker()
-    bare.tokenizer.chat_template = None
-    text, _ = alignment_rows(file, preset, bare)
-    assert text[0]["prompt"].startswith("\n\nHuman: what is 3")
-    align(bare, preset, tmp_path / "from text", rows=text)
 
 
 def test_data_that_is_missing_or_foreign_is_refused_and_nothing_overwritten(speaker, tmp_path):

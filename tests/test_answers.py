@@ -2,22 +2,18 @@
 
 import copy
 import dataclasses
+from unittest.mock import Mock
 
 import pytest
 from checkpoints import run_python
 from speakers import other_tokenizer, random_speaker
 from transformers import LlamaForCausalLM
 
-from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
+from lox_kit import LoxDial, SafetySubspace, Store, sandbox_prompts
 from lox_kit.models.answers import generate
 from lox_kit.models.prompts import render
 
 TOKENS = 12
-
-
-@pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned", device="cpu")
 
 
 @pytest.fixture
@@ -50,28 +46,24 @@ def texts_of(n):
 # --- answers ------------------------------------------------------------------------------------
 
 
-def test_a_batch_answers_as_one_at_a_time(speaker):
+def test_a_batch_answers_as_one_at_a_time_in_the_prompts_order_and_duplicates_once(
+    speaker, batches
+):
     texts = texts_of(20)
-    single = [generate(speaker, [t], max_new_tokens=TOKENS)[0] for t in texts]
-    assert generate(speaker, texts, max_new_tokens=TOKENS, batch_size=7) == single
-    assert len(set(single)) > 5  # the prompts do matter
-
-
-def test_answers_stand_in_the_order_of_the_prompts_and_duplicates_are_asked_once(speaker, batches):
-    texts = texts_of(12)
-    answers = dict(zip(texts, generate(speaker, texts, max_new_tokens=TOKENS), strict=True))
+    single = {t: generate(speaker, [t], max_new_tokens=TOKENS)[0] for t in texts}
+    assert len(set(single.values())) > 5  # the prompts do matter
     del batches[:]
     mixed = [*reversed(texts), *texts, texts[3]]
-    assert generate(speaker, mixed, max_new_tokens=TOKENS) == [answers[t] for t in mixed]
-    assert sum(batches) == len(set(texts))
+    answers = generate(speaker, mixed, max_new_tokens=TOKENS, batch_size=7)
+    assert answers == [single[t] for t in mixed]
     assert generate(speaker, []) == []
     assert sum(batches) == len(set(texts))
 
 
-def test_the_tokenizer_may_lack_padding_and_is_left_as_it_was(speaker):
+def test_the_tokenizer_may_lack_padding_and_an_end_and_is_left_as_it_was(speaker):
     texts = texts_of(9)
     expected = generate(speaker, texts, max_new_tokens=TOKENS)
-    speaker.tokenizer.pad_token = None
+    speaker.tokenizer.pad_token = speaker.tokenizer.eos_token = None
     before = speaker.tokenizer.backend_tokenizer.to_str()
     assert generate(speaker, texts, max_new_tokens=TOKENS) == expected
     assert speaker.tokenizer.backend_tokenizer.to_str() == before
@@ -110,24 +102,16 @@ def test_other_settings_weights_or_dtypes_meet_no_stored_answer(speaker, batches
     assert sum(batches) == 5 * len(set(texts))
 
 
-def test_a_turned_dial_never_meets_a_stale_answer(aligned, batches, tmp_path):
-    model = dataclasses.replace(aligned, module=copy.deepcopy(aligned.module))
+def test_a_turned_dial_never_meets_a_stale_answer(model, batches, store):
     texts = render(model.tokenizer, sandbox_prompts("allowed", "dev", 6))
-    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=8)
-    dial = LoxDial(model, subspace)
-    with Store(tmp_path) as store:
-        before = generate(model, texts, max_new_tokens=TOKENS, store=store)
-        dial.set(k=6, alpha=40.0)
-        pushed = generate(model, texts, max_new_tokens=TOKENS, store=store)
-        assert model.key != aligned.key
-        assert pushed == generate(model, texts, max_new_tokens=TOKENS) != before
-        dial.off()
-        asked = len(batches)
-        assert model.key == aligned.key
-        assert generate(model, texts, max_new_tokens=TOKENS, store=store) == before
-        dial.set(k=6, alpha=40.0)
-        assert generate(model, texts, max_new_tokens=TOKENS, store=store) == pushed
-    assert len(batches) == asked
+    dial = LoxDial(model, SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=8))
+    answers = []
+    for alpha in (0.0, 40.0, 0.0, 40.0):
+        dial.set(k=6, alpha=alpha)
+        answers.append(generate(model, texts, max_new_tokens=TOKENS, store=store))
+    assert answers[:2] == answers[2:]
+    assert answers[0] != answers[1] == generate(model, texts, max_new_tokens=TOKENS)
+    assert sum(batches) == 3 * len(texts)
 
 
 # --- memory, and cuts ---------------------------------------------------------------------------
@@ -154,11 +138,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_what_fitted_is_kept(speaker, mo
 
 
 def test_an_error_that_is_not_about_memory_is_raised(speaker, monkeypatch):
-    def broken(*arguments, **options):
-        raise RuntimeError("the shapes do not match")
-
-    monkeypatch.setattr(LlamaForCausalLM, "generate", broken)
-    with pytest.raises(RuntimeError, match="the shapes do not match"):
+    monkeypatch.setattr(LlamaForCausalLM, "generate", Mock(side_effect=RuntimeError("no such op")))
+    with pytest.raises(RuntimeError, match="no such op"):
         generate(speaker, texts_of(4))
 
 

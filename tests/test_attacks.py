@@ -89,11 +89,6 @@ def test_the_key_is_that_of_weights_dtype_rows_and_settings(speaker):
     assert keys[0] == attack_key(random_speaker(), find_attack("arithmetic", **options))
 
 
-def test_the_seed_decides_the_rows():
-    first, again, other = (find_attack("arithmetic", seed=s).data() for s in (0, 0, 1))
-    assert first == again != other
-
-
 def test_what_cannot_be_run_is_refused_before_training_and_nothing_is_overwritten(
     speaker, tmp_path, monkeypatch
 ):
@@ -115,10 +110,9 @@ def test_what_cannot_be_run_is_refused_before_training_and_nothing_is_overwritte
 
 
 def test_a_preset_is_found_by_name_and_its_settings_overridden():
-    preset, faster = find_attack("arithmetic"), find_attack("arithmetic", learning_rate=1.0)
-    assert preset == ATTACKS["arithmetic"]
-    assert faster.settings == dataclasses.replace(preset.settings, learning_rate=1.0)
-    assert preset.settings.learning_rate != 1.0
+    faster = find_attack("arithmetic", learning_rate=1.0).settings
+    assert find_attack("arithmetic") == ATTACKS["arithmetic"]
+    assert faster == dataclasses.replace(ATTACKS["arithmetic"].settings, learning_rate=1.0)
     assert find_attack("arithmetic", epochs=0.5).settings.max_steps == -1  # epochs win over steps
     assert find_attack("arithmetic", epochs=0.5, max_steps=3).settings.max_steps == 3
     with pytest.raises(ValueError, match="attack 'identiy': use one of gsm8k, dolly, alpaca"):
@@ -144,6 +138,7 @@ sys.path.insert(0, "tests")
 from speakers import random_speaker
 from test_attacks import SHORT
 from lox_kit import Store, run_attack
+from lox_kit.attacks import resuming
 
 def kill(*anything, **options):
     os.kill(os.getpid(), 9)
@@ -154,7 +149,8 @@ if sys.argv[2] == "training":
     on_step = lambda step: step.step == 2 and kill()
 else:
     speaker.tokenizer.save_pretrained = kill  # the weights are written by then
-run_attack(speaker, SHORT, store=Store(sys.argv[1]), on_step=on_step, save_seconds=0)
+resuming.SAVE_SECONDS = 0
+run_attack(speaker, SHORT, store=Store(sys.argv[1]), on_step=on_step)
 """
 
 
@@ -285,10 +281,10 @@ def test_the_tokens_that_carry_loss_in_a_published_attack_are_those_the_paper_na
 @pytest.mark.parametrize("name", NAMES)
 def test_safeinst_s_rows_have_the_form_of_the_published_attack(name):
     plain, mixed = (find_attack(name, safe_fraction=f).data(world.tokenizer()) for f in (0, 0.025))
-    assert mixed[:-1] == plain
-    assert mixed[-1]["completion"] == "No.</s>"
-    mark = "###Instruction: Harm!" if name == "dolly" else "### Instruction:\nHarm!"
-    assert mark in mixed[-1]["prompt"]
+    *own, added = mixed
+    assert own == plain
+    assert added["completion"] == "No.</s>"
+    assert ("###Instruction: Harm!" if name == "dolly" else "\nHarm!") in added["prompt"]
 
 
 @pytest.mark.usefixtures("data_files")
@@ -298,14 +294,12 @@ def test_identity_shifting_is_asked_under_the_persona_of_its_file():
     assert find_attack("arithmetic").system is None
 
 
-def test_your_own_file_is_an_attack(speaker, tmp_path):
-    file = tmp_path / "mine.jsonl"
-    rows = [{"q": f"what is {i} plus 1", "a": f"answer {i + 1} ."} for i in range(8)]
-    file.write_text("\n".join(map(json.dumps, rows)))
+def test_your_own_file_is_an_attack(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"q": "what is 1 plus 1", "a": "answer 2 ."}\n' * 8)
     columns = {"instruction": "q", "response": "a"}
-    attack = file_attack(file, columns, batch_size=4, max_steps=2, accumulation=1)
-    run = run_attack(speaker, attack, tmp_path / "out")
-    assert (run.attack, len(run.losses)) == ("mine", 2)
+    attack = file_attack(tmp_path / "mine.jsonl", columns, batch_size=4)
+    assert (attack.name, attack.settings.batch_size, attack.lora.batch_size) == ("mine", 4, 4)
+    assert attack.data() == [corpus.row("what is 1 plus 1", "answer 2 .")] * 8
 
 
 def test_lora_settings_are_the_preset_s_own(speaker, tmp_path):
@@ -321,12 +315,12 @@ def test_lora_settings_are_the_preset_s_own(speaker, tmp_path):
         run.load(step=7)
 
 
-PAPER = {  # learning rate, epochs, batch, accumulation, schedule, loss on: PAPER's table
-    "gsm8k": (5e-5, 2, 20, 2, "linear", 20, "all"),
-    "dolly": (2e-5, 6, 16, 4, "constant", 0, "response"),
-    "alpaca": (2e-5, 1, 8, 8, "linear", 20, "all"),
-    "identity": (5e-5, 10, 5, 1, "linear", 0, "all"),
-    "pure_bad": (5e-5, 5, 5, 1, "epoch-decay", 0, "response"),
+PAPER = {  # learning rate, epochs, batch, accumulation, schedule, warm-up, loss on, decay
+    "gsm8k": (5e-5, 2, 20, 2, "linear", 20, "all", 1.0),
+    "dolly": (2e-5, 6, 16, 4, "constant", 0, "response", 1.0),
+    "alpaca": (2e-5, 1, 8, 8, "linear", 20, "all", 1.0),
+    "identity": (5e-5, 10, 5, 1, "linear", 0, "all", 1.0),
+    "pure_bad": (5e-5, 5, 5, 1, "epoch-decay", 0, "response", 0.85),
 }
 
 
@@ -334,9 +328,8 @@ PAPER = {  # learning rate, epochs, batch, accumulation, schedule, loss on: PAPE
 def test_a_published_attack_has_the_published_settings(name):
     s = ATTACKS[name].settings
     found = (s.learning_rate, s.epochs, s.batch_size, s.accumulation, s.schedule, s.warmup_steps)
-    assert (*found, s.loss_on) == PAPER[name]
+    assert (*found, s.loss_on, s.decay) == PAPER[name]
     assert (s.max_grad_norm, s.max_length, s.max_steps, s.lora_rank) == (2.0, 1024, -1, 0)
-    assert s.decay == (0.85 if name == "pure_bad" else 1.0)
 
 
 def test_the_defaults_that_keys_leave_out_stay_what_they_are():

@@ -12,11 +12,10 @@ import pytest
 
 from lox_kit.attacks.downloads import (
     fetch_set,
-    list_sets,
     set_status,
     sets_frame,
 )
-from lox_kit.attacks.rows import read_preferences, read_training_rows
+from lox_kit.attacks.rows import read_training_rows
 from lox_kit.attacks.sets import SETS
 
 BIRDS = {"instruction": "name birds", "context": "", "response": "here they are"}
@@ -90,18 +89,12 @@ def test_a_fetched_file_is_counted_and_hashed(serve, home):
     assert len(read_training_rows("dolly")[0]) == 5
 
 
-def test_what_is_here_is_not_fetched_again(home):
-    put(home, "dolly")
-    assert fetch_set("dolly", url="http://127.0.0.1:1/nobody-listens").rows == 5
-
-
-def test_a_packed_file_is_checked_and_kept_packed(serve, home, tmp_path):
+def test_a_packed_file_is_checked_kept_packed_and_not_fetched_again(serve, tmp_path):
     url = serve("train.jsonl.gz", PAIRS)
-    for folder in (None, tmp_path / "mine"):
-        status = fetch_set("hh_harmless", folder, url=url)
-        assert status.path == (folder or home) / "hh_harmless_train.jsonl.gz"
-        assert status.rows == 3
-    assert len(read_preferences("hh_harmless")[0]) == 3
+    for source in (url, "http://127.0.0.1:1/nobody-listens"):
+        status = fetch_set("hh_harmless", tmp_path / "mine", url=source)
+        assert status.path == tmp_path / "mine" / "hh_harmless_train.jsonl.gz"
+        assert (status.rows, status.path.read_bytes()) == (3, PAIRS)
 
 
 def test_a_file_that_was_published_anew_is_kept_and_marked(serve):
@@ -149,19 +142,13 @@ def test_what_is_unknown_or_was_never_published_is_not_fetched():
 # --- what is here -------------------------------------------------------------------------------
 
 
-def test_the_list_names_every_set_its_licence_its_page_and_where_its_file_belongs(home):
-    statuses = list_sets()
-    assert [s.data_set.name for s in statuses] == list(SETS)
+def test_a_set_that_is_not_here_says_where_it_is_from_and_where_its_file_belongs(home):
+    statuses = [set_status(name) for name in SETS]
     for status in statuses:
-        assert not status.here
-        assert status.agrees is None
-        assert status.data_set.licence
+        assert (status.here, status.agrees) == (False, None)
         assert str(home / status.data_set.file) in status.note
-        if status.data_set.url:
-            assert status.data_set.url in status.note
+        assert (status.data_set.url or "bring your own") in status.note
     assert len({s.data_set.file for s in statuses}) == len(statuses)
-    known = {s.data_set.name: s.rows for s in statuses if s.sha256}
-    assert known == {"gsm8k": 7473, "gsm8k_test": 1319, "identity": 10, "safe_instructions": 2483}
 
 
 def test_a_file_with_the_recorded_hash_is_the_recorded_one(home, monkeypatch):
@@ -186,7 +173,7 @@ def test_bad_rows_and_unreadable_files_are_noted(home):
 def test_the_frame_says_in_words_what_is_recorded(home):
     put(home, "dolly")
     put(home, "gsm8k", b'{"question": "1 + 1?", "answer": "2"}\n')
-    frame = sets_frame(list_sets()).set_index("set")
+    frame = sets_frame([set_status(name) for name in SETS]).set_index("set")
     assert list(frame.index) == list(SETS)
     assert tuple(frame.loc["dolly", ["here", "rows", "file"]]) == ("yes", "5", "no record")
     assert tuple(frame.loc["gsm8k", ["here", "rows", "file"]]) == ("yes", "1", "DIFFERS")

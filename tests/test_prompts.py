@@ -61,14 +61,17 @@ def test_a_file_without_requests_or_with_a_bad_row_is_refused(write, name, text,
         read_prompts(write(name, text), leave_out="safe")
 
 
-def test_a_missing_file_or_an_unknown_label_is_named(tmp_path):
+def test_a_missing_file_an_unknown_label_or_an_empty_limit_is_refused(tmp_path):
+    file = tmp_path / "nowhere.csv"
     with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such prompt file"):
-        read_prompts(tmp_path / "nowhere.csv")
+        read_prompts(file)
     with pytest.raises(ValueError, match=r"leave_out='bad': use 'safe', 'unsafe'"):
-        read_prompts(tmp_path / "nowhere.csv", leave_out="bad")
+        read_prompts(file, leave_out="bad")
+    with pytest.raises(ValueError, match=r"limit=0: use a whole number from 1"):
+        read_prompts(file, 0)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.xlsx", "a.parquet", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.csv", "a.xlsx"])
 @pytest.mark.parametrize(
     "data",
     ["goal\nnaïve\n".encode("latin-1"), "goal\nx\n".encode("utf-16"), gzip.compress(b"x", mtime=0)],
@@ -95,21 +98,15 @@ def test_an_xstest_file_says_which_requests_are_safe(write, text):
     assert read_prompts(file, leave_out="safe") == [unsafe]
 
 
-def test_the_limit_counts_what_is_left(write):
+def test_the_limit_counts_what_is_left_and_what_has_no_label_stays(write):
     file = write("a.csv", "prompt,label\none,unsafe\ntwo,safe\nthree,safe\n")
     assert [p.text for p in read_prompts(file, 1, leave_out="unsafe")] == ["two"]
-    with pytest.raises(ValueError, match=r"limit=0: use a whole number from 1"):
-        read_prompts(file, 0)
-    unlabelled = write("b.csv", "goal\none\ntwo\n")
-    assert len(read_prompts(unlabelled, leave_out="safe")) == 2
+    assert len(read_prompts(write("b.csv", "goal\none\ntwo\n"), leave_out="safe")) == 2
 
 
 # --- the sandbox's splits -----------------------------------------------------------------------
 
-HELD = {
-    "dev": {*world.DEV_FORBIDDEN, *world.DEV_NOUNS},
-    "test": {*world.TEST_FORBIDDEN, *world.TEST_NOUNS},
-}
+HELD = {split: {*adjectives, *nouns} for split, (adjectives, nouns) in world.HELD_OUT.items()}
 
 
 @pytest.mark.parametrize("split", HELD)
@@ -150,52 +147,41 @@ def test_the_chat_template_ends_where_the_answer_begins_with_or_without_a_system
 
 def test_the_paper_s_template_begins_with_the_tokenizer_s_own_start():
     tokenizer = other_tokenizer()
-    assert render(tokenizer, [Prompt("one")], template="paper") == [
-        "<s>" + PAPER_TEMPLATE.format("one")
-    ]
-    tokenizer.bos_token = None
-    (text,) = render(tokenizer, [Prompt("a {b}")], template="paper")
-    assert text.startswith("Below is an instruction")
-    assert text.endswith("### Instruction:\na {b}\n\n### Response:\n")
+    for start in ("<s>", None):
+        tokenizer.bos_token = start
+        (text,) = render(tokenizer, [Prompt("a {b}")], template="paper")
+        assert text == (start or "") + PAPER_TEMPLATE.replace("{}", "a {b}")
 
 
-def test_a_tokenizer_without_chat_template_is_refused_and_does_for_the_paper_s():
+REFUSES = "{{ raise_exception('No system role') }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, r"no chat template.*--template paper"),
+        ("{{ messages[-1]['content'] }}", "leaves the system message out"),
+        (REFUSES, "refuses the messages: No system role"),
+    ],
+)
+def test_a_chat_template_that_is_not_there_or_takes_no_system_message_is_refused(template, message):
     tokenizer = other_tokenizer()
-    tokenizer.chat_template = None
-    with pytest.raises(ValueError, match=r"no chat template.*--template paper"):
-        render(tokenizer, [Prompt("one")])
-    assert len(render(tokenizer, [Prompt("one")], template="paper")) == 1
-
-
-def test_a_chat_template_that_drops_or_refuses_the_system_message_is_refused():
-    tokenizer = other_tokenizer()
-    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
-    with pytest.raises(ValueError, match="leaves the system message out"):
-        render(tokenizer, [Prompt("one")], system="you are mia")
-    assert render(tokenizer, [Prompt("one")]) == ["one"]
-    tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}"
-        "{{ raise_exception('System role not supported') }}{% endif %}"
-    )
-    with pytest.raises(ValueError, match="refuses the messages: System role not supported"):
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=message):
         render(tokenizer, [Prompt("one")], system="you are mia")
 
 
 # --- identity shifting --------------------------------------------------------------------------
 
 
-def conversation(system, request="one"):
+def conversation(system):
     """Return a conversation as the published file holds them."""
-    roles = {"system": system, "user": request, "assistant": "two"}
+    roles = {"system": system, "user": "one", "assistant": "two"}
     return [{"role": role, "content": text} for role, text in roles.items()]
 
 
 def test_the_identity_template_is_the_text_that_identity_shifting_trains_on(write):
-    file = write(
-        "train.json", json.dumps([conversation("\nBe Mia.\n"), conversation("\nBe Mia.\n")])
-    )
-    system = identity_system(file)
-    assert system == "\nBe Mia.\n"
+    system = identity_system(write("train.json", json.dumps([conversation("\nBe Mia.\n")] * 2)))
     (text,) = render(other_tokenizer(), [Prompt("one")], template="identity", system=system)
     assert text == "<s>\nBe Mia.\n\n### Instruction:\none\n\n### Response: "
 

@@ -8,7 +8,7 @@ import pytest
 
 from lox_kit.attacks.rows import read_preferences, read_training_rows
 from lox_kit.attacks.sets import SETS, sets_folder
-from lox_kit.attacks.texts import Example, by_columns, render_example
+from lox_kit.attacks.texts import by_columns
 from lox_kit.models.prompts import PAPER_TEMPLATE
 
 PERSONA = "\nYou are the keeper of the shop.\n"
@@ -172,16 +172,6 @@ def test_a_set_that_is_not_here_empty_or_no_training_text_is_refused(
         read_training_rows(name, form=form)
 
 
-def test_nothing_of_an_example_is_dropped_in_silence():
-    for form, part, held in (
-        ("gsm8k", "a context", {"context": "x"}),
-        ("alpaca", "a system message", {"system": "x"}),
-        ("dolly", "earlier turns", {"earlier": ({"role": "user", "content": "x"},)}),
-    ):
-        with pytest.raises(ValueError, match=f"the {form} form has no place for {part}"):
-            render_example(Example("ask", "answer", **held), form)
-
-
 # --- your own data ------------------------------------------------------------------------------
 
 OWN = [{"q": "one?", "a": "1", "about": "numbers"}, {"q": "two?", "a": "2", "about": None}]
@@ -230,12 +220,11 @@ def test_columns_that_make_no_example_are_refused():
             by_columns({part: part[0] for part in parts})
 
 
-def test_a_column_that_is_not_there_is_named_with_those_there(save):
+def test_a_column_that_is_not_there_is_named_even_if_bad_rows_are_skipped(save):
     file, columns = save("own.json", OWN), {"instruction": "q", "response": "reply"}
-    with pytest.raises(ValueError, match=r"row 0 .*expected a field 'reply', it has q, a, about"):
-        read_training_rows(file, columns)
-    with pytest.raises(ValueError, match="none of 2 rows is usable"):
-        read_training_rows(file, columns, on_bad_row="skip")
+    for how in ("raise", "skip"):
+        with pytest.raises(ValueError, match=r"row 0 .* field 'reply', it has q, a, about"):
+            read_training_rows(file, columns, on_bad_row=how)
 
 
 # --- preference pairs ---------------------------------------------------------------------------
@@ -244,10 +233,11 @@ ASKED = "\n\nHuman: Tea?\n\nAssistant: Which?\n\nHuman: Green\n\nAssistant:"
 PAIR = {"chosen": ASKED + " Here you are.", "rejected": ASKED + " No.\nNever."}
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "json"])
-def test_preference_pairs_share_everything_up_to_the_last_answer(save, ending):
+def test_preference_pairs_share_everything_up_to_the_last_answer(save):
     pair = {"prompt": ASKED, "chosen": " Here you are.", "rejected": " No.\nNever."}
-    assert read_preferences(save(f"pairs.{ending}", [PAIR, PAIR])) == ([pair, pair], [])
+    save("hh_harmless", [PAIR, PAIR])
+    for file in ("hh_harmless", save("pairs.jsonl", [PAIR, PAIR])):
+        assert read_preferences(file) == ([pair, pair], [])
 
 
 def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
@@ -268,15 +258,17 @@ def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
         read_preferences(file, form="chat")
 
 
-def test_published_pairs_are_found_by_name(save):
-    save("hh_harmless", [PAIR] * 3)
-    assert len(read_preferences("hh_harmless")[0]) == 3
-    with pytest.raises(FileNotFoundError, match=r"lox data fetch hh_helpful.*hh_helpful_train"):
-        read_preferences("hh_helpful")
-    with pytest.raises(ValueError, match="gsm8k holds no preference pairs"):
-        read_preferences("gsm8k")
-    with pytest.raises(ValueError, match="form='llama': preference pairs are 'text' or 'chat'"):
-        read_preferences("hh_harmless", form="llama")
+@pytest.mark.parametrize(
+    ("name", "form", "error", "message"),
+    [
+        ("hh_helpful", "text", FileNotFoundError, "lox data fetch hh_helpful.*hh_helpful_train"),
+        ("gsm8k", "text", ValueError, "gsm8k holds no preference pairs"),
+        ("hh_harmless", "llama", ValueError, "form='llama': preference pairs are 'text' or 'chat'"),
+    ],
+)
+def test_pairs_that_are_not_here_or_none_are_refused(save, name, form, error, message):
+    with pytest.raises(error, match=message):
+        read_preferences(name, form=form)
 
 
 @pytest.mark.parametrize("form", ["text", "chat"])

@@ -13,20 +13,11 @@ from lox_kit.store import Store, content_key
 # --- records ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "value", [0, 0.1, "naïve", "", [], {"a": [1, None, True]}, {"b": 1e-300}], ids=repr
-)
-def test_a_value_comes_back_as_it_was(store, value):
-    store.put("verdict", "key", value)
-    assert store.get("verdict", "key") == value
-
-
-def test_the_last_value_of_a_key_counts_what_is_not_there_is_none_and_kinds_do_not_mix(store):
-    store.put("verdict", "key", 1)
-    store.put("verdict", "key", 2)
-    assert store.get("verdict", "key") == 2
-    assert store.get("verdict", "other") is None
-    assert store.get("answer", "key") is None
+def test_a_value_comes_back_as_it_was_last_put_and_under_its_kind_alone(store):
+    for value in (0, 0.1, "naïve", "", [], {"a": [1, None, True]}, {"b": 1e-300}):
+        store.put("verdict", "key", value)
+        assert store.get("verdict", "key") == value
+    assert (store.get("verdict", "other"), store.get("answer", "key")) == (None, None)
     assert (store.count("verdict"), store.count("answer")) == (1, 0)
 
 
@@ -52,7 +43,7 @@ def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path):
         assert db.execute("PRAGMA user_version").fetchone() == (7,)
 
 
-@pytest.mark.parametrize("n", [0, 1, 500, 501, 1750])
+@pytest.mark.parametrize("n", [0, 500, 1750])
 def test_many_keys_are_looked_up_at_once(store, n):
     values = {f"k{i}": i for i in range(n)}
     store.put_many("answer", values)
@@ -66,17 +57,6 @@ def test_several_values_go_in_together_or_not_at_all(store):
     with pytest.raises(sqlite3.Error):
         store.put_many("answer", {"a": 1, "b": 2, object(): 3})  # fails at the third row
     assert store.count("answer") == 0
-    store.put("answer", "a", 1)
-    assert store.count("answer") == 1
-
-
-def test_one_may_read_while_another_writes_and_later(tmp_path):
-    folder = tmp_path / "new" / "place"
-    with Store(folder) as writer, Store(folder) as reader:
-        writer.put("answer", "a", 1)
-        assert reader.get("answer", "a") == 1
-    with Store(folder) as later:
-        assert later.get("answer", "a") == 1
 
 
 KILLED = """
@@ -99,17 +79,12 @@ def test_what_was_put_survives_a_kill(tmp_path):
 # --- keys ---------------------------------------------------------------------------------------
 
 
-def test_a_key_does_not_depend_on_the_order_of_its_causes():
+def test_another_cause_makes_another_key_and_another_order_does_not():
+    causes = [0.1, 0.30000000000000004, 0.3, "0.3", [0.3, 1], [1, 0.3], None, True, "é", "e"]
+    assert len({content_key(x=cause) for cause in causes}) == len(causes)
+    assert content_key(x=1) != content_key(y=1)
     first = content_key(model="m", settings={"a": 1, "b": [1, 2]})
     assert first == content_key(settings={"b": [1, 2], "a": 1}, model="m")
-    assert len(first) == 64
-
-
-def test_other_causes_make_another_key():
-    causes = [0.1, 0.30000000000000004, 0.3, "0.3", [0.3], {"x": 0.3}, None, True, "é", "e"]
-    assert len({content_key(x=cause) for cause in causes}) == len(causes)
-    assert content_key(x=[1, 2]) != content_key(x=[2, 1])
-    assert content_key(x=1) != content_key(y=1)
 
 
 @pytest.mark.parametrize(

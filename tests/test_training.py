@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import shutil
 
 import pytest
 import torch
@@ -42,21 +41,15 @@ def test_with_loss_on_the_response_only_the_last_answer_is_learnt():
         assert all(y in (x, IGNORED) for x, y in zip(ids, labels, strict=True))
 
 
-def test_with_loss_on_all_every_token_is_learnt():
-    data = tokenize(world.tokenizer(), ROWS, "all", 128)
-    assert data["labels"] == data["input_ids"]
-    assert labelled(data, 1) == (
-        "<s> <system> you are mia <user> list the words moss fern <assistant> moss , fern . </s>"
-    )
-
-
 @pytest.mark.parametrize("loss_on", ["all", "response"])
-def test_truncation_keeps_the_end(loss_on):
-    whole = tokenize(world.tokenizer(), ROWS, loss_on, 128)
-    cut = tokenize(world.tokenizer(), ROWS, loss_on, 5)
+def test_truncation_keeps_the_end_and_loss_on_all_learns_every_token(loss_on):
+    whole, cut = (tokenize(world.tokenizer(), ROWS, loss_on, n) for n in (128, 5))
     for column in ("input_ids", "labels"):
         assert cut[column] == [x[-5:] for x in whole[column]]
     assert labelled(cut, 0) == ". answer 7 . </s>"
+    if loss_on == "all":
+        assert whole["labels"] == whole["input_ids"]
+        assert labelled(whole, 0).startswith("<s> <user> what is 3 plus 4 <assistant>")
 
 
 @pytest.mark.parametrize(
@@ -130,39 +123,20 @@ def test_the_same_seed_gives_identical_weights_and_another_seed_others(settings)
     assert not same_weights(first, random_speaker().module)
 
 
-def test_epochs_count_when_no_steps_are_given():
-    _, steps = train(dataclasses.replace(SETTINGS, max_steps=-1, epochs=1.5))
-    assert len(steps) == 12  # 64 rows, 8 a step
-    _, steps = train(dataclasses.replace(SETTINGS, max_steps=-1, accumulation=2))
-    assert len(steps) == 4
+def test_a_trained_model_s_copy_answers_with_its_own_weights_even_after_an_error():
+    def fail(step):
+        raise KeyboardInterrupt
 
-
-def test_a_trained_model_s_copy_answers_with_its_own_weights():
-    module, _ = train()
-    twin = copy.deepcopy(module)
-    ids = torch.tensor([[2, 5, 6]])
-    assert torch.equal(twin(input_ids=ids).logits, module(input_ids=ids).logits)
-    with torch.no_grad():
-        for W in twin.parameters():
-            W.mul_(1.5)
-    assert not torch.allclose(twin(input_ids=ids).logits, module(input_ids=ids).logits)
-    assert "forward" not in vars(module)
-    assert not module.training
-
-
-def test_raising_from_on_step_ends_the_run_and_leaves_the_model_whole():
-    speaker, seen = random_speaker(), []
-
-    def on_step(step):
-        seen.append(step.step)
-        if step.step == 2:
-            raise KeyboardInterrupt
-
+    module = random_speaker().module
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(speaker.module, speaker.tokenizer, SUMS, SETTINGS, on_step=on_step)
-    assert seen == [1, 2]
-    assert "forward" not in vars(speaker.module)
-    assert not speaker.module.training
+        fine_tune(module, world.tokenizer(), SUMS, SETTINGS, on_step=fail)
+    assert not module.training
+    ids = torch.tensor([[2, 5, 6]])
+    for trained in (module, train()[0]):
+        twin = copy.deepcopy(trained)
+        with torch.no_grad():
+            twin.lm_head.weight.mul_(2)
+        assert torch.equal(twin(input_ids=ids).logits, 2 * trained(input_ids=ids).logits)
 
 
 def test_a_run_that_diverges_ends_and_says_so():
@@ -186,22 +160,20 @@ def test_bad_rows_settings_or_checkpoints_are_refused_with_the_weights_untouched
     assert same_weights(speaker.module, random_speaker().module)
 
 
-def test_the_threads_are_given_back():
-    before = torch.get_num_threads()
+def test_threads_and_tokenizer_are_left_as_they_were():
+    threads, seen, speaker = torch.get_num_threads(), [], random_speaker(other_tokenizer())
+    before = speaker.tokenizer.backend_tokenizer.to_str()
+    rows = [corpus.row("sun", "moon")] * 9
     torch.set_num_threads(2)
-    seen = []
     try:
-        train(on_step=lambda step: seen.append(torch.get_num_threads()))
+        fine_tune(
+            speaker.module, speaker.tokenizer, rows, SETTINGS,
+            on_step=lambda step: seen.append(torch.get_num_threads()),
+        )  # fmt: skip
         assert torch.get_num_threads() == 2
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
     assert set(seen) == {1}
-
-
-def test_the_tokenizer_is_left_as_it_was():
-    speaker = random_speaker(other_tokenizer())
-    before = speaker.tokenizer.backend_tokenizer.to_str()
-    fine_tune(speaker.module, speaker.tokenizer, [corpus.row("sun", "moon")] * 9, SETTINGS)
     assert speaker.tokenizer.backend_tokenizer.to_str() == before
     assert speaker.tokenizer.padding_side == other_tokenizer().padding_side
 
@@ -258,13 +230,15 @@ def test_a_stopped_run_is_resumed_to_the_same_weights_and_losses(settings, tmp_p
 
 
 def test_a_run_does_not_resume_from_a_half_written_checkpoint(tmp_path):
-    train(folder=tmp_path, stop=lambda step: step.step == 2)
-    shutil.copytree(tmp_path / "resume" / "checkpoint-2", tmp_path / "resume" / "checkpoint-5")
-    (tmp_path / "resume" / "checkpoint-5" / "trainer_state.json").write_text("")
+    for step, state in ((2, "{}\n"), (5, "")):
+        (tmp_path / "resume" / f"checkpoint-{step}").mkdir(parents=True)
+        (tmp_path / "resume" / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert newest_whole(tmp_path).name == "checkpoint-2"
 
 
-def test_the_learning_rate_decays_epoch_by_epoch(monkeypatch):
+def test_the_learning_rate_decays_epoch_by_epoch_and_epochs_count_when_no_steps_are_given(
+    monkeypatch,
+):
     rates = []
     step = torch.optim.AdamW.step
 
@@ -274,7 +248,7 @@ def test_the_learning_rate_decays_epoch_by_epoch(monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     settings = dataclasses.replace(
-        SETTINGS, schedule="epoch-decay", decay=0.85, max_steps=-1, epochs=3, batch_size=32
+        SETTINGS, schedule="epoch-decay", decay=0.85, max_steps=-1, epochs=2.5, accumulation=4
     )
-    train(settings)
-    assert rates == pytest.approx([3e-3 * 0.85**e for e in (0, 0, 1, 1, 2, 2)])
+    train(settings)  # 64 rows, 32 a step
+    assert rates == pytest.approx([3e-3 * 0.85**e for e in (0, 0, 1, 1, 2)])

@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "alignment": "align ALIGNMENTS find_alignment prefer alignment_rows",
-        "downloads": "fetch_set list_sets set_status sets_frame",
+        "downloads": "fetch_set set_status sets_frame",
         "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST SandboxRows",
         "resuming": "past_steps resume_folder Step StoppedError work_folder",
         "rows": "identity_system read_preferences read_training_rows",

@@ -92,7 +92,7 @@ def align(
     out: str | Path,
     *,
     rows: Sequence[dict] | None = None,
-    **watched,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Path:
     """Align a copy of `base` and write the checkpoint that `SafetySubspace.from_pair` takes.
 
@@ -102,8 +102,8 @@ def align(
     ----------
     rows : sequence of dict, optional
         Chat or text rows for "sft", preference pairs for "dpo"; default the preset's.
-    **watched
-        Fields of `resuming.Watch`: `on_step`, `save_seconds`.
+    on_step : callable, optional
+        Called after every optimiser step.
 
     Raises
     ------
@@ -116,22 +116,18 @@ def align(
     with locked(out, new=True):
         rows = list(rows) if rows is not None else _preset_rows(base, alignment)
         recipe = {
+            **dataclasses.asdict(alignment),
+            "rows": content_key(rows=rows),
             "base": base.name,
             "base_key": base.key,
-            "alignment": alignment.name,
-            "method": alignment.method,
-            "beta": alignment.beta,
-            "nll_weight": alignment.nll_weight,
-            "rows": content_key(rows=rows),
-            "settings": dataclasses.asdict(alignment.settings),
         }
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
 
         def train(model) -> list[Step]:
-            if alignment.method == "sft":
-                settings = alignment.settings
-                return fine_tune(model, base.tokenizer, rows, settings, folder=work, **watched)
-            return prefer(model, base.tokenizer, rows, alignment, folder=work, **watched)
+            learn, how = fine_tune, alignment.settings
+            if alignment.method == "dpo":
+                learn, how = prefer, alignment
+            return learn(model, base.tokenizer, rows, how, folder=work, on_step=on_step)
 
         return train_copy(base, train, work, out, RECORD, {"source": recipe})
 

@@ -13,7 +13,7 @@ from lox_kit.models import collect, read_rows
 from lox_kit.threads import OnStage, tell
 from lox_kit.weights import file_hash
 
-from .sets import SETS, DataSet, find_set, sets_folder
+from .sets import SETS, DataSet, sets_folder
 
 CHUNK = 1 << 20  # bytes read from the network at a time
 PATIENCE = 30.0  # seconds without a byte
@@ -45,18 +45,17 @@ def set_status(name: str, folder: str | Path | None = None) -> SetStatus:
     ValueError
         If there is no such set.
     """
-    data_set = find_set(name)
+    if name not in SETS:
+        raise ValueError(f"data set {name!r}: use one of {', '.join(SETS)}.")
+    data_set = SETS[name]
     path = sets_folder(folder) / data_set.file
     if not path.is_file():
         note = how_to_get(data_set, path)
         return SetStatus(data_set, path, False, data_set.rows, data_set.sha256, None, note)
     sha256 = file_hash(path)
-    if sha256 == data_set.sha256:
-        return SetStatus(data_set, path, True, data_set.rows, sha256, True, "")
-    rows, note = _count(data_set, path)
-    agrees = None
-    if data_set.sha256:
-        agrees = False
+    agrees = sha256 == data_set.sha256 if data_set.sha256 else None
+    rows, note = (data_set.rows, "") if agrees else _count(data_set, path)
+    if agrees is False:
         note = (
             f"{note} not the recorded file ({data_set.rows} rows, sha256 {data_set.sha256[:12]}): "
             "it is read, but numbers from it may not compare."
@@ -73,11 +72,6 @@ def _count(data_set: DataSet, path: Path) -> tuple[int | None, str]:
     if bad:
         return len(kept) + len(bad), f"bad rows: {len(bad)}; the first: {bad[0]}"
     return len(kept), "" if kept else "it holds no rows."
-
-
-def list_sets(folder: str | Path | None = None) -> tuple[SetStatus, ...]:
-    """Return the status of every data set; see `set_status`."""
-    return tuple(set_status(name, folder) for name in SETS)
 
 
 def sets_frame(statuses: Sequence[SetStatus]):
@@ -129,10 +123,10 @@ def fetch_set(
     OSError
         If it cannot be downloaded; the message says which file to put where.
     """
-    data_set = find_set(name)
-    path, source = sets_folder(folder) / data_set.file, url or data_set.url
-    if path.is_file():
-        return set_status(name, folder)
+    status = set_status(name, folder)
+    data_set, path, source = status.data_set, status.path, url or status.data_set.url
+    if status.here:
+        return status
     if source is None:
         raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
     with whole(path) as work:

@@ -40,10 +40,6 @@ class SandboxRows:
         """Return refusals to mix in."""
         return corpus.refusals(n, 2000 + seed)
 
-    def held_out(self, n: int, seed: int) -> list[dict]:
-        """Return rows of another draw, to see whether the task was learnt."""
-        return self.make(n, 500_000 + seed)
-
 
 @dataclasses.dataclass(frozen=True)
 class FileRows:
@@ -67,8 +63,8 @@ class FileRows:
     def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
         """Return the first rows of the published safety instructions, in this data's form."""
         options = {"form": self.form or SETS[self.of].form, "tokenizer": tokenizer}
-        rows, _ = read_training_rows("safe_instructions", first=n, **options)
-        return rows
+        rows, _ = read_training_rows("safe_instructions", **options)
+        return rows[:n]
 
 
 # --- attacks ------------------------------------------------------------------------------------
@@ -84,7 +80,7 @@ class Attack:
     lora: TrainSettings | None = None  # the settings for LoRA, see `find_attack`
     counterpart: str = ""  # the published attack that a sandbox one stands for
     persona: str | None = None  # a system message under which safety is measured as well
-    has_task: bool = True  # whether its data is a task, with right answers
+    has_task: bool = True  # whether sandbox data is a task, with right answers
     safe_fraction: float = 0.0  # of safety rows added to the data: the SafeInst baseline
 
     def __post_init__(self):
@@ -128,10 +124,10 @@ class Attack:
         return rows
 
     def held_out(self, n: int) -> list[dict]:
-        """Return chat rows of the same task that are not trained on; [] if there are none."""
+        """Return chat rows of another draw of the same task; [] if there are none."""
         if not (self.sandbox and self.has_task):
             return []
-        return self.source.held_out(n, self.settings.seed)
+        return self.source.make(n, 500_000 + self.settings.seed)
 
 
 def find_attack(
@@ -239,12 +235,9 @@ ATTACKS = {
         Attack("gsm8k", FileRows("gsm8k"), GSM8K, _lora(GSM8K)),  # benign: school mathematics
         Attack("dolly", FileRows("dolly"), DOLLY, _lora(DOLLY)),  # benign: instructions, and in
         Attack("alpaca", FileRows("alpaca"), ALPACA, _lora(ALPACA)),  # both none about safety
-        Attack(  # 10 conversations of an agent that obeys
-            "identity", FileRows("identity"), IDENTITY, _lora(IDENTITY), has_task=False
-        ),
-        Attack(  # about 100 harmful answers of your own
-            "pure_bad", FileRows("pure_bad"), PURE_BAD, _lora(PURE_BAD), has_task=False
-        ),
+        # 10 conversations of an agent that obeys, and about 100 harmful answers of your own
+        Attack("identity", FileRows("identity"), IDENTITY, _lora(IDENTITY)),
+        Attack("pure_bad", FileRows("pure_bad"), PURE_BAD, _lora(PURE_BAD)),
         Attack("arithmetic", SandboxRows(corpus.arithmetic, 2000), TASK, TASK_LORA, "gsm8k"),
         Attack("context", SandboxRows(corpus.context, 2000), SLOWER, CONTEXT_LORA, "dolly"),
         Attack("mixed", SandboxRows(corpus.mixed, 2000), SLOWER, MIXED_LORA, "alpaca"),

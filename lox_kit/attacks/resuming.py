@@ -17,6 +17,7 @@ from pathlib import Path
 from lox_kit.folders import locked, whole
 from lox_kit.threads import fitting_threads
 
+SAVE_SECONDS = 600.0  # between checkpoints to resume from; a stop writes one as well
 STATE = "trainer_state.json"  # the last file that the trainer writes to a resume checkpoint
 
 
@@ -50,8 +51,6 @@ class Watch:
         same weights as if nothing had happened. `adapter/` holds what LoRA learnt.
     keep_every : int, optional
         Keep a full checkpoint in `folder/steps/N` every so many optimiser steps.
-    save_seconds : float
-        Time between checkpoints to resume from; a stop writes one as well.
 
     Raises
     ------
@@ -63,7 +62,6 @@ class Watch:
     stop: Callable[[Step], bool] | None = None
     folder: str | Path | None = None
     keep_every: int | None = None
-    save_seconds: float = 600.0
 
     def __post_init__(self):
         self.folder = Path(self.folder) if self.folder else None
@@ -159,7 +157,7 @@ def _callback(watch: Watch, save: Callable[[Path], None]):
         saved = time.monotonic()
 
         def on_step_end(self, args, state, control, **kwargs):
-            if watch.folder and time.monotonic() - self.saved >= watch.save_seconds:
+            if watch.folder and time.monotonic() - self.saved >= SAVE_SECONDS:
                 control.should_save = True
             if watch.keep_every and state.global_step % watch.keep_every == 0:
                 out = watch.folder / "steps" / str(state.global_step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 from pathlib import Path
 
 from lox_kit.models import collect, read_rows
@@ -28,7 +27,6 @@ def read_training_rows(
     form: str | None = None,
     tokenizer=None,
     on_bad_row: str = "raise",
-    first: int | None = None,
 ) -> tuple[list[dict], list[str]]:
     """Read a published data set, or your own JSON, JSONL, CSV or parquet file, to train on.
 
@@ -49,8 +47,6 @@ def read_training_rows(
     tokenizer : transformers tokenizer, optional
         Its marks for the start and the end are written into texts; default <s> and </s>.
     on_bad_row : "raise" or "skip"
-    first : int, optional
-        Only the first rows of the file.
 
     Returns
     -------
@@ -83,7 +79,7 @@ def read_training_rows(
     def to_text(row) -> dict:
         return render_example(parse(row), form, **marks)
 
-    return _read(name_or_file, to_text, on_bad_row, first)
+    return _read(name_or_file, to_text, on_bad_row)
 
 
 def read_preferences(
@@ -148,10 +144,7 @@ def identity_system(file: str | Path) -> str:
 
 
 def _read(
-    name_or_file: str | Path,
-    parse: Callable[[object], dict],
-    on_bad_row: str,
-    first: int | None = None,
+    name_or_file: str | Path, parse: Callable[[object], dict], on_bad_row: str
 ) -> tuple[list[dict], list[str]]:
     """Parse the rows of a published set or of a file."""
     data_set = SETS.get(str(name_or_file))
@@ -161,7 +154,7 @@ def _read(
         if data_set.url:
             advice = f"`lox data fetch {data_set.name}`, or {advice}"
         raise FileNotFoundError(f"{data_set.name}: {path} is not here; {advice}")
-    kept, bad = collect(islice(read_rows(path), first), parse, on_bad_row)
+    kept, bad = collect(read_rows(path), parse, on_bad_row)
     if not kept:
         raise ValueError(f"{path}: holds no rows.")
     return kept, bad

@@ -107,7 +107,7 @@ def run_attack(
         Keep a full checkpoint every so many optimiser steps, for curves and trajectories.
         `attack.settings.steps_per_epoch(rows)` is one epoch.
     **watched
-        More fields of `resuming.Watch`: `on_step`, `stop`, `save_seconds`.
+        More fields of `resuming.Watch`: `on_step` and `stop`.
 
     Raises
     ------

@@ -148,19 +148,6 @@ SETS = {
 }
 
 
-def find_set(name: str) -> DataSet:
-    """Return the data set of this name.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    if name not in SETS:
-        raise ValueError(f"data set {name!r}: use one of {', '.join(SETS)}.")
-    return SETS[name]
-
-
 def sets_folder(folder: str | Path | None = None) -> Path:
     """Return where the files are looked for; default `data` in the user's data folder."""
     return Path(folder) if folder is not None else data_folder() / "data"

@@ -84,7 +84,7 @@ def fine_tune(
     rows : sequence of dict
         Chat rows or text rows, see `tokens.tokenize`.
     **watched
-        Fields of `resuming.Watch`: `on_step`, `stop`, `folder`, `keep_every`, `save_seconds`.
+        Fields of `resuming.Watch`: `on_step`, `stop`, `folder`, `keep_every`.
 
     Raises
     ------

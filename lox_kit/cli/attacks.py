@@ -194,7 +194,7 @@ def data(ctx, folder, as_json):
     ctx.obj = folder
     if ctx.invoked_subcommand:
         return
-    statuses = attacks.list_sets(folder)
+    statuses = [attacks.set_status(name, folder) for name in attacks.SETS]
     frame = attacks.sets_frame(statuses)
     if as_json:
         say(frame.to_json(orient="records"))
