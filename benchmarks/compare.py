@@ -34,7 +34,7 @@ def compare(ours: Path, subspace: Path, plain: Path, factors: Path, k: int) -> A
         other += int((apart > 0).sum())
         beyond += int((apart > 1).sum())
         if name in found:
-            errors.append(_part_error(found.top(name, k), _plain_factors(factors, name)))
+            errors.append(_part_error(found[name].top(k), _plain_factors(factors, name)))
     krylov = sum(found[name].method == "krylov" for name in found)
     return Agreement(max(errors), values, other, beyond, krylov)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lox_kit.weights import INDEX, SafetensorsStream
+from lox_kit.weights import INDEX, write_tensors
 
 SHARD = 200_000_000  # bytes of weights after which a new shard begins
 TOP, DECAY, PLANTED, NOISE = 20.0, 0.7, 256, 5e-5
@@ -67,7 +67,7 @@ def llama_shapes(config: dict) -> Shapes:
 
 
 def make_pair(folder: Path, hidden: int, layers: int, seed: int = 0) -> tuple[Path, Path]:
-    """Write `folder/base` and `folder/aligned`, tensor by tensor, and return them."""
+    """Write `folder/base` and `folder/aligned`, shard by shard, and return them."""
     pair = folder / "base", folder / "aligned"
     config = llama_config(hidden, layers)
     shards = _shards(llama_shapes(config))
@@ -75,30 +75,26 @@ def make_pair(folder: Path, hidden: int, layers: int, seed: int = 0) -> tuple[Pa
     for number, shapes in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         layout = {name: (torch.bfloat16, shape) for name, shape in shapes.items()}
-        with (
-            SafetensorsStream(pair[0] / file, layout, {}) as base,
-            SafetensorsStream(pair[1] / file, layout, {}) as aligned,
-        ):
-            for name, W_base, W_aligned in _weights(shapes, generator):
-                base.write(name, W_base)
-                aligned.write(name, W_aligned)
+        both = zip(*_weights(shapes, generator), strict=True)
+        for path, tensors in zip(pair, both, strict=True):
+            write_tensors(path / file, layout, {}, tensors)
     for path in pair:
         (path / "config.json").write_text(json.dumps(config, indent=1))
         (path / INDEX).write_text(json.dumps(_index(shards)))
     return pair
 
 
-def _weights(shapes: Shapes, generator: torch.Generator) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield name, base and aligned weights; norm weights are 1 on both sides."""
-    for name, shape in shapes.items():
+def _weights(shapes: Shapes, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield base and aligned weights; norm weights are 1 on both sides."""
+    for shape in shapes.values():
         if len(shape) == 1:
             ones = torch.ones(shape, dtype=torch.bfloat16)
-            yield name, ones, ones
+            yield ones, ones
             continue
         W_base = (0.02 * torch.randn(shape, generator=generator)).to(torch.bfloat16)
         dW = torch.randn(shape, generator=generator).mul_(NOISE)
         U, S, Vh = _planted(shape, generator)
-        yield name, W_base, dW.addmm_(U * S, Vh).add_(W_base).to(torch.bfloat16)
+        yield W_base, dW.addmm_(U * S, Vh).add_(W_base).to(torch.bfloat16)
 
 
 def _planted(shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

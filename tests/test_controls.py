@@ -12,7 +12,7 @@ CONTROLS = {"random": random_subspace, "full": full_delta}
 
 def step(subspace, name, k):
     """Return the step LoX makes in one matrix at alpha 1, in float64."""
-    U, S, Vh = (x.double() for x in subspace.top(name, k))
+    U, S, Vh = (x.double() for x in subspace[name].top(k))
     return (U * S) @ Vh
 
 

@@ -55,17 +55,14 @@ def test_after_any_settings_the_last_one_counts_and_off_gives_the_aligned_weight
     dial.set(k=3, alpha=1.0)
     assert_state(model, once)
     assert not torch.equal(once[UP], before[UP])
+    for k, alpha in ((0, 1.0), (4, 0.0)):
+        dial.set(k=3, alpha=1.0)
+        dial.set(k=k, alpha=alpha)
+        assert_state(model, before)
+    dial.set(k=3, alpha=1.0)
     dial.off()
     assert_state(model, before)
     assert (dial.k, dial.alpha) == (0, 0.0)
-
-
-@pytest.mark.parametrize(("k", "alpha"), [(0, 1.0), (4, 0.0)])
-def test_no_directions_or_no_length_is_the_aligned_model_bit_for_bit(model, dial, k, alpha):
-    before = state(model)
-    dial.set(k=4, alpha=1.0)
-    dial.set(k=k, alpha=alpha)
-    assert_state(model, before)
 
 
 @pytest.mark.parametrize(
@@ -97,31 +94,21 @@ def test_a_stored_but_tied_head_is_found_in_the_model(make_pair):
     assert torch.equal(model.lm_head.weight, before)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda mlp: delattr(mlp, "up_proj"), f"{UP}: .* the model has no such parameter"),
-        (
-            lambda mlp: setattr(mlp, "up_proj", torch.nn.Linear(4, 5)),
-            rf"{UP}: what is added has shape \(48, 32\), the model has \(5, 4\)",
-        ),
-    ],
-    ids=["missing", "shape"],
-)
-def test_a_model_that_does_not_fit_is_refused(pair, subspace, change, message):
+def test_a_model_that_does_not_fit_is_refused(pair, subspace):
     model = loaded(pair)
-    change(model.model.layers[1].mlp)
-    before = state(model)
-    with pytest.raises(ValueError, match=message):
+    mlp = model.model.layers[1].mlp
+    mlp.up_proj = torch.nn.Linear(4, 5)
+    with pytest.raises(ValueError, match=rf"{UP}: what is added has shape \(48, .* has \(5, 4\)"):
         LoxDial(model, subspace)
-    assert_state(model, before)
+    del mlp.up_proj
+    with pytest.raises(ValueError, match=f"{UP}: .* the model has no such parameter"):
+        LoxDial(model, subspace)
 
 
-@pytest.mark.parametrize("device", [None, "cpu"])
-def test_the_kept_copy_is_not_the_models_own(pair, subspace, device):
+def test_the_kept_copy_is_not_the_models_own(pair, subspace):
     model = loaded(pair)
     before = state(model)
-    dial = LoxDial(model, subspace, device=device)
+    dial = LoxDial(model, subspace)
     with torch.no_grad():
         model.get_parameter(UP).zero_()
     dial.off()

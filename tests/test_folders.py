@@ -89,7 +89,6 @@ def test_every_verb_that_writes_is_refused_while_another_writes_there(pair, subs
     with locked(out):
         for write in (
             lambda: SafetySubspace.from_pair(pair.base, pair.aligned, out, rank=2),
-            lambda: subspace.save(out),
             lambda: apply_lox(subspace, pair.aligned, out, 2),
             lambda: save_adapter(subspace, pair.aligned, out, 2),
             lambda: extrapolate(pair.base, pair.aligned, out, 2),

@@ -122,7 +122,7 @@ def test_the_factors_are_those_of_the_dense_delta(pair, adapters, kind, rank):
         assert f.norm == pytest.approx(np.linalg.norm(dW), rel=1e-6)
         S = np.linalg.svd(dW, compute_uv=False)[:k]
         np.testing.assert_allclose(found.spectrum(name), S, atol=2e-6 * max(S[0], 1))
-        U, S, Vh = (x.double().numpy() for x in found.top(name, k))
+        U, S, Vh = (x.double().numpy() for x in found[name].top(k))
         np.testing.assert_allclose((U * S) @ Vh, top_part(dW, k), atol=3e-6)
         for vectors in (U.T, Vh):  # those behind the rank of the adapter, too
             np.testing.assert_allclose(vectors @ vectors.T, np.eye(f.rank), atol=3e-6)
@@ -175,7 +175,7 @@ def test_a_matrix_that_is_stored_whole_is_factored_as_one(pair, adapters):
     _, deltas = oracle(pair.base, adapters["whole"])
     assert {n for n in found if found[n].method == "svd"} == {HEAD}
     for name in (HEAD, UP):
-        U, S, Vh = (x.double().numpy() for x in found.top(name, None))
+        U, S, Vh = (x.double().numpy() for x in found[name].top(None))
         np.testing.assert_allclose((U * S) @ Vh, deltas[name], atol=3e-6)
 
 
@@ -184,7 +184,7 @@ def test_over_another_base_the_delta_is_that_of_the_merged_weights(pair, adapter
     exact, _ = oracle(pair.base, adapters["plain"])
     assert {found[name].method for name in found} == {"svd"}
     dW = (exact[UP] - weights(pair.aligned)[UP].double()).numpy()
-    U, S, Vh = (x.double().numpy() for x in found.top(UP, None))
+    U, S, Vh = (x.double().numpy() for x in found[UP].top(None))
     np.testing.assert_allclose((U * S) @ Vh, dW, atol=3e-6)
 
 

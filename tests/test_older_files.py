@@ -42,7 +42,7 @@ def test_a_subspace_file_of_before_is_read():
     subspace = SafetySubspace.load(OLDER / "subspace.safetensors")
     assert list(subspace) == ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"]
     np.testing.assert_allclose(subspace.energy(2), [0.31062905, 0.79537414], rtol=1e-6)
-    assert subspace.top("model.embed_tokens.weight", 1)[2].shape == (1, 128)
+    assert subspace["model.embed_tokens.weight"].top(1)[2].shape == (1, 128)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from checkpoints import weights
+from checkpoints import factor, weights
 from speakers import random_speaker, same_weights
 from transformers import AutoModelForCausalLM
 
@@ -153,13 +153,13 @@ def test_keys_follow_the_models_and_the_point(four):
     assert point_key(same, (0.0, 1.0)) == point_key(same, (-0.0, 1.0)) != point_key(same, (1.0, 0))
 
 
-def test_a_saved_plane_is_the_same_plane(four, subspace, tmp_path):
+def test_a_saved_plane_is_the_same_plane(four, pair, tmp_path):
     for flat in (Plane.from_models(*four), Line.along(*four[:2])):
         file = flat.save(tmp_path / "new" / "flat.safetensors")
         loaded = Flat.load(file)
         assert (loaded.key, loaded.points, loaded.scale) == (flat.key, flat.points, flat.scale)
         for mine, theirs in zip(flat.directions, loaded.directions, strict=True):
             assert dot(mine, theirs) == dot(mine, mine)
-    subspace.save(tmp_path / "S.safetensors")
+    factor(pair, tmp_path / "S.safetensors", rank=1)
     with pytest.raises(ValueError, match="not a file that"):
         Flat.load(tmp_path / "S.safetensors")

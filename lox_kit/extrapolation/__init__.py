@@ -11,7 +11,6 @@ __all__, __getattr__, __dir__ = attach(
         "file": "FULL",
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
         "places": "kinds_of map_layout module_of ORDER place_of",
-        "retention": "SubspaceShare",
         "spectrum": """
             energy_map_data explorer_data first_cell largest_k spectrum_data VIEWS
         """,

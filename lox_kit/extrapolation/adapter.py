@@ -58,7 +58,7 @@ def save_adapter(
         )
     left_out, ranks, tensors = [], {}, {}
     for name in subspace:
-        U, S, Vh = subspace.top(name, k)
+        U, S, Vh = subspace[name].top(k)
         tied = checkpoint.tied and (is_embedding(name) or is_head(name))
         if tied or _POSITIONS.search(name) or not bool((S > 0).any()):
             left_out.append(name)

@@ -20,7 +20,7 @@ from lox_kit import __version__
 from lox_kit.folders import locked, whole
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage, map_in_order, tell
-from lox_kit.weights import INDEX, SINGLE, Checkpoint, SafetensorsStream, refuse_nonfinite
+from lox_kit.weights import INDEX, SINGLE, Checkpoint, refuse_nonfinite, write_tensors
 
 from .factoring import check_stored
 from .file import FULL
@@ -72,27 +72,24 @@ def apply_lox(
             W = checkpoint.read(name)
             if name not in subspace:
                 return W
-            U, S, Vh = (part.to(W.device) for part in subspace.top(name, k))
+            U, S, Vh = (part.to(W.device) for part in subspace[name].top(k))
             W = add(W, lox_terms(U, S, Vh, alpha), out=torch.empty_like(W))
             refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
             return W
 
-        def edited() -> Iterator[tuple[str, Tensor]]:
+        def edited() -> Iterator[Tensor]:
             sizes = [checkpoint.tensors[name].size for name in names]
-            made = zip(names, map_in_order(make, names, 2, sizes), strict=True)
-            for done, (name, W) in enumerate(made):
+            for done, W in enumerate(map_in_order(make, names, 2, sizes)):
                 tell(on_stage, "writing", done, len(names))
-                yield name, W
+                yield W
 
         tensors, layouts = edited(), _layouts(checkpoint)
         for file, layout in layouts.items():
-            with SafetensorsStream(work / file, layout, recipe) as stream:
-                for name, W in itertools.islice(tensors, len(layout)):
-                    stream.write(name, W)
+            write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
         for beside in checkpoint.beside:
             shutil.copyfile(beside, work / beside.name)
         if set(layouts) != {SINGLE}:
-            (work / INDEX).write_text(_index(checkpoint))
+            shutil.copyfile(checkpoint.path / INDEX, work / INDEX)
         (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     tell(on_stage, "writing", len(names), len(names))
     return Path(out)
@@ -153,15 +150,6 @@ def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
     for name, info in checkpoint.tensors.items():
         layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
     return layouts
-
-
-def _index(checkpoint: Checkpoint) -> str:
-    """Return the index of a checkpoint's files, as transformers writes it."""
-    tensors = checkpoint.tensors.values()
-    total = {"total_parameters": sum(info.size for info in tensors)}
-    total["total_size"] = sum(info.size * info.dtype.itemsize for info in tensors)
-    index = {"metadata": total, "weight_map": {info.name: info.file.name for info in tensors}}
-    return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
 def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:

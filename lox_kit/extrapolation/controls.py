@@ -21,9 +21,10 @@ def random_subspace(subspace: SafetySubspace, k: int, *, seed: int = 0) -> Safet
 
     The step has the rank and, matrix by matrix, the Frobenius norm of the LoX step.
     """
+    subspace.check_rank(k)
     factors = {}
     for name in subspace:
-        _, S, _ = subspace.top(name, k)
+        _, S, _ = subspace[name].top(k)
         out, into = subspace[name].shape
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         factors[name] = _exact(
@@ -46,7 +47,7 @@ def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
     subspace.check_rank(k)
     factors = {}
     for name in subspace:
-        U, S, Vh = subspace.top(name, None)
+        U, S, Vh = subspace[name].top(None)
         whole = torch.linalg.vector_norm(S)
         shrink = torch.linalg.vector_norm(S[:k]) / whole if whole > 0 else 0.0
         factors[name] = _exact(U, S * shrink, Vh)

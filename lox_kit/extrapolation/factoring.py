@@ -67,7 +67,7 @@ def check_stored(k: int | None, rank: int | str) -> None:
 
 def factor_all(
     base: Checkpoint, aligned: Checkpoint, info: dict, device: str, on_stage: OnStage | None
-) -> Iterator[tuple[str, Factors]]:
+) -> Iterator[Factors]:
     """Factor every delta as `info` says, one after the other.
 
     Raises
@@ -82,9 +82,9 @@ def factor_all(
     made = map_in_order(make, names, workers, sizes)
     tell(on_stage, "factoring", 0, len(names))
     changed = False
-    for done, (name, factors) in enumerate(zip(names, made, strict=True), 1):
+    for done, factors in enumerate(made, 1):
         changed = changed or factors.norm > 0
-        yield name, factors
+        yield factors
         tell(on_stage, "factoring", done, len(names))
     if not changed:
         raise ValueError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,12 +19,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lox_kit.folders import whole
-from lox_kit.weights import SafetensorsStream, checked_reader, read_made
+from lox_kit.weights import checked_reader, read_made, write_tensors
 
 from .svd import METHODS, Factors, Values
 
 FULL = "full"
-PARTS = ("U", "S", "Vh", "residual", "info")
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 NORM_SLACK = 1e-3  # by how much, relatively, |S| may pass |dW|_F
 LOOSE = 1e-2  # how far from orthonormal directions may be that float32 made
@@ -39,7 +38,7 @@ FIELDS: dict[str, tuple[type, ...]] = {  # of `info`, which the header holds as 
 }
 
 
-def write_factors(file: str | Path, info: dict, factors: Iterable[tuple[str, Factors]]) -> None:
+def write_factors(file: str | Path, info: dict, factors: Iterable[Factors]) -> None:
     """Write a subspace file, matrix by matrix.
 
     If making the factors fails, no file is left.
@@ -50,16 +49,16 @@ def write_factors(file: str | Path, info: dict, factors: Iterable[tuple[str, Fac
         If `file` exists; BusyError if another process writes it.
     """
     about = {"lox_kit": json.dumps(info), "schema": str(SCHEMA)}
-    with (
-        whole(file, new=True) as work,
-        SafetensorsStream(work, _layout(info), about) as stream,
-    ):
-        for name, made in factors:
-            facts = [made.norm, METHODS.index(made.method)]
-            parts = {part: getattr(made, part) for part in PARTS[:-1]}
-            parts["info"] = torch.tensor(facts, dtype=torch.float32)
-            for part in PARTS:
-                stream.write(f"{name}.{part}", parts[part])
+    with whole(file, new=True) as work:
+        write_tensors(work, _layout(info), about, _tensors(factors))
+
+
+def _tensors(factors: Iterable[Factors]) -> Iterator[Tensor]:
+    """Yield every tensor of the file, in order."""
+    for made in factors:
+        facts = [made.norm, METHODS.index(made.method)]
+        yield from (made.U, made.S, made.Vh, made.residual)
+        yield torch.tensor(facts, dtype=torch.float32)
 
 
 def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

@@ -110,8 +110,6 @@ class ResidentWeights:
         stored answer of other weights is taken for its own.
     shapes : mapping of str to shape
         Of what is going to be added to each parameter.
-    device : str, optional
-        Where the copy is kept; default beside the model. "cpu" spares GPU memory.
 
     Raises
     ------
@@ -119,7 +117,7 @@ class ResidentWeights:
         If the model lacks one of the parameters, or has it in another shape.
     """
 
-    def __init__(self, model, shapes: Mapping[str, tuple], *, device: str | None = None):
+    def __init__(self, model, shapes: Mapping[str, tuple]):
         self._owner = model if hasattr(model, "key") else SimpleNamespace(key="", module=model)
         self.key: str = self._owner.key
         found = dict(self._owner.module.named_parameters(remove_duplicate=False))  # tied ones, too
@@ -131,7 +129,7 @@ class ResidentWeights:
                     f"{name}: what is added has shape {tuple(shape)}, the model has "
                     f"{'no such parameter' if W is None else tuple(W.shape)}."
                 )
-            self._weights[name] = (W, W.detach().to(device or W.device, copy=True))
+            self._weights[name] = (W, W.detach().clone())
 
     @torch.no_grad()
     def write(self, terms: Callable[[str], Terms], key: str) -> None:
@@ -159,8 +157,6 @@ class LoxDial:
         key changed with them, so that no stored answer of other weights is taken for its own.
     subspace : SafetySubspace
         The pair's, or a control made from it.
-    device : str, optional
-        Where the copy of the weights is kept; default beside the model. "cpu" spares GPU memory.
 
     Raises
     ------
@@ -168,11 +164,11 @@ class LoxDial:
         If the model lacks one of the matrices, or has it in another shape.
     """
 
-    def __init__(self, model, subspace: SafetySubspace, *, device: str | None = None):
+    def __init__(self, model, subspace: SafetySubspace):
         self.subspace = subspace
         self._factors = {name: subspace[name] for name in subspace}
         shapes = {name: factors.shape for name, factors in self._factors.items()}
-        self._kept = ResidentWeights(model, shapes, device=device)
+        self._kept = ResidentWeights(model, shapes)
         self.k: int | None = 0
         self.alpha = 0.0
 

@@ -13,17 +13,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from lox_kit import __version__
 from lox_kit.store import content_key
-from lox_kit.threads import OnStage
-from lox_kit.weights import Checkpoint
+from lox_kit.threads import OnStage, tell
+from lox_kit.weights import Checkpoint, delta
 
 from .factoring import check_stored, factor_all, pair_info
 from .file import read_factors, read_info, read_values, write_factors
-from .retention import SubspaceShare, share_curve
-from .svd import TOLERANCE, Factors, Values, noise_edge
+from .svd import TOLERANCE, Factors, Values, frobenius, noise_edge
 
 
 class UncertifiedRank(UserWarning):
@@ -94,7 +93,7 @@ class SafetySubspace(Mapping[str, Factors]):
         info = pair_info(first, second, {**options, "certify": certify, "seed": seed})
         factors = factor_all(first, second, info, device, on_stage)
         if out is None:
-            return cls(info, factors=dict(factors))
+            return cls(info, factors=dict(zip(info["layers"], factors, strict=True)))
         if not Path(out).exists():
             write_factors(out, info, factors)
         elif read_info(Path(out)) != info:
@@ -108,20 +107,9 @@ class SafetySubspace(Mapping[str, Factors]):
         Raises
         ------
         FileNotFoundError, ValueError
-            If there is no such file, or it is not one that `from_pair` or `save` made.
+            If there is no such file, or it is not one that `from_pair` made.
         """
         return cls(read_info(Path(file)), file=Path(file))
-
-    def save(self, file: str | Path) -> Path:
-        """Write all factors to one safetensors file and return its path.
-
-        Raises
-        ------
-        FileExistsError
-            If it exists; BusyError if another process writes it.
-        """
-        write_factors(file, self.info, self.items())
-        return Path(file)
 
     # --- a mapping of names to factors --------------------------------------------------------
 
@@ -142,17 +130,6 @@ class SafetySubspace(Mapping[str, Factors]):
         return len(self._names)
 
     # --- what follows from it -----------------------------------------------------------------
-
-    def top(self, name: str, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return U (out, k), S (k,) and Vh (k, in) of one matrix, cut to the rank it has.
-
-        Raises
-        ------
-        ValueError
-            If `k` is negative, or larger than what is stored.
-        """
-        check_stored(k, self.info["rank"])
-        return self[name].top(k)
 
     @property
     def key(self) -> str:
@@ -212,29 +189,27 @@ class SafetySubspace(Mapping[str, Factors]):
         """Return R_align = |Proj_k(dW)|_F / |dW|_F of every matrix: (n_layers,), in [0, 1]."""
         return np.sqrt(self.energy(k))
 
-    def r_ft(
-        self,
-        base: str | Path,
-        finetuned: str | Path,
-        k: int | None,
-        *,
-        device: str = "cpu",
-        on_stage: OnStage | None = None,
-    ) -> SubspaceShare:
+    def r_ft(self, base: str | Path, finetuned: str | Path, k: int | None):
         """Return how much of `W_ft - W_base` lies in the top-k safety subspace, beside R_align.
 
         R_ft = |U_k U_k^T (dW_align + dW_ft)|_F / |dW_align + dW_ft|_F (the paper). Both
         checkpoints are streamed.
+
+        Returns
+        -------
+        DataFrame
+            One row per matrix: layer, r_align, r_ft; both in [0, 1].
 
         Raises
         ------
         ValueError
             If `k` is not stored, `base` is not the subspace's, or `finetuned` does not fit it.
         """
+        import pandas as pd
+
         r_align = self.r_align(k)
-        curve = self.r_ft_curve(base, finetuned, k, device=device, on_stage=on_stage)
-        source = {"base": str(base), "finetuned": str(finetuned), "version": __version__}
-        return SubspaceShare(self._names, r_align, curve[:, -1], k, source)
+        r_ft = self.r_ft_curve(base, finetuned, k)[:, -1]
+        return pd.DataFrame({"layer": self._names, "r_align": r_align, "r_ft": r_ft})
 
     def r_ft_curve(
         self,
@@ -242,7 +217,6 @@ class SafetySubspace(Mapping[str, Factors]):
         finetuned: str | Path,
         most: int | None = None,
         *,
-        device: str = "cpu",
         on_stage: OnStage | None = None,
     ) -> np.ndarray:
         """Return R_ft of every matrix at every k: column k is `r_ft(base, finetuned, k).r_ft`.
@@ -267,7 +241,20 @@ class SafetySubspace(Mapping[str, Factors]):
         """
         if most is not None:
             check_stored(most, self.info["rank"])
-        return share_curve(self, base, finetuned, most, device, on_stage)
+        first, second = Checkpoint(base), Checkpoint(finetuned)
+        for checkpoint in (first, second):
+            self.check_shapes(checkpoint)
+        if first.fingerprint != self.info["base_fingerprint"]:
+            raise ValueError(
+                f"{first.name} is not the base this subspace was made from ({self.info['base']})."
+            )
+        rows = []
+        for i, name in enumerate(self._names):
+            M, (U, S, _) = delta(first, second, name, "cpu"), self[name].top(most)
+            tell(on_stage, "reading", i, len(self))
+            rows.append(_shares_held(U.cpu(), S.cpu(), M))
+        wide = max(map(len, rows)) if most is None else most + 1
+        return np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
@@ -301,3 +288,12 @@ class SafetySubspace(Mapping[str, Factors]):
                 }
             )
         return pd.DataFrame(rows)
+
+
+def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
+    """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
+    whole = frobenius(M)
+    P = torch.where(S > 0, U, 0).T @ M  # (k, in); beyond the rank U is arbitrary
+    squares = P.double().square().sum(dim=1).numpy().cumsum()
+    kept = np.sqrt(np.concatenate([[0.0], squares]))
+    return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)

@@ -183,7 +183,7 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
         raise ValueError(f"k={k}, alpha={alpha}: this LoX does not move, so it has no direction.")
     parts = {}
     for name in subspace:
-        U, S, Vh = subspace.top(name, k)
+        U, S, Vh = subspace[name].top(k)
         if bool((S > 0).any()):
             parts[name] = LowRank(U * (alpha * S), Vh)
     recipe = recipe_of(subspace, k, alpha)

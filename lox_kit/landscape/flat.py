@@ -22,7 +22,7 @@ from lox_kit.extrapolation import LowRank, Part, ResidentWeights, Terms
 from lox_kit.folders import whole
 from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights import SafetensorsStream, checked_reader, read_made
+from lox_kit.weights import checked_reader, read_made, write_tensors
 
 from .directions import Direction, Weights, products
 
@@ -144,9 +144,8 @@ class Flat:
         layout = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         about = {"lox_kit_flat": json.dumps(about), "schema": str(SCHEMA)}
         file = Path(file)
-        with whole(file) as work, SafetensorsStream(work, layout, about) as stream:
-            for name, tensor in tensors.items():
-                stream.write(name, tensor)
+        with whole(file) as work:
+            write_tensors(work, layout, about, tensors.values())
         return file
 
     @classmethod

@@ -14,6 +14,6 @@ __all__, __getattr__, __dir__ = attach(
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta PairReport ROWS",
         "sums": "check_schema checked_reader",
-        "writer": "SafetensorsStream",
+        "writer": "write_tensors",
     },
 )

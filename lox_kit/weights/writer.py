@@ -11,7 +11,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from io import RawIOBase
 from pathlib import Path
 
 import torch
@@ -26,90 +27,62 @@ FLUSHED = 1 << 27  # bytes after which the disk is waited for, while others comp
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> dtype, shape; in file order
 
 
-class SafetensorsStream:
-    """A safetensors file that is written tensor by tensor, and is on the disk when it is closed.
+def write_tensors(
+    file: Path, layout: Layout, metadata: Mapping[str, str], tensors: Iterable[Tensor]
+) -> None:
+    """Write a safetensors file tensor by tensor; it is on the disk afterwards.
 
     It has its name from the start: `folders.whole` gives one to write under until it is whole.
 
     Parameters
     ----------
-    path : path
     layout : mapping of name to (dtype, shape)
-        Every tensor, in the order in which they will be written.
+        Every tensor, in the order in which they come.
     metadata : mapping of str to str
         Goes into the header.
+    tensors : iterable of Tensor
+        One for each name of the layout.
 
     Raises
     ------
     OSError
         If the disk has no room for the whole file.
     """
+    header, size = _header(layout, metadata)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(file.parent).free
+    if len(header) + size > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{file.name} needs {(len(header) + size) / 1e3:,.1f} kB and {file.parent} has "
+            f"{free / 1e3:,.1f} kB free: make room or write elsewhere.",
+        )
+    sums, unflushed = "", 0
+    with file.open("wb", buffering=0) as out:
+        _append(out, header)
+        for (name, expected), tensor in zip(layout.items(), tensors, strict=True):
+            assert (tensor.dtype, tuple(tensor.shape)) == expected, f"{name}: not of the layout"
+            data = raw(tensor)
+            try:
+                _append(out, data)
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"{file}: writing {name} failed ({error.strerror})."
+                ) from error
+            sums += checksum(data)
+            unflushed += len(data)
+            if unflushed > FLUSHED:
+                os.fsync(out.fileno())
+                unflushed = 0
+        out.seek(FIRST_SUM)
+        _append(out, sums.encode())
+        os.fsync(out.fileno())
 
-    def __init__(self, path: Path, layout: Layout, metadata: Mapping[str, str]):
-        self._path = path
-        self._layout = dict(layout)
-        self._sums: list[str] = []  # of the tensors written so far
-        header, size = _header(self._layout, metadata)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        if len(header) + size > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"{path.name} needs {(len(header) + size) / 1e3:,.1f} kB and {path.parent} has "
-                f"{free / 1e3:,.1f} kB free: make room or write elsewhere.",
-            )
-        self._file = path.open("wb", buffering=0)
-        self._unflushed = 0
-        self._append(header)
 
-    def write(self, name: str, tensor: Tensor) -> None:
-        """Append one tensor; it must be the next one of the layout.
-
-        Raises
-        ------
-        ValueError
-            If it is not the next one, or has another dtype or shape than the layout says.
-        """
-        expected = next(iter(self._layout), "nothing")
-        if name != expected:
-            raise ValueError(f"{self._path.name}: {name} was written where {expected} belongs.")
-        dtype, shape = self._layout[name]
-        if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
-            raise ValueError(
-                f"{name}: the layout says {dtype} {tuple(shape)}, "
-                f"the tensor is {tensor.dtype} {tuple(tensor.shape)}."
-            )
-        data = raw(tensor)
-        try:
-            self._append(data)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{self._path}: writing {name} failed ({error.strerror})."
-            ) from error
-        self._sums.append(checksum(data))
-        del self._layout[name]
-
-    def _append(self, data: bytes | memoryview) -> None:
-        """Write bytes where the file is at, and now and then wait until the disk has them."""
-        self._unflushed += len(data)
-        while data:
-            data = data[self._file.write(data) :]
-        if self._unflushed > FLUSHED:
-            os.fsync(self._file.fileno())
-            self._unflushed = 0
-
-    def __enter__(self) -> SafetensorsStream:
-        return self
-
-    def __exit__(self, kind, value, traceback) -> None:
-        with self._file:
-            if kind is not None:
-                return
-            if self._layout:
-                raise ValueError(f"{self._path.name}: {len(self._layout)} tensors are missing.")
-            self._file.seek(FIRST_SUM)
-            self._append("".join(self._sums).encode())
-            os.fsync(self._file.fileno())
+def _append(out: RawIOBase, data: bytes | memoryview) -> None:
+    """Write bytes where the file is at: all of them, in as many calls as that takes."""
+    while data:
+        data = data[out.write(data) :]
 
 
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, int]:

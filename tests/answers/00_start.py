@@ -34,7 +34,7 @@ for rate, asr, help_ in ((6.4e-4, 0.25, 0.98), (1e-3, 0.55, 0.40)):
     answer(f"4: its help at learning rate {rate}", share["helpfulness"]["value"], help_)
 
 for k in (1, 6, 32):
-    kept = {name: subspace.r_ft(BASE, run.folder, k).to_frame() for name, run in runs.items()}
+    kept = {name: subspace.r_ft(BASE, run.folder, k) for name, run in runs.items()}
     kinds = {
         name: frame.groupby(frame["layer"].str.split(".").str[-2]).mean(numeric_only=True)
         for name, frame in kept.items()

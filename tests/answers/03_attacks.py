@@ -25,7 +25,7 @@ answer(
     max(s for s in fast if fast[s] < 0.5),
     30,
 )
-kept = [subspace.r_ft(BASE, r.folder, K).to_frame()["r_ft"].mean() for r in (run, on_lox)]
+kept = [subspace.r_ft(BASE, r.folder, K)["r_ft"].mean() for r in (run, on_lox)]
 answer(
     "Notice: mean R that the attack leaves of LoX, less that of aligned", kept[1] - kept[0], 0.18
 )
