@@ -11,10 +11,9 @@ import pytest
 import torch
 from checkpoints import factor, run_python, weights
 from huggingface_hub import constants
-from speakers import random_speaker, same_weights
 from test_lora_adapter import PLAIN, make_adapter
 
-from lox_kit import Checkpoint, SafetySubspace, apply_lox, load_model
+from lox_kit import Checkpoint, SafetySubspace, apply_lox
 from lox_kit.weights import hub
 
 SHA, OLD = "1" * 40, "2" * 40
@@ -65,16 +64,6 @@ def test_a_revision_is_a_branch_or_a_commit(pair, cache):
     assert Checkpoint("school/base@before").path == Checkpoint(f"school/base@{OLD}").path == old
     with pytest.raises(FileNotFoundError, match="school/base@never: no such folder"):
         Checkpoint("school/base@never")
-
-
-def test_a_cached_model_is_loaded(cache, tmp_path):
-    model = random_speaker()
-    model.module.save_pretrained(tmp_path / "speaker")
-    model.tokenizer.save_pretrained(tmp_path / "speaker")
-    put(cache, "school/speaker", tmp_path / "speaker")
-    loaded = load_model("school/speaker", device="cpu")
-    assert loaded.name == "school/speaker"
-    assert same_weights(loaded.module, model.module)
 
 
 def test_a_local_folder_of_that_name_comes_first(pair, cache, tmp_path, monkeypatch):

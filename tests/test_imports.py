@@ -255,7 +255,8 @@ def test_the_weights_only_verbs_never_import_transformers_or_trl(pair, tmp_path)
         ["spectrum", S, "-k", 3, "--json"],
         ["apply", S, pair.aligned, "-o", tmp_path / "lox", *edit],
         ["adapter", S, pair.aligned, "-o", tmp_path / "adapter", *edit],
-        ["extrapolate", pair.base, pair.aligned, "-o", tmp_path / "one", *edit, "--device", "cpu"],
+        ["check", pair.aligned, tmp_path / "adapter"],
+        ["extrapolate", pair.aligned, tmp_path / "adapter", "-o", tmp_path / "one", *edit],
     )
     assert "torch" in modules
     assert not modules & {"transformers", "trl", "peft", "datasets", "accelerate"}

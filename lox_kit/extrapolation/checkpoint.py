@@ -89,7 +89,7 @@ def apply_lox(
         for beside in checkpoint.beside:
             shutil.copyfile(beside, work / beside.name)
         if set(layouts) != {SINGLE}:
-            shutil.copyfile(checkpoint.path / INDEX, work / INDEX)
+            (work / INDEX).write_text(_index(checkpoint))
         (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     tell(on_stage, "writing", len(names), len(names))
     return Path(out)
@@ -104,19 +104,16 @@ def extrapolate(
     *,
     factors: str | Path | None = None,
     rank: int | str | None = None,
-    include: str | None = None,
-    exclude: str | None = None,
-    seed: int = 0,
-    device: str = "cpu",
     on_stage: OnStage | None = None,
+    **options,
 ) -> Path:
     """Factor a pair and write the extrapolated model: `from_pair` and `apply_lox` in one call.
 
     Parameters
     ----------
-    base, aligned, include, exclude, seed, device
+    base, aligned, options
         As in `SafetySubspace.from_pair`, which is asked to certify k directions; `UncertifiedRank`
-        is warned of where float32 cannot.
+        is warned of where float32 cannot. The options are include, exclude, seed and device.
     out, k, alpha
         As in `apply_lox`.
     factors : path, optional
@@ -137,8 +134,7 @@ def extrapolate(
     check_alpha(alpha)
     rank = (FULL if k is None else max(k, 1)) if rank is None else rank
     check_stored(k, rank)
-    options = {"rank": rank, "certify": max(CERTIFY, k or 0), "seed": seed, "device": device}
-    options |= {"include": include, "exclude": exclude, "on_stage": on_stage}
+    options |= {"rank": rank, "certify": max(CERTIFY, k or 0), "on_stage": on_stage}
     with locked(Path(out), new=True):  # refused before the factoring, not after it
         subspace = SafetySubspace.from_pair(base, aligned, factors, **options)
     return apply_lox(subspace, aligned, out, k, alpha, on_stage=on_stage)
@@ -150,6 +146,15 @@ def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
     for name, info in checkpoint.tensors.items():
         layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
     return layouts
+
+
+def _index(checkpoint: Checkpoint) -> str:
+    """Return the index of a checkpoint's files, as transformers writes it."""
+    tensors = checkpoint.tensors.values()
+    total = {"total_parameters": sum(info.size for info in tensors)}
+    total["total_size"] = sum(info.size * info.dtype.itemsize for info in tensors)
+    index = {"metadata": total, "weight_map": {info.name: info.file.name for info in tensors}}
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
 def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:

@@ -1,7 +1,5 @@
 """The panel of rank and R in JupyterLab: Run, Cancel, k by keyboard, and what it saves."""
 
-import re
-
 import pytest
 from lab import evaluate
 from panels import judge
@@ -18,11 +16,6 @@ from lox_kit.store import MemoryStore as _Memory
 _state._rows.clear(), _state._r_ft.clear()
 _state.store = _Memory()
 _state.show()
-"""
-SLOWLY = f"""{FORGET}
-import time as _time
-_keep = _state._keep
-_state._keep = lambda row: (_time.sleep(0.5), _keep(row))
 """
 
 
@@ -94,35 +87,9 @@ def test_a_kind_is_shown_alone(panel):
     panel.wait_shown(SHOWN, 6)
 
 
-def test_pause_and_cancel_work_and_run_resumes(panel):
-    panel.execute(SLOWLY)
-    panel.wait_shown(f"{ASR}.x.length", 0)
-    panel.click(".lox-run")
-    panel.wait_until(f"{ASR}.x.length >= 1")
-    panel.enter(".lox-pause")
-    panel.wait_job("paused")
-    panel.enter(".lox-cancel")
-    panel.wait_job("cancelled")
-    some = len(measured(panel, "asr"))
-    assert 1 <= some < 9
-    panel.wait_shown(f"{ASR}.x.length", some)
-    known = panel.state("len(state.store.kinds['answer'])")
-    panel.execute("del _state._keep")
-    run(panel)
-    assert panel.state("len(state.store.kinds['answer'])") == 2 * 120 * 10 > known
-
-
 def test_save_figure_writes_the_twin_with_its_data(panel, lab):
     run(panel)
     assert panel.save_figure(lab, "rank-all-k6") == panel.state("state.data")
-
-
-def test_code_shows_the_calls_and_follows_the_slider(panel):
-    code = panel.open_code()
-    expect(code).to_have_value(re.compile(r"rank_and_r_data\(subspace, curve, r_ft, k=6,"))
-    panel.press(".lox-k", "ArrowRight")
-    expect(code).to_have_value(re.compile(r"rank_and_r_data\(subspace, curve, r_ft, k=7,"))
-    panel.close_code()
 
 
 def test_r_follows_the_slider_within_the_time_promised(panel, panels, record):
