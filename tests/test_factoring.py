@@ -36,12 +36,6 @@ def test_patterns_choose_the_matrices_and_are_recorded(pair):
     assert (found.info["include"], found.info["exclude"]) == ("up_proj", r"layers\.0")
 
 
-def test_progress_counts_every_matrix_and_ends(pair):
-    told = []
-    found = factor(pair, rank=2, on_stage=lambda *what: told.append(what))
-    assert told == [("factoring", i, len(found)) for i in range(len(found) + 1)]
-
-
 def test_asking_again_returns_the_file_at_once_and_other_options_are_refused(
     pair, tmp_path, monkeypatch
 ):

@@ -214,20 +214,16 @@ def test_a_hub_id_is_downloaded_once(pair, server, open_online, monkeypatch):
     assert server.asked == []
 
 
-def test_what_the_hub_does_not_have_is_said_in_one_line(server, open_online):
-    said = open_online("school/other")
-    assert said.startswith("not found: school/other: no such folder, and as a hub id not in ")
-    assert "nor to be had from http://127.0.0.1:" in said
-    assert "\n" not in said
-
-
 def test_a_download_that_was_cut_off_is_completed(pair, server, open_online, tmp_path):
     snapshot = put(tmp_path / "cache", "school/model", pair.base)
     (snapshot / "model.safetensors").unlink()
     assert open_online("school/model").split()[0] == Checkpoint(pair.base).fingerprint
 
 
-def test_pickled_weights_are_not_downloaded(server, open_online):
+def test_pickled_weights_are_not_downloaded_and_what_is_not_there_is_one_line(server, open_online):
     del server.files["model.safetensors"]
-    assert "no whole safetensors weights" in open_online("school/model")
+    pickled, nowhere = open_online("school/model", "school/other").splitlines()
+    assert "no whole safetensors weights" in pickled
+    assert nowhere.startswith("not found: school/other: no such folder, and as a hub id not in ")
+    assert "nor to be had from http://127.0.0.1:" in nowhere
     assert not [path for path in server.asked if path.endswith(".bin")]

@@ -101,13 +101,6 @@ def test_the_model_card_and_the_header_say_how_it_was_made(pair, tmp_path):
     assert recipe["subspace"]["aligned"] == str(pair.aligned)
 
 
-def test_progress_counts_every_tensor_and_ends(pair, subspace, tmp_path):
-    told = []
-    apply_lox(subspace, pair.aligned, tmp_path / "lox", 3, on_stage=lambda *w: told.append(w))
-    total = len(safe_open(pair.aligned / "model.safetensors", "pt").offset_keys())
-    assert told == [("writing", i, total) for i in range(total + 1)]
-
-
 # --- what is refused ----------------------------------------------------------------------------
 
 

@@ -180,10 +180,9 @@ def table(
 
 
 @click.group(invoke_without_command=True)
-@click.option("--folder", type=PATH, help="Default: the user's data folder.")
 @options.as_json
 @click.pass_context
-def data(ctx, folder, as_json):
+def data(ctx, as_json):
     """The published training data: where each set is from, and whether it is here.
 
     \b
@@ -191,16 +190,15 @@ def data(ctx, folder, as_json):
     lox data fetch gsm8k         download it, or say which file to put where
     lox data import dolly FILE   take a file that you have
     """
-    ctx.obj = folder
     if ctx.invoked_subcommand:
         return
-    statuses = [attacks.set_status(name, folder) for name in attacks.SETS]
+    statuses = [attacks.set_status(name) for name in attacks.SETS]
     frame = attacks.sets_frame(statuses)
     if as_json:
         say(frame.to_json(orient="records"))
         return
     rows = frame.drop(columns="from").to_dict("records")
-    print_rows(str(attacks.sets_folder(folder)), rows)
+    print_rows(str(attacks.sets_folder()), rows)
     if missing := [s.data_set.name for s in statuses if not s.here]:
         say(
             f"Not here: {', '.join(missing)}.",
@@ -212,10 +210,10 @@ def data(ctx, folder, as_json):
             say(f"{status.data_set.name}: {status.note}")
 
 
-def _fetch(name, folder, url=None):
+def _fetch(name, url=None):
     """Take a set into the data folder, and say what it is."""
     with stages() as on_stage:
-        status = attacks.fetch_set(name, folder, url=url, on_stage=on_stage)
+        status = attacks.fetch_set(name, url=url, on_stage=on_stage)
     say(f"{status.path}: {status.rows} rows, sha256 {status.sha256}")
     if status.note:
         say(status.note)
@@ -223,21 +221,19 @@ def _fetch(name, folder, url=None):
 
 @data.command("fetch")
 @click.argument("name")
-@click.pass_obj
-def data_fetch(folder, name):
+def data_fetch(name):
     """Download a set into the data folder."""
-    _fetch(name, folder)
+    _fetch(name)
 
 
 @data.command("import")
 @click.argument("name")
 @click.argument("file", type=PATH)
-@click.pass_obj
-def data_import(folder, name, file):
+def data_import(name, file):
     """Copy a set's file into the data folder, after reading it from end to end."""
-    there = attacks.set_status(name, folder)
+    there = attacks.set_status(name)
     if there.here:
         raise FileExistsError(f"{there.path} exists; remove it to take another file.")
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
-    _fetch(name, folder, file.resolve().as_uri())
+    _fetch(name, file.resolve().as_uri())

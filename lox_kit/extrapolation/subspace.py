@@ -271,23 +271,19 @@ class SafetySubspace(Mapping[str, Factors]):
         """Return one row per matrix: shape, norm, rank, certified, method, energy of the rank."""
         import pandas as pd
 
-        rows = []
-        for name, shape in zip(self._names, self.info["shapes"], strict=True):
-            v = self._values[name]
-            rows.append(
-                {
-                    "layer": name,
-                    "out": shape[0],
-                    "in": shape[1],
-                    "norm": v.norm,
-                    "s_1": float(v.S[0]),
-                    "noise_edge": noise_edge(tuple(shape), v.norm**2),
-                    "rank": len(v.S),
-                    "certified": v.certified,
-                    "method": v.method,
-                }
-            )
-        return pd.DataFrame(rows)
+        values, shapes = self._values.values(), [tuple(shape) for shape in self.info["shapes"]]
+        columns = {
+            "layer": self._names,
+            "out": [out for out, _ in shapes],
+            "in": [into for _, into in shapes],
+            "norm": self.norms,
+            "s_1": [float(v.S[0]) for v in values],
+            "noise_edge": [noise_edge(s, n**2) for s, n in zip(shapes, self.norms, strict=True)],
+            "rank": [v.rank for v in values],
+            "certified": [v.certified for v in values],
+            "method": [v.method for v in values],
+        }
+        return pd.DataFrame(columns)
 
 
 def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:

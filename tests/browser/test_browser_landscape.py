@@ -84,22 +84,6 @@ def test_keys_on_the_sliders_move_the_cut_as_they_move_the_kernel(panel):
     panel.wait_shown(CUT, [values[j + 1] for values in panel.state("state.data['values']")])
 
 
-def test_a_cut_goes_from_one_model_to_another(panel):
-    choice, title = panel.find(".lox-cut select"), "gd.layout.xaxis2.title.text"
-    choice.select_option("aligned → attacked")
-    panel.wait_shown(title, "distance from aligned towards attacked")
-    ends = panel.state("[list(state.plane.points[n].at) for n in ('aligned', 'attacked')]")
-    cut = panel.state("state.data['cut']")
-    assert all(end in cut["at"] for end in ends)
-    for i, name in enumerate("xy"):
-        drawn = panel.shown(f"Array.from(gd.data[3].{name})")
-        assert drawn == pytest.approx([at[i] for at in cut["at"]])
-    assert panel.shown(CUT) == pytest.approx(cut["value"], abs=1e-6)
-    expect(panel.find(".lox-cliffs tbody tr").first).to_contain_text("aligned → attacked")
-    choice.select_option("along b")
-    panel.wait_shown(f"{title}.includes('along b')", True)
-
-
 def test_pointing_at_a_cell_of_the_map_marks_it_on_the_surface_and_shows_its_answer(panel):
     box = panel.find(".subplot.xy").first.bounding_box()
     # the fourth of five columns, the second of five rows from the top

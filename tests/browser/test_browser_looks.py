@@ -51,6 +51,8 @@ def look(request, panels):
     if classroom:
         spectrum.click(".lox-classroom")
         spectrum.wait_shown("gd.layout.font.size", 18)
+        every = spectrum.page.locator(".lox-panel").count()
+        expect(spectrum.page.locator(".lox-panel.lox-class")).to_have_count(every)
     yield f"{width}{'-class' if classroom else ''}"
     if classroom:
         spectrum.click(".lox-classroom")

@@ -61,7 +61,7 @@ def test_the_views_show_as_many_matrices_as_they_say(panel):
         panel.wait_shown(f"new Set({gaps}).size", count)
 
 
-def test_enter_on_a_button_presses_it_and_leaves_the_cell_alone(panel):
+def test_enter_opens_the_code_which_follows_the_slider_and_leaves_the_cell_alone(panel):
     state = "() => window.jupyterapp.shell.currentWidget.content.mode"
     code = panel.find(".lox-code textarea")
     panel.find("button.lox-code").focus()
@@ -69,31 +69,15 @@ def test_enter_on_a_button_presses_it_and_leaves_the_cell_alone(panel):
     expect(code).to_be_visible()
     assert "= explorer_data(" in code.input_value()
     assert panel.page.evaluate(state) == "command"
-    panel.page.keyboard.press("Enter")
-    expect(code).to_be_hidden()
-
-
-def test_the_code_follows_the_slider_while_it_is_open(panel):
-    code = panel.open_code()
     panel.press(".lox-k", "ArrowRight")
     expect(code).to_have_value(re.compile(r"k=7,"))
-    panel.close_code()
+    panel.enter(".lox-code")
+    expect(code).to_be_hidden()
 
 
 def test_save_figure_writes_the_twin_and_says_where(panel, lab):
     data = panel.save_figure(lab, "explorer-all-k6")
     assert panel.shown(MAP)[0][0] in data["energy"].values()
-
-
-def test_class_use_enlarges_type_and_is_shared(panel):
-    size = "gd.layout.font.size"
-    before = panel.shown(size)
-    panel.click(".lox-classroom")
-    panel.wait_shown(size, 18)
-    every = panel.page.locator(".lox-panel").count()
-    expect(panel.page.locator(".lox-panel.lox-class")).to_have_count(every)
-    panel.click(".lox-classroom")
-    panel.wait_shown(size, before)
 
 
 def test_the_spectrum_follows_the_slider_within_the_time_promised(panel, panels, record):
