@@ -180,6 +180,9 @@ def test_rescore_reads_saved_answers_by_another_judge(lox, tmp_path):
     before, after = (json.loads((tmp_path / n).read_text()) for n in ("a.json", "b.json"))
     assert after["responses"] == before["responses"]
     assert list(after["verdicts"]) == ["rule", "target"]
+    again = ("rescore", "b.json", "--judge", "keyword", "--save", "b.json", "--overwrite")
+    assert lox(*again).status == 0
+    assert "keyword" in json.loads((tmp_path / "b.json").read_text())["verdicts"]
 
 
 def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
@@ -352,23 +355,13 @@ def test_a_wrong_call_says_so_and_where_help_is(lox, arguments, message):
 
 
 @pytest.mark.parametrize("what", [["asr", PAIR[1]], ["rescore", "nowhere", "--judge", "rule"]])
-def test_save_never_replaces_what_it_has_not_written(lox, tmp_path, what):
-    texts = ("goal\nhow\n", '{"prompts": [], "verdicts": [], "responses": []}', "[1]")
-    for text in texts:
-        (tmp_path / "notes").write_text(text)
-        done = lox(*what, "--save", "notes")
-        assert_one_line(done, "--save notes: exists and holds no answers of lox; choose another")
-        assert (tmp_path / "notes").read_text() == text
+def test_save_replaces_nothing_unless_it_may(lox, tmp_path, what):
+    (tmp_path / "notes").write_text("goal\nhow\n")
+    done = lox(*what, "--save", "notes")
+    assert_one_line(done, "--save notes: exists; choose another name, or let it be replaced")
+    assert (tmp_path / "notes").read_text() == "goal\nhow\n"
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     for place in ("link", "pipe", tmp_path):
         done = lox(*what, "--save", place, "--overwrite")
         assert_one_line(done, f"--save {place}: not a regular file")
-
-
-def test_save_replaces_its_own_answers_and_with_overwrite_any_file(lox, tmp_path):
-    (tmp_path / "a.json").write_text("notes")
-    ask = ["asr", PAIR[1], "--limit", "1", "--json", "--save", "a.json"]
-    for more in (["--overwrite"], []):
-        assert lox(*ask, *more).status == 0
-        assert len(json.loads((tmp_path / "a.json").read_text())["responses"]) == 1

@@ -14,7 +14,7 @@ from .progress import print_rows, print_shares, say
 
 save_options = options.several(
     click.option("--save", type=PATH, help="Write answers and verdicts here."),
-    click.option("--overwrite", is_flag=True, help="Let --save replace any file."),
+    click.option("--overwrite", is_flag=True, help="Let --save replace a file."),
 )
 
 
@@ -30,20 +30,15 @@ def _system(text, file):
 
 
 def _check_place(save, overwrite):
-    """Refuse, before anything is measured, to write over what `--save` has not written."""
+    """Refuse, before anything is measured, to write over what is there."""
     if save is None or not save.exists():
         return
     if not save.is_file():
         raise ValueError(f"--save {save}: not a regular file; choose another name.")
-    if overwrite:
-        return
-    try:
-        measures.AsrResult.load(save)
-    except (ValueError, AttributeError, RecursionError):
+    if not overwrite:
         raise FileExistsError(
-            f"--save {save}: exists and holds no answers of lox; choose another name, or add "
-            "--overwrite."
-        ) from None
+            f"--save {save}: exists; choose another name, or let it be replaced with --overwrite."
+        )
 
 
 def _show(result, save, as_json):
