@@ -33,8 +33,8 @@ TIMED = """([panel, handle, plot, changed]) => new Promise((resolve) => {
 })"""
 FINISH = """
 from ipywidgets.widgets import widget as _widgets
-_jobs = [w.state.job for w in list(_widgets._instances.values()) if hasattr(w, "state")
-         and hasattr(w.state, "job")]
+_states = [getattr(w, "state", None) for w in list(_widgets._instances.values())]
+_jobs = filter(None, (getattr(state, "job", None) for state in _states))
 assert all(job.wait(120) for job in _jobs), "a job did not end"
 """
 EXECUTE = """(code) => {
