@@ -41,7 +41,7 @@ def test_one_call_writes_the_bytes_of_the_two_steps(make_pair, tmp_path, counted
 @pytest.mark.parametrize(
     ("k", "rank", "certify"), [(0, 1, 16), (K, K, 16), (20, 20, 20), (None, "full", 16)]
 )
-def test_without_a_rank_k_directions_are_factored_and_certified(pair, tmp_path, k, rank, certify):
+def test_k_directions_are_factored_and_certified(pair, tmp_path, k, rank, certify):
     S, there = tmp_path / "S.safetensors", tmp_path / "there"
     options = {"include": "mlp", "exclude": "gate", "seed": 3}
     out = extrapolate(pair.base, pair.aligned, tmp_path / "lox", k, factors=S, **options)
