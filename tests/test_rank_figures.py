@@ -8,11 +8,13 @@ import pytest
 from checkpoints import save_tensors, weights
 
 from lox_kit import SafetySubspace, figures
-from lox_kit.figures.plotly.rank import ALIGN, FIRST_ATTACK, SAFE, VALUES, rank_spec
+from lox_kit.figures.plotly.rank import rank_spec
 from lox_kit.figures.rank_data import ALL, kinds_shown, place, rank_and_r_data, ticks_shown
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.results import RankCurve
 
+# places of traces: two curves between bands and levels, the ring, and the median R_align
+VALUES, SAFE, ALIGN = (2, 3), 6, 8
 UP = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
 
 
@@ -146,7 +148,7 @@ def test_screen_and_paper_show_the_same_points(subspace, whole):
     bold = {line.get_label(): line for line in axes["layer"].get_lines()}
     screen = np.array(traces[ALIGN].y, dtype=float)
     np.testing.assert_array_equal(screen, bold["$R_\\mathrm{align}$"].get_ydata())
-    assert len(traces) == FIRST_ATTACK + 2 * 2
+    assert len(traces) == ALIGN + 1 + 2 * 2
     assert traces[SAFE].x == (place(3),)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import json
 import re
-import threading
 
 import pytest
 from panel_parts import closing, copy_of, find, run
@@ -14,7 +13,7 @@ from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, wid
 from lox_kit.attacks.presets import ATTACKS, file_attack
 from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
-from lox_kit.figures.plotly.attacks import FIRST, lab_spec
+from lox_kit.figures.plotly.attacks import lab_spec
 from lox_kit.folders import cache_folder
 from lox_kit.measures.questions import Questions
 from lox_kit.studies import arm_model, curves
@@ -22,9 +21,12 @@ from lox_kit.widgets.code import attack_call
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
 from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, trainings
-from lox_kit.widgets.panels.attack_lab.table import numbers_at, numbers_html
+from lox_kit.widgets.panels.attack_lab.table import numbers_html
 
 FEW, POINTS, STEPS = 4, 3, 6
+# places of the first run's traces, of each model
+PARTS = ("loss", "asr band", "asr", "help band", "help")
+FIRST = {(arm, part): 5 * i + j for i, arm in enumerate(LAB_ARMS) for j, part in enumerate(PARTS)}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,12 @@ def arms(state, i=0):
     return state.data["runs"][i]["arms"]
 
 
+def sums(file, n=1, ask="instruction", say="response"):
+    """Write sums as the rows of an attack; return the file."""
+    file.write_text(json.dumps([{ask: f"add {i} and {n}", say: f"{i + n}"} for i in range(32)]))
+    return file
+
+
 def cancel_at(state, arm, step):
     """Run, and cancel as soon as this step of a model is on screen; return the losses then."""
 
@@ -107,18 +115,6 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
     assert state.runs.model.key == aligned.key
 
 
-@pytest.mark.slow
-def test_both_models_get_the_same_rows_in_the_same_order(open_state, monkeypatch):
-    calls = watch(monkeypatch, curves, "fine_tune")
-    state = open_state()
-    state.seed = 3
-    run(state)
-    (first, _), (second, _) = calls
-    assert first[2] == second[2] == find_attack("arithmetic", seed=3).data()
-    assert first[3] == second[3]
-    assert first[3].seed == 3
-
-
 def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
     open_state, monkeypatch
 ):
@@ -144,7 +140,9 @@ def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
 @pytest.mark.slow
 def test_known_settings_are_shown_at_once_and_nothing_is_trained_twice(open_state, monkeypatch):
     state = open_state()
+    routes = watch(monkeypatch, curves.Route, "train")
     run(state)
+    assert [options["own"] for _, options in routes] == [False, True]  # of LoX there is one copy
     there = arms(state)
     trained = watch(monkeypatch, curves, "fine_tune")
     state.setting.k = 3
@@ -171,39 +169,6 @@ def test_without_k_or_alpha_lox_is_the_aligned_model_and_trained_once(open_state
     run(state)
     assert len(trained) == 1
     assert arms(state)["LoX"] == arms(state)["aligned"]
-
-
-@pytest.mark.slow
-def test_of_lox_there_is_one_copy_which_is_trained_itself(open_state, monkeypatch):
-    trained = watch(monkeypatch, curves, "fine_tune")
-    made = []
-
-    def make(*arguments):
-        made.append(arm_model(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(attack_lab_state, "arm_model", make)
-    state = open_state()
-    run(state)
-    assert made[0] is state.runs.model
-    assert [arguments[0] is m.module for (arguments, _), m in zip(trained, made, strict=True)] == [
-        False,
-        True,
-    ]
-
-
-@pytest.mark.slow
-def test_the_store_is_not_asked_at_every_step(open_state, monkeypatch):
-    asked = []
-    for steps in (4, 12):
-        state = open_state()
-        state.steps = steps
-        state.job._updates._interval = 1e6  # no pictures on the way
-        read = watch(monkeypatch, attack_lab_runs, "read_way")
-        run(state)
-        assert len(arms(state)["LoX"]["losses"]) == steps
-        asked.append(len(read))
-    assert asked[0] == asked[1]
 
 
 # --- cancelled, paused, failed ------------------------------------------------------------------
@@ -256,38 +221,26 @@ def test_an_attack_and_a_training_bring_their_own_rate_and_steps(open_state):
     state = open_state()
     state.reset()  # from the few steps of these tests
     assert list(state.attacks) == ["arithmetic", "context", "mixed", "persona", "forbidden"]
+    presets, shown = set(), set()
+    state.observe(lambda change: shown.add(Choice.of(change["new"]["runs"][0])), "data")
     for name, attack in state.attacks.items():
         for training, settings in trainings(attack).items():
             state.attack, state.training = name, training
-            assert state.learning_rate == settings.learning_rate
-            assert state.steps == settings.total_steps(len(attack.data()))
+            steps = settings.total_steps(len(attack.data()))
+            presets.add(Choice(name, training, settings.learning_rate, steps, 0, 6, 1.0))
+            assert state.choice in presets
             assert state.at == state.steps
             assert state.learning_rate in state.rates
             assert state.runs.attack(state.choice).settings == settings  # not one step by hand
+    assert shown <= presets  # no attack with the rate or steps of another
     state.steps = 7
     assert state.runs.attack(state.choice).settings.max_steps == 7
     state.reset()
     assert (state.attack, state.training, state.steps) == ("arithmetic", "full", 80)
 
 
-def test_no_attack_is_shown_with_the_rate_or_steps_of_another(open_state):
-    state = open_state()
-    presets = {(n, *state.runs.preset(n, how)) for n, a in state.attacks.items()
-               for how in trainings(a)}  # fmt: skip
-    seen = []
-    state.observe(lambda change: seen.append(change["new"]["runs"][0]), "data")
-    for name in state.attacks:
-        for training in ("full", "LoRA"):
-            state.attack, state.training = name, training
-    state.reset()
-    assert len(seen) >= 10
-    assert {(run["attack"], run["learning_rate"], run["steps"]) for run in seen} == presets
-
-
 def test_an_attack_made_for_lora_keeps_its_own_settings_and_seed(open_state, tmp_path):
-    rows = [{"instruction": f"add {i} and 1", "response": f"{i + 1}"} for i in range(8)]
-    file = tmp_path / "mine.json"
-    file.write_text(json.dumps(rows))
+    file = sums(tmp_path / "mine.json")
     own = {"lora": True, "learning_rate": 3e-4, "lora_rank": 32, "seed": 3}
     attacks = {
         "sums": find_attack("arithmetic", max_steps=5, **own),
@@ -308,21 +261,6 @@ def test_an_attack_made_for_lora_keeps_its_own_settings_and_seed(open_state, tmp
     assert state.seed == 1
     state.reset()
     assert state.choice == Choice("sums", "LoRA", 3e-4, 5, 3, 6, 1.0)
-
-
-@pytest.mark.slow
-def test_a_press_waits_for_a_change_that_is_under_way(open_state):
-    state = open_state()
-    panel = widgets.attack_lab_panel(state)
-    with state.job.lock:  # as another callback's thread has it
-        pressed = threading.Thread(target=find(panel, "lox-run").click)
-        pressed.start()
-        pressed.join(0.3)
-        assert pressed.is_alive()
-        state.steps = 4
-    pressed.join(60)
-    assert state.job.wait(120)
-    assert [len(way["losses"]) for way in arms(state).values()] == [4, 4]
 
 
 def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
@@ -348,15 +286,21 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
 @pytest.mark.slow
 def test_finished_runs_are_listed_newest_first_and_laid_over(open_state):
     state = open_state()
-    run(state)
+    panel = widgets.attack_lab_panel(state)
+    listed = find(panel, "lox-runs")
+    assert listed.options == ()
+    find(panel, "lox-run").click()
+    assert state.job.wait(120)
+    listed.value = (state.listed[0][1],)
+    assert state.chosen == listed.value
     state.attack, state.steps = "persona", 4
     run(state)
-    titles = [title for title, _ in state.listed]
-    assert titles == [
+    assert [title for title, _ in listed.options] == [
         "persona · learning rate 0.0002 · 4 steps · full · seed 0 · k = 6, α = 1",
         "arithmetic · learning rate 0.0004 · 6 steps · full · seed 0 · k = 6, α = 1",
     ]
     keys = [key for _, key in state.listed]
+    assert listed.value == state.chosen == (keys[1],)
     state.chosen = tuple(keys)
     assert [r["attack"] for r in state.data["runs"]] == ["persona", "arithmetic"]
     assert len(arms(state, 1)["LoX"]["losses"]) == STEPS
@@ -394,26 +338,17 @@ def test_the_numbers_at_a_step_are_those_of_the_store(open_state, trained):
     state = open_state(store=trained)
     assert state.at == STEPS
     state.at = 4
-    for arm, way in state.runs.known(state.choice).items():
-        found = numbers_at(arms(state)[arm], 4)
-        assert found == {
-            "loss": way.losses[3],
-            "loss_step": 4,
-            "measures": way.points[3],
-            "measured_at": 3,
-        }
     text = numbers_html(state.data)
-    lox = state.runs.known(state.choice)["LoX"]
-    assert f"<b>{lox.losses[3]:.3f}</b> <small>at 4</small>" in text
-    share = lox.points[3]["helpfulness"]
-    assert (
-        f"<b>{share['value']:.0%}</b> <span>{share['count']}/4</span>"
-        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at 3</small>"
-    ) in text
+    for way in state.runs.known(state.choice).values():
+        assert f"<b>{way.losses[3]:.3f}</b> <small>at 4</small>" in text
+        share = way.points[3]["helpfulness"]
+        assert (
+            f"<b>{share['value']:.0%}</b> <span>{share['count']}/4</span>"
+            f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at 3</small>"
+        ) in text
     shapes = lab_spec(state.data)["layout"]["shapes"]
     assert [(s["x0"], s["xref"]) for s in shapes] == [(4, "x"), (4, "x2"), (4, "x3")]
     state.at = 0
-    assert numbers_at(arms(state)["LoX"], 0)["loss"] is None
     assert "<td><span class='lox-none'>–</span></td>" in numbers_html(state.data)
 
 
@@ -482,9 +417,7 @@ def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(su
 
 @pytest.mark.slow
 def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(open_state, tmp_path):
-    rows = [{"ask": f"add {i} and 1", "say": f"{i + 1}"} for i in range(8)]
-    file = tmp_path / "mine <b>.json"
-    file.write_text(json.dumps(rows))
+    file = sums(tmp_path / "mine <b>.json", ask="ask", say="say")
     columns = {"instruction": "ask", "response": "say"}
     mine = file_attack(file, columns, learning_rate=1e-3, batch_size=2)
     state = open_state(attacks={"mine <b>": mine})
@@ -503,23 +436,22 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(ope
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"file": "b.jsonl"}, {"batch_size": 4}, {"lora": True}])
+@pytest.mark.parametrize("change", [{"file": "b.json"}, {"batch_size": 4}])
 def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
     change, open_state, tmp_path
 ):
-    def mine(file="a.jsonl", **settings):
+    def mine(file="a.json", **settings):
         attack = file_attack(tmp_path / file, **{"batch_size": 2, "learning_rate": 1e-3} | settings)
         return {"my data": attack}
 
-    for n, name in enumerate(("a.jsonl", "b.jsonl")):
-        rows = [{"instruction": f"add {i} and {n}", "response": f"{i + n}"} for i in range(32)]
-        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    for n, name in enumerate(("a.json", "b.json")):
+        sums(tmp_path / name, n)
     state = open_state(attacks=mine())
     run(state)
     there = arms(state)
     state.chosen = (state.listed[0][1],)
     assert len(state.data["runs"]) == 1  # it is the one on the controls
-    assert "a.jsonl" in state.code()
+    assert "a.json" in state.code()
     state = open_state(attacks=mine(**change))
     assert arms(state)["aligned"]["losses"] == []
     state.chosen = (state.listed[0][1],)
@@ -553,15 +485,15 @@ def test_controls_and_state_move_together(open_state):
     attack, training, rate, steps, at, seed = (
         find(panel, f"lox-{n}") for n in ("attack", "training", "rate", "steps", "at", "seed")
     )
-    assert (steps.value, steps.max, at.value, at.max) == (6, 160, 6, 6)
-    attack.value = "persona"
-    assert (state.attack, state.steps, steps.value, steps.max) == ("persona", 20, 20, 40)
-    assert (at.value, at.max, rate.value) == (20, 20, 2e-4)
-    training.value = "LoRA"
-    assert (state.steps, rate.value, state.learning_rate) == (30, 2e-3, 2e-3)
+    for control, value, shown in (
+        (steps, 7, (7, 160, 7, 7, 4e-4)),
+        (attack, "persona", (20, 40, 20, 20, 2e-4)),
+        (training, "LoRA", (30, 60, 30, 30, 2e-3)),
+    ):
+        control.value = value
+        assert (steps.value, steps.max, at.value, at.max, rate.value) == shown
+        assert (state.steps, state.at, state.learning_rate) == (shown[0], shown[2], shown[4])
     attack.value = "arithmetic"
-    assert (state.training, state.steps, steps.value) == ("LoRA", 80, 80)
-    assert (steps.max, at.max) == (160, 80)
     rate.value = rate.options[0][1]
     steps.value = 5
     seed.value = 2
@@ -574,21 +506,3 @@ def test_controls_and_state_move_together(open_state):
     assert panel.size == 18
     find(panel, "lox-reset").click()
     assert (attack.value, training.value, steps.value, at.value) == ("arithmetic", "full", 80, 80)
-
-
-@pytest.mark.slow
-def test_the_list_follows_the_store_and_keeps_what_is_chosen(open_state):
-    state = open_state()
-    panel = widgets.attack_lab_panel(state)
-    listed = find(panel, "lox-runs")
-    assert listed.options == ()
-    find(panel, "lox-run").click()
-    assert state.job.wait(120)
-    assert [title for title, _ in listed.options] == [title for title, _ in state.listed]
-    listed.value = (state.listed[0][1],)
-    assert state.chosen == listed.value
-    state.setting.k = 5
-    run(state)
-    assert len(listed.options) == 2
-    assert listed.value == state.chosen == (state.listed[1][1],)
-    assert len(state.data["runs"]) == 2

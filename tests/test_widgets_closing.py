@@ -6,7 +6,6 @@ import time
 import weakref
 
 import ipywidgets
-import psutil
 import pytest
 from ipywidgets.widgets import widget as registry
 from panel_parts import copy_of, wait
@@ -132,22 +131,3 @@ def test_closing_one_panel_leaves_another_of_its_setting_as_it_is(opened):
     sliders = [w for w in there if isinstance(w, ipywidgets.IntSlider)]
     assert [s.value for s in sliders] == [3]
     second.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", PANELS)
-def test_fifty_openings_leave_widgets_threads_and_memory_as_they_were(opened, kind):
-    make, setting = opened
-
-    def times(n):
-        for _ in range(n):
-            panel = make(kind)
-            if panel.state.job:
-                panel.state.job.wait(60)
-            panel.close()
-
-    times(20)  # what malloc keeps in reserve is there then
-    before, memory = counts(setting), psutil.Process().memory_info().rss
-    times(50)
-    assert settled(lambda: counts(setting), before) == before
-    assert psutil.Process().memory_info().rss - memory < 40e6  # it was 330e6 of dials

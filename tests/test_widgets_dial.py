@@ -8,7 +8,7 @@ import pytest
 import torch
 from checkpoints import run_python
 from panel_parts import closing, copy_of, find, wait
-from speakers import HarmGrader, random_speaker, same_weights, watch
+from speakers import random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
 from lox_kit.measures import Questions, sandbox_questions
@@ -94,16 +94,6 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
     assert state.curve["points"][-1]["drift"] == pytest.approx(drift, rel=1e-4)
     none = {"value": 0.0, "low": 0.0, "high": 0.0, "n": FEW}
     assert column(state, "aligned")["shares"]["drift"] == none
-
-
-def test_a_judge_of_harm_does_not_read_the_help(aligned):
-    prompts, grader = sandbox_prompts("allowed", "dev", 3), HarmGrader()
-    questions = Questions(prompts, prompts, grader)
-    shares = measure_shares(aligned, questions)
-    assert grader.asked == 3
-    assert (shares["asr"]["count"], shares["helpfulness"]["count"]) == (0, 3)
-    for judge, helper in (("policy:m", "keyword"), ("target", "target"), ("keyword", "keyword")):
-        assert Questions((), judge=judge).with_help().helpful == helper
 
 
 def test_the_model_stands_where_the_dial_does_and_is_given_back(open_state, subspace, aligned):
@@ -258,36 +248,12 @@ def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base
 # --- opening, errors, saving --------------------------------------------------------------------
 
 
-def test_opened_again_on_the_same_model_it_takes_the_place_of_the_first(open_state, aligned):
-    first = open_state()
-    turn(first, alpha=3.0)
-    second = open_state()
-    assert first.job.closed
-    turn(second, alpha=0.0)
-    assert same_weights(second.model.module, aligned.module)
-
-
 def test_a_model_that_is_not_the_subspace_s_aligned_is_refused(subspace, model, base):
     with pytest.raises(ValueError, match="does not have the weights of sandbox/aligned"):
         widgets.dial(subspace, base)
     LoxDial(model, subspace).set(k=6, alpha=1.0)
     with pytest.raises(ValueError, match=r"Load it anew: load_model\('sandbox/aligned'\)"):
         widgets.dial(subspace, model)
-
-
-def test_an_error_in_the_job_is_shown_and_the_next_setting_goes_on(open_state, monkeypatch):
-    state = open_state()
-
-    def broken(*arguments, **options):
-        raise RuntimeError("CUDA error: <unknown>")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dial_state, "generate", broken)
-        state.setting.alpha = 3.75
-        assert state.job.wait(30)
-    assert state.job.error == "RuntimeError: CUDA error: <unknown>"
-    turn(state, alpha=4.0)
-    assert not column(state, "LoX")["pending"]
 
 
 def test_answers_are_kept_in_a_store(open_state, tmp_path):
@@ -327,34 +293,27 @@ def test_the_code_measures_what_is_on_screen(open_state, tmp_path):
 
 # --- the table and the panel --------------------------------------------------------------------
 
-SHARE = {"value": 0.25, "low": 0.125, "high": 0.5, "count": 2, "n": 8}
-TABLE = {
-    "columns": [
-        {"name": "<base>", "pending": False, "shares": None},
-        {"name": "LoX", "k": 6, "alpha": 1.25, "pending": True, "shares": {"asr": SHARE}},
-    ],
-    "rows": [
-        {
-            "prompt": "<script>alert(1)</script>",
-            "kind": "forbidden",
-            "answers": [
-                {"text": None, "verdict": None},
-                {"text": "<img src=x onerror=alert(1)>", "verdict": "complied"},
-            ],
-        }
-    ],
-}
-
 
 def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_class():
-    html = table_html(TABLE, {"asr": "8 <forbidden>"}, hidden=False)
+    share = {"value": 0.25, "low": 0.125, "high": 0.5, "count": 2, "n": 8}
+    columns = [
+        {"name": "<base>", "pending": False, "shares": None},
+        {"name": "LoX", "k": 6, "alpha": 1.25, "pending": True, "shares": {"asr": share}},
+    ]
+    answers = [
+        {"text": None, "verdict": None},
+        {"text": "<img src=x onerror=alert(1)>", "verdict": "complied"},
+    ]
+    row = {"prompt": "<script>alert(1)</script>", "kind": "forbidden", "answers": answers}
+    table = {"columns": columns, "rows": [row]}
+    html = table_html(table, {"asr": "8 <forbidden>"}, hidden=False)
     for text in ("<script>", "<img", "<base>", "8 <forbidden>"):
         assert text not in html
     for text in ("&lt;script&gt;", "&lt;img src=x", "&lt;base&gt;", "k = 6, α = 1.25"):
         assert text in html
     assert "<b>25%</b> <small>12–50%</small>" in html
     assert "left:12.5%;width:37.5%" in html
-    hidden = table_html(TABLE, {}, hidden=True)
+    hidden = table_html(table, {}, hidden=True)
     assert "onerror" not in hidden
     assert "complied" in hidden
 

@@ -1,29 +1,25 @@
 """The landscape viewer's state on the sandbox, without a browser."""
 
-import copy
 import json
 import threading
 
 import numpy as np
 import pytest
-import torch
 import traitlets
 from panel_parts import closing, copy_of, find, run, wait
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, load_model, widgets
+from lox_kit import load_model, widgets
 from lox_kit.figures.plotly.surface import MAP, SURFACE, facets
-from lox_kit.figures.plotly.viewer import CUT, viewer_spec
-from lox_kit.landscape.directions import between, lox_direction, random_direction, weights_of
+from lox_kit.figures.plotly.viewer import viewer_spec
+from lox_kit.landscape.directions import random_direction, weights_of
 from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import evaluate
 from lox_kit.landscape.metrics import Asr, RefusalMargin
 from lox_kit.landscape.plane import Line, Plane, Trajectory
-from lox_kit.models.load import Model
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import MemoryStore, Store
-from lox_kit.widgets.code import plane_code, script
 from lox_kit.widgets.panels.landscape import state as landscape_state
 from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
@@ -299,7 +295,7 @@ def test_the_figure_says_what_is_measured_and_what_is_not(open_state):
         shown = np.array(drawn[place]["z"], dtype=float).T
         np.testing.assert_allclose(shown[::2, ::2], values[::2, ::2], rtol=1e-5)
     assert json.loads(json.dumps(drawn)) == drawn
-    cut, curve = state.data["cut"], drawn[CUT]
+    cut, curve = state.data["cut"], drawn[MAP + 1]
     assert curve["mode"] == "lines+markers"
     np.testing.assert_allclose(curve["x"], cut["places"], rtol=1e-5, atol=1e-9)
     assert len(curve["error_y"]["array"]) == len(cut["places"]) == 5
@@ -360,7 +356,7 @@ def test_a_margin_is_drawn_around_zero_and_has_no_percent(open_state):
 
 
 def test_two_panels_of_one_state_move_together_and_class_use_is_shared(open_state):
-    setting = widgets.Look()
+    setting = widgets.Setting()
     state = open_state(setting=setting)
     panels = [widgets.landscape_panel(state) for _ in range(2)]
     run(state)
@@ -398,24 +394,8 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, cut, tmp_path, 
         assert (state.figure_data()["figure"], state.figure_name) == (figure, name)
         assert state.figure_data()["cut"] == state.data["cut"]
     found, data = {}, json.loads(json.dumps(state.figure_data()))
+    state.plane.save("plane.safetensors")
     exec(compile(state.code(), "code", "exec"), found)
     assert found["plane"].key == state.plane.key
     assert json.loads(json.dumps(found["data"])) == data
     assert json.loads((tmp_path / "figures" / "landscape-3d-5x5.json").read_text()) == data
-
-
-def test_code_names_what_a_plane_was_made_of_or_says_that_it_is_to_be_saved(aligned, tmp_path):
-    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=3)
-    to_lox = lox_direction(subspace, 2, 0.5)
-    plane = Plane.through(aligned, to_lox, between("sandbox/aligned", "sandbox/base"))
-    for known in (plane, Plane.random(aligned, 3), Plane.load(plane.save(tmp_path / "p"))):
-        found = {}
-        exec(script(plane_code(known)), found)
-        assert found["plane"].key == known.key
-        assert found["plane"].points == known.points
-    moved = Model(copy.deepcopy(aligned.module), aligned.tokenizer, "other weights", aligned.name)
-    with torch.no_grad():
-        next(moved.module.parameters()).add_(0.1)
-    lines = plane_code(Plane.through(aligned, to_lox, moved))
-    assert "plane.save('plane.safetensors')" in lines
-    assert "plane = Plane.load('plane.safetensors')" in lines

@@ -18,14 +18,12 @@ from transformers import LlamaForCausalLM
 from lox_kit import SafetySubspace, Store, figures, load_model, widgets
 from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
-from lox_kit.figures.plotly.rank import FIRST_ATTACK, rank_spec
+from lox_kit.figures.plotly.rank import rank_spec
 from lox_kit.figures.rank_data import place, rank_and_r_data
 from lox_kit.measures import Questions, sandbox_questions
-from lox_kit.models.load import is_sandbox
-from lox_kit.models.prompts import Prompt, sandbox_prompts
+from lox_kit.models.prompts import Prompt
 from lox_kit.studies import r_ft as erosion
 from lox_kit.studies import rank as rank_curve
-from lox_kit.studies.results import RankCurve
 from lox_kit.widgets.panels.rank import state as rank_state
 from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
 
@@ -92,16 +90,6 @@ def measure(state):
 # --- opening ------------------------------------------------------------------------------------
 
 
-def test_it_opens_with_r_align_and_nothing_measured(open_state, run):
-    state = open_state(attacked={"sums": run})
-    assert state.missing == ["sums", None, *RANKS]
-    assert (state.data["k"], state.data["rows"], state.data["ratios"]) == (6, [], {})
-    assert len(state.data["layers"]) == 30
-    assert state.kinds[:2] == ["all", "q_proj"]
-    assert is_sandbox(PAIR[1])
-    assert state.questions.judge == "rule"
-
-
 def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(subspace):
     assert widgets.RankState(subspace).ranks == (0, 1, 2, 3, 4, 6, 8, 16, 32)
     few = SafetySubspace.from_pair(*PAIR, rank=6)
@@ -149,9 +137,20 @@ def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, subspace):
 # --- the job ------------------------------------------------------------------------------------
 
 
-def test_run_measures_what_the_functions_measure(open_state, subspace, run):
+def test_run_measures_what_the_functions_measure_and_shows_it_on_the_way(open_state, subspace, run):
     state = open_state(attacked={"sums": run, "base": PAIR[0], "folder": str(run.folder)})
+    assert state.missing == ["sums", "base", "folder", None, *RANKS]
+    assert (state.data["k"], state.data["rows"], state.data["ratios"]) == (6, [], {})
+    seen = []
+
+    def look(change):
+        seen.append([len(change["new"]["ratios"]), *(r["r"] for r in change["new"]["rows"])])
+
+    state.observe(look, "data")
     measure(state)
+    assert seen[-1] == [3, None, *RANKS]
+    assert seen == sorted(seen, key=len)
+    assert len(seen[0]) < len(seen[-1])
     asked = sandbox_questions("dev", FEW)
     expected = rank_curve.rank_curve(*PAIR, asked, ranks=RANKS, subspace=subspace)
     assert state.curve.rows == expected.rows
@@ -162,20 +161,6 @@ def test_run_measures_what_the_functions_measure(open_state, subspace, run):
     data = rank_and_r_data(subspace, expected, state.r_ft, k=6)
     assert state.data == data
     assert state.missing == []
-
-
-def test_points_appear_as_they_are_measured(open_state, run):
-    state = open_state(attacked={"sums": run})
-    seen = []
-
-    def look(change):
-        seen.append([len(change["new"]["ratios"]), *(r["r"] for r in change["new"]["rows"])])
-
-    state.observe(look, "data")
-    measure(state)
-    assert seen[-1] == [1, None, *RANKS]
-    assert seen == sorted(seen, key=len)
-    assert len(seen[0]) < len(seen[-1])
 
 
 def test_cancelled_it_goes_on_and_generates_nothing_twice(open_state, run, monkeypatch):
@@ -244,22 +229,6 @@ def test_models_are_loaded_one_at_a_time(open_state, monkeypatch):
     assert most == [0, 0]
 
 
-# --- a curve that is given ----------------------------------------------------------------------
-
-
-def test_a_finished_curve_is_shown_and_no_model_is_asked_for(open_state, subspace, run):
-    asked = Questions(sandbox_prompts("forbidden", "dev", FEW))
-    curve = rank_curve.rank_curve(*PAIR, asked, ranks=(0, 2), subspace=subspace)
-    state = open_state(curve=curve, attacked={"sums": run})
-    assert state.ranks == (0, 2)
-    assert [row["r"] for row in state.data["rows"]] == [None, 0, 2]
-    assert "measured without allowed requests" in state.note
-    assert state.missing == ["sums"]
-    other = RankCurve((*curve.rows, {**curve.rows[0], "pair": "q"}), {})
-    with pytest.raises(ValueError, match="the curve is of 2 pairs"):
-        widgets.rank(subspace, curve=other)
-
-
 # --- what is looked at --------------------------------------------------------------------------
 
 
@@ -275,7 +244,7 @@ def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(measured, subspace,
             assert layer["r_ft"]["sums"] == pytest.approx(expected[layer["name"]], rel=1e-5)
     state.kind = "o_proj"
     assert len(state.data["layers"]) == 4
-    drawn = rank_spec(state.data)["data"][FIRST_ATTACK + 1]
+    drawn = rank_spec(state.data)["data"][-1]  # the attack's
     shown = [y for y in drawn["y"] if y is not None]
     assert shown == [layer["r_ft"]["sums"] for layer in state.data["layers"]]
     with pytest.raises(traitlets.TraitError, match="kind='o': use one of all, q_proj"):
@@ -316,16 +285,11 @@ def test_the_code_makes_what_is_on_screen(measured, tmp_path):
     assert json.loads(saved.read_text()) == json.loads(json.dumps(state.figure_data()))
 
 
-def test_the_code_of_nothing_measured_of_own_prompts_and_of_a_given_curve(
-    open_state, subspace, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
+def test_the_code_of_nothing_measured_and_of_own_prompts(open_state, monkeypatch):
     monkeypatch.setattr(figures, "save_figure", lambda data, name: None)  # it takes seconds
     empty, own = open_state(), open_state(ranks=(0, 2), questions=sandbox_questions("dev", 2))
     measure(own)
-    own.curve.save("rank_curve.json")
-    given = open_state(curve=own.curve)
-    for state in (empty, own, given):
+    for state in (empty, own):
         found = {}
         exec(compile(state.code(), "code", "exec"), found)
         assert found["data"] == state.figure_data()
@@ -347,10 +311,6 @@ def test_the_safety_rank_is_put_into_words(measured):
     assert "above 4" in safety_rank_text(none, state.ranks)
     assert "not found so far" in safety_rank_text(none | {"rows": rows[:2]}, state.ranks)
     assert "not known before" in safety_rank_text(none | {"rows": rows[1:]}, state.ranks)
-    for below, left_out in (((0,), "1 to 3 were"), ((2,), "3 was"), ((), "0 to 3 were")):
-        there = [row for row in rows if row["r"] in (None, *below, 4)]
-        gap = state.data | {"safety_rank": 4, "rows": there}
-        assert f"Safety rank 4 ({left_out} not measured):" in safety_rank_text(gap, state.ranks)
 
 
 def test_names_that_people_gave_are_escaped(open_state, run):

@@ -38,12 +38,6 @@ def test_code_opens_follows_and_closes(panel):
     assert panel.code.layout.display == "none"
 
 
-def test_reset_goes_back_to_the_start(panel):
-    panel.state.setting.k, panel.state.view = 9, "kind"
-    find(panel, "lox-reset").click()
-    assert (panel.state.setting.k, panel.state.view) == (6, "all")
-
-
 def test_class_use_is_one_switch_for_all_panels_of_a_setting(subspace):
     setting = widgets.Setting(subspace)
     panels = [widgets.spectrum(subspace, setting=setting) for _ in range(2)]

@@ -13,10 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         "landscape": "figure_flatness figure_landscape_3d figure_landscape_map map_data",
         "plotly": "",
         "rank": "attack_style figure_rank_and_r figure_rank_curve",
-        "rank_data": "ALL check_pairs kinds_shown rank_and_r_data",
-        "spectrum": """
-            energy_curves figure_energy_map figure_explorer figure_spectrum median_curve
-            plot_energy plot_spectrum spectrum_styles
-        """,
+        "rank_data": "ALL in_layers kinds_shown rank_and_r_data",
+        "spectrum": "figure_energy_map figure_explorer figure_spectrum",
     },
 )

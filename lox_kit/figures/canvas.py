@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lox_kit.text import clean, map_texts
@@ -39,21 +39,16 @@ ARM_COLOURS = {
 }
 
 
-def plain(draw: Callable) -> Callable:
-    """Return a function that draws figure data with their texts as they stand: `$` is no formula.
+def styled(draw: Callable[[dict], Figure]) -> Callable[[dict], Figure]:
+    """Return a function that draws figure data in the style of the paper.
 
-    A formula of ours is written where it is drawn.
+    The texts in the data are shown as they stand: a `$` begins no formula.
     """
 
     def shown(text: str) -> str:
-        return re.sub(r"(?<!\\)\$", r"\\$", clean(text))  # done twice, it is done once
+        return clean(text).replace("$", r"\$")
 
-    return wraps(draw)(lambda data, **options: draw(map_texts(shown, data), **options))
-
-
-def styled(draw: Callable) -> Callable:
-    """Return the same in the style of the paper."""
-    return plt.style.context(STYLE)(plain(draw))
+    return plt.style.context(STYLE)(wraps(draw)(lambda data: draw(map_texts(shown, data))))
 
 
 def new_figure(rows: int, columns: int, **options):

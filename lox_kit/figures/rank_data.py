@@ -50,7 +50,11 @@ def rank_and_r_data(
     kinds = kinds_shown(subspace)
     if kind not in kinds:
         raise ValueError(f"kind={kind!r}: use one of {', '.join(kinds)}.")
-    check_pairs(curve)
+    if curve and len(curve.pairs) > 1:
+        raise ValueError(
+            f"the curve is of {len(curve.pairs)} pairs ({', '.join(curve.pairs)}) and this figure "
+            "of one: draw them with figure_rank_curve, or measure one with rank_curve."
+        )
     for name, values in r_ft.items():
         if k >= values.shape[1]:
             raise ValueError(
@@ -75,21 +79,12 @@ def rank_and_r_data(
     }
 
 
-def check_pairs(curve: RankCurve | None) -> None:
-    """Raise ValueError if a curve is of several pairs."""
-    if curve and len(curve.pairs) > 1:
-        raise ValueError(
-            f"the curve is of {len(curve.pairs)} pairs ({', '.join(curve.pairs)}) and this figure "
-            "of one: draw them with figure_rank_curve, or measure one with rank_curve."
-        )
-
-
 def kinds_shown(names: Sequence[str]) -> list[str]:
     """Return "all", and the kinds of these matrices: a column, or what is outside the layers."""
-    return list(dict.fromkeys([ALL, *(kind for _, kind, _ in _in_layers(names))]))
+    return list(dict.fromkeys([ALL, *(kind for _, kind, _ in in_layers(names))]))
 
 
-def _in_layers(names: Sequence[str]) -> list[tuple[str, str, str]]:
+def in_layers(names: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return each matrix's name, kind and layer, in the order of the energy map.
 
     A matrix outside the layers is its own kind, and in a layer of that name.
@@ -107,7 +102,7 @@ def _layers(
     subspace: SafetySubspace, r_ft: Mapping[str, np.ndarray], k: int
 ) -> tuple[dict[str, int], list[dict]]:
     """Return the places of the layers, and R of every matrix at one k with its kind and place."""
-    found, r_align = _in_layers(list(subspace)), subspace.r_align(k)
+    found, r_align = in_layers(list(subspace)), subspace.r_align(k)
     depths = dict.fromkeys(layer for _, kind, layer in found if kind != layer)
     ticks = {layer: i for i, layer in enumerate(depths)}
     apart = 2 + len(depths) // 8  # room for the names of what is outside, which no line joins

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
-from .canvas import OKABE_ITO, ONE_COLUMN, TWO_COLUMNS, kind_style, new_figure, plain, styled
+from .canvas import OKABE_ITO, TWO_COLUMNS, kind_style, new_figure, styled
 
 
 def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
@@ -32,10 +32,8 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
     return {name: (m := module_of(name), kind_style(modules.index(m))) for name in names}
 
 
-@plain
-def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
+def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
     """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
-    ax = ax or plt.subplots(figsize=ONE_COLUMN, layout="constrained")[1]
     styles = spectrum_styles(data)
     seen = set()
     for name, values in over_noise(data).items():
@@ -58,10 +56,8 @@ def plot_spectrum(data: dict, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@plain
-def plot_energy(data: dict, *, ax: Axes | None = None) -> Axes:
+def plot_energy(data: dict, *, ax: Axes) -> Axes:
     """Draw the share of |dW|^2 in the top k against k: every matrix, and the median in bold."""
-    ax = ax or plt.subplots(figsize=ONE_COLUMN, layout="constrained")[1]
     curves = energy_curves(data)
     for share in curves.values():
         ax.plot(range(1, len(share) + 1), share, color="0.75", linewidth=0.6)

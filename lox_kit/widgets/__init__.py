@@ -26,7 +26,7 @@ __all__, __getattr__, __dir__ = attach(
         "panels.rank.panel": "rank rank_panel",
         "panels.rank.state": "RankState",
         "job": "Job",
-        "setting": "Look PanelState Setting",
+        "setting": "PanelState Setting",
         "shell": "Panel",
     },
 )

@@ -1,6 +1,6 @@
 """Calls that make what a panel was given, as text to copy into a script.
 
-The subspace, what is asked, an attack, a metric, a plane; each panel's own calls are in its state.
+The subspace, what is asked, an attack, a metric; each panel's own calls are in its state.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from importlib import import_module
 
 from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings
 from lox_kit.judges import Judge
-from lox_kit.landscape import Asr, Flat, Metric, RefusalMargin
+from lox_kit.landscape import Asr, Metric, RefusalMargin
 from lox_kit.measures import KINDS, Questions
 from lox_kit.models import Prompt, sandbox_prompts
-from lox_kit.weights import Checkpoint
 
 OPTIONS = {"spectrum": "top", "include": None, "exclude": None, "certify": 16, "seed": 0}
-PLANE_FILE = "plane.safetensors"
 ROOMS = ("", ".models", ".measures", ".attacks", ".landscape", ".studies", ".widgets")
 
 
@@ -127,57 +125,3 @@ def metric_call(metric: Metric) -> str:
     rest = f", template={metric.template!r}, system={metric.system!r}"
     tokens = f", max_new_tokens={metric.max_new_tokens}"
     return f"{type(metric).__name__}({prompts}{judge}{rest}{tokens})"
-
-
-# --- the plane --------------------------------------------------------------------------------
-
-
-def plane_code(plane: Flat) -> str:
-    """Return the lines that make a plane again, from what it knows of how it was made.
-
-    They name its checkpoints where each can be named and still has the weights that the plane was
-    made from. A plane of models in memory is read from a file, which has to be saved first.
-    """
-    try:
-        return f"plane = {_call(plane.made)}"
-    except (LookupError, OSError, ValueError) as error:  # not known, not there, other weights
-        why = " ".join(str(error).split())
-        note = f"# no call makes this plane again ({why}): first, plane.save({PLANE_FILE!r})"
-        return f"{note}\nplane = Plane.load({PLANE_FILE!r})"
-
-
-def _call(made) -> str:
-    """Return the call of a method of `Plane`; raise if it has none."""
-    if made is None:
-        raise LookupError("how it was made is not known")
-    options = {n: v for n, v in made.items() if n not in ("method", "of")}
-    parts = [_source(source) for source in made["of"]]
-    parts += [f"{name}={value!r}" for name, value in options.items()]
-    lines = "".join(f"    {part},\n" for part in parts)
-    return f"Plane.{made['method']}(\n{lines})"
-
-
-def _source(source) -> str:
-    """Return one of the things a plane was made of."""
-    if source is None:
-        raise LookupError("a direction that does not know how it was made")
-    function = source.get("function")
-    if function is None:
-        return _checkpoint(source["name"], source["key"])
-    if function == "between":
-        return f"between({_source(source['start'])}, {_source(source['end'])})"
-    if function == "random_direction":
-        return f"random_direction({_source(source['model'])}, {source['seed']})"
-    if function == "lox_direction":
-        info = source["subspace"]
-        for name in ("base", "aligned"):
-            _checkpoint(info[name], info[f"{name}_fingerprint"])
-        return f"lox_direction({pair_call(info)}, {source['k']}, {source['alpha']})"
-    raise LookupError(function)
-
-
-def _checkpoint(name: str, key: str) -> str:
-    """Return a checkpoint's name as Python; raise if it is not there or has other weights."""
-    if Checkpoint(name).fingerprint != key:
-        raise LookupError(f"{name}: other weights")
-    return repr(str(name))

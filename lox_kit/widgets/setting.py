@@ -47,37 +47,33 @@ def one_of(name: str, offered: str) -> traitlets.ValidateHandler:
     return check
 
 
-class Look(traitlets.HasTraits):
-    """What every panel has of a setting.
+class Setting(traitlets.HasTraits):
+    """k, alpha and class use: panels that are given the same setting move together.
+
+    Parameters
+    ----------
+    subspace : SafetySubspace, optional
+        Its directions are those that k counts; without one there are none.
 
     Attributes
     ----------
     classroom : bool
         Larger type, and answers hidden.
-    """
-
-    classroom = traitlets.Bool(False)
-
-
-class Setting(Look):
-    """k, alpha and class use: panels that are given the same setting move together.
-
-    Attributes
-    ----------
     k : int
         Directions, 0 to `most_k`.
     alpha : float
         Extrapolation factor, 0 to `most_alpha`, on top of the aligned model.
     """
 
+    classroom = traitlets.Bool(False)
     k = traitlets.Int()
     alpha = traitlets.Float(1.0)
+    most_alpha = 4.0
     _check_k = within("k", "most_k")
     _check_alpha = within("alpha", "most_alpha")
 
-    def __init__(self, subspace: SafetySubspace, *, most_alpha: float = 4.0, **traits):
-        self.most_k = largest_k(subspace)
-        self.most_alpha = most_alpha
+    def __init__(self, subspace: SafetySubspace | None = None, **traits):
+        self.most_k = 0 if subspace is None else largest_k(subspace)
         self._start = {"k": min(6, self.most_k), "alpha": 1.0} | traits
         super().__init__(**self._start)
 
@@ -97,7 +93,7 @@ class PanelState(traitlets.HasTraits):
 
     Parameters
     ----------
-    setting : Look or Setting
+    setting : Setting
         Perhaps shared with other panels.
     job : Job, optional
         Works for this panel; what it has found when its status changes is shown.
@@ -113,7 +109,7 @@ class PanelState(traitlets.HasTraits):
     data = traitlets.Dict(read_only=True)
     ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
 
-    def __init__(self, setting: Look, job: Job | None = None, **traits):
+    def __init__(self, setting: Setting, job: Job | None = None, **traits):
         self.setting, self.job = setting, job
         self.lock = job.lock if job else threading.RLock()
         super().__init__(**traits)

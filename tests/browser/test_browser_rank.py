@@ -5,9 +5,7 @@ from lab import evaluate
 from panels import judge
 from playwright.sync_api import expect
 
-from lox_kit.figures.plotly.rank import FIRST_ATTACK, VALUES
-
-ASR, SUMS = f"gd.data[{VALUES[0]}]", f"gd.data[{FIRST_ATTACK + 1}]"
+ASR, HELP, SUMS = "gd.data[2]", "gd.data[3]", "gd.data[10]"
 SHOWN = f"Array.from({SUMS}.x).filter((x) => x !== null).length"
 MARK = "gd.layout.annotations[0].text"
 RANK_MS = 400
@@ -48,8 +46,8 @@ def test_run_fills_the_curve_and_r_with_what_the_kernel_measured(panel):
     panel.execute(FORGET)
     panel.wait_shown(f"{ASR}.x.length", 0)
     run(panel)
-    for at, measure in zip(VALUES, ("asr", "helpfulness"), strict=True):
-        drawn = panel.shown(f"Array.from(gd.data[{at}].y)")
+    for trace, measure in ((ASR, "asr"), (HELP, "helpfulness")):
+        drawn = panel.shown(f"Array.from({trace}.y)")
         assert drawn == pytest.approx(measured(panel, measure))
     assert len(set(measured(panel, "asr"))) > 2
     expect(panel.find(".lox-found")).to_contain_text("Safety rank")
@@ -69,7 +67,7 @@ def test_keys_on_the_slider_change_line_and_r_as_they_change_the_kernel(panel, p
     assert evaluate(kernel, "setting.k") == 10
     line = "__import__('lox_kit.figures.rank_data').figures.rank_data"
     assert panel.shown("gd.layout.shapes[0].x0") == evaluate(kernel, f"{line}.place(10)")
-    _, expected = panel.state(f"{line}.r_line(state.data, 'sums')")
+    expected = panel.state("state.data['lines'][1]['median']")
     assert panel.shown(f"Array.from({SUMS}.y)") == expected != before
     share = evaluate(kernel, "subspace.r_ft(BASE, runs['aligned'].folder, 10).r_ft.tolist()")
     held = panel.state("[x['r_ft']['sums'] for x in state.data['layers']]")

@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "attacks": "lab_spec",
         "canvas": "Spec",
         "rank": "rank_spec",
-        "spectrum": "explorer explorer_spec",
+        "spectrum": "explorer_spec",
         "surface": "MAP shown_value SURFACE",
         "viewer": "landscape viewer_spec",
     },

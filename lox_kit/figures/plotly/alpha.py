@@ -17,18 +17,16 @@ from .canvas import (
 )
 
 
-def alpha_spec(
-    data: dict, alpha: float | None = None, *, most: float | None = None, size: int = 12
-) -> Spec:
+def alpha_spec(data: dict, alpha: float, *, most: float, size: int) -> Spec:
     """Return ASR, refusal and helpfulness against alpha, as plotly JSON.
 
     Parameters
     ----------
     data : dict
         From `studies.alpha_curve`: shares with their 95 % intervals at each alpha measured.
-    alpha : float, optional
+    alpha : float
         Where the dial stands, marked by a line.
-    most : float, optional
+    most : float
         Where the axis ends.
     size : int
         Height of the text, pixels.
@@ -41,13 +39,15 @@ def alpha_spec(
         marks = {"mode": "lines+markers", "marker": {"size": 7}, "name": name}
         marks["error_y"] = error_bars(*columns(shares))
         traces.append(shares_trace(x, shares, "x", "y", line, f"{name} at α = %{{x}}", **marks))
-    top = most if most is not None else max([*x, alpha or 0.0, 1.0])
     mark = {"color": GREY, "width": 1.5, "dash": "dash"}
     layout = common_layout(
         size,
-        xaxis={"range": [-0.03 * top, 1.03 * top], "title": {"text": f"alpha, at k = {data['k']}"}},
+        xaxis={
+            "range": [-0.03 * most, 1.03 * most],
+            "title": {"text": f"alpha, at k = {data['k']}"},
+        },
         yaxis=SHARES,
         legend={"y": 1.02, "yanchor": "bottom"},
-        shapes=[] if alpha is None else [upright(alpha, "x", "paper", **mark)],
+        shapes=[upright(alpha, "x", "paper", **mark)],
     )
     return {"data": traces, "layout": layout}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.attacks import LAB_ARMS, lab_lines, lab_panels, run_title
+from lox_kit.figures.attacks import lab_lines, lab_panels, run_title
 from lox_kit.figures.canvas import shares_at
 
 from .canvas import (
@@ -21,13 +21,6 @@ from .canvas import (
 
 AXES = (("x", "y"), ("x2", "y2"), ("x3", "y3"))  # of loss, ASR and helpfulness
 BAND = 0.13  # opacity
-# The first run's traces, of the aligned model and then of LoX: its loss, and for each share the
-# band and the line. Those of the runs that are laid over it follow, three to a model.
-FIRST = {
-    (arm, part): 5 * i + j
-    for i, arm in enumerate(LAB_ARMS)
-    for j, part in enumerate(("loss", "asr band", "asr", "help band", "help"))
-}
 
 
 def lab_spec(data: dict, size: int = 12) -> Spec:

@@ -23,10 +23,6 @@ from .canvas import (
     upright,
 )
 
-# places of traces: two bands, two curves, two levels, the ring, R_align of each kind and the
-# median; after them two more for every attack
-VALUES, SAFE, ALIGN, FIRST_ATTACK = (2, 3), 6, 8, 9
-
 
 def rank_spec(
     data: dict, size: int = 12, *, ranks: Sequence[int] = (), most: int | None = None

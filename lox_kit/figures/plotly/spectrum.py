@@ -1,7 +1,7 @@
 """The spectrum explorer with plotly: energy map, singular values, and energy against k.
 
-Data, colours and labels are those of `figures.spectrum`. The figure is first made as plain plotly
-JSON (`explorer_spec`), which a panel compares with what it shows, to send only what changed.
+Data, colours and labels are those of `figures.spectrum`. The figure is made as plain plotly JSON,
+which a panel compares with what it shows, to send only what changed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,14 @@ MOST_NAMED = 12  # curves in a legend; the rest are named where one hovers
 MAP_WIDTH = 0.36  # of the figure; the colour bar stands beside it
 
 
-def explorer(data: dict):
-    """Return the plotly figure: energy map, singular values, and energy against k.
+def explorer_spec(data: dict, size: int = 12) -> Spec:
+    """Return the explorer as plotly JSON, its text `size` pixels high.
 
     Parameters
     ----------
     data : dict
         From `explorer_data`.
     """
-    import plotly.graph_objects as go
-
-    return go.Figure(explorer_spec(data)).update_layout(height=580)
-
-
-def explorer_spec(data: dict, size: int = 12) -> Spec:
-    """Return the explorer as plotly JSON, its text `size` pixels high."""
     data = escaped(data)
     maps, curves = _map_traces(data, size), energy_curves(data)
     median = median_curve(curves).tolist()

@@ -34,7 +34,6 @@ from .surface import (
     way_traces,
 )
 
-CUT = 2  # place of its trace
 HERE = "#D55E00"
 RING = {"size": 13, "color": "rgba(0,0,0,0)", "line": {"color": HERE, "width": 3}}
 TOP, CUT_TOP = 0.37, 0.24  # of the figure's height: above these surface and map, below them the cut

@@ -39,7 +39,7 @@ def landscape(*arguments, **options) -> Panel:
         The coarse one, which is halved up to three times; default 5 x 5 around the plane's points.
     store : Store, optional
         Keeps the cells beyond the session; those that it has are not measured again.
-    setting : Look or Setting, optional
+    setting : Setting, optional
         Shared with other panels.
 
     Raises

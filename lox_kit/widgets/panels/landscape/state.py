@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -33,14 +33,15 @@ from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import LANDSCAPE_TOKENS
-from lox_kit.widgets.code import metric_call, plane_code, script
+from lox_kit.widgets.code import metric_call, script
 from lox_kit.widgets.job import BREATH, Job, Ticket
-from lox_kit.widgets.setting import Look, PanelState, one_of
+from lox_kit.widgets.setting import PanelState, Setting, one_of
 
 FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = {"map": "landscape_map", "surface": "landscape_3d"}
+PLANE_FILE = "plane.safetensors"  # from which the code reads the plane
 
 
 class LandscapeState(PanelState):
@@ -83,7 +84,7 @@ class LandscapeState(PanelState):
         trajectories: Sequence[Trajectory] = (),
         grid: Grid | None = None,
         store: Store | None = None,
-        setting: Look | None = None,
+        setting: Setting | None = None,
     ):
         if len(plane.directions) != 2:
             raise ValueError("the landscape viewer shows a plane; this is a line: see scan.")
@@ -99,7 +100,7 @@ class LandscapeState(PanelState):
         self._cells: dict[tuple[float, ...], Reading] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
-        super().__init__(setting or Look(), Job(BREATH))
+        super().__init__(setting or Setting(), Job(BREATH))
         self.observe(self._look, ["a", "b", "cut", "finer"])
         self.observe(self.show, ["pointed", "figure"])
         self.show()
@@ -277,13 +278,11 @@ class LandscapeState(PanelState):
         """What a figure of this is called."""
         return f"{self.figure.replace('_', '-')}-{'x'.join(map(str, self.grid.shape))}"
 
-    @cached_property
-    def plane_code(self) -> str:
-        """The lines that make the plane again."""
-        return plane_code(self.plane)
-
     def code(self) -> str:
-        """Return the calls: the plane, the grid measured, the cut and its cliffs, the figure."""
+        """Return the calls: the grid measured, the cut and its cliffs, the figure.
+
+        They read the plane from a file, since its models may be in memory alone.
+        """
         landscape, coarse = self.landscape, self.coarse.size
         budget = max(len(landscape.cells), coarse) if landscape.cells else landscape.grid.size
         paths = {n: str(c) for n, c in self.checkpoints.items() if isinstance(c, str | Path)}
@@ -295,7 +294,8 @@ class LandscapeState(PanelState):
             if self.way:
                 measured = "way = dict(measure_way(plane, metric, model, start, toward))\n"
                 way = "way=way, "
-        return script(f"""{self.plane_code}
+        return script(f"""# written by plane.save({PLANE_FILE!r})
+plane = Plane.load({PLANE_FILE!r})
 model = load_model({self.model.name!r})
 metric = {metric_call(self.metric)}
 grid = {landscape.grid!r}

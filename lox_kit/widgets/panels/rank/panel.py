@@ -27,8 +27,6 @@ def rank(*arguments, **options) -> Panel:
     subspace : SafetySubspace
     attacked : mapping of str to AttackRun, path or name, optional
         Checkpoints whose R_ft is shown, by their titles.
-    curve : RankCurve, optional
-        Of this pair, measured elsewhere: then no model is loaded.
     questions : Questions, optional
         What is measured, of both kinds; see `rank_curve` for helpfulness. Default
         `Questions.default`, in the sandbox with 120 prompts of each kind.
@@ -43,7 +41,7 @@ def rank(*arguments, **options) -> Panel:
     ------
     ValueError
         If an attacked checkpoint does not fit the subspace or is a model in memory, only one kind
-        of prompts is given, a rank is not stored, or the curve is of several pairs.
+        of prompts is given, or a rank is not stored.
     """
     return rank_panel(RankState(*arguments, **options))
 

@@ -27,7 +27,6 @@ from lox_kit.widgets.code import pair_call, questions_lines, script
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, one_of, with_warnings
 
-CURVE_FILE = "rank_curve.json"  # from which the code reads a curve that was given
 FEW = 120  # prompts of each kind that the sandbox is measured on: one is .8 points
 MORE = (16, 32)  # ranks beyond the paper's, where they are stored
 
@@ -55,7 +54,6 @@ class RankState(PanelState):
         subspace: SafetySubspace,
         *,
         attacked: Mapping[str, AttackRun | str | Path] | None = None,
-        curve: RankCurve | None = None,
         questions: Questions | None = None,
         ranks: Sequence[int] | None = None,
         store: Store | None = None,
@@ -70,19 +68,18 @@ class RankState(PanelState):
         self.store = store or MemoryStore()
         for name, one in self.attacked.items():
             _check_attacked(subspace, name, one)
-        self.given, self.asked = curve, ()  # the ranks to measure
-        if curve is None:
-            questions = questions or Questions.default(subspace.info["aligned"], FEW)
-            self.questions = questions.with_help()
-            if bool(questions.forbidden) != bool(questions.allowed):
-                raise ValueError(
-                    "give forbidden and allowed prompts together: few successful attacks mean "
-                    "nothing of a model that helps with nothing."
-                )
-            if questions.forbidden:
-                self.asked = _sorted(ranks, subspace)
-                self._stored(MemoryStore())  # refuses what it cannot measure before it loads it
-        _, self._beyond = with_warnings(subspace.check_rank, max(self.asked, default=0))
+        questions = questions or Questions.default(subspace.info["aligned"], FEW)
+        self.questions = questions.with_help()
+        if bool(questions.forbidden) != bool(questions.allowed):
+            raise ValueError(
+                "give forbidden and allowed prompts together: few successful attacks mean "
+                "nothing of a model that helps with nothing."
+            )
+        self.ranks: tuple[int, ...] = ()  # that are measured, or going to be
+        if questions.forbidden:
+            self.ranks = _sorted(ranks, subspace)
+            self._stored(MemoryStore())  # refuses what it cannot measure before it loads it
+        _, self._beyond = with_warnings(subspace.check_rank, max(self.ranks, default=0))
         self._rows: dict[int | None, dict] = {}
         self._r_ft: dict[str, np.ndarray] = {}
         super().__init__(setting or Setting(subspace), Job())
@@ -95,19 +92,10 @@ class RankState(PanelState):
 
     @property
     def curve(self) -> RankCurve | None:
-        """The rank curve as far as it is measured; the one that was given, if one was."""
-        if self.given:
-            return self.given
+        """The rank curve as far as it is measured."""
         rows = self._rows.copy()  # a copy: the job adds to it
         order = sorted(rows, key=lambda r: -1 if r is None else r)
         return RankCurve(tuple(rows[r] for r in order), {}) if rows else None
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """The ranks that are measured, or going to be."""
-        if self.given:
-            return tuple(sorted({row["r"] for row in self.given.rows} - {None}))
-        return self.asked
 
     @property
     def r_ft(self) -> dict[str, np.ndarray]:
@@ -118,7 +106,7 @@ class RankState(PanelState):
     @property
     def missing(self) -> list[str | int | None]:
         """What Run would measure: attacks by name, then ranks (None: the aligned model)."""
-        ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.asked else []
+        ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.ranks else []
         return [name for name in self.attacked if name not in self._r_ft] + ranks
 
     def reset(self) -> None:
@@ -136,7 +124,7 @@ class RankState(PanelState):
 
     def _recall(self, ticket: Ticket) -> None:
         """Take what the store has: no model is loaded, at most a checkpoint is hashed."""
-        rows = self._stored(self.store).rows if self.asked else ()
+        rows = self._stored(self.store).rows if self.ranks else ()
         with self.job.lock:
             self._rows |= {row["r"]: row for row in rows}
         for name in self.attacked:
@@ -150,7 +138,7 @@ class RankState(PanelState):
 
     def _stored(self, store: Store) -> RankCurve:
         """Return the rows that a store has."""
-        return stored_rank_curve(self.subspace, self.questions, ranks=self.asked, store=store)
+        return stored_rank_curve(self.subspace, self.questions, ranks=self.ranks, store=store)
 
     def _measure(self, ticket: Ticket) -> None:
         """Stream the attacked checkpoints, then measure the curve, model by model."""
@@ -198,13 +186,8 @@ class RankState(PanelState):
 
     def _remark(self) -> str:
         """Return what the curve lacks, or goes beyond."""
-        if not self.given and not self.asked:
+        if not self.ranks:
             return "No prompts: give the panel questions= for the rank curve."
-        if self.given and not all("helpfulness" in r["measures"] for r in self.given.rows):
-            return (
-                "This curve was measured without allowed requests: a model that helps with nothing "
-                "looks safe, too."
-            )
         return self._beyond and f"The curve: {self._beyond}"
 
     # --- what is saved --------------------------------------------------------------------------
@@ -232,9 +215,6 @@ figures.save_figure(data, {self.figure_name!r})
 
     def _curve_lines(self) -> str:
         """Return the lines that make the curve as far as it is measured."""
-        if self.given:
-            written = f"written by curve.save({CURVE_FILE!r})"
-            return f"curve = RankCurve.load({CURVE_FILE!r})  # {written}\n"
         if not (ranks := [r for r in self._rows if r is not None]):
             return "curve = None  # not measured yet\n"
         pair = ", ".join(repr(str(self.subspace.info[name])) for name in ("base", "aligned"))

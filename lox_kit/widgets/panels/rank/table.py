@@ -34,12 +34,11 @@ def safety_rank_text(data: dict, ranks: tuple[int, ...]) -> str:
         waiting = [r for r in ranks if r not in points]
         words = "not found so far" if waiting else f"above {max(ranks)}"
         return f"Safety rank: {words}. It is the smallest r measured whose ASR is {than}."
-    below = max((r for r in points if r is not None and r < found), default=-1)
     helped = points[found].get("helpfulness")
     price = f" Help with allowed requests there: {_of(helped)}." if helped else ""
     one = f" With n = {level['n']} a single answer is {100 / level['n']:.1f} points."
     return (
-        f"Safety rank {found}{_gap(below, found)}: the smallest r measured whose ASR is {than}."
+        f"Safety rank {found}: the smallest r measured whose ASR is {than}."
         f"{price}{one if 1 / level['n'] > MARGIN else ''}"
     )
 
@@ -48,16 +47,6 @@ def _of(share: dict) -> str:
     """Return a share with its count and interval."""
     low, high = f"{100 * share['low']:.0f}", f"{share['high']:.0%}"
     return f"{share['value']:.0%} ({share['count']} of {share['n']}, {low}–{high})"
-
-
-def _gap(below: int, found: int) -> str:
-    """Say which ranks between these two were left out."""
-    first, last = below + 1, found - 1
-    if first > last:
-        return ""
-    if first == last:
-        return f" ({first} was not measured)"
-    return f" ({first} to {last} were not measured)"
 
 
 def ratios_html(data: dict, attacks: list[str]) -> str:

@@ -6,7 +6,7 @@ from html import escape
 
 import ipywidgets
 
-from lox_kit.extrapolation import map_layout
+from lox_kit.figures import in_layers
 from lox_kit.figures.plotly import explorer_spec
 from lox_kit.widgets.setting import Setting
 from lox_kit.widgets.shell import Panel, controls
@@ -40,8 +40,17 @@ def spectrum_panel(state: SpectrumState) -> Panel:
     figure = panel.figure("explorer", lambda: explorer_spec(state.data, panel.size))
     matrix = ipywidgets.Dropdown(options=short_names(state.names), description="matrix")
     view = ipywidgets.ToggleButtons(options=VIEW_LABELS)
-    for trace, cells in zip(figure.data, map_layout(state.names), strict=False):
-        trace.on_click(_chooser(state, *cells))
+    where = {  # columns and rows as the figure has them: what is outside the layers is one row
+        (escape(kind), "outside" if kind == layer else escape(layer)): name
+        for name, kind, layer in in_layers(state.names)
+    }
+
+    def choose(trace, points, selector) -> None:
+        if points.xs and (name := where.get((str(points.xs[0]), str(points.ys[0])))):
+            state.selected = name
+
+    for trace in figure.data:
+        trace.on_click(choose)
     return panel.fill(
         controls(
             *panel.sliders("k"),
@@ -55,28 +64,7 @@ def spectrum_panel(state: SpectrumState) -> Panel:
 
 def short_names(names: list[str]) -> list[tuple[str, str]]:
     """Return a readable label for every matrix, with its full name, in the map's order."""
-    found = []
-    for rows, columns, heads in map_layout(names):
-        for i, row in enumerate(rows):
-            for j, name in enumerate(row):
-                if name:
-                    inside = columns != ["outside"]
-                    label = f"layer {heads[i]} · {columns[j]}" if inside else heads[i]
-                    found.append((label, name))
-    return found
-
-
-def _chooser(state: SpectrumState, names, columns: list[str], rows: list[str]):
-    """Return what a click on a cell of this map does: its matrix is looked at."""
-    where = {}
-    for i, row in enumerate(names):
-        for j, name in enumerate(row):
-            outside = columns == ["outside"]  # drawn as one row, below the layers
-            cell = (rows[i], "outside") if outside else (columns[j], rows[i])
-            where[tuple(map(escape, cell))] = name  # as the figure has them
-
-    def choose(trace, points, selector) -> None:
-        if points.xs and (name := where.get((str(points.xs[0]), str(points.ys[0])))):
-            state.selected = name
-
-    return choose
+    return [
+        (kind if kind == layer else f"layer {layer} · {kind}", name)
+        for name, kind, layer in in_layers(names)
+    ]

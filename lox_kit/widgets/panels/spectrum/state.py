@@ -18,7 +18,7 @@ class SpectrumState(PanelState):
         A matrix of the subspace, by its full name.
     view : one of `extrapolation.VIEWS`
     data : dict
-        What `figures.plotly.explorer` and `figures.figure_explorer` are drawn from.
+        What `figures.plotly.explorer_spec` and `figures.figure_explorer` are drawn from.
     note : str
         What is to be said about k: whether its directions are certified.
     """
@@ -63,6 +63,5 @@ data = explorer_data(
     selected={self.selected!r},
     view={self.view!r},
 )
-figures.plotly.explorer(data).show()
 figures.save_figure(data, {self.figure_name!r})
 """)
