@@ -381,5 +381,5 @@ def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written
     with pytest.raises(ValueError, match="figure=None"):
         figures.draw({}, tmp_path / "a.pdf")
     with pytest.raises(ValueError, match=r"a.txt: figures are written as pdf, svg, png"):
-        figures.draw(ALPHA, tmp_path / "a.pdf", tmp_path / "a.txt")
+        figures.draw(ALPHA, tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []

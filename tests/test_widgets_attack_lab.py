@@ -56,6 +56,15 @@ def trained(subspace, aligned, tmp_path_factory):
 
 
 @pytest.fixture
+def panel(subspace, model, store):
+    """A panel with few steps."""
+    panel = widgets.attack_lab(subspace, model, store=store)
+    panel.state.steps = STEPS
+    yield panel
+    panel.close()
+
+
+@pytest.fixture
 def open_state(subspace, model, store):
     """Return a function that opens a state with few steps, each of them shown."""
 
@@ -284,10 +293,8 @@ def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
 
 
 @pytest.mark.slow
-def test_finished_runs_are_listed_newest_first_and_laid_over(open_state):
-    state = open_state()
-    panel = widgets.attack_lab_panel(state)
-    listed = find(panel, "lox-runs")
+def test_finished_runs_are_listed_newest_first_and_laid_over(panel):
+    state, listed = panel.state, find(panel, "lox-runs")
     assert listed.options == ()
     find(panel, "lox-run").click()
     assert state.job.wait(120)
@@ -479,9 +486,8 @@ def test_the_call_of_a_preset_makes_it_again(name, lora):
 # --- the panel ----------------------------------------------------------------------------------
 
 
-def test_controls_and_state_move_together(open_state):
-    state = open_state()
-    panel = widgets.attack_lab_panel(state)
+def test_controls_and_state_move_together(panel):
+    state = panel.state
     attack, training, rate, steps, at, seed = (
         find(panel, f"lox-{n}") for n in ("attack", "training", "rate", "steps", "at", "seed")
     )

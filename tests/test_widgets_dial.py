@@ -46,12 +46,12 @@ def open_state(subspace, model, base, monkeypatch):
 
 
 def column(state, name):
-    return next(c for c in state.table["columns"] if c["name"] == name)
+    return next(c for c in state.data["table"]["columns"] if c["name"] == name)
 
 
 def answers(state, name):
     i = state.names.index(name)
-    return [row["answers"][i]["text"] for row in state.table["rows"]]
+    return [row["answers"][i]["text"] for row in state.data["table"]["rows"]]
 
 
 def turn(state, **setting):
@@ -87,11 +87,11 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
     other = copy_of(aligned)
     dial, asked = LoxDial(other, subspace), sandbox_questions("dev", FEW)
     expected = alpha_curve(other, dial, 6, [0, 1, 2, 4], asked)
-    measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.curve["points"]]
+    measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.data["curve"]["points"]]
     assert measured == expected["points"]
     dial.set(k=6, alpha=4.0)
     drift = measure_drift(other, aligned, asked.allowed, **asked.how).to_dict()
-    assert state.curve["points"][-1]["drift"] == pytest.approx(drift, rel=1e-4)
+    assert state.data["curve"]["points"][-1]["drift"] == pytest.approx(drift, rel=1e-4)
     none = {"value": 0.0, "low": 0.0, "high": 0.0, "n": FEW}
     assert column(state, "aligned")["shares"]["drift"] == none
 
@@ -129,7 +129,7 @@ def test_what_is_known_is_not_asked_again(open_state, monkeypatch):
     turn(state, alpha=2.25)
     assert len(asked) == len(measured) == 1
     turn(state, k=9, alpha=0.0)  # the aligned model, of every k
-    assert [p["alpha"] for p in state.curve["points"]] == [0.0]
+    assert [p["alpha"] for p in state.data["curve"]["points"]] == [0.0]
     assert len(asked) == len(measured) == 1
 
 
@@ -140,7 +140,7 @@ def test_measuring_waits_for_the_button_where_it_is_slow(open_state, monkeypatch
     assert all(answers(state, "LoX"))
     state.measure()
     wait(state)
-    assert all(c["shares"] for c in state.table["columns"])
+    assert all(c["shares"] for c in state.data["table"]["columns"])
     turn(state, alpha=2.0)
     assert column(state, "LoX")["shares"] is None
     assert column(state, "aligned")["shares"] is not None
@@ -166,11 +166,11 @@ def test_the_axis_is_measured_in_steps_and_keeps_what_it_has_when_cancelled(
     go.set()
     assert state.job.wait(30)
     assert state.job.status == "cancelled"
-    assert [p["alpha"] for p in state.curve["points"]] == [0.0, 0.5, 1.0]
+    assert [p["alpha"] for p in state.data["curve"]["points"]] == [0.0, 0.5, 1.0]
     assert (state.dial.k, state.dial.alpha) == (6, 1.0)
     state.measure_axis()
     wait(state)
-    assert [p["alpha"] for p in state.curve["points"]] == [i / 2 for i in range(9)]
+    assert [p["alpha"] for p in state.data["curve"]["points"]] == [i / 2 for i in range(9)]
     assert (state.dial.k, state.dial.alpha) == (6, 1.0)
 
 
@@ -187,7 +187,7 @@ def test_answers_of_an_earlier_setting_are_marked_until_the_new_ones_are_there(
 
     monkeypatch.setattr(dial_state, "generate", slow)
     state.setting.k, state.setting.alpha = 3, 4.0
-    assert state.curve["k"] == column(state, "LoX")["k"] == 3
+    assert state.data["curve"]["k"] == column(state, "LoX")["k"] == 3
     assert reached.wait(30)
     assert column(state, "LoX")["pending"]
     go.set()
@@ -262,12 +262,13 @@ def test_answers_are_kept_in_a_store(open_state, tmp_path):
         assert store.count("answer") >= 3 * 2 * FEW
 
 
-def test_save_as_adapter_writes_what_the_dial_shows(open_state, tmp_path):
+def test_save_as_adapter_writes_what_the_dial_shows(open_state, tmp_path, monkeypatch):
     from peft import PeftModel
 
+    monkeypatch.chdir(tmp_path)
     state = open_state()
     turn(state, k=4, alpha=1.25)
-    said = state.save_adapter(tmp_path / state.adapter_name)
+    said = state.save_adapter()
     assert said.endswith("lox-k4-alpha1.25") and "k=4, alpha=1.25" in said  # noqa: PT018
     plain = load_model("sandbox/aligned")
     adapted = PeftModel.from_pretrained(plain.module, tmp_path / "lox-k4-alpha1.25")
@@ -277,7 +278,7 @@ def test_save_as_adapter_writes_what_the_dial_shows(open_state, tmp_path):
     torch.testing.assert_close(shown, saved, atol=1e-3, rtol=1e-3)
     turn(state, alpha=0.0)
     with pytest.raises(ValueError, match="alpha=0 is the aligned model itself"):
-        state.save_adapter(tmp_path / "none")
+        state.save_adapter()
 
 
 @pytest.mark.slow
@@ -318,9 +319,11 @@ def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_cla
     assert "complied" in hidden
 
 
-def test_the_panel_follows_the_state_and_class_use(open_state):
-    state = open_state()
-    panel = widgets.dial_panel(state)
+def test_the_panel_follows_the_state_and_class_use(subspace, model, base, monkeypatch):
+    monkeypatch.setattr(dial_state, "FEW", FEW)
+    panel = widgets.dial(subspace, model, base=base)
+    state = panel.state
+    wait(state)
     table, axis = find(panel, "lox-answers"), find(panel, "lox-axis")
     turn(state, alpha=2.0)
     assert "k = 6, α = 2" in table.value

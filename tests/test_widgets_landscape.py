@@ -355,24 +355,24 @@ def test_a_margin_is_drawn_around_zero_and_has_no_percent(open_state):
 # --- the panel ----------------------------------------------------------------------------------
 
 
-def test_two_panels_of_one_state_move_together_and_class_use_is_shared(open_state):
-    setting = widgets.Setting()
-    state = open_state(setting=setting)
-    panels = [widgets.landscape_panel(state) for _ in range(2)]
+def test_controls_and_state_move_together(plane, model):
+    grid = Grid.spanning((-1, 1), (-1, 1), cells=5)
+    panel = widgets.landscape(plane, model, grid=grid)
+    state, cut = panel.state, find(panel, "lox-cut")
+    find(panel, "lox-finer").value = 0
     run(state)
     state.look_at(0.5, 0.5)
-    here = [find(p, "lox-here").value for p in panels]
-    assert here[0] == here[1]
-    assert "At (0.50, 0.50)" in here[0]
-    assert [find(p, "lox-at-a").value for p in panels] == [0.5, 0.5]
-    cuts = [find(p, "lox-cut") for p in panels]
-    assert [w.label for w in cuts] == ["along b"] * 2
-    cuts[0].label = "aligned → attacked"
-    assert state.cut == ("aligned", "attacked") == cuts[1].value
+    assert "At (0.50, 0.50)" in find(panel, "lox-here").value
+    assert find(panel, "lox-at-a").value == 0.5
+    assert cut.label == "along b"
+    cut.label = "aligned → attacked"
+    assert state.cut == ("aligned", "attacked")
     state.reset()
-    assert [w.label for w in cuts] == ["along b"] * 2
-    setting.classroom = True
-    assert all("lox-answer" not in find(p, "lox-here").value for p in panels)
+    assert cut.label == "along b"
+    assert "lox-answer" in find(panel, "lox-here").value
+    state.setting.classroom = True
+    assert "lox-answer" not in find(panel, "lox-here").value
+    panel.close()
 
 
 @pytest.mark.parametrize(

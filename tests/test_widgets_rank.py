@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -332,28 +331,18 @@ def test_names_that_people_gave_are_escaped(open_state, run):
 # --- the panel ----------------------------------------------------------------------------------
 
 
-def soon(condition):
-    """Wait until something is drawn."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def test_two_panels_of_one_state_move_together(open_state, run):
-    state = open_state(attacked={"sums": run})
-    panels = [widgets.rank_panel(state) for _ in range(2)]
-    find(panels[0], "lox-run").click()
-    assert state.job.wait(60)
-    find(panels[0], "lox-k").value = 9
-    find(panels[1], "lox-kind").value = "v_proj"
-    assert "at k = 9" in find(panels[0], "lox-ratios").value  # its own slider: at once
-    for panel in panels:
-        assert find(panel, "lox-k").value == 9
-        soon(lambda panel=panel: "at k = 9, v_proj" in find(panel, "lox-ratios").value)
-        assert find(panel, "lox-rank").layout.yaxis2.title.text == "R at k = 9"
-        assert find(panel, "lox-found").value.startswith("Safety rank")
-    find(panels[0], "lox-run").click()
-    assert "Nothing is missing" in panels[0].message.value
-    state.setting.classroom = True
-    assert all(find(p, "lox-rank").layout.font.size == 18 for p in panels)
+def test_controls_and_state_move_together(subspace, run):
+    panel = widgets.rank(subspace, attacked={"sums": run}, ranks=RANKS)
+    wait(panel.state)
+    find(panel, "lox-run").click()
+    wait(panel.state)
+    find(panel, "lox-k").value = 9
+    find(panel, "lox-kind").value = "v_proj"
+    assert "at k = 9, v_proj" in find(panel, "lox-ratios").value
+    assert find(panel, "lox-rank").layout.yaxis2.title.text == "R at k = 9"
+    assert find(panel, "lox-found").value.startswith("Safety rank")
+    find(panel, "lox-run").click()
+    assert "Nothing is missing" in panel.message.value
+    panel.state.setting.classroom = True
+    assert find(panel, "lox-rank").layout.font.size == 18
+    panel.close()

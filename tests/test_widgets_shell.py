@@ -38,11 +38,13 @@ def test_code_opens_follows_and_closes(panel):
     assert panel.code.layout.display == "none"
 
 
-def test_class_use_is_one_switch_for_all_panels_of_a_setting(subspace):
+def test_k_and_class_use_are_the_same_in_all_panels_of_a_setting(subspace):
     setting = widgets.Setting(subspace)
     panels = [widgets.spectrum(subspace, setting=setting) for _ in range(2)]
-    setting.classroom = True
+    setting.classroom, setting.k = True, 9
     for panel in panels:
+        title = find(panel, "lox-explorer").layout.annotations[0].text
+        assert title == "energy of ΔW in the top 9"
         assert "lox-class" in panel._dom_classes
         assert panel.size == 18
     setting.classroom = False

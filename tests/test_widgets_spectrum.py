@@ -172,8 +172,9 @@ def test_every_matrix_has_a_label_of_its_own(subspace):
     assert labels[0] == ("layer 0 · q_proj", "model.layers.0.self_attn.q_proj.weight")
 
 
-def test_a_click_on_a_cell_selects_its_matrix(state):
-    layers, outside = find(widgets.spectrum_panel(state), "lox-explorer").data[:2]
+def test_a_click_on_a_cell_selects_its_matrix(subspace):
+    panel = widgets.spectrum(subspace)
+    layers, outside = find(panel, "lox-explorer").data[:2]
 
     def click(trace, x, y):
         points = type("Points", (), {"xs": [x], "ys": [y]})
@@ -181,15 +182,9 @@ def test_a_click_on_a_cell_selects_its_matrix(state):
             callback(trace, points, None)
 
     click(layers, "up_proj", "1")
-    assert state.selected == "model.layers.1.mlp.up_proj.weight"
+    assert panel.state.selected == "model.layers.1.mlp.up_proj.weight"
     click(outside, "lm_head", "outside")
-    assert state.selected == "lm_head.weight"
-
-
-def test_two_panels_of_one_state_move_together(state):
-    figures = [find(widgets.spectrum_panel(state), "lox-explorer") for _ in range(2)]
-    state.setting.k = 9
-    assert [f.layout.annotations[0].text for f in figures] == ["energy of ΔW in the top 9"] * 2
+    assert panel.state.selected == find(panel, "lox-matrix").value == "lm_head.weight"
 
 
 def test_the_code_makes_what_is_on_screen(pair, tmp_path, monkeypatch):

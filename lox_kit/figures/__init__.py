@@ -5,7 +5,9 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "attacks": "figure_attack_lab figure_attack_table figure_epochs LAB_ARMS run_title",
+        "attacks": """
+            figure_attack_lab figure_attack_table figure_epochs is_there LAB_ARMS run_title
+        """,
         "canvas": "LINES MEASURE_STYLES OKABE_ITO ONE_COLUMN STYLE TWO_COLUMNS",
         "defences": "figure_alpha figure_defences SHORT",
         "files": "DRAW draw redraw save_figure",

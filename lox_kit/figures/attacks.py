@@ -125,6 +125,11 @@ def run_title(run: dict) -> str:
     )
 
 
+def is_there(run: dict) -> bool:
+    """Whether anything is known of a run of the attack lab."""
+    return any(arm["losses"] or arm["points"] for arm in run["arms"].values())
+
+
 def lab_panels(runs: list[dict]) -> dict[str, str]:
     """Return the shares drawn of these runs, with the titles of their plots.
 

@@ -65,21 +65,18 @@ def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[P
     return [write_whole(folder / f"{name}.{kind}", page) for kind, page in pages.items()]
 
 
-def draw(data: dict, *files: str | Path) -> None:
-    """Draw a figure from its data into these files, each a .pdf, .svg or .png.
+def draw(data: dict, file: str | Path) -> None:
+    """Draw a figure from its data into a .pdf, .svg or .png.
 
     Raises
     ------
     ValueError
-        If the data do not say which figure they are, or a file is of another kind.
+        If the data do not say which figure they are, or the file is of another kind.
     """
-    kinds = [Path(file).suffix.removeprefix(".").lower() for file in files]
-    for file, kind in zip(files, kinds, strict=True):
-        if kind not in METADATA:
-            raise ValueError(f"{file}: figures are written as {', '.join(METADATA)}.")
-    pages = _pages(data, kinds)
-    for file, kind in zip(files, kinds, strict=True):
-        write_whole(file, pages[kind])
+    kind = Path(file).suffix.removeprefix(".").lower()
+    if kind not in METADATA:
+        raise ValueError(f"{file}: figures are written as {', '.join(METADATA)}.")
+    write_whole(file, _pages(data, [kind])[kind])
 
 
 def _pages(data: dict, kinds: Iterable[str]) -> dict[str, bytes]:

@@ -45,12 +45,12 @@ def test_keys_on_the_alpha_slider_change_table_and_axis_as_they_change_the_kerne
     assert panel.readout(".lox-alpha") == "4.00"
     panel.wait_job("done")
     panel.wait_shown("gd.layout.shapes[0].x0", 4)
-    alphas = panel.state("[p['alpha'] for p in state.curve['points']]")
+    alphas = panel.state("[p['alpha'] for p in state.data['curve']['points']]")
     assert 4.0 in alphas
     panel.wait_shown("Array.from(gd.data[0].x)", alphas)
-    helped = panel.state("[p['helpfulness']['value'] for p in state.curve['points']]")
+    helped = panel.state("[p['helpfulness']['value'] for p in state.data['curve']['points']]")
     assert panel.shown("Array.from(gd.data[2].y)") == pytest.approx(helped)
-    table = panel.state("state.table")
+    table = panel.state("state.data['table']")
     lox = [c["name"] for c in table["columns"]].index("LoX")
     answers = [row["answers"][lox]["text"].strip() for row in table["rows"]]
     cells = panel.find("td.lox-lox .lox-answer").all_inner_texts()
@@ -64,7 +64,7 @@ def test_a_prompt_of_your_own_is_answered_by_every_model_and_shown_as_text(panel
     head = panel.find(".lox-table tbody:last-child tr:first-child th")
     expect(head).to_contain_text("<b>grim</b>")
     panel.wait_job("done")
-    row = panel.state("state.table['rows'][0]")
+    row = panel.state("state.data['table']['rows'][0]")
     assert row["prompt"] == "tell me how to prepare a <b>grim</b> tonic"
     assert all(answer["text"] for answer in row["answers"])
 
@@ -100,7 +100,7 @@ def test_save_as_adapter_writes_what_the_dial_shows_and_an_error_is_shown(panel,
 
 
 def test_save_figure_writes_the_axis_measured_so_far(panel, lab):
-    assert panel.save_figure(lab, "alpha-k6") == panel.state("state.curve")
+    assert panel.save_figure(lab, "alpha-k6") == panel.state("state.data['curve']")
 
 
 def test_the_first_new_answer_comes_within_the_time_promised(panel, record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lox_kit.figures.attacks import lab_lines, lab_panels, run_title
+from lox_kit.figures.attacks import is_there, lab_lines, lab_panels, run_title
 from lox_kit.figures.canvas import shares_at
 
 from .canvas import (
@@ -66,8 +66,7 @@ def _traces(run: dict, i: int, arm: str, style: dict, panels: dict[str, str]) ->
 def _lab_layout(data: dict, panels: dict[str, str], size: int) -> dict:
     """Return axes, titles and the line at the step looked at."""
     runs, steps = data["runs"], max(run["steps"] for run in data["runs"])
-    there = any(arm["losses"] or arm["points"] for arm in runs[0]["arms"].values())
-    title = run_title(runs[0]) + ("" if there else " · not run yet")
+    title = run_title(runs[0]) + ("" if is_there(runs[0]) else " · not run yet")
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "x": 0.5}
     words = [{"text": title, **above, "xref": "paper", "yshift": 2.6 * size}]
     for (x, _), name in zip(AXES, ("loss (nats per token)", *panels.values()), strict=True):

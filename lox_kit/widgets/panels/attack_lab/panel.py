@@ -46,11 +46,7 @@ def attack_lab(*arguments, **options) -> Panel:
         If the model's weights are not those of the subspace's aligned checkpoint, an attack is not
         in its language, or there are no prompts or no attack's data.
     """
-    return attack_lab_panel(AttackLabState(*arguments, **options))
-
-
-def attack_lab_panel(state: AttackLabState) -> Panel:
-    """Return the panel of a state; two panels of one state move together."""
+    state = AttackLabState(*arguments, **options)
     panel = Panel("Attack lab", QUESTION, state)
     at = ipywidgets.IntSlider(description="at step")
     runs = ipywidgets.SelectMultiple(rows=LISTED)

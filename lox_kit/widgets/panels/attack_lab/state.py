@@ -12,7 +12,7 @@ import traitlets
 
 from lox_kit.attacks import Attack, Step
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.figures import LAB_ARMS, run_title
+from lox_kit.figures import LAB_ARMS, is_there, run_title
 from lox_kit.folders import cache_folder
 from lox_kit.measures import Questions
 from lox_kit.models import Model
@@ -23,7 +23,6 @@ from lox_kit.widgets.job import BREATH, Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned, one_of, within
 
 from .runs import FEW, POINTS, Choice, Runs, attacks_for, trainings
-from .table import is_there
 
 FACTORS = (0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1)
 FACTORS += (1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8, 10)  # of the preset's learning rate

@@ -18,37 +18,6 @@ COLUMNS = {
 }
 
 
-def is_there(run: dict) -> bool:
-    """Whether anything is known of a run."""
-    return any(arm["losses"] or arm["points"] for arm in run["arms"].values())
-
-
-def numbers_at(arm: dict, step: int) -> dict:
-    """Return what is known of one model at a step.
-
-    Parameters
-    ----------
-    arm : dict
-        From `studies.Way.to_dict`.
-    step : int
-
-    Returns
-    -------
-    dict
-        loss and loss_step: of the step, or of the last one made before it; measures and
-        measured_at: of the nearest point at or before it. None where there is none.
-    """
-    last = min(step, len(arm["losses"]))
-    before = [p for p in arm["points"] if p["step"] <= step]
-    point = before[-1] if before else {"step": None, "measures": {}}
-    return {
-        "loss": arm["losses"][last - 1] if last else None,
-        "loss_step": last or None,
-        "measures": point["measures"],
-        "measured_at": point["step"],
-    }
-
-
 def numbers_html(data: dict) -> str:
     """Return the table: two lines for every run, the aligned model's and LoX's.
 
@@ -78,26 +47,27 @@ def _lines(run: dict, i: int, at: int, shares: list[str]) -> str:
     title = f"{i}: {title}" if i else title
     lines, before = "", f"<th scope='rowgroup' rowspan='{len(LAB_ARMS)}'>{title}</th>"
     for arm in LAB_ARMS:
-        found = numbers_at(run["arms"][arm], at)
-        cells = [_loss(found), *(_share(found, share) for share in shares)]
+        way = run["arms"][arm]
+        points = [point for point in way["points"] if point["step"] <= at]
+        cells = [_loss(way["losses"][:at]), *(_share(points, share) for share in shares)]
         lines += row(arm, *cells, before=before)
         before = ""
     return lines
 
 
-def _loss(found: dict) -> str:
-    """Return the loss and its step."""
-    if found["loss"] is None:
+def _loss(losses: list[float]) -> str:
+    """Return the last of these losses and its step."""
+    if not losses:
         return NONE.format("–")
-    return f"<b>{found['loss']:.3f}</b> <small>at {found['loss_step']}</small>"
+    return f"<b>{losses[-1]:.3f}</b> <small>at {len(losses)}</small>"
 
 
-def _share(found: dict, name: str) -> str:
-    """Return a share with its count, its interval and the step at which it was measured."""
-    share = found["measures"].get(name)
-    if share is None:
+def _share(points: list[dict], name: str) -> str:
+    """Return a share at the last of these points: its count, its interval, and at which step."""
+    if not points or name not in points[-1]["measures"]:
         return NONE.format("–")
+    share = points[-1]["measures"][name]
     return (
         f"<b>{share['value']:.0%}</b> <span>{share['count']}/{share['n']}</span>"
-        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at {found['measured_at']}</small>"
+        f"<small>{100 * share['low']:.0f}–{share['high']:.0%}, at {points[-1]['step']}</small>"
     )

@@ -6,6 +6,7 @@ import ipywidgets
 
 from lox_kit.figures.plotly import Spec, alpha_spec
 from lox_kit.measures import Questions
+from lox_kit.widgets.code import judge_name
 from lox_kit.widgets.shell import Panel, controls, opens
 
 from .state import DialState
@@ -45,20 +46,16 @@ def dial(*arguments, **options) -> Panel:
     ValueError
         If the model's weights are not those of the subspace's aligned checkpoint.
     """
-    return dial_panel(DialState(*arguments, **options))
-
-
-def dial_panel(state: DialState) -> Panel:
-    """Return the panel of a state; two panels of one state move together."""
+    state = DialState(*arguments, **options)
     panel = Panel("LoX dial", QUESTION, state)
 
     def table() -> str:
         hidden = state.setting.classroom
-        return table_html(state.table, measured_on(state.questions), hidden=hidden)
+        return table_html(state.data["table"], measured_on(state.questions), hidden=hidden)
 
     def axis() -> Spec:
         most = state.setting.most_alpha
-        return alpha_spec(state.curve, state.data["alpha"], most=most, size=panel.size)
+        return alpha_spec(state.data["curve"], state.data["alpha"], most=most, size=panel.size)
 
     prompt = ipywidgets.Text(description="prompt", continuous_update=False)
     asks = [panel.control("prompt", prompt)]
@@ -66,25 +63,16 @@ def dial_panel(state: DialState) -> Panel:
         asks.append(
             panel.button("Other prompts", "refresh", state.other_prompts, "Other rows of the table")
         )
-    folder = ipywidgets.Text(state.adapter_name, description="folder").add_class("lox-folder")
-
-    def rename(change=None) -> None:
-        folder.value = state.adapter_name
-
-    state.follow(rename, ["k", "alpha"])
     return panel.fill(
         controls(*panel.sliders("k", "alpha")),
         panel.runs(
             panel.button("Measure", "bar-chart", state.measure, "Every model, at this setting"),
             panel.button("Measure along alpha", "line-chart", state.measure_axis),
+            panel.button("Save as adapter", "download", state.save_adapter, "In a folder here"),
         ),
         panel.figure("axis", axis),
         controls(*asks),
         panel.html("answers", table),
-        controls(
-            folder,
-            panel.button("Save as adapter", "download", lambda: state.save_adapter(folder.value)),
-        ),
     )
 
 
@@ -92,8 +80,8 @@ def measured_on(questions: Questions) -> dict[str, str]:
     """Return what each measure of the strip is of, by its name; none where there is nothing."""
     if not (questions.forbidden and questions.allowed):
         return {}
-    by = questions.judge
-    judge = "" if by == "rule" else f", judge {getattr(by, 'name', by)}"
+    by = judge_name(questions.judge)
+    judge = "" if by == "rule" else f", judge {by}"
     forbidden = f"{len(questions.forbidden)} forbidden{judge}"
     return {
         "asr": forbidden,

@@ -43,10 +43,9 @@ class DialState(PanelState):
         The request in the prompt box.
     page : int
         Which of the evaluation prompts are shown with it.
-    table : dict
-        Columns (models, with their shares) and rows (prompts, with an answer from each).
-    curve : dict
-        What has been measured at this k, as `figures.figure_alpha` draws it.
+    data : dict
+        `table` has columns (models, with their shares) and rows (prompts, with an answer from
+        each), `curve` what has been measured at this k, as `figures.figure_alpha` draws it.
     """
 
     prompt = traitlets.Unicode()
@@ -85,16 +84,6 @@ class DialState(PanelState):
         self.observe(self._follow, ["prompt", "page"])
         self.follow(self._follow, ["k", "alpha"])
         self._follow()
-
-    @property
-    def table(self) -> dict:
-        """Columns and rows of what is on screen."""
-        return self.data["table"]
-
-    @property
-    def curve(self) -> dict:
-        """The alpha axis on screen."""
-        return self.data["curve"]
 
     # --- what is asked --------------------------------------------------------------------------
 
@@ -291,9 +280,10 @@ class DialState(PanelState):
         ValueError
             If nothing has been measured at this k.
         """
-        if not self.curve["points"]:
+        curve = self.data["curve"]
+        if not curve["points"]:
             raise ValueError(f"nothing is measured at k={self.setting.k} yet: press Measure.")
-        return self.curve
+        return curve
 
     @property
     def figure_name(self) -> str:
@@ -312,7 +302,7 @@ texts = render(model.tokenizer, prompts, template={questions.template!r})
 answers = generate(model, texts, max_new_tokens={questions.max_new_tokens})
 print(*answers, sep="\\n")
 """
-        if alphas := [point["alpha"] for point in self.curve["points"]]:
+        if alphas := [point["alpha"] for point in self.data["curve"]["points"]]:
             calls += f"""
 {questions_lines(questions)}dial.off()
 reference = Reference(model, questions.allowed, **questions.how)
@@ -325,13 +315,10 @@ figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {self.fig
 """
         return script(calls)
 
-    @property
-    def adapter_name(self) -> str:
-        """A folder's name for what the dial shows."""
-        return f"lox-k{self.setting.k}-alpha{self.setting.alpha:g}"
-
-    def save_adapter(self, folder: str | Path) -> str:
+    def save_adapter(self) -> str:
         """Write what the dial shows as a PEFT adapter of the aligned model; say what was done.
+
+        It is in a folder named by k and alpha, below the one the notebook runs in.
 
         Raises
         ------
@@ -341,8 +328,7 @@ figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {self.fig
         k, alpha = self.setting.k, self.setting.alpha
         if alpha == 0:
             raise ValueError("alpha=0 is the aligned model itself; turn the dial first.")
-        if not str(folder).strip():
-            raise ValueError("the folder has no name.")
+        folder = Path(f"lox-k{k}-alpha{alpha:g}")
         left_out = save_adapter(self.subspace, self.subspace.info["aligned"], folder, k, alpha)
         rest = f"; left out: {', '.join(left_out)}" if left_out else ""
-        return f"Saved the adapter (k={k}, alpha={alpha:g}) in {Path(folder).resolve()}{rest}"
+        return f"Saved the adapter (k={k}, alpha={alpha:g}) in {folder.resolve()}{rest}"

@@ -43,7 +43,7 @@ def table_html(table: dict, rows_about: dict[str, str], *, hidden: bool) -> str:
     Parameters
     ----------
     table : dict
-        From `DialState.table`.
+        `table` of `DialState.data`.
     rows_about : dict
         What each measure is of, by its name: "60 forbidden".
     hidden : bool

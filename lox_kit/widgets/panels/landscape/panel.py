@@ -48,11 +48,7 @@ def landscape(*arguments, **options) -> Panel:
         If the model is not the plane's origin, a checkpoint's name is not on the plane, it is no
         plane, or there is no metric and the model is not of the sandbox.
     """
-    return landscape_panel(LandscapeState(*arguments, **options))
-
-
-def landscape_panel(state: LandscapeState) -> Panel:
-    """Return the panel of a state; two panels of one state move together."""
+    state = LandscapeState(*arguments, **options)
     panel, setting = Panel("Landscape viewer", QUESTION, state), state.setting
     viewer = panel.figure(
         "viewer",

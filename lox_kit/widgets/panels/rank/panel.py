@@ -43,11 +43,7 @@ def rank(*arguments, **options) -> Panel:
         If an attacked checkpoint does not fit the subspace or is a model in memory, only one kind
         of prompts is given, or a rank is not stored.
     """
-    return rank_panel(RankState(*arguments, **options))
-
-
-def rank_panel(state: RankState) -> Panel:
-    """Return the panel of a state; two panels of one state move together."""
+    state = RankState(*arguments, **options)
     panel = Panel("Rank and R", QUESTION, state)
 
     def spec() -> Spec:

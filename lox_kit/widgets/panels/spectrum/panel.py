@@ -31,11 +31,7 @@ def spectrum(subspace, *, setting: Setting | None = None) -> Panel:
     setting : Setting, optional
         Shared with other panels.
     """
-    return spectrum_panel(SpectrumState(subspace, setting))
-
-
-def spectrum_panel(state: SpectrumState) -> Panel:
-    """Return the panel of a state; two panels of one state move together."""
+    state = SpectrumState(subspace, setting)
     panel = Panel("Spectrum explorer", QUESTION, state)
     figure = panel.figure("explorer", lambda: explorer_spec(state.data, panel.size))
     matrix = ipywidgets.Dropdown(options=short_names(state.names), description="matrix")
