@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lox_kit import energy_map_data, explorer_data, figures, spectrum_data
+from lox_kit import energy_map_data, figures, spectrum_data
 from lox_kit.extrapolation import ORDER
 from lox_kit.figures import defences as defence_plots
 from lox_kit.figures import rank as rank_plots
@@ -105,8 +105,6 @@ JUDGES = {
     "n": 20,
     "shares": {"asr (rule)": share(4), "asr (keyword)": share(9), "refusal": share(10)},
 }
-MADE_UP = [DEFENCES, ALPHA, ATTACK_TABLE, EPOCHS, ATTACK_LAB, RANKS, JUDGES]
-MADE_UP = {data["figure"]: data for data in MADE_UP}
 
 
 # --- axes ---------------------------------------------------------------------------------------
@@ -130,8 +128,7 @@ def in_order(shares):
 
 def test_the_spectrum_is_every_matrix_over_its_noise_edge(subspace):
     data = spectrum_data(subspace)
-    _, ax = plt.subplots()
-    assert figures.plot_spectrum(data, ax=ax) is ax
+    ax, _ = figures.figure_spectrum(data).axes
     lines = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
     assert len(lines) == len(subspace) == len(data["layers"])
     for line, name, layer in zip(lines, subspace, data["layers"], strict=True):
@@ -143,11 +140,10 @@ def test_the_spectrum_is_every_matrix_over_its_noise_edge(subspace):
     assert "noise edge" in ax.get_ylabel()
     assert ax.get_yscale() == "log"
     assert sorted(words(ax.get_legend().get_texts())) == sorted([*ORDER, "embed_tokens", "lm_head"])
-    plt.close("all")
 
 
 def test_the_energy_rises_to_all_of_it_and_the_median_is_drawn(subspace):
-    ax = figures.plot_energy(spectrum_data(subspace))
+    _, ax = figures.figure_spectrum(spectrum_data(subspace)).axes
     curves = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
     expected = np.median([subspace.energy(k) for k in (1, 2, 3, 6)], axis=1)
     np.testing.assert_allclose(curves["median"][[0, 1, 2, 5]], expected, rtol=1e-4)
@@ -156,7 +152,6 @@ def test_the_energy_rises_to_all_of_it_and_the_median_is_drawn(subspace):
     assert f"k = 6: {expected[3]:.0%}" in words(ax.texts)
     assert ax.get_xlabel() == "directions kept, k"
     assert ax.get_ylim() == (0, 1)
-    plt.close("all")
 
 
 def heat_maps(figure):
@@ -189,40 +184,26 @@ def test_the_energy_map_has_layers_down_and_kinds_of_matrix_across(subspace):
     ("names", "columns", "outside"),
     [
         (
-            [
-                "transformer.h.{}.attn.c_attn",
-                "transformer.h.{}.attn.c_proj",
-                "transformer.h.{}.mlp.c_proj",
-                "transformer.wte",
-                "transformer.wpe",
-            ],
-            ["c_attn", "attn.c_proj", "mlp.c_proj"],
-            ["wte", "wpe"],
+            "h.{}.attn.c_attn h.{}.attn.c_proj h.{}.mlp.c_proj wte",
+            "c_attn attn.c_proj mlp.c_proj",
+            "wte",
         ),
-        (
-            ["gpt_neox.layers.{}.attention.query_key_value", "embed_out"],
-            ["query_key_value"],
-            ["embed_out"],
-        ),
-        (
-            ["model.layers.{}.mlp.experts.0.up_proj", "model.layers.{}.mlp.experts.1.up_proj"],
-            ["mlp.experts.0.up_proj", "mlp.experts.1.up_proj"],
-            None,
-        ),
-        (["lm_head", "model.embed_tokens"], None, ["lm_head", "embed_tokens"]),
+        ("gpt_neox.layers.{}.attention.query_key_value embed_out", "query_key_value", "embed_out"),
+        ("layers.{}.mlp.0.up_proj layers.{}.mlp.1.up_proj", "mlp.0.up_proj mlp.1.up_proj", ""),
+        ("lm_head model.embed_tokens", "", "lm_head embed_tokens"),
     ],
     ids=["gpt2", "neox", "experts without outside", "outside only"],
 )
 def test_the_energy_map_holds_every_matrix_of_other_architectures(names, columns, outside):
-    full = [n.format(d) + ".weight" for n in names for d in (0, 1)]
+    full = [n.format(d) + ".weight" for n in names.split() for d in (0, 1)]
     energy = {name: (i + 1) / 20 for i, name in enumerate(dict.fromkeys(full))}
     maps = heat_maps(figures.figure_energy_map({"figure": "energy_map", "k": 6, "energy": energy}))
     values = np.concatenate([grid.ravel() for grid, _, _ in maps])
     np.testing.assert_allclose(sorted(values), sorted(energy.values()))  # each once, and no NaN
     if columns:
-        assert maps[0][1] == columns
+        assert maps[0][1] == columns.split()
     if outside:
-        assert maps[-1][2] == outside
+        assert maps[-1][2] == outside.split()
 
 
 def test_a_layer_that_lacks_a_matrix_has_a_blank_there():
@@ -348,31 +329,17 @@ def test_the_attack_lab_has_loss_and_shares_of_both_models_and_what_is_laid_over
 # --- files --------------------------------------------------------------------------------------
 
 
-def content(files):
-    return {file.name: file.read_bytes() for file in files}
-
-
-# the others: in test_landscape_figures and test_rank_figures
-@pytest.mark.parametrize("name", [*MADE_UP, "spectrum", "energy_map", "explorer", "interval"])
-def test_a_saved_figure_is_four_files_that_stay_the_same_bytes(name, subspace, tmp_path):
-    made = {
-        "spectrum": lambda: spectrum_data(subspace),
-        "energy_map": lambda: energy_map_data(subspace, k=3),
-        "explorer": lambda: explorer_data(subspace, k=3),
-        "interval": lambda: figures.interval_data([10]),
-    }
-    data = MADE_UP.get(name) or made[name]()
-    files = figures.save_figure(data, "name", tmp_path / "new" / "figures")
+def test_a_saved_figure_is_four_files_that_stay_the_same_bytes(tmp_path):
+    files = figures.save_figure(ATTACK_LAB, "name", tmp_path / "new" / "figures")
     assert [f.name for f in files] == ["name.json", "name.pdf", "name.svg", "name.png"]
-    first = content(files)
-    assert json.loads(first["name.json"]) == data
-    assert first["name.pdf"].startswith(b"%PDF")
-    assert b"<svg" in first["name.svg"]
-    assert first["name.png"].startswith(b"\x89PNG")
+    first = [file.read_bytes() for file in files]
+    assert json.loads(first[0]) == ATTACK_LAB
+    for page, begin in zip(first[1:], (b"%PDF", b"<?xml", b"\x89PNG"), strict=True):
+        assert page.startswith(begin)
     for file in files[1:]:
         file.unlink()
     with plt.rc_context({"font.size": 20, "pdf.fonttype": 3}):  # the user's own look
-        assert content(figures.redraw(files[0])) == first
+        assert [file.read_bytes() for file in figures.redraw(files[0])] == first
 
 
 def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written(tmp_path):

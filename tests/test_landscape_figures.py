@@ -173,12 +173,8 @@ def test_the_cut_stands_below_with_dots_and_intervals(data, cut, name):
     assert any(len(x.get_xdata()) == 3 and x.get_color() == colour for x in main.get_lines())
 
 
-@pytest.mark.parametrize("name", ["landscape_map", "landscape_3d", "flatness", "cut"])
-def test_figures_are_saved_and_redrawn_alike(name, data, flatness, cut, tmp_path):
-    shown = flatness if name == "flatness" else {**data, "figure": name}
-    if name == "cut":
-        shown, name = {**data, "figure": "landscape_3d", "cut": cut}, "landscape_3d"
-    files = figures.save_figure(shown, name, tmp_path)
+def test_a_saved_surface_is_redrawn_alike(data, cut, tmp_path):
+    files = figures.save_figure({**data, "figure": "landscape_3d", "cut": cut}, "name", tmp_path)
     first = [f.read_bytes() for f in files]
     assert [f.read_bytes() for f in figures.redraw(files[0])] == first
 

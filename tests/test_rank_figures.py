@@ -179,13 +179,6 @@ def test_names_are_shown_as_they_are(subspace, whole):
     assert [t.get_text() for t in ratio.get_yticklabels()] == ["weak", "\\$strong\\$ <b>"]
 
 
-@pytest.mark.parametrize("kind", [ALL, "up_proj", "lm_head"])
-def test_a_saved_figure_is_drawn_again_from_its_data_alone(subspace, whole, kind, tmp_path):
-    files = figures.save_figure(draw(subspace, whole, kind=kind), "rank", tmp_path)
-    first = [f.read_bytes() for f in files]
-    assert [f.read_bytes() for f in figures.redraw(files[0])] == first
-
-
 def test_matrices_without_layers_are_all_outside(tmp_path):
     rng = np.random.default_rng(1)
     import torch

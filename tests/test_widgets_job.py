@@ -43,25 +43,20 @@ class Steps:
         assert self.reached.acquire(timeout=10)
 
 
-def test_work_runs_to_its_end_and_the_last_report_arrives(job):
-    job.start(lambda ticket: [ticket.step("fast", i, 6000) for i in range(1, 6001)])
-    assert job.wait(30)
-    assert job.seen == ["running", "done"]
-    assert job.progress == ("fast", 6000, 6000)
-
-
-def test_what_a_step_shows_arrives_though_later_steps_show_nothing(job):
+def test_the_last_report_arrives_and_what_was_shown_last_though_later_steps_show_nothing(job):
     shown = []
 
     def work(ticket):
-        ticket.step("first", 1, 3, lambda: shown.append("first"))
-        ticket.step("second", 2, 3, lambda: shown.append("second"))
-        ticket.step("third", 3, 3)
+        for i in range(1, 6000):
+            ticket.step("fast", i, 6000, lambda i=i: shown.append(i))
+        ticket.step("fast", 6000, 6000)
 
     job.start(work)
     assert job.wait(30)
-    assert shown == ["first", "second"]
-    assert job.progress == ("third", 3, 3)
+    assert job.seen == ["running", "done"]
+    assert (shown[0], shown[-1]) == (1, 5999)
+    assert len(shown) < 600
+    assert job.progress == ("fast", 6000, 6000)
 
 
 def test_a_report_that_came_too_soon_is_delivered_without_another(job):
@@ -178,31 +173,6 @@ def test_a_closed_job_stops_and_starts_nothing(job):
     work.go.release()
     assert job.wait(10)
     assert (work.ended, late) == ("cancelled", [])
-
-
-def test_an_observer_may_start_work_from_the_job_s_own_thread(job):
-    done = []
-
-    def again(change):
-        if change.new == "done" and not done:
-            job.start(lambda ticket: done.append("second"))
-
-    job.observe(again, "status")
-    job.start(lambda ticket: None)
-    assert job.wait(10)
-    for _ in range(100):
-        if done:
-            break
-        time.sleep(0.05)
-    assert done == ["second"]
-
-
-def test_the_latest_of_many_values_is_the_one_that_is_delivered():
-    given, latest = [], Latest(threading.RLock(), interval=0.2)
-    for i in range(100):
-        latest.give(lambda i=i: given.append(i))
-    time.sleep(0.5)
-    assert given == [0, 99]
 
 
 def test_what_is_for_later_waits_until_nothing_comes_any_more():
