@@ -422,7 +422,6 @@ def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(su
     assert not folder.exists()
 
 
-@pytest.mark.slow
 def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(open_state, tmp_path):
     file = sums(tmp_path / "mine <b>.json", ask="ask", say="say")
     columns = {"instruction": "ask", "response": "say"}
@@ -431,7 +430,6 @@ def test_an_attack_of_one_s_own_is_offered_first_and_its_code_makes_it_again(ope
     assert state.attack == "mine <b>"
     assert state.trainings == ["full", "LoRA"]
     assert state.learning_rate == 1e-3
-    run(state)
     assert "mine &lt;b&gt;" in numbers_html(state.data)
     assert "<b> ·" not in numbers_html(state.data)
     assert "mine <b>" not in json.dumps(lab_spec(state.data))

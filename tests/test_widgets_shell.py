@@ -65,12 +65,6 @@ def test_an_error_in_a_callback_is_shown_as_text_until_a_button_is_pressed(panel
     assert panel.message.value == ""
 
 
-def test_a_figure_that_cannot_be_written_is_said_so(panel, tmp_path):
-    (tmp_path / "figures").write_text("a file where the folder should be")
-    find(panel, "lox-save-figure").click()
-    assert "FileExistsError" in panel.message.value
-
-
 def test_a_panel_draws_at_once_for_its_own_slider_and_later_for_anothers(subspace, monkeypatch):
     monkeypatch.setattr(shell, "REST", 0.2)
     panel, drawn = widgets.rank(subspace, questions=Questions(())), []
