@@ -1,5 +1,6 @@
 """One writer per output, whole or not at all; real processes where it matters."""
 
+import json
 import os
 import random
 import subprocess
@@ -9,6 +10,7 @@ import time
 
 import pytest
 from checkpoints import ROOT, content, run_python
+from safetensors.torch import load_file
 
 from lox_kit import SafetySubspace, Store, apply_lox, attack_table, extrapolate, save_adapter
 from lox_kit.folders import BusyError, locked, remove_folder, whole, write_whole
@@ -199,6 +201,14 @@ def at_once(*calls):
     return [(p.communicate()[1], p.returncode) for p in started]
 
 
+def assert_one_won(done):
+    """Assert that one ended well, and the other with one clear line."""
+    assert sorted(status for _, status in done) == [0, 2], done
+    (line,) = (text for text, status in done if status == 2)
+    assert line.count("\n") == 1, line
+    assert "another lox is writing this: pid " in line or " exists; remove it" in line, line
+
+
 @pytest.mark.slow
 def test_two_alphas_into_one_folder_give_one_whole_result_twenty_times(tmp_path):
     S, aligned = tmp_path / "S.safetensors", "sandbox/aligned"
@@ -211,13 +221,53 @@ def test_two_alphas_into_one_folder_give_one_whole_result_twenty_times(tmp_path)
         out = tmp_path / f"out{i}"
         call = ("apply", S, aligned, "-o", out, "-k", 3, "--alpha")
         done = at_once(*[(LOX, generator.random() * 0.2, *call, alpha) for alpha in (1, 2)])
-        assert sorted(status for _, status in done) == [0, 2], done
-        (line,) = (text for text, status in done if status == 2)
-        assert line.count("\n") == 1, line
-        assert "another lox is writing this: pid " in line or " exists; remove it" in line, line
+        assert_one_won(done)
         winner = [status for _, status in done].index(0)
         assert content(out) == whole_ones[winner]
     assert not [n for n in names(tmp_path) if n.startswith(".")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [("4", "8"), ("4", "4")])
+def test_two_factorings_into_one_file_give_one_whole_file(tmp_path, ranks):
+    out = tmp_path / "S.safetensors"
+    call = (LOX, 0, "factor", "sandbox/base", "sandbox/aligned", "-o", out, "--rank")
+    done = at_once(*[(*call, rank) for rank in ranks])
+    statuses = sorted(status for _, status in done)
+    assert statuses == [0, 2] or (ranks[0] == ranks[1] and statuses == [0, 0])
+    rank = ranks[[status for _, status in done].index(0)]
+    alone = SafetySubspace.from_pair(
+        "sandbox/base", "sandbox/aligned", tmp_path / "alone", rank=int(rank)
+    )
+    both = load_file(out), load_file(tmp_path / "alone")
+    assert all((both[0][n] - both[1][n]).abs().max() < 1e-3 for n in both[1] if n.endswith(".S"))
+    assert len(SafetySubspace.load(out)) == len(alone)
+    assert names(tmp_path) == ["S.safetensors", "alone"]
+
+
+ATTACK = """
+import sys
+from speakers import random_speaker
+from lox_kit import Store, find_attack, run_attack
+attack = find_attack("arithmetic", max_steps=30, batch_size=4)
+try:
+    run_attack(random_speaker(), attack, store=Store(sys.argv[1]))
+except OSError as error:
+    sys.stderr.write(f"{error}\\n")
+    sys.exit(2)
+"""
+
+
+@pytest.mark.slow
+def test_two_attacks_into_one_run_folder_give_one_run(tmp_path):
+    script = "import sys; sys.path.insert(0, 'tests')\n" + ATTACK
+    done = at_once((script, tmp_path / "store"), (script, tmp_path / "store"))
+    statuses = sorted(status for _, status in done)
+    assert statuses in ([0, 2], [0, 0]), done
+    for text, status in done:
+        assert status == 0 or "another lox is writing this: pid " in text
+    (run,) = (tmp_path / "store" / "runs").iterdir()
+    assert len(json.loads((run / "attack.json").read_text())["losses"]) == 30
 
 
 def test_a_second_table_on_a_store_is_told_so(tmp_path):

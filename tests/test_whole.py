@@ -216,6 +216,14 @@ def test_nothing_is_written_of_an_aligned_model_with_nan(pair, tmp_path, write, 
     assert not (tmp_path / "out").exists()
 
 
+def test_apply_writes_no_model_that_overflows(make_pair, tmp_path):
+    pair = make_pair(dtype=torch.float16)
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=2)
+    with pytest.raises(ValueError, match=r"with LoX, alpha=1e\+06: \d+ of"):
+        apply_lox(subspace, pair.aligned, tmp_path / "lox", 1, 1e6)
+    assert not (tmp_path / "lox").exists()
+
+
 def test_neither_a_model_nor_an_adapter_that_overflows_is_left_half_written(pair, tmp_path):
     subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=2)
     for write in (apply_lox, save_lox_adapter):
