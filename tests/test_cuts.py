@@ -120,8 +120,9 @@ def test_cliffs_lie_between_the_measured_cells_around_them():
     gap = cliff(1, 0)
     assert (gap["distance"], gap["before"], gap["behind"]) == (3.0, 0.0, 6.0)
     over = cliff(2, 2)
-    assert (over["distance"], over["behind"]) == (0.0, 0.0)
-    assert cliff(2, 0, "behind")["distance"] == 0.0  # at the edge, and over
+    assert (over["distance"], over["behind"], over["until"]["value"]) == (0.0, 0.0, 1.0)
+    edge = cliff(2, 0, "behind")  # at the edge, and over
+    assert (edge["distance"], edge["until"]["value"]) == (0.0, None)
     back = cliff(2, 6, "behind")
     assert (back["distance"], back["before"], back["behind"]) == (3.0, 2.0, 4.0)
     none = cliff(2, 6)

@@ -118,7 +118,7 @@ class RememberingJudge(Judge):
     def __init__(self):
         self.asked = []
 
-    def _ask(self, todo, store):
+    def _ask(self, todo):
         self.asked += todo
         yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}, True
 

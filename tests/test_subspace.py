@@ -154,3 +154,13 @@ def test_the_spectrum_of_noise_ends_at_the_noise_edge(shape):
     noise = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     edge = noise_edge(shape, float(noise.square().sum()))
     assert float(torch.linalg.matrix_norm(noise, 2)) == pytest.approx(edge, rel=0.04)
+
+
+def test_a_saved_subspace_is_the_same_and_is_written_over_nothing(subspace, tmp_path):
+    file = subspace.save(tmp_path / "S.safetensors")
+    again = SafetySubspace.load(file)
+    assert again.key == subspace.key
+    for name in subspace:
+        assert all(map(torch.equal, again[name].top(None), subspace[name].top(None)))
+    with pytest.raises(FileExistsError):
+        subspace.save(file)

@@ -238,7 +238,7 @@ def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(measured, subspace,
         spec = rank_spec(state.data)
         assert spec["layout"]["shapes"][0]["x0"] == place(k)
         share = subspace.r_ft(PAIR[0], run.folder, k)
-        expected = dict(zip(share.layers, share.r_ft, strict=True))
+        expected = dict(zip(share["layer"], share["r_ft"], strict=True))
         for layer in state.data["layers"]:
             assert layer["r_ft"]["sums"] == pytest.approx(expected[layer["name"]], rel=1e-5)
     state.kind = "o_proj"

@@ -107,9 +107,20 @@ class SafetySubspace(Mapping[str, Factors]):
         Raises
         ------
         FileNotFoundError, ValueError
-            If there is no such file, or it is not one that `from_pair` made.
+            If there is no such file, or it is not one that `from_pair` or `save` made.
         """
         return cls(read_info(Path(file)), file=Path(file))
+
+    def save(self, file: str | Path) -> Path:
+        """Write all factors to one safetensors file and return its path.
+
+        Raises
+        ------
+        FileExistsError
+            If it exists; BusyError if another process writes it.
+        """
+        write_factors(file, self.info, self.values())
+        return Path(file)
 
     # --- a mapping of names to factors --------------------------------------------------------
 

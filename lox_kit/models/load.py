@@ -15,8 +15,24 @@ import torch
 from lox_kit.weights import Checkpoint, read_object, refuse_nonfinite
 
 INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
+NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
+    **dict.fromkeys("repetition_penalty encoder_repetition_penalty guidance_scale".split(), 1.0),
+    **dict.fromkeys("num_beams num_return_sequences".split(), 1),
+    **dict.fromkeys("no_repeat_ngram_size encoder_no_repeat_ngram_size".split(), 0),
+    **dict.fromkeys("min_length min_new_tokens".split(), 0),
+    **dict.fromkeys(
+        """max_time stop_strings bad_words_ids suppress_tokens sequence_bias
+        begin_suppress_tokens forced_bos_token_id forced_eos_token_id penalty_alpha dola_layers
+        exponential_decay_length_penalty watermarking_config""".split()
+    ),
+}
+
 
 _loading = threading.RLock()
+
+
+class IgnoredSettings(UserWarning):
+    """A model's generation config asks for more than the greedy decoding that is measured."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -94,6 +110,13 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     checkpoint, place = Checkpoint(model), pick_device(device)
     tokenizer = load_tokenizer(checkpoint)
     module = load_module(checkpoint, device=place, dtype=dtype)
+    if ignored := ignored_settings(module):
+        warnings.warn(
+            f"{checkpoint.name}: answers are greedy, whatever its generation config sets: "
+            f"{', '.join(ignored)} is left out.",
+            IgnoredSettings,
+            stacklevel=2,
+        )
     return Model(module, tokenizer, checkpoint.fingerprint, checkpoint.name)
 
 
@@ -209,6 +232,16 @@ def _refuse_gaps(name: str, found: dict) -> None:
             f"{name}: its weights do not fit its config.json: {'; '.join(said)}. What is missing "
             "would be random, and measured. Download or copy it again."
         )
+
+
+def ignored_settings(module: torch.nn.Module) -> list[str]:
+    """Return the settings of a generation config that would change greedy answers, as NAME=VALUE.
+
+    Decoding takes none of them: of the config it takes the tokens that end an answer.
+    """
+    config = getattr(module, "generation_config", None)
+    found = {name: getattr(config, name, None) for name in NEUTRAL}
+    return [f"{n}={v!r}" for n, v in found.items() if v not in (None, [], NEUTRAL[n])]
 
 
 def _merge(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
