@@ -11,7 +11,8 @@ from lox_kit.landscape.plane import Line, Plane, project
 def test_a_line_explains_the_steps_along_it():
     line = Line.along(two_numbers(0, 0), two_numbers(5, 0))
     ways = [two_numbers(0, 0), two_numbers(3, 4), two_numbers(4, 4)]
-    found = project(line, two_numbers(0, 0), ways)
+    found = project(line, two_numbers(0, 0), ways, "a walk")
+    assert found.name == "a walk"
     np.testing.assert_allclose(found.at, [(0,), (3,), (4,)])
     np.testing.assert_allclose(found.distances, [0, 4, 4])
     assert found.length == pytest.approx(5 + 1)

@@ -90,7 +90,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
         lines = ax.contour(a, b, values.T, levels, colors=colour, linewidths=0.6)
         ax.clabel(lines, fmt="%.1f", fontsize=6)
     for i, way in enumerate(data["trajectories"]):
-        style = way_style(i, way) | {"linewidth": 1.1}
+        style = way_style(i, way) | {"linewidth": 1.1, "path_effects": HALO}
         label = f"{way['name']}: {way['explained']:.0%} of its length lies in the plane"
         ax.plot(*zip(*way["at"], strict=True), marker=".", markersize=2.5, label=label, **style)
     line_on(data, ax)

@@ -204,13 +204,13 @@ def project(
         check_shapes(start, weights)
     found: list[list] = [[] for _ in path]  # of each checkpoint: the products of every tensor
     steps: list[list[float]] = [[] for _ in path[1:]]  # squared lengths, of every tensor
-    for name in start.tensors:
-        origin, before = start.read(name), None
+    for tensor in start.tensors:
+        W_origin, before = start.read(tensor), None
         for i, weights in enumerate(path):
-            here = weights.read(name)
-            found[i].append(products(name, minus(here, origin), flat.directions))
+            here = weights.read(tensor)
+            found[i].append(products(tensor, minus(here, W_origin), flat.directions))
             if before is not None:
-                steps[i - 1] += products(name, minus(here, before), ())
+                steps[i - 1] += products(tensor, minus(here, before), ())
             before = here
     points = [flat.point(rows) for rows in found]
     within = np.linalg.norm(np.diff([p.at for p in points], axis=0), axis=1).sum()

@@ -110,3 +110,13 @@ def test_no_request_left_this_machine_and_the_console_is_clean(tour):
     """Sorted to the end: what all the tests before it made the page do counts."""
     assert tour.left == []
     assert tour.errors == []
+
+
+@pytest.mark.parametrize("name", ["dial", "landscape", "attack-lab", "rank"])
+def test_the_job_and_one_plot_are_on_a_small_screen_together(panels, name):
+    panel = panels[name]
+    panel.page.set_viewport_size({"width": 1280, "height": 800})
+    panel.page.locator(panel.css).evaluate("(e) => e.scrollIntoView({block: 'start'})")
+    panel.page.wait_for_timeout(500)
+    boxes = [panel.find(part).bounding_box() for part in (".lox-jobbar", panel.plot)]
+    assert all(box["y"] > 80 and box["y"] + box["height"] < 775 for box in boxes), boxes

@@ -200,7 +200,7 @@ def surface_layout(
                       "range": [low, high + 2 * LIFT * (high - low)]},
             "aspectmode": "manual",
             "aspectratio": {"x": 0.84, "y": 0.97, "z": 0.54},
-            "camera": {"eye": {"x": 1.16, "y": -1.36, "z": 0.76},
+            "camera": {"eye": {"x": 1.27, "y": -1.49, "z": 0.83},
                        "center": {"x": -0.04, "y": -0.03, "z": -0.14}},
         },
         xaxis={"domain": [0.55, 0.905], "range": _ends(a), "title": first, "showgrid": False},
@@ -216,7 +216,13 @@ def surface_layout(
 
 def _press_run(bottom: float) -> dict:
     """Return what stands in the surface's place as long as nothing is measured."""
-    place = {"xref": "paper", "yref": "paper", "x": 0.23, "y": (1 + bottom) / 2}
+    place = {
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.23,
+        "y": (1 + bottom) / 2,
+        "xanchor": "center",
+    }
     return {"text": "nothing is measured yet: press <b>Run</b>", "showarrow": False, **place}
 
 
