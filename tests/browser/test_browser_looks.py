@@ -106,12 +106,7 @@ def test_run_again_the_cell_opens_a_panel_that_takes_the_place_of_the_first(pane
     assert evaluate(kernel, "again.state.job.status") == "done"
 
 
-def test_no_request_left_this_machine_and_the_console_is_clean(tour):
-    """Sorted to the end: what all the tests before it made the page do counts."""
-    assert tour.left == []
-    assert tour.errors == []
-
-
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["dial", "landscape", "attack-lab", "rank"])
 def test_the_job_and_one_plot_are_on_a_small_screen_together(panels, name):
     panel = panels[name]
@@ -120,3 +115,9 @@ def test_the_job_and_one_plot_are_on_a_small_screen_together(panels, name):
     panel.page.wait_for_timeout(500)
     boxes = [panel.find(part).bounding_box() for part in (".lox-jobbar", panel.plot)]
     assert all(box["y"] > 80 and box["y"] + box["height"] < 775 for box in boxes), boxes
+
+
+def test_no_request_left_this_machine_and_the_console_is_clean(tour):
+    """Sorted to the end: what all the tests before it made the page do counts."""
+    assert tour.left == []
+    assert tour.errors == []
