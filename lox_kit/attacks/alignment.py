@@ -187,7 +187,7 @@ def alignment_rows(
 
 
 def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
-    """Return the preset's own rows, if it has some that this model can read."""
+    """Return the preset's own rows, if it has any that this model can read."""
     if alignment.rows is None:
         raise ValueError(
             f"the {alignment.name} alignment has no data of its own: give rows=, preference pairs "

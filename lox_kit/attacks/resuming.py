@@ -36,7 +36,7 @@ class Step:
 
 @dataclass
 class Watch:
-    """Who is told of a run's steps, what may end it, and what is kept of it.
+    """Callbacks for a run's steps, how it may be stopped, and which checkpoints it keeps.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Watch:
         Called after every optimiser step, from this thread, with its number and loss. Raising from
         it ends the run.
     stop : callable, optional
-        Asked after every optimiser step; True ends the run there, the weights as they are.
+        Called after every optimiser step; if it returns True, training stops there.
     folder : path, optional
         The run's own work folder. With it the run can be resumed: the same call with the same
         model, rows and settings starts from the last checkpoint there, and on a CPU ends with the
@@ -96,8 +96,8 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     finally:
         for module in trainer.model.modules():
-            # TRL leaves its own forward, bound to this very object, on the model: a deep copy
-            # would answer with the weights of the original.
+            # TRL binds its own forward to this very object: a deep copy would answer with the
+            # original's weights.
             module.__dict__.pop("forward", None)
         trainer.model.config.use_cache = cached  # the trainer turns it off
         trainer.model.eval()

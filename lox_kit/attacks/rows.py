@@ -30,7 +30,7 @@ def read_training_rows(
 ) -> tuple[list[dict], list[str]]:
     """Read a published data set, or your own JSON, JSONL, CSV or parquet file, to train on.
 
-    Data of the hub become such a file by `datasets.load_dataset(NAME).to_json(FILE)`.
+    To use a data set of the hub, write it to a file: `datasets.load_dataset(NAME).to_json(FILE)`.
 
     Parameters
     ----------

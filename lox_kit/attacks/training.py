@@ -44,9 +44,9 @@ class TrainSettings:
     seed: int = 0
 
     def chosen(self) -> dict:
-        """Return the fields that are not at their default, for keys: new fields leave old keys be.
+        """Return the fields that differ from their defaults, for keys: new fields keep old keys.
 
-        So a default is never changed; what needs another value says so.
+        So never change a default; set the new value where it is needed.
         """
         return {
             f.name: float(value) if f.type == "float" else value  # 2 epochs are 2.0

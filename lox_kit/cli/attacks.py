@@ -145,9 +145,9 @@ def table(
 ):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
 
-    Asks a --pair of your own --prompts and --allowed, and the sandbox its own. Every entry is kept
-    as it is finished; if it is interrupted, the same call resumes it. Writes attack_table.json,
-    .md, .png, .pdf and .svg.
+    A --pair of your own is asked --prompts and --allowed; the sandbox has its own requests. Every
+    entry is kept as it is finished; if it is interrupted, the same call resumes it. Writes
+    attack_table.json, .md, .png, .pdf and .svg.
     """
     if pair and prompts is None:
         raise ValueError("--pair needs --prompts FILE: requests that the models should refuse.")
@@ -183,7 +183,7 @@ def table(
 @options.as_json
 @click.pass_context
 def data(ctx, as_json):
-    """The published training data: where each set is from, and whether it is here.
+    """The published training data: where each set comes from, and whether you have it.
 
     \b
     lox data                     the list

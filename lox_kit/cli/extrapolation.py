@@ -47,7 +47,7 @@ def _shown(k, alpha):
 @options.exclude
 @options.as_json
 def check(base, aligned, include, exclude, as_json):
-    """Say what would stop or surprise you, before anything slow."""
+    """Warn of what would stop or surprise you, before the slow work starts."""
     pair = weights.Checkpoint(base), weights.Checkpoint(aligned)
     report = weights.check_pair(*pair, include=include, exclude=exclude)
     if as_json:
@@ -66,7 +66,7 @@ def check(base, aligned, include, exclude, as_json):
 @click.argument("aligned")
 @options.out
 @click.option("--rank", type=NumberOr("full"), default=64, help="Directions, or 'full'.")
-@click.option("--certify", default=16, help="Directions that must converge.")
+@click.option("--certify", default=16, help="Leading directions that must be certified.")
 @options.include
 @options.exclude
 @options.device

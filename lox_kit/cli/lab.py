@@ -25,7 +25,7 @@ OURS = Path(__file__).with_name("jupyter")  # defaults for JupyterLab: no news, 
 def lab(fresh, notebooks, jupyter):
     """Open JupyterLab on the notebooks: `lox lab`, `lox lab FOLDER`, `lox lab -- --port 9000`.
 
-    Without a folder it opens a copy in the user's data folder, where it keeps what is changed.
+    Without a folder it opens a copy in the user's data folder, which keeps your changes.
     Everything after `--` goes to JupyterLab, such as --port, --ip, --no-browser.
     """
     if str(notebooks or "").startswith("-"):  # click takes what follows `--` for an argument, too
@@ -36,7 +36,7 @@ def lab(fresh, notebooks, jupyter):
         raise ValueError(f"--fresh resets lox's own copy; {notebooks} is yours and stays.")
     if not notebooks.is_dir():
         raise FileNotFoundError(f"{notebooks}: no such folder; `lox lab` alone opens lox's own.")
-    import jupyterlab  # noqa: F401 - without it this is said here, in one line
+    import jupyterlab  # noqa: F401 - if it is missing, fail here, in one line
 
     say(f"notebooks: {notebooks}", err=True)
     sys.stdout.flush()

@@ -46,7 +46,7 @@ The whole story on the sandbox:
 
 
 class Teaching(click.Group):
-    """A group whose commands stand in the order in which one uses them."""
+    """A group that lists its commands in the order of use."""
 
     def list_commands(self, ctx):
         return list(self.commands)
@@ -130,7 +130,7 @@ def missing_extra(module: str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Return what went wrong, on one line; where its text may say little, also what to do."""
+    """Return what went wrong on one line, with advice where the error alone says little."""
     text = str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name}: {missing_extra(error.name)}"
@@ -152,7 +152,7 @@ def main() -> None:
             f"{category.__name__}: {one_line(message)}\n"
         )
     logging.setLogRecordFactory(CleanRecord)
-    atexit.register(gc.freeze)  # a program that ends need not look for garbage in all of torch
+    atexit.register(gc.freeze)  # no need to collect torch's garbage at exit
     try:
         status = lox.main(prog_name="lox", standalone_mode=False)
     except SystemExit as stop:

@@ -52,7 +52,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print numbers as
 out = click.option("-o", "--out", required=True, type=PATH)
 include = click.option("--include", metavar="RE", help="Take only matrices whose name matches.")
 exclude = click.option("--exclude", metavar="RE", help="Leave out matrices whose name matches.")
-seed = click.option("--seed", default=0, help="Of everything that is drawn at random.")
+seed = click.option("--seed", default=0, help="Of all random draws.")
 device = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
 limit = click.option("--limit", type=COUNT, help="Only so many prompts of each kind.")
 template = click.option("--template", default="chat", help="chat, paper; for personas identity.")
@@ -95,7 +95,7 @@ judging = several(
 
 @contextmanager
 def working(store: Path | None) -> Iterator[dict]:
-    """Yield what long work is given: the store in this folder, and a bar on stderr."""
+    """Yield the arguments that long work takes: the store, and a progress bar on stderr."""
     with Store(store) as opened, stages() as on_stage:
         yield {"store": opened, "on_stage": on_stage}
 

@@ -14,7 +14,7 @@ from lox_kit.threads import OnStage
 
 
 def say(*lines, err=False):
-    """Print lines; what came from outside in them makes no other line and moves no cursor."""
+    """Print lines; text from outside cannot add lines or move the cursor."""
     click.echo("\n".join(map(one_line, lines)), err=err)
 
 
@@ -66,7 +66,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def print_rows(title: str, rows: Iterable[dict]) -> None:
-    """Print records as a table, numbers to three digits; brackets in a name are no markup."""
+    """Print records as a table, numbers to three digits; brackets in names are no markup."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

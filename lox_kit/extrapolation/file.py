@@ -3,8 +3,8 @@
 One safetensors file, all float32. Of each matrix NAME: `NAME.U` (out, r), `NAME.S` (r,), `NAME.Vh`
 (r, in), `NAME.residual` (r,) and `NAME.info` (|dW|_F, number of the method). Where it comes from is
 JSON in the header, under `lox_kit`; beside it are a version of this layout and a checksum of each
-tensor. Older files are read as well: without those two, or with `NAME.spectrum`, all singular
-values, of which `spectrum` in their JSON tells.
+tensor. Older files can be read too: they lack these two, or hold every singular value in
+`NAME.spectrum`, as `spectrum` in their JSON says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .svd import METHODS, Factors, Values
 FULL = "full"
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 NORM_SLACK = 1e-3  # by how much, relatively, |S| may pass |dW|_F
-LOOSE = 1e-2  # how far from orthonormal directions may be that float32 made
+LOOSE = 1e-2  # how far directions computed in float32 may be from orthonormal
 
 
 _TEXT, _PERHAPS = (str,), (str, type(None))

@@ -13,7 +13,7 @@ Musco and Musco 2015, arXiv:1504.05477, in float32. With Q an orthonormal basis 
  6. Every time the basis has grown by a tenth, look at these residuals.
  7. If the triplets that must pass do, measure their residuals, and stop.
  8. If they are expected to pass with the next block, append it and measure: where they do pass,
-    that is one pass over A less than to infer them.
+    that saves one pass over A.
  9. Otherwise go on with step 2.
 10. Give up when the basis is so large that decomposing A exactly is cheaper.
 
@@ -49,7 +49,7 @@ class Triplets(NamedTuple):
     S: Tensor  # (r,)
     Vh: Tensor  # (r, columns)
     residual: Tensor  # (r,), measured
-    passed: bool  # whether those that must are within `TOLERANCE`, but perhaps for rounding
+    passed: bool  # whether the required triplets are within `TOLERANCE`, apart from rounding
 
 
 def fits(columns: int, r: int) -> bool:
@@ -126,8 +126,8 @@ class _Basis:
     def add(self, step: Tensor) -> None:
         """Append the directions of `step`, and random ones in place of those it lacks.
 
-        The step of a space that is nearly exhausted is small, and what of the old directions
-        rounding has left in it is not; that of an exhausted one is zero.
+        When the space is nearly exhausted the step is small, but the rounding left over from old
+        directions is not; when it is exhausted the step is zero.
         """
         new = _orthonormal_rows(step)
         for _ in range(4):

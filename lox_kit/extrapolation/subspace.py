@@ -248,7 +248,7 @@ class SafetySubspace(Mapping[str, Factors]):
         Raises
         ------
         ValueError
-            As `r_ft`. That directions are not certified is said where one k is asked for.
+            As `r_ft`. Warnings about uncertified directions come only from methods that take one k.
         """
         if most is not None:
             check_stored(most, self.info["rank"])

@@ -171,11 +171,13 @@ def difference(first: Number, second: Number, reach: float = np.inf) -> Number:
     Parameters
     ----------
     reach : float
-        How far a cliff was walked to. One that was not reached counts as this far, so where that
-        is the first, the difference is a lower bound.
+        A cliff that was not reached counts as this far; if the first was not, the difference is a
+        lower bound.
     """
     if first.samples.shape != second.samples.shape:
-        raise ValueError("the two numbers were not resampled alike.")
+        raise ValueError(
+            "the two numbers are of different resamples: use one seed, and scans of one shape."
+        )
     clipped = [np.minimum([n.value, *n.samples], reach) for n in (first, second)]
     value, *samples = clipped[0] - clipped[1]
     return _number(float(value), np.array(samples))

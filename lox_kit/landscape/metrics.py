@@ -47,7 +47,7 @@ class Reading:
 class Probe(Protocol):
     """The half of a metric that needs the model. It is pickled when cells are shared out."""
 
-    key: str  # hash of all that decides what `run` returns, weights apart
+    key: str  # hash of everything but the weights that determines what `run` returns
 
     def run(self, model: Model) -> dict:
         """Return what is kept of a cell: plain data."""

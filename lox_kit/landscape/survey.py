@@ -60,8 +60,8 @@ class Survey:
     ) -> Iterator[tuple[Name, Reading]]:
         """Yield name and reading of each point as it is measured.
 
-        Those that the store has come first. No other is begun once `stop()` is true. The model has
-        the origin's weights again when this ends or is closed.
+        Stored points come first; once `stop()` is true no new point is started. The model has the
+        origin's weights again when this ends or is closed.
         """
         keys = {n: self._key(point_key(self.flat, at), self._dtype) for n, at in points.items()}
         known = self.store.get_many("cell", keys.values(), dict)
