@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lox_kit import energy_map_data, figures, spectrum_data
+from lox_kit import energy_map_data, figures, spectrum_data, widgets
 from lox_kit.extrapolation import ORDER
 from lox_kit.figures import defences as defence_plots
 from lox_kit.figures import rank as rank_plots
@@ -350,3 +350,19 @@ def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written
     with pytest.raises(ValueError, match=r"a.txt: figures are written as pdf, svg, png"):
         figures.draw(ALPHA, tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_are_larger_for_a_talk_and_files_are_for_a_paper_all_the_same(tmp_path):
+    data = figures.interval_data([30])
+    before = [f.read_bytes() for f in figures.save_figure(data, "a", tmp_path)]
+    setting = widgets.Setting()
+    try:
+        setting.classroom = True
+        assert figures.figure_interval(data).dpi == 175
+        assert [f.read_bytes() for f in figures.save_figure(data, "a", tmp_path)] == before
+        setting.classroom = False
+        assert figures.figure_interval(data).dpi != 175
+        with pytest.raises(ValueError, match="style 'poster': use paper or talk"):
+            figures.use("poster")
+    finally:
+        figures.use("paper")

@@ -355,7 +355,9 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, cut, tmp_path, 
     state.cut = cut
     with pytest.raises(ValueError, match="nothing is measured on this plane yet"):
         state.figure_data()
+    assert state.gaps == "; 25 of 25 cells are not measured: press Run"
     run(state)
+    assert state.gaps == ""
     for figure, name in (
         ("landscape_map", "landscape-map-5x5"),
         ("landscape_3d", "landscape-3d-5x5"),

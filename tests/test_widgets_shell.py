@@ -80,3 +80,12 @@ def test_a_panel_draws_at_once_for_its_own_slider_and_later_for_anothers(subspac
     time.sleep(0.3)
     assert drawn == [3, 5]
     panel.close()
+
+
+def test_a_figure_never_takes_the_place_of_one_of_other_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shell.free_name({"k": 6}, "map") == "map"
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "map.json").write_text('{"k": 6}')
+    assert shell.free_name({"k": 6}, "map") == "map"  # the same again
+    assert shell.free_name({"k": 7}, "map") == "map-2"

@@ -13,6 +13,7 @@ import ipywidgets
 import traitlets
 
 from lox_kit.extrapolation import SafetySubspace, largest_k
+from lox_kit.figures import use
 from lox_kit.models import Model
 
 from .job import Job
@@ -77,6 +78,11 @@ class Setting(traitlets.HasTraits):
         self._start = {"k": min(6, self.most_k), "alpha": 1.0} | traits
         super().__init__(**self._start)
 
+    @traitlets.observe("classroom")
+    def _size_figures(self, change) -> None:
+        """Draw the notebook's own figures as large as the panels."""
+        use("talk" if self.classroom else "paper")
+
     def reset(self) -> None:
         """Go back to where it started; class use stays as it is."""
         self.k, self.alpha = self._start["k"], self._start["alpha"]
@@ -106,6 +112,7 @@ class PanelState(traitlets.HasTraits):
         Held while the state or its panel changes; the job's own, if there is one.
     """
 
+    gaps = ""  # what is said of a figure that is saved before all of it is measured
     data = traitlets.Dict(read_only=True)
     ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
 

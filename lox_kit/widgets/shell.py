@@ -6,10 +6,12 @@ has, and `sliders`, `control` and `button` change it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from html import escape
 from inspect import Signature, signature
+from itertools import count
 from pathlib import Path
 
 import anywidget
@@ -185,10 +187,11 @@ class Panel(ipywidgets.VBox):
         return run
 
     def save(self) -> str:
-        """Write the matplotlib twin of what is on screen, with its data; return where."""
-        files = save_figure(self.state.figure_data(), self.state.figure_name, FOLDER)
+        """Write the matplotlib twin of what is on screen; say where, and what is not measured."""
+        data = self.state.figure_data()
+        files = save_figure(data, free_name(data, self.state.figure_name), FOLDER)
         kinds = ", ".join(f.suffix for f in files)
-        return f"Saved {files[0].with_suffix('').resolve()} ({kinds})"
+        return f"Saved {files[0].with_suffix('').resolve()} ({kinds}){self.state.gaps}"
 
     def show_code(self) -> None:
         """Open or close the calls that reproduce what is on screen."""
@@ -240,6 +243,16 @@ class Panel(ipywidgets.VBox):
         """Put on the type of class use, or take it off."""
         (self.add_class if self.state.setting.classroom else self.remove_class)("lox-class")
         self.draw()
+
+
+def free_name(data: dict, name: str) -> str:
+    """Return the name of a figure, with a number if files of that name hold other data."""
+    known = json.loads(json.dumps(data))
+    for i in count(1):
+        numbered = name if i == 1 else f"{name}-{i}"
+        file = Path(FOLDER, f"{numbered}.json")
+        if not file.exists() or json.loads(file.read_text()) == known:
+            return numbered
 
 
 def opens(state: type[PanelState]) -> Callable[[Callable], Callable]:

@@ -272,6 +272,12 @@ class DialState(PanelState):
 
     # --- what is saved --------------------------------------------------------------------------
 
+    @property
+    def gaps(self) -> str:
+        """How few points along alpha the figure has."""
+        n = len(self.data["curve"]["points"])
+        return f"; it has only {n} values of alpha: press Measure along alpha" * (n < 5)
+
     def figure_data(self) -> dict:
         """Return the data of the alpha axis, for `figures.figure_alpha`.
 

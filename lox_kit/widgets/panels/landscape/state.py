@@ -274,6 +274,12 @@ class LandscapeState(PanelState):
         return {"figure": self.figure, **data}
 
     @property
+    def gaps(self) -> str:
+        """How much of the figure is not measured."""
+        done, total = self.data["measured"]
+        return f"; {total - done} of {total} cells are not measured: press Run" * (done < total)
+
+    @property
     def figure_name(self) -> str:
         """What a figure of this is called."""
         return f"{self.figure.replace('_', '-')}-{'x'.join(map(str, self.grid.shape))}"

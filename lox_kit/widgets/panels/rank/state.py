@@ -109,6 +109,11 @@ class RankState(PanelState):
         ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.ranks else []
         return [name for name in self.attacked if name not in self._r_ft] + ranks
 
+    @property
+    def gaps(self) -> str:
+        """How much of the figure is not measured."""
+        return f"; {len(self.missing)} parts are not measured: press Run" * bool(self.missing)
+
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
         super().reset()
