@@ -44,7 +44,7 @@ def tell(on_stage: OnStage | None, what: str, done: int, total: int) -> None:
         _show_bar(cell, what, done, total)
 
 
-_bars: dict[tuple[int, str], object] = {}  # the one on screen, by its cell and what it counts
+_bars: dict[int, object] = {}  # the one on screen, by its cell
 
 
 def _running_cell() -> int | None:
@@ -57,15 +57,21 @@ def _running_cell() -> int | None:
 
 
 def _show_bar(cell: int, what: str, done: int, total: int) -> None:
-    """Move the bar of this work on; it appears when some is left, and goes when none is."""
+    """Show this work on the cell's one bar, which appears when something is left to do."""
     from tqdm.auto import tqdm
 
-    for key in [key for key in _bars if key != (cell, what) or done >= total]:
-        _bars.pop(key).close()
-    if done < total:
-        bar = _bars.get((cell, what)) or tqdm(total=total, desc=what, leave=False)
-        bar.update(done - bar.n)
-        _bars[cell, what] = bar
+    if cell not in _bars:
+        _bars.clear()
+        if done >= total:
+            return
+        _bars[cell] = tqdm(total=total, desc=what)
+    bar = _bars[cell]
+    if bar.desc != f"{what}: ":
+        bar.reset(total)
+        bar.set_description(what, refresh=False)
+    bar.update(done - bar.n)
+    if done >= total:
+        bar.refresh()
 
 
 @contextmanager

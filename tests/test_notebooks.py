@@ -135,7 +135,7 @@ def errors(notebook):
 @by_name
 def test_a_notebook_runs_its_answers_are_true_and_its_sliders_move(file, tmp_path, monkeypatch):
     done = run(file, tmp_path, monkeypatch, ANSWER, answers(file), MOVE)
-    print(done.cells[-2].outputs[0].text)
+    print("".join(o.text for o in done.cells[-2].outputs if o.output_type == "stream"))
     assert errors(done) == []
     assert all(c.execution_count for c in done.cells if c.cell_type == "code")
     moved = done.cells[-1].outputs[0].text.split()
@@ -167,3 +167,19 @@ def test_an_error_in_a_panel_or_behind_a_slider_would_be_seen(tmp_path, monkeypa
     assert errors(run(empty, tmp_path, monkeypatch, FAILING)) == []
     (error,) = errors(run(empty, tmp_path, monkeypatch, FAILING, TO_THE_END))
     assert error["ename"] == "IndexError"
+
+
+COUNTING = """
+from lox_kit.threads import tell
+for what, total in (("whole at once", 0), ("counting", 3), ("again", 2)):
+    for done in range(total + 1):
+        tell(None, what, done, total)
+"""
+
+
+def test_a_cell_shows_one_bar_for_all_that_it_waits_for(tmp_path, monkeypatch):
+    empty = tmp_path / "00.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), empty)
+    (cell,) = run(empty, tmp_path, monkeypatch, COUNTING).cells
+    (bar,) = cell.outputs
+    assert bar.data["text/plain"].startswith("counting:   0%")

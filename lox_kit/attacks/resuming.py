@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lox_kit.folders import locked, whole
-from lox_kit.threads import fitting_threads
+from lox_kit.threads import fitting_threads, tell
 
 SAVE_SECONDS = 600.0  # between checkpoints to resume from; a stop writes one as well
 STATE = "trainer_state.json"  # the last file that the trainer writes to a resume checkpoint
@@ -176,6 +176,8 @@ def _callback(watch: Watch, save: Callable[[Path], None]):
                 )
             if watch.on_step:
                 watch.on_step(step)
+            else:
+                tell(None, "training", step.step, step.total)
             if watch.stop and watch.stop(step):
                 control.should_training_stop = True
                 control.should_save = watch.folder is not None
