@@ -25,7 +25,7 @@ for _slider in _sliders:
         _slider.value = _value
         assert _slider.value == _value
 _states = [w.state for w in _widgets._instances.values() if hasattr(w, "state")]
-assert all(s.job.wait(120) for s in _states if hasattr(s, "job"))
+assert all(s.job.wait(120) for s in _states if getattr(s, "job", None))
 print("moved", len(_sliders))
 """
 
