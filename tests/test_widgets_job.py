@@ -189,3 +189,14 @@ def test_a_job_s_own_words_are_shown_as_text(job):
     for name, value in (("status", "running"), ("progress", ("<i>matrix</i>", 1, 2))):
         job.set_trait(name, value)
     assert "&lt;i&gt;matrix&lt;/i&gt; · 1 of 2" in job_text(job)
+
+
+def test_a_view_that_fails_does_not_end_the_job(job, caplog):
+    def view(change):
+        raise RuntimeError("cannot be drawn")
+
+    job.observe(view, "status")
+    job.start(lambda ticket: None)
+    assert job.wait(10)
+    assert job.status == "done"
+    assert "a view of a job failed" in caplog.text

@@ -193,11 +193,11 @@ class Job(traitlets.HasTraits):
                 logging.getLogger(__name__).exception("a panel's job failed")
                 end, error = "failed", f"{type(problem).__name__}: {problem}"
             with self.lock:
-                self._updates.flush()
+                self._shown(self._updates.flush)
                 self._ticket = None
                 if self._next is None:
-                    self.set_trait("error", error)
-                    self.set_trait("status", end)
+                    self._shown(self.set_trait, "error", error)
+                    self._shown(self.set_trait, "status", end)
 
     def _begin(self) -> Ticket | None:
         """Return a ticket for the work that is next, or None and let the thread end."""
@@ -208,11 +208,17 @@ class Job(traitlets.HasTraits):
                 self._idle.set()
                 return None
             self._ticket = Ticket(self)
-            self.set_trait("error", "")
-            self.set_trait("progress", ("", 0, 0))
-            self.set_trait("seconds_left", None)
-            self.set_trait("status", "running")
+            for name, value in (("error", ""), ("progress", ("", 0, 0)), ("seconds_left", None)):
+                self._shown(self.set_trait, name, value)
+            self._shown(self.set_trait, "status", "running")
             return self._ticket
+
+    def _shown(self, change: Callable, *arguments) -> None:
+        """Make a change that views follow; the job goes on where one of them fails."""
+        try:
+            change(*arguments)
+        except Exception:
+            logging.getLogger(__name__).exception("a view of a job failed")
 
 
 class Latest:
