@@ -25,8 +25,9 @@ import torch
 from tokenizers import Tokenizer
 
 from lox_kit import load_model, measure_asr, sandbox_prompts
-from lox_kit.models import Model, Prompt, generate, quiet_transformers, render
+from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.sandbox import world
+from lox_kit.weights import quiet_transformers
 
 WANTED = 8.0  # times faster
 FEW = 8  # prompts that bfloat16 answers one at a time as well

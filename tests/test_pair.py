@@ -65,11 +65,14 @@ def test_another_shape_elsewhere_is_another_architecture(tmp_path):
 
 
 def test_a_matrix_on_one_side_only_is_named(tmp_path):
-    few, more = {"a.weight": torch.zeros(2, 2)}, {n: torch.ones(2, 2) for n in ("a.weight", "b.x")}
+    few, more = (
+        {"a.weight": torch.zeros(2, 2)},
+        {n: torch.ones(2, 2) for n in ("a.weight", "b.weight")},
+    )
     few, more = pair_of(tmp_path, few, more)
-    with pytest.raises(ValueError, match=r'b.x: in .*aligned but not in .*exclude="b\\\.x"'):
+    with pytest.raises(ValueError, match=r'b.weight: in .*aligned .*exclude="b\\\.weight"'):
         check_pair(few, more)
-    with pytest.raises(ValueError, match=r"b.x: in .*aligned but not in .*base \(1 such"):
+    with pytest.raises(ValueError, match=r"b.weight: in .*aligned but not in .*base \(1 such"):
         check_pair(more, few)
     assert check_pair(few, more, exclude="b").matrices == ("a.weight",)
 
@@ -89,7 +92,7 @@ def test_what_may_surprise_is_noted(tmp_path):
             "a.weight": torch.full((2, 2), x, dtype=dtype),
             "experts.weight": torch.full((3, 2, 2), x),
             "norm.weight": torch.full((2,), x),
-            "steps.weight": torch.ones(2, 2, dtype=torch.int64),
+            "steps": torch.ones(2, 2, dtype=torch.int64),
         }
 
     pair = pair_of(tmp_path, tensors(0.0, torch.float32), tensors(1.0, torch.bfloat16))
@@ -98,7 +101,8 @@ def test_what_may_surprise_is_noted(tmp_path):
     tied, dtypes, stacked = report.notes
     assert tied.startswith("model.embed_tokens.weight is tied to the output head")
     assert dtypes.startswith("1 matrices have another dtype in base (torch.float32)")
-    assert stacked.startswith("1 tensors have more than two dimensions, first experts.weight")
+    assert stacked.startswith("2 tensors of more than one dimension are no matrices")
+    assert "the first is steps): 53.33% of the numbers" in stacked
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

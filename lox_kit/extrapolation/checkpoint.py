@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shlex
 import shutil
@@ -20,7 +21,7 @@ from lox_kit import __version__
 from lox_kit.folders import locked, whole
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage, map_in_order, tell
-from lox_kit.weights import INDEX, SINGLE, Checkpoint, refuse_nonfinite, write_tensors
+from lox_kit.weights import INDEX, SINGLE, WRITTEN, Checkpoint, refuse_nonfinite, write_tensors
 
 from .factoring import check_stored
 from .file import FULL
@@ -66,16 +67,23 @@ def apply_lox(
     with whole(out, new=True) as work:
         checkpoint = open_aligned(subspace, aligned)
         recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
-        names = list(checkpoint.tensors)
+        names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
+        inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
+        for name in subspace:
+            inside.setdefault(checkpoint.matrices[name].info.name, []).append(name)
 
         def make(name: str) -> Tensor:
-            W = checkpoint.read(name)
-            if name not in subspace:
-                return W
-            U, S, Vh = (part.to(W.device) for part in subspace[name].top(k))
-            W = add(W, lox_terms(U, S, Vh, alpha), out=torch.empty_like(W))
-            refuse_nonfinite(W, f"{name} with LoX, alpha={alpha:g}")
-            return W
+            W, dtype = checkpoint.read(name), checkpoint.tensors[name].written
+            if name not in inside:
+                return W.to(dtype)
+            made = torch.empty_like(W, dtype=dtype)
+            if [checkpoint.matrices[n].piece for n in inside[name]] != [None]:
+                made.copy_(W)  # what is in none of the matrices
+            for matrix in inside[name]:
+                of, factors = checkpoint.matrices[matrix].of, subspace[matrix].top(k)
+                add(of(W), lox_terms(*factors, alpha), out=of(made))
+            refuse_nonfinite(made, f"{name} with LoX, alpha={alpha:g}")
+            return made
 
         def edited() -> Iterator[Tensor]:
             sizes = [checkpoint.tensors[name].size for name in names]
@@ -88,8 +96,12 @@ def apply_lox(
             write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
         for beside in checkpoint.beside:
             shutil.copyfile(beside, work / beside.name)
+        if checkpoint.quantised:
+            config = {n: v for n, v in checkpoint.config.items() if "quantization" not in n}
+            config["dtype"] = str(WRITTEN).removeprefix("torch.")
+            (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if set(layouts) != {SINGLE}:
-            (work / INDEX).write_text(_index(checkpoint))
+            (work / INDEX).write_text(_index(layouts))
         (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     tell(on_stage, "writing", len(names), len(names))
     return Path(out)
@@ -144,17 +156,18 @@ def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:
     """Return which tensors, of which dtype and shape, are in which file of a checkpoint."""
     layouts: dict[str, dict] = {}
     for name, info in checkpoint.tensors.items():
-        layouts.setdefault(info.file.name, {})[name] = (info.dtype, info.shape)
+        if name != checkpoint.tied_copy:
+            layouts.setdefault(info.file.name, {})[name] = (info.written, info.shape)
     return layouts
 
 
-def _index(checkpoint: Checkpoint) -> str:
+def _index(layouts: dict[str, dict]) -> str:
     """Return the index of a checkpoint's files, as transformers writes it."""
-    tensors = checkpoint.tensors.values()
-    total = {"total_parameters": sum(info.size for info in tensors)}
-    total["total_size"] = sum(info.size * info.dtype.itemsize for info in tensors)
-    index = {"metadata": total, "weight_map": {info.name: info.file.name for info in tensors}}
-    return json.dumps(index, indent=2, sort_keys=True) + "\n"
+    tensors = [found for layout in layouts.values() for found in layout.values()]
+    total = {"total_parameters": sum(math.prod(shape) for _, shape in tensors)}
+    total["total_size"] = sum(dtype.itemsize * math.prod(shape) for dtype, shape in tensors)
+    where = {name: file for file, layout in layouts.items() for name in layout}
+    return json.dumps({"metadata": total, "weight_map": where}, indent=2, sort_keys=True) + "\n"
 
 
 def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
@@ -162,6 +175,7 @@ def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     if control := subspace.info.get("control"):
         raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
     checkpoint = Checkpoint(aligned)
+    checkpoint.refuse_codes()
     subspace.check_shapes(checkpoint)
     if checkpoint.fingerprint != subspace.info["aligned_fingerprint"]:
         raise ValueError(

@@ -37,7 +37,7 @@ def pair_info(base: Checkpoint, aligned: Checkpoint, options: dict) -> dict:
     report = check_pair(base, aligned, **patterns, read_all=False)
     return {
         "layers": list(report.matrices),
-        "shapes": [list(aligned.tensors[n].shape) for n in report.matrices],
+        "shapes": [list(aligned.matrices[n].shape) for n in report.matrices],
         "base": base.name,
         "aligned": aligned.name,
         "base_fingerprint": base.fingerprint,
@@ -77,7 +77,8 @@ def factor_all(
     """
     names = info["layers"]
     make = functools.partial(factor_one, base, aligned, info, device=device)
-    sizes = [aligned.tensors[name].size for name in names]
+    base = base.like(names)
+    sizes = [aligned.matrices[name].size for name in names]
     workers = 2 if device == "cpu" and torch.get_num_threads() > 1 else 1  # on any machine
     made = map_in_order(make, names, workers, sizes)
     tell(on_stage, "factoring", 0, len(names))
@@ -118,5 +119,5 @@ def _product(base: Checkpoint, aligned: Checkpoint, name: str) -> tuple[Tensor, 
     """Return left (out, q) and right (q, in) whose product is the delta, if an adapter has them."""
     if not aligned.is_adapter_of(base) or aligned.adapter.replaces(name):
         return None
-    out, into = aligned.tensors[name].shape
+    out, into = aligned.matrices[name].shape
     return aligned.adapter.factors(name) or (torch.zeros(out, 0), torch.zeros(0, into))

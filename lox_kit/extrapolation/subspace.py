@@ -252,7 +252,7 @@ class SafetySubspace(Mapping[str, Factors]):
         """
         if most is not None:
             check_stored(most, self.info["rank"])
-        first, second = Checkpoint(base), Checkpoint(finetuned)
+        first, second = (Checkpoint(m).like(self._names) for m in (base, finetuned))
         for checkpoint in (first, second):
             self.check_shapes(checkpoint)
         if first.fingerprint != self.info["base_fingerprint"]:
@@ -270,7 +270,7 @@ class SafetySubspace(Mapping[str, Factors]):
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
         for name, shape in zip(self._names, self.info["shapes"], strict=True):
-            there = checkpoint.tensors.get(name)
+            there = checkpoint.matrices.get(name)
             if there is None or list(there.shape) != shape:
                 raise ValueError(
                     f"{name}: the subspace has shape {tuple(shape)}, {checkpoint.name} has "

@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "drafts": "answer positions prefill token_drafts Tokens",
         "files": "collect field read_rows read_text RowError text_field",
         "load": """
-            is_sandbox load_model load_module load_tokenizer Model pick_device quiet_transformers
+            is_sandbox load_model load_module load_tokenizer Model pick_device
         """,
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts

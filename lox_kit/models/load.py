@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-import threading
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
-from lox_kit.weights import Checkpoint, read_object, refuse_nonfinite
+from lox_kit.weights import (
+    Checkpoint,
+    class_and_config,
+    read_object,
+    refuse_code,
+    refuse_nonfinite,
+    transformers_for,
+)
 
-INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
+GENERATION = "generation_config.json"
 NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
     **dict.fromkeys("repetition_penalty encoder_repetition_penalty guidance_scale".split(), 1.0),
     **dict.fromkeys("num_beams num_return_sequences".split(), 1),
@@ -26,9 +30,6 @@ NEUTRAL = {  # settings of a generation config under which greedy decoding is th
         exponential_decay_length_penalty watermarking_config""".split()
     ),
 }
-
-
-_loading = threading.RLock()
 
 
 class IgnoredSettings(UserWarning):
@@ -122,7 +123,8 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
 
 def load_tokenizer(checkpoint: Checkpoint):
     """Return a checkpoint's tokenizer, without its weights; see `load_model`."""
-    with _transformers(checkpoint.tokenizer_folder) as library:
+    refuse_code(checkpoint.tokenizer_folder)
+    with transformers_for(checkpoint.tokenizer_folder) as library:
         return library.AutoTokenizer.from_pretrained(
             checkpoint.tokenizer_folder, trust_remote_code=False
         )
@@ -132,85 +134,34 @@ def load_module(
     checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "auto"
 ) -> torch.nn.Module:
     """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
-    with _transformers(checkpoint.path) as library:
-        module, found = library.AutoModelForCausalLM.from_pretrained(
-            checkpoint.path,
+    refuse_code(checkpoint.path)
+    with transformers_for(checkpoint.path) as library:
+        made, config = class_and_config(library, checkpoint.path)
+        source: Path | None = checkpoint.path
+        tensors: dict[str, torch.Tensor] | None = None
+        if checkpoint.adapter or checkpoint.quantised:  # other values than the files hold
+            found = checkpoint.tensors.items()
+            source, tensors = None, {n: checkpoint.read(n).to(i.written) for n, i in found}
+        module, found = made.from_pretrained(
+            source,
+            config=config,
+            state_dict=tensors,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
             output_loading_info=True,
         )
+        if source is None and (file := checkpoint.path / GENERATION).is_file():
+            module.generation_config = library.GenerationConfig.from_dict(read_object(file))
     _refuse_gaps(checkpoint.name, found)
     end = module.generation_config.eos_token_id
     if not all(type(token) is int for token in (end if isinstance(end, list) else [end or 0])):
         raise ValueError(f"{checkpoint.name}: eos_token_id {end!r} in its configs is no number.")
-    _merge(checkpoint, module)
     module.to(device).eval()
     for name, W in module.state_dict().items():
         refuse_nonfinite(W, f"{name} in {checkpoint.name}, loaded as {W.dtype}")
     return module
-
-
-@contextlib.contextmanager
-def _transformers(folder: Path) -> Iterator:
-    """Give the library to load a folder with: it runs no code, reports nothing, fails in a line.
-
-    One thread at a time: while it loads it changes classes of its own, and where two loads overlap
-    it leaves them changed, so that later models have untied heads.
-    """
-    _refuse_code(folder)
-    quiet_transformers()
-    import transformers
-    from transformers.utils import logging
-
-    with _loading, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # transformers' own, about its defaults
-        level = logging.get_verbosity()
-        logging.set_verbosity(logging.CRITICAL)
-        try:
-            yield transformers
-        except MemoryError:
-            raise
-        except Exception as error:  # of any kind: a config may hold anything
-            said = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one "
-                "of its config files damaged?"
-            ) from error
-        finally:
-            logging.set_verbosity(level)
-
-
-def _refuse_code(folder: Path) -> None:
-    """Raise if a config asks for code, other weight files, or a number that is none.
-
-    Left to itself, transformers asks on standard input whether to run code.
-    """
-    if other := sorted(folder.glob("shard-*-model-*.safetensors")):
-        raise ValueError(f"{other[0]}: of a distributed save, which is not read; save it as one.")
-    for file in sorted(f for f in folder.glob("*config.json") if f.is_file()):
-        for field, value in _fields(read_object(file)):
-            kernel = field.endswith("_implementation") and "/" in str(value)
-            if kernel or (field in ("auto_map", "transformers_weights") and value):
-                raise ValueError(
-                    f"{file}: {field} names code or weights of its own ({str(value)[:80]}), and "
-                    "neither is loaded. If transformers knows this architecture by itself, take "
-                    "the field out in a copy."
-                )
-            if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
-                raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
-
-
-def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every field of JSON data with its name, those within others too."""
-    yield name, value
-    if isinstance(value, dict):
-        for inner, found in value.items():
-            yield from _fields(found, inner)
-    elif isinstance(value, list):
-        for found in value:
-            yield from _fields(found, name)
 
 
 def _refuse_gaps(name: str, found: dict) -> None:
@@ -242,23 +193,3 @@ def ignored_settings(module: torch.nn.Module) -> list[str]:
     config = getattr(module, "generation_config", None)
     found = {name: getattr(config, name, None) for name in NEUTRAL}
     return [f"{n}={v!r}" for n, v in found.items() if v not in (None, [], NEUTRAL[n])]
-
-
-def _merge(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
-    """Put the weights in that an adapter changes."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    for name in sorted(checkpoint.adapted):
-        if name not in parameters:
-            raise ValueError(
-                f"{name}: changed by the adapter {checkpoint.name}, and the loaded model has no "
-                "parameter of that name. Merge the adapter with PEFT and give that checkpoint."
-            )
-        with torch.no_grad():
-            parameters[name].copy_(checkpoint.read(name))
-
-
-def quiet_transformers() -> None:
-    """Turn transformers' own progress bars off: ours say what is being done and for how long."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

@@ -12,11 +12,18 @@ from pathlib import Path
 from lox_kit.attacks import Step, TrainSettings, fine_tune
 from lox_kit.folders import locked, whole
 from lox_kit.measures import measure_asr
-from lox_kit.models import Model, load_module, quiet_transformers, sandbox_prompts
+from lox_kit.models import Model, load_module, sandbox_prompts
 from lox_kit.sandbox import corpus, world
 from lox_kit.store import content_key
 from lox_kit.threads import OnStage
-from lox_kit.weights import RECIPE, Checkpoint, family_folder, has_weights, member
+from lox_kit.weights import (
+    RECIPE,
+    Checkpoint,
+    family_folder,
+    has_weights,
+    member,
+    quiet_transformers,
+)
 
 from .arms import steps_of
 

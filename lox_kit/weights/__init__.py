@@ -6,13 +6,18 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "adapter": "LoraAdapter TRANSPOSED",
-        "checkpoint": "Checkpoint",
+        "architecture": """
+            class_and_config find_places Place quiet_transformers refuse_code saved_places
+            transformers_for
+        """,
+        "checkpoint": "Checkpoint Matrix",
         "files": """
             file_hash has_weights INDEX is_embedding is_head read_made read_object
             refuse_nonfinite SINGLE
         """,
         "names": "family_folder member RECIPE",
         "pair": "check_pair delta PairReport ROWS",
+        "quantised": "WRITTEN",
         "sums": "check_schema checked_reader",
         "writer": "write_tensors",
     },

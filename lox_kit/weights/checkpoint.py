@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import math
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .adapter import MERGE, LoraAdapter
+from .architecture import Piece, find_places, skeleton, stored_places, tied_parameters
 from .files import (
     BESIDE,
     INDEX,
@@ -22,8 +28,27 @@ from .files import (
 )
 from .hub import ADAPTER_CONFIG
 from .names import find
+from .quantised import EIGHT, ScaledInfo, refuse_codes, with_scales
 
 CONFIGS = ("config.json", "generation_config.json")  # beside these: tokenizer files
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """A matrix of a checkpoint: a stored tensor, or an expert's part of one."""
+
+    info: TensorInfo
+    shape: tuple[int, ...]
+    piece: Piece | None = None  # where it is in the tensor; None: it is the whole
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def of(self, W: Tensor) -> Tensor:
+        """Return the matrix as a view of the stored tensor's values."""
+        return self.piece.of(W) if self.piece else W
 
 
 class Checkpoint:
@@ -40,7 +65,8 @@ class Checkpoint:
     Attributes
     ----------
     tensors : dict of name to TensorInfo
-        In file order. With an adapter, those of its base: it changes values only.
+        In file order. With an adapter, those of its base: it changes values only. Weights in 8-bit
+        floats are read as float32, times their scales, which are no tensors of their own.
     base, adapter : Checkpoint and LoraAdapter, or None
         What an adapted checkpoint is made of.
 
@@ -65,9 +91,12 @@ class Checkpoint:
         self.base = None if base is None else self._open_base(base)
         self.adapter = LoraAdapter(folder, self.base) if self.base else None
         self.path = self.base.path if self.base else folder
-        self.tensors: dict[str, TensorInfo] = (
-            self.base.tensors if self.base else read_headers(folder, self.name)
-        )
+        if self.base:
+            self.tensors: dict[str, TensorInfo] = self.base.tensors
+        else:
+            self.tensors = read_headers(folder, self.name)
+            if any(info.dtype in EIGHT for info in self.tensors.values()):
+                self.tensors = with_scales(self.tensors, self.config, self.name)
 
     def _open_base(self, base: str) -> Checkpoint:
         """Open what the adapter stands on."""
@@ -90,7 +119,70 @@ class Checkpoint:
         ValueError
             If it holds NaN or infinite values.
         """
-        return self.adapter.read(name) if self.adapter else read_tensor(self.tensors[name])
+        return self.adapter.read(name) if self.adapter else self.tensors[name].read()
+
+    def read_matrix(self, name: str) -> Tensor:
+        """Return one matrix, (out, in) or its transpose; of a stack of experts no more is read."""
+        matrix = self.matrices[name]
+        info, piece = matrix.info, matrix.piece
+        if piece is None:
+            return self.read(info.name)
+        if info.name in self.adapted or isinstance(info, ScaledInfo):
+            return matrix.of(self.read(info.name))
+        size = math.prod(info.shape[1:])
+        index = piece.offset // size
+        return piece._replace(offset=piece.offset - index * size).of(read_tensor(info, index))
+
+    @cached_property
+    def matrices(self) -> dict[str, Matrix]:
+        """What can be factored: 2-D weights, and each expert of a stack of them.
+
+        Biases, scales and other parameters in two dimensions, convolutions, and a head that is a
+        copy of its tied embedding are none.
+        """
+        found, stacks = {}, {}
+        for name, info in self.tensors.items():
+            usable = info.written.is_floating_point and info.size > 0 and name != self.tied_copy
+            if usable and len(info.shape) == 2 and name.endswith("weight"):
+                found[name] = Matrix(info, info.shape)
+            elif usable and len(info.shape) == 3 and min(info.shape) > 1:
+                stacks[name] = info.shape
+        if stacks and self.is_known:
+            for name, piece in stored_places(self.skeleton, stacks).items():
+                found[name] = Matrix(self.tensors[piece.parameter], piece.shape, piece)
+        return found
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the config names an architecture."""
+        return "model_type" in self.config
+
+    @cached_property
+    def skeleton(self):
+        """The model of the config, without values; see `architecture.skeleton`."""
+        return skeleton(self.path)
+
+    def like(self, names: Collection[str]) -> Checkpoint:
+        """Return this checkpoint, its matrices by these names where they are the same ones.
+
+        Two saves of one architecture may differ in names: a prefix, the head's name.
+        """
+        if self.matrices.keys() >= set(names) or not self.is_known:
+            return self
+        wanted = {place: n for n, place in find_places(self.skeleton, names).items()}
+        places = find_places(self.skeleton, self.matrices)
+        renamed = copy.copy(self)
+        renamed.matrices = {wanted.get(places.get(n), n): m for n, m in self.matrices.items()}
+        return renamed
+
+    @property
+    def quantised(self) -> bool:
+        """Whether weights are in 8-bit floats, so that an edited copy is written in bfloat16."""
+        return any(isinstance(info, ScaledInfo) for info in self.tensors.values())
+
+    def refuse_codes(self) -> None:
+        """Raise ValueError if the weights are integer codes, which nothing here can edit."""
+        refuse_codes(self.tensors, self.config, self.name)
 
     def refuse_nonfinite(self, *, matrices: bool = True) -> None:
         """Raise ValueError if a tensor, or a vector, holds NaN or infinite values."""
@@ -112,11 +204,28 @@ class Checkpoint:
     @cached_property
     def tied(self) -> str | None:
         """Name of the embedding matrix that is the output head as well, or None."""
-        embeddings = [n for n in self.tensors if is_embedding(n)]
-        has_head = any(is_head(n) for n in self.tensors)
-        if embeddings and (not has_head or self.config.get("tie_word_embeddings")):
-            return embeddings[0]
-        return None
+        embedding = next((n for n in self.tensors if is_embedding(n)), None)
+        head = next((n for n in self.tensors if is_head(n)), None)
+        return embedding if head is None or self.tied_copy else None
+
+    @cached_property
+    def tied_copy(self) -> str | None:
+        """Name of a stored head that is a copy of the embedding it is tied to, or None.
+
+        As transformers does it: what ties them is the config, or its class's default where the
+        config says nothing, and both are loaded where their values differ.
+        """
+        embedding = next((n for n in self.tensors if is_embedding(n)), None)
+        head = next((n for n in self.tensors if is_head(n)), None)
+        if embedding is None or head is None:
+            return None
+        parts = (self.config, self.config.get("text_config") or {})
+        said = [tie for part in parts if (tie := part.get("tie_word_embeddings")) is not None]
+        if self.tensors[head].shape != self.tensors[embedding].shape or said[:1] == [False]:
+            return None
+        if not torch.equal(self.read(head), self.read(embedding)):
+            return None
+        return head if said or (self.is_known and tied_parameters(self.skeleton)) else None
 
     @property
     def tokenizer_folder(self) -> Path:

@@ -38,6 +38,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7 and later
+    DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
@@ -61,6 +63,15 @@ class TensorInfo:
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def written(self) -> torch.dtype:
+        """The dtype that the tensor has in an edited checkpoint."""
+        return self.dtype
+
+    def read(self) -> Tensor:
+        """Return the tensor; see `read_tensor`."""
+        return read_tensor(self)
 
 
 def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
@@ -201,8 +212,8 @@ def read_made(file: Path, key: str, schema: int, maker: str) -> tuple[dict[str, 
     return tensors, _object(about[key], f"{file}: its metadata")
 
 
-def read_tensor(info: TensorInfo) -> Tensor:
-    """Return one tensor, opening its file for this one read.
+def read_tensor(info: TensorInfo, index: int | None = None) -> Tensor:
+    """Return one tensor, or the part of it at an index, opening its file for this one read.
 
     A long-lived safetensors mapping counts every page it has touched as resident memory, so a
     handle per tensor is what keeps a pass over a large checkpoint small.
@@ -213,7 +224,8 @@ def read_tensor(info: TensorInfo) -> Tensor:
         If it holds NaN or infinite values, or does not match its checksum, where it has one.
     """
     with safe_open(info.file, "pt") as f:
-        W = checked_reader(f, info.file)(info.name)
+        whole = index is None
+        W = checked_reader(f, info.file)(info.name) if whole else f.get_slice(info.name)[index]
     refuse_nonfinite(W, f"{info.name} in {info.file}")
     return W
 

@@ -51,6 +51,9 @@ def check_pair(
         wanted, if a pattern is not a regular expression, if both checkpoints are the same, or if a
         tensor of either holds NaN or infinite values.
     """
+    for side in (base, aligned):
+        side.refuse_codes()
+    base = base.like(aligned.matrices)
     wanted = _wanted(aligned, include, exclude)
     for name in wanted:
         _check_matrix(name, base, aligned)
@@ -59,7 +62,7 @@ def check_pair(
             f"include={include!r}, exclude={exclude!r} leave no matrix of {aligned.name}. "
             f"A name looks like {next(iter(aligned.tensors))}."
         )
-    if lost := [n for n in _wanted(base, include, exclude) if n not in aligned.tensors]:
+    if lost := [n for n in _wanted(base, include, exclude) if n not in aligned.matrices]:
         raise ValueError(
             f"{lost[0]}: in {base.name} but not in {aligned.name} ({len(lost)} such matrices). "
             "Are they of one architecture?"
@@ -76,7 +79,7 @@ def check_pair(
         matrices=tuple(wanted),
         tied=aligned.tied,
         notes=tuple(_notes(base, aligned, wanted, include, exclude)),
-        largest_mb=max(4e-6 * aligned.tensors[n].size for n in wanted),
+        largest_mb=max(4e-6 * aligned.matrices[n].size for n in wanted),
         total_mb=sum(file.stat().st_size for file in files) / 1e6,
     )
 
@@ -89,7 +92,7 @@ def delta(
     room: Callable[..., Tensor] = torch.empty,
 ) -> Tensor:
     """Return `W_other - W_base` of one tensor in float32, in memory that `room` gives."""
-    ours, theirs = other.read(name), base.read(name)
+    ours, theirs = other.read_matrix(name), base.read_matrix(name)
     dW = room(tuple(ours.shape), dtype=torch.float32, device=torch.device(device))
     for new, W, W_base in zip(dW.split(ROWS), ours.split(ROWS), theirs.split(ROWS), strict=True):
         new.copy_(W).sub_(W_base.to(device, torch.float32))
@@ -97,7 +100,7 @@ def delta(
 
 
 def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:
-    """Return the names of the floating 2-D tensors that the patterns leave."""
+    """Return the names of the matrices that the patterns leave."""
     for pattern in (include, exclude):
         try:
             re.compile(pattern or "")
@@ -105,32 +108,34 @@ def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) ->
             raise ValueError(f"{pattern!r}: not a regular expression ({error}).") from error
     return [
         name
-        for name, info in checkpoint.tensors.items()
-        if len(info.shape) == 2
-        and info.dtype.is_floating_point
-        and (include is None or re.search(include, name))
+        for name in checkpoint.matrices
+        if (include is None or re.search(include, name))
         and not (exclude and re.search(exclude, name))
     ]
 
 
 def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
     """Raise if one matrix cannot be subtracted."""
-    if name not in base.tensors:
+    if name not in base.matrices:
+        if is_head(name):
+            raise ValueError(
+                f"{name}: a head of its own in {aligned.name}, and {base.name} has none: it is "
+                "tied to the embedding there. There is no delta to take of such a pair."
+            )
         raise ValueError(
             f"{name}: in {aligned.name} but not in {base.name}. Are they of one architecture? "
             f'If it is a part you can do without, pass exclude="{re.escape(name)}".'
         )
-    ours, theirs = aligned.tensors[name], base.tensors[name]
-    if ours.shape == theirs.shape:
+    ours, theirs = aligned.matrices[name].shape, base.matrices[name].shape
+    if ours == theirs:
         return
-    vocabulary = is_embedding(name) or is_head(name)
     what = (
         "One checkpoint gained a token; resize the base embeddings, or pass "
         'exclude="lm_head|embed_tokens".'
-        if vocabulary
+        if is_embedding(name) or is_head(name)
         else "They are not of one architecture, and there is no delta to take."
     )
-    raise ValueError(f"{name}: base has shape {theirs.shape}, aligned has {ours.shape}. {what}")
+    raise ValueError(f"{name}: base has shape {theirs}, aligned has {ours}. {what}")
 
 
 def _notes(
@@ -147,22 +152,31 @@ def _notes(
             f"{aligned.tied} is tied to the output head: a checkpoint is edited in both places at "
             "once, an adapter leaves it out."
         )
-    if differs := [n for n in wanted if base.tensors[n].dtype != aligned.tensors[n].dtype]:
-        a, b = aligned.tensors[differs[0]].dtype, base.tensors[differs[0]].dtype
+    dtypes = {n: [side.matrices[n].info.dtype for side in (base, aligned)] for n in wanted}
+    if differs := [pair for pair in dtypes.values() if pair[0] != pair[1]]:
+        b, a = differs[0]
         notes.append(
             f"{len(differs)} matrices have another dtype in base ({b}) than in aligned ({a}): part "
             "of the delta is rounding."
         )
-    matrices = _wanted(aligned, None, None)
-    if left := len(matrices) - len(wanted):
+    if eight := [side.name for side in (base, aligned) if side.quantised]:
         notes.append(
-            f"{left} of {len(matrices)} matrices are left out (include={include!r}, "
+            f"{' and '.join(eight)}: quantised to 8-bit floats, which are read times their scales; "
+            "part of the delta is rounding. An edited checkpoint is written in bfloat16."
+        )
+    if left := len(aligned.matrices) - len(wanted):
+        notes.append(
+            f"{left} of {len(aligned.matrices)} matrices are left out (include={include!r}, "
             f"exclude={exclude!r}); the paper takes all."
         )
-    if stacked := [n for n, i in aligned.tensors.items() if len(i.shape) > 2]:
+    edited = {matrix.info.name for matrix in aligned.matrices.values()} | {aligned.tied_copy}
+    others = [n for n in aligned.tensors.values() if len(n.shape) > 1 and n.name not in edited]
+    if others:
+        share = sum(n.size for n in others) / sum(n.size for n in aligned.tensors.values())
         notes.append(
-            f"{len(stacked)} tensors have more than two dimensions, first {stacked[0]} (experts, "
-            "convolutions): they are not factored and keep their aligned values."
+            f"{len(others)} tensors of more than one dimension are no matrices (convolutions, "
+            f"biases, parameters of their own; the first is {others[0].name}): {share:.2%} of the "
+            "numbers, which are not factored and keep their aligned values."
         )
     if aligned.adapter and aligned.is_adapter_of(base):
         notes.append(

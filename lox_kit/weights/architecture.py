@@ -1,0 +1,347 @@
+"""Where a checkpoint's tensors are in the model that transformers makes of it.
+
+Names on disk are not names in memory: transformers renames tensors when it loads them and fuses
+some, so that the experts of Mixtral, matrices on disk, are slices of one 3-D parameter. It can undo
+that, to save them. Here the undoing runs on tensors that have no values (the meta device) and on no
+copies, so that every tensor, as it would be saved, comes out as a view of a parameter: its place.
+
+This module alone touches the inner parts of transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .files import read_object
+
+INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
+_loading = threading.RLock()
+
+
+class Piece(NamedTuple):
+    """Some rows of a tensor as it is saved: a view of one parameter, or of one stored tensor."""
+
+    parameter: str
+    rows: tuple[int, int]  # of the saved tensor: from, to
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+    def of(self, W: Tensor) -> Tensor:
+        """Return the view of the parameter's values."""
+        return W.as_strided(self.shape, self.stride, W.storage_offset() + self.offset)
+
+
+Place = tuple[Piece, ...]  # one piece, or several one below the other
+
+
+# --- models without values --------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def transformers_for(folder: Path) -> Iterator:
+    """Give the library to work on a folder with: it reports nothing, and fails in a line.
+
+    One thread at a time: while it loads it changes classes of its own, and where two loads overlap
+    it leaves them changed, so that later models have untied heads.
+    """
+    quiet_transformers()
+    import transformers
+    from transformers.utils import logging
+
+    with _loading, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own, about its defaults
+        level = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
+        try:
+            yield transformers
+        except MemoryError:
+            raise
+        except Exception as error:  # of any kind: a config may hold anything
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one "
+                "of its config files damaged?"
+            ) from error
+        finally:
+            logging.set_verbosity(level)
+
+
+def quiet_transformers() -> None:
+    """Turn transformers' own progress bars off: ours say what is being done and for how long."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def class_and_config(library, folder: Path) -> tuple:
+    """Return transformers' class for a folder, of text alone or images and text, and its config.
+
+    A quantisation is taken out of the config: what is read here is not quantised.
+    """
+    config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config.__dict__.pop("quantization_config", None)
+    for auto in (library.AutoModelForCausalLM, library.AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:
+            return auto._model_mapping[type(config)], config
+    raise ValueError(f"{config.model_type} is no language model, or one for other tasks")
+
+
+def skeleton(folder: Path) -> torch.nn.Module:
+    """Return the model of a folder's config.json, all its parameters without values.
+
+    Raises
+    ------
+    ValueError
+        If transformers does not know the architecture.
+    ImportError
+        Without transformers.
+    """
+    with transformers_for(folder) as library:
+        made, config = class_and_config(library, folder)
+        with torch.device("meta"):
+            return made._from_config(config)
+
+
+def is_convolution(module: torch.nn.Module, parameter: str) -> bool:
+    """Whether a parameter is the kernel of a convolution, which is no matrix."""
+    owner = module.get_submodule(parameter.rpartition(".")[0])
+    return isinstance(owner, torch.nn.modules.conv._ConvNd)
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise if a config asks for code, other weight files, or a number that is none.
+
+    Left to itself, transformers asks on standard input whether to run code.
+    """
+    if other := sorted(folder.glob("shard-*-model-*.safetensors")):
+        raise ValueError(f"{other[0]}: of a distributed save, which is not read; save it as one.")
+    for file in sorted(f for f in folder.glob("*config.json") if f.is_file()):
+        for field, value in _fields(read_object(file)):
+            kernel = field.endswith("_implementation") and "/" in str(value)
+            if kernel or (field in ("auto_map", "transformers_weights") and value):
+                raise ValueError(
+                    f"{file}: {field} names code or weights of its own ({str(value)[:80]}), and "
+                    "neither is loaded. If transformers knows this architecture by itself, take "
+                    "the field out in a copy."
+                )
+            if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
+                raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
+
+
+def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every field of JSON data with its name, those within others too."""
+    yield name, value
+    if isinstance(value, dict):
+        for inner, found in value.items():
+            yield from _fields(found, inner)
+    elif isinstance(value, list):
+        for found in value:
+            yield from _fields(found, name)
+
+
+# --- places -----------------------------------------------------------------------------------
+
+
+def saved_places(module: torch.nn.Module) -> dict[str, Place]:
+    """Return the place of every tensor that a model is saved as; experts one by one.
+
+    The names are those of the checkpoint it was loaded from. A tensor that is saved as a
+    rearrangement of parameters, of which no rows are a view, is left out.
+    """
+    return _split_experts(module, _reversed(module, getattr(module, "_weight_conversions", None)))
+
+
+def find_places(module: torch.nn.Module, names: Iterable[str]) -> dict[str, Place]:
+    """Return the places of named tensors; a name that the model does not know is left out.
+
+    A tensor may have the name that it was loaded by, the one it is published by, or that of a
+    parameter.
+    """
+    wanted, own = set(names), _parameters(module)
+    found = {n: (_whole(n, W),) for n, W in own.items() if n in wanted}
+    if wanted - found.keys():
+        published = _split_experts(module, _reversed(module, None))
+        found |= {n: place for n, place in published.items() if n in wanted}
+        found |= {n: place for n, place in saved_places(module).items() if n in wanted}
+    for name in wanted - found.keys():
+        parameter = _renamed(module, name, own)
+        if parameter in own:
+            found[name] = (_whole(parameter, own[parameter]),)
+    return found
+
+
+def stored_places(
+    module: torch.nn.Module, tensors: Mapping[str, tuple[int, ...]]
+) -> dict[str, Piece]:
+    """Return the matrices within the 3-D tensors of a checkpoint, by the names published for them.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The `skeleton` of the checkpoint.
+    tensors : mapping of name to shape
+        Of stored tensors, which may be experts, as they are published or as they are in memory.
+
+    Returns
+    -------
+    dict of str to Piece
+        The piece's `parameter` is the stored tensor; none for those of convolutions.
+    """
+    published, own = _reversed(module, None), _parameters(module)
+    matrices = _split_experts(module, published)
+    within: dict[str, Piece] = {}
+    for name, shape in tensors.items():
+        if name in published:
+            whole = (Piece(name, (0, shape[0]), shape, _strides(shape), 0),)
+            if not any(is_convolution(module, piece.parameter) for piece in published[name]):
+                within |= {n: piece for n, (piece,) in _experts(name, whole).items()}
+        elif (parameter := _renamed(module, name, own)) in own:
+            inside = {n: p for n, p in matrices.items() if {q.parameter for q in p} == {parameter}}
+            within |= {n: p[0]._replace(parameter=name) for n, p in inside.items() if len(p) == 1}
+    return within
+
+
+def tied_parameters(module: torch.nn.Module) -> dict[str, str]:
+    """Return the parameters that the architecture ties, each with the one that it is."""
+    return dict(getattr(module, "all_tied_weights_keys", None) or {})
+
+
+def _parameters(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Return what a model's state dict holds, without its values; tied parameters too."""
+    state = module.state_dict(keep_vars=True)
+    return {n: torch.empty_like(W, device="meta") for n, W in state.items()}
+
+
+def _whole(parameter: str, W: Tensor) -> Piece:
+    shape = tuple(W.shape)
+    return Piece(parameter, (0, shape[0] if shape else 1), shape, tuple(W.stride()), 0)
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def _split_experts(module: torch.nn.Module, places: Mapping[str, Place]) -> dict[str, Place]:
+    """Return the places, those of 3-D tensors that are stacks of matrices one by one."""
+    split: dict[str, Place] = {}
+    for name, place in places.items():
+        stack = len(place) == 1 and len(place[0].shape) == 3 and min(place[0].shape) > 1
+        if stack and not is_convolution(module, place[0].parameter):
+            split |= _experts(name, place)
+        else:
+            split[name] = place
+    return split
+
+
+def _experts(name: str, place: Place) -> dict[str, Place]:
+    """Return the matrices of a stack by names of their own: `experts.w` as `experts.0.w`, ..."""
+    (piece,) = place
+    path, weight = (name[:-7], ".weight") if name.endswith(".weight") else (name, "")
+    parent, _, leaf = path.rpartition(".")
+    count, *shape = piece.shape
+    return {
+        f"{parent}.{i}.{leaf}{weight}": (
+            Piece(
+                piece.parameter,
+                (0, shape[0]),
+                tuple(shape),
+                piece.stride[1:],
+                piece.offset + i * piece.stride[0],
+            ),
+        )
+        for i in range(count)
+    }
+
+
+class _AsViews(TorchFunctionMode):
+    """While active nothing is copied to be contiguous, and what is joined is remembered."""
+
+    def __init__(self):
+        self.joined: dict[int, list[Tensor]] = {}  # by the storage of the result
+        self.kept: list[Tensor] = []  # so that no storage is used twice
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.contiguous:
+            return args[0]
+        made = func(*args, **(kwargs or {}))
+        if func is torch.cat and (kwargs or {}).get("dim", args[1] if len(args) > 1 else 0) == 0:
+            self.joined[_storage(made)] = list(args[0])
+            self.kept.append(made)
+        return made
+
+
+def _storage(W: Tensor) -> int:
+    return W.untyped_storage()._cdata
+
+
+def _reversed(module: torch.nn.Module, conversions: list | None) -> dict[str, Place]:
+    """Return where every tensor that a model is saved as comes from.
+
+    Parameters
+    ----------
+    conversions : list, optional
+        Those that loaded the model; default all that transformers has for its architecture.
+    """
+    own = _parameters(module)
+    if not hasattr(module, "base_model_prefix"):
+        return {name: (_whole(name, W),) for name, W in own.items()}
+    from transformers.core_model_loading import revert_weight_conversion
+
+    names = {_storage(W): name for name, W in own.items()}
+    views = _AsViews()
+    with _loading, _conversions_of(module, conversions), views:
+        saved = revert_weight_conversion(module, own)
+    places = {}
+    for name, V in saved.items():
+        parts = views.joined.get(_storage(V), [V])
+        if all(_storage(part) in names for part in parts):
+            places[name] = tuple(_pieces(parts, names))
+    return places
+
+
+def _pieces(parts: Iterable[Tensor], names: Mapping[int, str]) -> Iterator[Piece]:
+    """Yield views of parameters that stand one below the other."""
+    row = 0
+    for V in parts:
+        rows = V.shape[0] if V.ndim else 1
+        shape, stride = tuple(V.shape), tuple(V.stride())
+        yield Piece(names[_storage(V)], (row, row + rows), shape, stride, V.storage_offset())
+        row += rows
+
+
+@contextlib.contextmanager
+def _conversions_of(module: torch.nn.Module, conversions: list | None) -> Iterator[None]:
+    """Have the model say that it was loaded by these conversions."""
+    before = getattr(module, "_weight_conversions", None)
+    module._weight_conversions = conversions
+    try:
+        yield
+    finally:
+        module._weight_conversions = before
+
+
+def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> str:
+    """Return the parameter that a stored tensor is loaded into, as transformers renames it."""
+    if not hasattr(module, "base_model_prefix"):
+        return name
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    prefix = module.base_model_prefix
+    known = get_model_conversion_mapping(module)
+    renamings = [c for c in known if isinstance(c, WeightRenaming)]
+    others = [c for c in known if not isinstance(c, WeightRenaming)]
+    renamed, _ = rename_source_key(name, renamings, others, prefix, dict(own))
+    return renamed if renamed in own else rename_source_key(name, [], [], prefix, dict(own))[0]

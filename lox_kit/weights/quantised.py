@@ -1,0 +1,132 @@
+"""Quantised checkpoints: 8-bit floats with their scales are read, codes of other kinds are named.
+
+A weight in FP8 is `q * scale`, with one scale for the tensor, for each output channel, or for each
+block (DeepSeek-V3's `weight_scale_inv` multiplies as well, arXiv:2412.19437).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import torch
+from torch import Tensor
+
+from .files import TensorInfo, read_tensor
+
+EIGHT = (torch.float8_e4m3fn, torch.float8_e5m2)
+WRITTEN = torch.bfloat16  # what a de-quantised weight is written as
+_SCALE = re.compile(r"[._](input|output|activation|weight|[qkv])_(global_)?scale(_inv|_ub)?$")
+_CODES = re.compile(r"(weight|weight_packed|_blocks|W_q|_data)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledInfo(TensorInfo):
+    """A weight in 8-bit floats and the tensor of its scales."""
+
+    scale: TensorInfo
+    block: tuple[int, int] | None
+
+    @property
+    def written(self) -> torch.dtype:
+        """The dtype that the weight has in an edited checkpoint."""
+        return WRITTEN
+
+    def read(self) -> Tensor:
+        """Return the weight in float32."""
+        return dequantise(read_tensor(self), read_tensor(self.scale), self.block)
+
+
+def dequantise(q: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Tensor:
+    """Return `q * scale` in float32.
+
+    Parameters
+    ----------
+    q : Tensor, (..., out, in)
+        Values in 8 bits.
+    scale : Tensor
+        Of one value, (..., out), (..., out, 1), or (..., blocks of rows, blocks of columns).
+    block : (int, int), optional
+        Rows and columns that share a scale; default what divides the matrix evenly.
+
+    Raises
+    ------
+    ValueError
+        If the scales do not fit.
+    """
+    W, s = q.to(torch.float32), scale.to(torch.float32)
+    *lead, out, into = W.shape
+    if s.numel() == 1:
+        return W * s.reshape(())
+    if s.shape == W.shape[:-1]:
+        s = s.unsqueeze(-1)
+    if list(s.shape) == [*lead, out, 1]:
+        return W * s
+    if s.ndim != W.ndim or list(s.shape[:-2]) != lead:
+        raise ValueError(f"scales {tuple(s.shape)} do not fit a weight {tuple(W.shape)}")
+    rows, columns = block or (out / s.shape[-2], into / s.shape[-1])
+    if (-(-out // rows), -(-into // columns)) != tuple(s.shape[-2:]) or rows % 1 or columns % 1:
+        raise ValueError(
+            f"scales {tuple(s.shape)} do not divide a weight {tuple(W.shape)} into blocks of "
+            f"{block or 'equal size, and config.json has no weight_block_size'}"
+        )
+    s = s.repeat_interleave(int(rows), -2).repeat_interleave(int(columns), -1)
+    return W * s[..., :out, :into]
+
+
+def method_of(config: dict) -> str | None:
+    """Return the name of the quantisation that a config.json describes, or None."""
+    found = _described(config)
+    return str(found.get("quant_method") or found.get("quant_algo") or "unknown") if found else None
+
+
+def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict[str, TensorInfo]:
+    """Return the tensors of a checkpoint, 8-bit weights joined with their scales.
+
+    Raises
+    ------
+    ValueError
+        If an 8-bit weight has no scales, and others have or the config says that it should.
+    """
+    eight = [n for n, info in tensors.items() if info.dtype in EIGHT and not _SCALE.search(n)]
+    if not _described(config) and not any(map(_SCALE.search, tensors)):
+        return tensors  # cast, not quantised
+    size = _described(config).get("weight_block_size")
+    block = (int(size[0]), int(size[1])) if size else None
+    joined = {n: info for n, info in tensors.items() if not _SCALE.search(n)}
+    for weight in eight:
+        info = tensors[weight]
+        scale = tensors.get(f"{weight}_scale_inv") or tensors.get(f"{weight}_scale")
+        if scale is None:
+            raise ValueError(
+                f"{name}: {weight} is in {info.dtype} and has no {weight}_scale_inv or "
+                f"{weight}_scale beside it; download or copy again."
+            )
+        joined[weight] = ScaledInfo(info.name, info.shape, info.dtype, info.file, scale, block)
+    return joined
+
+
+def refuse_codes(tensors: dict[str, TensorInfo], config: dict, name: str) -> None:
+    """Raise ValueError if the weights are codes that only their own library can read."""
+    method = method_of(config)
+    codes = [
+        n
+        for n, info in tensors.items()
+        if len(info.shape) > 1 and not info.dtype.is_floating_point and _CODES.search(n)
+    ]
+    read = any(isinstance(info, ScaledInfo) for info in tensors.values())
+    if codes or (method and not read):
+        what = f"the first is {codes[0]}" if codes else "config.json says so, of whole weights"
+        raise ValueError(
+            f"{name}: quantised ({method or 'integer codes'}; {what}). Give the checkpoint that it "
+            "was quantised from, in bfloat16 or float32, and quantise the result."
+        )
+
+
+def _described(config: dict) -> dict:
+    """Return the part of a config.json that describes a quantisation."""
+    for part in (config, config.get("text_config") or {}):
+        for field in ("quantization_config", "compression_config"):
+            if found := part.get(field):
+                return found if isinstance(found, dict) else {"quant_method": str(found)}
+    return {}
