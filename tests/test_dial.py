@@ -101,7 +101,7 @@ def test_a_model_that_does_not_fit_is_refused(pair, subspace):
     with pytest.raises(ValueError, match=rf"{UP}: what is added has shape \(48, .* has \(5, 4\)"):
         LoxDial(model, subspace)
     del mlp.up_proj
-    with pytest.raises(ValueError, match=f"{UP}: .* the model has no such parameter"):
+    with pytest.raises(ValueError, match=f"{UP}: .* the model has no such tensor"):
         LoxDial(model, subspace)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lox_kit.store import content_key
+from lox_kit.weights import Piece, find_places, shape_of
 
 from .subspace import SafetySubspace
 
@@ -101,7 +102,8 @@ def lox_key(aligned_key: str, subspace: SafetySubspace, k: int | None, alpha: fl
 class ResidentWeights:
     """Some weights of a model in memory, and a copy of them from which every setting is written.
 
-    So nothing drifts, and a setting without terms gives the weights back bit for bit.
+    So nothing drifts, and a setting without terms gives the weights back bit for bit. Weights have
+    the names that they have in the checkpoint: in memory some are parts of one parameter.
 
     Parameters
     ----------
@@ -109,27 +111,31 @@ class ResidentWeights:
         Its parameters are changed in place. A `Model` has its key changed with them, so that no
         stored answer of other weights is taken for its own.
     shapes : mapping of str to shape
-        Of what is going to be added to each parameter.
+        Of what is going to be added to each weight.
 
     Raises
     ------
     ValueError
-        If the model lacks one of the parameters, or has it in another shape.
+        If the model lacks one of the weights, or has it in another shape.
     """
 
     def __init__(self, model, shapes: Mapping[str, tuple]):
         self._owner = model if hasattr(model, "key") else SimpleNamespace(key="", module=model)
         self.key: str = self._owner.key
-        found = dict(self._owner.module.named_parameters(remove_duplicate=False))  # tied ones, too
-        self._weights = {}
+        found = self._owner.module.state_dict()
+        places = find_places(self._owner.module, shapes)
+        self._weights: dict[str, Tensor] = {}  # parameters, by their own names
+        self._inside: dict[str, list[tuple[str, Piece]]] = {}  # what is in each of them
         for name, shape in shapes.items():
-            W = found.get(name)
-            if W is None or tuple(W.shape) != tuple(shape):
+            for piece in places.get(name, ()):
+                self._inside.setdefault(piece.parameter, []).append((name, piece))
+                self._weights[piece.parameter] = found[piece.parameter]
+            if shape_of(places.get(name, ())) != tuple(shape):
                 raise ValueError(
                     f"{name}: what is added has shape {tuple(shape)}, the model has "
-                    f"{'no such parameter' if W is None else tuple(W.shape)}."
+                    f"{shape_of(places[name]) if name in places else 'no such tensor'}."
                 )
-            self._weights[name] = (W, W.detach().clone())
+        self._kept = {name: W.clone() for name, W in self._weights.items()}
 
     @torch.no_grad()
     def write(self, terms: Callable[[str], Terms], key: str) -> None:
@@ -139,8 +145,11 @@ class ResidentWeights:
         leaves no weights under another's key.
         """
         self._owner.key = f"between settings, to {key}"
-        for name, (W, W0) in self._weights.items():
-            add(W0, terms(name), out=W)
+        for parameter, W in self._weights.items():
+            W0 = self._kept[parameter]
+            for name, piece in self._inside[parameter]:
+                rows = [(c, rows_of(part, slice(*piece.rows))) for c, part in terms(name)]
+                add(piece.of(W0), rows, out=piece.of(W))
         self._owner.key = key
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import zlib
 from collections import UserDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from lox_kit.extrapolation import (
 )
 from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, Checkpoint, is_head
+from lox_kit.weights import ROWS, Checkpoint, saved_places, values_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,25 +79,28 @@ class _Computed(UserDict):
 class Weights:
     """The floating-point weights of a model in memory or of a checkpoint, read one at a time.
 
+    Parameters
+    ----------
+    names : collection of str, optional
+        Those of another save of the architecture, which a checkpoint's weights are called by.
+
     Attributes
     ----------
     tensors : dict of name to an object with `shape` and `dtype`
-        A tied head is left out: it is the embedding.
+        A tied head is left out: it is the embedding. Experts are one by one.
     key, name : str
         As a `Model` has them; of a checkpoint, its fingerprint and its name.
     """
 
-    def __init__(self, model: Model | str | Path):
+    def __init__(self, model: Model | str | Path, names: Collection[str] = ()):
         if isinstance(model, Model):
-            found: Mapping = dict(model.module.named_parameters())
-            self.read = lambda name: found[name].detach()
+            weights, places = model.module.state_dict(), saved_places(model.module)
+            found: Mapping = {n: values_of(place, weights) for n, place in places.items()}
+            self.read = lambda name: found[name]
             self.key, self.name = model.key, model.name
         else:
-            checkpoint = Checkpoint(model)
-            found = checkpoint.tensors
-            if checkpoint.tied:
-                found = {n: t for n, t in found.items() if not is_head(n)}
-            self.read = checkpoint.read
+            checkpoint = Checkpoint(model).like(names)
+            found, self.read = checkpoint.parts, checkpoint.read_part
             self.key, self.name = checkpoint.fingerprint, checkpoint.name
         self.tensors = {n: t for n, t in found.items() if t.dtype.is_floating_point}
 
@@ -110,9 +113,9 @@ class Weights:
 Source = Model | str | Path | Weights  # where weights come from
 
 
-def weights_of(model: Source) -> Weights:
-    """Return the weights of a model, checkpoint folder or sandbox name."""
-    return model if isinstance(model, Weights) else Weights(model)
+def weights_of(model: Source, names: Collection[str] = ()) -> Weights:
+    """Return the weights of a model, checkpoint folder or sandbox name; see `Weights`."""
+    return model if isinstance(model, Weights) else Weights(model, names)
 
 
 def check_shape(weights: Weights, tensor: str, shape: Sequence[int], whose: str) -> None:
@@ -143,7 +146,8 @@ def between(start: Source, end: Source) -> Direction:
     ValueError
         If the two do not have the same weights.
     """
-    start, end = weights_of(start), weights_of(end)
+    start = weights_of(start)
+    end = weights_of(end, start.tensors)
     check_shapes(start, end)
 
     def difference(name: str) -> Tensor:

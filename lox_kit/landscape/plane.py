@@ -195,7 +195,8 @@ def project(
         If there are fewer than two, the origin is not the plane's, a checkpoint has other weights,
         or the plane's axes are not distances.
     """
-    start, *path = (weights_of(m) for m in (origin, *checkpoints))
+    start = weights_of(origin)
+    path = [weights_of(m, start.tensors) for m in checkpoints]
     check_origin(start, flat)
     flat.check_unit()
     if len(path) < 2:
@@ -226,7 +227,11 @@ def project(
 
 def _opened(*models: Source | Direction) -> list[Weights | Direction]:
     """Return the weights of models, each opened once; directions as they are."""
-    return [m if isinstance(m, Direction) else weights_of(m) for m in models]
+    opened: list[Weights | Direction] = []
+    for model in models:
+        names = next((w.tensors for w in opened if isinstance(w, Weights)), ())
+        opened.append(model if isinstance(model, Direction) else weights_of(model, names))
+    return opened
 
 
 def _delta(origin: Weights, model: Weights | Direction, name: str | None = None) -> Direction:

@@ -7,10 +7,10 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter TRANSPOSED",
         "architecture": """
-            class_and_config find_places Place quiet_transformers refuse_code saved_places
-            transformers_for
+            class_and_config find_places Piece Place quiet_transformers refuse_code saved_places
+            shape_of skeleton transformers_for values_of
         """,
-        "checkpoint": "Checkpoint Matrix",
+        "checkpoint": "Checkpoint",
         "files": """
             file_hash has_weights INDEX is_embedding is_head read_made read_object
             refuse_nonfinite SINGLE

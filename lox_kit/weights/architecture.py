@@ -45,6 +45,17 @@ class Piece(NamedTuple):
 Place = tuple[Piece, ...]  # one piece, or several one below the other
 
 
+def shape_of(place: Place) -> tuple[int, ...]:
+    """Return the shape of the saved tensor."""
+    return (place[-1].rows[1], *place[0].shape[1:]) if place and place[0].shape else ()
+
+
+def values_of(place: Place, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Return the values of a saved tensor: a view of a parameter, or several joined."""
+    parts = [piece.of(parameters[piece.parameter]) for piece in place]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 # --- models without values --------------------------------------------------------------------
 
 
@@ -156,10 +167,21 @@ def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
 def saved_places(module: torch.nn.Module) -> dict[str, Place]:
     """Return the place of every tensor that a model is saved as; experts one by one.
 
-    The names are those of the checkpoint it was loaded from. A tensor that is saved as a
-    rearrangement of parameters, of which no rows are a view, is left out.
+    The names are those of the checkpoint it was loaded from. Left out are what is tied to another
+    tensor, and what is saved as a rearrangement of parameters, no rows of which are a view.
     """
-    return _split_experts(module, _reversed(module, getattr(module, "_weight_conversions", None)))
+    places = _reversed(module, getattr(module, "_weight_conversions", None))
+    state = module.state_dict(keep_vars=True)
+    first = {id(W): name for name, W in reversed(state.items())}
+    once = set(first.values())
+    places = {n: place for n, place in places.items() if all(p.parameter in once for p in place)}
+    published = _reversed(module, None)
+    named = {n: place for n, place in places.items() if n in published or not _is_stack(place)}
+    parts = _split_experts(module, published)
+    stored = {place[0].parameter for n, place in places.items() if n not in named}
+    return _split_experts(module, named) | {
+        n: place for n, place in parts.items() if {piece.parameter for piece in place} <= stored
+    }
 
 
 def find_places(module: torch.nn.Module, names: Iterable[str]) -> dict[str, Place]:
@@ -237,12 +259,16 @@ def _split_experts(module: torch.nn.Module, places: Mapping[str, Place]) -> dict
     """Return the places, those of 3-D tensors that are stacks of matrices one by one."""
     split: dict[str, Place] = {}
     for name, place in places.items():
-        stack = len(place) == 1 and len(place[0].shape) == 3 and min(place[0].shape) > 1
-        if stack and not is_convolution(module, place[0].parameter):
+        if _is_stack(place) and not is_convolution(module, place[0].parameter):
             split |= _experts(name, place)
         else:
             split[name] = place
     return split
+
+
+def _is_stack(place: Place) -> bool:
+    """Whether a saved tensor has the form of a stack of matrices."""
+    return len(place) == 1 and len(place[0].shape) == 3 and min(place[0].shape) > 1
 
 
 def _experts(name: str, place: Place) -> dict[str, Place]:

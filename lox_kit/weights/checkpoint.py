@@ -34,20 +34,31 @@ CONFIGS = ("config.json", "generation_config.json")  # beside these: tokenizer f
 
 
 @dataclasses.dataclass(frozen=True)
-class Matrix:
-    """A matrix of a checkpoint: a stored tensor, or an expert's part of one."""
+class Part:
+    """What is one by itself: a stored tensor, or one expert of a stack."""
 
     info: TensorInfo
     shape: tuple[int, ...]
     piece: Piece | None = None  # where it is in the tensor; None: it is the whole
 
     @property
+    def dtype(self) -> torch.dtype:
+        """As it is stored."""
+        return self.info.dtype
+
+    @property
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it can be factored: a weight in two dimensions, of floating point."""
+        weight = self.piece is not None or self.info.name.endswith("weight")
+        return weight and len(self.shape) == 2 and self.size > 0 and self.dtype.is_floating_point
+
     def of(self, W: Tensor) -> Tensor:
-        """Return the matrix as a view of the stored tensor's values."""
+        """Return the part as a view of the stored tensor's values."""
         return self.piece.of(W) if self.piece else W
 
 
@@ -121,36 +132,36 @@ class Checkpoint:
         """
         return self.adapter.read(name) if self.adapter else self.tensors[name].read()
 
-    def read_matrix(self, name: str) -> Tensor:
-        """Return one matrix, (out, in) or its transpose; of a stack of experts no more is read."""
-        matrix = self.matrices[name]
-        info, piece = matrix.info, matrix.piece
+    def read_part(self, name: str) -> Tensor:
+        """Return one of `parts`; of a stack of experts no more is read than this one."""
+        part = self.parts[name]
+        info, piece = part.info, part.piece
         if piece is None:
             return self.read(info.name)
         if info.name in self.adapted or isinstance(info, ScaledInfo):
-            return matrix.of(self.read(info.name))
+            return part.of(self.read(info.name))
         size = math.prod(info.shape[1:])
         index = piece.offset // size
         return piece._replace(offset=piece.offset - index * size).of(read_tensor(info, index))
 
     @cached_property
-    def matrices(self) -> dict[str, Matrix]:
+    def parts(self) -> dict[str, Part]:
+        """All tensors, stacks of experts as the matrices in them; no head that is tied."""
+        tensors = {n: i for n, i in self.tensors.items() if n != self.tied_copy}
+        deep = {n: i.shape for n, i in tensors.items() if len(i.shape) == 3 and min(i.shape) > 1}
+        within = stored_places(self.skeleton, deep) if deep and self.is_known else {}
+        stacks = {piece.parameter for piece in within.values()}
+        parts = {n: Part(info, info.shape) for n, info in tensors.items() if n not in stacks}
+        return parts | {n: Part(tensors[p.parameter], p.shape, p) for n, p in within.items()}
+
+    @cached_property
+    def matrices(self) -> dict[str, Part]:
         """What can be factored: 2-D weights, and each expert of a stack of them.
 
         Biases, scales and other parameters in two dimensions, convolutions, and a head that is a
         copy of its tied embedding are none.
         """
-        found, stacks = {}, {}
-        for name, info in self.tensors.items():
-            usable = info.written.is_floating_point and info.size > 0 and name != self.tied_copy
-            if usable and len(info.shape) == 2 and name.endswith("weight"):
-                found[name] = Matrix(info, info.shape)
-            elif usable and len(info.shape) == 3 and min(info.shape) > 1:
-                stacks[name] = info.shape
-        if stacks and self.is_known:
-            for name, piece in stored_places(self.skeleton, stacks).items():
-                found[name] = Matrix(self.tensors[piece.parameter], piece.shape, piece)
-        return found
+        return {name: part for name, part in self.parts.items() if part.is_matrix}
 
     @property
     def is_known(self) -> bool:
@@ -163,16 +174,17 @@ class Checkpoint:
         return skeleton(self.path)
 
     def like(self, names: Collection[str]) -> Checkpoint:
-        """Return this checkpoint, its matrices by these names where they are the same ones.
+        """Return this checkpoint, its parts by these names where they are the same ones.
 
         Two saves of one architecture may differ in names: a prefix, the head's name.
         """
-        if self.matrices.keys() >= set(names) or not self.is_known:
+        if self.parts.keys() >= set(names) or not self.is_known:
             return self
         wanted = {place: n for n, place in find_places(self.skeleton, names).items()}
-        places = find_places(self.skeleton, self.matrices)
+        places = find_places(self.skeleton, self.parts)
         renamed = copy.copy(self)
-        renamed.matrices = {wanted.get(places.get(n), n): m for n, m in self.matrices.items()}
+        renamed.parts = {wanted.get(places.get(n), n): part for n, part in self.parts.items()}
+        renamed.__dict__.pop("matrices", None)
         return renamed
 
     @property

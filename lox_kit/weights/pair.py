@@ -92,7 +92,7 @@ def delta(
     room: Callable[..., Tensor] = torch.empty,
 ) -> Tensor:
     """Return `W_other - W_base` of one tensor in float32, in memory that `room` gives."""
-    ours, theirs = other.read_matrix(name), base.read_matrix(name)
+    ours, theirs = other.read_part(name), base.read_part(name)
     dW = room(tuple(ours.shape), dtype=torch.float32, device=torch.device(device))
     for new, W, W_base in zip(dW.split(ROWS), ours.split(ROWS), theirs.split(ROWS), strict=True):
         new.copy_(W).sub_(W_base.to(device, torch.float32))
@@ -152,7 +152,7 @@ def _notes(
             f"{aligned.tied} is tied to the output head: a checkpoint is edited in both places at "
             "once, an adapter leaves it out."
         )
-    dtypes = {n: [side.matrices[n].info.dtype for side in (base, aligned)] for n in wanted}
+    dtypes = {n: [side.matrices[n].dtype for side in (base, aligned)] for n in wanted}
     if differs := [pair for pair in dtypes.values() if pair[0] != pair[1]]:
         b, a = differs[0]
         notes.append(
@@ -169,13 +169,13 @@ def _notes(
             f"{left} of {len(aligned.matrices)} matrices are left out (include={include!r}, "
             f"exclude={exclude!r}); the paper takes all."
         )
-    edited = {matrix.info.name for matrix in aligned.matrices.values()} | {aligned.tied_copy}
-    others = [n for n in aligned.tensors.values() if len(n.shape) > 1 and n.name not in edited]
+    parts = aligned.parts
+    others = [n for n, p in parts.items() if len(p.shape) > 1 and not p.is_matrix]
     if others:
-        share = sum(n.size for n in others) / sum(n.size for n in aligned.tensors.values())
+        share = sum(parts[n].size for n in others) / sum(p.size for p in parts.values())
         notes.append(
             f"{len(others)} tensors of more than one dimension are no matrices (convolutions, "
-            f"biases, parameters of their own; the first is {others[0].name}): {share:.2%} of the "
+            f"biases, parameters of their own; the first is {others[0]}): {share:.2%} of the "
             "numbers, which are not factored and keep their aligned values."
         )
     if aligned.adapter and aligned.is_adapter_of(base):
