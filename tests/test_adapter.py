@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from checkpoints import UP, assert_rounded, extrapolated, factor, weights
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_lora_adapter import merged
 
 from lox_kit import SafetySubspace, save_adapter
@@ -58,9 +58,12 @@ def test_tied_matrices_are_left_out_and_returned(make_pair, tmp_path, head_store
             tensors = weights(folder)
             tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    left_out = save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6)
-    names = {"model.embed_tokens.weight"} | ({"lm_head.weight"} if head_stored else set())
-    assert set(left_out) == names
+    subspace, out = factor(pair, rank=8), tmp_path / "adapter"
+    with pytest.raises(ValueError, match=r"embed_tokens.weight: tied.* lacks [\d.]+% of \|dW_k\|"):
+        save_adapter(subspace, pair.aligned, out, 6)
+    left_out = save_adapter(subspace, pair.aligned, out, 6, allow_partial=True)
+    assert left_out == ("model.embed_tokens.weight",)
+    names = {*left_out, "lm_head.weight"}  # where it is stored, a copy
     got, before = merged(pair.aligned, tmp_path / "adapter"), weights(pair.aligned)
     expected = extrapolated(pair, 6, 1.0)
     for name, W in before.items():
@@ -69,7 +72,8 @@ def test_tied_matrices_are_left_out_and_returned(make_pair, tmp_path, head_store
 
 def test_learned_positions_are_left_out_and_returned(make_pair, tmp_path):
     pair = make_pair(kind="opt", word_embed_proj_dim=32, ffn_dim=48)
-    left_out = save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6)
+    out = tmp_path / "adapter"
+    left_out = save_adapter(factor(pair, rank=8), pair.aligned, out, 6, allow_partial=True)
     assert left_out == ("model.decoder.embed_positions.weight",)
     got, before = merged(pair.aligned, tmp_path / "adapter"), weights(pair.aligned)
     for name, expected in extrapolated(pair, 6, 1.0).items():
@@ -95,10 +99,26 @@ def test_an_adapter_that_would_hold_nothing_is_refused(make_pair, tmp_path):
         save_adapter(subspace, pair.aligned, tmp_path / "adapter", 6)
 
 
-def test_a_transposed_architecture_is_refused(make_pair, tmp_path):
+def test_an_architecture_that_stores_its_matrices_transposed_is_adapted(make_pair, tmp_path):
     pair = make_pair(kind="gpt2", n_embd=32, n_layer=2, n_head=4, tie_word_embeddings=True)
-    with pytest.raises(ValueError, match=r"gpt2 stores its matrices transposed.*`lox apply`"):
-        save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "adapter", 6)
+    out, name = tmp_path / "adapter", "transformer.h.1.mlp.c_fc.weight"
+    left_out = save_adapter(factor(pair, rank=8), pair.aligned, out, 6, allow_partial=True)
+    assert left_out == ("transformer.wte.weight",)
+    assert_rounded(merged(pair.aligned, out)[name], extrapolated(pair, 6, 1.0)[name], roundings=2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_its_tensors_may_be_in_half_precision(pair, tmp_path, dtype):
+    save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "a", 6, dtype=dtype)
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert {W.dtype for W in tensors.values()} == {getattr(torch, dtype)}
+
+
+def test_the_delta_of_a_lora_adapter_keeps_its_own_rank(pair, tmp_path):
+    save_adapter(factor(pair, rank=3), pair.aligned, tmp_path / "lora", 3)
+    subspace = SafetySubspace.from_pair(pair.aligned, tmp_path / "lora", rank=8)
+    save_adapter(subspace, tmp_path / "lora", tmp_path / "lox", 8)
+    assert json.loads((tmp_path / "lox" / "adapter_config.json").read_text())["r"] == 3
 
 
 def test_no_direction_makes_no_adapter(pair, subspace, tmp_path):

@@ -156,11 +156,15 @@ def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
 @click.argument("subspace", type=PATH)
 @click.argument("aligned")
 @edit_options
-def adapter(subspace, aligned, out, **edit):
+@click.option("--dtype", default="float32", show_default=True, help="Of the adapter's tensors.")
+@click.option("--allow-partial", is_flag=True, help="Even if it leaves out over 1 % of the edit.")
+def adapter(subspace, aligned, out, dtype, allow_partial, **edit):
     """Write the extrapolation as a PEFT adapter of ALIGNED."""
     k, alpha = _k_alpha(**edit)
     found = extrapolation.SafetySubspace.load(subspace)
-    left_out = extrapolation.save_adapter(found, aligned, out, k, alpha)
+    left_out = extrapolation.save_adapter(
+        found, aligned, out, k, alpha, dtype=dtype, allow_partial=allow_partial
+    )
     say(f"{out}: adapter of {aligned}, {_shown(k, alpha)}")
     if left_out:
         say(

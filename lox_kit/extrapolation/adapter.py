@@ -1,22 +1,39 @@
-"""LoX as a PEFT adapter: `alpha Proj_k(dW)` has rank k, so it is an ordinary LoRA of megabytes."""
+"""LoX as a PEFT adapter: `alpha Proj_k(dW)` has rank k, so it is an ordinary LoRA of megabytes.
+
+PEFT says itself, of the model without its values, what the tensors of an adapter are called and
+which shapes they have; what is written is read back by it and compared.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lox_kit.folders import whole
-from lox_kit.weights import TRANSPOSED, is_embedding, is_head, refuse_nonfinite
+from lox_kit.weights import (
+    Checkpoint,
+    Piece,
+    Place,
+    find_places,
+    is_embedding,
+    is_head,
+    refuse_nonfinite,
+    skeleton,
+)
 
 from .checkpoint import model_card, open_aligned
-from .lox import check_alpha
+from .lox import LowRank, check_alpha
 from .subspace import SafetySubspace
 
-_POSITIONS = re.compile(r"embed_positions|position_embeddings|wpe")
+PARTIAL = 0.01  # share of |dW_k|^2 that an adapter may leave out without being asked to
+UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
 
 
 def save_adapter(
@@ -25,24 +42,35 @@ def save_adapter(
     out: str | Path,
     k: int | None,
     alpha: float = 1.0,
+    *,
+    dtype: str = "float32",
+    allow_partial: bool = False,
 ) -> tuple[str, ...]:
     """Write the extrapolation as a PEFT LoRA adapter of the aligned model.
 
     `alpha Proj_k(dW)` has rank k: lora_B A is the projection, and PEFT's scale `lora_alpha / r` is
-    alpha. `PeftModel.from_pretrained(aligned_model, out)` loads it.
+    alpha. `PeftModel.from_pretrained(aligned_model, out)` loads it. Parts that the model holds in
+    one parameter, as the experts of a layer, are adapted as one.
+
+    Parameters
+    ----------
+    dtype : str
+        Of the adapter's tensors, a torch dtype's name.
+    allow_partial : bool
+        Write it even if it leaves out more than 1 % of |dW_k|^2, the squared length of the edit.
 
     Returns
     -------
     tuple of str
-        Matrices that the adapter leaves out: a tied embedding and head (PEFT would edit one of
-        the two places), learned positions (it would not find their rows) and matrices that
-        alignment did not change.
+        Parameters that the adapter leaves out, as the loaded model calls them: a tied embedding and
+        head (PEFT would edit one of the two places), what PEFT cannot adapt, and what alignment did
+        not change.
 
     Raises
     ------
     ValueError
-        As `apply_lox`; also if k is 0, every matrix would be left out, or the architecture stores
-        its matrices transposed.
+        As `apply_lox`; also if k is 0, too much would be left out, or PEFT does not take up what
+        was written.
     FileExistsError
         If `out` exists.
     """
@@ -51,56 +79,212 @@ def save_adapter(
     subspace.check_rank(k)
     if k == 0:
         raise ValueError("k=0 keeps no direction, and there is no adapter of rank 0.")
-    if (kind := checkpoint.config.get("model_type")) in TRANSPOSED:
-        raise ValueError(
-            f"{kind} stores its matrices transposed, which PEFT adapters express differently: use "
-            "`lox apply` for a full checkpoint."
-        )
-    left_out, ranks, tensors = [], {}, {}
-    for name in subspace:
-        U, S, Vh = subspace[name].top(k)
-        tied = checkpoint.tied and (is_embedding(name) or is_head(name))
-        if tied or _POSITIONS.search(name) or not bool((S > 0).any()):
-            left_out.append(name)
-            continue
-        refuse_nonfinite((alpha * S).to(checkpoint.tensors[name].dtype), f"{name}, alpha={alpha:g}")
-        module = name.removesuffix(".weight")
-        ranks[module] = len(S)
-        tensors |= _lora_pair(module, U * S, Vh, embedding=is_embedding(name))
-    if not ranks:
-        raise ValueError(
-            f"{', '.join(left_out)}: tied, unchanged or learned positions, which leaves an "
-            "adapter nothing to hold; use `lox apply` for a full checkpoint."
-        )
-    config = _adapter_config(str(checkpoint.name), ranks, alpha)
+    module = skeleton(checkpoint.path)
+    places = find_places(module, subspace)
+    edits, left_out = _edits(subspace, checkpoint, module, places, k)
+    _refuse_partial(subspace, k, left_out, allow_partial)
+    for name, edit in edits.items():
+        for part in edit.values():
+            refuse_nonfinite((alpha * part.left).to(getattr(torch, dtype)), f"{name}, {alpha=:g}")
+    tensors, config = _as_lora(edits, module, checkpoint.name, alpha)
+    tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
     card = model_card(checkpoint, subspace, k, alpha).replace("lox apply", "lox adapter")
     with whole(out, new=True) as work:
         work.mkdir()
         (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
         (work / "README.md").write_text(card)
         save_file(tensors, work / "adapter_model.safetensors", metadata={"format": "pt"})
-    return tuple(left_out)
+        _read_back(work, skeleton(checkpoint.path), tensors)
+    whole_names = ([p.parameter for p in places[n]] if n in places else [n] for n in left_out)
+    return tuple(dict.fromkeys(itertools.chain(*whole_names)))
 
 
-def _lora_pair(module: str, left: Tensor, right: Tensor, *, embedding: bool) -> dict[str, Tensor]:
-    """Return the two tensors PEFT loads for a delta `left @ right` of one module.
+# --- what is adapted ----------------------------------------------------------------------------
 
-    PEFT adds B A to a linear weight (out, in) and (B A)^T to an embedding (tokens, width).
-    """
-    prefix = f"base_model.model.{module}"
-    if embedding:
-        return {
-            f"{prefix}.lora_embedding_A": left.T.contiguous(),
-            f"{prefix}.lora_embedding_B": right.T.contiguous(),
-        }
-    return {
-        f"{prefix}.lora_A.weight": right.contiguous(),
-        f"{prefix}.lora_B.weight": left.contiguous(),
+Edit = dict[int, LowRank]  # by expert, 0 where there are none: what is added to one parameter
+
+
+def _edits(
+    subspace: SafetySubspace,
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    places: Mapping[str, Place],
+    k: int | None,
+) -> tuple[dict[str, Edit], tuple[str, ...]]:
+    """Return what is added to each parameter, and the matrices that are left out."""
+    shapes = dict(module.named_parameters())
+    parts: dict[str, dict[int, list[tuple[Piece, LowRank]]]] = {}
+    left_out = []
+    for name in subspace:
+        U, S, Vh = subspace[name].top(k)
+        own = S > 0  # a delta that is LoRA has fewer than k
+        tied = checkpoint.tied and (is_embedding(name) or is_head(name))
+        can = name in places and all(_can_adapt(module, piece) for piece in places[name])
+        if tied or not own.any() or not can:
+            left_out.append(name)
+            continue
+        left, right = (U * S)[:, own], Vh[own]
+        for piece in places[name]:
+            W = shapes[piece.parameter]
+            expert = piece.offset // (W.shape[-2] * W.shape[-1])
+            found = parts.setdefault(piece.parameter, {}).setdefault(expert, [])
+            found.append((piece, LowRank(left[slice(*piece.rows)], right)))
+    edits = {
+        parameter: {e: _joined(found, shapes[parameter].shape[-2:]) for e, found in experts.items()}
+        for parameter, experts in parts.items()
     }
+    return edits, tuple(left_out)
+
+
+def _can_adapt(module: nn.Module, piece: Piece) -> bool:
+    """Whether PEFT can adapt the parameter that a piece is of."""
+    owner = module.get_submodule(piece.parameter.rpartition(".")[0])
+    if isinstance(owner, nn.Embedding):  # others look rows up in their own ways: learned positions
+        return type(owner) is nn.Embedding or owner is module.get_input_embeddings()
+    return not (module.config.model_type in UNSUPPORTED and ".mixer." in piece.parameter)
+
+
+def _joined(parts: list[tuple[Piece, LowRank]], shape: tuple[int, int]) -> LowRank:
+    """Return the sum of deltas of some rows each as one delta of a matrix, or of its transpose."""
+    rows, columns = shape
+    left = torch.zeros(rows, sum(part.left.shape[1] for _, part in parts))
+    rights, rank = [], 0
+    for piece, part in parts:
+        transposed = piece.stride[-1] != 1
+        one, other = (part.right.T, part.left.T) if transposed else (part.left, part.right)
+        row = piece.offset % (rows * columns) // columns
+        left[row : row + len(one), rank : rank + one.shape[1]] = one
+        rights.append(other)
+        rank += one.shape[1]
+    return LowRank(left, torch.cat(rights))
+
+
+def _refuse_partial(
+    subspace: SafetySubspace, k: int | None, left_out: tuple[str, ...], allow_partial: bool
+) -> None:
+    """Raise ValueError if what an adapter leaves out is too much of the edit."""
+    energy = {name: float(subspace[name].top(k)[1].double().square().sum()) for name in subspace}
+    share = sum(energy[name] for name in left_out) / sum(energy.values())
+    what = "tied, unchanged or nothing that PEFT can adapt"
+    if len(left_out) == len(energy):
+        raise ValueError(
+            f"{', '.join(left_out)}: {what}, which leaves an adapter nothing to hold; use "
+            "`lox apply` for a full checkpoint."
+        )
+    if share > PARTIAL and not allow_partial:
+        raise ValueError(
+            f"{', '.join(left_out[:3])}: {what}. Without {len(left_out)} of {len(energy)} matrices "
+            f"an adapter lacks {share:.1%} of |dW_k|^2. `lox apply` writes all of it as a full "
+            "checkpoint; allow_partial=True (--allow-partial) writes the rest as an adapter."
+        )
+
+
+# --- as PEFT has it -----------------------------------------------------------------------------
+
+
+def _as_lora(
+    edits: Mapping[str, Edit], module: nn.Module, base: str, alpha: float
+) -> tuple[dict[str, Tensor], dict]:
+    """Return an adapter's tensors by PEFT's names, and its `adapter_config.json`."""
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+
+    stacked = any(W.ndim == 3 for n, W in module.named_parameters() if n in edits)
+    modules, parameters, ranks = [], [], {}
+    for name, edit in edits.items():
+        owner = module.get_submodule(name.rpartition(".")[0])
+        # PEFT reads the names of an MoE's modules as those of older transformers, and parameters'
+        # as they are.
+        if isinstance(owner, nn.Embedding) or (_is_linear(owner) and not stacked):
+            modules.append(target := name.removesuffix(".weight"))
+        else:
+            parameters.append(target := name)
+        ranks[target] = max(part.left.shape[1] for part in edit.values())
+    config = _adapter_config(base, ranks, alpha)
+    config |= {"target_modules": sorted(modules)}
+    config |= {"target_parameters": sorted(parameters)} if parameters else {}
+    config["fan_in_fan_out"] = any(_is_conv1d(module.get_submodule(name)) for name in modules)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT, that it sets fan_in_fan_out by itself
+        made = get_peft_model(module, LoraConfig(**config), low_cpu_mem_usage=True)
+    tensors: dict[str, Tensor] = {}
+    for path, layer in made.named_modules():
+        if isinstance(layer, LoraLayer):
+            own = path.removeprefix("base_model.model.").replace(".base_layer", "")
+            name = f"{own}.{getattr(layer, 'parameter_name', 'weight')}"
+            tensors |= _lora_pair(layer, path, edits[name])
+    return tensors, config
+
+
+def _is_conv1d(owner: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D, whose weight is (in, out)."""
+    return type(owner).__name__ == "Conv1D"
+
+
+def _is_linear(owner: nn.Module) -> bool:
+    return isinstance(owner, nn.Linear) or _is_conv1d(owner)
+
+
+def _lora_pair(layer, path: str, edit: Edit) -> dict[str, Tensor]:
+    """Return the two tensors that PEFT's layer holds for the delta of its parameter.
+
+    PEFT adds B A to a linear weight (out, in), and its transpose to an embedding (tokens, width)
+    and to a Conv1D (in, out). Of experts A is (experts * r, in) and B (out, r * experts), which are
+    swapped where a parameter is (experts, in, out).
+    """
+    r = layer.r["default"]
+    if getattr(layer, "num_experts", 1) > 1:
+        rows, columns = edit[next(iter(edit))].shape
+        left, right = (torch.zeros(layer.num_experts, *s) for s in ((rows, r), (r, columns)))
+        for expert, part in edit.items():
+            n = part.left.shape[1]
+            left[expert, :, :n], right[expert, :n] = part.left, part.right
+        if not layer._did_swap_in_out_features:
+            left, right = right.transpose(1, 2), left.transpose(1, 2)
+        A = right.reshape(-1, right.shape[-1])
+        B = left.permute(1, 2, 0).reshape(left.shape[1], -1)
+    else:
+        (part,) = edit.values()
+        base = layer.get_base_layer()
+        if isinstance(base, nn.Embedding) or _is_conv1d(base):
+            A, B = part.left.T, part.right.T
+        else:
+            A, B = part.right, part.left
+    if isinstance(layer.get_base_layer(), nn.Embedding):
+        return {f"{path}.lora_embedding_A": A, f"{path}.lora_embedding_B": B}
+    return {f"{path}.lora_A.weight": A, f"{path}.lora_B.weight": B}
+
+
+def _read_back(folder: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless PEFT puts every tensor of an adapter into the model, and no other."""
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+    from peft import set_peft_model_state_dict as put
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = LoraConfig.from_pretrained(str(folder))
+        model = get_peft_model(module, config, low_cpu_mem_usage=True)
+        for layer in model.modules():  # would move what is read to where the model has no values
+            layer.__dict__["_move_adapter_to_device_of_base_layer"] = lambda adapter: None
+        put(model, dict(tensors), low_cpu_mem_usage=True)
+    held = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wrong = [
+        name
+        for name in held.keys() | tensors.keys()
+        if name not in held
+        or name not in tensors
+        or held[name].device.type == "meta"
+        or not torch.equal(held[name], tensors[name].to(held[name].dtype))
+    ]
+    if wrong:
+        raise ValueError(
+            f"PEFT does not take up {len(wrong)} of {len(tensors)} tensors of this adapter, first "
+            f"{min(wrong)}: use `lox apply` for a full checkpoint."
+        )
 
 
 def _adapter_config(name: str, ranks: dict[str, int], alpha: float) -> dict:
-    """Return `adapter_config.json`: plain LoRA of these modules, at scale alpha."""
+    """Return `adapter_config.json` but for its targets: plain LoRA, at scale alpha."""
     r = max(ranks.values())
     smaller = {m: q for m, q in ranks.items() if q != r}
     return {
@@ -112,9 +296,7 @@ def _adapter_config(name: str, ranks: dict[str, int], alpha: float) -> dict:
         "lora_alpha": alpha * r,
         "rank_pattern": smaller,
         "alpha_pattern": {m: alpha * q for m, q in smaller.items()},
-        "target_modules": sorted(ranks),
         "lora_dropout": 0.0,
         "bias": "none",
         "init_lora_weights": True,
-        "fan_in_fan_out": False,
     }
