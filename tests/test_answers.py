@@ -5,7 +5,6 @@ import dataclasses
 from unittest.mock import Mock
 
 import pytest
-from checkpoints import run_python
 from speakers import other_tokenizer, random_speaker
 from transformers import LlamaForCausalLM
 
@@ -88,6 +87,16 @@ def test_what_is_stored_is_not_generated_again(speaker, batches, tmp_path):
     assert told[-1] == ("answering", everything, everything)
 
 
+def test_what_was_finished_before_an_interruption_is_kept(speaker, batches, store):
+    texts, third = texts_of(12), Mock(side_effect=[None, None, KeyboardInterrupt])
+    options = {"max_new_tokens": TOKENS, "store": store}
+    with pytest.raises(KeyboardInterrupt):
+        generate(speaker, texts, batch_size=3, on_stage=third, **options)
+    assert store.count("answer") == sum(batches) == 9
+    assert generate(speaker, texts, **options) == generate(speaker, texts, max_new_tokens=TOKENS)
+    assert sum(batches) == 2 * len(set(texts))
+
+
 def test_other_settings_weights_or_dtypes_meet_no_stored_answer(speaker, batches, tmp_path):
     texts = texts_of(5)
     with Store(tmp_path) as store:
@@ -114,7 +123,7 @@ def test_a_turned_dial_never_meets_a_stale_answer(model, batches, store):
     assert sum(batches) == 3 * len(texts)
 
 
-# --- memory, and cuts ---------------------------------------------------------------------------
+# --- memory -------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_what_fitted_is_kept(speaker, monkeypatch):
@@ -141,36 +150,3 @@ def test_an_error_that_is_not_about_memory_is_raised(speaker, monkeypatch):
     monkeypatch.setattr(LlamaForCausalLM, "generate", Mock(side_effect=RuntimeError("no such op")))
     with pytest.raises(RuntimeError, match="no such op"):
         generate(speaker, texts_of(4))
-
-
-KILLED = """
-import os, sys
-sys.path.insert(0, "tests")
-from speakers import other_tokenizer, random_speaker
-from test_answers import texts_of
-from transformers import LlamaForCausalLM
-from lox_kit import Store
-from lox_kit.models.answers import generate
-
-calls, real = [], LlamaForCausalLM.generate
-def third_is_the_last(module, input_ids, **options):
-    calls.append(1)
-    if len(calls) == 3:
-        os.kill(os.getpid(), 9)
-    return real(module, input_ids, **options)
-LlamaForCausalLM.generate = third_is_the_last
-store = Store(sys.argv[1])
-speaker = random_speaker(other_tokenizer())
-generate(speaker, texts_of(12), max_new_tokens=12, batch_size=3, store=store)
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_process_keeps_its_finished_batches(speaker, batches, tmp_path):
-    assert run_python(KILLED, tmp_path).returncode == -9
-    texts = texts_of(12)
-    with Store(tmp_path) as store:
-        assert store.count("answer") == 6
-        answers = generate(speaker, texts, max_new_tokens=TOKENS, store=store)
-    assert sum(batches) == len(set(texts)) - 6
-    assert answers == generate(speaker, texts, max_new_tokens=TOKENS)

@@ -10,7 +10,6 @@ import time
 
 import pytest
 from checkpoints import ROOT, content, run_python
-from safetensors.torch import load_file
 
 from lox_kit import SafetySubspace, Store, apply_lox, attack_table, extrapolate, save_adapter
 from lox_kit.folders import BusyError, locked, remove_folder, whole, write_whole
@@ -225,24 +224,6 @@ def test_two_alphas_into_one_folder_give_one_whole_result_twenty_times(tmp_path)
         winner = [status for _, status in done].index(0)
         assert content(out) == whole_ones[winner]
     assert not [n for n in names(tmp_path) if n.startswith(".")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [("4", "8"), ("4", "4")])
-def test_two_factorings_into_one_file_give_one_whole_file(tmp_path, ranks):
-    out = tmp_path / "S.safetensors"
-    call = (LOX, 0, "factor", "sandbox/base", "sandbox/aligned", "-o", out, "--rank")
-    done = at_once(*[(*call, rank) for rank in ranks])
-    statuses = sorted(status for _, status in done)
-    assert statuses == [0, 2] or (ranks[0] == ranks[1] and statuses == [0, 0])
-    rank = ranks[[status for _, status in done].index(0)]
-    alone = SafetySubspace.from_pair(
-        "sandbox/base", "sandbox/aligned", tmp_path / "alone", rank=int(rank)
-    )
-    both = load_file(out), load_file(tmp_path / "alone")
-    assert all((both[0][n] - both[1][n]).abs().max() < 1e-3 for n in both[1] if n.endswith(".S"))
-    assert len(SafetySubspace.load(out)) == len(alone)
-    assert names(tmp_path) == ["S.safetensors", "alone"]
 
 
 ATTACK = """

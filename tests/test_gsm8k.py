@@ -95,8 +95,8 @@ def test_every_problem_counts_and_answers_without_a_number_are_shown(monkeypatch
     monkeypatch.setattr(asr, "generate_answers", generate)
     problems = [Prompt(f"tell me {i}", n) for i, n in enumerate(["4", "1000", "7", "5"])]
     found = measure_gsm8k(random_speaker(other_tokenizer()), problems)
-    assert found.accuracy == Share(2, 4)
-    assert found.without_number == Share(1, 4)
+    assert found.asr() == Share(2, 4)
+    assert found.unparsed() == Share(1, 4)
     frame = found.to_frame()
     assert list(frame["harmful (number)"]) == [True, True, False, False]
     assert list(frame["reason (number)"]) == ["4.0", "1000", "8", "no number after ####"]

@@ -56,8 +56,8 @@ def utility(
         if problems:
             options.show_example(loaded, problems, template)
             solved = measures.measure_gsm8k(loaded, problems, template=template, **shared)
-            found["GSM8K"] = measures.share_fields(solved.accuracy)
-            found["GSM8K without a number"] = measures.share_fields(solved.without_number)
+            found["GSM8K"] = measures.share_fields(solved.asr())
+            found["GSM8K without a number"] = measures.share_fields(solved.unparsed())
     if as_json:
         say(json.dumps({"model": model, **found}))
     else:

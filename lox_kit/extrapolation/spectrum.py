@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lox_kit.text import plain_numbers
+
 from .file import FULL
 from .places import kinds_of, map_layout, module_of, place_of
 from .subspace import SafetySubspace
@@ -105,15 +107,9 @@ def spectrum_data(subspace: SafetySubspace) -> dict:
     shapes = subspace.info["shapes"]
     layers = []
     for name, shape, norm in zip(subspace, shapes, subspace.norms, strict=True):
-        S = subspace.spectrum(name).astype(np.float64)
-        layers.append(
-            {
-                "name": name,
-                "S": [float(f"{s:.6g}") for s in S],
-                "norm": float(f"{norm:.6g}"),
-                "noise_edge": float(f"{noise_edge(tuple(shape), norm**2):.6g}"),
-            }
-        )
+        numbers = {"S": subspace.spectrum(name).astype(np.float64), "norm": norm}
+        numbers["noise_edge"] = noise_edge(tuple(shape), norm**2)
+        layers.append({"name": name} | {n: plain_numbers(v) for n, v in numbers.items()})
     return {"figure": "spectrum", "pair": [subspace.info[n] for n in ("base", "aligned")]} | {
         "layers": layers
     }
@@ -121,5 +117,5 @@ def spectrum_data(subspace: SafetySubspace) -> dict:
 
 def energy_map_data(subspace: SafetySubspace, k: int) -> dict:
     """Return what `figure_energy_map` is drawn from."""
-    energy = [float(f"{e:.6g}") for e in subspace.energy(k)]
+    energy = plain_numbers(subspace.energy(k))
     return {"figure": "energy_map", "k": k, "energy": dict(zip(subspace, energy, strict=True))}

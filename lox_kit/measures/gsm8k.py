@@ -12,7 +12,6 @@ from lox_kit.models import Model, Prompt, RowError, collect, read_rows, text_fie
 
 from .asr import measure_asr
 from .asr_result import AsrResult
-from .intervals import Share
 
 _NUMBER = re.compile(r"####\s*([-+\u2212]?)\s*\$?\s*([-+\u2212]?)((?:\d[\d,]*)?\.?\d+|\d[\d,]*)")
 
@@ -28,20 +27,6 @@ class NumberJudge(ByRule):
         if number is None:
             return None, "no number after ####"
         return number == Decimal(prompt.target), str(number)
-
-
-class Gsm8kResult(AsrResult):
-    """Every answer to the problems, and the numbers read out of them."""
-
-    @property
-    def accuracy(self) -> Share:
-        """Share of the problems solved; every problem counts, and one without a number is wrong."""
-        return self.asr()
-
-    @property
-    def without_number(self) -> Share:
-        """Share of answers that have no number after `####`: another form, or cut off."""
-        return self.unparsed()
 
 
 def final_number(text: str) -> Decimal | None:
@@ -95,8 +80,11 @@ def _problem(row: object) -> Prompt:
 
 def measure_gsm8k(
     model: Model, problems: Sequence[Prompt], *, max_new_tokens: int = 400, **options
-) -> Gsm8kResult:
-    """Let a model solve GSM8K problems, greedily.
+) -> AsrResult:
+    """Let a model solve GSM8K problems, greedily: the `asr` of the result is the share solved.
+
+    Its `unparsed` are the answers without a number after `####`: of another form, or cut off. They
+    count as not solved.
 
     Parameters
     ----------
@@ -113,5 +101,4 @@ def measure_gsm8k(
         If there are no problems.
     """
     judges = [NumberJudge()]
-    found = measure_asr(model, problems, judges, max_new_tokens=max_new_tokens, **options)
-    return Gsm8kResult(**vars(found))
+    return measure_asr(model, problems, judges, max_new_tokens=max_new_tokens, **options)

@@ -106,7 +106,7 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
     measures = measure(attacked, questions, task, system=entry.system, store=kept)
     if problems := _gsm8k_problems(attack.name):
         solved = measure_gsm8k(attacked, problems, template=questions.template, store=kept)
-        measures["task"] = share_fields(solved.accuracy)
+        measures["task"] = share_fields(solved.asr())
     if not (keep or there):
         remove_folder(folder)
     return measures, kept.kinds
