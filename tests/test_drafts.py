@@ -76,11 +76,11 @@ def test_small_batches_and_full_memory_change_nothing(speaker, texts, greedy, mo
     assert answer(speaker, texts, given, max_new_tokens=12, batch_size=7) == greedy
     real, sizes = drafts._greedy, []
 
-    def small_memory(model, prompts, *rest):
-        sizes.append(len(prompts))
-        if len(prompts) > 12:
+    def small_memory(model, limit, asked):
+        sizes.append(len(asked))
+        if len(asked) > 12:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(model, prompts, *rest)
+        return real(model, limit, asked)
 
     monkeypatch.setattr(drafts, "_greedy", small_memory)
     assert answer(speaker, texts, given, max_new_tokens=12) == greedy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 
 from lox_kit.models import Model, Prompt, fitting_batches, load_model
@@ -43,23 +43,16 @@ class LocalJudge(Judge):
         """Yield verdicts, a batch of like length at a time."""
         texts = {key: self.question(*pair) for key, pair in todo.items()}
         rows = self.model.tokenizer(list(texts.values()), add_special_tokens=self.adds_special)
-        lengths = dict(zip(texts, map(len, rows["input_ids"]), strict=True))
         longest = getattr(self.model.module.config, "max_position_embeddings", None)
-        fitting, long = [], {}
-        for key, n in lengths.items():
-            if longest is None or n + self.reply_tokens <= longest:
-                fitting.append(key)
-            else:
-                reason = f"not judged: {n} tokens with its template, and the judge reads {longest}"
-                long[key] = self._signed(None, False, reason)
+        long = {}
+        for key, row in zip(todo, rows["input_ids"], strict=True):
+            if longest is not None and len(row) + self.reply_tokens > longest:
+                what = f"{len(row)} tokens with its template, and the judge reads {longest}"
+                long[key] = self._signed(None, False, f"not judged: {what}")
+                del texts[key]
         if long:
             yield long, True
-        fitting.sort(key=lambda key: (lengths[key], key))
-
-        def run(batch: Sequence[str]) -> dict[str, Verdict]:
-            return dict(zip(batch, self._read([texts[key] for key in batch]), strict=True))
-
-        for _, verdicts in fitting_batches(fitting, self.batch_size, run):
+        for verdicts in fitting_batches(texts, self.batch_size, self._read):
             yield verdicts, True
 
     def _read(self, texts: list[str]) -> list[Verdict]:

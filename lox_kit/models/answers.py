@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Key, Item, Made = TypeVar("Key"), TypeVar("Item"), TypeVar("Made")
 Tokens = list[int]
 
 
@@ -67,16 +68,12 @@ def generate_answers(
     stored = store.get_many("answer", keys, {"text": str, "batch_size": int}) if store else {}
     known = {key: Answer(**fields) for key, fields in stored.items()}
     todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-    in_order = sorted(todo, key=lambda key: len(todo[key]))
     if known:
         tell(on_stage, "answering", len(known), len(known) + len(todo))
-
-    def run(batch: Sequence[str]) -> list[str]:
-        return _decode(model, [todo[key] for key in batch], max_new_tokens)
-
+    decode = partial(_decode, model, max_new_tokens)
     with fitting_threads(model.module):
-        for batch, answers in fitting_batches(in_order, batch_size, run):
-            made = {key: Answer(text, len(batch)) for key, text in zip(batch, answers, strict=True)}
+        for answers in fitting_batches(todo, batch_size, decode):
+            made = {key: Answer(text, len(answers)) for key, text in answers.items()}
             known |= made
             if store:
                 store.put_many("answer", {key: vars(answer) for key, answer in made.items()})
@@ -90,17 +87,21 @@ def dtype_of(model: Model) -> str:
 
 
 def fitting_batches(
-    left: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Made]
-) -> Iterator[tuple[Sequence[Item], Made]]:
-    """Yield each batch with what `run` makes of it; one that does not fit into memory is halved.
+    items: Mapping[Key, Item],
+    size: int,
+    run: Callable[[list[Item]], Sequence[Made]],
+    length: Callable[[Item], int] = len,
+) -> Iterator[dict[Key, Made]]:
+    """Yield what `run` makes of the items, by key, a batch of like length at a time.
 
-    accelerate's decorator does this too, but collects garbage at every call, which takes longer
-    than an answer.
+    A batch that does not fit into memory is halved. accelerate's decorator does this too, but
+    collects garbage at every call, which takes longer than an answer.
     """
+    left = sorted(items, key=lambda key: length(items[key]))  # stable: always these batches
     while left:
         batch = left[:size]
         try:
-            made = run(batch)
+            made = run([items[key] for key in batch])
         except RuntimeError as error:
             from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
@@ -109,13 +110,13 @@ def fitting_batches(
             size = len(batch) // 2
             clear_device_cache(garbage_collection=True)
             continue
-        yield batch, made
+        yield dict(zip(batch, made, strict=True))
         left = left[size:]
 
 
-def _decode(model: Model, texts: list[str], max_new_tokens: int) -> list[str]:
+def _decode(model: Model, max_new_tokens: int, texts: list[str]) -> list[str]:
     """Return the greedy continuations of one batch."""
-    rows = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     longest = max(map(len, rows))
     output = greedy(model, rows, max_new_tokens)
     return model.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)

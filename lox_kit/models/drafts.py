@@ -8,6 +8,7 @@ the greedy answer, and only from where a draft fails is the rest generated token
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,18 +40,12 @@ def answer(
         Likely answers as token ids, the end-of-text token included.
     """
     prompts = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    left = sorted(range(len(texts)), key=lambda i: len(prompts[i]))  # stable: always these batches
-    found: dict[int, Tokens] = {}
-
-    def run(rows: Sequence[int]) -> list[Tokens]:
-        batch = [prompts[i] for i in rows], [drafts[i] for i in rows]
-        return _greedy(model, *batch, max_new_tokens)
-
+    asked = dict(enumerate(zip(prompts, drafts, strict=True)))
+    run, found = partial(_greedy, model, max_new_tokens), {}
     with fitting_threads(model.module):
-        for rows, made in fitting_batches(left, batch_size, run):
-            found.update(zip(rows, made, strict=True))
-    ordered = [found[i] for i in range(len(texts))]
-    return model.tokenizer.batch_decode(ordered, skip_special_tokens=True)
+        for answers in fitting_batches(asked, batch_size, run, lambda pair: len(pair[0])):
+            found |= answers
+    return model.tokenizer.batch_decode([found[i] for i in asked], skip_special_tokens=True)
 
 
 def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:
@@ -72,11 +67,9 @@ def _ends(model: Model) -> Tokens:
 
 
 @torch.inference_mode()
-def _greedy(
-    model: Model, prompts: list[Tokens], drafts: list[Sequence[Tokens]], limit: int
-) -> list[Tokens]:
-    """Return the greedy continuations of one batch, at most `limit` tokens each."""
-    ends = _ends(model)
+def _greedy(model: Model, limit: int, asked: list[tuple[Tokens, Sequence[Tokens]]]) -> list[Tokens]:
+    """Return the greedy continuations of prompts with drafts, at most `limit` tokens each."""
+    ends, (prompts, drafts) = _ends(model), zip(*asked, strict=True)
     logits, cache, mask = prefill(model, prompts)
     answers = [[t] for t in logits.argmax(-1).tolist()]
     chosen = {
