@@ -215,14 +215,6 @@ def test_a_family_that_is_not_built_is_named_with_the_command():
         load_model("sandbox/aligned@3")
 
 
-@pytest.mark.parametrize(
-    "name", ["sandbox/other", "sandbox/aligned@x", "sandbox/", "sandbox/base@"]
-)
-def test_a_name_that_is_none_is_refused(name):
-    with pytest.raises(ValueError, match="sandbox names are sandbox/base and sandbox/aligned"):
-        names.resolve(name)
-
-
 def test_a_built_family_is_found_by_its_name(monkeypatch, tmp_path):
     monkeypatch.setenv("LOX_KIT_CACHE", str(tmp_path))
     folder = names.family_folder(3)
