@@ -1,5 +1,7 @@
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from safetensors.torch import save_file
 from speakers import watch
 
 from lox_kit.weights import files as weight_files
-from lox_kit.weights.checkpoint import INDEX, Checkpoint
+from lox_kit.weights.checkpoint import Checkpoint
+from lox_kit.weights.files import INDEX
 
 # --- one checkpoint -----------------------------------------------------------------------------
 
@@ -132,6 +135,27 @@ def test_the_fingerprint_changes_with_what_decides_the_answers_and_nothing_else(
     data[-1] ^= 1
     (copy / file).write_bytes(data)
     assert Checkpoint(copy).fingerprint != before
+
+
+@pytest.mark.parametrize("file", ["qwen.tiktoken", "tokenizer.model.v3"])
+def test_a_tokenizer_of_any_kind_is_in_the_fingerprint(pair, tmp_path, file):
+    copy = shutil.copytree(pair.aligned, tmp_path / "copy")
+    before = Checkpoint(copy).fingerprint
+    (copy / file).write_text("words")
+    assert Checkpoint(copy).fingerprint != before
+
+
+def test_code_and_licence_are_not_and_fingerprints_are_made_as_they_always_were(tmp_path):
+    folder = save_tensors(tmp_path / "a", {"w.weight": torch.ones(2, 2)}, {})
+    (folder / TEMPLATE).parent.mkdir()
+    (folder / TEMPLATE).write_text("{{ messages }}")
+    for file in ("modeling_own.py", "LICENSE", "README.md"):
+        (folder / file).write_text("not a word of the model's")
+    lines = ""
+    for file in ("config.json", "model.safetensors", TEMPLATE):
+        value = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        lines += f"{Path(file).name} {value}\n"
+    assert Checkpoint(folder).fingerprint == hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_a_large_file_is_hashed_once(tmp_path, monkeypatch):

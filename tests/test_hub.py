@@ -7,6 +7,7 @@ import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 import torch
 from checkpoints import factor, run_python, weights
@@ -14,7 +15,7 @@ from huggingface_hub import constants
 from test_lora_adapter import PLAIN, make_adapter
 
 from lox_kit import Checkpoint, SafetySubspace, apply_lox
-from lox_kit.weights import hub
+from lox_kit.weights import hub, hub_ids
 
 SHA, OLD = "1" * 40, "2" * 40
 
@@ -80,6 +81,31 @@ def test_what_is_nowhere_is_refused_with_what_was_tried(cache):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("school/base", ["school/base"]),
+        ("school/base@v1", ["school/base"]),
+        ("school/base@v1+other/adapter", ["school/base", "other/adapter"]),
+        ("sandbox/aligned+school/adapter", ["school/adapter"]),
+        ("sandbox/aligned@3", []),
+        ("models/here", []),
+        ("/models/base", []),
+        ("gpt2", []),
+        ("", []),
+    ],
+)
+def test_a_name_names_repositories_of_the_hub(name, ids, tmp_path, monkeypatch):
+    (tmp_path / "models" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub_ids(name) == ids
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "a/b..c", "a-/b", "a/b-", "é/b", "a/b."])
+def test_what_the_hub_would_not_take_as_a_name_is_no_hub_id(name):
+    assert not hub.is_hub_id(name)
+
+
 @pytest.mark.parametrize("name", ["./none/here", "../none", "/none/here", "a/b/c", ".hidden/b", ""])
 def test_what_reads_as_a_path_is_never_asked_of_the_hub(name):
     assert not hub.is_hub_id(name)
@@ -92,6 +118,70 @@ def test_weights_that_are_not_whole_in_the_cache_are_named(make_pair, cache):
     for name in ("school/config-only", "school/sharded"):
         with pytest.raises(FileNotFoundError, match=f"{name}: no whole safetensors weights in"):
             Checkpoint(name)
+
+
+WORDS = (
+    "tokenizer.json vocab.json vocab.txt tokenizer.model spiece.model qwen.tiktoken "
+    "tokenizer.model.v3 tekken.json"
+).split()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Every call that asked the hub, and not the cache alone."""
+    calls, real = [], huggingface_hub.snapshot_download
+
+    def watched(*names, **options):
+        if not options.get("local_files_only"):
+            calls.append(names)
+        return real(*names, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", watched)
+    return calls
+
+
+def list_files(cache, name, *more):
+    """Leave the list of a repository's files in a cache, as a download of all or some does."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    files = {f.name for f in (repository / "snapshots" / SHA).iterdir()} | set(more)
+    entry = dict.fromkeys(("lfs_sha256", "lfs_size", "xet_hash")) | {"size": 1, "blob_id": "0"}
+    (repository / "trees").mkdir()
+    listed = {"format_version": 1, "files": dict.fromkeys(files, entry)}
+    (repository / "trees" / f"{SHA}.json").write_text(json.dumps(listed))
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_weights_config_and_a_tokenizer_of_any_kind_are_whole(pair, cache, asked, tmp_path, words):
+    folder = shutil.copytree(pair.base, tmp_path / "model")
+    (folder / "tokenizer.json").rename(folder / words)
+    snapshot = put(cache, "school/model", folder)
+    list_files(cache, "school/model", "README.md", "modeling_own.py", "pytorch_model.bin")
+    assert Checkpoint("school/model").path == snapshot
+    assert asked == []
+
+
+def test_what_has_no_tokenizer_is_asked_for_one_and_is_factored_without(
+    pair, cache, asked, tmp_path
+):
+    for name, folder in (("base", pair.base), ("aligned", pair.aligned)):
+        copy = shutil.copytree(folder, tmp_path / name)
+        for file in copy.glob("tokenizer*"):
+            file.unlink()
+        put(cache, f"school/{name}", copy)
+        list_files(cache, f"school/{name}", "README.md", "tokenizer.json")
+    subspace = SafetySubspace.from_pair("school/base", "school/aligned", rank=2)
+    assert len(subspace) > 2
+    assert {names[0] for names in asked} == {"school/base", "school/aligned"}
+
+
+def test_templates_in_a_folder_of_their_own_are_of_the_checkpoint(pair, cache):
+    snapshot = put(cache, "school/model", pair.base)
+    before = Checkpoint("school/model").fingerprint
+    (snapshot / "additional_chat_templates").mkdir()
+    (snapshot / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    checkpoint = Checkpoint("school/model")
+    assert "additional_chat_templates/tool_use.jinja" in checkpoint.beside
+    assert checkpoint.fingerprint != before
 
 
 def test_base_and_adapter_may_both_be_hub_ids(pair, cache, tmp_path):
@@ -130,7 +220,7 @@ class Hub(BaseHTTPRequestHandler):
         if "/school/model/" not in self.path:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif "/resolve/" in self.path:
-            self.file(self.path.rpartition("/")[2])
+            self.file(self.path.partition(f"/{SHA}/")[2])
         elif "/tree/" in self.path:
             sizes = {name: len(data) for name, data in self.server.files.items()}
             self.json([dict(type="file", path=n, size=s, oid="0") for n, s in sizes.items()])
@@ -161,12 +251,12 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(pair):
-    """A hub on this machine with one model, and files beside it that are not wanted."""
+    """A hub on this machine with one model, its card, and files that are not wanted."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub_server:
         hub_server.asked = []
         files = {f.name: f.read_bytes() for f in pair.base.iterdir()}
-        unwanted = ("pytorch_model.bin", "consolidated.safetensors", "README.md")
-        hub_server.files = files | dict.fromkeys(unwanted, b"unwanted")
+        unwanted = ("pytorch_model.bin", "consolidated.safetensors", "onnx/config.json")
+        hub_server.files = files | dict.fromkeys(unwanted, b"unwanted") | {"README.md": b"a card"}
         threading.Thread(target=hub_server.serve_forever, daemon=True).start()
         yield hub_server
         hub_server.shutdown()
@@ -203,7 +293,7 @@ def open_online(server, tmp_path, monkeypatch):
 def test_a_hub_id_is_downloaded_once(pair, server, open_online, monkeypatch):
     first = open_online("school/model")
     assert first.split()[0] == Checkpoint(pair.base).fingerprint
-    assert first.split()[1:] == sorted(f.name for f in pair.base.iterdir())
+    assert first.split()[1:] == sorted(["README.md", *(f.name for f in pair.base.iterdir())])
     assert server.asked
     server.asked.clear()
     assert open_online("school/model") == first
@@ -218,6 +308,20 @@ def test_a_download_that_was_cut_off_is_completed(pair, server, open_online, tmp
     snapshot = put(tmp_path / "cache", "school/model", pair.base)
     (snapshot / "model.safetensors").unlink()
     assert open_online("school/model").split()[0] == Checkpoint(pair.base).fingerprint
+
+
+@pytest.mark.slow
+def test_code_templates_and_shards_of_any_name_are_downloaded(pair, server, open_online):
+    more = (
+        "modeling_own.py LICENSE own.tiktoken tokenizer.model.v3 additional_chat_templates/t.jinja"
+    )
+    server.files |= dict.fromkeys(more.split(), b"")
+    server.files["part-1.safetensors"] = server.files.pop("model.safetensors")
+    shards = dict.fromkeys(weights(pair.base), "part-1.safetensors")
+    server.files["model.safetensors.index.json"] = json.dumps({"weight_map": shards}).encode()
+    found = set(open_online("school/model").split()[1:])
+    assert {*more.replace("/t.jinja", "").split(), "part-1.safetensors"} <= found
+    assert not found & {"pytorch_model.bin", "onnx", "consolidated.safetensors"}
 
 
 def test_pickled_weights_are_not_downloaded_and_what_is_not_there_is_one_line(server, open_online):

@@ -1,13 +1,16 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
 from checkpoints import assert_rounded, content, extrapolated, factor, weights
 from safetensors import safe_open
+from test_lora_adapter import PLAIN, make_adapter
 from transformers import AutoModelForCausalLM
 
-from lox_kit import apply_lox, save_adapter
+from lox_kit import Checkpoint, SafetySubspace, apply_lox, save_adapter
+from lox_kit.attacks import alignment, run
 
 KINDS = {
     "float32": {},
@@ -80,6 +83,47 @@ def test_everything_beside_the_weights_is_carried(any_pair, tmp_path):
     assert [f.name for f in out.parent.iterdir()] == ["lox"]
 
 
+GOES = (
+    "modeling_own.py tokenization_own.py own.tiktoken tokenizer.model tokenizer.model.v3 "
+    "tekken.json chat_template.jinja chat_template.json preprocessor_config.json "
+    "processor_config.json LICENSE NOTICE.md additional_chat_templates/tool_use.jinja"
+).split()
+STAYS = (
+    "attack.json alignment.json trainer_state.json all_results.json training_args.bin README.md "
+    "pytorch_model.bin.index.json hf_quant_config.json additional_chat_templates/notes.md"
+).split()
+
+
+def test_code_tokenizers_and_templates_go_along_and_records_of_another_run_stay(pair, tmp_path):
+    aligned = shutil.copytree(pair.aligned, tmp_path / "aligned")
+    (aligned / "additional_chat_templates").mkdir()
+    for name in (*GOES, *STAYS):
+        (aligned / name).write_text(f"the parent's {name}")
+    out = apply_lox(
+        SafetySubspace.from_pair(pair.base, aligned, rank=4), aligned, tmp_path / "o", 3
+    )
+    made = {str(f.relative_to(out)): f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    assert {name: made[name].decode() for name in GOES} == {n: f"the parent's {n}" for n in GOES}
+    assert [n for n in STAYS if "the parent's" in made.get(n, b"").decode()] == []
+    assert {alignment.RECORD, run.RECORD} <= set(STAYS)
+
+
+def test_the_tokenizer_is_one_folder_s_and_what_belongs_to_the_weights_the_base_s(pair, tmp_path):
+    base = shutil.copytree(pair.aligned, tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", **PLAIN)
+    own = ("tokenizer_config.json", "tokenizer.json", "chat_template.jinja")
+    for folder, names in (
+        (adapter, (*own, "config.json")),
+        (base, ("tokenizer.model", "modeling_own.py", "preprocessor_config.json", "LICENSE")),
+    ):
+        for name in names:
+            (folder / name).write_text(f'{{"of": "{folder.name}"}}')
+    beside = {name: file.parent.name for name, file in Checkpoint(adapter).beside.items()}
+    of_base = ("config.json", "generation_config.json", "modeling_own.py")
+    of_base += ("preprocessor_config.json", "LICENSE")
+    assert beside == dict.fromkeys(own, "adapter") | dict.fromkeys(of_base, "base")
+
+
 def test_the_sharding_is_that_of_the_aligned_checkpoint(make_pair, tmp_path):
     pair = make_pair(**KINDS["sharded"])
     out = apply_lox(factor(pair, rank=8), pair.aligned, tmp_path / "lox", 3)
@@ -93,7 +137,7 @@ def test_the_sharding_is_that_of_the_aligned_checkpoint(make_pair, tmp_path):
 def test_the_model_card_and_the_header_say_how_it_was_made(pair, tmp_path):
     out = apply_lox(factor(pair, rank=8), pair.aligned, tmp_path / "lox", 3, 1.25)
     card = (out / "README.md").read_text()
-    assert f"base_model: {pair.aligned}" in card
+    assert f"| aligned | {pair.aligned} (" in card
     assert "-k 3 --alpha 1.25" in card
     with safe_open(out / "model.safetensors", "pt") as f:
         recipe = json.loads(f.metadata()["lox_kit"])

@@ -15,7 +15,7 @@ from lox_kit import SafetySubspace
 from lox_kit.cli import main as cli
 from lox_kit.cli import progress
 from lox_kit.extrapolation import energy_map_data, explorer_data, spectrum_data
-from lox_kit.extrapolation.checkpoint import model_card
+from lox_kit.extrapolation.card import model_card
 from lox_kit.figures import DRAW
 from lox_kit.figures.plotly import explorer_spec, landscape
 from lox_kit.reports.table import print_table
@@ -222,7 +222,9 @@ def test_a_card_is_yaml_and_its_shell_lines_are_words(pair, subspace, name):
     card = model_card(checkpoint, SafetySubspace(info), 3, 1.0)
     _, front, rest = card.split("---\n", 2)
     read = yaml.safe_load(front)
-    assert read == {"base_model": one_line(name), "tags": ["lox", "safety"]}
+    parents = {"base_model": ["org/na-me"]} if name == "org/na-me@rev" else {}
+    assert read == parents | {"library_name": "transformers", "tags": ["lox", "safety"]}
+    assert one_line(name) in rest
     assert not acts(card)
     factor, apply = (shlex.split(line) for line in rest.splitlines() if line.startswith("    lox"))
     assert factor[:4] == ["lox", "factor", one_line(hostile), one_line(name)]

@@ -28,7 +28,8 @@ from lox_kit.weights import (
     skeleton,
 )
 
-from .checkpoint import model_card, open_aligned
+from .card import model_card
+from .checkpoint import open_aligned
 from .lox import LowRank, check_alpha
 from .subspace import SafetySubspace
 
@@ -86,9 +87,9 @@ def save_adapter(
     for name, edit in edits.items():
         for part in edit.values():
             refuse_nonfinite((alpha * part.left).to(getattr(torch, dtype)), f"{name}, {alpha=:g}")
-    tensors, config = _as_lora(edits, module, checkpoint.name, alpha)
+    tensors, config, ranks = _as_lora(edits, module, checkpoint.name, alpha)
     tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
-    card = model_card(checkpoint, subspace, k, alpha).replace("lox apply", "lox adapter")
+    card = model_card(checkpoint, subspace, k, alpha, ranks)
     with whole(out, new=True) as work:
         work.mkdir()
         (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
@@ -184,8 +185,8 @@ def _refuse_partial(
 
 def _as_lora(
     edits: Mapping[str, Edit], module: nn.Module, base: str, alpha: float
-) -> tuple[dict[str, Tensor], dict]:
-    """Return an adapter's tensors by PEFT's names, and its `adapter_config.json`."""
+) -> tuple[dict[str, Tensor], dict, dict[str, int]]:
+    """Return an adapter's tensors by PEFT's names, its `adapter_config.json`, and its ranks."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
 
@@ -213,7 +214,7 @@ def _as_lora(
             own = path.removeprefix("base_model.model.").replace(".base_layer", "")
             name = f"{own}.{getattr(layer, 'parameter_name', 'weight')}"
             tensors |= _lora_pair(layer, path, edits[name])
-    return tensors, config
+    return tensors, config, ranks
 
 
 def _is_conv1d(owner: nn.Module) -> bool:

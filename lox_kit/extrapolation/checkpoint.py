@@ -8,8 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lox_kit import __version__
 from lox_kit.folders import locked, whole
-from lox_kit.text import one_line
 from lox_kit.threads import OnStage, map_in_order, tell
 from lox_kit.weights import INDEX, SINGLE, WRITTEN, Checkpoint, refuse_nonfinite, write_tensors
 
+from .card import CERTIFY, model_card
 from .factoring import check_stored
 from .file import FULL
 from .lox import add, check_alpha, lox_terms, recipe_of
 from .subspace import SafetySubspace
-
-PLAIN = re.compile(r"[\w.-]*/[\w./@+-]+")  # names that YAML takes for text as they stand
-CERTIFY = 16  # directions that must converge, as in `SafetySubspace.from_pair`; more if k is larger
 
 
 def apply_lox(
@@ -94,8 +88,9 @@ def apply_lox(
         tensors, layouts = edited(), _layouts(checkpoint)
         for file, layout in layouts.items():
             write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
-        for beside in checkpoint.beside:
-            shutil.copyfile(beside, work / beside.name)
+        for name, file in checkpoint.beside.items():
+            (work / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, work / name)
         if checkpoint.quantised:
             config = {n: v for n, v in checkpoint.config.items() if "quantization" not in n}
             config["dtype"] = str(WRITTEN).removeprefix("torch.")
@@ -185,38 +180,3 @@ def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
         )
     checkpoint.refuse_nonfinite(matrices=False)  # matrices are refused when they are read
     return checkpoint
-
-
-def model_card(
-    checkpoint: Checkpoint, subspace: SafetySubspace, k: int | None, alpha: float
-) -> str:
-    """Return the model card: what this is and how to make it again."""
-    info = {name: one_line(value) for name, value in subspace.info.items()}
-    said = {name: value.replace("|", "\\|") for name, value in info.items()}  # in the table
-    typed = {name: shlex.quote(value) for name, value in info.items()}  # in a shell
-    name, kept = one_line(checkpoint.name), "all" if k is None else k
-    options = "".join(f" --{n} {typed[n]}" for n in ("include", "exclude") if subspace.info[n])
-    usual = {"certify": CERTIFY, "seed": 0}
-    options += "".join(f" --{n} {typed[n]}" for n, v in usual.items() if subspace.info[n] != v)
-    return f"""---
-base_model: {name if PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False)}
-tags: [lox, safety]
----
-# {name}, extrapolated with LoX
-
-`W = W_aligned + alpha * Proj_k(W_aligned - W_base)` in {len(subspace)} matrices, with
-k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
-
-| | |
-|---|---|
-| base | {said["base"]} (`{said["base_fingerprint"][:16]}`) |
-| aligned | {said["aligned"]} (`{said["aligned_fingerprint"][:16]}`) |
-| include, exclude | {said["include"]}, {said["exclude"]} |
-| made with | lox_kit {__version__} |
-
-    lox factor {typed["base"]} {typed["aligned"]} -o S.safetensors --rank {typed["rank"]}{options}
-    lox apply S.safetensors {typed["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
-
-LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
-Measure refusal *and* helpfulness before use.
-"""

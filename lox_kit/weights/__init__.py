@@ -15,7 +15,7 @@ __all__, __getattr__, __dir__ = attach(
             file_hash has_weights INDEX is_embedding is_head read_made read_object
             refuse_nonfinite SINGLE
         """,
-        "names": "family_folder member RECIPE",
+        "names": "family_folder hub_ids member RECIPE",
         "pair": "check_pair delta PairReport ROWS",
         "quantised": "WRITTEN",
         "sums": "check_schema checked_reader",

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -15,22 +16,28 @@ from torch import Tensor
 from .adapter import MERGE, LoraAdapter
 from .architecture import Piece, find_places, skeleton, stored_places, tied_parameters
 from .files import (
-    BESIDE,
-    INDEX,
+    TEMPLATES,
     TensorInfo,
     content_hash,
     file_hash,
     is_embedding,
     is_head,
+    is_setting,
     read_headers,
     read_object,
     read_tensor,
 )
-from .hub import ADAPTER_CONFIG
+from .hub import ADAPTER_CONFIG, UNREAD
 from .names import find
 from .quantised import EIGHT, ScaledInfo, refuse_codes, with_scales
 
-CONFIGS = ("config.json", "generation_config.json")  # beside these: tokenizer files
+# What belongs to the weights and not to the tokenizer, which may lie in another folder.
+WITH_WEIGHTS = ("config.json", "generation_config.json", "*processor_config.json", *UNREAD)
+# What does not go with edited weights: records of another run, and of weights in other files.
+LEFT = (
+    *("attack.json", "alignment.json", "trainer_state.json", "*_results.json"),
+    *("*.index.json", "quantize_config.json", "hf_quant_config.json", ADAPTER_CONFIG),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,16 +255,16 @@ class Checkpoint:
         return own if (own / "tokenizer_config.json").exists() else self.path
 
     @property
-    def beside(self) -> list[Path]:
-        """Config and tokenizer files, which belong beside the weights; not their index."""
-        there = sorted(self.path.iterdir())
-        files = [f for f in there if f.suffix in BESIDE and f.is_file() and f.name != INDEX]
-        if self.tokenizer_folder == self.path:
-            return files
-        words = sorted(self.tokenizer_folder.iterdir())
-        return [f for f in files if f.name in CONFIGS] + [
-            f for f in words if f.suffix in BESIDE and f.is_file() and f.name != ADAPTER_CONFIG
-        ]
+    def beside(self) -> dict[str, Path]:
+        """What belongs beside the weights, by its name there, which may have a folder in front.
+
+        Configs, tokenizer, chat templates, code and licence; see `LEFT` for what stays behind.
+        """
+        found = _settings(self.tokenizer_folder)
+        if self.tokenizer_folder != self.path:
+            own = _settings(self.path)
+            found |= {n: f for n, f in own.items() if _is_one(f, WITH_WEIGHTS)}
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -274,3 +281,15 @@ class Checkpoint:
     def is_adapter_of(self, base: Checkpoint) -> bool:
         """Whether this is `base` and an adapter on it, so that the adapter is their delta."""
         return self.base is not None and self.base.weight_hashes == base.weight_hashes
+
+
+def _settings(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder that edited weights need or must have beside them, by name."""
+    there = [f for f in folder.iterdir() if is_setting(f) or _is_one(f, UNREAD)]
+    files = [*sorted(there), *sorted(folder.glob(TEMPLATES))]
+    return {str(f.relative_to(folder)): f for f in files if f.is_file() and not _is_one(f, LEFT)}
+
+
+def _is_one(file: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether a file's name is of one of these patterns."""
+    return any(fnmatchcase(file.name, pattern) for pattern in patterns)

@@ -40,7 +40,9 @@ DTYPES = {
 }
 if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7 and later
     DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
-BESIDE = (".json", ".jinja", ".model", ".txt")  # config and tokenizer files
+BESIDE = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # config and tokenizer files
+VERSIONED = "tokenizer.model."  # of another kind of tokenizer, and its version: tokenizer.model.v3
+TEMPLATES = "additional_chat_templates/*.jinja"
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
@@ -112,6 +114,13 @@ def has_weights(folder: Path) -> bool:
         return bool(_files(folder, str(folder), _shards(folder)))
     except (FileNotFoundError, ValueError):
         return False
+
+
+def shard_names(folder: Path) -> list[str]:
+    """Return the names of the weight files that a folder's index names; none if it needs none."""
+    with contextlib.suppress(ValueError):
+        return sorted(set((_shards(folder) or {}).values()))
+    return []
 
 
 def _shards(folder: Path) -> dict[str, str] | None:
@@ -277,11 +286,16 @@ def _object(text: str | bytes, what: str) -> dict:
     return found
 
 
+def is_setting(file: Path) -> bool:
+    """Whether a file is a config, a chat template or of a tokenizer, as its name says."""
+    return file.suffix in BESIDE or file.name.startswith(VERSIONED)
+
+
 def content_hash(folder: Path) -> str:
     """Return the hash of all weights, configs and tokenizer files of a folder."""
-    kinds = (".safetensors", *BESIDE)
-    files = sorted(f for f in folder.iterdir() if f.suffix in kinds and f.is_file())
-    files += sorted(folder.glob("additional_chat_templates/*.jinja"))
+    there = sorted(f for f in folder.iterdir() if f.is_file())
+    files = [f for f in there if f.suffix == ".safetensors" or is_setting(f)]
+    files += sorted(folder.glob(TEMPLATES))
     digest = hashlib.sha256()
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
         for file, value in zip(files, threads.map(file_hash, files), strict=True):

@@ -7,12 +7,18 @@ import functools
 import re
 from pathlib import Path
 
-from .files import BESIDE, has_weights
+from .files import BESIDE, VERSIONED, has_weights, is_setting, shard_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-WANTED = ["model*.safetensors", ADAPTER_WEIGHTS, *(f"*{kind}" for kind in BESIDE)]
-_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+UNREAD = ("*.py", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")  # never run or read here
+WANTED = [
+    *("model*.safetensors", ADAPTER_WEIGHTS, "README.md", f"{VERSIONED}*", *UNREAD),
+    *(f"*{kind}" for kind in BESIDE),
+]
+_ID = re.compile(  # as the hub names repositories: no "--" or "..", a letter or digit at each end
+    r"(?![^@]*(--|\.\.))\w([\w.-]*\w)?/\w([\w.-]*\w)?(@[\w./-]+)?", re.ASCII
+)
 
 
 def is_hub_id(name: str) -> bool:
@@ -23,7 +29,7 @@ def is_hub_id(name: str) -> bool:
 def fetch(name: str) -> Path:
     """Return the folder of a hub id: from the local cache, else downloaded into it.
 
-    Only safetensors weights, configs and tokenizer files are fetched. HF_HUB_OFFLINE, HF_HUB_CACHE
+    Only safetensors weights and what belongs beside them are fetched. HF_HUB_OFFLINE, HF_HUB_CACHE
     and HF_ENDPOINT are honoured, as huggingface_hub does. What is whole in the cache is taken
     without asking the hub: name a revision, or delete it there, for a newer one.
 
@@ -44,16 +50,22 @@ def fetch(name: str) -> Path:
         huggingface_hub.snapshot_download,
         repository,
         revision=revision or None,
-        allow_patterns=WANTED,
-        ignore_patterns=["*/*"],  # other formats lie in folders of their own
+        ignore_patterns=["*/*[!a]"],  # other formats lie in folders; of these, only *.jinja
     )
+    cached = None
     with contextlib.suppress(FileNotFoundError):
-        if _is_whole(folder := Path(snapshot(local_files_only=True))):
-            return folder
+        # Asked for nothing: it may be whole for a model and lack other files of the repository.
+        cached = Path(snapshot(allow_patterns=[], local_files_only=True))
+        if _is_whole(cached):
+            return cached
     try:
-        folder = Path(snapshot())
+        folder = Path(snapshot(allow_patterns=WANTED))
+        if others := [n for n in shard_names(folder) if not (folder / n).is_file()]:
+            snapshot(allow_patterns=others)
     except Exception as error:  # of whichever HTTP library it uses
-        raise FileNotFoundError(_not_found(name, error)) from error
+        if cached is None or not has_weights(cached):
+            raise FileNotFoundError(_not_found(name, error)) from error
+        folder = cached  # without a tokenizer, and the hub cannot be asked for one
     if not has_weights(folder) and not (folder / ADAPTER_WEIGHTS).exists():
         raise FileNotFoundError(
             f"{name}: no whole safetensors weights in {folder}. Either an earlier download was cut "
@@ -67,8 +79,11 @@ def _is_whole(folder: Path) -> bool:
     """Whether a cached snapshot needs nothing more: weights, config and a tokenizer."""
     if (folder / ADAPTER_CONFIG).exists():
         return (folder / ADAPTER_WEIGHTS).exists()
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-    there = any((folder / n).exists() for n in names)
+    words = ("tokenizer.", "vocab.", "tekken.")  # tokenizer_config.json alone is no tokenizer
+    there = any(
+        is_setting(f) and (f.name.startswith(words) or f.suffix in (".model", ".tiktoken"))
+        for f in folder.iterdir()
+    )
     return there and (folder / "config.json").exists() and has_weights(folder)
 
 

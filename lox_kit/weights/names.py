@@ -63,6 +63,19 @@ def member(name: str, seed: int) -> str:
     return f"sandbox/{name}@{seed}" if seed else f"sandbox/{name}"
 
 
+def hub_ids(name: str) -> list[str]:
+    """Return the repositories of the hub that a checkpoint's name names, without revisions.
+
+    None for a folder or a sandbox name; two for BASE+ADAPTER, if both are of the hub.
+    """
+    parts = [] if Path(name).is_dir() else [part.strip() for part in name.rpartition("+")[::2]]
+    return [
+        part.partition("@")[0]
+        for part in parts
+        if is_hub_id(part) and not part.startswith("sandbox/")
+    ]
+
+
 def find(name: str) -> tuple[str | None, Path]:
     """Return the name of the base, None if it is a full checkpoint, and the folder.
 
