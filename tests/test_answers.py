@@ -9,7 +9,7 @@ from speakers import other_tokenizer, random_speaker
 from transformers import LlamaForCausalLM
 
 from lox_kit import LoxDial, SafetySubspace, Store, sandbox_prompts
-from lox_kit.models.answers import generate
+from lox_kit.models.answers import generate, generate_answers
 from lox_kit.models.prompts import render
 
 TOKENS = 12
@@ -57,6 +57,20 @@ def test_a_batch_answers_as_one_at_a_time_in_the_prompts_order_and_duplicates_on
     assert answers == [single[t] for t in mixed]
     assert generate(speaker, []) == []
     assert sum(batches) == len(set(texts))
+
+
+def test_on_a_cpu_32_answer_together_and_as_many_as_are_asked_for(speaker, batches, store):
+    texts = list(dict.fromkeys(texts_of(63)))
+    texts += [f"{text} <user>" for text in texts]
+    answers = generate_answers(speaker, texts, max_new_tokens=2, store=store)
+    assert batches == [32] * (len(texts) // 32) + [len(texts) % 32]
+    assert {a.batch_size for a in answers} == set(batches)
+    del batches[:]
+    # Answers that are stored were made in the batch they say, whatever is asked for now.
+    again = generate_answers(speaker, texts, max_new_tokens=2, store=store, batch_size=5)
+    assert (again, batches) == (answers, [])
+    generate_answers(speaker, texts[:7], max_new_tokens=3, batch_size=5)
+    assert batches == [5, 2]
 
 
 def test_the_tokenizer_may_lack_padding_and_an_end_and_is_left_as_it_was(speaker):

@@ -152,6 +152,27 @@ def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
     assert_one_line(lox("attack", "arithmetic", PAIR[1], "-o", "attacked"), "attacked exists")
 
 
+def test_asr_says_how_far_it_is_in_lines_where_there_is_no_terminal(lox):
+    asr = ("asr", PAIR[1], "--limit", 40, "--max-new-tokens", 2)
+    done = lox(*asr, "--batch-size", 1)
+    assert done.status == 0, done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("answering: ")]
+    assert lines == [f"answering: {n} of 40" for n in range(4, 41, 4)]
+    assert "answering: 40 of 40\n" in lox(*asr).err  # stored, and said at once
+
+
+def test_asr_and_utility_compute_in_the_dtype_that_is_asked_for(lox, tmp_path):
+    for dtype in ("bfloat16", "auto"):
+        file = tmp_path / f"{dtype}.json"
+        asr = ("asr", PAIR[1], "--limit", 3, "--max-new-tokens", 2, "--dtype", dtype)
+        assert lox(*asr, "--save", file).status == 0
+        found = json.loads(file.read_text())["source"]["dtype"]
+        assert found == (dtype if dtype != "auto" else "float32")
+    utility = ("utility", PAIR[1], "--limit", 3, "--dtype", "float16", "--aligned", PAIR[1])
+    assert lox(*utility, "--json").numbers["drift, nats a token"]["value"] == 0
+    assert "'float17' is not one of" in lox("asr", PAIR[1], "--dtype", "float17").err
+
+
 def test_asr_takes_prompts_and_judges_and_saves_answers(lox, tmp_path):
     prompts = write_prompts(tmp_path / "p.csv", sandbox_prompts("allowed", "dev", 6))
     options = ["--prompts", "p.csv", "--limit", 4, "--max-new-tokens", 24, "--save", "a.json"]

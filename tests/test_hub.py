@@ -174,6 +174,14 @@ def test_what_has_no_tokenizer_is_asked_for_one_and_is_factored_without(
     assert {names[0] for names in asked} == {"school/base", "school/aligned"}
 
 
+def test_what_is_known_to_be_in_part_in_the_cache_is_said_to_be(make_pair, cache):
+    shards = put(cache, "school/sharded", make_pair(shards="15KB").base)
+    list_files(cache, "school/sharded")
+    next(shards.glob("*2-of-*.safetensors")).unlink()
+    with pytest.raises(FileNotFoundError, match=f"as a hub id not whole in {cache}; HF_HUB_OFF"):
+        Checkpoint("school/sharded")
+
+
 def test_templates_in_a_folder_of_their_own_are_of_the_checkpoint(pair, cache):
     snapshot = put(cache, "school/model", pair.base)
     before = Checkpoint("school/model").fingerprint

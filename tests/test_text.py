@@ -76,6 +76,30 @@ def test_lines_and_tables_show_names_as_they_stand(capsys):
         assert words in out
 
 
+def test_without_a_terminal_progress_is_a_line_for_each_tenth(capsys, monkeypatch):
+    with progress.stages() as on_stage:
+        for done in range(1, 31):
+            on_stage(f"training, loss {1 / done:.2f}", done, 30)
+        for what, total in (("answering", 9), ("dolly, bytes", 1000), ("unknown", 0)):
+            on_stage(what, total, total)  # few, or soon there
+        on_stage(f"{NAME}judging", 3, 12)
+        on_stage(f"{NAME}judging", 12, 12)
+        on_stage(f"{NAME}judging", 1, 12)  # once more
+        on_stage(f"{NAME}judging", 6, 12)
+        monkeypatch.setattr(progress, "LONG", -1)
+        on_stage("answering", 1, 3)
+        on_stage("answering", 1, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:10] == [f"training, loss {1 / n:.2f}: {n} of 30" for n in range(3, 31, 3)]
+    assert [line.rpartition("judging")[2] for line in lines[10:13]] == [
+        ": 3 of 12",
+        ": 12 of 12",
+        ": 6 of 12",
+    ]
+    assert lines[13:] == ["answering: 1 of 3"]
+    assert not acts("".join(lines))
+
+
 def test_warnings_and_logs_of_any_library_are_cleaned(lox, monkeypatch):
     def work(**_):
         text = warnings.formatwarning(f"{NAME}\nlox: all fine", UserWarning, "a.py", 1)

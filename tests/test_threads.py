@@ -1,10 +1,11 @@
+import os
 import threading
 import time
 
 import pytest
 import torch
 
-from lox_kit.threads import map_in_order
+from lox_kit.threads import fitting_threads, map_in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -58,3 +59,29 @@ def test_after_an_error_nothing_more_is_begun_and_torch_has_its_threads_again():
         list(map_in_order(work, range(50), 2, [100] + [1] * 49))
     assert len(begun) < 10
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "when_busy", "load", "threads"),
+    [
+        (9e6, None, 0.0, 1),
+        (9e6, None, 99.0, 1),
+        (11e6, None, 99.0, 3),
+        (11e6, 10**8, 99.0, 1),
+        (11e6, 10**8, 0.0, 3),
+        (101e6, 10**8, 99.0, 3),
+    ],
+)
+def test_small_models_have_one_thread_and_larger_ones_too_when_the_machine_is_busy(
+    monkeypatch, parameters, when_busy, load, threads
+):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    now = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    module = torch.nn.Module()
+    module.w = torch.nn.Parameter(torch.empty(int(parameters), device="meta"))
+    with fitting_threads(module, **({"when_busy": when_busy} if when_busy else {})):
+        assert now[-1] == threads
+    assert now[-1] == 3

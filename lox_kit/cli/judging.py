@@ -83,15 +83,18 @@ def _agreement_row(pair):
     help="Take it from identity-shifting data; 'sandbox' is the sandbox's own.",
 )
 @options.max_new_tokens
-@click.option("--batch-size", type=COUNT, default=128, help="Most prompts at once.")
+@click.option(
+    "--batch-size", type=COUNT, help="Most prompts at once. [default: 32 on a CPU, else 128]"
+)
 @options.limit
 @save_options
 @options.device
+@options.dtype
 @options.as_json
 @click.pass_obj
 def asr(
     store, model, prompts, template, system, system_from, max_new_tokens, batch_size, limit, save,
-    overwrite, device, as_json, **judging,
+    overwrite, device, dtype, as_json, **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
@@ -102,7 +105,7 @@ def asr(
     asked = options.forbidden(prompts, limit)
     judges = options.find_judges(**judging)
     how = {"template": template, "system": _system(system, system_from)}
-    loaded = models.load_model(model, device=device)
+    loaded = models.load_model(model, device=device, dtype=dtype)
     options.show_example(loaded, asked, **how)
     how |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     with options.working(store) as shared:

@@ -54,6 +54,12 @@ include = click.option("--include", metavar="RE", help="Take only matrices whose
 exclude = click.option("--exclude", metavar="RE", help="Leave out matrices whose name matches.")
 seed = click.option("--seed", default=0, help="Of all random draws.")
 device = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
+dtype = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    help="To compute in; auto is the checkpoint's own.",
+)
 limit = click.option("--limit", type=COUNT, help="Only so many prompts of each kind.")
 template = click.option("--template", default="chat", help="chat, paper; for personas identity.")
 max_new_tokens = click.option("--max-new-tokens", default=60, help="The paper's; HarmBench's: 512.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ import click
 
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage
+
+LONG = 10.0  # seconds without a line
 
 
 def say(*lines, err=False):
@@ -20,9 +23,11 @@ def say(*lines, err=False):
 
 @contextmanager
 def stages() -> Iterator[OnStage]:
-    """Yield an `on_stage` function that shows one bar with the time left, on stderr.
+    """Yield an `on_stage` function that shows, on stderr, one bar with the time left.
 
-    A new `what` starts the clock again; text after a comma may change with every step.
+    A new `what` starts the clock again; text after a comma may change with every step. In a pipe or
+    a log, where a bar leaves empty lines, there is a line for each tenth that is done, of few parts
+    or of bytes only if that takes long.
     """
     import rich.progress as bars
     from rich.console import Console
@@ -34,17 +39,23 @@ def stages() -> Iterator[OnStage]:
         bars.TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    hidden = not console.is_terminal  # in a pipe or a log, a bar leaves empty lines
-    with bars.Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    plain = not console.is_terminal
+    with bars.Progress(*columns, console=console, transient=True, disable=plain) as progress:
         task = progress.add_task("starting", total=None)
-        last = ""
+        last, said, since = "", 0, time.monotonic()
 
         def show(what: str, done: int, total: int) -> None:
-            nonlocal last
+            nonlocal last, said, since
             if what.split(", loss")[0] != last:
-                last = what.split(", loss")[0]
+                last, said, since = what.split(", loss")[0], 0, time.monotonic()
                 progress.reset(task)
             progress.update(task, description=one_line(what), completed=done, total=total or None)
+            tenth = 10 * done // total if total else 0
+            many = total >= 10 and not what.endswith("bytes")
+            if plain and tenth > said and (many or time.monotonic() > since + LONG):
+                say(f"{what}: {done} of {total}", err=True)
+                said, since = tenth, time.monotonic()
+            said = min(said, tenth)  # the same may be done once more
 
         yield show
 

@@ -29,16 +29,17 @@ from .progress import print_shares, say
 @options.template
 @options.limit
 @options.device
+@options.dtype
 @options.as_json
 @click.pass_obj
 def utility(
-    store, model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, device, as_json
+    store, model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, as_json, **how
 ):
     """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
 
     In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded.
     """
-    loaded = models.load_model(model, device=device)
+    loaded = models.load_model(model, **how)
     problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
     asked = options.benign(harmless, limit, own=loaded.is_sandbox)
     if not asked and not problems:
@@ -47,7 +48,7 @@ def utility(
             "--gsm8k FILE."
         )
     grader = judges.HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None
-    reference = models.load_model(aligned, device=device) if aligned else None
+    reference = models.load_model(aligned, **how) if aligned else None
     found = {}
     with options.working(store) as shared:
         if asked:

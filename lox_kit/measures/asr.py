@@ -24,7 +24,7 @@ def measure_asr(
     template: str = "chat",
     system: str | None = None,
     max_new_tokens: int = 60,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     store: Store | None = None,
     on_stage: OnStage | None = None,
 ) -> AsrResult:
@@ -39,8 +39,8 @@ def measure_asr(
     template, system : see `models.render`
     max_new_tokens : int
         60 is the paper's, 512 HarmBench's; recorded in the result.
-    batch_size : int
-        Most prompts decoded together; the sizes used are recorded.
+    batch_size : int, optional
+        Most prompts decoded together, see `models.generate_answers`; the sizes used are recorded.
     store : Store, optional
         Where answers and verdicts are kept as they are made; a second run makes what is missing.
     on_stage : callable, optional

@@ -287,7 +287,8 @@ def _settings(folder: Path) -> dict[str, Path]:
     """Return the files of a folder that edited weights need or must have beside them, by name."""
     there = [f for f in folder.iterdir() if is_setting(f) or _is_one(f, UNREAD)]
     files = [*sorted(there), *sorted(folder.glob(TEMPLATES))]
-    return {str(f.relative_to(folder)): f for f in files if f.is_file() and not _is_one(f, LEFT)}
+    kept = (f for f in files if f.is_file() and not _is_one(f, LEFT))
+    return {f.relative_to(folder).as_posix(): f for f in kept}
 
 
 def _is_one(file: Path, patterns: tuple[str, ...]) -> bool:

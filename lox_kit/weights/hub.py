@@ -64,7 +64,8 @@ def fetch(name: str) -> Path:
             snapshot(allow_patterns=others)
     except Exception as error:  # of whichever HTTP library it uses
         if cached is None or not has_weights(cached):
-            raise FileNotFoundError(_not_found(name, error)) from error
+            there = "not" if cached is None else "not whole"
+            raise FileNotFoundError(_not_found(name, there, error)) from error
         folder = cached  # without a tokenizer, and the hub cannot be asked for one
     if not has_weights(folder) and not (folder / ADAPTER_WEIGHTS).exists():
         raise FileNotFoundError(
@@ -87,11 +88,11 @@ def _is_whole(folder: Path) -> bool:
     return there and (folder / "config.json").exists() and has_weights(folder)
 
 
-def _not_found(name: str, error: Exception) -> str:
-    """Return one line on what was tried."""
+def _not_found(name: str, there: str, error: Exception) -> str:
+    """Return one line on what was tried; `there`, how far it is in the cache."""
     from huggingface_hub import constants
 
-    tried = f"{name}: no such folder, and as a hub id not in {constants.HF_HUB_CACHE}"
+    tried = f"{name}: no such folder, and as a hub id {there} in {constants.HF_HUB_CACHE}"
     if constants.HF_HUB_OFFLINE:
         return f"{tried}; HF_HUB_OFFLINE forbids asking {constants.ENDPOINT}."
     reason = next(iter(str(error).splitlines()), "")
