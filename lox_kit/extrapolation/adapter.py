@@ -108,7 +108,7 @@ Edit = dict[int, LowRank]  # by expert, 0 where there are none: what is added to
 def _edits(
     subspace: SafetySubspace,
     checkpoint: Checkpoint,
-    module: nn.Module,
+    module,
     places: Mapping[str, Place],
     k: int | None,
 ) -> tuple[dict[str, Edit], tuple[str, ...]]:
@@ -131,13 +131,13 @@ def _edits(
             found = parts.setdefault(piece.parameter, {}).setdefault(expert, [])
             found.append((piece, LowRank(left[slice(*piece.rows)], right)))
     edits = {
-        parameter: {e: _joined(found, shapes[parameter].shape[-2:]) for e, found in experts.items()}
+        parameter: {e: _joined(found, shapes[parameter]) for e, found in experts.items()}
         for parameter, experts in parts.items()
     }
     return edits, tuple(left_out)
 
 
-def _can_adapt(module: nn.Module, piece: Piece) -> bool:
+def _can_adapt(module, piece: Piece) -> bool:
     """Whether PEFT can adapt the parameter that a piece is of."""
     owner = module.get_submodule(piece.parameter.rpartition(".")[0])
     if isinstance(owner, nn.Embedding):  # others look rows up in their own ways: learned positions
@@ -145,9 +145,9 @@ def _can_adapt(module: nn.Module, piece: Piece) -> bool:
     return not (module.config.model_type in UNSUPPORTED and ".mixer." in piece.parameter)
 
 
-def _joined(parts: list[tuple[Piece, LowRank]], shape: tuple[int, int]) -> LowRank:
+def _joined(parts: list[tuple[Piece, LowRank]], W: Tensor) -> LowRank:
     """Return the sum of deltas of some rows each as one delta of a matrix, or of its transpose."""
-    rows, columns = shape
+    rows, columns = W.shape[-2:]
     left = torch.zeros(rows, sum(part.left.shape[1] for _, part in parts))
     rights, rank = [], 0
     for piece, part in parts:

@@ -16,13 +16,16 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .files import read_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
 _loading = threading.RLock()
@@ -73,7 +76,7 @@ def transformers_for(folder: Path) -> Iterator:
     with _loading, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers' own, about its defaults
         level = logging.get_verbosity()
-        logging.set_verbosity(logging.CRITICAL)
+        logging.set_verbosity(50)  # critical errors alone
         try:
             yield transformers
         except MemoryError:
@@ -328,7 +331,7 @@ def _reversed(module: torch.nn.Module, conversions: list | None) -> dict[str, Pl
     names = {_storage(W): name for name, W in own.items()}
     views = _AsViews()
     with _loading, _conversions_of(module, conversions), views:
-        saved = revert_weight_conversion(module, own)
+        saved = revert_weight_conversion(cast("PreTrainedModel", module), own)
     places = {}
     for name, V in saved.items():
         parts = views.joined.get(_storage(V), [V])
@@ -343,19 +346,20 @@ def _pieces(parts: Iterable[Tensor], names: Mapping[int, str]) -> Iterator[Piece
     for V in parts:
         rows = V.shape[0] if V.ndim else 1
         shape, stride = tuple(V.shape), tuple(V.stride())
-        yield Piece(names[_storage(V)], (row, row + rows), shape, stride, V.storage_offset())
+        yield Piece(names[_storage(V)], (row, row + rows), shape, stride, int(V.storage_offset()))
         row += rows
 
 
 @contextlib.contextmanager
 def _conversions_of(module: torch.nn.Module, conversions: list | None) -> Iterator[None]:
     """Have the model say that it was loaded by these conversions."""
-    before = getattr(module, "_weight_conversions", None)
-    module._weight_conversions = conversions
+    own = vars(module)
+    before = own.get("_weight_conversions")
+    own["_weight_conversions"] = conversions
     try:
         yield
     finally:
-        module._weight_conversions = before
+        own["_weight_conversions"] = before
 
 
 def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> str:
@@ -363,11 +367,15 @@ def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> s
     if not hasattr(module, "base_model_prefix"):
         return name
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        rename_source_key,
+    )
 
-    prefix = module.base_model_prefix
-    known = get_model_conversion_mapping(module)
+    prefix = str(module.base_model_prefix)
+    known = get_model_conversion_mapping(cast("PreTrainedModel", module))
     renamings = [c for c in known if isinstance(c, WeightRenaming)]
-    others = [c for c in known if not isinstance(c, WeightRenaming)]
+    others = [c for c in known if isinstance(c, WeightConverter)]
     renamed, _ = rename_source_key(name, renamings, others, prefix, dict(own))
     return renamed if renamed in own else rename_source_key(name, [], [], prefix, dict(own))[0]

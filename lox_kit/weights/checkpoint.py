@@ -190,7 +190,7 @@ class Checkpoint:
         wanted = {place: n for n, place in find_places(self.skeleton, names).items()}
         places = find_places(self.skeleton, self.parts)
         renamed = copy.copy(self)
-        renamed.parts = {wanted.get(places.get(n), n): part for n, part in self.parts.items()}
+        renamed.parts = {wanted.get(places.get(n, ()), n): part for n, part in self.parts.items()}
         renamed.__dict__.pop("matrices", None)
         return renamed
 
