@@ -117,5 +117,5 @@ def spectrum_data(subspace: SafetySubspace) -> dict:
 
 def energy_map_data(subspace: SafetySubspace, k: int) -> dict:
     """Return what `figure_energy_map` is drawn from."""
-    energy = plain_numbers(subspace.energy(k))
-    return {"figure": "energy_map", "k": k, "energy": dict(zip(subspace, energy, strict=True))}
+    energy = zip(subspace, subspace.energy(k), strict=True)
+    return {"figure": "energy_map", "k": k, "energy": {n: plain_numbers(e) for n, e in energy}}
