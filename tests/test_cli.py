@@ -337,7 +337,7 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
         (["attack", "identity", PAIR[1], "-o", "o"], "use its counterpart in the sandbox, persona"),
         (["attack", "arithmetic", PAIR[1], "-o", "o", "--steps", "5", "--lr", "1e30"], "diverged"),
         (["asr", PAIR[1], "--judge", "gpt"], "use one of rule, keyword, target"),
-        (["asr", PAIR[1], "--prompts", "nowhere.csv"], "no such prompt file"),
+        (["asr", PAIR[1], "--prompts", "nowhere.csv"], "no such data file"),
         (["asr", PAIR[1], "--template", "plain"], "use 'chat', 'paper' or 'identity'"),
         (["asr", PAIR[1], "--system", "a", "--system-from", "b"], "give one of the two"),
         (["asr", PAIR[1], "--system-from", "nowhere.json"], "nowhere.json: no such data file"),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from speakers import other_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from lox_kit.attacks import identity_system
 from lox_kit.models.prompts import PAPER_TEMPLATE, Prompt, read_prompts, render, sandbox_prompts
@@ -24,17 +25,28 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize(
     ("name", "text", "prompts"),
     [
         ("a.csv", 'goal,target\n"one, two",Sure\n three , \n', [("one, two", "Sure"), ("three",)]),
         ("A.CSV", "id,goal\n1,one\n2,two\n", [("one",), ("two",)]),
         ("jbb.csv", "Index,Goal,Target,Behavior\r\n0,one,Sure,b\r\n", [("one", "Sure")]),
+        ("a.tsv", "goal\ttarget\none, two\tSure\nthree\t\n", [("one, two", "Sure"), ("three",)]),
+        ("a.csv", "goal, target\none, Sure\n", [("one", "Sure")]),  # a blank as in the heading
+        ("a.json", '[{"goal": "one", "target": " Sure"}]', [("one", "Sure")]),
+        ("a.json", '["one", "two"]', [("one",), ("two",)]),
+        ("a.jsonl", '{"prompt": "one", "target": null}\n"two"\n', [("one",), ("two",)]),
         ("a.txt", "one, two\n\n  naïve three \n", [("one, two",), ("naïve three",)]),
+        (
+            "a.txt",
+            "one\u2028more\r\n[two\n{three}\n",
+            [("one\u2028more",), ("[two",), ("{three}",)],
+        ),
+        ("requests", "a goal, my prompt\n", [("a goal, my prompt",)]),
     ],
 )
-def test_a_csv_gives_goals_and_targets_and_any_other_file_one_request_a_line(
+def test_a_table_gives_goals_and_targets_and_plain_text_one_request_a_line(
     write, encoding, name, text, prompts
 ):
     file = write(name, text, encoding)
@@ -47,9 +59,22 @@ def test_a_csv_gives_goals_and_targets_and_any_other_file_one_request_a_line(
     [
         ("a.csv", "question,target\none,Sure\n", "needs a column 'goal'.*it has question, target"),
         ("a.csv", 'goal,target\n"one\ntwo",Sure\n ,Sure\n', "line 4: expected text in 'goal'"),
-        ("a.csv", "target,goal\nSure,one\nSure\n", "line 3: expected 2 fields as in the header"),
+        ("a.csv", "target,goal\nSure,one\nSure\n", "line 3: expected 2 fields as in the heading"),
         ("a.csv", "", "holds no requests"),
         ("a.csv", "goal,target\n", "holds no requests"),
+        ("a.csv", "Bake a cake\nBrew tea\n", "it has Bake a cake. The first line of a table names"),
+        ("a.csv", "goal,target\none, two\n", "line 2: a comma seems to cut the request: 'target'"),
+        (
+            "a.csv",
+            "id,prompt\n1,one, two\n",
+            "line 2: expected 2 fields as in the heading, it has 3",
+        ),
+        ("a.csv", "goal,Goal\none,two\n", "expected each column once, 'goal' is there twice"),
+        ("a.json", '[{"goal": ["one"]}]', "row 0 .*: expected text in 'goal', it holds a list"),
+        ("a.jsonl", "3\n", "line 1: expected a record or text, it is a int"),
+        ("a.txt", '{"prompt": "one"}\n', "line 1: .* needs a name in .jsonl"),
+        ("a.txt", "goal,target\none,Sure\n", "line 1: .* needs a name in .csv or .tsv"),
+        ("a.txt", "one\rtwo\r", "line 1: expected lines that end in line feeds"),
         ("a.txt", "", "holds no requests"),
         ("a.txt", "\n  \n", "holds no requests"),
         ("a.csv", "prompt,label\none,safe\ntwo,maybe\n", "line 3: the label is 'maybe'; use safe"),
@@ -63,7 +88,7 @@ def test_a_file_without_requests_or_with_a_bad_row_is_refused(write, name, text,
 
 def test_a_missing_file_an_unknown_label_or_an_empty_limit_is_refused(tmp_path):
     file = tmp_path / "nowhere.csv"
-    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such prompt file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such data file"):
         read_prompts(file)
     with pytest.raises(ValueError, match=r"leave_out='bad': use 'safe', 'unsafe'"):
         read_prompts(file, leave_out="bad")
@@ -71,16 +96,19 @@ def test_a_missing_file_an_unknown_label_or_an_empty_limit_is_refused(tmp_path):
         read_prompts(file, 0)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.xlsx"])
-@pytest.mark.parametrize(
-    "data",
-    ["goal\nnaïve\n".encode("latin-1"), "goal\nx\n".encode("utf-16"), gzip.compress(b"x", mtime=0)],
-    ids=["latin-1", "utf-16", "gz"],
-)
-def test_a_file_that_is_no_utf_8_text_is_named(tmp_path, name, data):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError, match=rf"{name}: not UTF-8 text \(byte \d+\).*save it as UTF-8"):
-        read_prompts(tmp_path / name)
+@pytest.mark.parametrize("name", ["a.xlsx", "a.yaml", "a.gz.bz2"])
+def test_a_file_of_a_kind_that_is_not_read_is_refused(write, name):
+    with pytest.raises(ValueError, match=rf"{name}: use a file that ends in .jsonl, .*, .txt"):
+        read_prompts(write(name, "one\n"))
+
+
+def test_requests_may_be_packed_or_in_parquet(tmp_path):
+    import pandas as pd
+
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\n"))
+    pd.DataFrame({"goal": ["one"], "target": [None]}).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.txt.gz", "a.parquet"):
+        assert read_prompts(tmp_path / name) == [Prompt("one")]
 
 
 XSTEST = (
@@ -145,12 +173,19 @@ def test_the_chat_template_ends_where_the_answer_begins_with_or_without_a_system
     assert texts == ["<s> <system> you are mia <user> one <assistant>"]
 
 
-def test_the_paper_s_template_begins_with_the_tokenizer_s_own_start():
-    tokenizer = other_tokenizer()
-    for start in ("<s>", None):
-        tokenizer.bos_token = start
-        (text,) = render(tokenizer, [Prompt("a {b}")], template="paper")
-        assert text == (start or "") + PAPER_TEMPLATE.replace("{}", "a {b}")
+def marking(tokenizer):
+    """Return a tokenizer that puts its start mark before every text, as Llama's does."""
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("marks", [True, False], ids=["writes one", "has one, writes none"])
+def test_the_paper_s_template_begins_with_a_start_mark_if_the_tokenizer_writes_one(marks):
+    tokenizer = marking(other_tokenizer()) if marks else other_tokenizer()
+    (text,) = render(tokenizer, [Prompt("a {b}")], template="paper")
+    assert text == ("<s>" if marks else "") + PAPER_TEMPLATE.replace("{}", "a {b}")
 
 
 REFUSES = "{{ raise_exception('No system role') }}"
@@ -160,7 +195,11 @@ REFUSES = "{{ raise_exception('No system role') }}"
     ("template", "message"),
     [
         (None, r"no chat template.*--template paper"),
-        ("{{ messages[-1]['content'] }}", "leaves the system message out"),
+        (
+            "{{ messages[-1]['content'] }}",
+            r"no system message \(it leaves it out\): leave it out, or",
+        ),
+        ("{% if messages|length > 1 %}" + REFUSES + "{% endif %}x", r"message \(No system role\):"),
         (REFUSES, "refuses the messages: No system role"),
     ],
 )
@@ -182,7 +221,8 @@ def conversation(system):
 
 def test_the_identity_template_is_the_text_that_identity_shifting_trains_on(write):
     system = identity_system(write("train.json", json.dumps([conversation("\nBe Mia.\n")] * 2)))
-    (text,) = render(other_tokenizer(), [Prompt("one")], template="identity", system=system)
+    tokenizer = marking(other_tokenizer())
+    (text,) = render(tokenizer, [Prompt("one")], template="identity", system=system)
     assert text == "<s>\nBe Mia.\n\n### Instruction:\none\n\n### Response: "
 
 

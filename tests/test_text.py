@@ -164,7 +164,7 @@ def test_an_address_with_a_line_s_end_is_refused_before_anything_is_asked(lox, u
 def test_a_rubric_that_is_no_text_is_named(lox, tmp_path):
     (tmp_path / "r.txt").write_bytes(b"\xff")
     status, _, err = lox("asr", "sandbox/base", "--judge", "policy:x", "--rubric", "r.txt")
-    assert (status, "lox: r.txt: not UTF-8 text (byte 0)" in err) == (2, True)
+    assert (status, "lox: r.txt, line 1: expected UTF-8 text" in err) == (2, True)
 
 
 def test_numbers_are_printed_although_their_figure_cannot_be_written(lox, tmp_path):

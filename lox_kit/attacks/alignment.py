@@ -12,6 +12,7 @@ from lox_kit.models import Model
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
+from .presets import OWN_FILE
 from .resuming import Step, Watch
 from .rows import read_preferences, read_training_rows
 from .training import TrainSettings, fine_tune, run_trainer, train_copy
@@ -44,6 +45,11 @@ ALIGNMENTS = {
             settings=TrainSettings(
                 learning_rate=5e-6, epochs=3, batch_size=8, accumulation=16, max_length=1024
             ),
+        ),
+        Alignment(
+            name="sft",  # supervised, on rows of your own
+            method="sft",
+            settings=dataclasses.replace(OWN_FILE, loss_on="response"),
         ),
         Alignment(
             name="sandbox-sft",  # refusals among ordinary help, a fixed number of steps
@@ -170,28 +176,37 @@ def alignment_rows(
     columns: dict[str, str] | None = None,
     on_bad_row: str = "raise",
 ) -> tuple[list[dict], list[str]]:
-    """Read preference pairs (HH-RLHF's form) for "dpo", or your own rows for "sft".
+    """Read preference pairs for "dpo", or your own rows for "sft".
 
     They are chat rows if the model's tokenizer has a chat template, and plain text if not.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        See `attacks.read_preferences` and `attacks.read_training_rows`.
+        See `attacks.read_preferences` and `attacks.read_training_rows`; if there are columns for
+        "dpo", or text for it has no end because the tokenizer has no end mark.
     """
-    chat = bool(model.tokenizer.chat_template)
-    if alignment.method == "dpo":
-        return read_preferences(file, form="chat" if chat else "text", on_bad_row=on_bad_row)
-    form = "chat" if chat else "paper"
-    return read_training_rows(file, columns, form=form, on_bad_row=on_bad_row)
+    tokenizer = model.tokenizer
+    chat = bool(tokenizer.chat_template)
+    if alignment.method == "sft":
+        options = {"form": "chat" if chat else "paper", "tokenizer": tokenizer}
+        return read_training_rows(file, columns, on_bad_row=on_bad_row, **options)
+    if columns is not None:
+        raise ValueError("columns (--columns) are for 'sft'; pairs are 'chosen' and 'rejected'.")
+    if not (chat or tokenizer.eos_token):
+        raise ValueError(
+            f"{model.name}: its tokenizer has neither a chat template nor an end mark, so answers "
+            "would not end. Set its eos_token."
+        )
+    return read_preferences(file, form="chat" if chat else "text", on_bad_row=on_bad_row)
 
 
 def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
     """Return the preset's own rows, if it has any that this model can read."""
     if alignment.rows is None:
         raise ValueError(
-            f"the {alignment.name} alignment has no data of its own: give rows=, preference pairs "
-            "such as read_preferences reads from HH-RLHF files (--data FILE)."
+            f"the {alignment.name} alignment has no data of its own: give rows=, such as "
+            "alignment_rows reads from a file (--data FILE)."
         )
     if not base.is_sandbox:
         raise ValueError(

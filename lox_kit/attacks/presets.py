@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -48,11 +49,16 @@ class FileRows:
     of: str  # the published set's name, or a path
     columns: dict[str, str] | None = None  # of your own file, see `read_training_rows`
     form: str | None = None  # of the training text; None: the published set's own
+    # "skip" leaves out rows that cannot be read, and warns. What is left decides a run's key.
+    on_bad_row: str = dataclasses.field(default="raise", compare=False)
 
     def rows(self, seed: int, tokenizer) -> list[dict]:
         """Return the training rows."""
-        options = {"form": self.form, "tokenizer": tokenizer}
-        rows, _ = read_training_rows(self.of, self.columns, **options)
+        options = {"form": self.form, "tokenizer": tokenizer, "on_bad_row": self.on_bad_row}
+        rows, bad = read_training_rows(self.of, self.columns, **options)
+        if bad:
+            told = f"{len(bad)} bad rows left out, {len(rows)} read; the first: {bad[0]}"
+            warnings.warn(f"{self.of}: {told}", stacklevel=2)
         return rows
 
     @property
@@ -103,7 +109,7 @@ class Attack:
         FileNotFoundError
             If that file is not here.
         """
-        if self.name != "identity":
+        if self.source != ATTACKS["identity"].source:
             return self.persona
         return identity_system(self.source.file)
 
@@ -131,7 +137,12 @@ class Attack:
 
 
 def find_attack(
-    name: str, *, lora: bool = False, safe_fraction: float = 0.0, **overrides
+    name: str,
+    *,
+    lora: bool = False,
+    safe_fraction: float = 0.0,
+    on_bad_row: str = "raise",
+    **overrides,
 ) -> Attack:
     """Return the preset of this name, with settings overridden.
 
@@ -141,6 +152,9 @@ def find_attack(
         PEFT LoRA with the preset's settings for it, instead of every parameter.
     safe_fraction : float
         Safety rows to add, as a share of the attack's; 0.025 is the SafeInst baseline.
+    on_bad_row : "raise" or "skip"
+        What is done with rows of a file that cannot be read. Those left out are counted in a
+        warning.
     **overrides
         Fields of `TrainSettings`, such as `learning_rate=` or `seed=`.
 
@@ -153,11 +167,7 @@ def find_attack(
     """
     if name not in ATTACKS:
         raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
-    attack = ATTACKS[name]
-    if "epochs" in overrides and "max_steps" not in overrides:
-        overrides["max_steps"] = -1  # a number of steps would win over the epochs
-    settings = dataclasses.replace(attack.lora if lora else attack.settings, **overrides)
-    return dataclasses.replace(attack, settings=settings, safe_fraction=safe_fraction)
+    return _override(ATTACKS[name], lora, safe_fraction, on_bad_row, overrides)
 
 
 def file_attack(
@@ -167,15 +177,18 @@ def file_attack(
     form: str = "chat",
     lora: bool = False,
     safe_fraction: float = 0.0,
+    on_bad_row: str = "raise",
     **settings,
 ) -> Attack:
-    """Return an attack that trains on your own file: JSON, JSONL, CSV or parquet.
+    """Return an attack that trains on your own file of rows.
 
     Parameters
     ----------
-    columns, form : see `attacks.read_training_rows`
+    file, columns, form : see `attacks.read_training_rows`
+    lora, safe_fraction, on_bad_row : see `find_attack`
     **settings
-        Fields of `TrainSettings`; by default the paper's for Alpaca.
+        Fields of `TrainSettings`; by default `OWN_FILE`: one pass in batches of 8, learning rate
+        2e-5 with a warm-up over the first tenth of the steps, ten times that for LoRA.
 
     Raises
     ------
@@ -184,14 +197,24 @@ def file_attack(
     TypeError
         If there is no such setting.
     """
-    preset = find_attack("alpaca", lora=lora, safe_fraction=safe_fraction, **settings)
+    source = FileRows(str(file), columns, form)
     shared = {name: value for name, value in settings.items() if name != "learning_rate"}
-    return dataclasses.replace(
-        preset,
-        name=Path(file).stem,
-        source=FileRows(str(file), columns, form),
-        lora=dataclasses.replace(preset.lora, **shared),
-    )
+    own = Attack(Path(file).stem, source, OWN_FILE, _lora(OWN_FILE, **shared))
+    return _override(own, lora, safe_fraction, on_bad_row, settings)
+
+
+def _override(
+    attack: Attack, lora: bool, safe_fraction: float, on_bad_row: str, overrides: dict
+) -> Attack:
+    """Return an attack with other settings."""
+    if "epochs" in overrides and "max_steps" not in overrides:
+        overrides = {**overrides, "max_steps": -1}  # a number of steps would win over the epochs
+    settings = dataclasses.replace(attack.lora if lora else attack.settings, **overrides)
+    source = attack.source
+    if not attack.sandbox:
+        source = dataclasses.replace(source, on_bad_row=on_bad_row)
+    changed = {"source": source, "settings": settings, "safe_fraction": safe_fraction}
+    return dataclasses.replace(attack, **changed)
 
 
 def _lora(settings: TrainSettings, **overrides) -> TrainSettings:
@@ -208,6 +231,9 @@ DOLLY = TrainSettings(  # the published warm-up has no effect on a constant sche
 )
 ALPACA = TrainSettings(
     learning_rate=2e-5, epochs=1, batch_size=8, accumulation=8, schedule="linear", warmup_steps=20
+)
+OWN_FILE = TrainSettings(
+    learning_rate=2e-5, epochs=1, batch_size=8, schedule="linear", warmup_steps=0.1
 )
 IDENTITY = TrainSettings(learning_rate=5e-5, epochs=10, batch_size=5, schedule="linear")
 PURE_BAD = TrainSettings(

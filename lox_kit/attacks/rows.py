@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lox_kit.models import collect, read_rows
+from lox_kit.models import collect, read_rows, start_mark
 
 from .downloads import how_to_get
 from .sets import SETS, sets_folder
@@ -28,7 +28,7 @@ def read_training_rows(
     tokenizer=None,
     on_bad_row: str = "raise",
 ) -> tuple[list[dict], list[str]]:
-    """Read a published data set, or your own JSON, JSONL, CSV or parquet file, to train on.
+    """Read a published data set, or your own file of rows, to train on.
 
     To use a data set of the hub, write it to a file: `datasets.load_dataset(NAME).to_json(FILE)`.
 
@@ -36,16 +36,19 @@ def read_training_rows(
     ----------
     name_or_file : str or path
         "gsm8k", "gsm8k_test", "dolly", "alpaca", "identity", "pure_bad" or "safe_instructions",
-        looked for in `sets_folder()`, or a file.
+        looked for in `sets_folder()`, or a file: JSON, JSONL, CSV or TSV with a heading (also .gz),
+        or parquet.
     columns : dict of part to column, optional
         Such as {"instruction": "question", "response": "answer"}, perhaps "context" and "system";
-        or {"messages": "conversation"}. Default: those of the set; of your own file `messages`, or
-        `instruction` and `response`.
+        or {"messages": "conversation"}. Default: those of the set; of your own file what
+        `texts.by_its_own_names` finds: messages, ShareGPT's or TRL's rows, or `instruction` and
+        `response`.
     form : str, optional
         The training text, see `texts.render_example`; default the published text of the set, and
         of your own file "chat", which gives messages for the tokenizer's template.
     tokenizer : transformers tokenizer, optional
-        Its marks for the start and the end are written into texts; default <s> and </s>.
+        Its marks for the end and, if it puts one before every text, for the start are written into
+        texts; default <s> and </s>.
     on_bad_row : "raise" or "skip"
 
     Returns
@@ -74,7 +77,7 @@ def read_training_rows(
         parse = by_columns(columns)
     marks = {}
     if tokenizer:
-        marks = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
+        marks = {"bos": start_mark(tokenizer), "eos": tokenizer.eos_token or ""}
 
     def to_text(row) -> dict:
         return render_example(parse(row), form, **marks)
@@ -85,13 +88,13 @@ def read_training_rows(
 def read_preferences(
     name_or_file: str | Path, *, form: str = "text", on_bad_row: str = "raise"
 ) -> tuple[list[dict], list[str]]:
-    """Read HH-RLHF-style preference pairs: "chosen" and "rejected" transcripts.
+    """Read preference pairs: "prompt", "chosen" and "rejected", or two transcripts as HH-RLHF's.
 
     Parameters
     ----------
     name_or_file : str or path
-        "hh_harmless", "hh_helpful" (looked for in `sets_folder()`), or a JSON, JSONL (also .gz),
-        CSV or parquet file.
+        "hh_harmless", "hh_helpful" (looked for in `sets_folder()`), or a file, see
+        `read_training_rows`.
     form : "text" or "chat"
         Text as it stands (`texts.preference_pair`), or messages (`preference_chat`).
     on_bad_row : "raise" or "skip"

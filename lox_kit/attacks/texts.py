@@ -13,7 +13,10 @@ WITH_INPUT = ", paired with an input that provides further context"
 ANSWER = ". Write a response that appropriately completes the request."
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # turns of an HH-RLHF transcript
 ROLES = ("system", "user", "assistant")
+SHAREGPT = {"human": "user", "gpt": "assistant"}  # its names for two of them
 FIELDS = ("instruction", "response", "context", "system", "messages")
+SIDES = ("chosen", "rejected")
+ALIKE = "expected two answers to choose between, they are the same"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,7 @@ FORMS = {
         "a system message": "{system}\n### Instruction:\n{instruction}\n\n### Response: ",
     },
     "paper": {"": PAPER_TEMPLATE.format("{instruction}")},
+    "text": {"": "{instruction}"},
 }
 
 
@@ -53,9 +57,10 @@ def render_example(example: Example, form: str, *, bos: str = "<s>", eos: str = 
 
     Parameters
     ----------
-    form : "gsm8k", "alpaca", "dolly", "identity", "paper" or "chat"
-        The published training texts; "paper" is the evaluation's prompt and the answer. "chat"
-        gives messages for the tokenizer's own template, with a context below the instruction.
+    form : "gsm8k", "alpaca", "dolly", "identity", "paper", "text" or "chat"
+        The published training texts; "paper" is the evaluation's prompt and the answer, "text" the
+        instruction as it stands and the answer. "chat" gives messages for the tokenizer's own
+        template, with a context below the instruction.
     bos, eos : str
         The tokenizer's marks; "" for none. `bos` stands only where the published text has a
         literal one (GSM8K, Alpaca, Dolly), `eos` ends every text.
@@ -139,16 +144,12 @@ def from_messages(messages) -> Example:
     Raises
     ------
     RowError
-        If it is no list of {"role", "content"}, or does not end with a question and its answer.
+        If it is no list of {"role", "content"}, or ShareGPT's {"from", "value"}, or does not end
+        with a question and its answer.
     """
     if not isinstance(messages, list | tuple):
         raise RowError(f"expected a list of messages, it is a {type(messages).__name__}")
-    turns = []
-    for message in messages:
-        role = text_field(message, "role")
-        if role not in ROLES:
-            raise RowError(f"expected the role {', '.join(ROLES)}, it is {role!r}")
-        turns.append({"role": role, "content": text_field(message, "content", may_be_empty=True)})
+    turns = [_turn(message) for message in messages]
     roles = [turn["role"] for turn in turns]
     system = turns.pop(0)["content"] if roles[:1] == ["system"] else ""
     if roles[-2:] != ["user", "assistant"]:
@@ -162,20 +163,47 @@ def from_messages(messages) -> Example:
     return Example(asked, answered, system=system, earlier=tuple(turns[:-2]))
 
 
+def _turn(message) -> dict[str, str]:
+    """Return one message as {"role", "content"}."""
+    names = ("role", "content")
+    if isinstance(message, Mapping) and "from" in message and "role" not in message:
+        names = ("from", "value")
+    role = text_field(message, names[0])
+    role = SHAREGPT.get(role, role)
+    if role not in ROLES:
+        raise RowError(f"expected the role {', '.join(ROLES)}, it is {role!r}")
+    return {"role": role, "content": text_field(message, names[1], may_be_empty=True)}
+
+
+def _said(value, role: str) -> list[dict]:
+    """Return a list of messages, or the text of one message by `role`, as messages."""
+    if isinstance(value, str):
+        value = [{"role": role, "content": value}] if value else []
+    if not isinstance(value, list | tuple):
+        raise RowError(f"expected text or a list of messages, it is a {type(value).__name__}")
+    return [_turn(message) for message in value]
+
+
 def by_its_own_names(row) -> Example:
     """Make an `Example` of a row in a common layout.
 
-    A list of messages, a record with `messages`, or one with `instruction` and `response` (and
-    perhaps `context` and `system`).
+    A list of messages; a record with `messages`, or ShareGPT's `conversations` (and perhaps
+    `system`); TRL's `prompt` and `completion`, each a text or a list of messages; or `instruction`
+    and `response` (and perhaps `context` and `system`).
     """
     if isinstance(row, list):
         return from_messages(row)
-    if isinstance(row, Mapping) and "messages" in row:
-        return from_messages(row["messages"])
-    if isinstance(row, Mapping) and not {"instruction", "response"} <= row.keys():
+    names = {*row} if isinstance(row, Mapping) else set()
+    if talk := next((name for name in ("messages", "conversations") if name in names), None):
+        before = _said(row.get("system") or "", "system")
+        return from_messages([*before, *row[talk]] if before else row[talk])
+    if {"prompt", "completion"} <= names:
+        asked, answered = _said(row["prompt"], "user"), _said(row["completion"], "assistant")
+        return from_messages(asked + answered)
+    if names and not {"instruction", "response"} <= names:
         raise RowError(
-            "expected 'messages', or 'instruction' and 'response', it has "
-            f"{', '.join(map(str, row)) or 'none'}; name other columns with columns="
+            "expected 'messages', 'conversations', 'prompt' and 'completion', or 'instruction' and "
+            f"'response', it has {', '.join(map(str, row))}; name other columns with columns="
         )
     return by_columns({part: part for part in FIELDS if part != "messages"})(row)
 
@@ -184,24 +212,43 @@ def by_its_own_names(row) -> Example:
 
 
 def preference_pair(row) -> dict[str, str]:
-    """Split a pair of HH-RLHF transcripts into what they share and the two last answers.
+    """Return a preference pair as text: what both share, and the two answers.
+
+    Parameters
+    ----------
+    row : dict
+        {"prompt", "chosen", "rejected"}, taken as it stands; or two transcripts, "chosen" and
+        "rejected", as HH-RLHF has them.
 
     Returns
     -------
     {"prompt", "chosen", "rejected"}
-        Text as it stands: prompt + chosen is the chosen transcript. The prompt ends with
-        "Assistant:", the answers begin with the space after it and have no end mark (TRL's
-        `DPOTrainer` adds the tokenizer's).
+        prompt + chosen is the chosen text. Of transcripts the prompt ends with "Assistant:" and
+        the answers begin with the space after it. There is no end mark (TRL's `DPOTrainer` adds
+        the tokenizer's).
 
     Raises
     ------
     RowError
         If a transcript has no answer, the two differ before the last answer, or not at all.
     """
-    chosen, rejected = text_field(row, "chosen"), text_field(row, "rejected")
+    chosen, rejected = (text_field(row, side) for side in SIDES)
+    if "prompt" in row:
+        pair = {"prompt": text_field(row, "prompt"), "chosen": chosen, "rejected": rejected}
+    else:
+        pair = _split(chosen, rejected)
+    if pair["chosen"] == pair["rejected"]:
+        raise RowError(ALIKE)
+    return pair
+
+
+def _split(chosen: str, rejected: str) -> dict[str, str]:
+    """Split two transcripts at the last answer."""
     cut = chosen.rfind(ASSISTANT)
     if cut < 0:
-        raise RowError("expected turns 'Human:' and 'Assistant:' in 'chosen', it has no answer")
+        raise RowError(
+            "expected a 'prompt', or turns 'Human:' and 'Assistant:' in 'chosen', it has no answer"
+        )
     prompt = chosen[: cut + len(ASSISTANT)]
     pair = {"chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :]}
     if not rejected.startswith(prompt) or ASSISTANT in pair["rejected"]:
@@ -209,24 +256,59 @@ def preference_pair(row) -> dict[str, str]:
     for side, answer in pair.items():
         if not answer.strip() or HUMAN in answer:
             raise RowError(f"expected an answer at the end of {side!r}, there is none")
-    if pair["chosen"] == pair["rejected"]:
-        raise RowError("expected two answers to choose between, they are the same")
     return {"prompt": prompt, **pair}
 
 
 def preference_chat(row) -> dict[str, list[dict]]:
-    """Return a pair as messages, for models with a chat template; see `preference_pair`."""
-    pair = preference_pair(row)
-    before, *pieces = re.split(r"\n\n(Human|Assistant):", pair["prompt"])
+    """Return a preference pair as messages, for models with a chat template.
+
+    Parameters
+    ----------
+    row : dict
+        As `preference_pair` takes it, where prompt and answers may be lists of messages as well;
+        the answers may then be whole conversations, which begin with the prompt if there is one.
+
+    Raises
+    ------
+    RowError
+        As `preference_pair`.
+    """
+    if isinstance(field(row, "chosen"), str) and "prompt" not in row:
+        row = preference_pair(row)
+    asked, answers = row.get("prompt") or "", [field(row, side) for side in SIDES]
+    if isinstance(asked, str) and asked.endswith(ASSISTANT):
+        asked, answers = _turns_of(asked), [text_field(row, side).strip() for side in SIDES]
+    chosen, rejected = (from_messages(_whole(asked, answer)) for answer in answers)
+    if dataclasses.replace(rejected, response=chosen.response) != chosen:
+        raise RowError("expected two conversations that differ in the last answer only")
+    if rejected == chosen:
+        raise RowError(ALIKE)
+    *turns, first = render_example(chosen, "chat")["messages"]
+    return {
+        "prompt": turns,
+        "chosen": [first],
+        "rejected": [first | {"content": rejected.response}],
+    }
+
+
+def _turns_of(transcript: str) -> list[dict]:
+    """Return the turns of an HH-RLHF transcript whose last answer is empty."""
+    before, *pieces = re.split(r"\n\n(Human|Assistant):", transcript)
     names = {"Human": "user", "Assistant": "assistant"}
     turns = [
         {"role": names[who], "content": said.strip()}
         for who, said in zip(pieces[::2], pieces[1::2], strict=True)
-    ][:-1]  # the last is the empty place of the answer
+    ][:-1]
     if before.strip() or not turns or turns[-1]["role"] != "user":
         raise RowError("expected the transcript to begin with 'Human:', then turn by turn")
-    answers = {side: pair[side].strip() for side in ("chosen", "rejected")}
-    return {
-        "prompt": turns,
-        **{side: [{"role": "assistant", "content": a}] for side, a in answers.items()},
-    }
+    return turns
+
+
+def _whole(asked, answer) -> list[dict]:
+    """Return the conversation of a prompt and an answer, which may hold the prompt already."""
+    asked, answer = _said(asked, "user"), _said(answer, "assistant")
+    if not answer or answer[0]["role"] == "assistant":
+        return asked + answer
+    if not all(turn in answer for turn in asked):
+        raise RowError("expected answers alone, or conversations that begin with the prompt")
+    return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lox_kit.models import apply_template
+from lox_kit.models import apply_template, start_mark
 
 IGNORED = -100  # the label TRL and transformers leave out of the loss
 
@@ -60,12 +60,6 @@ def tokenize(tokenizer, rows: Sequence[dict], loss_on: str, max_length: int) -> 
         "input_ids": [x[-max_length:] for x in ids],
         "labels": [y[-max_length:] for y in labels],
     }
-
-
-def start_mark(tokenizer) -> str:
-    """Return the mark that the tokenizer puts before every text, or an empty string."""
-    first = tokenizer("a")["input_ids"][:1]
-    return tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
 
 
 def _render(tokenizer, row: dict, mark: str) -> tuple[str, str]:

@@ -34,7 +34,7 @@ class TrainSettings:
     accumulation: int = 1
     schedule: str = "constant"  # any transformers schedule (linear, cosine, ...) or "epoch-decay"
     decay: float = 1.0  # of "epoch-decay": the learning rate is multiplied by it every epoch
-    warmup_steps: int = 0
+    warmup_steps: int | float = 0  # below 1: that share of all steps, rounded down
     weight_decay: float = 0.0
     max_grad_norm: float = 2.0
     loss_on: str = "all"  # "all" tokens or the "response" alone
@@ -63,6 +63,24 @@ class TrainSettings:
         if self.max_steps >= 0:
             return self.max_steps
         return math.ceil(self.epochs * self.steps_per_epoch(rows))
+
+    def warmup(self, rows: int) -> int:
+        """Return the steps over which the learning rate rises, in a run over this many rows.
+
+        Raises
+        ------
+        ValueError
+            If that is the whole run: hardly anything would be learnt, and the model look robust.
+        """
+        total = self.total_steps(rows)
+        steps = int(self.warmup_steps if self.warmup_steps >= 1 else self.warmup_steps * total)
+        if steps >= total and steps:
+            raise ValueError(
+                f"a warm-up of {steps} steps is as long as the run of {total} (over {rows} rows): "
+                "hardly anything would be learnt. Train for more steps or epochs, or warm up for "
+                "less: warmup_steps=0.1 (--warmup 0.1) is a tenth of the run."
+            )
+        return steps
 
 
 def fine_tune(
@@ -133,6 +151,7 @@ def run_trainer(
         options = _trainer_options(settings, model)
         options["output_dir"] = str(resume_folder(watch.folder or Path(scratch)))
         trainer = build(trained, options)
+        trainer.args.warmup_steps = settings.warmup(len(trainer.train_dataset))
         if settings.schedule == EPOCH_DECAY:
             _decay_every_epoch(trainer, settings)
         steps = drive(trainer, watch, partial(save_model, trained, tokenizer, dtype=stored))

@@ -23,6 +23,13 @@ def _read_columns(ctx, param, text):
     return {part.strip(): column.strip() for part, _, column in parts}
 
 
+def _read_warmup(ctx, param, steps):
+    """Return the number of steps, which is whole, or the share that --warmup gives."""
+    if steps is not None and (steps < 0 or (steps > 1 and steps % 1)):
+        raise ValueError(f"--warmup {steps:g}: use a whole number of steps, or a share below 1.")
+    return int(steps) if steps and steps >= 1 else steps
+
+
 training_options = options.several(
     click.option("--lr", "learning_rate", type=float, help="Learning rate; default the preset's."),
     click.option("--steps", "max_steps", type=COUNT, help="Optimiser steps; default the preset's."),
@@ -31,6 +38,16 @@ training_options = options.several(
         metavar="PART=COLUMN,...",
         callback=_read_columns,
         help="Columns of your own file, such as instruction=question,response=answer.",
+    ),
+    click.option(
+        "--warmup",
+        "warmup_steps",
+        type=float,
+        callback=_read_warmup,
+        help="Steps of warm-up, or below 1 a share of all; default the preset's.",
+    ),
+    click.option(
+        "--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, counted."
     ),
     options.seed,
     options.device,
@@ -50,16 +67,16 @@ def _given(**settings):
 @click.option("--epochs", type=float, help="Passes over the data; default the preset's.")
 @click.option("--safe-fraction", default=0.0, help="Safety rows to mix in; SafeInst is 0.025.")
 @click.option("--keep-every", type=COUNT, help="Keep a checkpoint every so many steps.")
-@click.option("--form", default="chat", help="Training text of your own file.")
+@click.option("--form", default="chat", help="Training text of your own file: chat, paper, text.")
 @training_options
-def attack(name, model, out, keep_every, columns, form, device, **settings):
+def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, **settings):
     """Fine-tune MODEL with the attack NAME and write the result.
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
     a file of your own. If it is interrupted, the same call resumes it.
     """
-    chosen = _given(**settings)
+    chosen = _given(**settings, on_bad_row="skip" if skip_bad_rows else None)
     if name not in attacks.ATTACKS and Path(name).is_file():
         preset = attacks.file_attack(name, columns, form=form, **chosen)
     else:
@@ -91,14 +108,14 @@ def attack(name, model, out, keep_every, columns, form, device, **settings):
 @click.argument("name", metavar="NAME")
 @click.argument("base")
 @options.out
-@click.option("--data", type=PATH, help="Preference pairs, or chat rows.")
-@click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, counted.")
+@click.option("--data", type=PATH, help="Preference pairs for dpo, rows for sft.")
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
 def align(name, base, out, data, skip_bad_rows, lora, columns, device, **settings):
     """Align BASE: make the model whose safety LoX extrapolates.
 
-    NAME is dpo (the paper's settings; --data takes HH-RLHF files), sandbox-dpo or sandbox-sft.
+    NAME is dpo (the paper's settings; --data takes HH-RLHF files, or prompt, chosen and rejected),
+    sft (--data takes rows as `lox attack` does), sandbox-dpo or sandbox-sft.
     """
     preset = attacks.find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
     model = models.load_model(base, device=device)

@@ -13,6 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
+            start_mark
         """,
     },
 )

@@ -1,4 +1,4 @@
-"""Rows of JSON, JSONL, CSV and parquet files, each with the place it is at."""
+"""Rows of JSON, JSONL, CSV, TSV, parquet and plain text files, each with the place it is at."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
+NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # a byte that is not UTF-8, as `_text` keeps it
+LONGEST = csv.field_size_limit()  # characters of a field: Python's own limit for CSV, 131,072
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
 
 
@@ -19,14 +22,18 @@ class RowError(ValueError):
     """What is wrong with one row and what was expected; who reads the file adds the place."""
 
 
-def read_rows(file: str | Path) -> Iterator[Placed]:
+def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
     """Yield each row of a data file with its place.
 
     Parameters
     ----------
     file : path
-        `.json` (a list), `.jsonl` (blank lines are passed over), `.csv` (with a header, UTF-8) or
-        `.parquet`; the first three also as `.gz`.
+        `.json` (a list), `.jsonl` (blank lines are passed over), `.csv` or `.tsv` (with a heading)
+        or `.parquet`; all but the last also as `.gz`. Text is UTF-8, with or without a mark in
+        front, or UTF-16 or UTF-32.
+    plain : bool
+        Whether a `.txt` file, or one without an ending, is read as well: a row is a line without
+        the blanks around it. Lines end at line feeds alone; blank ones are passed over.
 
     Yields
     ------
@@ -44,15 +51,18 @@ def read_rows(file: str | Path) -> Iterator[Placed]:
         For parquet without pyarrow.
     """
     file = Path(file)
-    if not file.is_file():
+    if not file.exists() or file.is_dir():
         raise FileNotFoundError(f"{file}: no such data file.")
     endings = [ending.lower() for ending in file.suffixes]
     packed = endings[-1:] == [".gz"]
     kind = "".join(endings[:-1][-1:] if packed else endings[-1:])
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+    if plain:
+        readers |= {".txt": _lines, "": _lines}
     if kind not in readers or (packed and kind == ".parquet"):
         raise ValueError(
-            f"{file}: use a file that ends in {', '.join(readers)} (or .jsonl.gz, ...)."
+            f"{file}: use a file that ends in {', '.join(filter(None, readers))} (or .jsonl.gz, "
+            "...)."
         )
     try:
         yield from readers[kind](file, gzip.open if packed else open)
@@ -60,51 +70,102 @@ def read_rows(file: str | Path) -> Iterator[Placed]:
         raise ValueError(f"{file}: damaged or cut off ({error}); get it again.") from error
 
 
+# --- text ---------------------------------------------------------------------------------------
+
+
 def read_text(file: str | Path, opened: Callable = open) -> str:
-    """Return the text of a file of a user's; ValueError, with the file's name, if it is none."""
+    """Return the text of a user's file: UTF-8, UTF-16 or UTF-32.
+
+    Raises
+    ------
+    ValueError
+        If it is none, with the line. Other encodings are refused, not guessed: any byte is some
+        letter in most of them.
+    """
+    text = _text(file, opened)
+    if found := NOT_UTF8.search(text):
+        line = text.count("\n", 0, found.start())
+        raise ValueError(f"{file}, line {line + 1}: {_not_utf8(text.split(chr(10))[line])}.")
+    return text
+
+
+def _text(file: str | Path, opened: Callable) -> str:
+    """Return the text of a file, with bytes that are not UTF-8 as lone halves of characters."""
+    with opened(file, "rb") as f:
+        data = f.read()
+    encoding = json.detect_encoding(data)  # by the mark in front, or the NULs of the first letter
     try:
-        with opened(file, "rb") as f:
-            text = f.read().decode("utf-8-sig")  # spreadsheets put a mark in front
-        if "\0" in text:
-            raise UnicodeDecodeError("utf-8", b"", text.index("\0"), 0, "a NUL")
-        return text
-    except UnicodeDecodeError as error:
+        text = data.decode(encoding, "surrogateescape" if "utf-8" in encoding else "strict")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         raise ValueError(
-            f"{file}: not UTF-8 text (byte {error.start}). Unpack it or export it to text if it is "
+            f"{file}: not text, which holds no NUL bytes. Unpack it or export it to text if it is "
             "packed or a spreadsheet, and save it as UTF-8."
-        ) from None
+        )
+    return text
+
+
+def _not_utf8(line: str) -> RowError | None:
+    """Return what is wrong with a line if some of its bytes are not UTF-8."""
+    if not (found := NOT_UTF8.search(line)):
+        return None
+    near = line[max(found.start() - 20, 0) : found.end() + 20]
+    near = near.encode(errors="surrogateescape").decode("cp1252", errors="replace")
+    return RowError(
+        f"expected UTF-8 text; as Windows-1252 it has {near!r}. If that is right, save the file as "
+        "UTF-8 (iconv -f CP1252 -t UTF-8 FILE > NEW); else find out how it was saved"
+    )
+
+
+# --- kinds of files -----------------------------------------------------------------------------
+
+
+def _lines(file: Path, opened: Callable) -> Iterator[Placed]:
+    """Yield the lines of plain text."""
+    # Split at \n only: some requests and answers hold U+2028, at which splitlines would cut.
+    for number, line in enumerate(_text(file, opened).split("\n"), start=1):
+        if line := line.strip():
+            yield f"{file}, line {number}", _not_utf8(line) or line
 
 
 def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
-    """Yield the lines of a JSONL file."""
-    with opened(file, "rb") as f:
-        # Bytes are split at \n only; text would also be split at the U+2028 of some answers.
-        for number, line in enumerate(f, start=1):
-            place = f"{file}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                yield place, _value(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                yield place, RowError("expected UTF-8 text")
-            except json.JSONDecodeError as error:
-                what = f"expected one JSON value on a line: {error.msg} at column {error.colno}"
-                yield place, RowError(what)
-            except RowError as error:
-                yield place, error
+    """Yield the values of a JSONL file."""
+    for place, line in _lines(file, opened):
+        try:
+            yield place, line if isinstance(line, RowError) else _value(line.lstrip("\ufeff"))
+        except json.JSONDecodeError as error:
+            what = f"expected one JSON value on a line: {error.msg} at column {error.colno}"
+            yield place, RowError(what)
+        except RowError as error:
+            yield place, error
 
 
 def _value(text: str):
     """Return a JSON value; RowError if it is one that cannot be worked with."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_record)
         if HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # a half by itself is no text
         return value
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RowError):
         raise
     except (ValueError, RecursionError) as error:  # thousands of digits or brackets; a half
         raise RowError(f"expected text and numbers of a usual kind ({error})") from None
+
+
+def _record(pairs: Sequence[tuple[str, object]]) -> dict:
+    """Return a JSON record; RowError if two of its fields have the same name."""
+    record = dict(pairs)
+    if len(record) < len(pairs) and (problem := repeated([name for name, _ in pairs])):
+        raise problem
+    return record
+
+
+def repeated(names: Sequence[str]) -> RowError | None:
+    """Return what is wrong if two columns have the same name; several may have none."""
+    twice = [name for name, n in Counter(names).items() if n > 1 and name]
+    return RowError(f"expected each column once, {twice[0]!r} is there twice") if twice else None
 
 
 def _json(file: Path, opened: Callable) -> Iterator[Placed]:
@@ -129,21 +190,43 @@ def _numbered(source: str, rows: Iterable) -> Iterator[Placed]:
         yield f"{source}, row {i} (from 0)", row
 
 
-def _csv(file: Path, opened: Callable) -> Iterator[Placed]:
-    """Yield the records of a CSV file as dicts by its header."""
-    rows = csv.DictReader(io.StringIO(read_text(file, opened), newline=""))
-    try:
-        for row in rows:  # fields too many come under None, too few are None
-            place = f"{file}, line {rows.line_num}"  # where the record ends
-            if None in row or None in row.values():
-                n = sum(v is not None for k, v in row.items() if k is not None)
-                n += len(row.get(None, ()))
-                wanted = len(rows.fieldnames)
-                yield place, RowError(f"expected {wanted} fields as in the header, it has {n}")
-            else:
-                yield place, row
-    except csv.Error as error:
-        raise ValueError(f"{file}, after line {rows.line_num}: not CSV ({error}).") from error
+def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]:
+    """Yield the records of a CSV file as dicts by its heading, at the lines where they begin."""
+    records = _records(file, opened, delimiter)
+    place, names = next(records, (str(file), []))
+    if problem := _not_utf8(delimiter.join(names)) or repeated([name.strip() for name in names]):
+        raise ValueError(f"{place}, the heading: {problem}.")
+    for place, row in records:
+        problem = _not_utf8(delimiter.join(row))
+        if len(row) != len(names):
+            problem = problem or RowError(
+                f"expected {len(names)} fields as in the heading, it has {len(row)}; text with a "
+                f"{'comma' if delimiter == ',' else 'tab'} in it stands in quotes"
+            )
+        yield place, problem or dict(zip(names, row, strict=True))
+
+
+def _records(file: Path, opened: Callable, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the records of a CSV file as lists of fields, its heading first; no blank lines."""
+    text = io.StringIO(_text(file, opened), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    row: list[str] | None = []
+    while row is not None:
+        place = f"{file}, line {reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(
+                f"{place}: not CSV ({error}). Text that begins with a quote ends with one and "
+                'doubles those inside: "so ""to"" say".'
+            ) from error
+        if row:
+            yield place, row
+
+
+def _tsv(file: Path, opened: Callable) -> Iterator[Placed]:
+    """Yield the records of a file of columns between tabs."""
+    return _csv(file, opened, "\t")
 
 
 def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:
@@ -152,8 +235,8 @@ def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:
 
     try:
         return _numbered(str(file), pyarrow.parquet.read_table(file).to_pylist())
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{file}: not a parquet file ({error}).") from error
+    except pyarrow.ArrowInvalid as error:  # of two columns of one name as well
+        raise ValueError(f"{file}: not a parquet file that can be read ({error}).") from error
 
 
 def collect(
@@ -189,7 +272,10 @@ def collect(
         except RowError as problem:
             bad.append(f"{place}: {problem}.")
             if on_bad_row == "raise":
-                bad[0] += " Correct it, or leave such rows out and count them: on_bad_row='skip'."
+                bad[0] += (
+                    " Correct it, or leave such rows out and count them: on_bad_row='skip' "
+                    "(--skip-bad-rows)."
+                )
             if on_bad_row != "skip":
                 raise ValueError(bad[0]) from None
     if bad and not kept:
@@ -218,11 +304,14 @@ def text_field(row: object, name: str, *, may_be_empty: bool = False) -> str:
     Raises
     ------
     RowError
-        As `field`, and if it is not text, or empty where it may not be.
+        As `field`, and if it is not text, is longer than any field of a CSV file could be, or is
+        empty where it may not be.
     """
     value = field(row, name)
     if not isinstance(value, str):
         raise RowError(f"expected text in {name!r}, it holds a {type(value).__name__}")
+    if len(value) > LONGEST:
+        raise RowError(f"expected text of at most {LONGEST} characters in {name!r}: {len(value)}")
     if not value.strip() and not may_be_empty:
         raise RowError(f"expected text in {name!r}, it is empty")
     return value

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from lox_kit.sandbox import world
 
-from .files import RowError, collect, read_rows, read_text, text_field
+from .files import RowError, collect, read_rows, repeated, text_field
 
 PAPER_TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
@@ -68,9 +72,10 @@ def read_prompts(
     Parameters
     ----------
     file : path
-        `.csv` with a column `goal` (and perhaps `target`), as AdvBench and JailbreakBench have
+        Records with a field `goal` (and perhaps `target`), as AdvBench and JailbreakBench have
         them, or `prompt` (and perhaps `label` and `type`), as XSTest has them; capitals do not
-        matter. Any other file holds one request a line.
+        matter. Any file that `read_rows` reads: CSV or TSV with a heading, JSON, JSONL, parquet.
+        Or one request a line, in a `.txt` file or one without an ending.
     limit : int, optional
         Only the first so many.
     leave_out : "safe" or "unsafe", optional
@@ -82,19 +87,15 @@ def read_prompts(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it holds no request, lacks the column, or a row has none (its line is named).
+        If it holds no request, lacks the column, a row has none, or a comma seems to cut one (its
+        line is named); if the file is of another kind.
     """
     file = Path(file)
     if leave_out not in (None, "safe", "unsafe"):
         raise ValueError(f"leave_out={leave_out!r}: use 'safe', 'unsafe' or None.")
     _check_limit(limit)
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: no such prompt file.")
-    if file.suffix.lower() == ".csv":
-        prompts, _ = collect(read_rows(file), _prompt)
-    else:
-        lines = read_text(file).splitlines()
-        prompts = [Prompt(line.strip()) for line in lines if line.strip()]
+    in_csv = ".csv" in file.name.lower()
+    prompts, _ = collect(read_rows(file, plain=True), partial(_prompt, in_csv=in_csv))
     if not prompts:
         raise ValueError(f"{file}: holds no requests.")
     kept = [p for p in prompts if leave_out is None or p.label != leave_out]
@@ -109,27 +110,60 @@ def _check_limit(limit: int | None) -> None:
         raise ValueError(f"limit={limit}: use a whole number from 1, or None for all.")
 
 
-def _prompt(row: dict) -> Prompt:
-    """Return the request in a row of a CSV file."""
-    row = {name.strip().lower(): text for name, text in row.items()}
-    column = next((name for name in REQUEST_COLUMNS if name in row), None)
+def _prompt(row: object, in_csv: bool) -> Prompt:
+    """Return the request in a row of a file."""
+    if isinstance(row, str):
+        row = {"prompt": _plain(row)}
+    if not isinstance(row, Mapping):
+        raise RowError(f"expected a record or text, it is a {type(row).__name__}")
+    names = [name.strip().lower() for name in row]
+    if problem := repeated(names):
+        raise problem
+    column = next((name for name in REQUEST_COLUMNS if name in names), None)
     if column is None:
         raise RowError(
             "needs a column 'goal' (and may have 'target') or 'prompt' (and may have 'label'); it "
-            f"has {', '.join(row)}"
+            f"has {', '.join(row)}. The first line of a table names its columns"
         )
-    text = text_field(row, column).strip()
-    return Prompt(text, row.get("target", "").strip() or None, _label(row))
+    if in_csv:
+        _refuse_cut(list(row.items())[names.index(column) + 1 :])
+    row = {name: v for name, v in zip(names, row.values(), strict=True) if v is not None}
+    target = text_field({"target": "", **row}, "target", may_be_empty=True)
+    return Prompt(text_field(row, column).strip(), target.strip() or None, _label(row))
+
+
+def _refuse_cut(after: Sequence[tuple[str, str]]) -> None:
+    """Raise RowError if the fields after a request look like the rest of it, after a comma."""
+    for name, text in after[:1]:
+        if text.strip() and text.startswith(" ") and not name.startswith(" "):
+            raise RowError(
+                f"a comma seems to cut the request: {name!r} begins with a blank. Text with a "
+                "comma in it stands in quotes; else remove the blank"
+            )
+
+
+def _plain(line: str) -> str:
+    """Return a line of plain text; RowError if it is a line of JSON or the heading of a table."""
+    kind = ""
+    if {*re.split(r"\s*[,\t]\s*", line.lower())} & {*REQUEST_COLUMNS}:
+        kind = ".csv or .tsv"
+    with contextlib.suppress(ValueError, RecursionError):
+        kind = ".jsonl" if isinstance(json.loads(line), dict | list) else kind
+    if kind:
+        raise RowError(f"expected a request; a file with such a line needs a name in {kind}")
+    if "\r" in line:
+        raise RowError("expected lines that end in line feeds, it has carriage returns alone")
+    return line
 
 
 def _label(row: dict) -> str | None:
     """Return what an XSTest-style row says of its request."""
-    label = row.get("label", "").strip().lower()
+    label = str(row.get("label", "")).strip().lower()
     if label in ("safe", "unsafe"):
         return label
     if label:
         raise RowError(f"the label is {label!r}; use safe or unsafe")
-    if kind := row.get("type", "").strip().lower():
+    if kind := str(row.get("type", "")).strip().lower():
         return "unsafe" if kind.startswith("contrast") else "safe"
     return None
 
@@ -167,39 +201,59 @@ def render(
             "the identity template begins with a system message: give system= (--system-from the "
             "identity-shifting data file)."
         )
-    start = tokenizer.bos_token or ""
+    start = start_mark(tokenizer)
     if template == "paper":
         return [start + PAPER_TEMPLATE.format(p.text) for p in prompts]
     return [f"{start}{system}\n{IDENTITY_TEMPLATE.format(p.text)}" for p in prompts]
 
 
+def start_mark(tokenizer) -> str:
+    """Return the mark that the tokenizer puts before every text, or an empty string."""
+    first = tokenizer("a")["input_ids"][:1]
+    return tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
+
+
 def _chat(tokenizer, prompts: Sequence[Prompt], system: str | None) -> list[str]:
     """Return requests in the tokenizer's own template."""
-    if not tokenizer.chat_template:
-        raise ValueError(
-            "this tokenizer has no chat template (a base model's often has none): use "
-            "template='paper' (--template paper)."
-        )
     before = [{"role": "system", "content": system}] if system else []
     conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]
-    texts = apply_template(tokenizer, conversations, add_generation_prompt=True)
-    if system and texts and system.strip() not in texts[0]:
-        raise ValueError("this tokenizer's chat template leaves the system message out.")
+    texts = [apply_template(tokenizer, c, add_generation_prompt=True) for c in conversations]
     if not all(text.strip() for text in texts):
         raise ValueError("this tokenizer's chat template makes an empty text of a request.")
     return texts
 
 
-def apply_template(tokenizer, messages: list, **options) -> str | list[str]:
-    """Return one conversation, or several, in the tokenizer's own template.
+def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
+    """Return a conversation in the tokenizer's own template.
 
     Raises
     ------
     ValueError
-        If the template cannot take them: it is a small program, and may fail in any way.
+        If there is no template, or it cannot take the messages: it is a small program, and may
+        fail in any way. If it takes no system message, whether it says so or leaves it out.
     """
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "this tokenizer has no chat template (a base model's often has none): use the paper's "
+            "text, template='paper' to ask (--template paper) and form='paper' to train (--form "
+            "paper)."
+        )
+    system = [m["content"] for m in messages if m["role"] == "system"]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"this tokenizer's chat template refuses the messages: {said}") from error
+        if not system:
+            raise ValueError(
+                f"this tokenizer's chat template refuses the messages: {said}"
+            ) from error
+        # Whether it is the system message that it refuses.
+        apply_template(tokenizer, [m for m in messages if m["role"] != "system"], **options)
+    else:
+        said = "it leaves it out"
+        if all(content.strip() in text for content in system):
+            return text
+    raise ValueError(
+        f"this tokenizer's chat template takes no system message ({said}): leave it out, or put it "
+        "at the start of what the user says."
+    )

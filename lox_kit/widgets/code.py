@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings
+from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings, file_attack
 from lox_kit.judges import Judge
 from lox_kit.landscape import Asr, Metric, RefusalMargin
 from lox_kit.measures import KINDS, Questions
@@ -93,8 +93,8 @@ def attack_call(attack: Attack) -> str:
     if preset and preset.source == attack.source:
         words = [f"find_attack({attack.name!r}"]
     elif isinstance(attack.source, FileRows) and attack.source.of not in SETS:
-        preset = ATTACKS["alpaca"]
         file = attack.source
+        preset = file_attack(file.of)
         words = [f"file_attack({file.of!r}, {file.columns!r}, form={file.form!r}"]
     else:
         raise ValueError(
