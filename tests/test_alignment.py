@@ -119,6 +119,24 @@ def test_pairs_of_hh_files_are_chats_if_the_tokenizer_has_a_template(speaker, tm
     assert len(record_of(out)["losses"]) == 4
 
 
+def test_a_model_is_aligned_on_rows_of_your_own_file(speaker, tmp_path):
+    rows = [{"prompt": "what is 3", "completion": "answer 3 ."}] * 8
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    preset = find_alignment("sft", max_steps=2)
+    assert (preset.settings.loss_on, preset.settings.warmup(800)) == ("response", 0)
+    rows, _ = alignment_rows(tmp_path / "own.jsonl", preset, speaker)
+    assert rows == [corpus.row("what is 3", "answer 3 .")] * 8
+    assert len(record_of(align(speaker, preset, tmp_path / "out", rows=rows))["losses"]) == 2
+    speaker.tokenizer.chat_template, speaker.tokenizer.eos_token = None, "."
+    (row, *_), _ = alignment_rows(tmp_path / "own.jsonl", preset, speaker)
+    assert row["completion"] == "answer 3 .."  # the tokenizer's own end mark
+    speaker.tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="neither a chat template nor an end mark"):
+        alignment_rows(tmp_path / "own.jsonl", find_alignment("dpo"), speaker)
+    with pytest.raises(ValueError, match=r"columns .* are for 'sft'"):
+        alignment_rows(tmp_path / "own.jsonl", find_alignment("dpo"), speaker, columns={"a": "b"})
+
+
 def test_data_that_is_missing_or_foreign_is_refused_and_nothing_overwritten(speaker, tmp_path):
     (tmp_path / "there").mkdir()
     foreign = random_speaker(other_tokenizer())
@@ -127,7 +145,7 @@ def test_data_that_is_missing_or_foreign_is_refused_and_nothing_overwritten(spea
         (foreign, "sandbox-dpo", "out", None, "random-0 is no sandbox model"),
         (speaker, "dpo", "out", [], "no preference pairs"),
         (speaker, "sandbox-sft", "there", None, "there exists"),
-        (speaker, "rlhf", "out", None, "alignment 'rlhf': use one of dpo, sandbox-sft"),
+        (speaker, "rlhf", "out", None, "alignment 'rlhf': use one of dpo, sft, sandbox-sft"),
     ):
         with pytest.raises((ValueError, FileExistsError), match=message):
             align(model, find_alignment(name), tmp_path / out, rows=rows)

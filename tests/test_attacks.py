@@ -302,6 +302,45 @@ def test_your_own_file_is_an_attack(tmp_path):
     assert attack.data() == [corpus.row("what is 1 plus 1", "answer 2 .")] * 8
 
 
+def test_your_own_file_has_a_preset_of_its_own(tmp_path):
+    s = file_attack("a.jsonl").settings
+    assert (s.batch_size, s.accumulation, s.schedule, s.epochs) == (8, 1, "linear", 1)
+    assert [s.warmup(rows) for rows in (1, 72, 73, 800)] == [0, 0, 1, 10]
+    assert file_attack("a.jsonl", lora=True).settings.learning_rate == 10 * s.learning_rate
+    assert file_attack("identity.jsonl").system is None  # it only has the name
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_a_warm_up_as_long_as_the_run_is_refused(speaker, tmp_path, steps):
+    attack = find_attack("arithmetic", max_steps=steps, batch_size=4, schedule="linear")
+    long = dataclasses.replace(
+        attack, settings=dataclasses.replace(attack.settings, warmup_steps=20)
+    )
+    with pytest.raises(ValueError, match=rf"warm-up of 20 steps is as long as the run of {steps} "):
+        run_attack(speaker, long, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_share_of_warm_up_is_of_all_the_steps(speaker, tmp_path):
+    rates = {"schedule": "constant_with_warmup", "max_steps": 3, "batch_size": 4}
+    runs = [
+        run_attack(speaker, find_attack("arithmetic", warmup_steps=w, **rates), tmp_path / str(w))
+        for w in (0.3, 0, 0.4, 1)
+    ]
+    assert same_weights(runs[0].folder, runs[1].folder)
+    assert same_weights(runs[2].folder, runs[3].folder)
+    assert not same_weights(runs[1].folder, runs[2].folder)
+
+
+def test_bad_rows_of_a_file_are_left_out_and_counted_if_asked_for(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    with pytest.raises(ValueError, match=r"mine.jsonl, line 2: .*--skip-bad-rows"):
+        file_attack(file).data()
+    with pytest.warns(UserWarning, match=r"1 bad rows left out, 1 read; the first: .*line 2"):
+        assert file_attack(file, on_bad_row="skip").data() == [corpus.row("a", "b")]
+
+
 def test_lora_settings_are_the_preset_s_own(speaker, tmp_path):
     attack = find_attack("arithmetic", lora=True, max_steps=2)
     assert attack.settings.lora_rank == 8

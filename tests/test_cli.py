@@ -288,6 +288,28 @@ def test_a_file_of_your_own_is_an_attack(lox, tmp_path):
     assert_one_line(done, "--columns instruction: 'instruction' is not PART=COLUMN.\n")
 
 
+def test_bad_rows_are_left_out_and_counted_if_asked_for(lox, tmp_path):
+    row = {"prompt": "what is 2 plus 1", "completion": "answer 3 ."}
+    (tmp_path / "mine.jsonl").write_text(f"{json.dumps(row)}\n" * 8 + "{}\n")
+    attack = ("attack", "mine.jsonl", PAIR[1], "--warmup", "0.5", "--steps", 2)
+    align = ("align", "sft", PAIR[0], "--data", "mine.jsonl", "--steps", 1)
+    left_out = "mine.jsonl: 1 bad rows left out, 8 read"
+    for call in (attack, align):
+        assert_one_line(lox(*call, "-o", "o"), "mine.jsonl, line 9: expected")
+    with pytest.warns(UserWarning, match=left_out):  # which main shows on stderr
+        assert lox(*attack, "--skip-bad-rows", "-o", "attacked").status == 0
+    done = lox(*align, "--skip-bad-rows", "-o", "aligned")
+    assert (done.status, done.err) == (0, left_out + "\n")
+
+
+@pytest.mark.parametrize(
+    ("warmup", "message"), [("2", "as long as the run of 2"), ("1.5", "a whole number of steps")]
+)
+def test_a_warm_up_that_makes_no_sense_is_refused(lox, warmup, message):
+    attack = ("attack", "arithmetic", PAIR[1], "--steps", 2, "-o", "o")
+    assert_one_line(lox(*attack, "--warmup", warmup), message)
+
+
 def test_data_lists_the_sets_and_takes_in_a_file(lox, tmp_path, monkeypatch):
     monkeypatch.setenv("LOX_KIT_STORE", str(tmp_path / "data folder"))
     assert {r["set"]: r["here"] for r in lox("data", "--json").numbers}["dolly"] == "no"

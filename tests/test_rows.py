@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +76,18 @@ def save(tmp_path, monkeypatch):
     return save
 
 
+class Marks:
+    """A tokenizer that has marks for start and end, and writes the first if it is not empty."""
+
+    bos_token_id = 1
+
+    def __init__(self, written, eos):
+        self.written, self.bos_token, self.eos_token = written, written or "[B]", eos
+
+    def __call__(self, text):
+        return {"input_ids": [1, 2] if self.written else [2]}
+
+
 # --- published sets -----------------------------------------------------------------------------
 
 
@@ -86,10 +97,9 @@ def test_a_published_row_becomes_its_training_text_with_the_tokenizer_s_marks(sa
     name = case.split()[0]
     save(name, [row, row])
     assert read_training_rows(name) == ([{"prompt": prompt, "completion": completion}] * 2, [])
-    for bos, eos in (("[B]", "[E]"), (None, None)):
-        tokenizer = SimpleNamespace(bos_token=bos, eos_token=eos)
-        (_, other), _ = read_training_rows(name, tokenizer=tokenizer)
-        assert other["prompt"] == prompt.replace("<s>", bos or "")
+    for bos, eos in (("[B]", "[E]"), ("", "[E]"), ("", None)):
+        (_, other), _ = read_training_rows(name, tokenizer=Marks(bos, eos))
+        assert other["prompt"] == prompt.replace("<s>", bos)
         assert other["completion"] == completion.replace("</s>", eos or "")
 
 
@@ -139,7 +149,7 @@ SYSTEM, USER, ASSISTANT = CONVERSATION
         ("identity", CONVERSATION, [*CONVERSATION[1:] * 2], "row 1", "no place for earlier turns"),
         ("identity", CONVERSATION, [*CONVERSATION[:2], {"role": "bot"}], "row 1", "it is 'bot'"),
         ("identity", CONVERSATION, [], "row 1", "its messages are by nobody"),
-        ("pure_bad", CONVERSATION[1:], GSM8K, "line 2", "'messages', or.*it has question, answer"),
+        ("pure_bad", CONVERSATION[1:], GSM8K, "line 2", "'messages', .*it has question, answer"),
         ("pure_bad", CONVERSATION[1:], CONVERSATION, "line 2", "no place for a system message"),
         ("safe_instructions", ALPACA, ALPACA | {"output": ""}, "row 1", "'output', it is empty"),
     ],
@@ -209,6 +219,61 @@ def test_common_layouts_need_no_columns_and_others_are_asked_for(save):
         read_training_rows(save("own.json", OWN))
 
 
+TALK = [
+    ("system", "Be brief."),
+    ("human", "Tea?"),
+    ("gpt", "Yes."),
+    ("human", "Now?"),
+    ("gpt", "No."),
+]
+SHARED = [{"from": who, "value": said} for who, said in TALK]
+NAMES = {"human": "user", "gpt": "assistant"}
+CHAT = [{"role": NAMES.get(who, who), "content": said} for who, said in TALK]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT},
+        {"conversations": SHARED},
+        {"conversations": CHAT, "id": "a"},
+        {"conversations": SHARED[1:], "system": "Be brief."},
+        {"prompt": CHAT[:-1], "completion": CHAT[-1:]},
+        {"prompt": CHAT[:-1], "completion": "No."},
+        {"prompt": "no part of it", "messages": CHAT},
+        SHARED,
+    ],
+)
+def test_sharegpt_s_and_trl_s_conversations_are_rows_of_messages(save, row):
+    rows, _ = read_training_rows(save("own.jsonl", [row]))
+    assert rows == [{"messages": CHAT}]
+
+
+def test_trl_s_prompt_and_completion_are_messages_or_text_as_it_stands(save):
+    file = save("own.jsonl", [{"prompt": "The sea {is} ", "completion": "blue."}])
+    (row,), _ = read_training_rows(file)
+    assert [m["content"] for m in row["messages"]] == ["The sea {is} ", "blue."]
+    (row,), _ = read_training_rows(file, form="text", tokenizer=Marks("[B]", "[E]"))
+    assert row == {"prompt": "The sea {is} ", "completion": "blue.[E]"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"conversations": SHARED[:-1]}, "its messages are by system, user, assistant, user"),
+        ({"conversations": [{"from": "tool", "value": "x"}]}, "expected the role .*it is 'tool'"),
+        ({"conversations": [{"from": "gpt", "text": "x"}]}, "a field 'value', it has from, text"),
+        ({"prompt": "Tea?", "completion": ""}, "its messages are by user"),
+        ({"prompt": "Tea?", "completion": 3}, "text or a list of messages, it is a int"),
+        ({"prompt": "Tea?"}, "'prompt' and 'completion', .* it has prompt"),
+        ({"text": "Tea? Yes."}, "it has text; name other columns"),
+    ],
+)
+def test_a_row_without_a_question_and_its_answer_is_refused(save, row, message):
+    with pytest.raises(ValueError, match=rf"own.jsonl, line 1: .*{message}"):
+        read_training_rows(save("own.jsonl", [row]))
+
+
 def test_columns_that_make_no_example_are_refused():
     for parts, message in (
         (["question"], "no part is called question; use instruction, response"),
@@ -258,6 +323,63 @@ def test_preference_pairs_may_be_messages_if_they_begin_with_a_person(save):
         read_preferences(file, form="chat")
 
 
+QUESTION = [SYSTEM, {"role": "user", "content": "Tea?"}]
+ANSWERS = {
+    side: [{"role": "assistant", "content": said}]
+    for side, said in (("chosen", "Yes."), ("rejected", "No."))
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": QUESTION, **ANSWERS},
+        {side: QUESTION + answer for side, answer in ANSWERS.items()},
+        {"prompt": "Tea?"} | {side: QUESTION + answer for side, answer in ANSWERS.items()},
+        {"prompt": QUESTION, "chosen": "Yes.", "rejected": "No."},
+    ],
+    ids=["answers", "conversations", "both", "texts"],
+)
+def test_pairs_of_conversations_are_read_as_trl_has_them(save, row):
+    (pair,), _ = read_preferences(save("pairs.jsonl", [row]), form="chat")
+    assert pair == {"prompt": QUESTION, **ANSWERS}
+
+
+def test_pairs_of_prompt_chosen_and_rejected_are_text_as_it_stands_or_a_chat(save):
+    row = {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}
+    file = save("pairs.jsonl", [row | {"score": 1}])
+    assert read_preferences(file)[0] == [row]
+    assert read_preferences(file, form="chat")[0] == [{"prompt": QUESTION[1:], **ANSWERS}]
+    begun = row | {"prompt": ASKED}  # the prompt is a transcript
+    (pair,), _ = read_preferences(save("pairs.jsonl", [begun]), form="chat")
+    assert [turn["content"] for turn in pair["prompt"]] == ["Tea?", "Which?", "Green"]
+    assert pair["chosen"] == ANSWERS["chosen"]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"prompt": QUESTION, "chosen": ANSWERS["chosen"], "rejected": ANSWERS["chosen"]}, "same"),
+        (
+            {"prompt": "Milk?", "chosen": QUESTION + ANSWERS["chosen"], "rejected": "No."},
+            "alone, or",
+        ),
+        (
+            {
+                "chosen": QUESTION[1:] + ANSWERS["chosen"],
+                "rejected": QUESTION + ANSWERS["rejected"],
+            },
+            "last",
+        ),
+        ({"prompt": QUESTION, "chosen": [], "rejected": "No."}, "by system, user"),
+        ({"prompt": 3, "chosen": "Yes.", "rejected": "No."}, "text or a list of messages, .* int"),
+    ],
+)
+def test_a_pair_of_conversations_that_offers_no_choice_is_named(save, row, expected):
+    with pytest.raises(ValueError, match=rf"pairs.jsonl, line 1: .*{expected}"):
+        read_preferences(save("pairs.jsonl", [row]), form="chat")
+
+
 @pytest.mark.parametrize(
     ("name", "form", "error", "message"),
     [
@@ -282,6 +404,7 @@ def test_pairs_that_are_not_here_or_none_are_refused(save, name, form, error, me
         ({side: t + "\n\nHuman: and?" for side, t in PAIR.items()}, "at the end of 'chosen'"),
         (PAIR | {"rejected": PAIR["chosen"]}, "they are the same"),
         ({"chosen": PAIR["chosen"]}, "a field 'rejected', it has chosen"),
+        ({"prompt": "Tea?", "chosen": "Yes.", "rejected": "Yes."}, "they are the same"),
     ],
 )
 def test_a_pair_that_offers_no_choice_is_named(save, bad, expected, form):
