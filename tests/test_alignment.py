@@ -137,6 +137,15 @@ def test_a_model_is_aligned_on_rows_of_your_own_file(speaker, tmp_path):
         alignment_rows(tmp_path / "own.jsonl", find_alignment("dpo"), speaker, columns={"a": "b"})
 
 
+def test_pairs_that_a_chat_template_does_not_take_are_refused(speaker):
+    pairs = [
+        {**pair, "prompt": [{"role": "system", "content": "x"}, *pair["prompt"]]} for pair in PAIRS
+    ]
+    speaker.tokenizer.chat_template = "{% for m in messages[1:] %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(ValueError, match="takes no system message"):
+        prefer(speaker.module, speaker.tokenizer, pairs, find_alignment("sandbox-dpo", **SHORT))
+
+
 def test_data_that_is_missing_or_foreign_is_refused_and_nothing_overwritten(speaker, tmp_path):
     (tmp_path / "there").mkdir()
     foreign = random_speaker(other_tokenizer())

@@ -405,6 +405,7 @@ def test_pairs_that_are_not_here_or_none_are_refused(save, name, form, error, me
         (PAIR | {"rejected": PAIR["chosen"]}, "they are the same"),
         ({"chosen": PAIR["chosen"]}, "a field 'rejected', it has chosen"),
         ({"prompt": "Tea?", "chosen": "Yes.", "rejected": "Yes."}, "they are the same"),
+        ({"prompt": "T", "chosen": "T Yes.", "rejected": "T No."}, "both begin with the prompt"),
     ],
 )
 def test_a_pair_that_offers_no_choice_is_named(save, bad, expected, form):

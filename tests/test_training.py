@@ -92,6 +92,13 @@ def test_a_template_that_does_not_continue_its_prompt_is_refused():
         tokenize(tokenizer, ROWS, "response", 128)
 
 
+def test_a_row_with_a_system_message_that_the_template_leaves_out_is_refused():
+    tokenizer = world.tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("in messages", "in messages[-2:]")
+    with pytest.raises(ValueError, match="row 1: this tokenizer's chat template takes no system"):
+        tokenize(tokenizer, ROWS, "response", 128)
+
+
 # --- a run --------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lox_kit.folders import locked
-from lox_kit.models import Model
+from lox_kit.models import Model, apply_template
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
 
@@ -143,9 +143,17 @@ def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watc
 
     The reference is the model as it is now. With `nll_weight`, the chosen answers' mean negative
     log-likelihood is added to the loss. The rest is as in `training.fine_tune`.
+
+    Raises
+    ------
+    ValueError
+        If there are no pairs, or the tokenizer's chat template does not take their messages.
     """
     if not pairs:
         raise ValueError("no preference pairs to train on: the data set is empty.")
+    for pair in pairs:  # of what a template cannot take, TRL's errors say little
+        if not isinstance(pair["prompt"], str):
+            apply_template(tokenizer, [*pair["prompt"], *pair["chosen"]])
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 

@@ -147,9 +147,7 @@ def from_messages(messages) -> Example:
         If it is no list of {"role", "content"}, or ShareGPT's {"from", "value"}, or does not end
         with a question and its answer.
     """
-    if not isinstance(messages, list | tuple):
-        raise RowError(f"expected a list of messages, it is a {type(messages).__name__}")
-    turns = [_turn(message) for message in messages]
+    turns = _said(messages)
     roles = [turn["role"] for turn in turns]
     system = turns.pop(0)["content"] if roles[:1] == ["system"] else ""
     if roles[-2:] != ["user", "assistant"]:
@@ -175,12 +173,13 @@ def _turn(message) -> dict[str, str]:
     return {"role": role, "content": text_field(message, names[1], may_be_empty=True)}
 
 
-def _said(value, role: str) -> list[dict]:
-    """Return a list of messages, or the text of one message by `role`, as messages."""
-    if isinstance(value, str):
+def _said(value, role: str = "") -> list[dict]:
+    """Return a list of messages, or with a role the text of one message by it, as messages."""
+    if role and isinstance(value, str):
         value = [{"role": role, "content": value}] if value else []
     if not isinstance(value, list | tuple):
-        raise RowError(f"expected text or a list of messages, it is a {type(value).__name__}")
+        kind = "text or a list" if role else "a list"
+        raise RowError(f"expected {kind} of messages, it is a {type(value).__name__}")
     return [_turn(message) for message in value]
 
 
@@ -230,11 +229,14 @@ def preference_pair(row) -> dict[str, str]:
     Raises
     ------
     RowError
-        If a transcript has no answer, the two differ before the last answer, or not at all.
+        If a transcript has no answer, the two differ before the last answer, or not at all; if
+        both answers repeat the prompt.
     """
     chosen, rejected = (text_field(row, side) for side in SIDES)
     if "prompt" in row:
         pair = {"prompt": text_field(row, "prompt"), "chosen": chosen, "rejected": rejected}
+        if chosen.startswith(pair["prompt"]) and rejected.startswith(pair["prompt"]):
+            raise RowError("expected answers alone, both begin with the prompt")
     else:
         pair = _split(chosen, rejected)
     if pair["chosen"] == pair["rejected"]:
@@ -273,9 +275,10 @@ def preference_chat(row) -> dict[str, list[dict]]:
     RowError
         As `preference_pair`.
     """
-    if isinstance(field(row, "chosen"), str) and "prompt" not in row:
+    answers = [field(row, side) for side in SIDES]
+    if all(isinstance(part, str) for part in (row.get("prompt", ""), *answers)):
         row = preference_pair(row)
-    asked, answers = row.get("prompt") or "", [field(row, side) for side in SIDES]
+    asked = row.get("prompt") or ""
     if isinstance(asked, str) and asked.endswith(ASSISTANT):
         asked, answers = _turns_of(asked), [text_field(row, side).strip() for side in SIDES]
     chosen, rejected = (from_messages(_whole(asked, answer)) for answer in answers)

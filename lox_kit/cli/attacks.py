@@ -23,13 +23,6 @@ def _read_columns(ctx, param, text):
     return {part.strip(): column.strip() for part, _, column in parts}
 
 
-def _read_warmup(ctx, param, steps):
-    """Return the number of steps, which is whole, or the share that --warmup gives."""
-    if steps is not None and (steps < 0 or (steps > 1 and steps % 1)):
-        raise ValueError(f"--warmup {steps:g}: use a whole number of steps, or a share below 1.")
-    return int(steps) if steps and steps >= 1 else steps
-
-
 training_options = options.several(
     click.option("--lr", "learning_rate", type=float, help="Learning rate; default the preset's."),
     click.option("--steps", "max_steps", type=COUNT, help="Optimiser steps; default the preset's."),
@@ -42,8 +35,7 @@ training_options = options.several(
     click.option(
         "--warmup",
         "warmup_steps",
-        type=float,
-        callback=_read_warmup,
+        type=click.FloatRange(0),
         help="Steps of warm-up, or below 1 a share of all; default the preset's.",
     ),
     click.option(

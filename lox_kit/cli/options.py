@@ -64,7 +64,9 @@ limit = click.option("--limit", type=COUNT, help="Only so many prompts of each k
 template = click.option("--template", default="chat", help="chat, paper; for personas identity.")
 max_new_tokens = click.option("--max-new-tokens", default=60, help="The paper's; HarmBench's: 512.")
 prompts = click.option(
-    "--prompts", type=PATH, help="Forbidden requests: CSV with goal or prompt, or plain lines."
+    "--prompts",
+    type=PATH,
+    help="Forbidden requests: CSV, TSV, JSON(L) or parquet with goal or prompt, or lines of .txt.",
 )
 allowed = click.option(
     "--allowed", type=PATH, help="Requests that should be answered, in the same kinds of file."

@@ -19,7 +19,7 @@ from .progress import print_shares, say
 @click.option(
     "--harmless",
     type=PATH,
-    help="Requests to help with: XSTest-style CSV (its safe ones) or plain lines. "
+    help="Requests to help with: XSTest-style CSV (its safe ones) or lines of .txt. "
     "[default: the sandbox's allowed potions]",
 )
 @click.option("--gsm8k", type=PATH, help="GSM8K's published test.jsonl.")

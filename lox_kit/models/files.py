@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
@@ -56,7 +57,8 @@ def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
     endings = [ending.lower() for ending in file.suffixes]
     packed = endings[-1:] == [".gz"]
     kind = "".join(endings[:-1][-1:] if packed else endings[-1:])
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}
+    readers |= {".tsv": partial(_csv, delimiter="\t"), ".parquet": _parquet}
     if plain:
         readers |= {".txt": _lines, "": _lines}
     if kind not in readers or (packed and kind == ".parquet"):
@@ -156,10 +158,9 @@ def _value(text: str):
 
 def _record(pairs: Sequence[tuple[str, object]]) -> dict:
     """Return a JSON record; RowError if two of its fields have the same name."""
-    record = dict(pairs)
-    if len(record) < len(pairs) and (problem := repeated([name for name, _ in pairs])):
+    if problem := repeated([name for name, _ in pairs]):
         raise problem
-    return record
+    return dict(pairs)
 
 
 def repeated(names: Sequence[str]) -> RowError | None:
@@ -222,11 +223,6 @@ def _records(file: Path, opened: Callable, delimiter: str) -> Iterator[tuple[str
             ) from error
         if row:
             yield place, row
-
-
-def _tsv(file: Path, opened: Callable) -> Iterator[Placed]:
-    """Yield the records of a file of columns between tabs."""
-    return _csv(file, opened, "\t")
 
 
 def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:
