@@ -62,7 +62,7 @@ def test_a_table_gives_goals_and_targets_and_plain_text_one_request_a_line(
         ("a.csv", "target,goal\nSure,one\nSure\n", "line 3: expected 2 fields as in the heading"),
         ("a.csv", "", "holds no requests"),
         ("a.csv", "goal,target\n", "holds no requests"),
-        ("a.csv", "Bake a cake\nBrew tea\n", "it has Bake a cake. The first line of a table names"),
+        ("a.csv", "Bake a cake\nBrew tea\n", "it has Bake a cake. If that is a request, put"),
         ("a.csv", "goal,target\none, two\n", "line 2: a comma seems to cut the request: 'target'"),
         (
             "a.csv",

@@ -263,6 +263,7 @@ def test_trl_s_prompt_and_completion_are_messages_or_text_as_it_stands(save):
         ({"conversations": SHARED[:-1]}, "its messages are by system, user, assistant, user"),
         ({"conversations": [{"from": "tool", "value": "x"}]}, "expected the role .*it is 'tool'"),
         ({"conversations": [{"from": "gpt", "text": "x"}]}, "a field 'value', it has from, text"),
+        ({"conversations": 3, "system": "x"}, "a list of messages, it is a int"),
         ({"prompt": "Tea?", "completion": ""}, "its messages are by user"),
         ({"prompt": "Tea?", "completion": 3}, "text or a list of messages, it is a int"),
         ({"prompt": "Tea?"}, "'prompt' and 'completion', .* it has prompt"),

@@ -152,7 +152,7 @@ def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watc
     if not pairs:
         raise ValueError("no preference pairs to train on: the data set is empty.")
     for pair in pairs:  # of what a template cannot take, TRL's errors say little
-        if not isinstance(pair["prompt"], str):
+        if isinstance(pair.get("prompt"), list):
             apply_template(tokenizer, [*pair["prompt"], *pair["chosen"]])
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer

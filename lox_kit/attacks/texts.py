@@ -195,7 +195,7 @@ def by_its_own_names(row) -> Example:
     names = {*row} if isinstance(row, Mapping) else set()
     if talk := next((name for name in ("messages", "conversations") if name in names), None):
         before = _said(row.get("system") or "", "system")
-        return from_messages([*before, *row[talk]] if before else row[talk])
+        return from_messages(before + _said(row[talk]))
     if {"prompt", "completion"} <= names:
         asked, answered = _said(row["prompt"], "user"), _said(row["completion"], "assistant")
         return from_messages(asked + answered)

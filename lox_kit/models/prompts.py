@@ -123,7 +123,7 @@ def _prompt(row: object, in_csv: bool) -> Prompt:
     if column is None:
         raise RowError(
             "needs a column 'goal' (and may have 'target') or 'prompt' (and may have 'label'); it "
-            f"has {', '.join(row)}. The first line of a table names its columns"
+            f"has {', '.join(row)}. If that is a request, put a line with the columns' names first"
         )
     if in_csv:
         _refuse_cut(list(row.items())[names.index(column) + 1 :])
