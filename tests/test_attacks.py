@@ -322,7 +322,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused(speaker, tmp_path, steps):
 
 
 def test_a_share_of_warm_up_is_of_all_the_steps(speaker, tmp_path):
-    rates = {"schedule": "constant_with_warmup", "max_steps": 3, "batch_size": 4}
+    rates = {"max_steps": 3, "batch_size": 4}  # at a constant rate after it
     runs = [
         run_attack(speaker, find_attack("arithmetic", warmup_steps=w, **rates), tmp_path / str(w))
         for w in (0.3, 0, 0.4, 1)
@@ -330,6 +330,12 @@ def test_a_share_of_warm_up_is_of_all_the_steps(speaker, tmp_path):
     assert same_weights(runs[0].folder, runs[1].folder)
     assert same_weights(runs[2].folder, runs[3].folder)
     assert not same_weights(runs[1].folder, runs[2].folder)
+
+
+def test_a_schedule_without_a_warm_up_is_refused_one(speaker, tmp_path):
+    decaying = {"schedule": "epoch-decay", "max_steps": 3, "batch_size": 4, "warmup_steps": 1}
+    with pytest.raises(ValueError, match="epoch-decay has no warm-up"):
+        run_attack(speaker, find_attack("arithmetic", **decaying), tmp_path / "out")
 
 
 def test_bad_rows_of_a_file_are_left_out_and_counted_if_asked_for(tmp_path):

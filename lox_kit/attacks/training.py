@@ -71,7 +71,10 @@ class TrainSettings:
         ------
         ValueError
             If that is the whole run: hardly anything would be learnt, and the model look robust.
+            If the schedule has no place for a warm-up.
         """
+        if self.warmup_steps and self.schedule == EPOCH_DECAY:
+            raise ValueError(f"the schedule {EPOCH_DECAY} has no warm-up: use warmup_steps=0.")
         total = self.total_steps(rows)
         steps = int(self.warmup_steps if self.warmup_steps >= 1 else self.warmup_steps * total)
         if steps >= total and steps:
@@ -177,14 +180,16 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
     """Return the options that TRL's supervised and its preference trainer share."""
     device = next(model.parameters()).device.type
     on_cpu = device == "cpu"
-    own = settings.schedule == EPOCH_DECAY
+    schedule = "constant" if settings.schedule == EPOCH_DECAY else settings.schedule
+    if schedule == "constant" and settings.warmup_steps:
+        schedule = "constant_with_warmup"  # the plain one ignores it
     return {
         "learning_rate": settings.learning_rate,
         "per_device_train_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.accumulation,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps,
-        "lr_scheduler_type": "constant" if own else settings.schedule,
+        "lr_scheduler_type": schedule,
         "warmup_steps": settings.warmup_steps,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
