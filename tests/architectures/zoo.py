@@ -112,7 +112,7 @@ ZOO: dict[str, Architecture] = {
         deepseek_v2={**ROUTED, **LATENT, "topk_method": "greedy"},
         deepseek_v3={**ROUTED, **LATENT},
         glm4_moe={**ROUTED, **SMALL},
-        dots1={**ROUTED, **SMALL},
+        dots1={**ROUTED, **SMALL, "n_shared_experts": 1},
         gpt_oss={**LOCAL, **SMALL},
         llama4_text={"num_local_experts": 4, "intermediate_size_mlp": 48},
         granitemoe=LOCAL,
@@ -207,7 +207,7 @@ def _perturb(model) -> None:
             W += (0.05 * (low + 0.02 * noise)).to(W.dtype)
 
 
-def _quantise(folder: Path, how: str, size: int = 16) -> None:
+def _quantise(folder: Path, how: str, size: int = 8) -> None:
     """Write the projections of a checkpoint in 8-bit floats, with their scales."""
     tensors: dict[str, Tensor] = {}
     for name, W in load_file(folder / "model.safetensors").items():
