@@ -12,7 +12,6 @@ __all__, __getattr__, __dir__ = attach(
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
         """,
-        "r_ft": "erosion stored_erosion",
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
         "table": "attack_table compare_defences TABLE_ARMS",

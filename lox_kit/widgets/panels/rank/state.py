@@ -13,15 +13,8 @@ from lox_kit.attacks import AttackRun
 from lox_kit.extrapolation import FULL, SafetySubspace
 from lox_kit.figures import ALL, kinds_shown, rank_and_r_data
 from lox_kit.measures import Questions
-from lox_kit.store import MemoryStore, Store
-from lox_kit.studies import (
-    RANKS,
-    RankCurve,
-    erosion,
-    rank_curve,
-    stored_erosion,
-    stored_rank_curve,
-)
+from lox_kit.store import NUMBER, MemoryStore, Store, content_key
+from lox_kit.studies import RANKS, RankCurve, rank_curve, stored_rank_curve
 from lox_kit.weights import Checkpoint
 from lox_kit.widgets.code import pair_call, questions_lines, script
 from lox_kit.widgets.job import Job, Ticket
@@ -134,12 +127,15 @@ class RankState(PanelState):
             self._rows |= {row["r"]: row for row in rows}
         for name in self.attacked:
             ticket.step(f"looking for {name}")
-            known = stored_erosion(
-                self.subspace, self.attacked[name], self.setting.most_k, self.store
-            )
+            known = self.store.get("r_ft", self._r_ft_key(name), [[NUMBER]])
             if known is not None:
                 with self.job.lock:
-                    self._r_ft[name] = known
+                    self._r_ft[name] = np.array(known)
+
+    def _r_ft_key(self, name: str) -> str:
+        """Return what the store has an attack's R_ft under: the subspace, its weights, the k."""
+        weights = Checkpoint(self.attacked[name]).fingerprint
+        return content_key(subspace=self.subspace.key, attacked=weights, most=self.setting.most_k)
 
     def _stored(self, store: Store) -> RankCurve:
         """Return the rows that a store has."""
@@ -150,13 +146,13 @@ class RankState(PanelState):
         self._recall(ticket)
         for name in [n for n in self.attacked if n not in self._r_ft]:
             what = f"R of {name}"
-            curve = erosion(
-                self.subspace,
+            curve = self.subspace.r_ft_curve(
+                self.subspace.info["base"],
                 self.attacked[name],
                 self.setting.most_k,
-                store=self.store,
                 on_stage=lambda _, done, total, what=what: ticket.step(what, done, total),
             )
+            self.store.put("r_ft", self._r_ft_key(name), curve.tolist())
             with self.job.lock:
                 self._r_ft[name] = curve
             ticket.step(what, len(curve), len(curve), self.show)
