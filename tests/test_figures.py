@@ -25,11 +25,11 @@ def measured(step=0, **counts):
 DEFENCES = {  # two arms over two seeds
     "figure": "defences",
     "rows": [
-        {"seed": seed, "arm": arm, "moment": moment}
+        {"seed": seed, "arm": arm, "attack": attack}
         | measured(seed, **{m: 4 + 3 * i for i, m in enumerate(defence_plots.MEASURES)})
         for seed in (0, 1)
         for arm in ("aligned", "LoX")
-        for moment in ("before", "after")
+        for attack in (None, "arithmetic")
     ],
 }
 ALPHA = {

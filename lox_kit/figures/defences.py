@@ -34,8 +34,7 @@ def figure_defences(data: dict) -> Figure:
     fig, axes = new_figure(1, len(MEASURES), figsize=TWO_COLUMNS, sharey=True)
     for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         for row in rows:
-            share = row["measures"][measure]
-            after = bool(row.get("attack")) or row.get("moment") == "after"  # as of old
+            share, after = row["measures"][measure], bool(row["attack"])
             spread = (seeds.index(row["seed"]) - (len(seeds) - 1) / 2) * 0.26 / max(len(seeds), 3)
             x = arms.index(row["arm"]) + (0.19 if after else -0.19) + spread
             interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)

@@ -152,21 +152,6 @@ class AttackTable(Results):
             rows.append(row)
         return pd.DataFrame(rows)
 
-    @classmethod
-    def load(cls, file: str | Path) -> Self:
-        """Read what `save` wrote, or the comparison under one attack that older versions wrote."""
-        found = super().load(file)
-        if not any("moment" in row for row in found.rows):
-            return found
-        attack = {"before": None, "after": found.source["attack"]}
-        rows = (
-            {"attack": attack[row["moment"]], "training": "full"}
-            | {name: row[name] for name in ("arm", "seed", "measures")}
-            for row in found.rows
-        )
-        about = {"pair": "the sandbox family of each seed", "judge": "rule"}
-        return cls(tuple(rows), about | found.source)
-
 
 def pooled(shares: Sequence[Share]) -> Share:
     """Return the share of all counts together."""
