@@ -12,7 +12,7 @@ __all__, __getattr__, __dir__ = attach(
             cliff_distance difference Number random_directions scan scan_visage Scans visage
         """,
         "grid": "Axis Grid Index",
-        "landscape": "evaluate Landscape Mark source_of",
+        "landscape": "evaluate Landscape Mark",
         "metrics": "Asr Metric Reading RefusalMargin",
         "plane": "Line Plane project Trajectory",
     },

@@ -105,24 +105,34 @@ class Landscape:
             "example": example,
         }
 
-    def save(self, file: str | Path) -> Path:
-        """Write everything, answers included, as JSON; each different answer once."""
-        numbers: dict[str, int] = {}  # of each different answer
-
-        def fields(reading: Reading) -> dict:
-            answers = [numbers.setdefault(a, len(numbers)) for a in reading.answers]
-            return vars(reading) | {"answers": answers}
-
-        data = {
-            "grid": [dataclasses.asdict(axis) for axis in self.grid.axes],
-            "cells": [{"index": i, **fields(cell)} for i, cell in self.cells.items()],
-            "marks": {
-                name: vars(m) | {"cell": fields(m.cell), "own": m.own and fields(m.own)}
-                for name, m in self.marks.items()
-            },
-            "said": list(numbers),
-            **{n: getattr(self, n) for n in ("axes", "prompts", "complete", "source")},
+    @classmethod
+    def of(
+        cls,
+        flat: Flat,
+        metric: Metric,
+        grid: Grid,
+        cells: Mapping[Index, Reading],
+        marks: Mapping[str, Mark],
+        wanted: int,
+    ) -> Landscape:
+        """Return what has been measured of a grid, of which so many cells are wanted."""
+        source = {
+            "metric": metric.label,
+            "limits": list(metric.limits) if metric.limits else None,
+            "judge": metric.judge_key,
+            "n_prompts": len(metric.prompts),
+            "plane": flat.key,
+            "model": flat.origin_name,
+            "version": __version__,
         }
+        prompts = tuple(p.text for p in metric.prompts) if metric.judge_key else ()
+        complete = len(cells) == wanted and len(marks) == len(flat.points)
+        return cls(grid, cells, marks, flat.axes, prompts, complete, source)
+
+    def save(self, file: str | Path) -> Path:
+        """Write everything, answers included, as JSON."""
+        data = dataclasses.asdict(self)
+        data["cells"] = list(data["cells"].items())  # JSON takes no tuple for a key
         return write_whole(file, json.dumps(data) + "\n")
 
     @classmethod
@@ -131,22 +141,16 @@ class Landscape:
         data = json.loads(Path(file).read_text())
 
         def read(fields: dict) -> Reading:
-            answers = tuple(data["said"][i] for i in fields["answers"])
-            numbers = (fields[name] for name in ("value", "low", "high"))
-            return Reading(*numbers, tuple(fields["per_prompt"]), answers)
+            lists = {name: tuple(fields[name]) for name in ("per_prompt", "answers")}
+            return Reading(**fields | lists)
 
-        marks = {
+        data["grid"] = Grid(tuple(Axis(**axis) for axis in data["grid"]["axes"]))
+        data["cells"] = {tuple(index): read(cell) for index, cell in data["cells"]}
+        data["marks"] = {
             name: Mark(tuple(m["at"]), m["distance"], read(m["cell"]), m["own"] and read(m["own"]))
             for name, m in data["marks"].items()
         }
-        return cls(
-            Grid(tuple(Axis(**a) for a in data["grid"])),
-            {tuple(c["index"]): read(c) for c in data["cells"]},
-            marks,
-            *(tuple(data[n]) for n in ("axes", "prompts")),
-            data["complete"],
-            data["source"],
-        )
+        return cls(**data | {name: tuple(data[name]) for name in ("axes", "prompts")})
 
 
 def evaluate(
@@ -221,28 +225,7 @@ def evaluate(
             if any(index not in cells for index in wanted):  # stopped
                 break
         marks = _marks(survey, checkpoints or {}, stop)
-    return Landscape(
-        grid,
-        cells,
-        marks,
-        flat.axes,
-        tuple(p.text for p in metric.prompts) if metric.judge_key else (),
-        len(cells) == total and len(marks) == len(flat.points),
-        source_of(flat, metric),
-    )
-
-
-def source_of(flat: Flat, metric: Metric) -> dict[str, object]:
-    """Return what a landscape keeps of where it comes from."""
-    return {
-        "metric": metric.label,
-        "limits": list(metric.limits) if metric.limits else None,
-        "judge": metric.judge_key,
-        "n_prompts": len(metric.prompts),
-        "plane": flat.key,
-        "model": flat.origin_name,
-        "version": __version__,
-    }
+    return Landscape.of(flat, metric, grid, cells, marks, total)
 
 
 def _marks(

@@ -27,7 +27,6 @@ from lox_kit.landscape import (
     evaluate,
     measure_way,
     nearest_cell,
-    source_of,
 )
 from lox_kit.measures import Questions
 from lox_kit.models import Model
@@ -120,10 +119,8 @@ class LandscapeState(PanelState):
         """What has been measured of this grid so far."""
         grid, cells = self.grid, self._cells.copy()  # a copy: the job adds to it
         found = {i: cells[at] for i in grid.indices if (at := grid.at(i)) in cells}
-        complete = len(found) == grid.size and len(self._marks) == len(self.plane.points)
-        texts = tuple(p.text for p in self.metric.prompts) if self.metric.judge_key else ()
-        source = source_of(self.plane, self.metric)
-        return Landscape(grid, found, dict(self._marks), self.plane.axes, texts, complete, source)
+        marks = dict(self._marks)
+        return Landscape.of(self.plane, self.metric, grid, found, marks, grid.size)
 
     @property
     def cuts(self) -> list[str | tuple[str, str]]:
