@@ -55,7 +55,6 @@ class Panel(ipywidgets.VBox):
         state.ends.callback(self._take_away)
         state.ends.callback(self._later.cancel)
         self.message = ipywidgets.HTML().add_class("lox-message")
-        hide_empty(self.message)
         self.code = ipywidgets.Textarea(rows=12).add_class("lox-code")
         self.code.layout.display = "none"
         head = ipywidgets.HTML(
@@ -76,7 +75,6 @@ class Panel(ipywidgets.VBox):
     def html(self, name: str, text: Callable[[], str]) -> ipywidgets.Widget:
         """Return HTML that shows what a function says, and takes no room while that is nothing."""
         shown = ipywidgets.HTML().add_class(f"lox-{name}")
-        hide_empty(shown)
         self._views.append(lambda: setattr(shown, "value", text()))
         return shown
 
@@ -278,13 +276,6 @@ def widgets_in(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
             if isinstance(part, ipywidgets.Widget):
                 yield from widgets_in(part)
     yield widget
-
-
-def hide_empty(line: ipywidgets.HTML) -> None:
-    """Take a line away while it is empty: it would still have its height."""
-    ipywidgets.dlink(
-        (line, "value"), (line.layout, "display"), lambda text: None if text else "none"
-    )
 
 
 def job_bar(job: Job, guard: Callable) -> ipywidgets.Widget:
