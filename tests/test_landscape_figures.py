@@ -173,12 +173,6 @@ def test_the_cut_stands_below_with_dots_and_intervals(data, cut, name):
     assert any(len(x.get_xdata()) == 3 and x.get_color() == colour for x in main.get_lines())
 
 
-def test_a_saved_surface_is_redrawn_alike(data, cut, tmp_path):
-    files = figures.save_figure({**data, "figure": "landscape_3d", "cut": cut}, "name", tmp_path)
-    first = [f.read_bytes() for f in files]
-    assert [f.read_bytes() for f in figures.redraw(files[0])] == first
-
-
 # --- plotly ---------------------------------------------------------------------------------------
 
 

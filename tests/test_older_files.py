@@ -48,7 +48,8 @@ def test_a_subspace_file_of_before_is_read():
     ("name", "kind"),
     [("attack_table", AttackTable), ("defences", AttackTable), ("rank_curve", RankCurve)],
 )
-def test_the_data_of_a_committed_figure_is_a_result_again(name, kind):
+def test_the_data_of_a_committed_figure_is_a_result_again(name, kind, tmp_path):
     file = ROOT / "figures" / f"{name}.json"
-    data = json.loads(file.read_text())
-    assert kind.load(file).to_dict()["rows"] == data["rows"]
+    found = kind.load(file)
+    assert found.to_dict()["rows"] == json.loads(file.read_text())["rows"]
+    assert kind.load(found.save(tmp_path / "again.json")).to_dict() == found.to_dict()

@@ -167,15 +167,6 @@ def test_rows_come_as_they_are_measured_and_what_stops_it_stops_it_between_batch
         assert store.count("rank_row") == 2
 
 
-def test_a_curve_is_read_back_as_it_was_saved(sandbox, tmp_path):
-    found, _ = sandbox
-    again = RankCurve.load(found.save(tmp_path / "curve.json"))
-    assert again.to_dict() == found.to_dict()
-    frame = again.entries()
-    assert list(frame.columns[:3]) == ["pair", "r", "measure"]
-    assert len(frame) == 4 * 4
-
-
 # --- refusals -----------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from lox_kit.landscape.landscape import evaluate
 from lox_kit.landscape.metrics import Asr, RefusalMargin
 from lox_kit.landscape.plane import Line, Plane, Trajectory
 from lox_kit.models.prompts import Prompt, sandbox_prompts
-from lox_kit.store import MemoryStore, Store
+from lox_kit.store import MemoryStore
 from lox_kit.widgets.panels.landscape import state as landscape_state
 from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
@@ -113,19 +113,6 @@ def test_a_cancelled_job_gives_the_weights_back_and_goes_on_where_it_was(
     run(state)
     cells = [call for call in new if call[0][0] == "cell"]
     assert len(cells) == 25 - 5 + 2  # two models lie between cells
-
-
-def test_cells_of_a_store_are_not_measured_again(open_state, tmp_path, monkeypatch):
-    with Store(tmp_path) as store:
-        first = open_state(store=store)
-        run(first)
-        again = open_state(store=store)
-        assert first.job.closed  # the same model: its panel was opened again
-        assert again.data["measured"] == [0, 25]
-        new = watch(monkeypatch, store, "put")
-        run(again)
-        assert new == []
-        assert again.data["values"] == first.data["values"]
 
 
 def test_closing_stops_the_job_and_gives_the_weights_back(open_state, aligned):
@@ -337,6 +324,8 @@ def test_controls_and_state_move_together(plane, model):
     assert cut.label == "along b"
     cut.label = "aligned → attacked"
     assert state.cut == ("aligned", "attacked")
+    find(panel, "lox-figure").label = "surface"
+    assert state.figure == "landscape_3d"
     state.reset()
     assert cut.label == "along b"
     assert "lox-answer" in find(panel, "lox-here").value

@@ -127,12 +127,6 @@ class Panel:
         self.click(".lox-code")
         expect(self.find(".lox-code textarea")).to_be_hidden()
 
-    def save_figure(self, lab, name: str) -> dict:
-        """Press Save figure, and return the data of the figure of this name."""
-        self.click(".lox-save-figure")
-        expect(self.find(".lox-message")).to_contain_text(name, timeout=30_000)
-        return json.loads((lab.folder / f"notebooks/figures/{name}.json").read_text())
-
     def times(self, slider: str, changed: str) -> float:
         """Return the milliseconds from a key on a slider to the first frame that shows it."""
         return self.page.evaluate(TIMED, [self.css, slider, self.plot, changed])

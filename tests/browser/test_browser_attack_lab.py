@@ -142,10 +142,8 @@ def test_the_controls_choose_by_keyboard_and_bring_the_preset(panel, kernel):
     assert evaluate(kernel, "setting.k") == 7
 
 
-def test_code_and_save_figure(panel, lab):
+def test_code_has_the_run_that_was_chosen(panel):
     run_short(panel)
     call = re.compile(r"find_attack\('arithmetic', max_steps=6, seed=100\)")
     expect(panel.open_code()).to_have_value(call)
     panel.close_code()
-    data = panel.save_figure(lab, "attack-lab-arithmetic-full-k6-alpha1")
-    assert data["runs"] == panel.state("state.data['runs']")

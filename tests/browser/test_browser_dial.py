@@ -99,10 +99,6 @@ def test_save_as_adapter_writes_what_the_dial_shows_and_an_error_is_shown(panel,
     expect(message.locator("[role=alert]")).to_be_visible()
 
 
-def test_save_figure_writes_the_axis_measured_so_far(panel, lab):
-    assert panel.save_figure(lab, "alpha-k6") == panel.state("state.data['curve']")
-
-
 def test_the_first_new_answer_comes_within_the_time_promised(panel, record):
     panel.press(".lox-alpha", "ArrowLeft", times=4)
     expect(panel.find(LOX)).to_have_text("k = 6, α = 0")

@@ -113,12 +113,6 @@ def test_class_use_leaves_the_answers_out_of_the_page(panel):
     expect(answers).to_have_count(1)
 
 
-def test_save_figure_writes_map_or_surface_with_its_data(panel, lab):
-    for word, name in (("surface", "landscape-3d-5x5"), ("map", "landscape-map-5x5")):
-        panel.find(".lox-figure button", has_text=word).press("Enter")
-        assert panel.save_figure(lab, name)["values"] == panel.state("state.data['values']")
-
-
 def test_the_first_coarse_landscape_comes_within_the_time_promised(panel, record):
     choose(panel, 17)
     times = []

@@ -85,11 +85,6 @@ def test_a_kind_is_shown_alone(panel):
     panel.wait_shown(SHOWN, 6)
 
 
-def test_save_figure_writes_the_twin_with_its_data(panel, lab):
-    run(panel)
-    assert panel.save_figure(lab, "rank-all-k6") == panel.state("state.data")
-
-
 def test_r_follows_the_slider_within_the_time_promised(panel, panels, record):
     run(panel)
     times = []

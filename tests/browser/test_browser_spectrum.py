@@ -1,5 +1,6 @@
 """The spectrum explorer in JupyterLab: what the page shows is what the kernel has."""
 
+import json
 import re
 
 import pytest
@@ -76,7 +77,9 @@ def test_enter_opens_the_code_which_follows_the_slider_and_leaves_the_cell_alone
 
 
 def test_save_figure_writes_the_twin_and_says_where(panel, lab):
-    data = panel.save_figure(lab, "explorer-all-k6")
+    panel.click(".lox-save-figure")
+    expect(panel.find(".lox-message")).to_contain_text("explorer-all-k6", timeout=30_000)
+    data = json.loads((lab.folder / "notebooks/figures/explorer-all-k6.json").read_text())
     assert panel.shown(MAP)[0][0] in data["energy"].values()
 
 
