@@ -21,11 +21,10 @@ from lox_kit.landscape.metrics import Asr
 from lox_kit.landscape.plane import Line
 
 
-def scans(*lines, places=None):
+def scans(*lines):
     """Return scans of these curves, each of one prompt."""
     curves = np.array(lines, float)
-    places = np.arange(curves.shape[1], dtype=float) if places is None else np.array(places)
-    return Scans(places, curves[:, :, None])
+    return Scans(np.arange(curves.shape[1], dtype=float), curves[:, :, None])
 
 
 # --- the cliff ------------------------------------------------------------------------------------
@@ -127,10 +126,3 @@ def test_intervals_follow_the_spread_over_lines_and_over_prompts(axis):
         assert number.high - number.low == pytest.approx(expected, rel=0.25)
     alike = visage(Scans(np.arange(5.0), np.full((6, 5, 6), 0.5)))
     assert alike.low == alike.high == 0.5
-
-
-def test_families_are_joined_only_at_the_same_places():
-    first, second = scans([0, 1]), scans([1, 1])
-    assert first.joined(second).per_prompt.shape == (2, 2, 1)
-    with pytest.raises(ValueError, match="different places"):
-        first.joined(scans([0, 1], places=[0.0, 2.0]))

@@ -146,19 +146,17 @@ def test_a_judge_of_harm_does_not_read_help():
     assert found.share("sandbox/aligned", 0).count == 0
 
 
-def test_rows_come_as_they_are_measured_and_what_stops_it_stops_it_between_batches(tmp_path):
+def test_rows_are_kept_as_they_are_measured_and_it_is_stopped_between_batches(tmp_path):
     asked = replace(sandbox_questions("dev", 4), max_new_tokens=4)
-    stages, rows = [], []
+    stages = []
 
     def stop(what, done, total):
         stages.append((what, done, total))
         if len(stages) == 12:
             raise KeyboardInterrupt
 
-    options = {"ranks": (2, 0), "on_stage": stop, "on_row": rows.append}
     with Store(tmp_path) as store, pytest.raises(KeyboardInterrupt):
-        rank_curve(*PAIR, asked, **options, store=store)
-    assert [row["r"] for row in rows] == [None, 0]
+        rank_curve(*PAIR, asked, ranks=(2, 0), store=store, on_stage=stop)
     three = [(f"sandbox/aligned: {what}", i, 3) for i, what in enumerate(("aligned", "r = 0"))]
     assert stages[:10] == [stage for stage in three for _ in range(5)]  # two batches, both judged
     assert stages[10][0] == stages[11][0] == "sandbox/aligned: r = 2"

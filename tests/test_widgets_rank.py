@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -163,26 +162,16 @@ def test_run_measures_what_the_functions_measure_and_shows_it_on_the_way(open_st
 
 def test_cancelled_it_goes_on_and_generates_nothing_twice(open_state, run, monkeypatch):
     state = open_state(attacked={"sums": run})
+    state.job._updates._interval = 0.0
     asked = watch(monkeypatch, LlamaForCausalLM, "generate")
-    reached = threading.Event()
-    real = state._keep
-
-    def keep(row):
-        real(row)
-        if row["r"] == 1:
-            state.job.pause()
-            reached.set()
-
-    monkeypatch.setattr(state, "_keep", keep)
+    state.observe(lambda change: 1 in state.curve.column("r") and state.job.cancel(), "data")
     state.run()
-    assert reached.wait(60)
-    state.job.cancel()
     wait(state, "cancelled")
     assert state.missing == [2, 4]
     assert [row["r"] for row in state.data["rows"]] == [None, 0, 1]
     first = len(asked)
     assert first == 3 * 2  # three models, the forbidden and the allowed prompts
-    monkeypatch.setattr(state, "_keep", real)
+    state.unobserve_all("data")
     measure(state)
     assert len(asked) == 5 * 2
     streamed = watch(monkeypatch, SafetySubspace, "r_ft_curve")

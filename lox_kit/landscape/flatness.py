@@ -46,13 +46,6 @@ class Scans:
     places: np.ndarray  # (n_places,), coordinates along the lines
     per_prompt: np.ndarray  # (n_lines, n_places, n_prompts)
 
-    def joined(self, other: Scans) -> Scans:
-        """Return the lines of both, such as those of two families."""
-        if not np.array_equal(self.places, other.places):
-            raise ValueError("the two scans were made at different places; give both one axis.")
-        lines = np.concatenate([self.per_prompt, other.per_prompt])
-        return Scans(self.places, lines)
-
     @property
     def curves(self) -> np.ndarray:
         """The metric, mean over prompts: (n_lines, n_places)."""

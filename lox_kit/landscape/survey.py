@@ -117,7 +117,7 @@ class Survey:
         self._open.enter_context(folder)
         file = self.flat.save(Path(folder.name) / "flat.safetensors")
         checkpoint = _on_disk(self.model, Path(folder.name)).absolute()
-        loaded = {"device": self.model.device.type, "dtype": self._dtype.removeprefix("torch.")}
+        loaded = {"device": self.model.device.type, "dtype": self._dtype}
         return partial(work, str(file.absolute()), str(checkpoint), loaded, self.probe)
 
 

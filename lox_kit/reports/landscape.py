@@ -94,11 +94,10 @@ def _of_models(scans: Walked, kind: str, attack: str) -> dict[str, Scans]:
 
 def joined(families: Sequence[Walked]) -> dict:
     """Return the scans of several families as one, lines of the same kind together."""
-    first, *rest = families
-    found = dict(first)
-    for other in rest:
-        found = {key: scans.joined(other[key]) for key, scans in found.items()}
-    return found
+    return {
+        key: Scans(scans.places, np.concatenate([f[key].per_prompt for f in families]))
+        for key, scans in families[0].items()
+    }
 
 
 def numbers(scans: Walked, attack: str) -> dict[str, dict[str, Number]]:

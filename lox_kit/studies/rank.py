@@ -7,7 +7,7 @@ helpfulness: a model that answers nothing has no successful attacks either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lox_kit import __version__
@@ -22,7 +22,6 @@ from .results import RankCurve
 
 RANKS = (0, 1, 2, 3, 4, 6, 8)  # the paper's
 MEASURES = ("asr", "refusal", "degenerate", "unparsed", "helpfulness")
-OnRow = Callable[[dict], None]  # a row of the curve, as it is measured
 
 
 def rank_curve(
@@ -35,7 +34,6 @@ def rank_curve(
     device: str = "auto",
     store: Store | None = None,
     on_stage: OnStage | None = None,
-    on_row: OnRow | None = None,
 ) -> RankCurve:
     """Measure `W_base + Proj_r(dW_align)` at several ranks, and the aligned model itself.
 
@@ -58,8 +56,6 @@ def rank_curve(
     on_stage : callable, optional
         Told what is measured, at its beginning and after every batch of answers. Raising from it
         ends the call there.
-    on_row : callable, optional
-        Given each row as it is measured.
 
     Raises
     ------
@@ -84,8 +80,6 @@ def rank_curve(
         row = {"pair": name, "r": r, "measures": {m: shares[m] for m in MEASURES if m in shares}}
         store.put("rank_row", _row_key(subspace, r, questions), row["measures"])
         rows.append(row)
-        if on_row:
-            on_row(row)
     return RankCurve(tuple(rows), _source(questions))
 
 

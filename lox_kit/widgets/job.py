@@ -45,7 +45,7 @@ class Ticket:
         Parameters
         ----------
         what, done, total
-            As `progress.OnStage`.
+            As `threads.OnStage`.
         show : callable, optional
             Shows what the work has made so far. It is called with the report, at most once an
             interval, and the last one given is always called.

@@ -11,9 +11,9 @@ MARK = "gd.layout.annotations[0].text"
 RANK_MS = 400
 FORGET = """
 from lox_kit.store import MemoryStore as _Memory
-_state._rows.clear(), _state._r_ft.clear()
+_state._r_ft.clear()
 _state.store = _Memory()
-_state.show()
+_state._show_rows()
 """
 
 

@@ -37,6 +37,8 @@ class RankState(PanelState):
         What `figures.plotly.rank_spec` and `figures.figure_rank_and_r` draw.
     note : str
         What is to be said about it.
+    curve : RankCurve
+        As far as it is measured.
     """
 
     kind = traitlets.Unicode(ALL)
@@ -69,11 +71,11 @@ class RankState(PanelState):
                 "nothing of a model that helps with nothing."
             )
         self.ranks: tuple[int, ...] = ()  # that are measured, or going to be
+        self.curve = RankCurve((), {})
         if questions.forbidden:
             self.ranks = _sorted(ranks, subspace)
-            self._stored(MemoryStore())  # refuses what it cannot measure before it loads it
+            self._take_rows()  # refuses what cannot be measured before it is loaded
         _, self._beyond = with_warnings(subspace.check_rank, max(self.ranks, default=0))
-        self._rows: dict[int | None, dict] = {}
         self._r_ft: dict[str, np.ndarray] = {}
         super().__init__(setting or Setting(subspace), Job())
         self.observe(self.show, "kind")
@@ -84,13 +86,6 @@ class RankState(PanelState):
     # --- what there is --------------------------------------------------------------------------
 
     @property
-    def curve(self) -> RankCurve | None:
-        """The rank curve as far as it is measured."""
-        rows = self._rows.copy()  # a copy: the job adds to it
-        order = sorted(rows, key=lambda r: -1 if r is None else r)
-        return RankCurve(tuple(rows[r] for r in order), {}) if rows else None
-
-    @property
     def r_ft(self) -> dict[str, np.ndarray]:
         """R_ft at every k of every attack that is measured, in the order given."""
         found = self._r_ft.copy()
@@ -99,7 +94,8 @@ class RankState(PanelState):
     @property
     def missing(self) -> list[str | int | None]:
         """What Run would measure: attacks by name, then ranks (None: the aligned model)."""
-        ranks = [r for r in (None, *self.ranks) if r not in self._rows] if self.ranks else []
+        known = self.curve.column("r")
+        ranks = [r for r in (None, *self.ranks) if r not in known] if self.ranks else []
         return [name for name in self.attacked if name not in self._r_ft] + ranks
 
     @property
@@ -122,9 +118,7 @@ class RankState(PanelState):
 
     def _recall(self, ticket: Ticket) -> None:
         """Take what the store has: no model is loaded, at most a checkpoint is hashed."""
-        rows = self._stored(self.store).rows if self.ranks else ()
-        with self.job.lock:
-            self._rows |= {row["r"]: row for row in rows}
+        self._take_rows()
         for name in self.attacked:
             ticket.step(f"looking for {name}")
             known = self.store.get("r_ft", self._r_ft_key(name), [[NUMBER]])
@@ -137,9 +131,17 @@ class RankState(PanelState):
         weights = Checkpoint(self.attacked[name]).fingerprint
         return content_key(subspace=self.subspace.key, attacked=weights, most=self.setting.most_k)
 
-    def _stored(self, store: Store) -> RankCurve:
-        """Return the rows that a store has."""
-        return stored_rank_curve(self.subspace, self.questions, ranks=self.ranks, store=store)
+    def _take_rows(self) -> None:
+        """Take the rows of the curve that the store has."""
+        if self.ranks:
+            self.curve = stored_rank_curve(
+                self.subspace, self.questions, ranks=self.ranks, store=self.store
+            )
+
+    def _show_rows(self) -> None:
+        """Show the rows that are measured by now."""
+        self._take_rows()
+        self.show()
 
     def _measure(self, ticket: Ticket) -> None:
         """Stream the attacked checkpoints, then measure the curve, model by model."""
@@ -165,14 +167,9 @@ class RankState(PanelState):
                 ranks=ranks or self.ranks,
                 subspace=self.subspace,
                 store=self.store,
-                on_stage=partial(ticket.step, show=self.show),
-                on_row=self._keep,
+                on_stage=partial(ticket.step, show=self._show_rows),
             )
-
-    def _keep(self, row: dict) -> None:
-        """Take a row of the curve."""
-        with self.job.lock:
-            self._rows[row["r"]] = row
+            self._take_rows()
 
     # --- what is shown --------------------------------------------------------------------------
 
@@ -216,11 +213,11 @@ figures.save_figure(data, {self.figure_name!r})
 
     def _curve_lines(self) -> str:
         """Return the lines that make the curve as far as it is measured."""
-        if not (ranks := [r for r in self._rows if r is not None]):
+        if not (ranks := [r for r in self.curve.column("r") if r is not None]):
             return "curve = None  # not measured yet\n"
         pair = ", ".join(repr(str(self.subspace.info[name])) for name in ("base", "aligned"))
         return f"""{questions_lines(self.questions)}curve = rank_curve(
-    {pair}, questions, ranks={sorted(ranks)}, subspace=subspace
+    {pair}, questions, ranks={ranks}, subspace=subspace
 )
 """
 
