@@ -320,7 +320,6 @@ def test_the_fingerprint_is_of_the_content_of_base_and_adapter(pair, adapter, tm
         ({"target_parameters": ["mlp.down_proj.weight"]}, "target_parameters"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
-        ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
         ({"alora_invocation_tokens": [1]}, r"alora_invocation_tokens=\[1\]"),
         ({"arrow_config": {"top_k": 2}}, "arrow_config="),
         ({"lora_bias": True}, "lora_bias=True"),
@@ -355,14 +354,23 @@ def test_a_tied_matrix_is_refused(make_pair, tmp_path):
     assert Checkpoint(make_adapter(base, tmp_path / "plain", **PLAIN)).adapted >= {Q, UP}
 
 
-def test_a_transposed_architecture_is_refused(make_pair, tmp_path):
-    base = make_pair(kind="gpt2", n_embd=32, n_layer=2, n_head=4, tie_word_embeddings=True).base
-    folder = make_adapter(base, tmp_path / "adapter", r=2, target_modules=["c_attn"])
-    with pytest.raises(ValueError, match="fan_in_fan_out=True is not plain LoRA"):
-        Checkpoint(folder)
-    edit_config(folder, fan_in_fan_out=False)
-    with pytest.raises(ValueError, match="gpt2 stores its matrices transposed"):
-        Checkpoint(folder)
+@pytest.mark.parametrize(
+    ("kind", "config", "target", "stored"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2}, "c_attn", "transformer.h.1.attn.c_attn.weight"),
+        ("gpt_neox", {}, "lm_head", "embed_out.weight"),
+    ],
+)
+def test_tensors_that_are_stored_in_another_way_than_they_are_in_memory_are_peft_s(
+    make_pair, tmp_path, kind, config, target, stored
+):
+    base = make_pair(kind=kind, **config).base
+    folder = make_adapter(base, tmp_path / "adapter", r=2, target_modules=[target])
+    checkpoint, in_memory = Checkpoint(folder), merged(base, folder, torch.float64)
+    assert stored in checkpoint.adapted
+    found, before = checkpoint.read(stored).double(), weights(base)[stored]
+    torch.testing.assert_close(found, in_memory.get(stored, in_memory.get("lm_head.weight")))
+    assert not torch.equal(found, before.double())
 
 
 def test_another_base_than_its_own_is_refused(pair, adapter, tmp_path):

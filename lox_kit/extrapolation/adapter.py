@@ -35,6 +35,7 @@ from .subspace import SafetySubspace
 
 PARTIAL = 0.01  # share of |dW_k|^2 that an adapter may leave out without being asked to
 UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
+READ_DIRECTLY = (".dt_proj.",)  # Jamba's mixer takes its bias off and on, past PEFT's wrapper
 
 
 def save_adapter(
@@ -142,7 +143,8 @@ def _can_adapt(module, piece: Piece) -> bool:
     owner = module.get_submodule(piece.parameter.rpartition(".")[0])
     if isinstance(owner, nn.Embedding):  # others look rows up in their own ways: learned positions
         return type(owner) is nn.Embedding or owner is module.get_input_embeddings()
-    return not (module.config.model_type in UNSUPPORTED and ".mixer." in piece.parameter)
+    mixer = module.config.model_type in UNSUPPORTED and ".mixer." in piece.parameter
+    return not mixer and not any(words in piece.parameter for words in READ_DIRECTLY)
 
 
 def _joined(parts: list[tuple[Piece, LowRank]], W: Tensor) -> LowRank:

@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "adapter": "LoraAdapter TRANSPOSED",
+        "adapter": "LoraAdapter",
         "architecture": """
             class_and_config find_places Piece Place quiet_transformers refuse_code saved_places
             shape_of skeleton transformers_for values_of

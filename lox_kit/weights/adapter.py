@@ -1,7 +1,7 @@
 """A PEFT LoRA adapter on disk: what it changes in its base, as factors.
 
 PEFT adds `scaling * B A` to a linear weight (out, in), and the transpose of that to an embedding
-(tokens, width); the scaling is lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA
+(tokens, width) and to a Conv1D (in, out); the scaling is lora_alpha / r, or / sqrt(r) with rsLoRA
 (arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .architecture import find_places
 from .files import (
     TensorInfo,
     content_hash,
@@ -29,11 +30,12 @@ from .files import (
 )
 from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-TRANSPOSED = ("gpt2", "openai-gpt")  # their Conv1D stores (in, out), and PEFT other factors
+TRANSPOSED = ("gpt2", "openai-gpt", "gpt_bigcode")  # with linear layers that store (in, out)
+_CONV1D = re.compile(r"\.(c_attn|q_attn|c_fc|c_proj)\.weight")
 MERGE = "Merge it with PEFT (merge_and_unload, then save_pretrained) and give that checkpoint."
 # Fields of adapter_config.json (PEFT 0.21) that, set, make the delta another one than B A.
 # Of variants to come, those with tensors of their own are refused for these.
-VARIANTS = """use_dora use_qalora use_bdlora lora_bias fan_in_fan_out target_parameters
+VARIANTS = """use_dora use_qalora use_bdlora lora_bias target_parameters
     trainable_token_indices alora_invocation_tokens layer_replication megatron_config arrow_config
     corda_config lora_ga_config velora_config monteclora_config kasa_config""".split()
 KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
@@ -78,20 +80,30 @@ class LoraAdapter:
             if part in held:
                 raise ValueError(f"{folder}: holds {held[part].name} and {key}, which are one.")
             held[part] = info
-        self._embeddings = {
-            n for n, p in self._parts.items() if any("lora_embedding" in i.name for i in p.values())
+        self._modules = self._name_as_stored()
+        self._transposed = {
+            name
+            for name, parts in self._parts.items()
+            if any("lora_embedding" in info.name for info in parts.values())
+            or (base.config.get("model_type") in TRANSPOSED and _CONV1D.search(name))
         }
         self.names = frozenset(self._parts) | frozenset(self._whole)
         self._check()
 
+    def _name_as_stored(self) -> dict[str, str]:
+        """Call parameters what the base's files call them; return what the model calls those."""
+        names, base = self._parts.keys() | self._whole.keys(), self.base
+        if names <= base.tensors.keys() or not base.is_known:
+            return {}
+        places = find_places(base.skeleton, base.tensors)
+        stored = {place[0].parameter: n for n, place in places.items() if len(place) == 1}
+        self._parts = {stored.get(name, name): held for name, held in self._parts.items()}
+        self._whole = {stored.get(name, name): held for name, held in self._whole.items()}
+        return {stored[name]: name for name in names if name in stored}
+
     def _check(self) -> None:
         """Raise if the adapter cannot be added to the base's tensors."""
         base = self.base
-        if base.config.get("model_type") in TRANSPOSED:
-            raise ValueError(
-                f"{self.folder}: {base.config['model_type']} stores its matrices transposed, which "
-                f"adapters express differently. {MERGE}"
-            )
         for name in sorted(self.names):
             there = base.tensors.get(name)
             if there is None:
@@ -124,15 +136,17 @@ class LoraAdapter:
                     f"{self.folder}: lora_A {A} and lora_B {B} of {name} are not factors of rank "
                     f"{r}, which {ADAPTER_CONFIG} says; both files must be of one save."
                 )
-            shapes.append((A[1], B[0]) if name in self._embeddings else (B[0], A[1]))
+            shapes.append((A[1], B[0]) if name in self._transposed else (B[0], A[1]))
         return shapes
 
     def _rank(self, name: str) -> int:
-        return _by_pattern(self._config.get("rank_pattern"), name, self._config["r"])
+        module = self._modules.get(name, name)
+        return _by_pattern(self._config.get("rank_pattern"), module, self._config["r"])
 
     def _scaling(self, name: str) -> float:
         """Return what PEFT multiplies B A by."""
-        alpha = _by_pattern(self._config.get("alpha_pattern"), name, self._config["lora_alpha"])
+        module, default = self._modules.get(name, name), self._config["lora_alpha"]
+        alpha = _by_pattern(self._config.get("alpha_pattern"), module, default)
         r = self._rank(name)
         return alpha / (math.sqrt(r) if self._config.get("use_rslora") else r)
 
@@ -145,7 +159,7 @@ class LoraAdapter:
             return None
         parts = self._parts[name]
         A, B = (read_tensor(parts[f"lora_{side}"]).to(torch.float32) for side in "AB")
-        left, right = (A.T, B.T) if name in self._embeddings else (B, A)
+        left, right = (A.T, B.T) if name in self._transposed else (B, A)
         return left * self._scaling(name), right
 
     def replaces(self, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from lox_kit import (
     load_model,
     save_adapter,
 )
-from lox_kit.attacks import file_attack, run_attack
+from lox_kit.attacks import StoppedError, file_attack, run_attack
 from lox_kit.weights import Checkpoint, check_pair
 
 K, ALPHA = 4, 1.5
@@ -79,8 +80,10 @@ class Examination:
             return after
         parts = 2 if self.architecture.fused and "gate_up" in name else 1
         halves = zip(after.chunk(parts, 1), before.chunk(parts, 1), strict=True)
-        return torch.cat([a + ALPHA * top_k(a - b) for a, b in halves], 1) if stack else (
-            after + ALPHA * top_k(after - before)
+        return (
+            torch.cat([a + ALPHA * top_k(a - b) for a, b in halves], 1)
+            if stack
+            else (after + ALPHA * top_k(after - before))
         )
 
     def adapter(self) -> str | None:
@@ -124,10 +127,8 @@ class Examination:
         settings |= {"max_steps": 2, "learning_rate": 1e-2, "warmup_steps": 0, "batch_size": 4}
         attack, model = file_attack(rows, **settings), load_model(self.aligned)
         undisturbed = run_attack(model, attack, self.folder / how)
-        try:
+        with contextlib.suppress(StoppedError):
             run_attack(model, attack, self.folder / f"{how} cut", stop=lambda s: s.step == 1)
-        except Exception as error:
-            assert type(error).__name__ == "StoppedError", error
         resumed = run_attack(model, attack, self.folder / f"{how} cut")
         assert resumed.losses == undisturbed.losses
         one, other = (load_file(r.folder / "model.safetensors") for r in (undisturbed, resumed))

@@ -1,6 +1,6 @@
 """Write figures/architectures.md: what works on which architecture, what is refused and why.
 
-    python tests/architectures/table.py
+python tests/architectures/table.py
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -35,6 +34,7 @@ LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope
 LATENT |= {"v_head_dim": 8, "num_key_value_heads": 4}
 HEADS = {"num_key_value_heads": None}
 SMALL = {"head_dim": 8}
+MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Architecture:
             return AutoConfig.for_model(self.kind, **{**TINY, **self.options})
         text = {**TINY, **self.options.get("text_config", {})}
         vision = {**VISION, **self.options.get("vision_config", {})}
-        others = {k: v for k, v in self.options.items() if k not in ("text_config", "vision_config")}
+        others = {
+            k: v for k, v in self.options.items() if k not in ("text_config", "vision_config")
+        }
         return AutoConfig.for_model(self.kind, text_config=text, vision_config=vision, **others)
 
     @property
@@ -131,12 +133,20 @@ ZOO: dict[str, Architecture] = {
     **_of(
         "hybrid",
         jamba={**LOCAL, "num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
-        bamba={"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "attn_layer_indices": [1]},
-        recurrent_gemma={"lru_width": 32, "attention_window_size": 16, "head_dim": 8},
+        bamba={
+            "mamba_n_heads": 8,
+            "mamba_d_head": 8,
+            "mamba_d_state": 8,
+            "attn_layer_indices": [1],
+        },
+        recurrent_gemma={
+            **{"lru_width": 32, "attention_window_size": 16, "head_dim": 8},
+            **{"num_hidden_layers": 3, "tie_word_embeddings": True},
+        },
         lfm2={"layer_types": ["conv", "full_attention"]},
         granitemoehybrid={
             **{**LOCAL, "shared_intermediate_size": 24, "layer_types": ["mamba", "attention"]},
-            **{"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8},
+            **MAMBA2,
         },
     ),
     **_of(
@@ -247,8 +257,3 @@ def _save_tokenizer(folder: Path) -> None:
         "{% if add_generation_prompt %}{{ 'yes ' }}{% endif %}"
     )
     fast.save_pretrained(folder)
-
-
-def copied(folder: Path, to: Path) -> Path:
-    """Return a copy of a checkpoint's folder."""
-    return Path(shutil.copytree(folder, to))
