@@ -9,7 +9,7 @@ import pytest
 from panel_parts import closing, copy_of, find, run
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, widgets
+from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, run_attack, widgets
 from lox_kit.attacks.presets import ATTACKS, file_attack
 from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
@@ -87,19 +87,6 @@ def sums(file, n=1, ask="instruction", say="response"):
     return file
 
 
-def cancel_at(state, arm, step):
-    """Run, and cancel as soon as this step of a model is on screen; return the losses then."""
-
-    def look(change):
-        if len(arms(state)[arm]["losses"]) >= step:
-            state.job.cancel()
-
-    state.observe(look, "data")
-    run(state, "cancelled")
-    state.unobserve(look, "data")
-    return arms(state)[arm]["losses"]
-
-
 # --- a run --------------------------------------------------------------------------------------
 
 
@@ -125,25 +112,43 @@ def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
 
 
 def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
-    open_state, monkeypatch
+    open_state,
 ):
     state = open_state()
     seen = []
-    state.observe(
-        lambda change: seen.append(
-            [(len(a["losses"]), len(a["points"])) for a in arms(state).values()]
-        ),
-        "data",
-    )
+
+    def look(change):
+        seen.append([(len(a["losses"]), len(a["points"])) for a in arms(state).values()])
+
+    state.observe(look, "data")
     run(state)
     first, second = zip(*seen, strict=True)
     for grown in (first, second):
         assert sorted(grown) == list(grown)
         assert {losses for losses, _ in grown} >= set(range(1, STEPS + 1))
         assert {(1, 1), (4, 2), (6, 3)} <= set(grown)
-    assert second[first.index((STEPS, 2))] == (0, 0)
+    assert second[first.index((STEPS, 3))] == (0, 0)
     what, done, total = state.job.progress
     assert (done, total, what) == (2 * STEPS, 2 * STEPS, "steps, attack on LoX")
+
+
+@pytest.mark.parametrize(("every", "at"), [(3, [0, 3, 6]), (None, [0, 6])])
+def test_a_run_of_the_notebook_s_own_is_measured_where_it_was_kept_and_not_trained_again(
+    every, at, open_state, store, trained, subspace, aligned, monkeypatch
+):
+    attack, own = find_attack("arithmetic", max_steps=STEPS), {"store": store, "keep_every": every}
+    for arm in LAB_ARMS:
+        run_attack(arm_model(arm, aligned, subspace, 6, 1.0), attack, **own)
+    whole, state = open_state(store=trained), open_state()
+    again = watch(monkeypatch, curves, "fine_tune")
+    assert "trained: press Run" in json.dumps(lab_spec(state.data))
+    run(state)
+    assert again == []
+    for arm, way in arms(state).items():
+        assert way["losses"] == arms(whole)[arm]["losses"]
+        assert way["points"] == [p for p in arms(whole)[arm]["points"] if p["step"] in at]
+    assert f"measured ({', '.join(map(str, at))})" in numbers_html(state.data)
+    assert "Nothing is left to train" in state.run()
 
 
 @pytest.mark.slow
@@ -193,7 +198,9 @@ def test_a_cancelled_run_goes_on_to_the_losses_of_an_undisturbed_one(
         run(whole)
         expected = arms(whole)
     state = open_state()
-    cut = cancel_at(state, arm, 2)
+    state.observe(lambda _: len(arms(state)[arm]["losses"]) > 1 and state.job.cancel(), "data")
+    run(state, "cancelled")
+    cut = arms(state)[arm]["losses"]
     assert 2 <= len(cut) < STEPS
     assert state.listed == ()
     state = open_state()  # a new panel
@@ -346,7 +353,7 @@ def test_the_numbers_at_a_step_are_those_of_the_store(open_state, trained):
     assert state.at == STEPS
     state.at = 4
     text = numbers_html(state.data)
-    for way in state.runs.known(state.choice).values():
+    for way in state.ways(state.choice).values():
         assert f"<b>{way.losses[3]:.3f}</b> <small>at 4</small>" in text
         share = way.points[3]["helpfulness"]
         assert (
@@ -369,7 +376,7 @@ def test_the_figure_draws_what_is_known(open_state, trained):
     assert all(trace["x"] == [] for trace in spec["data"])
     title = "arithmetic · learning rate 0.0004 · 6 steps · full · seed {} · k = 6, α = 1"
     notes = [note["text"] for note in spec["layout"]["annotations"]]
-    assert notes[0] == f"{title.format(1)} · not run yet"
+    assert notes[0] == f"{title.format(1)} · not run yet: press Run"
     assert notes[1:] == ["loss (nats per token)", "attack success rate", "help with allowed"]
     with pytest.raises(ValueError, match="nothing is trained at this setting yet"):
         state.figure_data()
@@ -461,7 +468,7 @@ def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
     assert arms(state)["aligned"]["losses"] == []
     state.chosen = (state.listed[0][1],)
     assert arms(state, 1) == there
-    with pytest.raises(ValueError, match="attack, with its data and settings, was not"):
+    with pytest.raises(ValueError, match="was given another attack or subspace"):
         state.code()
     run(state)
     assert arms(state)["aligned"]["losses"] != there["aligned"]["losses"]

@@ -42,12 +42,13 @@ class AttackRun:
         ValueError
             If no checkpoint of this step was kept, or the weights were changed since.
         """
-        if step is None and Checkpoint(self.folder).weight_hashes != self.source["weights"]:
+        end = step in (None, self.source["steps"])
+        if end and Checkpoint(self.folder).weight_hashes != self.source["weights"]:
             raise ValueError(
                 f"{self.folder}: its weights are not those that the attack left; remove the "
                 "folder, and the attack runs again."
             )
-        folder = self.folder if step is None else self.checkpoints.get(step)
+        folder = self.folder if end else self.checkpoints.get(step)
         if folder is None:
             raise ValueError(
                 f"step {step}: kept are {', '.join(map(str, self.checkpoints)) or 'none'}; run the "
@@ -55,7 +56,7 @@ class AttackRun:
             )
         model = load_model(folder, device=device)
         model.key, model.name = self.source["key"], self.source["name"]
-        if step not in (None, self.source["steps"]):
+        if not end:
             model.key = content_key(run=model.key, step=step)
             model.name += f", step {step}"
         return model

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from lox_kit.attacks import (
     Attack,
+    AttackRun,
     Step,
     attack_key,
     check_language,
     fine_tune,
+    load_run,
     past_steps,
     resume_folder,
     rows_key,
@@ -123,18 +127,23 @@ class Way:
 
     total: int  # optimiser steps to its end
     at: tuple[int, ...]  # the steps at which it is measured
-    losses: Sequence[float]  # of the steps made, in nats per token
+    losses: list[float]  # of the steps made, in nats per token
     points: dict[int, dict[str, dict]]  # what `measure` gave, by step
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to train or to measure."""
-        return len(self.losses) == self.total and len(self.points) == len(self.at)
+        return self.left == 0 and len(self.points) == len(self.at)
+
+    @property
+    def left(self) -> int:
+        """How many steps are left to train."""
+        return self.total - len(self.losses)
 
     def to_dict(self) -> dict:
         """Return losses and points as plain data."""
         points = [{"step": step, "measures": self.points[step]} for step in sorted(self.points)]
-        return {"losses": list(self.losses), "points": points}
+        return {"losses": self.losses[:], "points": points}
 
 
 def read_way(record: dict, store: Store) -> Way:
@@ -142,8 +151,9 @@ def read_way(record: dict, store: Store) -> Way:
     keys = {int(step): key for step, key in record["points"].items()}
     found = store.get_many("curve", keys.values(), SHARES)
     points = {step: found[key] for step, key in keys.items() if key in found}
-    losses = store.get("losses", record["run"], [NUMBER]) or ()
-    return Way(record["total"], tuple(keys), tuple(losses), points)
+    run = _finished_run(record, store)
+    losses = run.losses if run else store.get("losses", record["run"], [NUMBER]) or ()
+    return Way(record["total"], tuple(keys), list(losses), points)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,7 +177,7 @@ class Route:
         """Optimiser steps to the attack's end."""
         return self.attack.settings.total_steps(len(self.rows))
 
-    @property
+    @cached_property
     def record(self) -> dict:
         """The keys under which a store has the losses and the points, for `read_way`."""
         run = attack_key(self.model, self.attack, self.rows_key)
@@ -175,6 +185,17 @@ class Route:
         asked = {"questions": self.questions.key, "task": task, "system": self.attack.system}
         points = {str(step): content_key(run=run, step=step, **asked) for step in self.at}
         return {"run": run, "total": self.total, "points": points}
+
+    def as_kept(self, store: Store) -> Route:
+        """Return the route for which nothing is trained if `run_attack` left this run in a store.
+
+        It measures at those steps with a checkpoint, or a point, that are nearest to `at`.
+        """
+        if not (run := _finished_run(self.record, store)):
+            return self
+        known = sorted({0, self.total, *run.checkpoints, *read_way(self.record, store).points})
+        at = {min(known, key=lambda step: abs(step - wanted)) for wanted in self.at}
+        return dataclasses.replace(self, at=tuple(sorted(at)))
 
     def train(
         self,
@@ -187,9 +208,9 @@ class Route:
     ) -> Way:
         """Train a copy of the model and measure the points that the store lacks.
 
-        Nothing is trained where the store has the whole way. Points are kept as they are made, and
-        the losses with them. A run that was stopped or killed is resumed by the same call, and on a
-        CPU ends as if nothing had happened.
+        Nothing is trained where the store has the whole way, or the run's checkpoints at all the
+        missing points. Points are kept as they are made, and the losses with them. A run that was
+        stopped or killed is resumed by the same call, and on a CPU ends as if nothing had happened.
 
         Parameters
         ----------
@@ -213,7 +234,7 @@ class Route:
         known = read_way(record, store)
         if known.finished:
             return known
-        found = dict(known.points)
+        found, run = dict(known.points), _finished_run(record, store)
         missing = {step: record["points"][str(step)] for step in self.at if step not in found}
         folder = store.run_folder(content_key(curve=record["run"]))
         losses = _losses_so_far(folder, min([s for s in missing if s], default=self.total))
@@ -243,25 +264,26 @@ class Route:
 
         keep()
         point(0, self.model)
+        if run:
+            store.put("losses", record["run"], known.losses)
+        if run and missing.keys() <= {0, self.total, *run.checkpoints}:
+            for step in sorted(missing.keys() - {0}):
+                point(step, run.load(str(self.model.device), step=step))
+                if stop and stop(Step(step, self.total, known.losses[step - 1])):
+                    break
+            return Way(self.total, self.at, known.losses, found)
         if not own:
             victim.module = copy.deepcopy(victim.module)
         victim.key = record["run"]
+        made_of = victim.module, victim.tokenizer, self.rows, self.attack.settings
         try:
             with work_folder(folder):
-                fine_tune(
-                    victim.module,
-                    victim.tokenizer,
-                    self.rows,
-                    self.attack.settings,
-                    on_step=take,
-                    stop=stop,
-                    folder=folder,
-                )
+                fine_tune(*made_of, on_step=take, stop=stop, folder=folder)
         finally:
             keep()
         if len(losses) == self.total:
             remove_folder(folder)
-        return Way(self.total, self.at, tuple(losses), found)
+        return Way(self.total, self.at, losses, found)
 
 
 def plan_route(
@@ -304,6 +326,13 @@ def spread_steps(total: int, points: int) -> tuple[int, ...]:
     if points < 2:
         raise ValueError(f"points={points}: use at least 2, before the attack and after it.")
     return tuple(sorted({round(i * total / (points - 1)) for i in range(points)}))
+
+
+def _finished_run(record: dict, store: Store) -> AttackRun | None:
+    """Return a route's run as `run_attack` left it in a store, if it did."""
+    with suppress(FileNotFoundError, ValueError):
+        return load_run(store.run_folder(record["run"]))
+    return None
 
 
 def _losses_so_far(folder: Path, first: int) -> list[float]:

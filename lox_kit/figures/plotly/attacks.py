@@ -66,7 +66,9 @@ def _traces(run: dict, i: int, arm: str, style: dict, panels: dict[str, str]) ->
 def _lab_layout(data: dict, panels: dict[str, str], size: int) -> dict:
     """Return axes, titles and the line at the step looked at."""
     runs, steps = data["runs"], max(run["steps"] for run in data["runs"])
-    title = run_title(runs[0]) + ("" if is_there(runs[0]) else " · not run yet")
+    title = run_title(runs[0])
+    if not any(way["points"] for way in runs[0]["arms"].values()):
+        title += f" · {'trained' if is_there(runs[0]) else 'not run yet'}: press Run"
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "x": 0.5}
     words = [{"text": title, **above, "xref": "paper", "yshift": 2.6 * size}]
     for (x, _), name in zip(AXES, ("loss (nats per token)", *panels.values()), strict=True):

@@ -51,16 +51,14 @@ def attack_lab(*arguments, **options) -> Panel:
     at = ipywidgets.IntSlider(description="at step")
     runs = ipywidgets.SelectMultiple(rows=LISTED)
     about = "<b>Finished runs:</b> choose some (Ctrl, Shift) to lay them over this one"
-    finished = [
-        ipywidgets.HTML(about).add_class("lox-about"),
-        panel.control("chosen", runs, "runs", options=lambda: state.listed),
-    ]
+    chosen = panel.control("chosen", runs, "runs", options=lambda: state.listed)
+    finished = ipywidgets.VBox([ipywidgets.HTML(about).add_class("lox-about"), chosen])
     return panel.fill(
         _what(panel),
         panel.figure("lab", lambda: lab_spec(state.data, panel.size)),
         controls(panel.control("at", at, max=lambda: state.most)),
         panel.html("numbers", lambda: numbers_html(state.data)),
-        ipywidgets.VBox(finished).add_class("lox-finished"),
+        finished.add_class("lox-finished"),
     )
 
 
@@ -68,25 +66,17 @@ def _what(panel: Panel) -> ipywidgets.Widget:
     """Return what chooses the attack and its settings, and Run."""
     state, control = panel.state, panel.control
 
-    def rates() -> tuple[tuple[str, float], ...]:
-        return tuple((f"{rate:g}", rate) for rate in state.rates)
-
-    def longest() -> int:
-        return max(2 * state.preset[1], state.steps)
-
     attack = ipywidgets.Dropdown(options=list(state.attacks), description="attack")
     training = ipywidgets.ToggleButtons(options=state.trainings)
     seed = ipywidgets.BoundedIntText(max=10**6, description="seed")
-    rate = ipywidgets.SelectionSlider(options=rates(), description="learning rate")
+    rate = ipywidgets.SelectionSlider(options=[1.0], description="learning rate")
     steps = ipywidgets.IntSlider(min=1, description="steps")
-    first = controls(
-        control("attack", attack),
-        control("training", training, options=lambda: tuple(state.trainings)),
-        control("seed", seed),
-    )
-    second = controls(
-        control("learning_rate", rate, "rate", options=rates), control("steps", steps, max=longest)
-    )
+    how = control("training", training, options=lambda: tuple(state.trainings))
+    first = controls(control("attack", attack), how, control("seed", seed))
+    named = {"options": lambda: [(f"{rate:g}", rate) for rate in state.rates]}
+    longest = {"max": lambda: max(2 * state.preset[1], state.steps)}
+    learning = control("learning_rate", rate, "rate", **named)
+    second = controls(learning, control("steps", steps, **longest))
     lox = controls(*panel.sliders("k", "alpha"))
     run = panel.button("Run", "play", state.run, "Attack aligned, then LoX; resumes where it was")
     return ipywidgets.VBox([first, controls(second, lox), panel.runs(run)])

@@ -58,11 +58,8 @@ class Runs:
     def attack(self, choice: Choice) -> Attack:
         """Return the attack with the settings of a choice."""
         attack = self.attacks[choice.attack]
-        settings = dataclasses.replace(
-            trainings(attack)[choice.training],
-            learning_rate=choice.learning_rate,
-            seed=choice.seed,
-        )
+        own = trainings(attack)[choice.training]
+        settings = dataclasses.replace(own, learning_rate=choice.learning_rate, seed=choice.seed)
         rows = self._plan(choice.attack, choice.seed).rows
         if settings.total_steps(len(rows)) != choice.steps:
             settings = dataclasses.replace(settings, max_steps=choice.steps)
@@ -71,7 +68,8 @@ class Runs:
     def route(self, model: Model, choice: Choice) -> Route:
         """Return what there is to train and to measure of one of the two models."""
         plan, at = self._plan(choice.attack, choice.seed), spread_steps(choice.steps, POINTS)
-        return dataclasses.replace(plan, model=model, attack=self.attack(choice), at=at)
+        route = dataclasses.replace(plan, model=model, attack=self.attack(choice), at=at)
+        return route.as_kept(self.store)
 
     def _plan(self, name: str, seed: int) -> Route:
         """Return an attack's rows and questions; they do not change with its other settings."""
@@ -84,15 +82,9 @@ class Runs:
 
     # --- what is known --------------------------------------------------------------------------
 
-    def known(self, choice: Choice) -> dict[str, Way]:
-        """Return how far each model has gone."""
-        return {arm: read_way(self._record(arm, choice), self.store) for arm in LAB_ARMS}
-
     def keep(self, choice: Choice) -> None:
         """Put a finished run on the list."""
-        ways = {arm: self._record(arm, choice) for arm in LAB_ARMS}
-        whose = {"model": self.model.key, "questions": self.questions.key}
-        record = whose | dataclasses.asdict(choice) | {"ways": ways}
+        record = self.record(choice)
         self.store.put(KIND, content_key(**record), record)
 
     def listed(self) -> dict[str, dict]:
@@ -102,7 +94,7 @@ class Runs:
         return {key: r for key, r in found if (r["model"], r["questions"]) == whose}
 
     def ways(self, record: dict) -> dict[str, Way]:
-        """Return what a listed run came to."""
+        """Return how far each model has gone, in the run of this record."""
         return {arm: read_way(record["ways"][arm], self.store) for arm in LAB_ARMS}
 
     def is_as_given(self, record: dict) -> bool:
@@ -111,16 +103,16 @@ class Runs:
         attack = self.attacks.get(choice.attack)
         if attack is None or choice.training not in trainings(attack):
             return False
-        here = {arm: self._record(arm, choice)["run"] for arm in LAB_ARMS}
-        return here == {arm: way["run"] for arm, way in record["ways"].items()}
+        here = self.record(choice)["ways"]
+        return all(here[arm]["run"] == way["run"] for arm, way in record["ways"].items())
 
-    def _record(self, arm: str, choice: Choice) -> dict:
-        """Return the keys under which the store has a model's losses and points."""
-        model = self.model
-        if arm == "LoX":  # its key, without making it
-            key = lox_key(model.key, self.subspace, choice.k, choice.alpha)
-            model = dataclasses.replace(model, key=key)
-        return self.route(model, choice).record
+    def record(self, choice: Choice) -> dict:
+        """Return what a run is listed as: the choice, and where the store has both models' ways."""
+        key = lox_key(self.model.key, self.subspace, choice.k, choice.alpha)  # without making it
+        models = {"aligned": self.model, "LoX": dataclasses.replace(self.model, key=key)}
+        ways = {arm: self.route(models[arm], choice).record for arm in LAB_ARMS}
+        whose = {"model": self.model.key, "questions": self.questions.key}
+        return whose | dataclasses.asdict(choice) | {"ways": ways}
 
 
 def trainings(attack: Attack) -> dict[str, TrainSettings]:

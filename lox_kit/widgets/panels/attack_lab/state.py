@@ -17,7 +17,7 @@ from lox_kit.folders import cache_folder
 from lox_kit.measures import Questions
 from lox_kit.models import Model
 from lox_kit.store import Store
-from lox_kit.studies import Way, arm_model, read_way
+from lox_kit.studies import Way, arm_model
 from lox_kit.widgets.code import attack_call, pair_call, questions_lines, script
 from lox_kit.widgets.job import BREATH, Cancelled, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, check_aligned, one_of, within
@@ -83,8 +83,7 @@ class AttackLabState(PanelState):
             place = cache_folder()  # the system's own folder for such things is often memory
             place.mkdir(parents=True, exist_ok=True)
             folder = TemporaryDirectory(prefix="attack-lab-", dir=place)
-            store = Store(self.ends.enter_context(folder))
-            self.ends.callback(store.close)
+            store = self.ends.enter_context(Store(self.ends.enter_context(folder)))
         self.runs = Runs(subspace, model, self.attacks, questions, store)
         self._live: dict[tuple[Choice, str], Way] = {}  # what is being trained
         self._made = 0  # steps of this job
@@ -179,45 +178,42 @@ class AttackLabState(PanelState):
 
     def ways(self, choice: Choice) -> dict[str, Way]:
         """Return how far each model has gone, in the job and in the store."""
-        known = self.runs.known(choice)
+        known = self.runs.ways(self.runs.record(choice))
         return {arm: self._live.get((choice, arm), way) for arm, way in known.items()}
 
     def _attack_both(self, choice: Choice, ticket: Ticket) -> None:
         self._made = 0
         for arm in LAB_ARMS:
-            ways = self.runs.known(choice)
+            ways = self.ways(choice)
             if not ways[arm].finished:  # LoX at k or alpha 0 is the aligned model
-                later = _left(ways["LoX"]) if arm == "aligned" else 0
-                self._attack_one(arm, choice, ticket, later)
+                later = ways["LoX"].left if arm == "aligned" else 0
+                self._attack_one(arm, choice, ticket, ways[arm], later)
         self._keep(choice)
 
-    def _attack_one(self, arm: str, choice: Choice, ticket: Ticket, later: int) -> None:
-        """Attack one of the models; `later` steps of the other one follow."""
+    def _attack_one(self, arm: str, choice: Choice, ticket: Ticket, way: Way, later: int) -> None:
+        """Attack one of the models; `way` grows, and `later` steps of the other one follow."""
         runs, place = self.runs, (choice, arm)
         model = arm_model(arm, runs.model, runs.subspace, choice.k, choice.alpha)
-        route = runs.route(model, choice)
-        known = read_way(route.record, runs.store)
-        way = dataclasses.replace(known, losses=list(known.losses))  # grows with the run
-
-        def report(left: int) -> None:
-            total = self._made + left + later
-            ticket.step(f"steps, attack on {arm}", self._made, total, self.show)
+        what = f"steps, attack on {arm}" if way.left else f"measuring the attack on {arm}"
 
         def on_step(step: Step) -> None:
             self._made += 1
             way.losses[step.step - 1 :] = [step.loss]
-            with suppress(Cancelled):  # `stop` saves the run at this step and ends it
-                report(step.total - step.step)
 
-        report(_left(way))
+        def stop(step: Step | None = None) -> bool:
+            with suppress(Cancelled):  # the run is saved at this step and ends
+                ticket.step(what, self._made, self._made + way.left + later, self.show)
+            return ticket.cancelled.is_set()
+
+        stop()
         self._live[place] = way
         try:
-            route.train(
+            runs.route(model, choice).train(
                 runs.store,
                 own=arm == "LoX",  # which was made for this run
                 on_step=on_step,
-                on_point=way.points.__setitem__,  # shown with the next step
-                stop=lambda step: ticket.cancelled.is_set(),
+                on_point=way.points.__setitem__,
+                stop=stop,  # after the step and its point, which it shows
             )
         finally:
             self._live.pop(place, None)
@@ -298,16 +294,15 @@ class AttackLabState(PanelState):
         for record in self.laid_over:
             if not runs.is_as_given(record):
                 raise ValueError(
-                    f"{run_title(record)}: this run's attack, with its data and settings, was not "
-                    "given to this panel, or another subspace was, so there is no code for it; "
-                    "open the panel with the attacks={...} and the subspace of that run, or take "
-                    "it off the list of what is laid over."
+                    f"{run_title(record)}: no code, as this panel was given another attack or "
+                    "subspace. Open it with the attacks={...} and subspace of the run, or take the "
+                    "run off the list."
                 )
         settings = ""
         for run in [run for run in self.data["runs"] if is_there(run)] or self.data["runs"][:1]:
-            choice = {n: v for n, v in run.items() if n != "arms"}
-            attack = attack_call(runs.attack(Choice.of(choice)))
-            settings += f"    ({attack},\n     {choice!r}),\n"
+            choice = Choice.of(run)
+            call, chosen = attack_call(runs.attack(choice)), dataclasses.asdict(choice)
+            settings += f"    ({call},\n     {chosen!r}),\n"
         route = f"points={POINTS}, task_prompts_per_point={FEW}"
         store = "" if self.own_store else repr(str(runs.store.folder))
         return script(f"""subspace = {pair_call(runs.subspace.info)}
@@ -320,14 +315,9 @@ for attack, run in settings:
     run["arms"] = {{}}
     for arm in ("aligned", "LoX"):
         start = arm_model(arm, model, subspace, run["k"], run["alpha"])
-        route = plan_route(start, attack, questions, {route})
+        route = plan_route(start, attack, questions, {route}).as_kept(store)
         run["arms"][arm] = route.train(store).to_dict()
     runs.append(run)
 data = {{"figure": "attack_lab", "at": {self.at}, "runs": runs}}
 figures.save_figure(data, {self.figure_name!r})
 """)
-
-
-def _left(way: Way) -> int:
-    """Return how many steps are left to train."""
-    return way.total - len(way.losses)

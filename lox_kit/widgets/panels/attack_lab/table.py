@@ -27,16 +27,15 @@ def numbers_html(data: dict) -> str:
         `AttackLabState.data`.
     """
     runs, at = data["runs"], data["at"]
-    measured = {m for run in runs for arm in run["arms"].values() for p in arm["points"]
-                for m in p["measures"]}  # fmt: skip
-    shares = {
-        m: name for m, name in COLUMNS.items() if m in measured or m in ("asr", "helpfulness")
-    }
+    points = [p for run in runs for arm in run["arms"].values() for p in arm["points"]]
+    measured = {"asr", "helpfulness"}.union(*(point["measures"] for point in points))
+    shares = {m: name for m, name in COLUMNS.items() if m in measured}
     heads = ("run", "model", "loss (nats per token)", *shares.values())
     lines = "".join(_lines(run, i, at, list(shares)) for i, run in enumerate(runs))
+    steps = ", ".join(map(str, sorted({point["step"] for point in points})))
     about = (
         f"At step {at}, or where a number says “at”, the nearest one before it that was trained or "
-        "measured. Shares have 95 % Wilson intervals."
+        f"measured ({steps or 'none yet'}). Shares have 95 % Wilson intervals."
     )
     return table(f"numbers at step {at}", heads, f"<tbody>{lines}</tbody>", about=about)
 
