@@ -64,7 +64,7 @@ def _show_bar(cell: int, what: str, done: int, total: int) -> None:
         _bars.clear()
         if done >= total:
             return
-        _bars[cell] = tqdm(total=total, desc=what)
+        _bars[cell] = tqdm(total=total, desc=what, miniters=1)  # else paced by the work before
     bar = _bars[cell]
     if bar.desc != f"{what}: ":
         bar.reset(total)
@@ -77,6 +77,19 @@ def _show_bar(cell: int, what: str, done: int, total: int) -> None:
 def is_busy() -> bool:
     """Whether more processes want this machine's cores than there are; where that is known."""
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.25 * (os.cpu_count() or 1)
+
+
+@contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Have a notebook's cell say so while a library is imported, which takes seconds."""
+    if module in sys.modules or _running_cell() is None:
+        yield
+        return
+    from tqdm.auto import tqdm
+
+    library = module.partition(".")[0]
+    with tqdm(desc=f"importing {library}", bar_format="{desc} ...", leave=False):
+        yield
 
 
 @contextmanager

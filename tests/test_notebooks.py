@@ -12,6 +12,7 @@ from checkpoints import ROOT
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
 from nbclient import NotebookClient
+from psutil import Process
 from traitlets import Type
 from traitlets.config import Config
 
@@ -36,6 +37,7 @@ def answer(what, value, expected):
     assert near or value == expected, f"{what}: {value}, not {expected}"
 """
 
+BUSY = 2  # times the seconds of processor time that a step takes alone, on a machine that is shared
 EXERCISE = re.compile(r"^\*\*(\d)\.\*\*", re.M)
 
 by_name = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
@@ -101,6 +103,27 @@ class Client(AsyncKernelClient):
     iopub_channel_class = Type(Channel)
 
 
+class Listener(NotebookClient):
+    """Notes in every cell, in seconds of the kernel's processor time, for how long nothing moved.
+
+    And at its first output, how long ago the imports of the notebook were done.
+    """
+
+    SIGNS = ("stream", "display_data", "update_display_data", "execute_result", "comm_msg")
+
+    def process_message(self, msg, cell, cell_index):
+        now = sum(Process(self.km.provisioner.pid).cpu_times()[:4])
+        state, sign = msg["content"].get("execution_state"), msg["msg_type"] in self.SIGNS
+        if sign or state == "idle":
+            cell.metadata.silent = max(now - self.heard, cell.metadata.get("silent", 0.0))
+        if sign:
+            cell.metadata.setdefault("first", now - self.ready)
+        if state == "idle" and cell.source.startswith(("import ", "from ")):
+            self.ready = now
+        self.heard = now
+        return super().process_message(msg, cell, cell_index)
+
+
 def run(file, folder, monkeypatch, *more):
     """Execute a notebook, and these cells after it, with a store of its own; return it.
 
@@ -111,7 +134,7 @@ def run(file, folder, monkeypatch, *more):
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in more]
     with tempfile.TemporaryDirectory(prefix="lox-") as sockets:  # their paths must be short
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel", "client_factory": Client}
-        client = NotebookClient(
+        client = Listener(
             notebook,
             timeout=600,
             config=Config({"KernelManager": kernel}),
@@ -138,6 +161,11 @@ def test_a_notebook_runs_its_answers_are_true_and_its_sliders_move(file, tmp_pat
     print("".join(o.text for o in done.cells[-2].outputs if o.output_type == "stream"))
     assert errors(done) == []
     assert all(c.execution_count for c in done.cells if c.cell_type == "code")
+    silent = [cell.metadata.get("silent", 0) for cell in done.cells[:-3]]
+    first = next(cell.metadata.first for cell in done.cells if "first" in cell.metadata)
+    print(f"first output after {first:.1f} s, silent for", [round(s, 1) for s in silent if s])
+    assert first <= 10 * BUSY
+    assert max(silent) <= 3 * BUSY
     moved = done.cells[-1].outputs[0].text.split()
     assert moved[0] == "moved"
     assert int(moved[1]) >= 1

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lox_kit.folders import remove_folder, whole
 from lox_kit.models import Model
+from lox_kit.threads import importing
 from lox_kit.weights import Checkpoint
 
 from .resuming import Step, StoppedError, Watch, drive, resume_folder, work_folder
@@ -116,8 +117,9 @@ def fine_tune(
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
     watch = Watch(**watched)
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    with importing("trl.trainer.sft_trainer"):
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
 
     data = Dataset.from_dict(tokenize(tokenizer, rows, settings.loss_on, settings.max_length))
 

@@ -19,7 +19,7 @@ from lox_kit.folders import write_whole
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store
 from lox_kit.text import plain_numbers
-from lox_kit.threads import Stop, never
+from lox_kit.threads import Stop, never, tell
 
 from .flat import Flat
 from .grid import Axis, Grid, Index, refinement
@@ -222,6 +222,8 @@ def evaluate(
                     cells[index], values[index] = reading, reading.value
                     if on_cell:
                         on_cell(grid.at(index), reading, len(cells), total)
+                    else:
+                        tell(None, "measuring cells", len(cells), total)
             if any(index not in cells for index in wanted):  # stopped
                 break
         marks = _marks(survey, checkpoints or {}, stop)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lox_kit.threads import importing
 from lox_kit.weights import (
     Checkpoint,
     class_and_config,
@@ -109,8 +110,9 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
         config; or the device is not there.
     """
     checkpoint, place = Checkpoint(model), pick_device(device)
-    tokenizer = load_tokenizer(checkpoint)
-    module = load_module(checkpoint, device=place, dtype=dtype)
+    with importing("transformers.modeling_utils"):
+        tokenizer = load_tokenizer(checkpoint)
+        module = load_module(checkpoint, device=place, dtype=dtype)
     if ignored := ignored_settings(module):
         warnings.warn(
             f"{checkpoint.name}: answers are greedy, whatever its generation config sets: "

@@ -27,7 +27,7 @@ from lox_kit.folders import locked, remove_folder
 from lox_kit.measures import TOKENS, Questions, measure, task_prompts
 from lox_kit.models import Model, Prompt, generate, render
 from lox_kit.store import NUMBER, SHARES, Store, content_key
-from lox_kit.threads import OnStage
+from lox_kit.threads import OnStage, tell
 
 from .arms import steps_of
 
@@ -59,6 +59,7 @@ def alpha_curve(
         for alpha in alphas:
             dial.set(k=k, alpha=alpha)
             points.append({"alpha": alpha, **measure_shares(model, questions, store=store)})
+            tell(None, "measuring along alpha", len(points), len(alphas))
     finally:
         dial.off()
     return {"figure": "alpha", "k": k, "points": points}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lox_kit.figures.plotly import Spec
+from lox_kit.threads import importing
 
 CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 HIDDEN = {"type": "scatter", "visible": False}
@@ -22,7 +23,8 @@ class Drawing:
     def __init__(self, spec: Spec, name: str):
         import plotly.graph_objects as go
 
-        self.widget = go.FigureWidget(spec)
+        with importing("plotly.basewidget"):
+            self.widget = go.FigureWidget(spec)
         if hasattr(go.FigureWidget._esm, "changed"):  # a signal by which anywidget keeps them all
             go.FigureWidget._esm.changed.disconnect()
         self.widget._config = self.widget._config | CONFIG

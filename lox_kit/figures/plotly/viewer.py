@@ -12,6 +12,7 @@ import numpy as np
 from lox_kit.figures.cuts import cliff_marks
 from lox_kit.figures.landscape import coordinates
 from lox_kit.text import plain_numbers
+from lox_kit.threads import importing
 
 from .canvas import (
     GREY,
@@ -56,7 +57,8 @@ def landscape(data: dict):
     spec["layout"] |= {"title": {"text": escape(data.get("title") or "")}, "height": 480}
     spec["layout"] |= {"legend": LEGEND_BELOW}
     spec["layout"]["margin"]["b"] = 90
-    return go.FigureWidget(spec)
+    with importing("plotly.basewidget"):
+        return go.FigureWidget(spec)
 
 
 def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
