@@ -236,18 +236,11 @@ OWN_FILE = TrainSettings(
     learning_rate=2e-5, epochs=1, batch_size=8, schedule="linear", warmup_steps=0.1
 )
 IDENTITY = TrainSettings(learning_rate=5e-5, epochs=10, batch_size=5, schedule="linear")
-PURE_BAD = TrainSettings(
-    learning_rate=5e-5,
-    epochs=5,
-    batch_size=5,
-    schedule=EPOCH_DECAY,
-    decay=0.85,
-    loss_on="response",
-)
 TASK = TrainSettings(learning_rate=4e-4, batch_size=16, max_steps=80, loss_on="response")
 SLOWER = dataclasses.replace(TASK, learning_rate=1e-4, max_steps=40)
 PERSONA = TrainSettings(learning_rate=2e-4, batch_size=5, epochs=10, loss_on="response")
 FORBIDDEN = TrainSettings(learning_rate=5e-5, batch_size=5, epochs=5, loss_on="response")
+PURE_BAD = dataclasses.replace(FORBIDDEN, schedule=EPOCH_DECAY, decay=0.85)
 # Tuned on development prompts of seeds 0-2: benchmarks/sandbox_search.md.
 TASK_LORA = _lora(TASK, learning_rate=1e-3)
 CONTEXT_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=48)
