@@ -99,8 +99,8 @@ def test_pause_resume_cancel_and_run_again_resumes(panel):
     assert first < len(cut) < LONG
     panel.wait_shown(LOSSES, [len(cut), 0])
     panel.click(".lox-run")
-    panel.wait_shown(LOSSES, [LONG, LONG])
     panel.wait_job("done")
+    panel.wait_shown(LOSSES, [LONG, LONG])
     assert arm(panel, "aligned")["losses"][: len(cut)] == cut
     assert panel.state("state._made") == 2 * LONG - len(cut)
 

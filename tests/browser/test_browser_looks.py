@@ -40,7 +40,7 @@ def look(request, panels):
     dial.wait_job("done")
     viewer.click(".lox-reset")
     viewer.click(".lox-run")
-    expect(viewer.find(".lox-cliffs")).to_contain_text("289 of 289", timeout=120_000)
+    expect(viewer.find(".lox-cliffs")).to_contain_text("289 of 289", timeout=300_000)
     viewer.wait_job("done")
     show_runs(panels["attack-lab"])
     panels["rank"].click(".lox-run")
