@@ -109,6 +109,7 @@ class Listener(NotebookClient):
     And at its first output, how long ago the imports of the notebook were done.
     """
 
+    ready = heard = 0.0
     SIGNS = ("stream", "display_data", "update_display_data", "execute_result", "comm_msg")
 
     def process_message(self, msg, cell, cell_index):
