@@ -76,8 +76,8 @@ def factor_all(
         If a delta is not finite, which names the matrix; at the end, if every one is zero.
     """
     names = info["layers"]
-    make = functools.partial(factor_one, base, aligned, info, device=device)
     base = base.like(names)
+    make = functools.partial(factor_one, base, aligned, info, device=device)
     sizes = [aligned.matrices[name].size for name in names]
     workers = 2 if device == "cpu" and torch.get_num_threads() > 1 else 1  # on any machine
     made = map_in_order(make, names, workers, sizes)

@@ -137,6 +137,7 @@ def load_module(
 ) -> torch.nn.Module:
     """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
     refuse_code(checkpoint.path)
+    checkpoint.refuse_codes()
     with transformers_for(checkpoint.path) as library:
         made, config = class_and_config(library, checkpoint.path)
         source: Path | None = checkpoint.path

@@ -193,16 +193,19 @@ def find_places(module: torch.nn.Module, names: Iterable[str]) -> dict[str, Plac
     A tensor may have the name that it was loaded by, the one it is published by, or that of a
     parameter.
     """
-    wanted, own = set(names), _parameters(module)
-    found = {n: (_whole(n, W),) for n, W in own.items() if n in wanted}
-    if wanted - found.keys():
-        published = _split_experts(module, _reversed(module, None))
-        found |= {n: place for n, place in published.items() if n in wanted}
-        found |= {n: place for n, place in saved_places(module).items() if n in wanted}
-    for name in wanted - found.keys():
-        parameter = _renamed(module, name, own)
-        if parameter in own:
-            found[name] = (_whole(parameter, own[parameter]),)
+    own = _parameters(module)
+    known = _split_experts(module, _reversed(module, None)) | saved_places(module)
+    known |= {name: (_whole(name, W),) for name, W in own.items()}
+    prefix = f"{getattr(module, 'base_model_prefix', '')}."
+    found = {}
+    for name in names:
+        for alias in (name, prefix + name, name.removeprefix(prefix)):
+            if place := known.get(alias):
+                found[name] = place
+                break
+        else:
+            if (parameter := _renamed(module, name, own)) in own:
+                found[name] = known[parameter]
     return found
 
 
@@ -231,7 +234,7 @@ def stored_places(
             whole = (Piece(name, (0, shape[0]), shape, _strides(shape), 0),)
             if not any(is_convolution(module, piece.parameter) for piece in published[name]):
                 within |= {n: piece for n, (piece,) in _experts(name, whole).items()}
-        elif (parameter := _renamed(module, name, own)) in own:
+        elif (parameter := _renamed(module, name, own) if name not in own else name) in own:
             inside = {n: p for n, p in matrices.items() if {q.parameter for q in p} == {parameter}}
             within |= {n: p[0]._replace(parameter=name) for n, p in inside.items() if len(p) == 1}
     return within
@@ -362,8 +365,8 @@ def _conversions_of(module: torch.nn.Module, conversions: list | None) -> Iterat
         own["_weight_conversions"] = before
 
 
-def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> str:
-    """Return the parameter that a stored tensor is loaded into, as transformers renames it."""
+def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> str | None:
+    """Return the parameter that a stored tensor is the whole of, as transformers renames it."""
     if not hasattr(module, "base_model_prefix"):
         return name
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -373,9 +376,11 @@ def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> s
         rename_source_key,
     )
 
-    prefix = str(module.base_model_prefix)
     known = get_model_conversion_mapping(cast("PreTrainedModel", module))
     renamings = [c for c in known if isinstance(c, WeightRenaming)]
     others = [c for c in known if isinstance(c, WeightConverter)]
-    renamed, _ = rename_source_key(name, renamings, others, prefix, dict(own))
-    return renamed if renamed in own else rename_source_key(name, [], [], prefix, dict(own))[0]
+    prefix = str(module.base_model_prefix)
+    renamed, part = rename_source_key(name, renamings, others, prefix, dict(own))
+    if renamed not in own:
+        renamed, part = rename_source_key(name, [], [], prefix, dict(own))
+    return renamed if part is None else None

@@ -1,0 +1,156 @@
+"""Names on disk are not names in memory: experts, prefixes, heads of two names, ties."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from checkpoints import TINY, UP, save_pair, weights
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lox_kit import SafetySubspace, apply_lox
+from lox_kit.landscape import between
+from lox_kit.models import load_module
+from lox_kit.weights import Checkpoint, check_pair, find_places, saved_places, values_of
+
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
+KINDS = {"qwen3_moe": MOE, "mixtral": {}, "gpt_oss": {"head_dim": 8}, "granitemoe": {}}
+KINDS |= {"gpt_neox": {}, "gpt2": {"n_embd": 32, "n_layer": 2}}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Pairs of some kinds, each made once."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return {kind: save_pair(folder / kind, kind=kind, **KINDS[kind]) for kind in KINDS}
+
+
+def rewrite(folder, to, rename):
+    """Copy a checkpoint, its tensors under other names."""
+    shutil.copytree(folder, to)
+    tensors = {rename(n): W for n, W in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_stored_tensor_is_found_in_the_loaded_model_with_its_values(pairs, kind):
+    checkpoint = Checkpoint(pairs[kind].aligned)
+    module = load_module(checkpoint)
+    places, state = saved_places(module), module.state_dict()
+    assert checkpoint.parts.keys() == places.keys()
+    for name, place in find_places(module, checkpoint.parts).items():
+        assert torch.equal(values_of(place, state), checkpoint.read_part(name))
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_a_pair_in_two_layouts_has_one_lox(pairs, tmp_path, kind):
+    pair, fused = pairs[kind], tmp_path / "fused"
+    model = AutoModelForCausalLM.from_pretrained(pair.aligned)
+    model.save_pretrained(fused, save_original_format=False)
+    assert any(W.ndim == 3 for W in weights(fused).values())
+    one = SafetySubspace.from_pair(pair.base, pair.aligned, rank=6)
+    other = SafetySubspace.from_pair(pair.base, fused, rank=6)
+    assert len(one) == len(other)
+    for name in {*one} & {*other}:  # Mixtral's routers have two names
+        assert torch.equal(one[name].top(4)[1], other[name].top(4)[1])
+    apply_lox(one, pair.aligned, tmp_path / "one", 4)
+    apply_lox(other, fused, tmp_path / "other", 4)
+    first, second = (load_module(Checkpoint(tmp_path / n)).state_dict() for n in ("one", "other"))
+    assert all(torch.equal(W, second[n]) for n, W in first.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "rename"),
+    [
+        ("qwen3_moe", lambda name: name.removeprefix("model.")),
+        ("gpt_neox", lambda name: name.replace("embed_out", "lm_head")),
+    ],
+    ids=["no prefix", "the head's other name"],
+)
+def test_a_pair_that_differs_in_names_is_one_pair(pairs, tmp_path, kind, rename):
+    pair, base = pairs[kind], rewrite(pairs[kind].base, tmp_path / "base", rename)
+    as_named = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
+    renamed = SafetySubspace.from_pair(base, pair.aligned, rank=4)
+    assert list(renamed) == list(as_named)
+    assert all(torch.equal(renamed[n].top(4)[1], as_named[n].top(4)[1]) for n in as_named)
+    assert len(between(base, pair.aligned).parts) == len(between(pair.base, pair.aligned).parts)
+
+
+def test_what_is_no_matrix_is_not_factored_and_its_share_is_said(pair, tmp_path):
+    more = {"gate_bias": (4, 6), "mixer.A_log": (8, 2), "none.weight": (0, 3), "s_scale": (2, 2)}
+    sides = [tmp_path / "base", tmp_path / "aligned"]
+    for source, to in zip((pair.base, pair.aligned), sides, strict=True):
+        shutil.copytree(source, to)
+        tensors = weights(source) | {name: torch.randn(shape) for name, shape in more.items()}
+        save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    report = check_pair(*map(Checkpoint, sides))
+    assert not set(report.matrices) & set(more)
+    assert "4 tensors of more than one dimension are no matrices" in report.notes[-1]
+    assert "% of the numbers, which are not factored" in report.notes[-1]
+
+
+# --- ties ---------------------------------------------------------------------------------------
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory):
+    """A pair that is tied by its class's default alone, of which the config says nothing."""
+    folder = tmp_path_factory.mktemp("tied")
+    pair = save_pair(folder, kind="gemma2", head_dim=8, tie_word_embeddings=True)
+    for side in (pair.base, pair.aligned):
+        config = json.loads((side / "config.json").read_text())
+        config.pop("tie_word_embeddings", None)
+        (side / "config.json").write_text(json.dumps(config))
+    return pair
+
+
+def with_head(folder, to, W=None):
+    """Copy a checkpoint and store a head: a copy of the embedding, or other values."""
+    shutil.copytree(folder, to)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[HEAD] = tensors[EMBEDDING].clone() if W is None else W
+    save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+@pytest.mark.parametrize("copied", [("base",), ("aligned",), ("base", "aligned")])
+def test_a_stored_copy_of_a_tied_head_is_edited_with_the_embedding(tied, tmp_path, copied):
+    sides = {"base": tied.base, "aligned": tied.aligned}
+    sides |= {side: with_head(sides[side], tmp_path / side) for side in copied}
+    assert Checkpoint(sides["aligned"]).tied == EMBEDDING
+    subspace = SafetySubspace.from_pair(*sides.values(), rank=4)
+    assert HEAD not in subspace
+    out = apply_lox(subspace, sides["aligned"], tmp_path / "lox", 3, 1.5)
+    plain = SafetySubspace.from_pair(tied.base, tied.aligned, rank=4)
+    expected = apply_lox(plain, tied.aligned, tmp_path / "plain", 3, 1.5)
+    module = load_module(Checkpoint(out))
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+    assert torch.equal(module.lm_head.weight, weights(expected)[EMBEDDING])
+
+
+def test_a_head_of_other_values_is_a_matrix_of_its_own_as_it_is_in_memory(tied, tmp_path):
+    sides = [
+        with_head(s, tmp_path / s.name, torch.randn(40, 32)) for s in (tied.base, tied.aligned)
+    ]
+    assert Checkpoint(sides[1]).tied is None
+    assert HEAD in SafetySubspace.from_pair(*sides, rank=4)
+    module = load_module(Checkpoint(sides[1]))
+    assert not torch.equal(module.lm_head.weight, module.model.embed_tokens.weight)
+    with pytest.raises(ValueError, match=r"lm_head.weight: a head of its own in .*, and .* none"):
+        SafetySubspace.from_pair(tied.base, sides[1], rank=4)
+
+
+def test_without_a_config_nothing_needs_transformers(pair, tmp_path):
+    sides = [rewrite(s, tmp_path / s.name, str) for s in (pair.base, pair.aligned)]
+    for side in sides:
+        (side / "config.json").unlink()
+    assert UP in SafetySubspace.from_pair(*sides, rank=2)
+
+
+def test_the_models_here_are_what_their_configs_say():
+    assert AutoConfig.for_model("gemma2").tie_word_embeddings
+    assert not TINY["tie_word_embeddings"]
