@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lox_kit import SafetySubspace, apply_lox
-from lox_kit.landscape import between
-from lox_kit.models import load_module
+from lox_kit.landscape import Plane, Walk, between, lox_direction
+from lox_kit.models import Model, load_module
 from lox_kit.weights import Checkpoint, check_pair, find_places, saved_places, values_of
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
@@ -76,6 +76,25 @@ def test_a_pair_that_differs_in_names_is_one_pair(pairs, tmp_path, kind, rename)
     assert list(renamed) == list(as_named)
     assert all(torch.equal(renamed[n].top(4)[1], as_named[n].top(4)[1]) for n in as_named)
     assert len(between(base, pair.aligned).parts) == len(between(pair.base, pair.aligned).parts)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss", "gpt_neox"])
+def test_a_model_walks_to_where_another_checkpoint_is(pairs, tmp_path, kind):
+    pair = pairs[kind]
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
+    lox = apply_lox(subspace, pair.aligned, tmp_path / "lox", 3, 1.5)
+    plane = Plane.through(pair.aligned, lox_direction(subspace, 3, 1.5), pair.base)
+    module = load_module(Checkpoint(pair.aligned))
+    model = Model(module, None, Checkpoint(pair.aligned).fingerprint, "aligned")
+    start = {n: W.clone() for n, W in module.state_dict().items()}
+    with Walk(model, plane) as walk:
+        for point, folder in (("LoX", lox), ("attacked", pair.base)):
+            walk.go(plane.points[point].at)
+            there = load_module(Checkpoint(folder)).state_dict()
+            for name, W in module.state_dict().items():
+                if W.ndim > 1:
+                    torch.testing.assert_close(W, there[name], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(W, start[n]) for n, W in module.state_dict().items())
 
 
 def test_what_is_no_matrix_is_not_factored_and_its_share_is_said(pair, tmp_path):
