@@ -15,7 +15,7 @@ endif
 PYTEST := $(BIN)/python -m pytest
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lab demo test test-slow test-panels browser release install clean
+.PHONY: lab demo test test-slow test-oldest test-panels browser release install clean
 lab: install
 	$(BIN)/lox lab
 
@@ -29,8 +29,15 @@ test: install browser
 	$(PYTEST) -m "not slow and not browser" $(IN_TWO)
 	$(PYTEST) -m "not slow and browser"
 
-test-slow: install
+test-slow: install test-oldest
 	$(PYTEST) -m "slow and not browser" $(IN_TWO)
+
+# What rests on the inner parts of transformers and peft, with the oldest of both that are allowed.
+OLDEST := $(VENV)/oldest
+test-oldest: install
+	rm -rf $(OLDEST)
+	$(PIP) --no-deps --target $(OLDEST) transformers==5.20.0 peft==0.19.0
+	PYTHONPATH=$(OLDEST) $(PYTEST) tests/test_places.py tests/test_adapter.py tests/test_quantised.py
 
 # All browser tests, in the order in which one builds on another.
 test-panels: install browser
