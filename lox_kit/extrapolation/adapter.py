@@ -22,10 +22,9 @@ from lox_kit.weights import (
     Piece,
     Place,
     find_places,
-    is_embedding,
-    is_head,
     refuse_nonfinite,
     skeleton,
+    tied_parameters,
 )
 
 from .card import model_card
@@ -114,19 +113,21 @@ def _edits(
     k: int | None,
 ) -> tuple[dict[str, Edit], tuple[str, ...]]:
     """Return what is added to each parameter, and the matrices that are left out."""
-    shapes = dict(module.named_parameters())
+    shapes, tied = dict(module.named_parameters()), set()
+    if not checkpoint.has_head:
+        tied.update(*tied_parameters(module).items())
     parts: dict[str, dict[int, list[tuple[Piece, LowRank]]]] = {}
     left_out = []
     for name in subspace:
         U, S, Vh = subspace[name].top(k)
         own = S > 0  # a delta that is LoRA has fewer than k
-        tied = checkpoint.tied and (is_embedding(name) or is_head(name))
-        can = name in places and all(_can_adapt(module, piece) for piece in places[name])
-        if tied or not own.any() or not can:
+        pieces = places.get(name, ())
+        can = all(p.parameter not in tied and _can_adapt(module, p) for p in pieces)
+        if not own.any() or not pieces or not can:
             left_out.append(name)
             continue
         left, right = (U * S)[:, own], Vh[own]
-        for piece in places[name]:
+        for piece in pieces:
             W = shapes[piece.parameter]
             expert = piece.offset // (W.shape[-2] * W.shape[-1])
             found = parts.setdefault(piece.parameter, {}).setdefault(expert, [])

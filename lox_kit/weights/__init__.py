@@ -8,7 +8,7 @@ __all__, __getattr__, __dir__ = attach(
         "adapter": "LoraAdapter",
         "architecture": """
             class_and_config find_places Piece Place quiet_transformers refuse_code saved_places
-            shape_of skeleton transformers_for values_of
+            shape_of skeleton tied_parameters transformers_for values_of
         """,
         "checkpoint": "Checkpoint",
         "files": """

@@ -224,8 +224,12 @@ class Checkpoint:
     def tied(self) -> str | None:
         """Name of the embedding matrix that is the output head as well, or None."""
         embedding = next((n for n in self.tensors if is_embedding(n)), None)
-        head = next((n for n in self.tensors if is_head(n)), None)
-        return embedding if head is None or self.tied_copy else None
+        return None if self.has_head else embedding
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the output head is a matrix of its own."""
+        return any(is_head(name) for name in self.tensors) and not self.tied_copy
 
     @cached_property
     def tied_copy(self) -> str | None:

@@ -45,7 +45,9 @@ VERSIONED = "tokenizer.model."  # of another kind of tokenizer, and its version:
 TEMPLATES = "additional_chat_templates/*.jinja"
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
+_EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embeddings|tok_embeddings)\.weight$"
+)
 
 
 class CacheUnusable(UserWarning):

@@ -126,7 +126,7 @@ ZOO: dict[str, Architecture] = {
     "mixtral, fused": Architecture("mixtral", LOCAL, "MoE", fused=True),
     **_of(
         "SSM",
-        mamba={"state_size": 8},
+        mamba={"state_size": 8, "tie_word_embeddings": True},
         mamba2={"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1},
         falcon_mamba={"state_size": 8},
     ),
