@@ -37,7 +37,7 @@ def answer(what, value, expected):
     assert near or value == expected, f"{what}: {value}, not {expected}"
 """
 
-BUSY = 2  # times the seconds of processor time that a step takes alone, on a machine that is shared
+BUSY = 3  # by how much processor time may grow where other processes share the cores
 EXERCISE = re.compile(r"^\*\*(\d)\.\*\*", re.M)
 
 by_name = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
