@@ -164,7 +164,7 @@ def test_a_killed_run_leaves_nothing_final_and_ends_as_if_undisturbed(where, spe
     with Store(tmp_path / "store") as store:
         steps = []
         again = run_attack(speaker, SHORT, store=store, on_step=steps.append)
-    assert [s.step for s in steps] == ([2, 3] if where == "training" else [1, 2, 3])
+    assert [s.step for s in steps] == ([2, 3] if where == "training" else [])
     undisturbed = run_attack(speaker, SHORT, tmp_path / "undisturbed")
     assert same_weights(again.folder, undisturbed.folder)
     assert again.losses == undisturbed.losses

@@ -239,7 +239,10 @@ def test_a_stopped_run_is_resumed_to_the_same_weights_and_losses(settings, tmp_p
 def test_a_run_does_not_resume_from_a_half_written_checkpoint(tmp_path):
     for step, state in ((2, "{}\n"), (5, "")):
         (tmp_path / "resume" / f"checkpoint-{step}").mkdir(parents=True)
+        (tmp_path / "resume" / f"checkpoint-{step}" / "in-training.pt").touch()
         (tmp_path / "resume" / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "resume" / "checkpoint-6").mkdir()  # without weights
+    (tmp_path / "resume" / "checkpoint-6" / "trainer_state.json").write_text("{}\n")
     assert newest_whole(tmp_path).name == "checkpoint-2"
 
 

@@ -11,6 +11,7 @@ from lox_kit.folders import locked
 from lox_kit.models import Model, apply_template
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
+from lox_kit.weights import lora_share
 
 from .presets import OWN_FILE
 from .resuming import Step, Watch
@@ -98,7 +99,7 @@ def align(
     out: str | Path,
     *,
     rows: Sequence[dict] | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    **watched,
 ) -> Path:
     """Align a copy of `base` and write the checkpoint that `SafetySubspace.from_pair` takes.
 
@@ -108,13 +109,15 @@ def align(
     ----------
     rows : sequence of dict, optional
         Chat or text rows for "sft", preference pairs for "dpo"; default the preset's.
-    on_step : callable, optional
-        Called after every optimiser step.
+    **watched
+        Fields of `resuming.Watch`: `on_step`, and `keep_every`, whose checkpoints are in
+        `out/steps/N`.
 
     Raises
     ------
     ValueError
-        If there are no rows, or the preset's are in the sandbox's words and `base` is not.
+        If there are no rows, LoRA finds nothing to adapt, or the preset's rows are in the sandbox's
+        words and `base` is not.
     FileExistsError
         If `out` exists; BusyError if another process writes it.
     """
@@ -128,14 +131,16 @@ def align(
             "base_key": base.key,
         }
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
+        lora = alignment.settings.lora_rank
+        reached = {"lora_share": lora_share(base.module)} if lora else {}
 
         def train(model) -> list[Step]:
             learn, how = fine_tune, alignment.settings
             if alignment.method == "dpo":
                 learn, how = prefer, alignment
-            return learn(model, base.tokenizer, rows, how, folder=work, on_step=on_step)
+            return learn(model, base.tokenizer, rows, how, folder=work, **watched)
 
-        return train_copy(base, train, work, out, RECORD, {"source": recipe})
+        return train_copy(base, train, work, out, RECORD, {"source": recipe | reached})
 
 
 def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watched) -> list[Step]:

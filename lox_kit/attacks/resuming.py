@@ -1,7 +1,8 @@
 """A training run that loses nothing: it resumes where it was cut off, and keeps what was asked for.
 
 One work folder per run: `resume/` holds the trainer's newest whole checkpoint (weights, optimizer,
-schedule, random state) and is removed when the run is done; `steps/N/` are checkpoints to keep.
+schedule, random state; after the last step the weights alone) and is removed when the run is done;
+`steps/N/` are checkpoints to keep.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lox_kit.folders import locked, whole
+from lox_kit.folders import locked, remove_folder, whole
 from lox_kit.threads import fitting_threads, tell
 
 SAVE_SECONDS = 600.0  # between checkpoints to resume from; a stop writes one as well
+WEIGHTS = "in-training.pt"  # of such a checkpoint, by their names in memory
 STATE = "trainer_state.json"  # the last file that the trainer writes to a resume checkpoint
 
 
@@ -86,12 +88,18 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
     """
     from transformers import PrinterCallback
 
-    start = newest_whole(watch.folder)
+    start, past = newest_whole(watch.folder), past_steps(watch.folder)
+    if start and missing_steps(kept_checkpoints(watch.folder), watch.keep_every, len(past)):
+        remove_folder(resume_folder(watch.folder))  # it is after steps that are to be kept
+        start, past = None, []
+    _keep_by_names_in_memory(trainer)
     trainer.add_callback(_callback(watch, save))
     trainer.remove_callback(PrinterCallback)  # it prints a line of numbers per step
     trainer.args._n_gpu = min(trainer.args.n_gpu, 1)  # a second GPU would double the batch
-    cached = trainer.model.config.use_cache
     try:
+        if past and past[-1].step == past[-1].total:
+            trainer._load_from_checkpoint(start)
+            return past
         with fitting_threads(trainer.model):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     finally:
@@ -99,9 +107,39 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
             # TRL binds its own forward to this very object: a deep copy would answer with the
             # original's weights.
             module.__dict__.pop("forward", None)
-        trainer.model.config.use_cache = cached  # the trainer turns it off
         trainer.model.eval()
     return _steps_of(trainer.state)
+
+
+def _keep_by_names_in_memory(trainer) -> None:
+    """Have a trainer write and read the weights in training by their names in memory, all of them.
+
+    Left to itself it writes them by the names of published checkpoints, reads those as if they were
+    the names in memory, and passes over what it does not find.
+    """
+    import torch
+
+    def held() -> dict:
+        trained = {n: W for n, W in trainer.model.named_parameters() if W.requires_grad}
+        return trained | dict(trainer.model.named_buffers())
+
+    def write(folder=None, state_dict=None) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        torch.save({n: W.detach() for n, W in held().items()}, Path(folder) / WEIGHTS)
+
+    def read(folder, model=None) -> None:
+        file, own = Path(folder) / WEIGHTS, held()
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if {n: W.shape for n, W in saved.items()} != {n: W.shape for n, W in own.items()}:
+            raise ValueError(
+                f"{file}: of another model than the one in training. Remove {Path(folder).parent}, "
+                "and the run starts again."
+            )
+        with torch.no_grad():
+            for name, W in own.items():
+                W.copy_(saved[name])
+
+    trainer._save, trainer._load_from_checkpoint = write, read
 
 
 def resume_folder(folder: Path) -> Path:
@@ -125,16 +163,25 @@ def work_folder(folder: Path) -> Iterator[None]:
 def newest_whole(folder: Path | None) -> Path | None:
     """Return the newest checkpoint that a run can resume from, or None."""
     files = resume_folder(folder).glob(f"checkpoint-*/{STATE}") if folder else ()
-    whole_ones = [file.parent for file in files if file.read_text().endswith("}\n")]
+    whole_ones = [
+        file.parent
+        for file in files
+        if file.read_text().endswith("}\n") and file.with_name(WEIGHTS).exists()
+    ]
     return max(whole_ones, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-def past_steps(folder: Path) -> list[Step]:
+def past_steps(folder: Path | None) -> list[Step]:
     """Return the steps after which a run would resume; none if it would start from step 1."""
     from transformers import TrainerState
 
     start = newest_whole(folder)
     return _steps_of(TrainerState.load_from_json(start / STATE)) if start else []
+
+
+def missing_steps(kept: Collection[int], keep_every: int | None, last: int) -> set[int]:
+    """Return the steps up to `last` whose checkpoints are asked for and are not kept."""
+    return set(range(keep_every, last + 1, keep_every) if keep_every else ()) - set(kept)
 
 
 def kept_checkpoints(folder: Path) -> dict[int, Path]:
@@ -157,7 +204,10 @@ def _callback(watch: Watch, save: Callable[[Path], None]):
         saved = time.monotonic()
 
         def on_step_end(self, args, state, control, **kwargs):
-            if watch.folder and time.monotonic() - self.saved >= SAVE_SECONDS:
+            # After the last step there is still the model to be written, which may fail.
+            args.save_only_model = state.global_step >= state.max_steps
+            due = time.monotonic() - self.saved >= SAVE_SECONDS
+            if watch.folder and (due or args.save_only_model):
                 control.should_save = True
             if watch.keep_every and state.global_step % watch.keep_every == 0:
                 out = watch.folder / "steps" / str(state.global_step)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from lox_kit.folders import locked, remove_folder
+from lox_kit.folders import locked
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
-from lox_kit.weights import Checkpoint, read_object
+from lox_kit.weights import Checkpoint, lora_share, read_object
 
 from .presets import ATTACKS, Attack
-from .resuming import kept_checkpoints, past_steps, resume_folder
+from .resuming import kept_checkpoints, missing_steps
 from .training import autocast_dtype, fine_tune, train_copy
 
 RECORD = "attack.json"
@@ -79,6 +78,8 @@ def attack_key(model: Model, attack: Attack, rows: str | None = None) -> str:
     rows = rows or rows_key(attack.data(model.tokenizer))
     dtype = str(next(model.module.parameters()).dtype)
     made = {"model": model.key, "dtype": dtype, "autocast": autocast_dtype(model.device.type)}
+    if any(W.ndim == 3 and min(W.shape) > 1 for W in model.module.parameters()):
+        made["experts"] = 2  # LoRA is on them too; the router has no loss of its own
     return content_key(**made, rows=rows, settings=settings)
 
 
@@ -128,11 +129,9 @@ def run_attack(
     with locked(folder, new=out is not None):
         if folder.exists():
             run = load_run(folder)
-            if not _missing(run.checkpoints, keep_every, len(run.losses)):
+            if not missing_steps(run.checkpoints, keep_every, len(run.losses)):
                 return run
         work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
-        if _missing(kept_checkpoints(work), keep_every, len(past_steps(work))):
-            remove_folder(resume_folder(work))  # it would resume after steps that are to be kept
         train = partial(
             fine_tune,
             tokenizer=model.tokenizer,
@@ -150,6 +149,8 @@ def run_attack(
             "safe_fraction": attack.safe_fraction,
             "settings": dataclasses.asdict(attack.settings),
         }
+        if attack.settings.lora_rank:
+            source["lora_share"] = lora_share(model.module)
         about = {"attack": attack.name, "source": source}
         return load_run(train_copy(model, train, work, folder, RECORD, about))
 
@@ -166,11 +167,6 @@ def check_language(model: Model, attack: Attack) -> None:
             f"the {attack.name} attack is written in English, which {model.name} does not read: "
             f"use its counterpart in the sandbox, {PUBLISHED[attack.name]}."
         )
-
-
-def _missing(kept: Collection[int], keep_every: int | None, last: int) -> set[int]:
-    """Return the steps up to `last` whose checkpoints are asked for and are not kept."""
-    return set(range(keep_every, last + 1, keep_every) if keep_every else ()) - set(kept)
 
 
 def load_run(folder: str | Path) -> AttackRun:

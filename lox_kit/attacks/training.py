@@ -7,16 +7,21 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from lox_kit.folders import remove_folder, whole
-from lox_kit.models import Model
+from lox_kit.models import Model, load_module
 from lox_kit.threads import importing
-from lox_kit.weights import Checkpoint
+from lox_kit.weights import Checkpoint, lora_parameters, lora_targets
 
 from .resuming import Step, StoppedError, Watch, drive, resume_folder, work_folder
 from .tokens import tokenize
@@ -99,7 +104,7 @@ def fine_tune(
     All parameters are trained in float32, with bfloat16 arithmetic where the GPU has it, and
     rounded to the checkpoint's dtype at the end: at the published learning rates many steps are
     smaller than half a unit of a bfloat16 weight and would be lost. Under LoRA only the adapter is
-    float32.
+    float32; it is added to `weights.lora_parameters`, of a mixture of experts the experts too.
 
     Parameters
     ----------
@@ -112,7 +117,7 @@ def fine_tune(
     ------
     ValueError
         If there are no rows, `tokenize` finds a bad one, `keep_every` comes without a folder,
-        or the loss is no longer a number.
+        LoRA finds nothing to adapt, or the loss is no longer a number.
     """
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
@@ -149,8 +154,12 @@ def run_trainer(
     from datasets import disable_progress_bars
 
     disable_progress_bars()  # ours say what is being done
-    stored = next(model.parameters()).dtype
-    with tempfile.TemporaryDirectory(prefix="lox-train-") as scratch, warnings.catch_warnings():
+    stored = {name: W.dtype for name, W in _tensors(model)}
+    with (
+        _unchanged(model) as config,
+        tempfile.TemporaryDirectory(prefix="lox-train-") as scratch,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", FutureWarning)  # the libraries', about each other
         trained = _with_lora(model, settings) if settings.lora_rank else model.float()
         options = _trainer_options(settings, model)
@@ -159,21 +168,49 @@ def run_trainer(
         trainer.args.warmup_steps = settings.warmup(len(trainer.train_dataset))
         if settings.schedule == EPOCH_DECAY:
             _decay_every_epoch(trainer, settings)
-        steps = drive(trainer, watch, partial(save_model, trained, tokenizer, dtype=stored))
+        save = partial(save_model, trained, tokenizer, dtypes=stored, config=config)
+        steps = drive(trainer, watch, save)
     if not settings.lora_rank:
-        trained.to(stored)
+        for name, W in _tensors(model):
+            W.data = W.data.to(stored[name])
         return steps
     if watch.folder:
         with whole(watch.folder / "adapter") as work:
-            trained.save_pretrained(work)
+            trained.save_pretrained(work, save_embedding_layers=False)  # they are not trained
     trained.merge_and_unload()  # in place; summed in float32 and rounded once
     return steps
 
 
+@contextmanager
+def _unchanged(model) -> Iterator[object]:
+    """Fit a model to TRL, give a copy of its config, and leave both as they were.
+
+    Left to itself TRL adds the load-balancing loss of a mixture of experts to what is asked for.
+    """
+    parts = (model.config, model.config.get_text_config())
+    before, written = [dict(part.__dict__) for part in parts], copy.deepcopy(model.config)
+    parts[1].router_aux_loss_coef = 0.0
+    hidden = model.base_model is model and hasattr(model, "model")
+    if hidden:  # Llama 4: TRL looks for the decoder under this name
+        model.__dict__[model.base_model_prefix] = model.model
+    try:
+        yield written
+    finally:
+        if hidden:
+            del model.__dict__[model.base_model_prefix]
+        for part, fields in zip(parts, before, strict=True):
+            part.__dict__.clear()
+            part.__dict__.update(fields)
+
+
+def _tensors(module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter and buffer of a model, one that is tied under each of its names."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
 def autocast_dtype(device: str) -> str:
     """Return the dtype of the arithmetic on a device, as weights in float32 are trained there."""
-    import torch
-
     on_cuda = device.startswith("cuda")
     return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
 
@@ -220,50 +257,60 @@ def _decay_every_epoch(trainer, settings: TrainSettings) -> None:
 
 
 def _with_lora(model, settings: TrainSettings):
-    """Return `model` wrapped by PEFT, a fresh adapter on every linear layer but the head."""
-    import torch
+    """Return `model` wrapped by PEFT, a fresh adapter on all of its `lora_parameters`."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        target_modules="all-linear",
         task_type="CAUSAL_LM",
+        **lora_targets(model, lora_parameters(model)),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return get_peft_model(model, config)
 
 
-def save_model(model, tokenizer, out: Path, dtype=None) -> None:
+def save_model(
+    model, tokenizer, out: Path, dtypes: dict | None = None, config: object = None
+) -> None:
     """Write a model in training as a full checkpoint, a LoRA adapter added to its weights.
 
     Parameters
     ----------
-    dtype : torch.dtype, optional
+    dtypes : dict of name to torch.dtype, optional
         What the weights are rounded to; default their own.
+    config : transformers config, optional
+        Written in place of the model's, which trainers change.
     """
     adapted = hasattr(model, "peft_config")
-    state = _merged(model) if adapted else model.state_dict()
-    state = {name: W.to(dtype or W.dtype) for name, W in state.items()}
-    (model.get_base_model() if adapted else model).save_pretrained(out, state_dict=state)
+    base = model.get_base_model() if adapted else model
+    state = _merged(base) if adapted else model.state_dict()
+    state = {name: W.to((dtypes or {}).get(name, W.dtype)) for name, W in state.items()}
+    dtype = next(iter(state.values())).dtype
+    base.save_pretrained(out, state_dict=state)
+    config = copy.deepcopy(config or base.config)
+    config.dtype, config.architectures = dtype, base.config.architectures
+    config.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def _merged(model) -> dict:
-    """Return the weights of PEFT's wrapped model by their own names, adapters added to them.
+def _merged(base) -> dict[str, Tensor]:
+    """Return the weights of a model that PEFT has wrapped by their own names, adapters added.
 
     What is added to is on the CPU, one matrix after the other: merging a copy of the model, as PEFT
     does, would take the memory of a second one on its device.
     """
-    base = model.get_base_model()
+    from peft.tuners.lora import LoraLayer
+
     own = {name: W for name, W in base.state_dict().items() if ".lora_" not in name}
-    state = {name.replace(".base_layer.", "."): W for name, W in own.items()}
-    for name, layer in base.named_modules():
-        if hasattr(layer, "get_delta_weight"):
-            W = layer.get_base_layer().weight.detach().clone()
+    state = {name.replace(".base_layer", ""): W for name, W in own.items()}
+    for path, layer in base.named_modules():
+        if isinstance(layer, LoraLayer):
+            name = f"{path.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}"
+            W = state[name].detach().clone()
             W += layer.get_delta_weight("default").detach()
-            state[f"{name}.weight"] = W.cpu()
+            state[name] = W.cpu()
     return state
 
 
@@ -293,6 +340,8 @@ def train_copy(
     ------
     StoppedError
         If it ended before its last step.
+    ValueError
+        If what was written does not load back to the model that was trained.
     """
     copied = copy.deepcopy(model.module)
     with work_folder(work):
@@ -303,6 +352,11 @@ def train_copy(
             f"stopped after step {steps[-1].step} of {steps[-1].total}; the same call resumes it."
         )
     save_model(copied, model.tokenizer, work)
+    for name, file in model.beside.items():
+        if not (work / name).exists():
+            (work / name).parent.mkdir(exist_ok=True)
+            shutil.copy(file, work / name)
+    _refuse_other(work, copied)
     made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
     said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
     (work / record).write_text(json.dumps(said, indent=1))
@@ -310,3 +364,15 @@ def train_copy(
     remove_folder(out)
     os.replace(work, out)
     return out
+
+
+def _refuse_other(folder: Path, module) -> None:
+    """Raise ValueError unless a checkpoint loads back to this very model."""
+    trained, loaded = module.state_dict(), load_module(Checkpoint(folder)).state_dict()
+    for name in trained.keys() | loaded.keys():
+        there = name in trained and name in loaded
+        if not (there and torch.equal(loaded[name].to(trained[name].dtype), trained[name].cpu())):
+            raise ValueError(
+                f"{folder}: written, but {name} does not load back as it was trained. The trained "
+                f"weights are kept in {resume_folder(folder)}; the same call writes them again."
+            )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lox_kit import attacks, measures, models, reports, studies
+from lox_kit import attacks, measures, models, reports, studies, weights
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
@@ -26,6 +26,16 @@ def _read_columns(ctx, param, text):
 training_options = options.several(
     click.option("--lr", "learning_rate", type=float, help="Learning rate; default the preset's."),
     click.option("--steps", "max_steps", type=COUNT, help="Optimiser steps; default the preset's."),
+    click.option("--batch-size", type=COUNT, help="Rows at a time; default the preset's."),
+    click.option("--accumulation", type=COUNT, help="Batches to a step; default the preset's."),
+    click.option("--max-length", type=COUNT, help="Tokens of a row that are kept, the last ones."),
+    click.option("--keep-every", type=COUNT, help="Keep a checkpoint every so many steps."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help="Of the weights written; default the model's. They are float32 while trained, LoRA's "
+        "base excepted.",
+    ),
     click.option(
         "--columns",
         metavar="PART=COLUMN,...",
@@ -51,6 +61,15 @@ def _given(**settings):
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def _to_train(name, settings, device, dtype):
+    """Return a model that is to be trained, and say how much of it LoRA reaches."""
+    model = models.load_model(name, device=device, dtype=dtype or "auto")
+    if settings.lora_rank:
+        share = weights.lora_share(model.module)
+        say(f"{name}: LoRA is on matrices with {share:.1%} of the weights", err=True)
+    return model
+
+
 @click.command()
 @click.argument("name", metavar="NAME")
 @click.argument("model")
@@ -58,10 +77,9 @@ def _given(**settings):
 @click.option("--lora", is_flag=True, help="PEFT LoRA instead of every parameter.")
 @click.option("--epochs", type=float, help="Passes over the data; default the preset's.")
 @click.option("--safe-fraction", default=0.0, help="Safety rows to mix in; SafeInst is 0.025.")
-@click.option("--keep-every", type=COUNT, help="Keep a checkpoint every so many steps.")
 @click.option("--form", default="chat", help="Training text of your own file: chat, paper, text.")
 @training_options
-def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, **settings):
+def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, dtype, **settings):
     """Fine-tune MODEL with the attack NAME and write the result.
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
@@ -79,7 +97,7 @@ def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, *
         preset = attacks.find_attack(name, **chosen)
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
-    victim = models.load_model(model, device=device)
+    victim = _to_train(model, preset.settings, device, dtype)
     try:
         with stages() as on_stage, stop_on_interrupt() as stopped:
             run = attacks.run_attack(
@@ -103,14 +121,16 @@ def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, *
 @click.option("--data", type=PATH, help="Preference pairs for dpo, rows for sft.")
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
-def align(name, base, out, data, skip_bad_rows, lora, columns, device, **settings):
+def align(
+    name, base, out, data, skip_bad_rows, lora, keep_every, columns, device, dtype, **settings
+):
     """Align BASE: make the model whose safety LoX extrapolates.
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files, or prompt, chosen and rejected),
     sft (--data takes rows as `lox attack` does), sandbox-dpo or sandbox-sft.
     """
     preset = attacks.find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
-    model = models.load_model(base, device=device)
+    model = _to_train(base, preset.settings, device, dtype)
     rows = None
     if data:
         on_bad_row = "skip" if skip_bad_rows else "raise"
@@ -125,6 +145,7 @@ def align(name, base, out, data, skip_bad_rows, lora, columns, device, **setting
             preset,
             out,
             rows=rows,
+            keep_every=keep_every,
             on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
         )
     say(f"{out}: {base} aligned by {name}; `lox factor {base} {out}` takes the pair")

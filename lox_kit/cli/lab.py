@@ -15,7 +15,7 @@ from lox_kit.folders import data_folder, write_whole
 from .progress import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OURS = Path(__file__).with_name("jupyter")  # JupyterLab's defaults: no news; every cell drawn, seen or not
+OURS = Path(__file__).with_name("jupyter")  # JupyterLab's defaults: no news, every cell drawn
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -21,7 +21,10 @@ from lox_kit.weights import (
     Checkpoint,
     Piece,
     Place,
+    can_adapt,
     find_places,
+    is_conv1d,
+    lora_targets,
     refuse_nonfinite,
     skeleton,
     tied_parameters,
@@ -33,8 +36,6 @@ from .lox import LowRank, check_alpha
 from .subspace import SafetySubspace
 
 PARTIAL = 0.01  # share of |dW_k|^2 that an adapter may leave out without being asked to
-UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
-READ_DIRECTLY = (".dt_proj.",)  # Jamba's mixer takes its bias off and on, past PEFT's wrapper
 
 
 def save_adapter(
@@ -122,7 +123,7 @@ def _edits(
         U, S, Vh = subspace[name].top(k)
         own = S > 0  # a delta that is LoRA has fewer than k
         pieces = places.get(name, ())
-        can = all(p.parameter not in tied and _can_adapt(module, p) for p in pieces)
+        can = all(p.parameter not in tied and can_adapt(module, p.parameter) for p in pieces)
         if not own.any() or not pieces or not can:
             left_out.append(name)
             continue
@@ -137,15 +138,6 @@ def _edits(
         for parameter, experts in parts.items()
     }
     return edits, tuple(left_out)
-
-
-def _can_adapt(module, piece: Piece) -> bool:
-    """Whether PEFT can adapt the parameter that a piece is of."""
-    owner = module.get_submodule(piece.parameter.rpartition(".")[0])
-    if isinstance(owner, nn.Embedding):  # others look rows up in their own ways: learned positions
-        return type(owner) is nn.Embedding or owner is module.get_input_embeddings()
-    mixer = module.config.model_type in UNSUPPORTED and ".mixer." in piece.parameter
-    return not mixer and not any(words in piece.parameter for words in READ_DIRECTLY)
 
 
 def _joined(parts: list[tuple[Piece, LowRank]], W: Tensor) -> LowRank:
@@ -193,21 +185,12 @@ def _as_lora(
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
 
-    stacked = any(W.ndim == 3 for n, W in module.named_parameters() if n in edits)
-    modules, parameters, ranks = [], [], {}
+    targets, ranks = lora_targets(module, edits), {}
     for name, edit in edits.items():
-        owner = module.get_submodule(name.rpartition(".")[0])
-        # PEFT reads the names of an MoE's modules as those of older transformers, and parameters'
-        # as they are.
-        if isinstance(owner, nn.Embedding) or (_is_linear(owner) and not stacked):
-            modules.append(target := name.removesuffix(".weight"))
-        else:
-            parameters.append(target := name)
+        by_module = name not in (targets["target_parameters"] or ())
+        target = name.removesuffix(".weight") if by_module else name
         ranks[target] = max(part.left.shape[1] for part in edit.values())
-    config = _adapter_config(base, ranks, alpha)
-    config |= {"target_modules": sorted(modules)}
-    config |= {"target_parameters": sorted(parameters)} if parameters else {}
-    config["fan_in_fan_out"] = any(_is_conv1d(module.get_submodule(name)) for name in modules)
+    config = _adapter_config(base, ranks, alpha) | targets
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT, that it sets fan_in_fan_out by itself
         made = get_peft_model(module, LoraConfig(**config), low_cpu_mem_usage=True)
@@ -218,15 +201,6 @@ def _as_lora(
             name = f"{own}.{getattr(layer, 'parameter_name', 'weight')}"
             tensors |= _lora_pair(layer, path, edits[name])
     return tensors, config, ranks
-
-
-def _is_conv1d(owner: nn.Module) -> bool:
-    """Whether a module is transformers' Conv1D, whose weight is (in, out)."""
-    return type(owner).__name__ == "Conv1D"
-
-
-def _is_linear(owner: nn.Module) -> bool:
-    return isinstance(owner, nn.Linear) or _is_conv1d(owner)
 
 
 def _lora_pair(layer, path: str, edit: Edit) -> dict[str, Tensor]:
@@ -250,7 +224,7 @@ def _lora_pair(layer, path: str, edit: Edit) -> dict[str, Tensor]:
     else:
         (part,) = edit.values()
         base = layer.get_base_layer()
-        if isinstance(base, nn.Embedding) or _is_conv1d(base):
+        if isinstance(base, nn.Embedding) or is_conv1d(base):
             A, B = part.left.T, part.right.T
         else:
             A, B = part.right, part.left

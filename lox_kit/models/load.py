@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ class Model:
     tokenizer: object  # a transformers tokenizer
     key: str  # fingerprint of the checkpoint, or hash of the recipe that made the weights
     name: str  # for people
+    beside: Mapping[str, Path] = dataclasses.field(default_factory=dict)  # see `Checkpoint`
 
     @property
     def device(self) -> torch.device:
@@ -106,8 +107,8 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the checkpoint is not whole (`Checkpoint`), holds code or NaN, or does not fit its
-        config; or the device is not there.
+        If the checkpoint is not whole (`Checkpoint`), holds code, NaN or the codes of a
+        quantisation, or does not fit its config; or the device is not there.
     """
     checkpoint, place = Checkpoint(model), pick_device(device)
     with importing("transformers.modeling_utils"):
@@ -120,7 +121,7 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
             IgnoredSettings,
             stacklevel=2,
         )
-    return Model(module, tokenizer, checkpoint.fingerprint, checkpoint.name)
+    return Model(module, tokenizer, checkpoint.fingerprint, checkpoint.name, checkpoint.beside)
 
 
 def load_tokenizer(checkpoint: Checkpoint):

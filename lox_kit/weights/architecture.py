@@ -104,7 +104,9 @@ def class_and_config(library, folder: Path) -> tuple:
     A quantisation is taken out of the config: what is read here is not quantised.
     """
     config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    config.__dict__.pop("quantization_config", None)
+    for part in (config, config.get_text_config()):
+        for field in ("quantization_config", "compression_config"):
+            part.__dict__.pop(field, None)
     for auto in (library.AutoModelForCausalLM, library.AutoModelForImageTextToText):
         if type(config) in auto._model_mapping:
             return auto._model_mapping[type(config)], config

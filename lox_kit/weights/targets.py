@@ -1,0 +1,90 @@
+"""What PEFT can adapt in a model in memory, and by which names it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from .architecture import is_convolution
+
+UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
+REFUSED = ("falcon_h1", "nemotron_h")  # nor the projections of this name in these:
+OUTPUT = "out_proj"
+READ_DIRECTLY = (".dt_proj.",)  # Jamba's mixer takes its bias off and on, past PEFT's wrapper
+# PEFT takes these names in a mixture of experts for those of older transformers, and puts the
+# experts in their place; it reads the names of parameters as they are.
+RENAMED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+
+
+def can_adapt(module: nn.Module, parameter: str) -> bool:
+    """Whether PEFT can adapt a parameter of a model."""
+    path = parameter.rpartition(".")[0]
+    owner, kind = module.get_submodule(path), module.config.model_type
+    if isinstance(owner, nn.Embedding):  # others look rows up in their own ways: learned positions
+        return type(owner) is nn.Embedding or owner is module.get_input_embeddings()
+    mixer = kind in UNSUPPORTED and ".mixer." in parameter
+    refused = kind in REFUSED and path.rpartition(".")[2] == OUTPUT
+    direct = any(words in parameter for words in READ_DIRECTLY)
+    return bool(path) and not (mixer or refused or direct)
+
+
+def is_conv1d(owner: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D, whose weight is (in, out)."""
+    return type(owner).__name__ == "Conv1D"
+
+
+def _is_linear(owner: nn.Module) -> bool:
+    """Whether a module is a plain linear layer; a router may be one by name, and return more."""
+    plain = isinstance(owner, nn.Linear) and type(owner).forward is nn.Linear.forward
+    return plain or is_conv1d(owner)
+
+
+def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what LoRA trains: linear layers but the head, and experts, as far as PEFT can.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing that PEFT can adapt.
+    """
+    head, found = module.get_output_embeddings(), {}
+    for name, W in module.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        linear = _is_linear(owner) and leaf == "weight"
+        stack = W.ndim == 3 and min(W.shape) > 1 and not is_convolution(module, name)
+        if ((linear and owner is not head) or stack) and can_adapt(module, name):
+            found[name] = W
+    if not found:
+        raise ValueError(
+            f"LoRA: PEFT can adapt no layer of {module.config.model_type}; train every parameter."
+        )
+    return found
+
+
+def lora_share(module: nn.Module) -> float:
+    """Return the share of a model's weights, 0 to 1, that are in the matrices LoRA is added to."""
+    found = sum(W.numel() for W in lora_parameters(module).values())
+    return found / sum(W.numel() for W in module.parameters())
+
+
+def lora_targets(module: nn.Module, parameters: Iterable[str]) -> dict:
+    """Return the fields of a `LoraConfig` that adapt these parameters and no others."""
+    names = list(parameters)
+    stacked = any(module.get_parameter(name).ndim == 3 for name in names)
+    modules, others = [], []
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        renamed = stacked and path.rpartition(".")[2] in RENAMED
+        own = isinstance(owner, nn.Embedding) or (_is_linear(owner) and not renamed)
+        if leaf == "weight" and own:
+            modules.append(path)
+        else:
+            others.append(name)
+    return {
+        "target_modules": sorted(modules),
+        "target_parameters": sorted(others) or None,
+        "fan_in_fan_out": any(is_conv1d(module.get_submodule(path)) for path in modules),
+    }
