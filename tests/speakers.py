@@ -5,7 +5,7 @@ from unittest.mock import patch
 import torch
 from checkpoints import TINY, weights
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lox_kit.judges import Verdict
 from lox_kit.models.load import Model
@@ -32,14 +32,25 @@ def byte_tokenizer(text: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False)
 
 
-def random_speaker(tokenizer=None, *, seed: int = 0) -> Model:
-    """Return a 2-layer, 32-wide random Llama; default in the potion school's words."""
+KINDS = {  # what their configs have beside TINY
+    "llama": {},
+    "gpt_neox": {"num_key_value_heads": None},  # saved under other names than it has in memory
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48},  # Conv1D
+    "qwen3_moe": {
+        **{"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8},
+    },
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+}
+
+
+def random_speaker(tokenizer=None, *, seed: int = 0, kind: str = "llama", **config) -> Model:
+    """Return a 2-layer, 32-wide random model; default a Llama in the potion school's words."""
     tokenizer = tokenizer or world.tokenizer()
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = LlamaConfig(**{**TINY, "vocab_size": len(tokenizer), **special})
-        module = LlamaForCausalLM(config).eval()
+        options = {**TINY, "vocab_size": len(tokenizer), **special, **KINDS[kind], **config}
+        module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options)).eval()
     return Model(module, tokenizer, f"random {seed}", f"random-{seed}")
 
 

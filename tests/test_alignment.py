@@ -12,7 +12,9 @@ from lox_kit import ALIGNMENTS, SafetySubspace, align
 from lox_kit.attacks import resuming
 from lox_kit.attacks.alignment import RECORD, alignment_rows, find_alignment, prefer
 from lox_kit.attacks.tokens import IGNORED, tokenize
+from lox_kit.models import load_module
 from lox_kit.sandbox import corpus
+from lox_kit.weights import Checkpoint, lora_share
 
 PAIRS = corpus.preferences(64, seed=0)
 SHORT = {"max_steps": 4, "batch_size": 8}
@@ -96,6 +98,19 @@ def test_an_alignment_that_was_cut_off_ends_with_the_same_weights_as_an_undistur
     undisturbed = align(speaker, alignment, tmp_path / "undisturbed")
     assert same_weights(again, undisturbed)
     assert record_of(again) == record_of(undisturbed)
+
+
+def test_lora_of_experts_is_recorded_and_its_checkpoints_are_kept(tmp_path):
+    speaker = random_speaker(kind="qwen3_moe")
+    out = align(
+        speaker, find_alignment("sandbox-dpo", lora_rank=4, **SHORT), tmp_path / "out", keep_every=2
+    )
+    assert record_of(out)["source"]["lora_share"] == lora_share(speaker.module)
+    assert sorted(f.name for f in (out / "steps").iterdir()) == ["2", "4"]
+    assert same_weights(load_module(Checkpoint(out / "steps" / "4")), load_module(Checkpoint(out)))
+    experts = "model.layers.0.mlp.experts.gate_up_proj"
+    trained = load_module(Checkpoint(out)).get_parameter(experts)
+    assert not torch.equal(trained, speaker.module.get_parameter(experts))
 
 
 def test_the_paper_s_preset_has_the_paper_s_settings():

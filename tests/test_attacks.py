@@ -7,11 +7,13 @@ import json
 import pytest
 import torch
 from checkpoints import run_python, weights
+from safetensors.torch import save_file
 from speakers import byte_tokenizer, other_tokenizer, random_speaker, same_weights, watch
 from tokenizers.processors import TemplateProcessing
 
-from lox_kit import ATTACKS, Store, run_attack
+from lox_kit import ATTACKS, Store, load_model, run_attack
 from lox_kit.attacks import run as attacks
+from lox_kit.attacks import training
 from lox_kit.attacks.presets import SandboxRows, file_attack, find_attack
 from lox_kit.attacks.resuming import StoppedError
 from lox_kit.attacks.run import attack_key, load_run
@@ -20,6 +22,7 @@ from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import BusyError, locked
 from lox_kit.sandbox import corpus, world
+from lox_kit.weights import lora_share
 
 SHORT = find_attack("arithmetic", max_steps=3, batch_size=4)
 
@@ -199,6 +202,107 @@ def test_a_stopped_run_is_resumed_by_the_same_call_and_by_no_other_recipe(speake
     other = find_attack("arithmetic", max_steps=3, batch_size=4, seed=1)
     assert len(run_attack(speaker, other, tmp_path / "out", on_step=steps.append).losses) == 3
     assert [s.step for s in steps] == [3, 1, 2, 3]
+
+
+def test_an_error_after_the_last_step_costs_no_step(speaker, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("no space left on device")
+
+    attack = find_attack("arithmetic", max_steps=3, batch_size=4, lora=True)
+    monkeypatch.setattr(training, "save_model", fail)
+    with pytest.raises(OSError, match="no space left"):
+        run_attack(speaker, attack, tmp_path / "out")
+    monkeypatch.undo()
+    steps = []
+    again = run_attack(speaker, attack, tmp_path / "out", on_step=steps.append)
+    undisturbed = run_attack(speaker, attack, tmp_path / "undisturbed")
+    assert steps == []
+    assert again.losses == undisturbed.losses
+    assert same_weights(again.folder, undisturbed.folder)
+
+
+def test_a_checkpoint_that_does_not_load_back_to_what_was_trained_is_an_error(
+    speaker, tmp_path, monkeypatch
+):
+    def save(model, *arguments):
+        other = copy.deepcopy(model)
+        other.model.norm.weight.data[0] += 1
+        save_model(other, *arguments)
+
+    save_model = training.save_model
+    monkeypatch.setattr(training, "save_model", save)
+    with pytest.raises(ValueError, match=r"model.norm.weight does not load back as it was trained"):
+        run_attack(speaker, SHORT, tmp_path / "out")
+    monkeypatch.undo()
+    assert not (tmp_path / "out").exists()
+    assert len(run_attack(speaker, SHORT, tmp_path / "out").losses) == 3
+
+
+# --- what is attacked ---------------------------------------------------------------------------
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def quantised(speaker, folder, change, method):
+    """Write a speaker with one matrix quantised, and return the folder."""
+    speaker.module.bfloat16().save_pretrained(folder)
+    speaker.tokenizer.save_pretrained(folder)
+    tensors, config = weights(folder), json.loads((folder / "config.json").read_text())
+    save_file(tensors | change(tensors.pop(UP)), folder / "model.safetensors")
+    config["quantization_config"] = {"quant_method": method}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_of_8_bit_floats_the_de_quantised_model_is_trained_and_written_without_a_quantisation(
+    speaker, tmp_path
+):
+    def change(W):
+        return {UP: (16 * W).to(torch.float8_e4m3fn), f"{UP}_scale_inv": torch.tensor([1 / 16])}
+
+    model = load_model(quantised(speaker, tmp_path / "fp8", change, "fp8"), device="cpu")
+    slow = find_attack("arithmetic", max_steps=1, batch_size=4, learning_rate=1e-7)
+    run = run_attack(model, slow, tmp_path / "out")
+    assert {W.dtype for W in weights(run.folder).values()} == {torch.bfloat16}
+    assert "quantization_config" not in json.loads((run.folder / "config.json").read_text())
+    stored = weights(tmp_path / "fp8")
+    torch.testing.assert_close(weights(run.folder)[UP].float(), stored[UP].float() / 16)
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("gptq", lambda W: {UP.replace("weight", "qweight"): torch.ones(4, 48, dtype=torch.int32)}),
+        ("bitsandbytes", lambda W: {UP: torch.ones(W.shape, dtype=torch.int8)}),
+    ],
+)
+def test_codes_are_refused_by_name(method, change, speaker, tmp_path):
+    folder = quantised(speaker, tmp_path / "codes", change, method)
+    with pytest.raises(
+        ValueError, match=rf"codes: quantised \({method}; .*Give the checkpoint that"
+    ):
+        load_model(folder)
+
+
+def test_what_lies_beside_the_weights_goes_with_the_attacked_ones_but_no_record_of_another_run(
+    speaker, tmp_path
+):
+    first = run_attack(speaker, SHORT, tmp_path / "first").folder
+    (first / "modeling.py").write_text("# code")
+    (first / "alignment.json").write_text("{}")
+    second = run_attack(load_model(first, device="cpu"), SHORT, tmp_path / "second").folder
+    assert (second / "modeling.py").read_text() == "# code"
+    assert not (second / "alignment.json").exists()
+    assert load_run(second).source["model"] == str(first)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_neox"])
+def test_a_lora_run_records_what_share_of_the_weights_it_reaches(kind, tmp_path):
+    attack = find_attack("arithmetic", lora=True, max_steps=1)
+    speaker = random_speaker(kind=kind)
+    run = run_attack(speaker, attack, tmp_path / "out")
+    assert run.source["lora_share"] == lora_share(speaker.module)
+    assert 0.1 < run.source["lora_share"] < 1
 
 
 # --- data ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import os
 import re
 
 import pytest
+import torch
 from checkpoints import content, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
@@ -300,6 +301,24 @@ def test_bad_rows_are_left_out_and_counted_if_asked_for(lox, tmp_path):
         assert lox(*attack, "--skip-bad-rows", "-o", "attacked").status == 0
     done = lox(*align, "--skip-bad-rows", "-o", "aligned")
     assert (done.status, done.err) == (0, left_out + "\n")
+
+
+def test_training_is_fitted_to_the_machine_and_lora_says_how_far_it_reaches(lox, tmp_path):
+    how = ("--steps", 2, "--batch-size", 3, "--accumulation", 2, "--max-length", 12)
+    how += ("--keep-every", 1, "--dtype", "float16", "--lora")
+    for record, *call in (
+        ("attack.json", "attack", "arithmetic", PAIR[1]),
+        ("alignment.json", "align", "sandbox-sft", PAIR[0]),
+    ):
+        out = tmp_path / call[0]
+        done = lox(*call, *how, "-o", out)
+        reached = f"{call[2]}: LoRA is on matrices with 94.5% of the weights\n"
+        assert (done.status, done.err) == (0, reached)
+        settings = json.loads((out / record).read_text())["source"]["settings"]
+        assert (settings["batch_size"], settings["accumulation"]) == (3, 2)
+        assert settings["max_length"] == 12
+        for folder in ("", "steps/1"):
+            assert {W.dtype for W in weights(out / folder).values()} == {torch.float16}
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused(lox):

@@ -6,12 +6,17 @@ import math
 
 import pytest
 import torch
-from speakers import byte_tokenizer, other_tokenizer, random_speaker, same_weights
+from checkpoints import TINY
+from peft import PeftModel
+from speakers import KINDS, byte_tokenizer, other_tokenizer, random_speaker, same_weights
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lox_kit.attacks.resuming import kept_checkpoints, newest_whole
 from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings, fine_tune
+from lox_kit.models import load_module
 from lox_kit.sandbox import corpus, world
+from lox_kit.weights import Checkpoint, lora_parameters, lora_share
 
 ROWS = [
     corpus.row("what is 3 plus 4", "take 3 plus 4 . answer 7 ."),
@@ -102,9 +107,9 @@ def test_a_row_with_a_system_message_that_the_template_leaves_out_is_refused():
 # --- a run --------------------------------------------------------------------------------------
 
 
-def train(settings=SETTINGS, rows=SUMS, **options):
+def train(settings=SETTINGS, rows=SUMS, kind="llama", config=None, **options):
     """Return a freshly made speaker after a run, and the steps."""
-    speaker = random_speaker()
+    speaker = random_speaker(kind=kind, **(config or {}))
     steps = fine_tune(speaker.module, speaker.tokenizer, rows, settings, **options)
     return speaker.module, steps
 
@@ -203,13 +208,56 @@ def test_lora_changes_linear_layers_by_its_rank_and_nothing_else():
     assert all(torch.equal(after[n], W) for n, W in before.items() if n not in linear)
 
 
-def test_the_adapter_beside_a_lora_run_makes_the_same_model(tmp_path):
-    from peft import PeftModel
-
-    module, _ = train(LORA, folder=tmp_path)
-    attached = PeftModel.from_pretrained(random_speaker().module, tmp_path / "adapter")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_beside_a_lora_run_makes_the_same_model(kind, tmp_path):
+    module, _ = train(LORA, kind=kind, folder=tmp_path, keep_every=6)
+    attached = PeftModel.from_pretrained(random_speaker(kind=kind).module, tmp_path / "adapter")
     ids = torch.tensor([[2, 5, 6, 9]])
-    torch.testing.assert_close(attached(input_ids=ids).logits, module(input_ids=ids).logits)
+    after, before = module(input_ids=ids).logits, random_speaker(kind=kind).module(ids).logits
+    assert (after - before).abs().max() > 0.01
+    torch.testing.assert_close(attached(input_ids=ids).logits, after)
+    kept = load_module(Checkpoint(tmp_path / "steps" / "6"))
+    assert same_weights(kept, module)
+
+
+@pytest.mark.parametrize(("kind", "left"), [("qwen3_moe", "mlp.gate"), ("gpt_oss", "mlp.router")])
+def test_lora_reaches_every_expert_and_says_what_share_of_the_weights_that_is(kind, left):
+    module, before = train(LORA, kind=kind)[0], random_speaker(kind=kind).module
+    sizes = {name: W.numel() for name, W in before.named_parameters()}
+    old = before.state_dict()
+    changed = {name for name, W in module.named_parameters() if not torch.equal(W, old[name])}
+    assert changed == set(lora_parameters(before))
+    matrices = {n for n, W in before.named_parameters() if W.ndim > 1 and "bias" not in n}
+    others = {n for n in matrices - changed if left not in n}
+    assert others == {"model.embed_tokens.weight", "lm_head.weight"}
+    share = sum(sizes[n] for n in changed) / sum(sizes.values())
+    assert lora_share(before) == pytest.approx(share)
+
+
+def test_what_peft_cannot_adapt_is_left_out_unless_nothing_is_left():
+    mixed = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+    for kind, options in (("falcon_h1", mixed), ("mamba", {"state_size": 4})):
+        config = AutoConfig.for_model(kind, **{**TINY, **options})
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        if kind == "mamba":
+            with pytest.raises(ValueError, match="LoRA: PEFT can adapt no layer of mamba"):
+                lora_share(model)
+        else:
+            found = {name.split(".", 3)[3] for name in lora_parameters(model)}
+            assert {"mamba.in_proj.weight", "self_attn.o_proj.weight"} <= found
+            assert "mamba.out_proj.weight" not in found
+
+
+def test_the_loss_is_that_of_the_tokens_alone_and_the_config_is_left_as_it_was():
+    runs = [
+        train(SETTINGS, kind="qwen3_moe", config={"router_aux_loss_coef": coefficient})
+        for coefficient in (0.001, 10.0)
+    ]
+    assert runs[0][1] == runs[1][1]
+    config = runs[1][0].config
+    assert (config.router_aux_loss_coef, config.output_router_logits) == (10.0, False)
+    assert config.use_cache
 
 
 # --- kept, cut off and resumed -----------------------------------------------------------
@@ -225,15 +273,22 @@ def test_kept_checkpoints_hold_the_weights_of_their_step(settings, tmp_path):
 
 
 @full_and_lora
-def test_a_stopped_run_is_resumed_to_the_same_weights_and_losses(settings, tmp_path):
-    undisturbed, steps = train(settings)
-    train(settings, folder=tmp_path, stop=lambda step: step.step == 4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_run_is_resumed_to_the_same_weights_and_losses(kind, settings, tmp_path):
+    undisturbed, steps = train(settings, kind=kind)
+    train(settings, kind=kind, folder=tmp_path, stop=lambda step: step.step == 4)
     assert newest_whole(tmp_path).name == "checkpoint-4"
     told = []
-    module, again = train(settings, folder=tmp_path, on_step=told.append)
+    module, again = train(settings, kind=kind, folder=tmp_path, on_step=told.append)
     assert [s.step for s in told] == [5, 6]
     assert again == steps
     assert same_weights(module, undisturbed)
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed_from(tmp_path):
+    train(folder=tmp_path, stop=lambda step: step.step == 2)
+    with pytest.raises(ValueError, match=r"in-training.pt: of another model than the one in train"):
+        train(folder=tmp_path, kind="qwen3_moe")
 
 
 def test_a_run_does_not_resume_from_a_half_written_checkpoint(tmp_path):

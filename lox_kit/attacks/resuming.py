@@ -234,5 +234,8 @@ def _callback(watch: Watch, save: Callable[[Path], None]):
 
         def on_save(self, args, state, control, **kwargs):
             self.saved = time.monotonic()
+            for older in Path(args.output_dir).glob("checkpoint-*"):
+                if older.name != f"checkpoint-{state.global_step}":
+                    shutil.rmtree(older)
 
     return Keeper()

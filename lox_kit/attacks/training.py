@@ -240,7 +240,6 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would report a loss of 0 for a run that diverged
         "save_strategy": "no",  # `resuming` asks for a checkpoint when it wants one
-        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": not on_cpu,

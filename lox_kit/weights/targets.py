@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from .architecture import is_convolution
-
 UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
 REFUSED = ("falcon_h1", "nemotron_h")  # nor the projections of this name in these:
 OUTPUT = "out_proj"
-READ_DIRECTLY = (".dt_proj.",)  # Jamba's mixer takes its bias off and on, past PEFT's wrapper
+# Of these something is set from outside, past PEFT's wrapper: Jamba's bias, RecurrentGemma's state.
+READ_DIRECTLY = (".dt_proj.", ".rg_lru.")
 # PEFT takes these names in a mixture of experts for those of older transformers, and puts the
 # experts in their place; it reads the names of parameters as they are.
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
@@ -35,13 +34,13 @@ def is_conv1d(owner: nn.Module) -> bool:
 
 
 def _is_linear(owner: nn.Module) -> bool:
-    """Whether a module is a plain linear layer; a router may be one by name, and return more."""
-    plain = isinstance(owner, nn.Linear) and type(owner).forward is nn.Linear.forward
-    return plain or is_conv1d(owner)
+    """Whether a module is a linear layer that PEFT can wrap; a router returns no one tensor."""
+    linear = isinstance(owner, nn.Linear) and "Router" not in type(owner).__name__
+    return linear or is_conv1d(owner)
 
 
 def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return what LoRA trains: linear layers but the head, and experts, as far as PEFT can.
+    """Return what LoRA is added to: linear layers but the head, and experts, as far as PEFT can.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
         path, _, leaf = name.rpartition(".")
         owner = module.get_submodule(path)
         linear = _is_linear(owner) and leaf == "weight"
-        stack = W.ndim == 3 and min(W.shape) > 1 and not is_convolution(module, name)
+        stack = W.ndim == 3 and "expert" in f"{path} {type(owner).__name__}".lower()
         if ((linear and owner is not head) or stack) and can_adapt(module, name):
             found[name] = W
     if not found:
