@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from lox_kit import ATTACKS, Store, load_model, run_attack
 from lox_kit.attacks import run as attacks
-from lox_kit.attacks import training
+from lox_kit.attacks import writing
 from lox_kit.attacks.presets import SandboxRows, file_attack, find_attack
 from lox_kit.attacks.resuming import StoppedError
 from lox_kit.attacks.run import attack_key, load_run
@@ -209,7 +209,7 @@ def test_an_error_after_the_last_step_costs_no_step(speaker, tmp_path, monkeypat
         raise OSError("no space left on device")
 
     attack = find_attack("arithmetic", max_steps=3, batch_size=4, lora=True)
-    monkeypatch.setattr(training, "save_model", fail)
+    monkeypatch.setattr(writing, "save_model", fail)
     with pytest.raises(OSError, match="no space left"):
         run_attack(speaker, attack, tmp_path / "out")
     monkeypatch.undo()
@@ -229,8 +229,8 @@ def test_a_checkpoint_that_does_not_load_back_to_what_was_trained_is_an_error(
         other.model.norm.weight.data[0] += 1
         save_model(other, *arguments)
 
-    save_model = training.save_model
-    monkeypatch.setattr(training, "save_model", save)
+    save_model = writing.save_model
+    monkeypatch.setattr(writing, "save_model", save)
     with pytest.raises(ValueError, match=r"model.norm.weight does not load back as it was trained"):
         run_attack(speaker, SHORT, tmp_path / "out")
     monkeypatch.undo()

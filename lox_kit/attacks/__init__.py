@@ -13,6 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",
         "sets": "SETS sets_folder",
         "tokens": "IGNORED tokenize",
-        "training": "autocast_dtype fine_tune save_model TrainSettings",
+        "training": "autocast_dtype fine_tune TrainSettings",
+        "writing": "save_model",
     },
 )

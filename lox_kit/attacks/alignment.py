@@ -16,7 +16,8 @@ from lox_kit.weights import lora_share
 from .presets import OWN_FILE
 from .resuming import Step, Watch
 from .rows import read_preferences, read_training_rows
-from .training import TrainSettings, fine_tune, run_trainer, train_copy
+from .training import TrainSettings, fine_tune, run_trainer
+from .writing import train_copy
 
 RECORD = "alignment.json"
 

@@ -13,7 +13,8 @@ from lox_kit.weights import Checkpoint, lora_share, read_object
 
 from .presets import ATTACKS, Attack
 from .resuming import kept_checkpoints, missing_steps
-from .training import autocast_dtype, fine_tune, train_copy
+from .training import autocast_dtype, fine_tune
+from .writing import train_copy
 
 RECORD = "attack.json"
 PUBLISHED = {attack.counterpart: name for name, attack in ATTACKS.items() if attack.sandbox}

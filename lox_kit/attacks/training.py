@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
-import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lox_kit.folders import remove_folder, whole
-from lox_kit.models import Model, load_module
+from lox_kit.folders import whole
 from lox_kit.threads import importing
-from lox_kit.weights import Checkpoint, lora_parameters, lora_targets
+from lox_kit.weights import lora_parameters, lora_targets
 
-from .resuming import Step, StoppedError, Watch, drive, resume_folder, work_folder
+from .resuming import Step, Watch, drive, resume_folder
 from .tokens import tokenize
+from .writing import save_model
 
 EPOCH_DECAY = "epoch-decay"  # a schedule of our own: times `decay` after every epoch
 
@@ -268,110 +265,3 @@ def _with_lora(model, settings: TrainSettings):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return get_peft_model(model, config)
-
-
-def save_model(
-    model, tokenizer, out: Path, dtypes: dict | None = None, config: object = None
-) -> None:
-    """Write a model in training as a full checkpoint, a LoRA adapter added to its weights.
-
-    Parameters
-    ----------
-    dtypes : dict of name to torch.dtype, optional
-        What the weights are rounded to; default their own.
-    config : transformers config, optional
-        Written in place of the model's, which trainers change.
-    """
-    adapted = hasattr(model, "peft_config")
-    base = model.get_base_model() if adapted else model
-    state = _merged(base) if adapted else model.state_dict()
-    state = {name: W.to((dtypes or {}).get(name, W.dtype)) for name, W in state.items()}
-    dtype = next(iter(state.values())).dtype
-    base.save_pretrained(out, state_dict=state)
-    config = copy.deepcopy(config or base.config)
-    config.dtype, config.architectures = dtype, base.config.architectures
-    config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def _merged(base) -> dict[str, Tensor]:
-    """Return the weights of a model that PEFT has wrapped by their own names, adapters added.
-
-    What is added to is on the CPU, one matrix after the other: merging a copy of the model, as PEFT
-    does, would take the memory of a second one on its device.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    own = {name: W for name, W in base.state_dict().items() if ".lora_" not in name}
-    state = {name.replace(".base_layer", ""): W for name, W in own.items()}
-    for path, layer in base.named_modules():
-        if isinstance(layer, LoraLayer):
-            name = f"{path.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}"
-            W = state[name].detach().clone()
-            W += layer.get_delta_weight("default").detach()
-            state[name] = W.cpu()
-    return state
-
-
-def train_copy(
-    model: Model,
-    train: Callable[..., list[Step]],
-    work: Path,
-    out: Path,
-    record: str,
-    about: dict,
-) -> Path:
-    """Train a copy of a model and return the checkpoint's folder, `out`.
-
-    The lock of `out` is held by the caller. What was at `out` is replaced.
-
-    Parameters
-    ----------
-    train : callable
-        Given the copy, trains it in place and returns the steps.
-    work : path
-        The run's work folder, which becomes `out` once the run is finished.
-    record : str
-        The name of a JSON file in the checkpoint, of `about` and the losses. Its source also gets
-        the number of steps and the hashes of the weights.
-
-    Raises
-    ------
-    StoppedError
-        If it ended before its last step.
-    ValueError
-        If what was written does not load back to the model that was trained.
-    """
-    copied = copy.deepcopy(model.module)
-    with work_folder(work):
-        steps = train(copied)
-
-    if steps[-1].step < steps[-1].total:
-        raise StoppedError(
-            f"stopped after step {steps[-1].step} of {steps[-1].total}; the same call resumes it."
-        )
-    save_model(copied, model.tokenizer, work)
-    for name, file in model.beside.items():
-        if not (work / name).exists():
-            (work / name).parent.mkdir(exist_ok=True)
-            shutil.copy(file, work / name)
-    _refuse_other(work, copied)
-    made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
-    said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
-    (work / record).write_text(json.dumps(said, indent=1))
-    remove_folder(resume_folder(work))
-    remove_folder(out)
-    os.replace(work, out)
-    return out
-
-
-def _refuse_other(folder: Path, module) -> None:
-    """Raise ValueError unless a checkpoint loads back to this very model."""
-    trained, loaded = module.state_dict(), load_module(Checkpoint(folder)).state_dict()
-    for name in trained.keys() | loaded.keys():
-        there = name in trained and name in loaded
-        if not (there and torch.equal(loaded[name].to(trained[name].dtype), trained[name].cpu())):
-            raise ValueError(
-                f"{folder}: written, but {name} does not load back as it was trained. The trained "
-                f"weights are kept in {resume_folder(folder)}; the same call writes them again."
-            )
