@@ -16,7 +16,7 @@ READ_DIRECTLY = (".dt_proj.", ".rg_lru.")
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 
 
-def can_adapt(module: nn.Module, parameter: str) -> bool:
+def can_adapt(module, parameter: str) -> bool:
     """Whether PEFT can adapt a parameter of a model."""
     path = parameter.rpartition(".")[0]
     owner, kind = module.get_submodule(path), module.config.model_type
@@ -39,7 +39,7 @@ def _is_linear(owner: nn.Module) -> bool:
     return linear or is_conv1d(owner)
 
 
-def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+def lora_parameters(module) -> dict[str, nn.Parameter]:
     """Return what LoRA is added to: linear layers but the head, and experts, as far as PEFT can.
 
     Raises
@@ -62,13 +62,13 @@ def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def lora_share(module: nn.Module) -> float:
+def lora_share(module) -> float:
     """Return the share of a model's weights, 0 to 1, that are in the matrices LoRA is added to."""
     found = sum(W.numel() for W in lora_parameters(module).values())
     return found / sum(W.numel() for W in module.parameters())
 
 
-def lora_targets(module: nn.Module, parameters: Iterable[str]) -> dict:
+def lora_targets(module, parameters: Iterable[str]) -> dict:
     """Return the fields of a `LoraConfig` that adapt these parameters and no others."""
     names = list(parameters)
     stacked = any(module.get_parameter(name).ndim == 3 for name in names)
