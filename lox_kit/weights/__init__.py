@@ -7,13 +7,15 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter",
         "architecture": """
-            class_and_config find_places Piece Place quiet_transformers refuse_code saved_places
-            shape_of skeleton tied_parameters transformers_for values_of
+            find_places Piece Place saved_places shape_of tied_parameters values_of
         """,
         "checkpoint": "Checkpoint",
         "files": """
             file_hash has_weights INDEX is_embedding is_head read_made read_object
             refuse_nonfinite SINGLE
+        """,
+        "library": """
+            class_and_config quiet_transformers refuse_code skeleton transformers_for
         """,
         "names": "family_folder hub_ids member RECIPE",
         "pair": "check_pair delta PairReport ROWS",

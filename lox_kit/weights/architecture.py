@@ -5,30 +5,24 @@ some, so that the experts of Mixtral, matrices on disk, are slices of one 3-D pa
 that, to save them. Here the undoing runs on tensors that have no values (the meta device) and on no
 copies, so that every tensor, as it would be saved, comes out as a view of a parameter: its place.
 
-This module alone touches the inner parts of transformers.
+This module and `library` alone touch the inner parts of transformers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .files import read_object
+from .library import loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
-_loading = threading.RLock()
 
 
 class Piece(NamedTuple):
@@ -57,116 +51,6 @@ def values_of(place: Place, parameters: Mapping[str, Tensor]) -> Tensor:
     """Return the values of a saved tensor: a view of a parameter, or several joined."""
     parts = [piece.of(parameters[piece.parameter]) for piece in place]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-# --- models without values --------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def transformers_for(folder: Path) -> Iterator:
-    """Give the library to work on a folder with: it reports nothing, and fails in a line.
-
-    One thread at a time: while it loads it changes classes of its own, and where two loads overlap
-    it leaves them changed, so that later models have untied heads.
-    """
-    quiet_transformers()
-    import transformers
-    from transformers.utils import logging
-
-    with _loading, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # transformers' own, about its defaults
-        level = logging.get_verbosity()
-        logging.set_verbosity(50)  # critical errors alone
-        try:
-            yield transformers
-        except MemoryError:
-            raise
-        except Exception as error:  # of any kind: a config may hold anything
-            said = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one "
-                "of its config files damaged?"
-            ) from error
-        finally:
-            logging.set_verbosity(level)
-
-
-def quiet_transformers() -> None:
-    """Turn transformers' own progress bars off: ours say what is being done and for how long."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
-def class_and_config(library, folder: Path) -> tuple:
-    """Return transformers' class for a folder, of text alone or images and text, and its config.
-
-    A quantisation is taken out of the config: what is read here is not quantised.
-    """
-    config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    for part in (config, config.get_text_config()):
-        for field in ("quantization_config", "compression_config"):
-            part.__dict__.pop(field, None)
-    for auto in (library.AutoModelForCausalLM, library.AutoModelForImageTextToText):
-        if type(config) in auto._model_mapping:
-            return auto._model_mapping[type(config)], config
-    raise ValueError(f"{config.model_type} is no language model, or one for other tasks")
-
-
-def skeleton(folder: Path) -> torch.nn.Module:
-    """Return the model of a folder's config.json, all its parameters without values.
-
-    Raises
-    ------
-    ValueError
-        If transformers does not know the architecture.
-    ImportError
-        Without transformers.
-    """
-    with transformers_for(folder) as library:
-        made, config = class_and_config(library, folder)
-        with torch.device("meta"):
-            return made._from_config(config)
-
-
-def is_convolution(module: torch.nn.Module, parameter: str) -> bool:
-    """Whether a parameter is the kernel of a convolution, which is no matrix."""
-    owner = module.get_submodule(parameter.rpartition(".")[0])
-    return isinstance(owner, torch.nn.modules.conv._ConvNd)
-
-
-def refuse_code(folder: Path) -> None:
-    """Raise if a config asks for code, other weight files, or a number that is none.
-
-    Left to itself, transformers asks on standard input whether to run code.
-    """
-    if other := sorted(folder.glob("shard-*-model-*.safetensors")):
-        raise ValueError(f"{other[0]}: of a distributed save, which is not read; save it as one.")
-    for file in sorted(f for f in folder.glob("*config.json") if f.is_file()):
-        for field, value in _fields(read_object(file)):
-            kernel = field.endswith("_implementation") and "/" in str(value)
-            if kernel or (field in ("auto_map", "transformers_weights") and value):
-                raise ValueError(
-                    f"{file}: {field} names code or weights of its own ({str(value)[:80]}), and "
-                    "neither is loaded. If transformers knows this architecture by itself, take "
-                    "the field out in a copy."
-                )
-            if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
-                raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
-
-
-def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every field of JSON data with its name, those within others too."""
-    yield name, value
-    if isinstance(value, dict):
-        for inner, found in value.items():
-            yield from _fields(found, inner)
-    elif isinstance(value, list):
-        for found in value:
-            yield from _fields(found, name)
-
-
-# --- places -----------------------------------------------------------------------------------
 
 
 def saved_places(module: torch.nn.Module) -> dict[str, Place]:
@@ -240,6 +124,12 @@ def stored_places(
             inside = {n: p for n, p in matrices.items() if {q.parameter for q in p} == {parameter}}
             within |= {n: p[0]._replace(parameter=name) for n, p in inside.items() if len(p) == 1}
     return within
+
+
+def is_convolution(module: torch.nn.Module, parameter: str) -> bool:
+    """Whether a parameter is the kernel of a convolution, which is no matrix."""
+    owner = module.get_submodule(parameter.rpartition(".")[0])
+    return isinstance(owner, torch.nn.modules.conv._ConvNd)
 
 
 def tied_parameters(module: torch.nn.Module) -> dict[str, str]:
@@ -335,7 +225,7 @@ def _reversed(module: torch.nn.Module, conversions: list | None) -> dict[str, Pl
 
     names = {_storage(W): name for name, W in own.items()}
     views = _AsViews()
-    with _loading, _conversions_of(module, conversions), views:
+    with loading, _conversions_of(module, conversions), views:
         saved = revert_weight_conversion(cast("PreTrainedModel", module), own)
     places = {}
     for name, V in saved.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .adapter import MERGE, LoraAdapter
-from .architecture import Piece, find_places, skeleton, stored_places, tied_parameters
+from .architecture import Piece, find_places, stored_places, tied_parameters
 from .files import (
     TEMPLATES,
     TensorInfo,
@@ -28,6 +28,7 @@ from .files import (
     read_tensor,
 )
 from .hub import ADAPTER_CONFIG, UNREAD
+from .library import skeleton
 from .names import find
 from .quantised import EIGHT, ScaledInfo, refuse_codes, with_scales
 

@@ -1,0 +1,118 @@
+"""transformers, asked with care: which class a config is of, its model without values.
+
+No code of a checkpoint is run, nothing is printed, and what goes wrong is one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from .files import read_object
+
+INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
+loading = threading.RLock()
+
+
+@contextlib.contextmanager
+def transformers_for(folder: Path) -> Iterator:
+    """Give the library to work on a folder with: it reports nothing, and fails in a line.
+
+    One thread at a time: while it loads it changes classes of its own, and where two loads overlap
+    it leaves them changed, so that later models have untied heads.
+    """
+    quiet_transformers()
+    import transformers
+    from transformers.utils import logging
+
+    with loading, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own, about its defaults
+        level = logging.get_verbosity()
+        logging.set_verbosity(50)  # critical errors alone
+        try:
+            yield transformers
+        except MemoryError:
+            raise
+        except Exception as error:  # of any kind: a config may hold anything
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{folder}: transformers cannot load it ({type(error).__name__}: {said}). Is one "
+                "of its config files damaged?"
+            ) from error
+        finally:
+            logging.set_verbosity(level)
+
+
+def quiet_transformers() -> None:
+    """Turn transformers' own progress bars off: ours say what is being done and for how long."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def class_and_config(library, folder: Path) -> tuple:
+    """Return transformers' class for a folder, of text alone or images and text, and its config.
+
+    A quantisation is taken out of the config: what is read here is not quantised.
+    """
+    config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    for part in (config, config.get_text_config()):
+        for field in ("quantization_config", "compression_config"):
+            part.__dict__.pop(field, None)
+    for auto in (library.AutoModelForCausalLM, library.AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:
+            return auto._model_mapping[type(config)], config
+    raise ValueError(f"{config.model_type} is no language model, or one for other tasks")
+
+
+def skeleton(folder: Path) -> torch.nn.Module:
+    """Return the model of a folder's config.json, all its parameters without values.
+
+    Raises
+    ------
+    ValueError
+        If transformers does not know the architecture.
+    ImportError
+        Without transformers.
+    """
+    with transformers_for(folder) as library:
+        made, config = class_and_config(library, folder)
+        with torch.device("meta"):
+            return made._from_config(config)
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise if a config asks for code, other weight files, or a number that is none.
+
+    Left to itself, transformers asks on standard input whether to run code.
+    """
+    if other := sorted(folder.glob("shard-*-model-*.safetensors")):
+        raise ValueError(f"{other[0]}: of a distributed save, which is not read; save it as one.")
+    for file in sorted(f for f in folder.glob("*config.json") if f.is_file()):
+        for field, value in _fields(read_object(file)):
+            kernel = field.endswith("_implementation") and "/" in str(value)
+            if kernel or (field in ("auto_map", "transformers_weights") and value):
+                raise ValueError(
+                    f"{file}: {field} names code or weights of its own ({str(value)[:80]}), and "
+                    "neither is loaded. If transformers knows this architecture by itself, take "
+                    "the field out in a copy."
+                )
+            if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
+                raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
+
+
+def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every field of JSON data with its name, those within others too."""
+    yield name, value
+    if isinstance(value, dict):
+        for inner, found in value.items():
+            yield from _fields(found, inner)
+    elif isinstance(value, list):
+        for found in value:
+            yield from _fields(found, name)
