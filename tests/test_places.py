@@ -9,7 +9,7 @@ from checkpoints import TINY, UP, save_pair, weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lox_kit import SafetySubspace, apply_lox
+from lox_kit import SafetySubspace, apply_lox, save_adapter
 from lox_kit.landscape import Plane, Walk, between, lox_direction
 from lox_kit.models import Model, load_module
 from lox_kit.weights import Checkpoint, check_pair, find_places, saved_places, values_of
@@ -159,8 +159,12 @@ def test_a_head_of_other_values_is_a_matrix_of_its_own_as_it_is_in_memory(tied, 
     assert HEAD in SafetySubspace.from_pair(*sides, rank=4)
     module = load_module(Checkpoint(sides[1]))
     assert not torch.equal(module.lm_head.weight, module.model.embed_tokens.weight)
-    with pytest.raises(ValueError, match=r"lm_head.weight: a head of its own in .*, and .* none"):
-        SafetySubspace.from_pair(tied.base, sides[1], rank=4)
+    subspace = SafetySubspace.from_pair(tied.base, sides[1], rank=40)
+    delta = weights(sides[1])[HEAD] - weights(tied.base)[EMBEDDING]  # which is the base's head
+    assert subspace.norms[list(subspace).index(HEAD)] == pytest.approx(
+        float(delta.norm()), rel=1e-5
+    )
+    save_adapter(subspace, sides[1], tmp_path / "adapter", 4)
 
 
 def test_without_a_config_nothing_needs_transformers(pair, tmp_path):

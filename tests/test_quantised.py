@@ -45,7 +45,9 @@ def by_block(name, W):
     return {name: (W / wide).to(FLOAT8), f"{name}_scale_inv": s}
 
 
+GROUPS = {"group_0": {"weights": {"strategy": "block", "block_structure": [16, 16]}}}
 EIGHT = {
+    "groups": (by_block, {"quant_method": "compressed-tensors", "config_groups": GROUPS}),
     "modelopt": (by_tensor, {"quant_method": "modelopt", "quant_algo": "FP8"}),
     "compressed-tensors": (by_channel, {"quant_method": "compressed-tensors"}),
     "fp8": (by_block, {"quant_method": "fp8", "weight_block_size": [16, 16]}),
@@ -113,16 +115,18 @@ def test_8_bit_floats_without_their_scales_are_refused(pair, tmp_path):
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (6,), (6, 1), (3, 2), (2, 2)])
 def test_a_scale_counts_for_a_tensor_a_channel_or_a_block(shape):
     W = torch.arange(1.0, 25).reshape(6, 4)
-    scale = torch.rand(shape) + 1
+    scale, block = torch.rand(shape) + 1, None
     wide = scale.reshape(6, 1) if shape == (6,) else scale
     if len(shape) == 2:
-        wide = wide.repeat_interleave(6 // shape[0], 0).repeat_interleave(4 // shape[1], 1)
-    torch.testing.assert_close(dequantise(W.to(FLOAT8), scale, None), W.to(FLOAT8).float() * wide)
+        block = 6 // shape[0], 4 // shape[1]
+        wide = wide.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+    found = dequantise(W.to(FLOAT8), scale, block)
+    torch.testing.assert_close(found, W.to(FLOAT8).float() * wide)
 
 
 def test_the_last_block_may_be_smaller_and_scales_that_do_not_fit_are_refused():
     W, s = torch.ones(6, 4).to(FLOAT8), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert dequantise(W, s, (4, 3))[:, 3].tolist() == [2, 2, 2, 2, 4, 4]
-    for scale, block in ((torch.ones(4, 3), None), (s, (2, 2)), (torch.ones(5), None)):
+    for scale, block in ((torch.ones(3, 2), None), (s, (2, 2)), (torch.ones(5), None)):
         with pytest.raises(ValueError, match=r"scales \(.*\) do not"):
             dequantise(W, scale, block)

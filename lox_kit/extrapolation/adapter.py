@@ -114,7 +114,7 @@ def _edits(
     k: int | None,
 ) -> tuple[dict[str, Edit], tuple[str, ...]]:
     """Return what is added to each parameter, and the matrices that are left out."""
-    shapes, tied = dict(module.named_parameters()), set()
+    shapes, tied = dict(module.named_parameters(remove_duplicate=False)), set()
     if not checkpoint.has_head:
         tied.update(*tied_parameters(module).items())
     parts: dict[str, dict[int, list[tuple[Piece, LowRank]]]] = {}

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from lox_kit.folders import locked, whole
 from lox_kit.threads import OnStage, map_in_order, tell
-from lox_kit.weights import INDEX, SINGLE, WRITTEN, Checkpoint, refuse_nonfinite, write_tensors
+from lox_kit.weights import (
+    INDEX,
+    SINGLE,
+    Checkpoint,
+    plain_config,
+    refuse_nonfinite,
+    write_tensors,
+)
 
 from .card import CERTIFY, model_card
 from .factoring import check_stored
@@ -92,9 +99,8 @@ def apply_lox(
             (work / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, work / name)
         if checkpoint.quantised:
-            config = {n: v for n, v in checkpoint.config.items() if "quantization" not in n}
-            config["dtype"] = str(WRITTEN).removeprefix("torch.")
-            (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            config = json.dumps(plain_config(checkpoint.config), indent=2) + "\n"
+            (work / "config.json").write_text(config)
         if set(layouts) != {SINGLE}:
             (work / INDEX).write_text(_index(layouts))
         (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -67,7 +68,7 @@ def add(W: Tensor, terms: Terms, *, out: Tensor) -> Tensor:
 
     On a CPU a few rows at a time, whose float32 copy never leaves the processor's cache.
     """
-    wide = torch.promote_types(out.dtype, torch.float32)
+    wide = torch.float64 if out.dtype == torch.float64 else torch.float32
     rows = CACHED_ROWS if out.device.type == "cpu" else MANY_ROWS
     for i, (new, old) in enumerate(zip(out.split(rows), W.split(rows), strict=True)):
         total = old.to(out.device, wide, copy=True)
@@ -124,9 +125,12 @@ class ResidentWeights:
         self.key: str = self._owner.key
         found = self._owner.module.state_dict()
         places = find_places(self._owner.module, shapes)
+        unread = getattr(self._owner.module, "_keys_to_ignore_on_load_unexpected", None) or ()
         self._weights: dict[str, Tensor] = {}  # parameters, by their own names
         self._inside: dict[str, list[tuple[str, Piece]]] = {}  # what is in each of them
         for name, shape in shapes.items():
+            if name not in places and any(re.search(pattern, name) for pattern in unread):
+                continue  # in the file, and not in the model: layers that predict further tokens
             for piece in places.get(name, ()):
                 self._inside.setdefault(piece.parameter, []).append((name, piece))
                 self._weights[piece.parameter] = found[piece.parameter]

@@ -19,7 +19,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "names": "family_folder hub_ids member RECIPE",
         "pair": "check_pair delta PairReport ROWS",
-        "quantised": "WRITTEN",
+        "quantised": "plain_config",
         "sums": "check_schema checked_reader",
         "targets": "can_adapt is_conv1d lora_parameters lora_share lora_targets",
         "writer": "write_tensors",

@@ -117,7 +117,11 @@ def stored_places(
     within: dict[str, Piece] = {}
     for name, shape in tensors.items():
         if name in published:
-            whole = (Piece(name, (0, shape[0]), shape, _strides(shape), 0),)
+            first, *others = zip(shape, _strides(shape), strict=True)
+            if shape_of(published[name]) == (shape[0], shape[2], shape[1]):
+                others.reverse()  # transposed when it is loaded
+            sides, strides = zip(first, *others, strict=True)
+            whole = (Piece(name, (0, shape[0]), sides, strides, 0),)
             if not any(is_convolution(module, piece.parameter) for piece in published[name]):
                 within |= {n: piece for n, (piece,) in _experts(name, whole).items()}
         elif (parameter := _renamed(module, name, own) if name not in own else name) in own:

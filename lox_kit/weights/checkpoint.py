@@ -62,7 +62,9 @@ class Part:
     @property
     def is_matrix(self) -> bool:
         """Whether it can be factored: a weight in two dimensions, of floating point."""
-        weight = self.piece is not None or self.info.name.endswith("weight")
+        name = self.info.name
+        expert = "expert" in name and not name.endswith(("bias", "scale"))  # DBRX names them w1
+        weight = self.piece is not None or name.endswith("weight") or expert
         return weight and len(self.shape) == 2 and self.size > 0 and self.dtype.is_floating_point
 
     def of(self, W: Tensor) -> Tensor:
@@ -157,7 +159,13 @@ class Checkpoint:
         """All tensors, stacks of experts as the matrices in them; no head that is tied."""
         tensors = {n: i for n, i in self.tensors.items() if n != self.tied_copy}
         deep = {n: i.shape for n, i in tensors.items() if len(i.shape) == 3 and min(i.shape) > 1}
-        within = stored_places(self.skeleton, deep) if deep and self.is_known else {}
+        within: dict[str, Piece] = {}
+        if deep and self.is_known:
+            try:
+                within = stored_places(self.skeleton, deep)
+            except ValueError:  # transformers does not know it
+                if any("expert" in name for name in deep):
+                    raise
         stacks = {piece.parameter for piece in within.values()}
         parts = {n: Part(info, info.shape) for n, info in tensors.items() if n not in stacks}
         return parts | {n: Part(tensors[p.parameter], p.shape, p) for n, p in within.items()}
@@ -186,7 +194,14 @@ class Checkpoint:
 
         Two saves of one architecture may differ in names: a prefix, the head's name.
         """
-        if self.parts.keys() >= set(names) or not self.is_known:
+        if self.parts.keys() >= set(names):
+            return self
+        if self.tied and (heads := [n for n in names if is_head(n) and n not in self.parts]):
+            renamed = copy.copy(self)  # its head is its embedding
+            renamed.parts = self.parts | {heads[0]: self.parts[self.tied]}
+            renamed.__dict__.pop("matrices", None)
+            return renamed.like(names)
+        if not self.is_known:
             return self
         wanted = {place: n for n, place in find_places(self.skeleton, names).items()}
         places = find_places(self.skeleton, self.parts)
@@ -244,12 +259,13 @@ class Checkpoint:
         if embedding is None or head is None:
             return None
         parts = (self.config, self.config.get("text_config") or {})
-        said = [tie for part in parts if (tie := part.get("tie_word_embeddings")) is not None]
-        if self.tensors[head].shape != self.tensors[embedding].shape or said[:1] == [False]:
+        said = {tie for part in parts if (tie := part.get("tie_word_embeddings")) is not None}
+        if self.tensors[head].shape != self.tensors[embedding].shape or said == {False}:
             return None
         if not torch.equal(self.read(head), self.read(embedding)):
             return None
-        return head if said or (self.is_known and tied_parameters(self.skeleton)) else None
+        ties = said == {True} or (self.is_known and bool(tied_parameters(self.skeleton)))
+        return head if ties else None
 
     @property
     def tokenizer_folder(self) -> Path:

@@ -44,7 +44,7 @@ BESIDE = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # config and tokeni
 VERSIONED = "tokenizer.model."  # of another kind of tokenizer, and its version: tokenizer.model.v3
 TEMPLATES = "additional_chat_templates/*.jinja"
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$|^head\.weight$")
 _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embeddings|tok_embeddings)\.weight$"
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from .files import read_object
+from .quantised import FIELDS
 
 INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
 loading = threading.RLock()
@@ -63,11 +64,12 @@ def class_and_config(library, folder: Path) -> tuple:
     """
     config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     for part in (config, config.get_text_config()):
-        for field in ("quantization_config", "compression_config"):
+        for field in FIELDS:
             part.__dict__.pop(field, None)
     for auto in (library.AutoModelForCausalLM, library.AutoModelForImageTextToText):
-        if type(config) in auto._model_mapping:
-            return auto._model_mapping[type(config)], config
+        made = auto._model_mapping.get(type(config), None)
+        if made is not None and made.config_class is type(config):  # not of its text alone
+            return made, config
     raise ValueError(f"{config.model_type} is no language model, or one for other tasks")
 
 
@@ -84,7 +86,9 @@ def skeleton(folder: Path) -> torch.nn.Module:
     with transformers_for(folder) as library:
         made, config = class_and_config(library, folder)
         with torch.device("meta"):
-            return made._from_config(config)
+            return made._from_config(
+                config, attn_implementation="eager", dtype=torch.get_default_dtype()
+            )
 
 
 def refuse_code(folder: Path) -> None:

@@ -117,11 +117,6 @@ def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) ->
 def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
     """Raise if one matrix cannot be subtracted."""
     if name not in base.matrices:
-        if is_head(name):
-            raise ValueError(
-                f"{name}: a head of its own in {aligned.name}, and {base.name} has none: it is "
-                "tied to the embedding there. There is no delta to take of such a pair."
-            )
         raise ValueError(
             f"{name}: in {aligned.name} but not in {base.name}. Are they of one architecture? "
             f'If it is a part you can do without, pass exclude="{re.escape(name)}".'
@@ -129,9 +124,12 @@ def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
     ours, theirs = aligned.matrices[name].shape, base.matrices[name].shape
     if ours == theirs:
         return
+    vocabulary = "|".join(
+        n.split(".")[-2] for n in aligned.matrices if is_embedding(n) or is_head(n)
+    )
     what = (
         "One checkpoint gained a token; resize the base embeddings, or pass "
-        'exclude="lm_head|embed_tokens".'
+        f'exclude="{vocabulary}".'
         if is_embedding(name) or is_head(name)
         else "They are not of one architecture, and there is no delta to take."
     )

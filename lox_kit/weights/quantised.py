@@ -15,8 +15,12 @@ from torch import Tensor
 from .files import TensorInfo, read_tensor
 
 EIGHT = (torch.float8_e4m3fn, torch.float8_e5m2)
+FIELDS = ("quantization_config", "compression_config")  # of a config.json
 WRITTEN = torch.bfloat16  # what a de-quantised weight is written as
-_SCALE = re.compile(r"[._](input|output|activation|weight|[qkv])_(global_)?scale(_inv|_ub)?$")
+_SCALE = re.compile(
+    r"[._](input|output|activation|weight|kv|prob|[qkv])_(global_)?scale(_inv|_ub)?$"
+)
+_BLOCK = ("weight_block_size", "block_structure", "block_size")  # fields that say its sides
 _CODES = re.compile(r"(weight|weight_packed|_blocks|W_q|_data)$")
 
 
@@ -34,7 +38,10 @@ class ScaledInfo(TensorInfo):
 
     def read(self) -> Tensor:
         """Return the weight in float32."""
-        return dequantise(read_tensor(self), read_tensor(self.scale), self.block)
+        try:
+            return dequantise(read_tensor(self), read_tensor(self.scale), self.block)
+        except ValueError as error:
+            raise ValueError(f"{self.name} in {self.file}: {error}.") from error
 
 
 def dequantise(q: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Tensor:
@@ -47,7 +54,7 @@ def dequantise(q: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Tenso
     scale : Tensor
         Of one value, (..., out), (..., out, 1), or (..., blocks of rows, blocks of columns).
     block : (int, int), optional
-        Rows and columns that share a scale; default what divides the matrix evenly.
+        Rows and columns that share a scale.
 
     Raises
     ------
@@ -64,13 +71,13 @@ def dequantise(q: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Tenso
         return W * s
     if s.ndim != W.ndim or list(s.shape[:-2]) != lead:
         raise ValueError(f"scales {tuple(s.shape)} do not fit a weight {tuple(W.shape)}")
-    rows, columns = block or (out / s.shape[-2], into / s.shape[-1])
-    if (-(-out // rows), -(-into // columns)) != tuple(s.shape[-2:]) or rows % 1 or columns % 1:
+    rows, columns = block or (0, 0)
+    if not block or (-(-out // rows), -(-into // columns)) != tuple(s.shape[-2:]):
         raise ValueError(
             f"scales {tuple(s.shape)} do not divide a weight {tuple(W.shape)} into blocks of "
-            f"{block or 'equal size, and config.json has no weight_block_size'}"
+            f"{block or 'a size that config.json says: it has no weight_block_size'}"
         )
-    s = s.repeat_interleave(int(rows), -2).repeat_interleave(int(columns), -1)
+    s = s.repeat_interleave(rows, -2).repeat_interleave(columns, -1)
     return W * s[..., :out, :into]
 
 
@@ -91,8 +98,7 @@ def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict
     eight = [n for n, info in tensors.items() if info.dtype in EIGHT and not _SCALE.search(n)]
     if not _described(config) and not any(map(_SCALE.search, tensors)):
         return tensors  # cast, not quantised
-    size = _described(config).get("weight_block_size")
-    block = (int(size[0]), int(size[1])) if size else None
+    block = _block(_described(config))
     joined = {n: info for n, info in tensors.items() if not _SCALE.search(n)}
     for weight in eight:
         info = tensors[weight]
@@ -103,7 +109,29 @@ def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict
                 f"{weight}_scale beside it; download or copy again."
             )
         joined[weight] = ScaledInfo(info.name, info.shape, info.dtype, info.file, scale, block)
+        joined.pop(scale.name, None)
     return joined
+
+
+def _block(described: object) -> tuple[int, int] | None:
+    """Return the sides of the blocks that share a scale, wherever a description has them."""
+    if not isinstance(described, dict):
+        return None
+    for field, value in described.items():
+        pair = value if isinstance(value, list) else None
+        if field in _BLOCK and pair and len(pair) == 2 and all(type(n) is int for n in pair):
+            return pair[0], pair[1]
+        if found := _block(value):
+            return found
+    return None
+
+
+def plain_config(config: dict) -> dict:
+    """Return the config.json of a checkpoint that is quantised no more."""
+    kept = {name: value for name, value in config.items() if name not in FIELDS}
+    if isinstance(kept.get("text_config"), dict):
+        kept["text_config"] = plain_config(kept["text_config"])
+    return kept | {"dtype": str(WRITTEN).removeprefix("torch.")}
 
 
 def refuse_codes(tensors: dict[str, TensorInfo], config: dict, name: str) -> None:
@@ -126,7 +154,7 @@ def refuse_codes(tensors: dict[str, TensorInfo], config: dict, name: str) -> Non
 def _described(config: dict) -> dict:
     """Return the part of a config.json that describes a quantisation."""
     for part in (config, config.get("text_config") or {}):
-        for field in ("quantization_config", "compression_config"):
+        for field in FIELDS:
             if found := part.get(field):
                 return found if isinstance(found, dict) else {"quant_method": str(found)}
     return {}

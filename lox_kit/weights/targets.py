@@ -25,6 +25,9 @@ def can_adapt(module, parameter: str) -> bool:
     mixer = kind in UNSUPPORTED and ".mixer." in parameter
     refused = kind in REFUSED and path.rpartition(".")[2] == OUTPUT
     direct = any(words in parameter for words in READ_DIRECTLY)
+    parts = path.split(".")
+    above = (module.get_submodule(".".join(parts[: i + 1])) for i in range(len(parts)))
+    direct = direct or any(isinstance(part, nn.MultiheadAttention) for part in above)
     return bool(path) and not (mixer or refused or direct)
 
 
