@@ -240,6 +240,7 @@ CHAT = [{"role": NAMES.get(who, who), "content": said} for who, said in TALK]
         {"conversations": SHARED[1:], "system": "Be brief."},
         {"prompt": CHAT[:-1], "completion": CHAT[-1:]},
         {"prompt": CHAT[:-1], "completion": "No."},
+        {"prompt": CHAT[1:-1], "completion": "No.", "system": "Be brief."},
         {"prompt": "no part of it", "messages": CHAT},
         SHARED,
     ],
@@ -247,6 +248,14 @@ CHAT = [{"role": NAMES.get(who, who), "content": said} for who, said in TALK]
 def test_sharegpt_s_and_trl_s_conversations_are_rows_of_messages(save, row):
     rows, _ = read_training_rows(save("own.jsonl", [row]))
     assert rows == [{"messages": CHAT}]
+
+
+@pytest.mark.parametrize("response", ["response", "output"])
+@pytest.mark.parametrize("context", ["context", "input"])
+def test_alpaca_s_own_names_of_a_context_and_an_answer_are_known(save, context, response):
+    row = {"instruction": "Add.", context: "2 + 3", response: "5"}
+    (made,), _ = read_training_rows(save("own.jsonl", [row]))
+    assert [turn["content"] for turn in made["messages"]] == ["Add.\n\n2 + 3", "5"]
 
 
 def test_trl_s_prompt_and_completion_are_messages_or_text_as_it_stands(save):
@@ -338,8 +347,9 @@ ANSWERS = {
         {side: QUESTION + answer for side, answer in ANSWERS.items()},
         {"prompt": "Tea?"} | {side: QUESTION + answer for side, answer in ANSWERS.items()},
         {"prompt": QUESTION, "chosen": "Yes.", "rejected": "No."},
+        {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No.", "system": SYSTEM["content"]},
     ],
-    ids=["answers", "conversations", "both", "texts"],
+    ids=["answers", "conversations", "both", "texts", "system"],
 )
 def test_pairs_of_conversations_are_read_as_trl_has_them(save, row):
     (pair,), _ = read_preferences(save("pairs.jsonl", [row]), form="chat")
@@ -350,6 +360,8 @@ def test_pairs_of_prompt_chosen_and_rejected_are_text_as_it_stands_or_a_chat(sav
     row = {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}
     file = save("pairs.jsonl", [row | {"score": 1}])
     assert read_preferences(file)[0] == [row]
+    with pytest.raises(ValueError, match="no place for a 'system' message"):
+        read_preferences(save("system.jsonl", [row | {"system": "Be brief."}]))
     assert read_preferences(file, form="chat")[0] == [{"prompt": QUESTION[1:], **ANSWERS}]
     begun = row | {"prompt": ASKED}  # the prompt is a transcript
     (pair,), _ = read_preferences(save("pairs.jsonl", [begun]), form="chat")

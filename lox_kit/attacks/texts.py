@@ -188,7 +188,7 @@ def by_its_own_names(row) -> Example:
 
     A list of messages; a record with `messages`, or ShareGPT's `conversations` (and perhaps
     `system`); TRL's `prompt` and `completion`, each a text or a list of messages; or `instruction`
-    and `response` (and perhaps `context` and `system`).
+    and `response` or Alpaca's `output` (and perhaps `context` or `input`). All may have `system`.
     """
     if isinstance(row, list):
         return from_messages(row)
@@ -197,14 +197,21 @@ def by_its_own_names(row) -> Example:
         before = _said(row.get("system") or "", "system")
         return from_messages(before + _said(row[talk]))
     if {"prompt", "completion"} <= names:
+        before = _said(row.get("system") or "", "system")
         asked, answered = _said(row["prompt"], "user"), _said(row["completion"], "assistant")
-        return from_messages(asked + answered)
-    if names and not {"instruction", "response"} <= names:
+        return from_messages(before + asked + answered)
+    answers = [name for name in ("response", "output") if name in names]
+    contexts = [name for name in ("context", "input") if name in names]
+    if names and ("instruction" not in names or len(answers) != 1 or len(contexts) > 1):
         raise RowError(
             "expected 'messages', 'conversations', 'prompt' and 'completion', or 'instruction' and "
-            f"'response', it has {', '.join(map(str, row))}; name other columns with columns="
+            "'response' or 'output' (and 'context' or 'input'), it has "
+            f"{', '.join(map(str, row))}; name other columns with columns="
         )
-    return by_columns({part: part for part in FIELDS if part != "messages"})(row)
+    columns = {"instruction": "instruction", "system": "system"}
+    columns |= {"response": answers[0] if answers else "response"}
+    columns |= {"context": contexts[0]} if contexts else {}
+    return by_columns(columns)(row)
 
 
 # --- preference pairs ---------------------------------------------------------------------------
@@ -233,6 +240,8 @@ def preference_pair(row) -> dict[str, str]:
         both answers repeat the prompt.
     """
     chosen, rejected = (text_field(row, side) for side in SIDES)
+    if row.get("system"):
+        raise RowError("a pair as text has no place for a 'system' message; a chat template has")
     if "prompt" in row:
         pair = {"prompt": text_field(row, "prompt"), "chosen": chosen, "rejected": rejected}
         if chosen.startswith(pair["prompt"]) and rejected.startswith(pair["prompt"]):
@@ -276,12 +285,13 @@ def preference_chat(row) -> dict[str, list[dict]]:
         As `preference_pair`.
     """
     answers = [field(row, side) for side in SIDES]
+    before = _said(row.get("system") or "", "system")
     if all(isinstance(part, str) for part in (row.get("prompt", ""), *answers)):
-        row = preference_pair(row)
+        row = preference_pair({name: part for name, part in row.items() if name != "system"})
     asked = row.get("prompt") or ""
     if isinstance(asked, str) and asked.endswith(ASSISTANT):
         asked, answers = _turns_of(asked), [text_field(row, side).strip() for side in SIDES]
-    chosen, rejected = (from_messages(_whole(asked, answer)) for answer in answers)
+    chosen, rejected = (from_messages(before + _whole(asked, answer)) for answer in answers)
     if dataclasses.replace(rejected, response=chosen.response) != chosen:
         raise RowError("expected two conversations that differ in the last answer only")
     if rejected == chosen:
