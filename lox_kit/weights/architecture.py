@@ -118,7 +118,7 @@ def stored_places(
     for name, shape in tensors.items():
         if name in published:
             first, *others = zip(shape, _strides(shape), strict=True)
-            if shape_of(published[name]) == (shape[0], shape[2], shape[1]):
+            if tuple(shape) != shape_of(published[name]) == (shape[0], shape[2], shape[1]):
                 others.reverse()  # transposed when it is loaded
             sides, strides = zip(first, *others, strict=True)
             whole = (Piece(name, (0, shape[0]), sides, strides, 0),)
