@@ -81,6 +81,25 @@ def test_a_model_of_8_bit_floats_has_the_values_that_are_edited(pair, tmp_path):
     assert torch.equal(module.state_dict()[UP].to(torch.bfloat16), expected)
 
 
+def test_a_written_model_answers_as_its_float64_edit_does_but_for_rounding(pair, tmp_path):
+    sides = [
+        quantised(folder, tmp_path / name, *EIGHT["fp8"])
+        for name, folder in (("base", pair.base), ("aligned", pair.aligned))
+    ]
+    subspace = SafetySubspace.from_pair(*sides, rank=8)
+    written = load_module(Checkpoint(apply_lox(subspace, sides[1], tmp_path / "lox", 4, 1.5)))
+    exact = load_module(Checkpoint(sides[1]), dtype="float64")
+    state = exact.state_dict()
+    for name in subspace:
+        before, after = (Checkpoint(side).read(name).double() for side in sides)
+        U, S, Vh = torch.linalg.svd(after - before, full_matrices=False)
+        state[name].copy_(after + 1.5 * U[:, :4] * S[:4] @ Vh[:4])
+    ids = torch.arange(24).reshape(2, 12)
+    with torch.no_grad():
+        found, expected = (m(input_ids=ids).logits.double() for m in (written.double(), exact))
+    assert (found - expected).norm() <= 2**-7 * expected.norm()  # half a unit of bfloat16 is 2^-9
+
+
 def codes(name, W):
     """Return what GPTQ stores."""
     packed = torch.zeros(W.shape[1] // 8, W.shape[0], dtype=torch.int32)
