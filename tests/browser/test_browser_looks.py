@@ -96,16 +96,6 @@ def test_a_panel_fits_its_width_and_nothing_in_it_scrolls(panels, look, name, re
     assert page.evaluate(OUTSIDE, panel.css) == []
 
 
-def test_run_again_the_cell_opens_a_panel_that_takes_the_place_of_the_first(panels, kernel):
-    dial = panels["dial"]
-    before = dial.state("id(state)")
-    dial.execute("again = widgets.dial(subspace, model, attacked=attacked, setting=setting)")
-    assert dial.state("id(state)") != before
-    assert evaluate(kernel, f"sum(t.__name__ == 'DialState' for t, _ in {OPEN})") == 1
-    assert evaluate(kernel, "again.state.job.wait(60)") is True
-    assert evaluate(kernel, "again.state.job.status") == "done"
-
-
 @pytest.mark.quick
 @pytest.mark.parametrize("name", ["dial", "landscape", "attack-lab", "rank"])
 def test_the_job_and_one_plot_are_on_a_small_screen_together(panels, name):
@@ -115,6 +105,16 @@ def test_the_job_and_one_plot_are_on_a_small_screen_together(panels, name):
     panel.page.wait_for_timeout(500)
     boxes = [panel.find(part).bounding_box() for part in (".lox-jobbar", panel.plot)]
     assert all(box["y"] > 80 and box["y"] + box["height"] < 775 for box in boxes), boxes
+
+
+def test_run_again_the_cell_opens_a_panel_that_takes_the_place_of_the_first(panels, kernel):
+    dial = panels["dial"]
+    before = dial.state("id(state)")
+    dial.execute("again = widgets.dial(subspace, model, attacked=attacked, setting=setting)")
+    assert dial.state("id(state)") != before
+    assert evaluate(kernel, f"sum(t.__name__ == 'DialState' for t, _ in {OPEN})") == 1
+    assert evaluate(kernel, "again.state.job.wait(60)") is True
+    assert evaluate(kernel, "again.state.job.status") == "done"
 
 
 def test_no_request_left_this_machine_and_the_console_is_clean(tour):
