@@ -6,7 +6,7 @@ from panels import judge
 from playwright.sync_api import expect
 
 ASR, HELP, SUMS = "gd.data[2]", "gd.data[3]", "gd.data[10]"
-SHOWN = f"Array.from({SUMS}.x).filter((x) => x !== null).length"
+SHOWN = f"Array.from({SUMS}.y).filter(Number.isFinite).length"
 MARK = "gd.layout.annotations[0].text"
 RANK_MS = 400
 FORGET = """
