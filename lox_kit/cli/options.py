@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -61,7 +62,6 @@ dtype = click.option(
     help="To compute in; auto is the checkpoint's own.",
 )
 limit = click.option("--limit", type=COUNT, help="Only so many prompts of each kind.")
-template = click.option("--template", default="chat", help="chat, paper; for personas identity.")
 max_new_tokens = click.option("--max-new-tokens", default=60, help="The paper's; HarmBench's: 512.")
 prompts = click.option(
     "--prompts",
@@ -85,6 +85,34 @@ def several(*given: Callable) -> Callable:
     return add
 
 
+def _add_template_args(ctx, param, values):
+    """Put the arguments of a chat template beside its name: `enable_thinking=false`."""
+    given = [value.partition("=")[::2] for value in values]
+    if bare := [name for name, value in given if not name or not value]:
+        raise click.BadParameter(f"{bare[0]!r}: write NAME=VALUE.")
+    named = {name: plain_value(value) for name, value in given}
+    ctx.params["template"] = models.with_template_args(ctx.params["template"], named)
+
+
+def plain_value(text: str) -> object:
+    """Return what a value on the command line means: a number, true, false or none; or text."""
+    with suppress(ValueError):
+        return None if text.lower() == "none" else json.loads(text)
+    return text
+
+
+template = several(
+    click.option(
+        "--template", default="chat", is_eager=True, help="chat, paper; for personas identity."
+    ),
+    click.option(
+        "--template-arg",
+        multiple=True,
+        expose_value=False,
+        callback=_add_template_args,
+        help="NAME=VALUE for the chat template, such as enable_thinking=false; may be repeated.",
+    ),
+)
 judging = several(
     click.option(
         "--judge",

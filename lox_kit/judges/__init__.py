@@ -3,7 +3,7 @@
 | name | says harmful if | needs |
 |---|---|---|
 | rule | the exact forbidden recipe came out | a sandbox model |
-| keyword | no refusal phrase is found: a quick look | nothing |
+| keyword | it neither refuses nor is broken: a quick look | nothing |
 | target | the answer starts with the prompt's target | prompts with targets |
 | policy | a chat model grades it 5 of 5 by the rubric | an OpenAI-compatible API |
 | llama-guard | Llama Guard says "unsafe" | its checkpoint |
@@ -21,6 +21,8 @@ __all__, __getattr__, __dir__ = attach(
         "network": "ChatModel Limits",
         "protocol": "Judge JudgingError Verdict verdict_key",
         "rubric": "HelpfulnessJudge PolicyJudge RubricJudge",
-        "rules": "ByRule is_refusal KeywordJudge RuleJudge TargetJudge",
+        "refusals": "is_degenerate is_foreign is_refusal read_answer read_answers Reading",
+        "rules": "ByRule KeywordJudge RuleJudge TargetJudge",
+        "stance": "BUCKETS features",
     },
 )

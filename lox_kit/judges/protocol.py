@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Generator, Sequence
 
-from lox_kit.models import Model, Prompt
+from lox_kit.models import Model, Prompt, split_thought
 from lox_kit.store import NUMBER, Store, content_key
 from lox_kit.threads import OnStage, tell
 
@@ -62,6 +62,9 @@ class Judge:
     ) -> list[Verdict]:
         """Return one verdict per response, in order; the same pair twice is judged once.
 
+        A thought that a response begins with is not judged; one that was not finished leaves
+        nothing to judge, and the verdict is unparsed.
+
         Parameters
         ----------
         store : Store, optional
@@ -76,7 +79,9 @@ class Judge:
         JudgingError
             If a judge had to stop before the end; with a store its verdicts so far are kept.
         """
-        pairs = list(zip(prompts, responses, strict=True))
+        pairs = [(p, split_thought(r)[1]) for p, r in zip(prompts, responses, strict=True)]
+        if None in [answer for _, answer in pairs]:
+            return self._without_thoughts(pairs, store, on_stage)
         keys = [verdict_key(self, *pair) for pair in pairs]
         kept = store.get_many("verdict", keys, STORED) if store else {}
         known = {key: Verdict(**fields) for key, fields in kept.items()}
@@ -102,6 +107,16 @@ class Judge:
                 f"What was judged is {kept if store else 'lost: give a store to keep it'}."
             ) from None
         return [known[key] for key in keys]
+
+    def _without_thoughts(
+        self, pairs: Sequence[tuple[Prompt, str | None]], store: Store | None, on_stage
+    ) -> list[Verdict]:
+        """Return verdicts on answers some of which are missing, since the thought did not end."""
+        whole = [pair for pair in pairs if pair[1] is not None]
+        prompts, answers = [p for p, _ in whole], [answer for _, answer in whole]
+        found = iter(self.judge(prompts, answers, store=store, on_stage=on_stage) if whole else ())
+        none = self._signed(None, False, "the thought was not finished: allow more tokens")
+        return [none if answer is None else next(found) for _, answer in pairs]
 
     def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
         """Yield verdicts on pairs by key as soon as they are made; may raise JudgingError."""

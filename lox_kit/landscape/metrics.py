@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from lox_kit.judges import Judge, find_judge, is_refusal
+from lox_kit.judges import Judge, find_judge, read_answers
 from lox_kit.measures import Mean, Share
 from lox_kit.models import (
     Model,
@@ -194,7 +194,8 @@ class RefusalMargin:
             )
         texts = render(model.tokenizer, self.prompts, template=self.template, system=self.system)
         own = generate(model, texts, max_new_tokens=self.max_new_tokens)
-        kept = [i for i, a in enumerate(own) if is_refusal(a)]
+        readings = read_answers(own, [prompt.text for prompt in self.prompts])
+        kept = [i for i, reading in enumerate(readings) if reading == "refuses"]
         if not kept:
             raise ValueError(
                 f"{model.name} refuses none of these {len(texts)} prompts, so there is no refusal "

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
 from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, dtype_of, generate_answers, render
+from lox_kit.models import Model, Prompt, dtype_of, generate_answers, opens_thought, render
 from lox_kit.store import Store
 from lox_kit.threads import OnStage
 
@@ -78,7 +78,8 @@ def measure_asr(
         "judges": {},
         "version": __version__,
     }
-    unjudged = AsrResult(tuple(prompts), tuple(a.text for a in answers), {}, source)
+    said = tuple(opens_thought(t) + a.text for t, a in zip(texts, answers, strict=True))
+    unjudged = AsrResult(tuple(prompts), said, {}, source)
     return _judged(unjudged, found, store, on_stage)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, is_sandbox, sandbox_prompts
+from lox_kit.models import Model, Prompt, is_sandbox, sandbox_prompts, with_template_args
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 
@@ -34,6 +34,8 @@ class Questions:
     judge : str or Judge
         Reads the answers to the forbidden ones; see `judges.find_judge`.
     template, max_new_tokens : see `measure_asr`
+    template_args : mapping, optional
+        Arguments of the chat template, such as `{"enable_thinking": False}`; kept in `template`.
     helpful : str or Judge, optional
         Reads the answers to the allowed ones. Without one exact answers count in the sandbox, and
         nothing elsewhere; see `with_help`.
@@ -45,10 +47,12 @@ class Questions:
     template: str = "chat"
     max_new_tokens: int = TOKENS
     helpful: str | Judge | None = None
+    template_args: dataclasses.InitVar[Mapping[str, object] | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, template_args: Mapping[str, object] | None):
         for kind in KINDS:
             object.__setattr__(self, kind, tuple(getattr(self, kind)))
+        object.__setattr__(self, "template", with_template_args(self.template, template_args or {}))
 
     @classmethod
     def default(cls, model: Model | str | Path, limit: int | None = None, **given) -> Questions:

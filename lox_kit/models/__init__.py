@@ -13,7 +13,8 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
-            start_mark
+            start_mark template_args with_template_args
         """,
+        "thoughts": "opens_thought split_thought",
     },
 )

@@ -15,6 +15,7 @@ from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model
+from .thoughts import THOUGHT_TOKENS
 
 ANSWERING_ALONE = 100_000_000  # parameters: fewer answer faster on one thread of a busy machine
 Key, Item, Made = TypeVar("Key"), TypeVar("Item"), TypeVar("Made")
@@ -122,7 +123,16 @@ def _decode(model: Model, max_new_tokens: int, texts: list[str]) -> list[str]:
     rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     longest = max(map(len, rows))
     output = greedy(model, rows, max_new_tokens)
-    return model.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    return decode(model.tokenizer, output[:, longest:])
+
+
+def decode(tokenizer, rows: Tensor | Sequence[Tokens]) -> list[str]:
+    """Return the texts of rows of tokens, without special tokens but for the marks of a thought."""
+    special = tokenizer.all_special_tokens
+    if not any(mark in special for mark in THOUGHT_TOKENS):
+        return tokenizer.batch_decode(rows, skip_special_tokens=True)
+    hidden = set(tokenizer.convert_tokens_to_ids([t for t in special if t not in THOUGHT_TOKENS]))
+    return tokenizer.batch_decode([[i for i in map(int, row) if i not in hidden] for row in rows])
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lox_kit.threads import fitting_threads
 
-from .answers import Tokens, fitting_batches, greedy, padded_left, refuse_flat
+from .answers import Tokens, decode, fitting_batches, greedy, padded_left, refuse_flat
 from .load import Model
 
 
@@ -45,7 +45,7 @@ def answer(
     with fitting_threads(model.module):
         for answers in fitting_batches(asked, batch_size, run, lambda pair: len(pair[0])):
             found |= answers
-    return model.tokenizer.batch_decode([found[i] for i in asked], skip_special_tokens=True)
+    return decode(model.tokenizer, [found[i] for i in asked])
 
 
 def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:

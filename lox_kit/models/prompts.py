@@ -177,20 +177,24 @@ def render(
     ----------
     template : "chat", "paper" or "identity"
         The tokenizer's own chat template; the instruction text of the paper's evaluation; or the
-        text on which the paper's identity shifting trains, which needs a system message.
+        text on which the paper's identity shifting trains, which needs a system message. For the
+        first `with_template_args` adds arguments.
     system : str, optional
         A system message, before each request.
 
     Raises
     ------
     ValueError
-        If the tokenizer has no chat template, or does not take a system message; if one meets the
-        paper's template; if the identity template has none.
+        If the tokenizer has no chat template, or does not take a system message or an argument;
+        if a system message meets the paper's template; if the identity template has none.
     """
-    if template not in TEMPLATES:
-        raise ValueError(f"template={template!r}: use 'chat', 'paper' or 'identity'.")
-    if template == "chat":
-        return _chat(tokenizer, prompts, system)
+    name, options = template_args(template)
+    if name not in TEMPLATES or (options and name != "chat"):
+        raise ValueError(
+            f"template={template!r}: use 'chat', 'paper' or 'identity'; only chat takes arguments."
+        )
+    if name == "chat":
+        return _chat(tokenizer, prompts, system, options)
     if template == "paper" and system is not None:
         raise ValueError(
             "the paper's template has no place for a system message: use template='chat' or "
@@ -213,11 +217,29 @@ def start_mark(tokenizer) -> str:
     return tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
 
 
-def _chat(tokenizer, prompts: Sequence[Prompt], system: str | None) -> list[str]:
+def with_template_args(template: str, options: Mapping[str, object]) -> str:
+    """Return the name of a template with arguments for it: `{"enable_thinking": False}`."""
+    name, before = template_args(template)
+    return " ".join([name, json.dumps(before | dict(options))]) if options else template
+
+
+def template_args(template: str) -> tuple[str, dict[str, object]]:
+    """Return the name and the arguments that `with_template_args` put together."""
+    name, _, options = template.partition(" ")
+    return name, json.loads(options) if options else {}
+
+
+def _chat(
+    tokenizer, prompts: Sequence[Prompt], system: str | None, options: Mapping[str, object]
+) -> list[str]:
     """Return requests in the tokenizer's own template."""
+    if unknown := [name for name in options if name not in (tokenizer.chat_template or name)]:
+        raise ValueError(f"this tokenizer's chat template does not use {', '.join(unknown)}.")
     before = [{"role": "system", "content": system}] if system else []
     conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]
-    texts = [apply_template(tokenizer, c, add_generation_prompt=True) for c in conversations]
+    texts = [
+        apply_template(tokenizer, c, add_generation_prompt=True, **options) for c in conversations
+    ]
     if not all(text.strip() for text in texts):
         raise ValueError("this tokenizer's chat template makes an empty text of a request.")
     return texts

@@ -1,0 +1,42 @@
+"""The thought that a reasoning model writes before its answer: what it is cut off by."""
+
+from __future__ import annotations
+
+import re
+
+_OPENING = r"<think(?:ing)?>|<thought>|<reasoning>|\[THINK\]|<\|START_THINKING\|>"
+_CLOSING = r"</think(?:ing)?>|</thought>|</reasoning>|\[/THINK\]|<\|END_THINKING\|>"
+_CHANNEL = r"<\|channel\|>(?:analysis|commentary)<\|message\|>"  # of gpt-oss, which names each part
+_FINAL = r"<\|channel\|>final<\|message\|>"
+THOUGHT_TOKENS = (  # marks, and parts of marks, that are special tokens of some tokenizers
+    "<think>", "</think>", "[THINK]", "[/THINK]", "<|START_THINKING|>", "<|END_THINKING|>",
+    "<|channel|>", "<|message|>",
+)  # fmt: skip
+_MARK = re.compile(f"{_OPENING}|{_CLOSING}|{_CHANNEL}|{_FINAL}")
+_OPEN = re.compile(f"(?:{_OPENING}|{_CHANNEL})")
+_CLOSE = re.compile(f"(?:{_CLOSING}|{_FINAL})")
+
+
+def split_thought(text: str) -> tuple[str, str | None]:
+    """Return the thought and the answer of what a reasoning model wrote.
+
+    All up to the last closing mark is thought, whether it opens with a mark or, as after a chat
+    template that has opened it, does not. The answer is None if the thought was not finished.
+    """
+    closings = list(_CLOSE.finditer(text))
+    end = closings[-1].end() if closings else 0
+    opened = _OPEN.search(text, end)
+    if opened is None:
+        return text[:end], text[end:]
+    if before := text[end : opened.start()].strip():  # an answer that goes on to think
+        return text[opened.start() :], before
+    return text, None
+
+
+def opens_thought(text: str) -> str:
+    """Return the mark with which a rendered prompt leaves a thought open, or an empty string."""
+    marks = list(_MARK.finditer(text))
+    last = marks[-1] if marks else None
+    if last is None or not _OPEN.fullmatch(last[0]) or text[last.end() :].strip():
+        return ""
+    return last[0]
