@@ -8,10 +8,10 @@ import pytest
 from judge_server import ALWAYS, ECHO, ONCE, JudgeServer, answers, grade
 
 from lox_kit.judges import JudgingError, Limits, PolicyJudge
-from lox_kit.judges.completions import retry_after
+from lox_kit.models.completions import retry_after
 
 KEY = "sk-test-4711-secret"
-QUICK = Limits(concurrency=8, tries=3, timeout=1, pause=0.01)
+QUICK = Limits(concurrency=8, tries=3, timeout=1)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_a_thousand_verdicts_with_a_fifth_of_faults_are_whole_each_once_in_order
     n, kinds = 1000, [*ONCE, *ALWAYS, *ECHO]
     faults = {i: kinds[i // 5 % len(kinds)] for i in range(0, n, 5)}
     with JudgeServer(faults) as server:
-        verdicts = judged(server, n, limits=Limits(16, timeout=0.4, pause=0.01), store=store)
+        verdicts = judged(server, n, limits=Limits(16, timeout=0.4), store=store)
     expected = [None if faults.get(i) in ALWAYS else grade(i) for i in range(n)]
     assert [v.score for v in verdicts] == expected
     assert [v.parsed for v in verdicts] == [e is not None for e in expected]
@@ -71,7 +71,7 @@ def test_what_came_before_an_interruption_is_kept(store):
 def test_a_connection_that_is_refused_is_named_after_the_last_try():
     with JudgeServer() as server:
         url = server.url
-    with pytest.raises(JudgingError, match=rf"0 of 2 .*no connection to {url}.*after 3 tries"):
+    with pytest.raises(JudgingError, match=rf"0 of 2 .*no reply from {url}.*after 3 tries"):
         PolicyJudge(base_url=url, limits=QUICK).judge(*answers(2))
 
 
@@ -142,7 +142,7 @@ def test_a_server_that_asks_for_an_hour_ends_the_run():
 
 
 def test_retry_after_is_read_in_seconds():
-    said = {"2": 2, "0.25": 0.25, "-1": 0, "soon": None, "": None, None: None}
+    said = {"2": 2, "0.25": 0.25, "-1": 0, "soon": 0, "": 0, None: 0}
     assert {header: retry_after(header) for header in said} == said
 
 
@@ -151,7 +151,7 @@ def test_retry_after_is_read_in_seconds():
 
 def test_a_budget_of_calls_is_kept_to_and_a_second_run_goes_on(store):
     with JudgeServer({2: "500"}) as server:
-        judge = policy(server, Limits(4, pause=0.01, calls=20))
+        judge = policy(server, Limits(4, calls=20))
         with pytest.raises(JudgingError, match=r"budget of 20 calls is spent.*kept in the store"):
             judge.judge(*answers(50), store=store)
         assert sum(server.asked.values()) == judge.chat.calls == 20
@@ -215,20 +215,24 @@ def test_a_reply_without_a_grade_is_kept_as_unparsed_with_its_words(store, fault
         again = judged(server, 2, store=store)
     assert first == again
     assert (first[0].score, first[0].harmful, first[0].parsed) == (None, False, False)
-    assert first[0].reason == (said or "an empty reply (stop)")
+    assert first[0].reason == (said or "refused by the server: an empty reply (stop)")
     assert first[1].parsed
     assert sum(server.asked.values()) == 2
 
 
-def test_a_request_that_is_refused_is_unparsed_and_not_kept(store):
+def test_a_request_that_is_refused_is_kept_as_such_and_asked_again_on_request(store):
     with JudgeServer({1: "400"}) as server:
         verdicts = judged(server, 4, store=store)
         assert [v.parsed for v in verdicts] == [True, False, True, True]
         assert verdicts[1].reason.startswith("refused by the server, 400: 400, and your key")
         assert server.asked[1] == 1
-        assert store.count("verdict") == 3
+        assert [v.refused for v in verdicts] == [False, True, False, False]
+        assert store.count("verdict") == 4
         server.faults.clear()
-        assert judged(server, 4, store=store)[1].score == grade(1)
+        assert judged(server, 4, store=store) == verdicts
+        again = policy(server, ask_again=True).judge(*answers(4), store=store)
+        assert again[1].score == grade(1)
+        assert server.asked == {0: 1, 1: 2, 2: 1, 3: 1}
 
 
 # --- nothing is leaked --------------------------------------------------------------------------
@@ -288,6 +292,7 @@ def test_an_address_with_a_secret_in_it_is_refused_without_showing_it():
 
 def test_without_the_client_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "lox_kit.models.exchange", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'lox-kit\[judge\]'"):
         PolicyJudge(base_url="http://localhost:1/v1").check(None, [])
 

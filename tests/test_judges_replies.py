@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lox_kit.judges.completions import Reply, read_completion
 from lox_kit.judges.replies import break_markers, read_guard, read_score
+from lox_kit.models.completions import Reply, read_completion
 
 # --- by example ---------------------------------------------------------------------------------
 

@@ -18,9 +18,8 @@ __all__, __getattr__, __dir__ = attach(
         "classifier": "ClassifierJudge",
         "guard": "LlamaGuardJudge",
         "names": "find_judge JUDGES",
-        "network": "ChatModel Limits",
         "protocol": "Judge JudgingError Verdict verdict_key",
-        "rubric": "HelpfulnessJudge PolicyJudge RubricJudge",
+        "rubric": "ChatModel HelpfulnessJudge Limits PolicyJudge RubricJudge",
         "rules": "ByRule is_refusal KeywordJudge RuleJudge TargetJudge",
     },
 )
