@@ -70,7 +70,7 @@ def _draw_plane(
     found = landscape.evaluate(
         plane.to(str(aligned.device)),
         landscape.Grid.around(plane, cells),
-        _metric(metric, asked, **asking),
+        _metric(metric, asked, min(budget or cells**2, cells**2), **asking),
         aligned,
         checkpoints=dict(zip(plane.points, checkpoints, strict=True)),
         budget=budget,
@@ -85,11 +85,11 @@ def _draw_plane(
     return [*files, found.save(out / "landscape_cells.json")]
 
 
-def _metric(metric, asked, *, template, max_new_tokens, **judging):
+def _metric(metric, asked, cells, *, template, max_new_tokens, **judging):
     """Return the metric from the options."""
     how = {"template": template, "max_new_tokens": max_new_tokens}
     if metric == "asr":
-        return landscape.Asr(asked, options.one_judge(**judging), **how)
+        return landscape.Asr(asked, options.one_judge(cells * len(asked), **judging), **how)
     if judging["by"]:
         raise ValueError("--judge: the refusal margin has no judge; leave it out.")
     return landscape.RefusalMargin(asked, **how)

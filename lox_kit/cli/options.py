@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +21,7 @@ from .progress import say, stages
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
+MANY_CALLS = 2000  # to a server: more are asked for first
 
 
 class Commas(click.ParamType):
@@ -44,6 +48,25 @@ class NumberOr(click.ParamType):
     def convert(self, value, param, ctx):
         """Return the number, or the word."""
         return value if value == self.word else click.INT.convert(value, param, ctx)
+
+
+class Fields(click.ParamType):
+    """NAME=VALUE, several of them separated by commas, as fields of a request."""
+
+    name = "name=value,..."
+
+    def convert(self, value, param, ctx):
+        """Return values by name: JSON's, None for "none", else text."""
+        found = {}
+        for part in re.split(r",(?=\s*\w+=)", value):
+            field, equals, text = part.strip().partition("=")
+            if not equals:
+                self.fail(f"{part!r}: write it as NAME=VALUE, such as seed=none.", param, ctx)
+            try:
+                found[field] = None if text.lower() == "none" else json.loads(text)
+            except ValueError:
+                found[field] = text
+        return found
 
 
 NAMES, NUMBERS = Commas(click.STRING), Commas(click.INT)
@@ -95,9 +118,30 @@ judging = several(
     ),
     click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
     click.option("--rubric", type=PATH, help="Another to grade by."),
+    click.option(
+        "--judge-option",
+        type=Fields(),
+        multiple=True,
+        help="Fields of the policy judge's requests, such as seed=none,max_tokens=512; none leaves "
+        "one out.",
+    ),
+    click.option("--ask-again", is_flag=True, help="For what a server refused or garbled before."),
+    click.option("--allow-http", is_flag=True, help="Send the key in clear to other machines."),
     click.option("--concurrency", default=8, help="Calls at a time."),
-    click.option("--calls", type=COUNT, help="Budget of the policy judge: calls."),
-    click.option("--tokens", type=COUNT, help="Budget of the policy judge: tokens."),
+    click.option("--calls", type=COUNT, help="Budget of each server: calls."),
+    click.option("--tokens", type=COUNT, help="Budget of each server: tokens."),
+)
+
+
+served = several(
+    click.option("--served", metavar="URL", help="Ask a model behind an OpenAI-compatible API."),
+    click.option("--model", "name", help="Its name, as the server has it."),
+    click.option(
+        "--served-option",
+        type=Fields(),
+        multiple=True,
+        help="Fields of the requests to it, as for --judge-option.",
+    ),
 )
 
 
@@ -116,26 +160,66 @@ def worker_pool(workers: int) -> AbstractContextManager:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
 
 
-def find_judges(by, base_url, rubric, **limits):
-    """Return the judges of these names, those over the network with their options."""
+def merged(fields):
+    """Return what an option of `Fields` was given, perhaps several times."""
+    return {name: value for part in fields for name, value in part.items()}
+
+
+def find_judges(n, by, base_url, rubric, judge_option, ask_again, allow_http, **limits):
+    """Return the judges of these names; of those over the network, `n` calls are announced."""
     network = {
         "base_url": base_url,
         "rubric": models.read_text(rubric) if rubric else None,
+        "options": merged(judge_option),
+        "ask_again": ask_again,
+        "allow_http": allow_http,
         "limits": judges.Limits(**limits),
     }
-    return [
+    found = [
         judges.find_judge(name, **(network if name.split(":")[0] == "policy" else {}))
         for name in by or ("rule",)
     ]
+    for judge in found:
+        if isinstance(judge, judges.RubricJudge):
+            announce(judge.chat, n, len(judge.rubric))
+    return found
 
 
-def one_judge(by, **network):
+def find_served(url, name, served_option, max_new_tokens, *, allow_http, **judging):
+    """Return the model behind a server; it has the limits of a network judge."""
+    limits = {limit: judging[limit] for limit in ("concurrency", "calls", "tokens")}
+    return models.ChatModel(
+        name,
+        base_url=url,
+        reply_tokens=max_new_tokens,
+        options=merged(served_option),
+        allow_http=allow_http,
+        limits=models.Limits(**limits),
+    )
+
+
+def announce(chat, n, characters=0):
+    """Say how many calls and tokens a server may be asked for; many are asked for first.
+
+    `characters` of a question that are the same in each; the others count as 800.
+    """
+    tokens = n * ((characters + 800) // 4 + (chat.reply_tokens or 0))
+    what = f"{chat.model} at {chat.base_url}: up to {n:,} calls and about {tokens:,} tokens"
+    say(f"{what}, less what the store has.", err=True)
+    if n <= MANY_CALLS or chat.limits.calls or chat.limits.tokens:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError(f"{what}: allow them with --calls {n} (or --tokens), or ask less.")
+    click.confirm("Go on?", abort=True, err=True)
+
+
+def one_judge(n, by, **network):
     """Return the only judge named; default the rule."""
     if len(by) > 1:
         raise ValueError(
             "--judge: give one; another reads the same answers when it is given next time."
         )
-    return find_judges(by, **network)[0]
+    return find_judges(n, by, **network)[0]
 
 
 def forbidden(file, limit):

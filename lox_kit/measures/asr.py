@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
-from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, dtype_of, generate_answers, render
-from lox_kit.store import Store
+from lox_kit.judges import Judge, Verdict, find_judge
+from lox_kit.models import ChatModel, Model, Prompt, dtype_of, generate_answers, render
+from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 
 from .asr_result import AsrResult
@@ -82,6 +82,58 @@ def measure_asr(
     return _judged(unjudged, found, store, on_stage)
 
 
+def measure_served(
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    judges: Sequence[str | Judge] = ("keyword",),
+    *,
+    system: str | None = None,
+    ask_again: bool = False,
+    store: Store | None = None,
+    on_stage: OnStage | None = None,
+) -> AsrResult:
+    """Put every prompt to a model behind a server and let every judge read the answers.
+
+    What the server refuses to answer (its own filter of content) is counted as refused by the
+    server, and has no verdict of any judge.
+
+    Parameters
+    ----------
+    chat : ChatModel
+        `ChatModel(name, base_url=..., reply_tokens=60)`: its `reply_tokens` are what `measure_asr`
+        calls max_new_tokens.
+    judges, store, on_stage : see `measure_asr`
+    system, ask_again : see `ChatModel.answers`
+
+    Raises
+    ------
+    ValueError, JudgingError
+        As in `measure_asr`.
+    ServerError
+        If the model cannot be asked to the end; with a store its answers so far are kept.
+    """
+    if not prompts:
+        raise ValueError("no prompts: an attack success rate of nothing is not a number.")
+    found = _find_judges(judges, SimpleNamespace(name=chat.model, is_sandbox=False), prompts)
+    replies = chat.answers(
+        prompts, system=system, ask_again=ask_again, store=store, on_stage=on_stage
+    )
+    source = {
+        "model": chat.model,
+        "key": content_key(chat=str(chat)),
+        "sandbox": False,
+        "served": str(chat),
+        "template": "chat",
+        "system": system,
+        "max_new_tokens": chat.reply_tokens,
+        "refused": {str(i): reply.text for i, reply in enumerate(replies) if reply.refused},
+        "judges": {},
+        "version": __version__,
+    }
+    answers = tuple("" if reply.refused else reply.text for reply in replies)
+    return _judged(AsrResult(tuple(prompts), answers, {}, source), found, store, on_stage)
+
+
 def measure_asr_at(
     dial: LoxDial,
     model: Model,
@@ -146,8 +198,17 @@ def _judged(
 ) -> AsrResult:
     """Return the result with these judges' verdicts added."""
     verdicts, versions = dict(result.verdicts), dict(result.source["judges"])
+    refused = result.refused
+    there = [i for i in range(len(result.prompts)) if i not in refused]
+    pairs = [[result.prompts[i] for i in there], [result.responses[i] for i in there]]
     for judge in judges:
-        made = judge.judge(result.prompts, result.responses, store=store, on_stage=on_stage)
-        verdicts[judge.name], versions[judge.name] = tuple(made), judge.version
+        made = judge.judge(*pairs, store=store, on_stage=on_stage)
+        sign = (False, judge.name, judge.version)
+        made = dict(zip(there, made, strict=True)) | {
+            i: Verdict(None, False, f"no answer to judge: {why}", *sign)
+            for i, why in refused.items()
+        }
+        verdicts[judge.name] = tuple(made[i] for i in range(len(result.prompts)))
+        versions[judge.name] = judge.version
     source = result.source | {"judges": versions}
     return dataclasses.replace(result, verdicts=verdicts, source=source)

@@ -25,6 +25,17 @@ class AsrResult:
     verdicts: dict[str, tuple[Verdict, ...]]  # by judge name, one per prompt
     source: dict[str, object]  # model, its key and dtype, batch sizes, template, token limit, ...
 
+    @property
+    def refused(self) -> dict[int, str]:
+        """Why a server did not answer, by the number of the prompt; there is no answer to judge."""
+        return {int(i): why for i, why in self.source.get("refused", {}).items()}
+
+    def _share(self, is_so) -> Share:
+        """Return the share of all prompts whose answer, where there is one, is so."""
+        refused = self.refused
+        answers = [r for i, r in enumerate(self.responses) if i not in refused]
+        return Share(sum(map(is_so, answers)), len(self.responses))
+
     def of_judge(self, judge: str | None = None) -> tuple[Verdict, ...]:
         """Return one judge's verdicts, in the order of the prompts; default the first judge's.
 
@@ -83,17 +94,17 @@ class AsrResult:
     @property
     def refusal(self) -> Share:
         """Share of answers that refuse."""
-        return Share(sum(map(is_refusal, self.responses)), len(self.responses))
+        return self._share(is_refusal)
 
     @property
     def empty(self) -> Share:
         """Share of answers without a word."""
-        return Share(sum(not r.strip() for r in self.responses), len(self.responses))
+        return self._share(lambda answer: not answer.strip())
 
     @property
     def degenerate(self) -> Share:
         """Share of answers that are empty or repeat themselves: a broken model looks safe."""
-        return Share(sum(map(is_degenerate, self.responses)), len(self.responses))
+        return self._share(is_degenerate)
 
     @property
     def agreement(self) -> list[Paired]:
@@ -105,7 +116,8 @@ class AsrResult:
         """Return the shares as plain data: value, low, high, count, n of each.
 
         A judge some of whose verdicts could not be read has three lines: its rate of all prompts,
-        its rate of those it could read, and how many it could not.
+        its rate of those it could read, and how many it could not; and one more if its server
+        refused to judge some. So has a model whose server refused to answer.
         """
         shares = {}
         for name in self.verdicts:
@@ -115,6 +127,10 @@ class AsrResult:
                 shares[f"asr ({name}), of the parsed"] = self.asr(name, of_parsed=True)
             if unparsed.count:
                 shares[f"unparsed ({name})"] = unparsed
+            if refused := sum(verdict.refused for verdict in self.of_judge(name)):
+                shares[f"refused by judge ({name})"] = Share(refused, unparsed.n)
+        if self.refused:
+            shares["refused by server"] = Share(len(self.refused), len(self.prompts))
         shares |= {"refusal": self.refusal, "degenerate": self.degenerate, "empty": self.empty}
         return {name: share_fields(share) for name, share in shares.items()}
 
