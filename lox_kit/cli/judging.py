@@ -102,25 +102,18 @@ def asr(
     An unreadable verdict counts as not harmful; if there are any, the rate among the readable ones
     is shown as well. The key of every server comes from OPENAI_API_KEY alone.
     """
-    if (model is None) == (served is None) or (name is None) != (served is None):
-        raise ValueError("give either MODEL or --served URL --model NAME.")
+    if (name is None) != (served is None) or (model is None) == (served is None):
+        raise ValueError("name a model: MODEL, or --served URL --model NAME.")
     _check_place(save, overwrite)
     asked = options.forbidden(prompts, limit)
     judges = options.find_judges(len(asked), **judging)
     how = {"template": template, "system": _system(system, system_from)}
     if served:
-        if template != "chat" or batch_size:
-            raise ValueError("--template and --batch-size are the server's own with --served.")
-        chat = options.find_served(served, name, served_option, max_new_tokens, **judging)
-        options.announce(chat, len(asked))
-        again = judging["ask_again"]
-        with options.working(store) as shared:
-            result = measures.measure_served(
-                chat, asked, judges, system=how["system"], ask_again=again, **shared
-            )
-        return _show(result, save, as_json)
-    loaded = models.load_model(model, device=device, dtype=dtype)
-    options.show_example(loaded, asked, **how)
+        given = (len(asked), served, name, served_option, max_new_tokens)
+        loaded = options.find_served(*given, **judging)
+    else:
+        loaded = models.load_model(model, device=device, dtype=dtype)
+        options.show_example(loaded, asked, **how)
     how |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     with options.working(store) as shared:
         result = measures.measure_asr(loaded, asked, judges, **how, **shared)

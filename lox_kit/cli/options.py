@@ -21,7 +21,7 @@ from .progress import say, stages
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
-MANY_CALLS = 2000  # to a server: more are asked for first
+MANY_CALLS = 2000  # to one server; more need a yes or a budget
 
 
 class Commas(click.ParamType):
@@ -51,17 +51,17 @@ class NumberOr(click.ParamType):
 
 
 class Fields(click.ParamType):
-    """NAME=VALUE, several of them separated by commas, as fields of a request."""
+    """NAME=VALUE, several separated by commas: values of JSON, or text; none is None."""
 
     name = "name=value,..."
 
     def convert(self, value, param, ctx):
-        """Return values by name: JSON's, None for "none", else text."""
+        """Return the values by name."""
         found = {}
         for part in re.split(r",(?=\s*\w+=)", value):
             field, equals, text = part.strip().partition("=")
             if not equals:
-                self.fail(f"{part!r}: write it as NAME=VALUE, such as seed=none.", param, ctx)
+                self.fail(f"{part!r}: write NAME=VALUE, such as seed=none.", param, ctx)
             try:
                 found[field] = None if text.lower() == "none" else json.loads(text)
             except ValueError:
@@ -122,25 +122,19 @@ judging = several(
         "--judge-option",
         type=Fields(),
         multiple=True,
-        help="Fields of the policy judge's requests, such as seed=none,max_tokens=512; none leaves "
-        "one out.",
+        help="Fields of the policy judge's requests: seed=none leaves one out, max_tokens=512.",
     ),
-    click.option("--ask-again", is_flag=True, help="For what a server refused or garbled before."),
-    click.option("--allow-http", is_flag=True, help="Send the key in clear to other machines."),
+    click.option("--ask-again", is_flag=True, help="What a server refused before, or garbled."),
+    click.option("--allow-http", is_flag=True, help="Send the key to others in clear."),
     click.option("--concurrency", default=8, help="Calls at a time."),
     click.option("--calls", type=COUNT, help="Budget of each server: calls."),
     click.option("--tokens", type=COUNT, help="Budget of each server: tokens."),
 )
-
-
 served = several(
     click.option("--served", metavar="URL", help="Ask a model behind an OpenAI-compatible API."),
     click.option("--model", "name", help="Its name, as the server has it."),
     click.option(
-        "--served-option",
-        type=Fields(),
-        multiple=True,
-        help="Fields of the requests to it, as for --judge-option.",
+        "--served-option", type=Fields(), multiple=True, help="As --judge-option, for --served."
     ),
 )
 
@@ -160,66 +154,61 @@ def worker_pool(workers: int) -> AbstractContextManager:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
 
 
-def merged(fields):
-    """Return what an option of `Fields` was given, perhaps several times."""
-    return {name: value for part in fields for name, value in part.items()}
-
-
-def find_judges(n, by, base_url, rubric, judge_option, ask_again, allow_http, **limits):
-    """Return the judges of these names; of those over the network, `n` calls are announced."""
-    network = {
-        "base_url": base_url,
-        "rubric": models.read_text(rubric) if rubric else None,
-        "options": merged(judge_option),
-        "ask_again": ask_again,
-        "allow_http": allow_http,
-        "limits": judges.Limits(**limits),
-    }
-    found = [
-        judges.find_judge(name, **(network if name.split(":")[0] == "policy" else {}))
-        for name in by or ("rule",)
-    ]
-    for judge in found:
-        if isinstance(judge, judges.RubricJudge):
-            announce(judge.chat, n, len(judge.rubric))
+def find_judges(n, *, by, base_url, rubric, judge_option, **network):
+    """Return the judges of these names, those over the network for up to `n` answers."""
+    found = []
+    for name in by or ("rule",):
+        options = {}
+        if name.split(":")[0] == "policy":
+            options = {"rubric": models.read_text(rubric) if rubric else None}
+            options |= _network(base_url, judge_option, **network)
+        found.append(judges.find_judge(name, **options))
+        if options:
+            _announce(found[-1].chat, n, len(found[-1].rubric))
     return found
 
 
-def find_served(url, name, served_option, max_new_tokens, *, allow_http, **judging):
-    """Return the model behind a server; it has the limits of a network judge."""
-    limits = {limit: judging[limit] for limit in ("concurrency", "calls", "tokens")}
-    return models.ChatModel(
-        name,
-        base_url=url,
-        reply_tokens=max_new_tokens,
-        options=merged(served_option),
-        allow_http=allow_http,
-        limits=models.Limits(**limits),
-    )
+def find_served(n, url, name, fields, max_new_tokens, *, by, base_url, rubric, judge_option, **how):
+    """Return the model behind a server, for `n` prompts."""
+    network = _network(url, fields, **how)
+    chat = models.ChatModel(name, reply_tokens=max_new_tokens, **network)
+    _announce(chat, n)
+    return chat
 
 
-def announce(chat, n, characters=0):
-    """Say how many calls and tokens a server may be asked for; many are asked for first.
+def _network(base_url, fields, *, ask_again, allow_http, **limits):
+    """Return what a ChatModel is made with."""
+    return {
+        "base_url": base_url,
+        "options": {name: value for given in fields for name, value in given.items()},
+        "ask_again": ask_again,
+        "allow_http": allow_http,
+        "limits": models.Limits(**limits),
+    }
 
-    `characters` of a question that are the same in each; the others count as 800.
+
+def _announce(chat, n, characters=0):
+    """Say what a server may be asked for; of many calls without a budget, ask whether to go on.
+
+    A question has `characters`, and 800 for request and answer; a token has four.
     """
     tokens = n * ((characters + 800) // 4 + (chat.reply_tokens or 0))
-    what = f"{chat.model} at {chat.base_url}: up to {n:,} calls and about {tokens:,} tokens"
-    say(f"{what}, less what the store has.", err=True)
+    what = f"{chat.name} at {chat.base_url}: up to {n:,} calls and about {tokens:,} tokens"
+    say(f"{what}; what the store has is not asked.", err=True)
     if n <= MANY_CALLS or chat.limits.calls or chat.limits.tokens:
         return
     if not sys.stdin.isatty():
-        raise ValueError(f"{what}: allow them with --calls {n} (or --tokens), or ask less.")
+        raise ValueError(f"{what}: allow that with --calls {n} or --tokens.")
     click.confirm("Go on?", abort=True, err=True)
 
 
-def one_judge(n, by, **network):
+def one_judge(n, *, by, **network):
     """Return the only judge named; default the rule."""
     if len(by) > 1:
         raise ValueError(
             "--judge: give one; another reads the same answers when it is given next time."
         )
-    return find_judges(n, by, **network)[0]
+    return find_judges(n, by=by, **network)[0]
 
 
 def forbidden(file, limit):

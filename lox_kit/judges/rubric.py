@@ -70,8 +70,6 @@ class RubricJudge(Judge):
     rubric : str, optional
         A text with `{prompt}` and `{response}`; both are fenced, and markers in them broken up
         (`judges.replies`). It has to ask for a last line `#thescore: N`.
-    ask_again : bool
-        Ask again for the verdicts in the store that could not be read.
     limits, **options
         See `models.ChatModel`. The budget is that of this judge, over all it is given to
         judge; `judge.chat.calls` and `judge.chat.tokens` say what was spent.
@@ -91,7 +89,6 @@ class RubricJudge(Judge):
         model: str = "gpt-4o-mini",
         *,
         rubric: str | None = None,
-        ask_again: bool = False,
         limits: Limits | None = None,
         **options,
     ):
@@ -99,7 +96,8 @@ class RubricJudge(Judge):
         check_places(self.rubric, "the rubric")
         if "#thescore:" not in self.rubric:
             raise ValueError("the rubric asks for no '#thescore:', after which the grade is read.")
-        self.chat, self.ask_again = ChatModel(model, limits=limits, **options), ask_again
+        self.chat = ChatModel(model, limits=limits, **options)
+        self.ask_again = self.chat.ask_again
         self.version = (
             f"1, {self.chat}, rubric {hashlib.sha256(self.rubric.encode()).hexdigest()[:12]}"
         )

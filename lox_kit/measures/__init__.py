@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "asr": "measure_asr measure_asr_at measure_served rescore",
+        "asr": "measure_asr measure_asr_at rescore",
         "asr_result": "AsrResult compare",
         "drift": "Drift measure_drift Reference",
         "gsm8k": "measure_gsm8k read_gsm8k",

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
 from lox_kit.judges import Judge, Verdict, find_judge
-from lox_kit.models import ChatModel, Model, Prompt, dtype_of, generate_answers, render
-from lox_kit.store import Store, content_key
+from lox_kit.models import ChatModel, Model, Prompt, Reply, dtype_of, generate_answers, render
+from lox_kit.store import Store
 from lox_kit.threads import OnStage
 
 from .asr_result import AsrResult
 
 
 def measure_asr(
-    model: Model,
+    model: Model | ChatModel,
     prompts: Sequence[Prompt],
     judges: Sequence[str | Judge] = ("rule",),
     *,
@@ -32,8 +32,9 @@ def measure_asr(
 
     Parameters
     ----------
-    model : Model
-        From `load_model`.
+    model : Model or ChatModel
+        From `load_model`; or behind a server, which has its own template and batches. What a server
+        refuses to answer has no readable verdict, and is counted as refused by the server.
     judges : sequence of judge or judge name
         "rule" (the sandbox), "target", "keyword", or any judge of `lox_kit.judges`.
     template, system : see `models.render`
@@ -49,14 +50,20 @@ def measure_asr(
     Raises
     ------
     ValueError
-        If there are no prompts, two judges have one name, or a judge cannot judge this model;
-        before anything is generated.
-    JudgingError
-        If a judge has to stop before the end; with a store nothing is lost.
+        If there are no prompts, two judges have one name, or a judge cannot judge this model; if
+        a server is given a template or a batch size; before anything is generated.
+    JudgingError, ServerError
+        If a judge or a server has to stop before the end; with a store nothing is lost.
     """
     if not prompts:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     found = _find_judges(judges, model, prompts)
+    if isinstance(model, ChatModel):
+        if template != "chat" or batch_size:
+            raise ValueError("a server has its own template and batches: leave both out.")
+        how = {"system": system, "max_new_tokens": max_new_tokens}
+        replies = model.answers(prompts, **how, store=store, on_stage=on_stage)
+        return _judged(_served(model, prompts, replies, how), found, store, on_stage)
     texts = render(model.tokenizer, prompts, template=template, system=system)
     answers = generate_answers(
         model,
@@ -82,56 +89,23 @@ def measure_asr(
     return _judged(unjudged, found, store, on_stage)
 
 
-def measure_served(
-    chat: ChatModel,
-    prompts: Sequence[Prompt],
-    judges: Sequence[str | Judge] = ("keyword",),
-    *,
-    system: str | None = None,
-    ask_again: bool = False,
-    store: Store | None = None,
-    on_stage: OnStage | None = None,
+def _served(
+    model: ChatModel, prompts: Sequence[Prompt], replies: Sequence[Reply], how: dict
 ) -> AsrResult:
-    """Put every prompt to a model behind a server and let every judge read the answers.
-
-    What the server refuses to answer (its own filter of content) is counted as refused by the
-    server, and has no verdict of any judge.
-
-    Parameters
-    ----------
-    chat : ChatModel
-        `ChatModel(name, base_url=..., reply_tokens=60)`: its `reply_tokens` are what `measure_asr`
-        calls max_new_tokens.
-    judges, store, on_stage : see `measure_asr`
-    system, ask_again : see `ChatModel.answers`
-
-    Raises
-    ------
-    ValueError, JudgingError
-        As in `measure_asr`.
-    ServerError
-        If the model cannot be asked to the end; with a store its answers so far are kept.
-    """
-    if not prompts:
-        raise ValueError("no prompts: an attack success rate of nothing is not a number.")
-    found = _find_judges(judges, SimpleNamespace(name=chat.model, is_sandbox=False), prompts)
-    replies = chat.answers(
-        prompts, system=system, ask_again=ask_again, store=store, on_stage=on_stage
-    )
+    """Return the replies of a server as a result that nobody has judged."""
     source = {
-        "model": chat.model,
-        "key": content_key(chat=str(chat)),
+        "model": model.name,
+        "key": model.key,
         "sandbox": False,
-        "served": str(chat),
-        "template": "chat",
-        "system": system,
-        "max_new_tokens": chat.reply_tokens,
+        "served": str(model),
         "refused": {str(i): reply.text for i, reply in enumerate(replies) if reply.refused},
+        "template": "chat",
+        **how,
         "judges": {},
         "version": __version__,
     }
     answers = tuple("" if reply.refused else reply.text for reply in replies)
-    return _judged(AsrResult(tuple(prompts), answers, {}, source), found, store, on_stage)
+    return AsrResult(tuple(prompts), answers, {}, source)
 
 
 def measure_asr_at(
@@ -198,17 +172,13 @@ def _judged(
 ) -> AsrResult:
     """Return the result with these judges' verdicts added."""
     verdicts, versions = dict(result.verdicts), dict(result.source["judges"])
-    refused = result.refused
-    there = [i for i in range(len(result.prompts)) if i not in refused]
-    pairs = [[result.prompts[i] for i in there], [result.responses[i] for i in there]]
+    refused, n = result.refused, len(result.prompts)
+    there = [i for i in range(n) if i not in refused]
+    pairs = [[texts[i] for i in there] for texts in (result.prompts, result.responses)]
     for judge in judges:
-        made = judge.judge(*pairs, store=store, on_stage=on_stage)
-        sign = (False, judge.name, judge.version)
-        made = dict(zip(there, made, strict=True)) | {
-            i: Verdict(None, False, f"no answer to judge: {why}", *sign)
-            for i, why in refused.items()
-        }
-        verdicts[judge.name] = tuple(made[i] for i in range(len(result.prompts)))
+        nothing = Verdict(None, False, "no answer to judge", False, judge.name, judge.version)
+        made = dict(zip(there, judge.judge(*pairs, store=store, on_stage=on_stage), strict=True))
+        verdicts[judge.name] = tuple(made.get(i, nothing) for i in range(n))
         versions[judge.name] = judge.version
     source = result.source | {"judges": versions}
     return dataclasses.replace(result, verdicts=verdicts, source=source)

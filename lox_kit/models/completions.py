@@ -30,20 +30,20 @@ class Reply:
     text: str  # the model's words; the server's, if it refused the request
     finish: str = ""  # why the model stopped, as the server puts it: "stop", "length"
     tokens: int | None = None  # of question and reply; None if the server does not say
-    refused: bool = False
-    doubtful: bool = False  # refused, perhaps for what all requests have in common
+    fate: str = "said"  # or "refused", as this question; to `ask` also "doubtful", "lost", "end"
+
+    @property
+    def refused(self) -> bool:
+        """Whether the text is not the model's."""
+        return self.fate != "said"
 
 
 class ServerError(ConnectionError):
     """A server was not asked to the end: the budget is spent, or it does not answer."""
 
 
-class NoReplyError(Exception):
-    """A question got no reply, after as many tries as are allowed."""
-
-
-class EndError(BaseException):
-    """No more questions are to be asked; no Exception, which the client would try again."""
+class SpentError(BaseException):
+    """The budget is spent; no Exception, which the client would try again."""
 
 
 def read_completion(body: bytes) -> Reply:
@@ -70,36 +70,34 @@ def read_completion(body: bytes) -> Reply:
     text = hide((content or "").encode("utf-8", "replace").decode())  # half a surrogate pair
     counted = tokens if isinstance(tokens, int) and tokens >= 0 else None
     if finish == "content_filter" and not text.strip():
-        return Reply(f"refused by the server: {finish}", finish, counted, refused=True)
+        return Reply(f"refused by the server: {finish}", finish, counted, "refused")
     return Reply(text, hide(str(finish)), counted)
 
 
-def refusal(error, sent: Iterable[str], tries: int) -> Reply:
-    """Return the reply of a server that will not answer this request; raise if it may yet.
+def read_error(error, sent: Iterable[str], tries: int) -> Reply:
+    """Return what a server's error makes of a question, after all tries.
 
-    A content filter refuses one question. Any other refusal may be of all questions; if it names
-    one of the fields `sent`, it says how to leave that out.
+    A content filter refuses one question; any other refusal is "doubtful", since it may be of them
+    all. If it names one of the fields `sent`, it says how to leave that out. The question is "lost"
+    if another time may do, and it is the "end" if no other question would fare better.
     """
     status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
     words = hide(str(body.get("message") or error.message))  # not a whole page of HTML
     why = f"{status}: {' '.join(words.split())[:300]}"
     after, there = map(error.response.headers.get, ("retry-after", "location"))
     if (seconds := retry_after(after)) > LONGEST_WAIT:
-        raise EndError(f"the server asks to wait for {seconds:.0f} s ({why}).") from None
+        return Reply(f"the server asks to wait for {seconds:.0f} s ({why}).", fate="end")
     if (status in AGAIN or status >= 500) and error.code != "insufficient_quota":
-        raise NoReplyError(f"{why}, after {tries} tries") from None
+        return Reply(f"{why}, after {tries} tries", fate="lost")
     if there and status < 400:
-        raise EndError(
-            f"the server says {status} and sends requests on to {hide(there)[:200]}, which is not "
-            "followed: give that address, if you trust it."
-        ) from None
+        why += f", that is at {hide(there)[:200]}, which is not followed: give the right address"
     filtered = bool(FILTERED.search(f"{error.code} {words}"))
     if status not in REFUSED or (status == 403 and not filtered):
-        raise EndError(f"the server says {why}.") from None
+        return Reply(f"the server says {why}.", fate="end")
     named = [name for name in sent if re.search(rf"\b{name}\b", f"{error.param} {words}")]
     if named and not filtered:
         why += f" Leave it out: --judge-option {named[0]}=none, or --served-option"
-    return Reply(f"refused by the server, {why}", refused=True, doubtful=not filtered)
+    return Reply(f"refused by the server, {why}", fate="refused" if filtered else "doubtful")
 
 
 def retry_after(header: str | None) -> float:

@@ -14,38 +14,31 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from functools import cache, cached_property
+from concurrent.futures import FIRST_COMPLETED, wait
+from functools import cache
 from itertools import islice
 from urllib.parse import urlsplit
 
-from lox_kit.store import NUMBER, Store, content_key
+from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage, tell
 
 from .completions import (
-    EndError,
-    NoReplyError,
     Reply,
     ServerError,
+    SpentError,
     check_address,
     find_key,
     hide,
     is_private,
     read_completion,
-    refusal,
+    read_error,
 )
 from .prompts import Prompt
 
 OPENAI = "https://api.openai.com/v1"
 PATIENCE = 8  # failures in a row that are no accident, or as many as are sent at a time
 MORE_ROOM = 4  # times as many tokens for a reply that was cut off before it said anything
-STORED = {  # what the store must have of a reply
-    "text": str,
-    "finish": str,
-    "tokens": (*NUMBER, type(None)),
-    "refused": bool,
-    "doubtful": bool,
-}
+STORED = {"text": str, "fate": str}  # of a reply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +83,8 @@ class ChatModel:
         Further fields of every request, as plain data, such as `chat_template_kwargs`; or other
         values of the three above, under the names they are sent by. None leaves a field out.
         `max_tokens`, for older servers, is sent in place of max_completion_tokens.
+    ask_again : bool
+        Ask again for what is in the store, but was refused (or, of a judge, could not be read).
     allow_http : bool
         Send the key to another machine over plain http.
     limits : Limits, optional
@@ -102,6 +97,8 @@ class ChatModel:
         is what every request has of its own.
     """
 
+    is_sandbox = False  # as far as is known here
+
     def __init__(
         self,
         model: str,
@@ -111,13 +108,16 @@ class ChatModel:
         temperature: float | None = 0.0,
         reply_tokens: int | None = 512,
         options: Mapping[str, object] | None = None,
+        ask_again: bool = False,
         allow_http: bool = False,
         limits: Limits | None = None,
     ):
         more = dict(options or {})
         if own := {"model", "messages", "stream", "n"} & more.keys():
             raise ValueError(f"option {min(own)!r}: it cannot be set; use the fields of a request.")
-        self.model, self.allow_http, self.limits = model, allow_http, limits or Limits()
+        self.model = self.name = model
+        self.limits = limits or Limits()
+        self.ask_again, self.allow_http = ask_again, allow_http
         self.seed, self.temperature = more.pop("seed", seed), more.pop("temperature", temperature)
         self.reply_tokens = more.pop("max_completion_tokens", reply_tokens)
         self.reply_tokens = more.get("max_tokens") or self.reply_tokens
@@ -130,18 +130,22 @@ class ChatModel:
     def __str__(self) -> str:
         """All that could change a reply."""
         return (
-            f"{self.model} at {self.base_url}, seed {self.seed}, temperature {self.temperature}, "
+            f"{self.name} at {self.base_url}, seed {self.seed}, temperature {self.temperature}, "
             f"up to {self.reply_tokens} tokens"
             + "".join(f", {name}={value!r}" for name, value in self.options.items())
         )
 
+    @property
+    def key(self) -> str:
+        """Hash of all that could change a reply."""
+        return content_key(chat=str(self))
+
     def check(self) -> None:
         """Raise ValueError if the client is not installed, or the key is missing or not safe."""
-        _ = self._client
+        self._open()
 
-    @cached_property
-    def _client(self):
-        """The openai client."""
+    def _open(self):
+        """Return an openai client."""
         try:
             from .exchange import open_client
         except ImportError:
@@ -168,8 +172,8 @@ class ChatModel:
         self,
         prompts: Sequence[Prompt],
         *,
+        max_new_tokens: int,
         system: str | None = None,
-        ask_again: bool = False,
         store: Store | None = None,
         on_stage: OnStage | None = None,
     ) -> list[Reply]:
@@ -179,8 +183,6 @@ class ChatModel:
         ----------
         system : str, optional
             A system message, before each request.
-        ask_again : bool
-            Ask again what the server refused when it was asked before.
         on_stage : callable, optional
             Told ("answering") how many of the different prompts have an answer, and of how many.
 
@@ -189,20 +191,21 @@ class ChatModel:
         ServerError
             If the server was not asked to the end; with a store what came is kept.
         """
-        keys = [content_key(chat=str(self), system=system, prompt=p.text) for p in prompts]
+        how = {"chat": str(self), "system": system, "tokens": max_new_tokens}
+        keys = [content_key(prompt=prompt.text, **how) for prompt in prompts]
         stored = store.get_many("reply", keys, STORED) if store else {}
         known = {key: Reply(**fields) for key, fields in stored.items()}
-        known = {key: reply for key, reply in known.items() if not (ask_again and reply.refused)}
+        known = {key: r for key, r in known.items() if not (r.refused and self.ask_again)}
         todo = {k: p.text for k, p in zip(keys, prompts, strict=True) if k not in known}
         total = len(known) + len(todo)
         if known:
             tell(on_stage, "answering", len(known), total)
         # Closed, so that no more is asked once this loop has ended for any reason.
-        with contextlib.closing(self.ask(todo, system=system)) as parts:
+        with contextlib.closing(self.ask(todo, max_new_tokens, system)) as parts:
             for replies in parts:
                 known |= replies
                 if store:
-                    made = {key: dataclasses.asdict(reply) for key, reply in replies.items()}
+                    made = {key: {n: getattr(r, n) for n in STORED} for key, r in replies.items()}
                     store.put_many("reply", made)
                 tell(on_stage, "answering", len(known), total)
         return [known[key] for key in keys]
@@ -210,75 +213,84 @@ class ChatModel:
     def ask(
         self,
         questions: Mapping[str, str],
-        *,
+        tokens: int | None = None,
         system: str | None = None,
         enough: Callable[[str], bool] | None = None,
     ) -> Generator[dict[str, Reply]]:
         """Yield replies by key as soon as they are there, asking several questions at a time.
 
-        A reply that was cut off before it says `enough` is asked for once more, with more room. A
+        A reply that is cut off before it says `enough` is asked for once more, with more room. A
         question that runs out of tries does not hold up the others, but once `PATIENCE` questions
         in a row have failed no more are asked. A refusal that need not be of its question alone
         counts as a failure, and is yielded after a reply to another.
+
+        Parameters
+        ----------
+        questions : mapping of str to str
+            By key, what the user says.
+        tokens : int, optional
+            The longest reply, in place of `reply_tokens`.
+        system : str, optional
+            A system message, before each.
+        enough : callable, optional
+            Whether a text says what it has to; default any does.
 
         Raises
         ------
         ServerError
             After the last reply, if a question has none.
         """
-        self.check()
+        client, loop = self._open(), _loop()
         course = _Course(max(PATIENCE, self.limits.concurrency))
         todo, under_way = iter(questions.items()), {}
         try:
             while True:
                 room = 0 if course.end else self.limits.concurrency - len(under_way)
                 for key, text in islice(todo, room):
-                    asking = self._ask_one(text, system, enough)
-                    under_way[asyncio.run_coroutine_threadsafe(asking, _loop())] = key
+                    said = [{"role": "system", "content": system}] if system else []
+                    said.append({"role": "user", "content": text})
+                    asking = self._ask_one(client, said, tokens or self.reply_tokens, enough)
+                    under_way[asyncio.run_coroutine_threadsafe(asking, loop)] = key
                 longest = self.limits.timeout if course.end else None  # then tries are cut short
                 done = wait(under_way, longest, FIRST_COMPLETED).done
                 if not done:
                     break
-                replies = {}
-                for future in done:
-                    replies |= course.take(under_way.pop(future), future)
-                if replies:
+                if replies := course.take({under_way.pop(f): f.result() for f in done}):
                     yield replies
         finally:
             for future in under_way:
                 future.cancel()
-        if held := course.close():
+            asyncio.run_coroutine_threadsafe(client.close(), loop)
+        held, why = course.close()
+        if held:
             yield held
-        if why := course.stopped:
+        if why:
             raise ServerError(why)
 
-    async def _ask_one(
-        self, text: str, system: str | None, enough: Callable[[str], bool] | None
-    ) -> Reply:
+    async def _ask_one(self, client, messages: list[dict], tokens: int | None, enough) -> Reply:
         """Return the reply to one question."""
-        said = [{"role": "system", "content": system}] if system else []
-        said.append({"role": "user", "content": text})
-        reply, tokens = await self._call(said, self.reply_tokens), self.reply_tokens
+        reply = await self._call(client, messages, tokens)
         if reply.finish == "length" and tokens and enough and not enough(reply.text):
-            reply = await self._call(said, MORE_ROOM * tokens)
+            reply = await self._call(client, messages, MORE_ROOM * tokens)
         return reply
 
-    async def _call(self, messages: list[dict], tokens: int | None) -> Reply:
+    async def _call(self, client, messages: list[dict], tokens: int | None) -> Reply:
         """Return the reply to one request, tried as often as the limits allow."""
         import openai
 
         length = "max_tokens" if self.options.get("max_tokens") else "max_completion_tokens"
         fields = {"seed": self.seed, "temperature": self.temperature, **self.options}
         fields = {n: v for n, v in {**fields, length: tokens}.items() if v is not None}
-        create = self._client.chat.completions.with_raw_response.create
+        create = client.chat.completions.with_raw_response.create
         try:
-            raw = await create(model=self.model, messages=messages, extra_body=fields)
+            raw = await create(model=self.name, messages=messages, extra_body=fields)
+        except SpentError as spent:
+            return Reply(str(spent), fate="end")
         except openai.APIStatusError as error:
-            return refusal(error, fields, self.limits.tries)
+            return read_error(error, fields, self.limits.tries)
         except openai.APIConnectionError as error:
-            cause = hide(str(error.__cause__ or error))
-            why = f"no reply from {self.base_url}: {cause}, after {self.limits.tries} tries"
-            raise NoReplyError(why) from None
+            why = f"no reply from {self.base_url}: {hide(str(error.__cause__ or error))}"
+            return Reply(f"{why}, after {self.limits.tries} tries", fate="lost")
         reply = read_completion(raw.content)
         self._uncounted |= reply.tokens is None
         self.tokens += reply.tokens or 0
@@ -288,14 +300,14 @@ class ChatModel:
         """Count one request, if the budget has room for it."""
         calls, tokens = self.limits.calls, self.limits.tokens
         if calls is not None and self.calls >= calls:
-            raise EndError(f"the budget of {calls} calls is spent.")
+            raise SpentError(f"the budget of {calls} calls is spent.")
         if tokens is not None and self._uncounted:
-            raise EndError(
+            raise SpentError(
                 f"{self.base_url} does not say how many tokens a reply cost, so a budget of "
                 "tokens cannot be kept: limit the calls instead."
             )
         if tokens is not None and self.tokens >= tokens:
-            raise EndError(f"the budget of {tokens} tokens is spent.")
+            raise SpentError(f"the budget of {tokens} tokens is spent.")
         self.calls += 1
 
 
@@ -304,40 +316,33 @@ class _Course:
 
     def __init__(self, patience: int):
         self.patience = patience
-        self.in_a_row, self.n_failed, self.answered = 0, 0, False
+        self.in_a_row, self.n_lost, self.answered = 0, 0, False
         self.held: dict[str, Reply] = {}  # refusals, until it is known that others are answered
         self.end = self.last = ""
 
-    def take(self, key: str, future: Future) -> dict[str, Reply]:
-        """Return the replies that are certain now that a request has come to its end."""
-        try:
-            reply = future.result()
-        except EndError as end:
-            self.end = self.end or str(end)
-            return {}
-        except NoReplyError as error:
-            reply, self.last = None, str(error)
-            self.n_failed += 1
-        if reply and not reply.doubtful:
-            certain, self.held = {**self.held, key: reply}, {}
-            self.in_a_row, self.answered = 0, True
-            return certain
-        if reply:
-            self.held[key], self.last = reply, reply.text
-        self.in_a_row += 1
+    def take(self, replies: Mapping[str, Reply]) -> dict[str, Reply]:
+        """Return the replies that are certain, now that these have come."""
+        certain = {}
+        for key, reply in replies.items():
+            if reply.fate in ("said", "refused"):
+                certain |= {**self.held, key: reply}
+                self.held, self.in_a_row, self.answered = {}, 0, True
+            elif reply.fate == "end":
+                self.end = self.end or reply.text
+            else:
+                self.in_a_row, self.last = self.in_a_row + 1, reply.text
+                if reply.fate == "lost":
+                    self.n_lost += 1
+                else:
+                    self.held[key] = reply
         if self.in_a_row >= self.patience and not self.end:
             self.end = f"{self.in_a_row} requests in a row failed (the last: {self.last})."
-        return {}
+        return certain
 
-    def close(self) -> dict[str, Reply]:
-        """Return the refusals that turned out to be of their questions alone."""
+    def close(self) -> tuple[dict[str, Reply], str]:
+        """Return the refusals that were of their questions alone, and why others have no reply."""
         if self.held and not self.answered and not self.end:
             self.end = f"all {len(self.held)} requests were refused (the last: {self.last})."
-        return {} if self.end else self.held
-
-    @property
-    def stopped(self) -> str:
-        """Why some questions have no reply; empty if all have one."""
-        if self.end or not self.n_failed:
-            return self.end
-        return f"{self.n_failed} requests got no reply (the last: {self.last})."
+        if not self.end and self.n_lost:
+            return self.held, f"{self.n_lost} requests got no reply (the last: {self.last})."
+        return {} if self.end else self.held, self.end
