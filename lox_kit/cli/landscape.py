@@ -64,13 +64,14 @@ def _draw_plane(
     checkpoints, out, cells, metric, asked, *, device, on_stage, store, executor, budget, **asking
 ):
     """Measure and draw the landscape of checkpoints; return the files."""
+    metric = _metric(metric, asked, min(budget or cells**2, cells**2), **asking)
     kind = landscape.Plane.from_models if len(checkpoints) == 4 else landscape.Plane.through
     plane = kind(*checkpoints)
     aligned = models.load_model(checkpoints[0], device=device)
     found = landscape.evaluate(
         plane.to(str(aligned.device)),
         landscape.Grid.around(plane, cells),
-        _metric(metric, asked, min(budget or cells**2, cells**2), **asking),
+        metric,
         aligned,
         checkpoints=dict(zip(plane.points, checkpoints, strict=True)),
         budget=budget,
