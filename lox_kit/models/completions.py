@@ -132,7 +132,11 @@ def check_address(base_url: str) -> None:
     """Raise ValueError, without showing it, if an address holds more than an address."""
     if not base_url.isprintable() or " " in base_url:  # which urlsplit would leave out
         raise ValueError("base_url holds a space, a line break or a control character: remove it.")
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"base_url is no address ({error}).") from None
     if parts.username or parts.password or parts.query:
         raise ValueError(
             "base_url holds a user, a password or a query: a key belongs in the environment "
