@@ -1,8 +1,10 @@
 """The `lox` command: every verb on the sandbox, and errors in one line."""
 
+import io
 import json
 import os
 import re
+import sys
 
 import pytest
 import torch
@@ -238,7 +240,7 @@ def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
         assert "refused by judge (policy)" not in again
 
 
-def test_many_calls_are_announced_and_refused_without_a_budget(lox, tmp_path):
+def test_many_calls_are_announced_and_need_a_budget_or_a_yes(lox, tmp_path, monkeypatch):
     (tmp_path / "p.txt").write_text("\n".join(f"request {i}" for i in range(96)))
     with JudgeServer() as server:
         judge = ["--judge", "policy:stub", "--base-url", server.url, "--prompts", "p.txt"]
@@ -248,6 +250,14 @@ def test_many_calls_are_announced_and_refused_without_a_budget(lox, tmp_path):
         assert message in done.err.splitlines()[0]
         assert message in done.err.splitlines()[-1]
         assert "allow that with --calls 42336 or --tokens" in done.err.splitlines()[-1]
+        typed = io.StringIO("n\n")
+        typed.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", typed)
+        done = lox("landscape", *["sandbox/aligned"] * 3, *judge)
+        assert (done.status, len(server.requests)) == (130, 0)
+        assert "Go on? [y/N]" in done.out + done.err
+        done = lox("landscape", *["sandbox/aligned"] * 3, *judge, "--calls", 50000)
+        assert "the direction LoX has length 0.0" in done.err  # it went on
 
 
 def test_asr_asks_a_model_behind_a_server(lox, tmp_path):

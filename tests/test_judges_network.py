@@ -216,6 +216,29 @@ def test_ctrl_c_ends_within_two_seconds_while_a_request_hangs_or_waits_for_its_n
     assert said.rstrip().endswith("KeyboardInterrupt")
 
 
+def test_answers_of_a_server_are_kept_from_a_killed_run(tmp_path):
+    script = """
+import sys
+from lox_kit import Store
+from lox_kit.models import ChatModel, Limits, Prompt
+chat = ChatModel("m", base_url=sys.argv[1], limits=Limits(2))
+prompts = [Prompt(f"request {i}") for i in range(30)]
+with Store(sys.argv[2]) as store:
+    print(len(chat.answers(prompts, max_new_tokens=8, store=store)), chat.calls)
+"""
+    with JudgeServer(delay=0.1) as server:
+        command = [sys.executable, "-c", script, server.url, str(tmp_path)]
+        with subprocess.Popen(command, cwd=ROOT) as process:
+            while len(server.asked) < 12:
+                time.sleep(0.02)
+            process.kill()
+        before = sum(server.asked.values())
+        done = run_python(script, server.url, tmp_path)
+        assert len(server.asked) == 30
+        assert sum(server.asked.values()) <= 30 + 3  # under way, or not yet on disk
+        assert done.stdout == f"30 {sum(server.asked.values()) - before}\n"
+
+
 # --- what a server refuses ----------------------------------------------------------------------
 
 
@@ -440,7 +463,6 @@ def test_an_address_with_a_secret_in_it_or_where_the_key_can_be_read_is_refused(
 
 def test_without_the_client_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    monkeypatch.delitem(sys.modules, "lox_kit.models.exchange", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'lox-kit\[judge\]'"):
         PolicyJudge(base_url="http://localhost:1/v1").check(None, [])
 

@@ -17,8 +17,9 @@ LONGEST_WAIT = 60.0  # seconds a server may ask for, which the client waits in e
 AGAIN = {408, 409, 429}  # and everything from 500: the client tries again
 REFUSED = {400, 403, 413, 422}  # this very request may not be answered, now or later
 FILTERED = re.compile(  # what filters of content say, in their code or their words
-    r"content.?filter|content.{0,20}polic|content exists risk|responsible.?ai|moderation|flagged|"
-    r"inappropriate|sensitive|data.?inspection|safety",
+    r"content.?filter|content.{0,20}polic|usage polic|content exists risk|responsible.?ai|flagged|"
+    r"moderation|inappropriate|sensitive (?:content|words?|information)|data.?inspection|"
+    r"safety (?:system|filter|polic)",
     re.IGNORECASE,
 )
 
@@ -58,7 +59,7 @@ def read_completion(body: bytes) -> Reply:
         data = json.loads(body)
         choice = data["choices"][0]
         message = choice["message"]
-        content = message["content"] or message.get("refusal")
+        content = message.get("content") or message.get("refusal")
         tokens = (data.get("usage") or {}).get("total_tokens")
         finish = choice.get("finish_reason") or ""
         if isinstance(content, list):

@@ -1,7 +1,8 @@
-"""The `openai` client, each of its exchanges held to one deadline and one limit of bytes.
+"""The HTTP client under the `openai` client: one deadline and one limit of bytes for an exchange.
 
-Both count whatever the status is, and from the first byte of the headers on. Imported where it is
-needed, since the client takes a second to import.
+Both hold whatever the status is, and from the first byte of the headers on. The `openai` client
+tries again after 408, 409, 429, 5xx, lost connections and what is raised here; it takes a second to
+import.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import DefaultAsyncHttpxClient
 
 from .completions import LONGEST_WAIT, read_completion, retry_after
 
@@ -20,24 +21,16 @@ LARGEST_REPLY = 1 << 20  # bytes
 ABOUT_RETRYING = ("retry-after", "retry-after-ms", "x-should-retry", "location")
 
 
-def open_client(base_url: str, key: str, tries: int, timeout: float, count: Callable[[], None]):
-    """Return a client that tries a request again where that may help, and calls `count` each time.
+class GuardedClient(DefaultAsyncHttpxClient):
+    """No redirects are followed, and a reply is read whole, or refused, before it is seen.
 
-    Its own retries: on 408, 409, 429, 5xx, lost connections and what `_Guarded` raises. `count` may
-    raise what is no Exception to end the run.
+    Parameters
+    ----------
+    seconds : float
+        For one exchange.
+    count : callable
+        Called before each. What it raises ends the run if it is no Exception.
     """
-    guarded = _Guarded(timeout, count)
-    return AsyncOpenAI(
-        api_key=key,
-        base_url=base_url,
-        max_retries=tries - 1,
-        timeout=None,  # which would be of each piece
-        http_client=guarded,
-    )
-
-
-class _Guarded(DefaultAsyncHttpxClient):
-    """The HTTP client under it: no redirects, and replies read whole before anyone sees them."""
 
     def __init__(self, seconds: float, count: Callable[[], None]):
         # A compressed reply could grow a thousandfold.

@@ -147,7 +147,9 @@ class ChatModel:
     def _open(self):
         """Return an openai client."""
         try:
-            from .exchange import open_client
+            from openai import AsyncOpenAI
+
+            from .exchange import GuardedClient
         except ImportError:
             raise ValueError(
                 "asking over the network needs the openai client: pip install 'lox-kit[judge]'."
@@ -163,9 +165,12 @@ class ChatModel:
                 f"{self.base_url}: the key in OPENAI_API_KEY would go there in clear. Use https, "
                 "unset the key, or allow it: allow_http=True, --allow-http."
             )
-        limits = self.limits
-        return open_client(
-            self.base_url, key or "none", limits.tries, limits.timeout, self._count_call
+        return AsyncOpenAI(
+            api_key=key or "none",
+            base_url=self.base_url,
+            max_retries=self.limits.tries - 1,
+            timeout=None,  # which would be of each piece of a reply
+            http_client=GuardedClient(self.limits.timeout, self._count_call),
         )
 
     def answers(
