@@ -197,11 +197,20 @@ def test_an_error_of_a_gigabyte_takes_less_than_50_mb():
     assert int(grown) < 50
 
 
-@pytest.mark.parametrize("fault", [*ENDLESS[:3], "429"])
+SLOW_LOOK_UP = """
+import socket, time
+socket.getaddrinfo = lambda *arguments, **options: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("fault", [*ENDLESS[:3], "429", "look-up"])
 def test_ctrl_c_ends_within_two_seconds_while_a_request_hangs_or_waits_for_its_next_try(fault):
     with JudgeServer(dict.fromkeys(range(8), fault)) as server:
         server.retry_after = "50"
         command = [sys.executable, "-c", ASK, server.url, "100"]
+        if fault == "look-up":  # of a name, before anything is asked
+            server.asked.update(range(8))
+            command[2:4] = [SLOW_LOOK_UP + ASK, "http://judge.invalid/v1"]
         with subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 from openai import DefaultAsyncHttpxClient
 
@@ -19,6 +22,33 @@ from .completions import LONGEST_WAIT, read_completion, retry_after
 httpx = sys.modules[DefaultAsyncHttpxClient.__base__.__module__]  # or httpx2, from openai 3 on
 LARGEST_REPLY = 1 << 20  # bytes
 ABOUT_RETRYING = ("retry-after", "retry-after-ms", "x-should-retry", "location")
+
+
+@cache
+def background_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of all requests; its threads do not keep Python from ending."""
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(_Daemons())
+    threading.Thread(target=loop.run_forever, name="network", daemon=True).start()
+    return loop
+
+
+class _Daemons(ThreadPoolExecutor):
+    """A thread for each name that is looked up, which may take longer than anyone wants to wait."""
+
+    def submit(self, look_up, *arguments) -> Future:
+        """Begin at once."""
+        future: Future = Future()
+        future.set_running_or_notify_cancel()  # cannot be cancelled from here on
+
+        def run() -> None:
+            try:
+                future.set_result(look_up(*arguments))
+            except Exception as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
 
 
 class GuardedClient(DefaultAsyncHttpxClient):

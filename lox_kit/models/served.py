@@ -12,10 +12,8 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from functools import cache
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -55,14 +53,6 @@ class Limits:
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: use a number above 0.")
-
-
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of all requests; its thread does not keep Python from ending."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="network", daemon=True).start()
-    return loop
 
 
 class ChatModel:
@@ -145,11 +135,11 @@ class ChatModel:
         self._open()
 
     def _open(self):
-        """Return an openai client."""
+        """Return an openai client, and the event loop that it is to be used in."""
         try:
             from openai import AsyncOpenAI
 
-            from .exchange import GuardedClient
+            from .exchange import GuardedClient, background_loop
         except ImportError:
             raise ValueError(
                 "asking over the network needs the openai client: pip install 'lox-kit[judge]'."
@@ -165,13 +155,14 @@ class ChatModel:
                 f"{self.base_url}: the key in OPENAI_API_KEY would go there in clear. Use https, "
                 "unset the key, or allow it: allow_http=True, --allow-http."
             )
-        return AsyncOpenAI(
+        client = AsyncOpenAI(
             api_key=key or "none",
             base_url=self.base_url,
             max_retries=self.limits.tries - 1,
             timeout=None,  # which would be of each piece of a reply
             http_client=GuardedClient(self.limits.timeout, self._count_call),
         )
+        return client, background_loop()
 
     def answers(
         self,
@@ -245,7 +236,7 @@ class ChatModel:
         ServerError
             After the last reply, if a question has none.
         """
-        client, loop = self._open(), _loop()
+        client, loop = self._open()
         course = _Course(max(PATIENCE, self.limits.concurrency))
         todo, under_way = iter(questions.items()), {}
         try:
