@@ -268,7 +268,10 @@ def test_asr_asks_a_model_behind_a_server(lox, tmp_path):
         asked += ["--system", "Be brief.", "--save", "a.json", "--served-option", "seed=none"]
         done = lox(*asked, "--calls", 6, "--concurrency", 1)
         assert (done.status, done.out) == (2, "")
-        assert done.err.endswith("lox: the budget of 6 calls is spent.\n")
+        message = (
+            f"lox: m at {server.url} answered 6 of 12 prompts: the budget of 6 calls is spent."
+        )
+        assert done.err.splitlines()[-1].startswith(message)
         server.requests.clear()
         found = lox(*asked).numbers
         served = [r for r in server.requests if r["model"] == "m"]

@@ -196,14 +196,21 @@ class ChatModel:
         total = len(known) + len(todo)
         if known:
             tell(on_stage, "answering", len(known), total)
-        # Closed, so that no more is asked once this loop has ended for any reason.
-        with contextlib.closing(self.ask(todo, max_new_tokens, system)) as parts:
-            for replies in parts:
-                known |= replies
-                if store:
-                    made = {key: {n: getattr(r, n) for n in STORED} for key, r in replies.items()}
-                    store.put_many("reply", made)
-                tell(on_stage, "answering", len(known), total)
+        try:
+            # Closed, so that no more is asked once this loop has ended for any reason.
+            with contextlib.closing(self.ask(todo, max_new_tokens, system)) as parts:
+                for replies in parts:
+                    known |= replies
+                    if store:
+                        made = {k: {n: getattr(r, n) for n in STORED} for k, r in replies.items()}
+                        store.put_many("reply", made)
+                    tell(on_stage, "answering", len(known), total)
+        except ServerError as stop:
+            done = f"{self.name} at {self.base_url} answered {len(known)} of {total} prompts"
+            kept = (
+                "kept: run again to ask for the rest" if store else "lost: give a store to keep it"
+            )
+            raise ServerError(f"{done}: {stop} What was answered is {kept}.") from None
         return [known[key] for key in keys]
 
     def ask(
