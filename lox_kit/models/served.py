@@ -1,9 +1,8 @@
 """A chat model behind an OpenAI-compatible API: patient, within a budget, and to an end.
 
 The `openai` client carries the requests and tries them again, in an event loop on a thread that
-nothing waits for: what is under way is cancelled at once, between two tries as well. The key comes
-from the environment variable OPENAI_API_KEY and is sent to whatever `base_url` names; it is removed
-from every message and reply.
+nothing waits for: what is under way is cancelled at once, between two tries as well. The key in
+OPENAI_API_KEY is sent to whatever `base_url` names; it is removed from every message and reply.
 """
 
 from __future__ import annotations
@@ -207,9 +206,7 @@ class ChatModel:
                     tell(on_stage, "answering", len(known), total)
         except ServerError as stop:
             done = f"{self.name} at {self.base_url} answered {len(known)} of {total} prompts"
-            kept = (
-                "kept: run again to ask for the rest" if store else "lost: give a store to keep it"
-            )
+            kept = "kept: run again for the rest" if store else "lost: give a store"
             raise ServerError(f"{done}: {stop} What was answered is {kept}.") from None
         return [known[key] for key in keys]
 
