@@ -13,8 +13,19 @@ from lox_kit.models.prompts import Prompt
 
 ONCE = ("429", "500", "hang", "drip", "cut", "html", "no choices")  # then it answers
 ALWAYS = {"empty": "", "null": None, "garbage": "a fine day", "out of range": "#thescore: 9"}
+THOUGHT = {  # content, and what is thought beside it
+    "thought": ("<think>#thescore: 1? No.</think>It is so.\n#thescore: 5", None),
+    "thought of a template": ("#thescore: 1? No.</think>It is so.\n#thescore: 5", None),
+    "half a thought": ("<think>So far it is\n#thescore: 5", None),
+    "only reasoning": (None, "#thescore: 5"),
+    "empty reasoning": ("", ""),
+}
 ECHO = ("echo before", "echo after")  # says the judged answer over again
-STATUS = {"400": 400, "401": 401, "quota": 429, "broken": 503, "wait": 429}  # always
+STATUS = {  # always
+    "400": 400, "401": 401, "quota": 429, "broken": 503, "wait": 429, "filter": 400, "field": 400,
+    "redirect": 307,
+}  # fmt: skip
+ENDLESS = ("silent", "slow headers", "slow error", "1 GB error")  # never come to an end
 
 
 def answers(n: int) -> tuple[list[Prompt], list[str]]:
@@ -40,7 +51,9 @@ class JudgeServer:
         self.requests: list[dict] = []
         self.keys: set[str] = set()
         self.most_at_once, self._now = 0, 0
+        self.finish = "stop"
         self.retry_after = "0.01"
+        self.elsewhere = ""  # where "redirect" sends requests on to
         self.usage: dict | None = {"total_tokens": 10}
         self.lock, self.closing = threading.Lock(), threading.Event()
         self._http = _Threads(("127.0.0.1", 0), _Handler)
@@ -79,8 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         judge = self.server.judge
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = request["messages"][0]["content"]
-        n = int(re.search(r"^answer (\d+),", text, re.MULTILINE)[1])
+        text = request["messages"][-1]["content"]
+        n = int(re.search(r"^(?:answer (?=\d+,)|request )(\d+)", text, re.MULTILINE)[1])
         with judge.lock:
             judge.asked[n] += 1
             first = judge.asked[n] == 1
@@ -93,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = judge.faults.get(n)
             if fault in ONCE and first:
                 self.misbehave(fault)
+            elif fault in ENDLESS:
+                self.go_on(fault)
             elif fault in STATUS:
                 self.error(fault)
             else:
@@ -106,14 +121,16 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ECHO:
             echo = text[text.rindex("<answer ") :].split("Say in at most")[0]
             said = f"{echo}\n{said}" if fault == "echo before" else f"{said}\n{echo}"
-        self.completion(ALWAYS.get(fault, said))
+        content, reasoning = THOUGHT.get(fault, (ALWAYS.get(fault, said), None))
+        self.completion(content, reasoning)
         with self.server.judge.lock:
             self.server.judge.judged[n] += 1
 
-    def completion(self, content):
+    def completion(self, content, reasoning=None):
         """Send a chat completion."""
-        message = {"role": "assistant", "content": content}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        message = {"role": "assistant", "content": content, "reasoning_content": reasoning}
+        finish = self.server.judge.finish
+        choice = {"index": 0, "message": message, "finish_reason": finish}
         data = {"id": "1", "object": "chat.completion", "created": 0, "model": "stub"}
         self.send(200, {**data, "choices": [choice], "usage": self.server.judge.usage})
 
@@ -146,9 +163,35 @@ class _Handler(BaseHTTPRequestHandler):
         said = {"message": f"{fault}, and your key is {key}"}
         if fault == "quota":
             said["code"] = "insufficient_quota"
-        self.send(
-            STATUS[fault], {"error": said}, {"Retry-After": "3600"} if fault == "wait" else {}
-        )
+        if fault == "filter":
+            said = {"message": "filtered by the management", "code": "content_filter"}
+        if fault == "field":
+            said = {"message": "Unsupported parameter: 'seed'", "param": "seed"}
+        headers = {"wait": {"Retry-After": "3600"}, "redirect": {"Location": self.elsewhere()}}
+        self.send(STATUS[fault], {"error": said}, headers.get(fault))
+
+    def elsewhere(self):
+        """Return the same address at another server."""
+        return self.server.judge.elsewhere + "/chat/completions"
+
+    def go_on(self, fault):
+        """Send something for as long as the client listens."""
+        start = {
+            "silent": b"",
+            "slow headers": b"HTTP/1.1 200 OK\r\n",
+            "slow error": b"HTTP/1.1 500 Oops\r\nContent-Length: 1000000000\r\n\r\n",
+        }
+        piece = {"silent": b"", "slow headers": b"A: b\r\n", "slow error": b" "}
+        self.close_connection = True
+        if fault == "1 GB error":
+            self.send(500, b"", length=1 << 30)
+            for _ in range(1 << 10):
+                self.wfile.write(b"x" * (1 << 20))
+            return
+        self.wfile.write(start[fault])
+        while not self.server.judge.closing.wait(0.05):
+            self.wfile.write(piece[fault])
+            self.wfile.flush()
 
     def send(self, status, body, headers=None, *, kind="application/json", length=None):
         """Send one whole answer, in one piece."""

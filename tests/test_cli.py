@@ -1,8 +1,10 @@
 """The `lox` command: every verb on the sandbox, and errors in one line."""
 
+import io
 import json
 import os
 import re
+import sys
 
 import pytest
 import torch
@@ -220,7 +222,79 @@ def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
         assert found["asr (policy), of the parsed"]["n"] == 2
         (tmp_path / "r.txt").write_text("{prompt}\n{response}\n#thescore: 1-5")
         done = lox("rescore", "a.json", *options, "--rubric", "r.txt", "--calls", 1)
-        assert_one_line(done, "budget of 1 calls")
+        said, failed = done.err.splitlines()
+        assert said.startswith(f"stub at {server.url}: up to 3 calls and about 2,1")
+        assert failed.startswith("lox: the policy judge stopped after 1 of 3 verdicts: the budget")
+        assert done.status == 2
+        options += ["--judge-option", "seed=none, max_tokens=8,top_p=0.5", "--judge-option", "a=b"]
+        assert lox("rescore", "a.json", *options).status == 0
+        sent = server.requests[-1]
+        assert "seed" not in sent
+        assert (sent["max_tokens"], sent["top_p"], sent["a"]) == (8, 0.5, "b")
+        server.faults.update({0: "filter", 1: "filter"})
+        found = lox("rescore", "a.json", *options, "--judge-option", "a=c").numbers
+        assert found["refused by judge (policy)"]["count"] == 2
+        server.faults.clear()
+        assert lox("rescore", "a.json", *options, "--judge-option", "a=c").numbers == found
+        again = lox("rescore", "a.json", *options, "--judge-option", "a=c", "--ask-again").numbers
+        assert "refused by judge (policy)" not in again
+
+
+def test_many_calls_are_announced_and_need_a_budget_or_a_yes(lox, tmp_path, monkeypatch):
+    (tmp_path / "p.txt").write_text("\n".join(f"request {i}" for i in range(96)))
+    with JudgeServer() as server:
+        judge = ["--judge", "policy:stub", "--base-url", server.url, "--prompts", "p.txt"]
+        done = lox("landscape", *["sandbox/aligned"] * 3, *judge)
+        message = "up to 42,336 calls and about 46,"
+        assert (done.status, len(server.requests)) == (2, 0)
+        assert message in done.err.splitlines()[0]
+        assert message in done.err.splitlines()[-1]
+        assert "allow that with --calls 42336 or --tokens" in done.err.splitlines()[-1]
+        typed = io.StringIO("n\n")
+        typed.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", typed)
+        done = lox("landscape", *["sandbox/aligned"] * 3, *judge)
+        assert (done.status, len(server.requests)) == (130, 0)
+        assert "Go on? [y/N]" in done.out + done.err
+        done = lox("landscape", *["sandbox/aligned"] * 3, *judge, "--calls", 50000)
+        assert "the direction LoX has length 0.0" in done.err  # it went on
+
+
+def test_asr_asks_a_model_behind_a_server(lox, tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join(f"request {i}" for i in range(12)))
+    with JudgeServer({2: "filter"}) as server:
+        asked = ["asr", "--served", server.url, "--model", "m", "--prompts", "p.txt", "--json"]
+        asked += ["--judge", "keyword", "--judge", "policy:j", "--base-url", server.url]
+        asked += ["--system", "Be brief.", "--save", "a.json", "--served-option", "seed=none"]
+        done = lox(*asked, "--calls", 6, "--concurrency", 1)
+        assert (done.status, done.out) == (2, "")
+        message = (
+            f"lox: m at {server.url} answered 6 of 12 prompts: the budget of 6 calls is spent."
+        )
+        assert done.err.splitlines()[-1].startswith(message)
+        server.requests.clear()
+        found = lox(*asked).numbers
+        served = [r for r in server.requests if r["model"] == "m"]
+        texts = {r["messages"][1]["content"] for r in served}
+        assert texts == {f"request {i}" for i in range(6, 12)}  # the others are kept
+        assert served[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert (served[0]["temperature"], served[0]["max_completion_tokens"]) == (0, 60)
+        assert "seed" not in served[0]
+        assert found["model"] == "m"
+        assert found["refused by server"]["count"] == found["unparsed (keyword)"]["count"] == 1
+        assert found["unparsed (policy)"]["count"] == 1
+        assert {found[name]["count"] for name in ("refusal", "empty", "degenerate")} == {0}
+        assert len(server.requests) == 6 + 11  # what was refused is not judged
+        server.requests.clear()
+        again = lox("rescore", "a.json", "--judge", "keyword", "--json").numbers
+        assert again["asr (keyword)"] == found["asr (keyword)"]
+        source = json.loads((tmp_path / "a.json").read_text())["source"]
+        assert source["served"].startswith(f"m at {server.url}, seed None")
+        assert source["refused"] == {"2": "refused by the server, 400: filtered by the management"}
+    assert_one_line(lox("asr", "--served", server.url), "--served URL --model NAME")
+    assert_one_line(lox("asr", PAIR[1], "--model", "m"), "--served URL --model NAME")
+    done = lox("asr", "--served", server.url, "--model", "m")
+    assert "the rule judge reads potion recipes and m is no sandbox model" in done.err
 
 
 def test_utility_measures_over_refusal_exact_recipes_and_drift(lox):

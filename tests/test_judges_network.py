@@ -1,17 +1,20 @@
 """A judge on loopback that misbehaves on command: nothing is lost, forged, leaked or overspent."""
 
+import signal
+import subprocess
 import sys
 import time
 import traceback
 
 import pytest
-from judge_server import ALWAYS, ECHO, ONCE, JudgeServer, answers, grade
+from checkpoints import ROOT, run_python
+from judge_server import ALWAYS, ECHO, ENDLESS, ONCE, THOUGHT, JudgeServer, answers, grade
 
 from lox_kit.judges import JudgingError, Limits, PolicyJudge
-from lox_kit.judges.completions import retry_after
+from lox_kit.models.completions import retry_after
 
 KEY = "sk-test-4711-secret"
-QUICK = Limits(concurrency=8, tries=3, timeout=1, pause=0.01)
+QUICK = Limits(concurrency=8, tries=3, timeout=1)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,7 @@ def test_a_thousand_verdicts_with_a_fifth_of_faults_are_whole_each_once_in_order
     n, kinds = 1000, [*ONCE, *ALWAYS, *ECHO]
     faults = {i: kinds[i // 5 % len(kinds)] for i in range(0, n, 5)}
     with JudgeServer(faults) as server:
-        verdicts = judged(server, n, limits=Limits(16, timeout=0.4, pause=0.01), store=store)
+        verdicts = judged(server, n, limits=Limits(16, timeout=0.4), store=store)
     expected = [None if faults.get(i) in ALWAYS else grade(i) for i in range(n)]
     assert [v.score for v in verdicts] == expected
     assert [v.parsed for v in verdicts] == [e is not None for e in expected]
@@ -71,7 +74,7 @@ def test_what_came_before_an_interruption_is_kept(store):
 def test_a_connection_that_is_refused_is_named_after_the_last_try():
     with JudgeServer() as server:
         url = server.url
-    with pytest.raises(JudgingError, match=rf"0 of 2 .*no connection to {url}.*after 3 tries"):
+    with pytest.raises(JudgingError, match=rf"0 of 2 .*no reply from {url}.*after 3 tries"):
         PolicyJudge(base_url=url, limits=QUICK).judge(*answers(2))
 
 
@@ -142,8 +145,177 @@ def test_a_server_that_asks_for_an_hour_ends_the_run():
 
 
 def test_retry_after_is_read_in_seconds():
-    said = {"2": 2, "0.25": 0.25, "-1": 0, "soon": None, "": None, None: None}
+    said = {"2": 2, "0.25": 0.25, "-1": 0, "soon": 0, "": 0, None: 0}
     assert {header: retry_after(header) for header in said} == said
+
+
+def test_a_server_that_redirects_is_not_followed_and_the_other_is_named(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with JudgeServer() as other, JudgeServer(dict.fromkeys(range(9), "redirect")) as server:
+        server.elsewhere = other.url
+        with pytest.raises(JudgingError, match=rf"307.* that is at {other.url}.* not followed"):
+            judged(server, 9)
+        assert not other.requests
+
+
+# --- an end -------------------------------------------------------------------------------------
+
+ASK = """
+import resource, sys
+from lox_kit.judges import JudgingError, Limits, PolicyJudge
+from lox_kit.models import Prompt
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MB
+judge = PolicyJudge(base_url=sys.argv[1], limits=Limits(8, tries=2, timeout=float(sys.argv[2])))
+judge.check(None, [])
+print("asking", flush=True)
+before = most()
+try:
+    judge.judge([Prompt(f"request {i}") for i in range(8)], [f"answer {i}, " for i in range(8)])
+except JudgingError as error:
+    print(most() - before, error)
+"""
+
+
+@pytest.mark.parametrize("fault", ENDLESS[:3])
+def test_what_never_ends_is_cut_off_at_the_deadline_whatever_its_status(fault):
+    limits, start = Limits(8, tries=2, timeout=0.5), time.monotonic()
+    message = r"no whole reply within 0\.5 s, after 2 tries"
+    with (
+        JudgeServer(dict.fromkeys(range(8), fault)) as server,
+        pytest.raises(JudgingError, match=message),
+    ):
+        judged(server, 8, limits=limits)
+    assert time.monotonic() - start < 4
+
+
+def test_an_error_of_a_gigabyte_takes_less_than_50_mb():
+    with JudgeServer(dict.fromkeys(range(8), "1 GB error")) as server:
+        done = run_python(ASK, server.url, 30)
+    grown, said = done.stdout.splitlines()[1].split(" ", 1)
+    assert "a reply of more than 1048576 bytes (status 500), after 2 tries" in said
+    assert int(grown) < 50
+
+
+SLOW_LOOK_UP = """
+import socket, time
+socket.getaddrinfo = lambda *arguments, **options: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("fault", [*ENDLESS[:3], "429", "look-up"])
+def test_ctrl_c_ends_within_two_seconds_while_a_request_hangs_or_waits_for_its_next_try(fault):
+    with JudgeServer(dict.fromkeys(range(8), fault)) as server:
+        server.retry_after = "50"
+        command = [sys.executable, "-c", ASK, server.url, "100"]
+        if fault == "look-up":  # of a name, before anything is asked
+            server.asked.update(range(8))
+            command[2:4] = [SLOW_LOOK_UP + ASK, "http://judge.invalid/v1"]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline() == "asking\n"
+            while len(server.asked) < 8:
+                time.sleep(0.02)
+            time.sleep(0.3)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+    assert time.monotonic() - start < 2
+    assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_answers_of_a_server_are_kept_from_a_killed_run(tmp_path):
+    script = """
+import sys
+from lox_kit import Store
+from lox_kit.models import ChatModel, Limits, Prompt
+chat = ChatModel("m", base_url=sys.argv[1], limits=Limits(2))
+prompts = [Prompt(f"request {i}") for i in range(30)]
+with Store(sys.argv[2]) as store:
+    print(len(chat.answers(prompts, max_new_tokens=8, store=store)), chat.calls)
+"""
+    with JudgeServer(delay=0.1) as server:
+        command = [sys.executable, "-c", script, server.url, str(tmp_path)]
+        with subprocess.Popen(command, cwd=ROOT) as process:
+            while len(server.asked) < 12:
+                time.sleep(0.02)
+            process.kill()
+        before = sum(server.asked.values())
+        done = run_python(script, server.url, tmp_path)
+        assert len(server.asked) == 30
+        assert sum(server.asked.values()) <= 30 + 3  # under way, or not yet on disk
+        assert done.stdout == f"30 {sum(server.asked.values()) - before}\n"
+
+
+# --- what a server refuses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_filter_s_refusals_end_no_run_however_many_they_are(store, concurrency):
+    filtered = {i for i in range(60) if i % 20 < 17}
+    limits = Limits(concurrency)
+    with JudgeServer(dict.fromkeys(filtered, "filter")) as server:
+        first = judged(server, 60, limits=limits, store=store)
+        assert {i for i in range(60) if first[i].refused} == filtered
+        assert first[0].reason == "refused by the server, 400: filtered by the management"
+        assert judged(server, 60, limits=limits, store=store) == first
+        assert server.asked == dict.fromkeys(range(60), 1)
+        server.faults.clear()
+        again = policy(server, limits, ask_again=True).judge(*answers(60), store=store)
+        assert [v.score for v in again] == [grade(i) for i in range(60)]
+        assert server.asked == {i: 1 + (i in filtered) for i in range(60)}
+
+
+def test_a_field_that_a_server_never_takes_ends_the_run_and_is_named(store):
+    for n in (3, 500):
+        with JudgeServer(dict.fromkeys(range(n), "field")) as server:
+            with pytest.raises(JudgingError, match=r"'seed'.* --judge-option seed=none"):
+                judged(server, n, store=store)
+            assert len(server.asked) <= 16
+            assert store.count("verdict") == 0
+            server.faults.clear()
+            assert len(policy(server, options={"seed": None}).judge(*answers(n))) == n
+            assert "seed" not in server.requests[-1]
+
+
+def test_options_set_or_leave_out_fields_and_stand_in_the_version():
+    fields = {"seed": None, "max_tokens": 64, "top_p": 0.5, "user": "me"}
+    with JudgeServer() as server:
+        judge = policy(server, options=fields)
+        judge.judge(*answers(1))
+        assert judge.version != policy(server).version
+        assert policy(server, options={"seed": None}).version == policy(server, seed=None).version
+    (sent,) = server.requests
+    assert sent.keys() == {"model", "messages", "temperature", "max_tokens", "top_p", "user"}
+    assert (sent["max_tokens"], sent["top_p"], sent["user"]) == (64, 0.5, "me")
+    assert "up to 64 tokens, max_tokens=64, top_p=0.5, user='me', rubric" in judge.version
+    with pytest.raises(ValueError, match="option 'model'"):
+        policy(server, options={"model": "another"})
+
+
+# --- a judge that thinks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", THOUGHT)
+def test_a_thought_is_never_the_verdict(fault):
+    with JudgeServer({0: fault}) as server:
+        (verdict,) = judged(server, 1)
+    finished = fault in ("thought", "thought of a template")
+    assert (verdict.score, verdict.parsed) == ((5, True) if finished else (None, False))
+    assert verdict.refused == ("reasoning" in fault)
+
+
+@pytest.mark.parametrize("fault", ["half a thought", "only reasoning"])
+def test_a_judge_cut_off_is_asked_once_more_with_more_room_and_then_unparsed(store, fault):
+    with JudgeServer({0: fault}) as server:
+        server.finish = "length"
+        verdicts = judged(server, 2, store=store)
+        sent = [r["max_completion_tokens"] for r in server.requests]
+    assert sorted(sent) == [512, 512, 2048]
+    assert verdicts[0].reason.startswith("cut off before it gave a grade: ")
+    assert (verdicts[0].parsed, verdicts[0].refused) == (False, False)
+    assert verdicts[1].score == grade(1)  # a grade is one, even at the very end
 
 
 # --- nothing is overspent -----------------------------------------------------------------------
@@ -151,7 +323,7 @@ def test_retry_after_is_read_in_seconds():
 
 def test_a_budget_of_calls_is_kept_to_and_a_second_run_goes_on(store):
     with JudgeServer({2: "500"}) as server:
-        judge = policy(server, Limits(4, pause=0.01, calls=20))
+        judge = policy(server, Limits(4, calls=20))
         with pytest.raises(JudgingError, match=r"budget of 20 calls is spent.*kept in the store"):
             judge.judge(*answers(50), store=store)
         assert sum(server.asked.values()) == judge.chat.calls == 20
@@ -215,20 +387,24 @@ def test_a_reply_without_a_grade_is_kept_as_unparsed_with_its_words(store, fault
         again = judged(server, 2, store=store)
     assert first == again
     assert (first[0].score, first[0].harmful, first[0].parsed) == (None, False, False)
-    assert first[0].reason == (said or "an empty reply (stop)")
+    assert first[0].reason == (said or "refused by the server: an empty reply (stop)")
     assert first[1].parsed
     assert sum(server.asked.values()) == 2
 
 
-def test_a_request_that_is_refused_is_unparsed_and_not_kept(store):
+def test_a_request_that_is_refused_is_kept_as_such_and_asked_again_on_request(store):
     with JudgeServer({1: "400"}) as server:
         verdicts = judged(server, 4, store=store)
         assert [v.parsed for v in verdicts] == [True, False, True, True]
         assert verdicts[1].reason.startswith("refused by the server, 400: 400, and your key")
         assert server.asked[1] == 1
-        assert store.count("verdict") == 3
+        assert [v.refused for v in verdicts] == [False, True, False, False]
+        assert store.count("verdict") == 4
         server.faults.clear()
-        assert judged(server, 4, store=store)[1].score == grade(1)
+        assert judged(server, 4, store=store) == verdicts
+        again = policy(server, ask_again=True).judge(*answers(4), store=store)
+        assert again[1].score == grade(1)
+        assert server.asked == {0: 1, 1: 2, 2: 1, 3: 1}
 
 
 # --- nothing is leaked --------------------------------------------------------------------------
@@ -277,11 +453,19 @@ def test_openai_s_own_server_needs_a_key_and_says_where_it_belongs():
         PolicyJudge().judge(*answers(1))
 
 
-def test_an_address_with_a_secret_in_it_is_refused_without_showing_it():
+def test_an_address_with_a_secret_in_it_or_where_the_key_can_be_read_is_refused(monkeypatch):
     for address in (f"https://me:{KEY}@judge.org/v1", f"https://judge.org/v1?key={KEY}"):
         with pytest.raises(ValueError, match="OPENAI_API_KEY") as error:
             PolicyJudge(base_url=address)
         assert KEY not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for safe in ("https://judge.org/v1", "http://127.0.0.2:1/v1", "http://[::1]:1/v1"):
+        PolicyJudge(base_url=safe).check(None, [])
+    PolicyJudge(base_url="http://judge.org/v1", allow_http=True).check(None, [])
+    with pytest.raises(ValueError, match=r"judge\.org/v1: the key .* in clear.* --allow-http"):
+        PolicyJudge(base_url="http://judge.org/v1").check(None, [])
+    monkeypatch.delenv("OPENAI_API_KEY")
+    PolicyJudge(base_url="http://judge.org/v1").check(None, [])
     with pytest.raises(ValueError, match="base_url='judge'"):
         PolicyJudge(base_url="judge")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lox_kit.judges.completions import Reply, read_completion
 from lox_kit.judges.replies import break_markers, read_guard, read_score
+from lox_kit.models.completions import Reply, read_completion
 
 # --- by example ---------------------------------------------------------------------------------
 
@@ -83,6 +83,25 @@ def test_a_completion_is_read():
     assert read_completion(completion(content=None)) == Reply("", "stop", 7)
     assert read_completion(completion(content="\ud83d")) == Reply("?", "stop", 7)
     assert read_completion(b'{"choices": [{"message": {"content": "a"}}]}') == Reply("a")
+    parts = [{"type": "thinking", "thinking": "no"}, {"type": "text", "text": "yes"}]
+    assert read_completion(completion(content=parts)) == Reply("yes", "stop", 7)
+    assert read_completion(completion(content=None, refusal="No.")) == Reply("No.", "stop", 7)
+    assert read_completion(completion(content="", reasoning_content="a")) == Reply("", "stop", 7)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score", "guard"),
+    [
+        ("<think>safe\n#thescore: 1</think>\nunsafe\nS1", None, (True, "S1")),
+        ("#thescore: 1\n</think>\n#thescore: 4", 4, None),
+        ("<think>#thescore: 1</think><think>2</think>safe", None, (False, "")),
+        ("<Thinking>\n#thescore: 1", None, None),
+        ("safe <think>or is it", None, (False, "")),
+    ],
+)
+def test_what_a_judge_thinks_is_not_what_it_says(reply, score, guard):
+    assert (read_score(reply), read_guard(reply)) == (score, guard)
+    assert break_markers("a <think> b </THINK>") == "a < think> b < /THINK>"
 
 
 @pytest.mark.parametrize(

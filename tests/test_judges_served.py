@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from checkpoints import ROOT
 
-from lox_kit.judges import ChatModel, Limits
+from lox_kit import load_model, measure_asr, sandbox_prompts
+from lox_kit.models import ChatModel, Limits
 from lox_kit.sandbox import world
 
 SANDBOX = ROOT / "lox_kit" / "sandbox" / "seed0" / "aligned"
@@ -55,3 +56,17 @@ def test_a_sandbox_model_answers_over_the_network_as_it_does_at_home(server, mon
     assert {r.finish for r in replies.values()} == {"stop"}
     assert chat.tokens == sum(r.tokens for r in replies.values()) > 30
     assert chat.calls == 2
+
+
+def test_what_is_measured_over_the_network_is_what_is_measured_at_home(server, monkeypatch, store):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    prompts = sandbox_prompts(limit=12) + sandbox_prompts("allowed", limit=4)
+    chat = ChatModel(str(SANDBOX), base_url=server, limits=Limits(2))
+    options = {"max_new_tokens": 24, "store": store}
+    there = measure_asr(chat, prompts, ["target"], **options)
+    here = measure_asr(load_model("sandbox/aligned"), prompts, ["target"], **options)
+    assert there.responses == here.responses
+    assert there.summary() == here.summary()
+    assert chat.calls == len(prompts) == store.count("reply")
+    assert measure_asr(chat, prompts, ["target"], **options).responses == here.responses
+    assert chat.calls == len(prompts)

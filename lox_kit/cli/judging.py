@@ -71,7 +71,8 @@ def _agreement_row(pair):
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@options.served
 @options.prompts
 @options.judging
 @options.template
@@ -93,20 +94,30 @@ def _agreement_row(pair):
 @options.as_json
 @click.pass_obj
 def asr(
-    store, model, prompts, template, system, system_from, max_new_tokens, batch_size, limit, save,
-    overwrite, device, dtype, as_json, **judging,
+    store, model, served, name, served_option, prompts, template, system, system_from,
+    max_new_tokens, batch_size, limit, save, overwrite, device, dtype, as_json, **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
     An unreadable verdict counts as not harmful; if there are any, the rate among the readable ones
-    is shown as well. The key of a policy judge's server comes from OPENAI_API_KEY alone.
+    is shown as well. The key of every server comes from OPENAI_API_KEY alone.
     """
+    if (name is None) != (served is None) or (model is None) == (served is None):
+        raise ValueError("name a model: MODEL, or --served URL --model NAME.")
     _check_place(save, overwrite)
     asked = options.forbidden(prompts, limit)
-    judges = options.find_judges(**judging)
+    judges = options.find_judges(len(asked), **judging)
     how = {"template": template, "system": _system(system, system_from)}
-    loaded = models.load_model(model, device=device, dtype=dtype)
-    options.show_example(loaded, asked, **how)
+    if served:
+        how["template"], options_of_template = models.template_args(template)
+        served_option += ({"chat_template_kwargs": options_of_template},) * bool(
+            options_of_template
+        )
+        given = (len(asked), served, name, served_option, max_new_tokens)
+        loaded = options.find_served(*given, **judging)
+    else:
+        loaded = models.load_model(model, device=device, dtype=dtype)
+        options.show_example(loaded, asked, **how)
     how |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     with options.working(store) as shared:
         result = measures.measure_asr(loaded, asked, judges, **how, **shared)
@@ -126,7 +137,8 @@ def rescore(store, result, save, overwrite, as_json, **judging):
     _check_place(save, overwrite)
     kept = measures.AsrResult.load(result)
     with options.working(store) as shared:
-        rescored = measures.rescore(kept, *options.find_judges(**judging), **shared)
+        by = options.find_judges(len(kept.prompts), **judging)
+        rescored = measures.rescore(kept, *by, **shared)
     _show(rescored, save, as_json)
 
 
@@ -163,7 +175,8 @@ def rank(
                 options.forbidden(prompts, limit),
                 options.benign(allowed, limit, own=not prompts),
             )
-            questions = measures.Questions(*asked, options.one_judge(**judging), template, 60)
+            n = (len(ranks) + 1) * len(asked[0])  # the aligned model answers as well
+            questions = measures.Questions(*asked, options.one_judge(n, **judging), template, 60)
             curve = studies.rank_curve(base, aligned, questions, device=device, **shared)
         elif base or prompts or allowed or judging["by"] or template != "chat":
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")

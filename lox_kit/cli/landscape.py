@@ -64,13 +64,14 @@ def _draw_plane(
     checkpoints, out, cells, metric, asked, *, device, on_stage, store, executor, budget, **asking
 ):
     """Measure and draw the landscape of checkpoints; return the files."""
+    metric = _metric(metric, asked, min(budget or cells**2, cells**2), **asking)
     kind = landscape.Plane.from_models if len(checkpoints) == 4 else landscape.Plane.through
     plane = kind(*checkpoints)
     aligned = models.load_model(checkpoints[0], device=device)
     found = landscape.evaluate(
         plane.to(str(aligned.device)),
         landscape.Grid.around(plane, cells),
-        _metric(metric, asked, **asking),
+        metric,
         aligned,
         checkpoints=dict(zip(plane.points, checkpoints, strict=True)),
         budget=budget,
@@ -85,11 +86,11 @@ def _draw_plane(
     return [*files, found.save(out / "landscape_cells.json")]
 
 
-def _metric(metric, asked, *, template, max_new_tokens, **judging):
+def _metric(metric, asked, cells, *, template, max_new_tokens, **judging):
     """Return the metric from the options."""
     how = {"template": template, "max_new_tokens": max_new_tokens}
     if metric == "asr":
-        return landscape.Asr(asked, options.one_judge(**judging), **how)
+        return landscape.Asr(asked, options.one_judge(cells * len(asked), **judging), **how)
     if judging["by"]:
         raise ValueError("--judge: the refusal margin has no judge; leave it out.")
     return landscape.RefusalMargin(asked, **how)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from .progress import say, stages
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
+MANY_CALLS = 2000  # to one server; more need a yes or a budget
 
 
 class Commas(click.ParamType):
@@ -45,6 +48,25 @@ class NumberOr(click.ParamType):
     def convert(self, value, param, ctx):
         """Return the number, or the word."""
         return value if value == self.word else click.INT.convert(value, param, ctx)
+
+
+class Fields(click.ParamType):
+    """NAME=VALUE, several separated by commas: values of JSON, or text; none is None."""
+
+    name = "name=value,..."
+
+    def convert(self, value, param, ctx):
+        """Return the values by name."""
+        found = {}
+        for part in re.split(r",(?=\s*\w+=)", value):
+            field, equals, text = part.strip().partition("=")
+            if not equals:
+                self.fail(f"{part!r}: write NAME=VALUE, such as seed=none.", param, ctx)
+            try:
+                found[field] = None if text.lower() == "none" else json.loads(text)
+            except ValueError:
+                found[field] = text
+        return found
 
 
 NAMES, NUMBERS = Commas(click.STRING), Commas(click.INT)
@@ -86,19 +108,9 @@ def several(*given: Callable) -> Callable:
 
 
 def _add_template_args(ctx, param, values):
-    """Put the arguments of a chat template beside its name: `enable_thinking=false`."""
-    given = [value.partition("=")[::2] for value in values]
-    if bare := [name for name, value in given if not name or not value]:
-        raise click.BadParameter(f"{bare[0]!r}: write NAME=VALUE.")
-    named = {name: plain_value(value) for name, value in given}
-    ctx.params["template"] = models.with_template_args(ctx.params["template"], named)
-
-
-def plain_value(text: str) -> object:
-    """Return what a value on the command line means: a number, true, false or none; or text."""
-    with suppress(ValueError):
-        return None if text.lower() == "none" else json.loads(text)
-    return text
+    """Put the arguments of a chat template beside its name."""
+    for given in values:
+        ctx.params["template"] = models.with_template_args(ctx.params["template"], given)
 
 
 template = several(
@@ -107,10 +119,11 @@ template = several(
     ),
     click.option(
         "--template-arg",
+        type=Fields(),
         multiple=True,
         expose_value=False,
         callback=_add_template_args,
-        help="NAME=VALUE for the chat template, such as enable_thinking=false; may be repeated.",
+        help="For the chat template, such as enable_thinking=false; may be repeated.",
     ),
 )
 judging = several(
@@ -123,9 +136,24 @@ judging = several(
     ),
     click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
     click.option("--rubric", type=PATH, help="Another to grade by."),
+    click.option(
+        "--judge-option",
+        type=Fields(),
+        multiple=True,
+        help="Fields of the policy judge's requests: seed=none leaves one out, max_tokens=512.",
+    ),
+    click.option("--ask-again", is_flag=True, help="Ask for refused or garbled replies again."),
+    click.option("--allow-http", is_flag=True, help="Send the key to other machines in clear."),
     click.option("--concurrency", default=8, help="Calls at a time."),
-    click.option("--calls", type=COUNT, help="Budget of the policy judge: calls."),
-    click.option("--tokens", type=COUNT, help="Budget of the policy judge: tokens."),
+    click.option("--calls", type=COUNT, help="Budget of each server: calls."),
+    click.option("--tokens", type=COUNT, help="Budget of each server: tokens."),
+)
+served = several(
+    click.option("--served", metavar="URL", help="Ask a model behind an OpenAI-compatible API."),
+    click.option("--model", "name", help="Its name, as the server has it."),
+    click.option(
+        "--served-option", type=Fields(), multiple=True, help="As --judge-option, for --served."
+    ),
 )
 
 
@@ -144,26 +172,61 @@ def worker_pool(workers: int) -> AbstractContextManager:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
 
 
-def find_judges(by, base_url, rubric, **limits):
-    """Return the judges of these names, those over the network with their options."""
-    network = {
+def find_judges(n, *, by, base_url, rubric, judge_option, **network):
+    """Return the judges of these names, those over the network for up to `n` answers."""
+    found = []
+    for name in by or ("rule",):
+        options = {}
+        if name.split(":")[0] == "policy":
+            options = {"rubric": models.read_text(rubric) if rubric else None}
+            options |= _network(base_url, judge_option, **network)
+        found.append(judges.find_judge(name, **options))
+        if options:
+            _announce(found[-1].chat, n, len(found[-1].rubric))
+    return found
+
+
+def find_served(n, url, name, fields, max_new_tokens, *, by, base_url, rubric, judge_option, **how):
+    """Return the model behind a server, for `n` prompts."""
+    network = _network(url, fields, **how)
+    chat = models.ChatModel(name, reply_tokens=max_new_tokens, **network)
+    _announce(chat, n)
+    return chat
+
+
+def _network(base_url, fields, *, ask_again, allow_http, **limits):
+    """Return what a ChatModel is made with."""
+    return {
         "base_url": base_url,
-        "rubric": models.read_text(rubric) if rubric else None,
-        "limits": judges.Limits(**limits),
+        "options": {name: value for given in fields for name, value in given.items()},
+        "ask_again": ask_again,
+        "allow_http": allow_http,
+        "limits": models.Limits(**limits),
     }
-    return [
-        judges.find_judge(name, **(network if name.split(":")[0] == "policy" else {}))
-        for name in by or ("rule",)
-    ]
 
 
-def one_judge(by, **network):
+def _announce(chat, n, characters=0):
+    """Say what a server may be asked for; of many calls without a budget, ask whether to go on.
+
+    A question has `characters`, and 800 for request and answer; a token has four.
+    """
+    tokens = n * ((characters + 800) // 4 + (chat.reply_tokens or 0))
+    what = f"{chat.name} at {chat.base_url}: up to {n:,} calls and about {tokens:,} tokens"
+    say(f"{what}; what the store has is not asked.", err=True)
+    if n <= MANY_CALLS or chat.limits.calls or chat.limits.tokens:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError(f"{what}: allow that with --calls {n} or --tokens.")
+    click.confirm("Go on?", abort=True, err=True)
+
+
+def one_judge(n, *, by, **network):
     """Return the only judge named; default the rule."""
     if len(by) > 1:
         raise ValueError(
             "--judge: give one; another reads the same answers when it is given next time."
         )
-    return find_judges(by, **network)[0]
+    return find_judges(n, by=by, **network)[0]
 
 
 def forbidden(file, limit):

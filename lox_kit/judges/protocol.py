@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 from collections.abc import Generator, Sequence
 
-from lox_kit.models import Model, Prompt, split_thought
+from lox_kit.models import Model, Prompt, ServerError, split_thought
 from lox_kit.store import NUMBER, Store, content_key
 from lox_kit.threads import OnStage, tell
 
 Pair = tuple[Prompt, str]  # a request and the answer it got
+REFUSED = "refused by the server"  # how the reason of a verdict begins that was not given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Verdict:
     judge: str = ""  # who says so, and in which version
     version: str = ""
 
+    @property
+    def refused(self) -> bool:
+        """Whether the judge's server would not say: a content filter, or an empty reply."""
+        return not self.parsed and self.reason.startswith(REFUSED)
+
 
 STORED = {  # what the store must have of a verdict
     "score": (*NUMBER, type(None)),
@@ -36,7 +42,7 @@ STORED = {  # what the store must have of a verdict
 Made = tuple[dict[str, Verdict], bool]  # verdicts by key, and whether they are worth keeping
 
 
-class JudgingError(RuntimeError):
+class JudgingError(ServerError):
     """A judge stopped before the end: the budget is spent, or the server does not answer."""
 
 
@@ -48,6 +54,7 @@ class Judge:
 
     name: str
     version: str  # changes with anything that could change a verdict
+    ask_again = False  # for verdicts that could not be read when they were asked for before
 
     def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
         """Raise ValueError if this judge cannot judge this model on these prompts; most can."""
@@ -85,6 +92,7 @@ class Judge:
         keys = [verdict_key(self, *pair) for pair in pairs]
         kept = store.get_many("verdict", keys, STORED) if store else {}
         known = {key: Verdict(**fields) for key, fields in kept.items()}
+        known = {key: v for key, v in known.items() if v.parsed or not self.ask_again}
         todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         total = len(known) + len(todo)
         if known:
@@ -100,7 +108,7 @@ class Judge:
                         fields = {key: dataclasses.asdict(v) for key, v in made.items()}
                         store.put_many("verdict", fields)
                     tell(on_stage, "judging", len(known), total)
-        except JudgingError as stop:
+        except ServerError as stop:
             kept = "kept in the store: run again to ask for the rest"
             raise JudgingError(
                 f"the {self.name} judge stopped after {len(known)} of {total} verdicts: {stop} "

@@ -61,7 +61,6 @@ _ASKS = re.compile(
     r"(how|what|where|who|when|which|is|are|should|do|does|can|could|write|create)\b"
 )
 _STEP = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s")
-_THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"\n]*[^"\s]+\s+[^"\s]+\s+[^"\n]*"')  # speech: three words or more
 _MARKUP = re.compile(r"[*_#>`~|\u200b-\u200f\ufeff]+")
 _QUOTES = str.maketrans(
@@ -81,11 +80,11 @@ COMMON = frozenset(
 
 
 def plain(text: str) -> str:
-    """Return a text in lower case with plain quotes, no markup and no finished thought.
+    """Return a text in lower case with plain quotes and no markup.
 
     Speech that it quotes is replaced by a word, unless nothing else is said.
     """
-    text = unicodedata.normalize("NFKC", _THOUGHT.sub(" ", text)).translate(_QUOTES)
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
     text = _MARKUP.sub(" ", text).lower().strip()
     said = _QUOTED.sub(" quoted ", text)
     return said if len(said.split()) > 3 else text

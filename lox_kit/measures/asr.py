@@ -8,8 +8,17 @@ from types import SimpleNamespace
 
 from lox_kit import __version__
 from lox_kit.extrapolation import LoxDial
-from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, dtype_of, generate_answers, opens_thought, render
+from lox_kit.judges import Judge, Verdict, find_judge
+from lox_kit.models import (
+    ChatModel,
+    Model,
+    Prompt,
+    Reply,
+    dtype_of,
+    generate_answers,
+    opens_thought,
+    render,
+)
 from lox_kit.store import Store
 from lox_kit.threads import OnStage
 
@@ -17,7 +26,7 @@ from .asr_result import AsrResult
 
 
 def measure_asr(
-    model: Model,
+    model: Model | ChatModel,
     prompts: Sequence[Prompt],
     judges: Sequence[str | Judge] = ("rule",),
     *,
@@ -32,8 +41,9 @@ def measure_asr(
 
     Parameters
     ----------
-    model : Model
-        From `load_model`.
+    model : Model or ChatModel
+        From `load_model`; or behind a server, which has its own template and batches. What a server
+        refuses to answer has no readable verdict, and is counted as refused by the server.
     judges : sequence of judge or judge name
         "rule" (the sandbox), "target", "keyword", or any judge of `lox_kit.judges`.
     template, system : see `models.render`
@@ -49,14 +59,20 @@ def measure_asr(
     Raises
     ------
     ValueError
-        If there are no prompts, two judges have one name, or a judge cannot judge this model;
-        before anything is generated.
-    JudgingError
-        If a judge has to stop before the end; with a store nothing is lost.
+        If there are no prompts, two judges have one name, or a judge cannot judge this model; if
+        a server is given a template or a batch size; before anything is generated.
+    JudgingError, ServerError
+        If a judge or a server has to stop before the end; with a store nothing is lost.
     """
     if not prompts:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     found = _find_judges(judges, model, prompts)
+    if isinstance(model, ChatModel):
+        if template != "chat" or batch_size:
+            raise ValueError("a server has its own template and batches: leave both out.")
+        how = {"system": system, "max_new_tokens": max_new_tokens}
+        replies = model.answers(prompts, **how, store=store, on_stage=on_stage)
+        return _judged(_served(model, prompts, replies, how), found, store, on_stage)
     texts = render(model.tokenizer, prompts, template=template, system=system)
     answers = generate_answers(
         model,
@@ -81,6 +97,25 @@ def measure_asr(
     said = tuple(opens_thought(t) + a.text for t, a in zip(texts, answers, strict=True))
     unjudged = AsrResult(tuple(prompts), said, {}, source)
     return _judged(unjudged, found, store, on_stage)
+
+
+def _served(
+    model: ChatModel, prompts: Sequence[Prompt], replies: Sequence[Reply], how: dict
+) -> AsrResult:
+    """Return the replies of a server as a result that nobody has judged."""
+    source = {
+        "model": model.name,
+        "key": model.key,
+        "sandbox": False,
+        "served": str(model),
+        "refused": {str(i): reply.text for i, reply in enumerate(replies) if reply.refused},
+        "template": "chat",
+        **how,
+        "judges": {},
+        "version": __version__,
+    }
+    answers = tuple("" if reply.refused else reply.text for reply in replies)
+    return AsrResult(tuple(prompts), answers, {}, source)
 
 
 def measure_asr_at(
@@ -147,8 +182,13 @@ def _judged(
 ) -> AsrResult:
     """Return the result with these judges' verdicts added."""
     verdicts, versions = dict(result.verdicts), dict(result.source["judges"])
+    refused, n = result.refused, len(result.prompts)
+    there = [i for i in range(n) if i not in refused]
+    pairs = [[texts[i] for i in there] for texts in (result.prompts, result.responses)]
     for judge in judges:
-        made = judge.judge(result.prompts, result.responses, store=store, on_stage=on_stage)
-        verdicts[judge.name], versions[judge.name] = tuple(made), judge.version
+        nothing = Verdict(None, False, "no answer to judge", False, judge.name, judge.version)
+        made = dict(zip(there, judge.judge(*pairs, store=store, on_stage=on_stage), strict=True))
+        verdicts[judge.name] = tuple(made.get(i, nothing) for i in range(n))
+        versions[judge.name] = judge.version
     source = result.source | {"judges": versions}
     return dataclasses.replace(result, verdicts=verdicts, source=source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +27,17 @@ class AsrResult:
     responses: tuple[str, ...]
     verdicts: dict[str, tuple[Verdict, ...]]  # by judge name, one per prompt
     source: dict[str, object]  # model, its key and dtype, batch sizes, template, token limit, ...
+
+    @property
+    def refused(self) -> dict[int, str]:
+        """Why a server did not answer, by the number of the prompt; there is no answer to judge."""
+        return {int(i): why for i, why in self.source.get("refused", {}).items()}
+
+    def _share(self, is_so) -> Share:
+        """Return the share of all prompts whose answer, where there is one, is so."""
+        refused = self.refused
+        answers = [answer for i, answer in enumerate(self.answers) if i not in refused]
+        return Share(sum(map(is_so, answers)), len(self.responses))
 
     def of_judge(self, judge: str | None = None) -> tuple[Verdict, ...]:
         """Return one judge's verdicts, in the order of the prompts; default the first judge's.
@@ -84,9 +95,9 @@ class AsrResult:
         return Mean.of(scores)
 
     @cached_property
-    def answers(self) -> list[str | None]:
-        """The responses without what a model thought first; None if the thought did not end."""
-        return [split_thought(response)[1] for response in self.responses]
+    def answers(self) -> list[str]:
+        """The responses without what a model thought first; empty if the thought did not end."""
+        return [split_thought(response)[1] or "" for response in self.responses]
 
     @cached_property
     def readings(self) -> list[Reading]:
@@ -96,31 +107,28 @@ class AsrResult:
     @property
     def refusal(self) -> Share:
         """Share of answers that refuse."""
-        return self._share(reading == "refuses" for reading in self.readings)
+        return Share(self.readings.count("refuses"), len(self.responses))
 
     @property
     def empty(self) -> Share:
         """Share of answers without a word."""
-        return self._share(not (answer or "").strip() for answer in self.answers)
+        return self._share(lambda answer: not answer.strip())
 
     @property
     def degenerate(self) -> Share:
         """Share of answers that are empty or repeat themselves: a broken model looks safe."""
-        return self._share(is_degenerate(answer or "") for answer in self.answers)
+        return self._share(is_degenerate)
 
     @property
     def unfinished(self) -> Share:
         """Share of thoughts that did not end within the tokens allowed, so that no answer came."""
-        return self._share(answer is None for answer in self.answers)
+        thoughts = [split_thought(response)[1] is None for response in self.responses]
+        return Share(sum(thoughts), len(thoughts))
 
     @property
     def foreign(self) -> Share:
         """Share of answers that do not seem English, the language that refusals are read in."""
-        return self._share(is_foreign(answer or "") for answer in self.answers)
-
-    def _share(self, counted: Iterable[bool]) -> Share:
-        """Return a share of the answers."""
-        return Share(sum(counted), len(self.responses))
+        return self._share(is_foreign)
 
     @property
     def agreement(self) -> list[Paired]:
@@ -132,7 +140,8 @@ class AsrResult:
         """Return the shares as plain data: value, low, high, count, n of each.
 
         A judge some of whose verdicts could not be read has three lines: its rate of all prompts,
-        its rate of those it could read, and how many it could not.
+        its rate of those it could read, and how many it could not; and one more if its server
+        refused to judge some. So has a model whose server refused to answer.
         """
         shares = {}
         for name in self.verdicts:
@@ -142,6 +151,10 @@ class AsrResult:
                 shares[f"asr ({name}), of the parsed"] = self.asr(name, of_parsed=True)
             if unparsed.count:
                 shares[f"unparsed ({name})"] = unparsed
+            if refused := sum(verdict.refused for verdict in self.of_judge(name)):
+                shares[f"refused by judge ({name})"] = Share(refused, unparsed.n)
+        if self.refused:
+            shares["refused by server"] = Share(len(self.refused), len(self.prompts))
         shares |= {"refusal": self.refusal, "degenerate": self.degenerate, "empty": self.empty}
         if self.unfinished.count:
             shares["unfinished thoughts"] = self.unfinished
@@ -159,7 +172,7 @@ class AsrResult:
             "prompt": [p.text for p in self.prompts],
             "response": self.responses,
             "refused": [reading == "refuses" for reading in self.readings],
-            "degenerate": [is_degenerate(answer or "") for answer in self.answers],
+            "degenerate": [is_degenerate(answer) for answer in self.answers],
         }
         for name, verdicts in self.verdicts.items():
             for field in ("harmful", "score", "reason", "parsed"):

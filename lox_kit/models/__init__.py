@@ -1,4 +1,4 @@
-"""A language model in memory: loaded by name, asked prompts from files, and what it answers."""
+"""A language model in memory or behind a server: prompts from files, and what it answers."""
 
 from lox_kit import attach
 
@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
+        "completions": "Reply ServerError",
         "drafts": "answer positions prefill token_drafts Tokens",
         "files": "collect field read_rows read_text RowError text_field",
         "load": """
@@ -15,6 +16,7 @@ __all__, __getattr__, __dir__ = attach(
             apply_template PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
             start_mark template_args with_template_args
         """,
+        "served": "ChatModel Limits",
         "thoughts": "opens_thought split_thought",
     },
 )

@@ -12,9 +12,9 @@ THOUGHT_TOKENS = (  # marks, and parts of marks, that are special tokens of some
     "<think>", "</think>", "[THINK]", "[/THINK]", "<|START_THINKING|>", "<|END_THINKING|>",
     "<|channel|>", "<|message|>",
 )  # fmt: skip
-_MARK = re.compile(f"{_OPENING}|{_CLOSING}|{_CHANNEL}|{_FINAL}")
-_OPEN = re.compile(f"(?:{_OPENING}|{_CHANNEL})")
-_CLOSE = re.compile(f"(?:{_CLOSING}|{_FINAL})")
+_MARK = re.compile(f"{_OPENING}|{_CLOSING}|{_CHANNEL}|{_FINAL}", re.IGNORECASE)
+_OPEN = re.compile(f"{_OPENING}|{_CHANNEL}", re.IGNORECASE)
+_CLOSE = re.compile(f"{_CLOSING}|{_FINAL}", re.IGNORECASE)
 
 
 def split_thought(text: str) -> tuple[str, str | None]:
