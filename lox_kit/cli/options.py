@@ -71,6 +71,7 @@ prompts = click.option(
 allowed = click.option(
     "--allowed", type=PATH, help="Requests that should be answered, in the same kinds of file."
 )
+answered_by = click.option("--model", help="Who answered, where the file does not say.")
 workers = click.option("--workers", default=1, help="Processes for the work.")
 
 
@@ -85,6 +86,13 @@ def several(*given: Callable) -> Callable:
     return add
 
 
+network = several(
+    click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
+    click.option("--rubric", type=PATH, help="Another to grade by."),
+    click.option("--concurrency", default=8, help="Calls at a time."),
+    click.option("--calls", type=COUNT, help="Budget of the policy judge: calls."),
+    click.option("--tokens", type=COUNT, help="Budget of the policy judge: tokens."),
+)
 judging = several(
     click.option(
         "--judge",
@@ -93,11 +101,7 @@ judging = several(
         help="rule, target, keyword, policy:MODEL, llama-guard:CHECKPOINT or classifier:FILE.toml; "
         "may be repeated.  [default: rule]",
     ),
-    click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
-    click.option("--rubric", type=PATH, help="Another to grade by."),
-    click.option("--concurrency", default=8, help="Calls at a time."),
-    click.option("--calls", type=COUNT, help="Budget of the policy judge: calls."),
-    click.option("--tokens", type=COUNT, help="Budget of the policy judge: tokens."),
+    network,
 )
 
 
