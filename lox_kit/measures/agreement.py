@@ -50,7 +50,8 @@ class Paired:
     def kappa_interval(self) -> tuple[float, float] | None:
         """Large-sample 95 % interval of kappa, in [-1, 1]; None where kappa is undefined.
 
-        Fleiss, Cohen and Everitt (1969), Psychological Bulletin 72, equation 13, for two classes.
+        Fleiss, Cohen and Everitt (1969), Psychological Bulletin 72, for two classes. Where both
+        agree on all it has no width, however few they are.
         """
         if (kappa := self.kappa) is None:
             return None

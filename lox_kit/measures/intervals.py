@@ -94,10 +94,10 @@ def sampled_share(
     """Return the same where people labelled a random sample of the very answers of the rate.
 
     p right + (1 - p) missed, where these are truly so of what the judge calls so and of the rest:
-    double sampling, Tenenbein (1970), Journal of the American Statistical Association 65. With 50
-    labels for 200 answers its interval is .05 to .20 wide, and that of `true_share` .4 to .8. It
-    begins at 0 where no labelled answer is so, and ends at 1 where all are. A share of which the
-    sample has none (n = 0) is taken as a half.
+    double sampling, Tenenbein (1970), Journal of the American Statistical Association 65. It needs
+    no sensitivity, of which few labels say little. The interval begins at 0 where no labelled
+    answer is so, and ends at 1 where all are. A share of which the sample has none (n = 0) is taken
+    as a half.
     """
     p, hit, miss = (s.drawn(draws, (seed, i)) for i, s in enumerate((rate, right, missed)))
     one, other = (share.value if share.n else 0.5 for share in (right, missed))
