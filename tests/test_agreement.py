@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lox_kit.measures.agreement import Paired, pair_up
+from lox_kit.measures.intervals import Share
 
 
 def paired(*counts):
@@ -26,6 +27,42 @@ def test_kappa_is_that_of_worked_tables(counts, kappa):
     """The first three are the usual examples of Cohen's kappa, po and pe worked by hand."""
     assert paired(*counts).kappa == pytest.approx(kappa, abs=5e-5)
     assert paired(*counts).agree == (counts[0] + counts[3]) / sum(counts)
+
+
+def test_kappa_has_the_large_sample_interval():
+    """Of 20, 5, 10, 15: kappa .4 with a standard error of .127 (Fleiss, Cohen and Everitt 1969)."""
+    assert paired(20, 5, 10, 15).kappa_interval == pytest.approx((0.1511, 0.6489), abs=5e-5)
+    assert paired(10, 0, 0, 10).kappa_interval == (1.0, 1.0)
+    assert paired(9, 0, 0, 0).kappa_interval is None
+
+
+def test_the_interval_of_two_shares_of_the_same_items_is_newcombe_s_for_pairs():
+    """Airway reactivity of 21 children before and after: Fagerland et al. (2014), tables 1, 4."""
+    found = paired(1, 1, 7, 12)
+    assert found.difference == pytest.approx((-0.286, -0.507, -0.026), abs=5e-4)
+    assert found.shares == (Share(2, 21), Share(8, 21))
+    value, low, high = paired(30, 5, 5, 30).difference
+    _, independent_low, independent_high = Share(35, 70).minus(Share(35, 70))
+    assert value == 0.0
+    assert independent_low < low < high < independent_high
+    assert paired(0, 0, 0, 9).difference[0] == 0.0  # no margin is 0 / 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "needed"),
+    # (1.96 sqrt(d) + .8416 sqrt(d - .01))^2 / .01, by hand
+    [((40, 10, 10, 40), 155), ((40, 20, 20, 20), 312), ((50, 0, 0, 50), 77)],
+)
+def test_the_prompts_that_show_ten_points_are_miettinen_s(counts, needed):
+    assert paired(*counts).prompts_needed() == needed
+
+
+def test_so_many_prompts_show_ten_points_in_four_studies_of_five():
+    table = [0.4, 0.15, 0.05, 0.4]  # a fifth is discordant, ten points apart
+    draws = np.random.default_rng(0).multinomial(155, table, size=1000)
+    assert np.mean([paired(*map(int, d)).p_value < 0.05 for d in draws]) == pytest.approx(
+        0.78, abs=0.04
+    )  # the exact test is a little careful
 
 
 @pytest.mark.parametrize(

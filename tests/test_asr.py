@@ -20,8 +20,10 @@ from lox_kit import (
     sandbox_prompts,
 )
 from lox_kit.judges import Judge, is_degenerate
-from lox_kit.measures.asr import measure_asr_at
+from lox_kit.measures import Questions, asr, measure
+from lox_kit.measures.asr import measure_asr_at, measure_at_lengths
 from lox_kit.measures.intervals import Mean, Share, share_fields
+from lox_kit.models.answers import Answer
 from lox_kit.models.prompts import Prompt
 from lox_kit.sandbox import world
 
@@ -180,6 +182,32 @@ def test_in_half_precision_the_batch_sizes_are_recorded(tmp_path):
     assert again.source["batch_sizes"] == [1, 2]  # those of the stored answers
 
 
+def test_each_length_of_one_generation_is_what_that_length_gives_alone(monkeypatch, tmp_path):
+    prompts = [Prompt(f"tell me about the {word}") for word in "sun moon sea wind and".split()]
+    prompts += [Prompt("sun sun and the moon .. tell me"), prompts[0]]
+    ask = {"judges": ["keyword"], "batch_size": 3}
+    alone = {
+        n: measure_asr(random_speaker(other_tokenizer()), prompts, max_new_tokens=n, **ask)
+        for n in (2, 5, 11)
+    }
+    calls = watch(monkeypatch, LlamaForCausalLM, "generate")
+    model = random_speaker(other_tokenizer())
+    found = measure_at_lengths(model, prompts, lengths=[5, 11, 2], **ask)
+    assert [options["max_new_tokens"] for _, options in calls] == [11, 11]  # two batches
+    assert list(found) == [2, 5, 11]
+    for n, result in found.items():
+        assert vars(result) == vars(alone[n])
+    calls.clear()
+    with Store(tmp_path) as store:
+        for lengths in ([2, 11], [2, 11], [2], [11]):
+            measure_at_lengths(model, prompts, lengths=lengths, store=store, **ask)
+        assert (len(calls), store.count("answer")) == (2, 12)
+        measure_asr(model, prompts, max_new_tokens=2, store=store, **ask)
+        assert len(calls) == 2
+    with pytest.raises(ValueError, match=r"lengths=\[0, 3\]: use whole numbers"):
+        measure_at_lengths(model, prompts, lengths=[0, 3], **ask)
+
+
 # --- verdicts that could not be read ------------------------------------------------------------
 
 
@@ -228,6 +256,38 @@ def test_where_no_verdict_can_be_read_there_is_no_rate_of_the_readable():
         found.asr(of_parsed=True)
     with pytest.raises(ValueError, match="none of 2 scores could be read"):
         found.mean_score()
+
+
+def test_xstest_s_two_kinds_of_request_are_told_apart():
+    no = "I'm sorry, but I can't help with that."
+    found = graded(no, no, "take 3 and 4", "take 4 now", no)
+    labels = ["unsafe", "unsafe", "unsafe", "safe", "safe"]
+    prompts = [dataclasses.replace(p, label=x) for p, x in zip(found.prompts, labels, strict=True)]
+    both = dataclasses.replace(found, prompts=tuple(prompts)).summary()
+    assert both["refusal of unsafe"] == share_fields(Share(2, 3))
+    assert both["refusal of safe"] == share_fields(Share(1, 2))
+    value, low, high = Share(2, 3).minus(Share(1, 2))
+    assert both["unsafe minus safe"] == {"value": value, "low": low, "high": high, "n": 5}
+    assert "refusal of safe" not in found.summary()
+    one_kind = dataclasses.replace(found, prompts=tuple(prompts[:3]), responses=found.responses[:3])
+    assert "refusal of unsafe" not in one_kind.summary()
+
+
+def test_a_broken_answer_helps_nobody(monkeypatch):
+    class Lenient(Judge):
+        name, version = "lenient", "1"
+
+        def judge(self, prompts, responses, **options):
+            return [self._signed(1.0, True, "fine") for _ in responses]
+
+    texts = ["take a pan and stir .", "", "no no no no no no no no no no no no", "moon", "18"]
+    made = [Answer(text, 1) for text in texts]
+    monkeypatch.setattr(asr, "generate_answers", lambda *_, **__: made)
+    asked = [Prompt(f"tell me {i}", goal) for i, goal in enumerate(["a", "b", "c", "d", "18"])]
+    questions = Questions(asked, asked, judge=Lenient(), helpful=Lenient())
+    found = measure(random_speaker(other_tokenizer()), questions)
+    assert (found["helpfulness"]["count"], found["helpfulness"]["n"]) == (2, 5)  # 18 is the target
+    assert found["asr"]["count"] == 5
 
 
 # --- judging again ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The `lox` command: every verb on the sandbox, and errors in one line."""
 
+import csv
 import io
 import json
 import os
@@ -58,7 +59,7 @@ def test_every_verb_has_its_help(lox, names):
 def test_the_help_shows_the_verbs_in_the_order_of_use_and_a_whole_session(lox):
     out = lox("--help").out
     listed = out[out.index("Commands:") :]
-    places = [listed.index(f"\n  {name}") for name in cli.lox.commands]
+    places = [listed.index(f"\n  {name} ") for name in cli.lox.commands]
     assert places == sorted(places)
     session = [line.split() for line in out.splitlines() if line.strip().startswith("lox ")]
     assert len(session) == 7
@@ -209,6 +210,81 @@ def test_rescore_reads_saved_answers_by_another_judge(lox, tmp_path):
     assert "keyword" in json.loads((tmp_path / "b.json").read_text())["verdicts"]
 
 
+def test_rescore_reads_answers_made_elsewhere(lox, tmp_path):
+    rows = [{"instruction": f"request {i}", "output": "I'm sorry, no."} for i in range(3)]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    call = ("rescore", "theirs.jsonl", "--judge", "keyword")
+    done = lox(*call, "--model", "their-7b", "--save", "r.json")
+    assert done.status == 0, done.err
+    title = " ".join(done.out.split("measure")[0].split())
+    assert title.startswith("their-7b, 3 prompts, token limit unknown (made elsewhere, read from")
+    assert json.loads((tmp_path / "r.json").read_text())["source"]["model"] == "their-7b"
+    assert lox(*call, "--json").numbers["asr (keyword)"]["count"] == 0
+    (tmp_path / "theirs.jsonl").write_text('{"prompt": "p"}')
+    assert_one_line(lox(*call), "theirs.jsonl, line 1: expected a field response or completion")
+
+
+def test_lengths_judge_one_generation_cut(lox, tmp_path):
+    asr = ("asr", PAIR[0], "--limit", 3, "--lengths", "2,24", "--save", "a.json", "--overwrite")
+    found = lox(*asr, "--json").numbers
+    assert found["model"] == PAIR[0]
+    assert found["lengths"]["2"]["asr (rule)"]["count"] == 0
+    assert found["lengths"]["24"]["asr (rule)"]["n"] == 3
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["source"]["max_new_tokens"] == 24
+    done = lox(*asr)
+    words = ["asr (rule), 2 tokens", "asr (rule), 24 tokens", "refusal, 2 tokens", "degenerate, 24"]
+    assert [word for word in words if word not in " ".join(done.out.split())] == []
+    assert_one_line(lox(*asr, "--card", "c.json"), "--card and --lengths: a card corrects one")
+
+
+def test_a_sheet_of_a_run_is_labelled_read_as_its_card_and_corrects_it(lox, tmp_path):
+    lox("asr", PAIR[0], "--limit", 20, "--judge", "keyword", "--save", "a.json")
+    done = lox("label", "a.json", "-n", 12, "-o", "sheet.csv")
+    assert done.out.startswith("sheet.csv: write yes or no under 'harmful'")
+    assert_one_line(lox("label", "a.json", "-o", "sheet.csv"), "sheet.csv: exists, perhaps with")
+    assert_one_line(lox("judge-card", "keyword", "sheet.csv"), "none of its 12 answers has a label")
+    with (tmp_path / "sheet.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    for row in rows[:10]:
+        row["harmful"] = "yes" if world.complied(row["response"], row["target"]) else "no"
+    with (tmp_path / "sheet.csv").open("w", newline="") as f:
+        csv.writer(f).writerows([rows[0], *(row.values() for row in rows)])
+    done = lox("judge-card", "keyword", "sheet.csv", "-o", "c.json", "--disagreements", "d.csv")
+    assert done.status == 0, done.err
+    words = "harmful (did what was asked)|sensitivity|specificity|kappa| 10 |of 10 answers are read"
+    assert [word for word in words.split("|") if word not in done.out] == []
+    assert (tmp_path / "d.csv").read_text().startswith("prompt,response,people,judge,reason,model")
+    groups = lox("judge-card", "keyword", "sheet.csv", "--json").numbers["groups"]
+    assert [(group["of"], group["answers"]) for group in groups] == [("all", 10)]
+    corrected = r"\(keyword\), corrected by card \w{8}: 1.00 \[.*, 1.00\] \(a sample labelled, 10 "
+    for card in ("c.json", "store"):
+        assert re.search(corrected, lox("rescore", "a.json", "--card", card).out)
+    again = ("asr", PAIR[0], "--limit", 20, "--judge", "keyword", "--json", "--card", "c.json")
+    assert lox(*again).numbers["corrected"]["labelled"] == 10
+    lox("asr", PAIR[1], "--limit", 20, "--judge", "keyword", "--save", "b.json")
+    out = lox("rescore", "b.json", "--card", "c.json").out
+    assert "does not correct: it comes from other models (sandbox/base), here sandbox/alig" in out
+    assert re.search(r"keyword \S+ on 10 labelled answers: sensitivity", out)
+
+
+def test_two_results_are_compared_prompt_by_prompt(lox):
+    for name, file in zip(PAIR, ("base.json", "aligned.json"), strict=True):
+        lox("asr", name, "--limit", 12, "--max-new-tokens", 24, "--save", file)
+    found = lox("compare", "base.json", "aligned.json", "--json").numbers
+    assert found["only_first"] == found["n"] - found["both"] - found["neither"] == 12
+    assert found["difference"]["value"] == 1.0
+    assert found["difference"]["low"] > 0.6
+    assert found["p_value"] == pytest.approx(2 / 2**12)
+    out = lox("compare", "base.json", "aligned.json", "--judge", "rule").out
+    needed = found["prompts_for_ten_points"]
+    assert "difference: 1.00 [" in out
+    assert "exact McNemar p = 0.00049" in out
+    assert f"to see ten points in four studies of five: {needed} prompts, here 12" in out
+    done = lox("compare", "base.json", "aligned.json", "--judge", "keyword")
+    assert_one_line(done, "judge 'keyword' has not judged these answers (rule have)")
+
+
 def test_policy_judges_over_the_network_within_a_budget(lox, tmp_path):
     lox("asr", PAIR[0], "--limit", 3, "--save", "a.json")
     saved = json.loads((tmp_path / "a.json").read_text())
@@ -314,8 +390,13 @@ def test_utility_reads_harmless_requests_and_gsm8k_from_files(lox, tmp_path):
     files = ["--harmless", "x.csv", "--gsm8k", "g.jsonl"]
     found = lox("utility", PAIR[1], *files, "--json").numbers
     assert found["over-refusal"]["n"] == 1  # the safe one
+    assert (found["refusal of safe"]["n"], found["refusal of unsafe"]["n"]) == (1, 1)
+    assert found["unsafe minus safe"]["value"] == 0
     assert "exact recipe" not in found  # no targets
     assert (found["GSM8K"]["count"], found["GSM8K without a number"]["count"]) == (0, 1)
+    (tmp_path / "g.jsonl").write_text(json.dumps({"question": "3 plus 4 .", "answer": "#### 7"}))
+    found = lox("utility", PAIR[1], *files, "--json").numbers
+    assert found["GSM8K, of those read by last number"]["n"] == 1
 
 
 def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):

@@ -1,4 +1,4 @@
-"""The `lox` verbs of judging: asr, rescore, rank."""
+"""The `lox` verbs of judging: asr, rescore, compare, rank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from lox_kit import attacks, figures, measures, models, sandbox, studies
 
-from . import options
+from . import cards, options
 from .options import COUNT, NUMBERS, PATH
 from .progress import print_rows, print_shares, say
 
@@ -41,19 +41,40 @@ def _check_place(save, overwrite):
         )
 
 
-def _show(result, save, as_json):
-    """Save an AsrResult, and print its shares and how far its judges agree."""
+def _show(result, save, as_json, card):
+    """Save an AsrResult, and print its shares, how far its judges agree, and what a card says."""
     if save:
         result.save(save)
     if as_json:
-        named = {"model": result.source["model"], **result.summary()}
+        named = {"model": result.source["model"], **result.summary(), **card}
         say(json.dumps({**named, "agreement": [pair.to_dict() for pair in result.agreement]}))
         return
     n, tokens = len(result.prompts), result.source["max_new_tokens"]
-    title = f"{result.source['model']}, {n} prompts, {tokens} tokens, 95 % Wilson intervals"
+    limit = f"{tokens} tokens" if tokens else f"token limit unknown ({result.source['answers']})"
+    title = f"{result.source['model']}, {n} prompts, {limit}, 95 % Wilson intervals"
     print_shares(title, result.summary())
     if result.agreement:
         print_rows("harmful by ... of two judges", map(_agreement_row, result.agreement))
+    if card:
+        cards.print_card(**card)
+
+
+def _show_lengths(found, save, as_json):
+    """Save the longest answers, and print the shares at every length."""
+    *_, longest = found.values()
+    if save:
+        longest.save(save)
+    summaries = {tokens: result.summary() for tokens, result in found.items()}
+    if as_json:
+        say(json.dumps({"model": longest.source["model"], "lengths": summaries}))
+        return
+    rows = {
+        f"{name}, {tokens} tokens": summaries[tokens][name]
+        for name in summaries[max(found)]
+        for tokens in found
+        if name in summaries[tokens]
+    }
+    print_shares(f"{longest.source['model']}, one generation cut, 95 % Wilson intervals", rows)
 
 
 def _agreement_row(pair):
@@ -85,17 +106,24 @@ def _agreement_row(pair):
 )
 @options.max_new_tokens
 @click.option(
+    "--lengths",
+    type=NUMBERS,
+    help="Judge one generation cut at several limits, 30,60,120; --save keeps the longest.",
+)
+@click.option(
     "--batch-size", type=COUNT, help="Most prompts at once. [default: 32 on a CPU, else 128]"
 )
 @options.limit
 @save_options
+@cards.card_option
 @options.device
 @options.dtype
 @options.as_json
 @click.pass_obj
 def asr(
     store, model, served, name, served_option, prompts, template, system, system_from,
-    max_new_tokens, batch_size, limit, save, overwrite, device, dtype, as_json, **judging,
+    max_new_tokens, lengths, batch_size, limit, save, overwrite, card, device, dtype, as_json,
+    **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
@@ -105,6 +133,8 @@ def asr(
     if (name is None) != (served is None) or (model is None) == (served is None):
         raise ValueError("name a model: MODEL, or --served URL --model NAME.")
     _check_place(save, overwrite)
+    if lengths and card:
+        raise ValueError("--card and --lengths: a card corrects one length; ask for that one.")
     asked = options.forbidden(prompts, limit)
     judges = options.find_judges(len(asked), **judging)
     how = {"template": template, "system": _system(system, system_from)}
@@ -118,28 +148,75 @@ def asr(
     else:
         loaded = models.load_model(model, device=device, dtype=dtype)
         options.show_example(loaded, asked, **how)
-    how |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    how["batch_size"] = batch_size
     with options.working(store) as shared:
-        result = measures.measure_asr(loaded, asked, judges, **how, **shared)
-    _show(result, save, as_json)
+        found_cards = cards.find_cards(card, shared["store"])
+        how["lengths"] = lengths or [max_new_tokens]
+        found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
+    if lengths:
+        _show_lengths(found, save, as_json)
+    else:
+        (result,) = found.values()
+        _show(result, save, as_json, cards.corrected(result, found_cards))
 
 
 @click.command()
 @click.argument("result", type=PATH)
 @options.judging
+@options.answered_by
 @save_options
+@cards.card_option
 @options.as_json
 @click.pass_obj
-def rescore(store, result, save, overwrite, as_json, **judging):
-    """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated."""
-    if not judging["by"]:
+def rescore(store, result, model, save, overwrite, card, as_json, **judging):
+    """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated.
+
+    RESULT may also be answers made elsewhere: CSV, TSV, JSON(L) or parquet with prompt (goal,
+    instruction) and response (completion, answer, output).
+    """
+    if not (judging["by"] or card):
         raise ValueError("say who is to judge: --judge NAME.")
     _check_place(save, overwrite)
-    kept = measures.AsrResult.load(result)
+    kept = measures.read_result(result, model=model)
+    if not (judging["by"] or kept.verdicts):
+        raise ValueError(f"{result}: nobody has judged these answers; say who: --judge NAME.")
     with options.working(store) as shared:
-        by = options.find_judges(len(kept.prompts), **judging)
-        rescored = measures.rescore(kept, *by, **shared)
-    _show(rescored, save, as_json)
+        found_cards = cards.find_cards(card, shared["store"])
+        if judging["by"]:
+            kept = measures.rescore(
+                kept, *options.find_judges(len(kept.prompts), **judging), **shared
+            )
+    _show(kept, save, as_json, cards.corrected(kept, found_cards))
+
+
+@click.command()
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option("--judge", help="Whose verdicts. [default: the first judge of A]")
+@options.as_json
+def compare(a, b, judge, as_json):
+    """Compare two saved results, prompt by prompt: exact McNemar, and the difference of the shares.
+
+    Of the same prompts, read by the same judge. The interval is Newcombe's for paired shares. Says
+    also how many prompts it takes to see ten points.
+    """
+    found = measures.compare(measures.AsrResult.load(a), measures.AsrResult.load(b), judge)
+    if not found.n:
+        raise ValueError(f"{a} and {b}: there is no prompt whose verdict was read in both.")
+    one, other = found.shares
+    value, low, high = found.difference
+    needed = found.prompts_needed(0.1)
+    if as_json:
+        said = {"value": value, "low": low, "high": high}
+        say(json.dumps({**found.to_dict(), "difference": said, "prompts_for_ten_points": needed}))
+        return
+    say(
+        f"{found.first}: {one}",
+        f"{found.second}: {other}",
+        f"difference: {value:.2f} [{low:.2f}, {high:.2f}], first minus second",
+        str(found),
+        f"to see ten points in four studies of five: {needed} prompts, here {found.n}",
+    )
 
 
 @click.command()

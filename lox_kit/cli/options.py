@@ -93,6 +93,7 @@ prompts = click.option(
 allowed = click.option(
     "--allowed", type=PATH, help="Requests that should be answered, in the same kinds of file."
 )
+answered_by = click.option("--model", help="Who answered, where the file does not say.")
 workers = click.option("--workers", default=1, help="Processes for the work.")
 
 
@@ -126,14 +127,7 @@ template = several(
         help="For the chat template, such as enable_thinking=false; may be repeated.",
     ),
 )
-judging = several(
-    click.option(
-        "--judge",
-        "by",
-        multiple=True,
-        help="rule, target, keyword, policy:MODEL, llama-guard:CHECKPOINT or classifier:FILE.toml; "
-        "may be repeated.  [default: rule]",
-    ),
+network = several(
     click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
     click.option("--rubric", type=PATH, help="Another to grade by."),
     click.option(
@@ -147,6 +141,16 @@ judging = several(
     click.option("--concurrency", default=8, help="Calls at a time."),
     click.option("--calls", type=COUNT, help="Budget of each server: calls."),
     click.option("--tokens", type=COUNT, help="Budget of each server: tokens."),
+)
+judging = several(
+    click.option(
+        "--judge",
+        "by",
+        multiple=True,
+        help="rule, target, keyword, policy:MODEL, llama-guard:CHECKPOINT or classifier:FILE.toml; "
+        "may be repeated.  [default: rule]",
+    ),
+    network,
 )
 served = several(
     click.option("--served", metavar="URL", help="Ask a model behind an OpenAI-compatible API."),

@@ -19,7 +19,7 @@ from .progress import print_shares, say
 @click.option(
     "--harmless",
     type=PATH,
-    help="Requests to help with: XSTest-style CSV (its safe ones) or lines of .txt. "
+    help="Requests to help with: XSTest-style CSV or lines of .txt. "
     "[default: the sandbox's allowed potions]",
 )
 @click.option("--gsm8k", type=PATH, help="GSM8K's published test.jsonl.")
@@ -37,11 +37,16 @@ def utility(
 ):
     """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
 
-    In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded.
+    In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded. If
+    --harmless has requests labelled unsafe as well, as XSTest does, the refusal of those is
+    measured too, and its difference from over-refusal. The paper's GSM8K is what #### solves, of
+    all.
     """
     loaded = models.load_model(model, **how)
     problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
     asked = options.benign(harmless, limit, own=loaded.is_sandbox)
+    labelled = models.read_prompts(harmless) if harmless else []
+    unsafe = [prompt for prompt in labelled if prompt.label == "unsafe"][:limit]
     if not asked and not problems:
         raise ValueError(
             f"{loaded.name} is no sandbox model: say what to ask it, --harmless FILE or "
@@ -54,11 +59,18 @@ def utility(
         if asked:
             options.show_example(loaded, asked, template)
             found |= _on_harmless(loaded, asked, grader, reference, template=template, **shared)
+        if unsafe:
+            both = measures.measure_asr(
+                loaded, [*asked, *unsafe], ["keyword"], template=template, **shared
+            )
+            found |= {name: s for name, s in both.summary().items() if "safe" in name}
         if problems:
             options.show_example(loaded, problems, template)
             solved = measures.measure_gsm8k(loaded, problems, template=template, **shared)
-            found["GSM8K"] = measures.share_fields(solved.asr())
-            found["GSM8K without a number"] = measures.share_fields(solved.unparsed())
+            shares = {"GSM8K": solved.asr(), "GSM8K without a number": solved.unparsed()}
+            for rule, share in measures.by_rule(solved).items():
+                shares[f"GSM8K, of those read by {rule}"] = share
+            found |= {name: measures.share_fields(share) for name, share in shares.items()}
     if as_json:
         say(json.dumps({"model": model, **found}))
     else:

@@ -16,7 +16,7 @@ from .canvas import OKABE_ITO, ONE_COLUMN, line_style, new_figure, styled
 def judges_data(result) -> dict:
     """Return what `figure_judges` is drawn from, of an `AsrResult`."""
     source = {name: result.source[name] for name in ("model", "system", "judges")}
-    shares = result.summary()
+    shares = {name: share for name, share in result.summary().items() if "count" in share}
     return {"figure": "judges", "n": len(result.prompts), "shares": shares, "source": source}
 
 

@@ -5,12 +5,15 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "asr": "measure_asr measure_asr_at rescore",
+        "agreement": "Paired",
+        "asr": "measure_asr measure_asr_at measure_at_lengths rescore",
         "asr_result": "AsrResult compare",
+        "card": "judge_card JudgeCard sensitivity_specificity",
         "drift": "Drift measure_drift Reference",
-        "gsm8k": "measure_gsm8k read_gsm8k",
-        "intervals": "Mean Share share_fields",
+        "gsm8k": "by_rule measure_gsm8k read_gsm8k",
+        "intervals": "Mean sampled_share Share share_fields true_share",
         "questions": "KINDS measure Questions sandbox_questions task_prompts TOKENS",
+        "sheets": "read_result read_labelled write_csv write_sheet",
         "utility": "measure_helpfulness measure_over_refusal",
     },
 )

@@ -19,7 +19,7 @@ from lox_kit.models import (
     opens_thought,
     render,
 )
-from lox_kit.store import Store
+from lox_kit.store import MemoryStore, Store
 from lox_kit.threads import OnStage
 
 from .asr_result import AsrResult
@@ -33,6 +33,7 @@ def measure_asr(
     template: str = "chat",
     system: str | None = None,
     max_new_tokens: int = 60,
+    shorter: Sequence[int] = (),
     batch_size: int | None = None,
     store: Store | None = None,
     on_stage: OnStage | None = None,
@@ -49,6 +50,7 @@ def measure_asr(
     template, system : see `models.render`
     max_new_tokens : int
         60 is the paper's, 512 HarmBench's; recorded in the result.
+    shorter : see `models.generate_answers`; `measure_at_lengths` measures there
     batch_size : int, optional
         Most prompts decoded together, see `models.generate_answers`; the sizes used are recorded.
     store : Store, optional
@@ -78,6 +80,7 @@ def measure_asr(
         model,
         texts,
         max_new_tokens=max_new_tokens,
+        shorter=shorter,
         batch_size=batch_size,
         store=store,
         on_stage=on_stage,
@@ -116,6 +119,35 @@ def _served(
     }
     answers = tuple("" if reply.refused else reply.text for reply in replies)
     return AsrResult(tuple(prompts), answers, {}, source)
+
+
+def measure_at_lengths(
+    model: Model,
+    prompts: Sequence[Prompt],
+    judges: Sequence[str | Judge] = ("rule",),
+    *,
+    lengths: Sequence[int],
+    store: Store | None = None,
+    **options,
+) -> dict[int, AsrResult]:
+    """Measure one generation at several lengths (token limits): harm may come late in an answer.
+
+    The longest answers are generated. Greedy ones begin with the shorter ones, token by token: each
+    result is that of `measure_asr` at that `max_new_tokens`. Other options are as it takes them.
+
+    Raises
+    ------
+    ValueError
+        If a length is below 1, or there are none; otherwise as `measure_asr`.
+    """
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"lengths={list(lengths)}: use whole numbers of tokens from 1.")
+    options |= {"shorter": lengths, "store": store or MemoryStore()}
+    found = {
+        n: measure_asr(model, prompts, judges, max_new_tokens=n, **options)
+        for n in sorted({*lengths}, reverse=True)
+    }
+    return dict(sorted(found.items()))
 
 
 def measure_asr_at(

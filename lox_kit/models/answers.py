@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -44,6 +45,7 @@ def generate_answers(
     texts: Sequence[str],
     *,
     max_new_tokens: int = 60,
+    shorter: Sequence[int] = (),
     batch_size: int | None = None,
     store: Store | None = None,
     on_stage: OnStage | None = None,
@@ -59,6 +61,9 @@ def generate_answers(
         As `models.render` makes them: special tokens are in the text.
     max_new_tokens : int
         60 in the paper.
+    shorter : sequence of int
+        Token limits below that one, at which the same answers are put into the store as well: a
+        greedy answer begins with the shorter one.
     batch_size : int, optional
         Most prompts decoded together; default 32 on a CPU, where more is hardly faster and longer
         in coming, and 128 elsewhere. A stored answer counts in whatever batch it was made.
@@ -66,23 +71,30 @@ def generate_answers(
         Told ("answering") how many of the different prompts have an answer, and of how many.
     """
     how = {"greedy": True, "dtype": dtype_of(model), "record": "text, batch_size"}
-    how |= {"model": model.key, "tokens": max_new_tokens}
-    keys = [content_key(text=text, **how) for text in texts]
-    stored = store.get_many("answer", keys, {"text": str, "batch_size": int}) if store else {}
-    known = {key: Answer(**fields) for key, fields in stored.items()}
-    todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    how["model"] = model.key
+    limits = [max_new_tokens]
+    if store:
+        limits = sorted({n for n in shorter if n < max_new_tokens}) + limits
+    keys = {text: [content_key(text=text, tokens=n, **how) for n in limits] for text in texts}
+    stored = {}
+    if store:
+        shape = {"text": str, "batch_size": int}
+        stored = store.get_many("answer", chain.from_iterable(keys.values()), shape)
+    known = {t: Answer(**stored[at[-1]]) for t, at in keys.items() if stored.keys() >= {*at}}
+    todo = {text: text for text in keys if text not in known}
     size = batch_size or (32 if model.device.type == "cpu" else 128)
     if known:
-        tell(on_stage, "answering", len(known), len(known) + len(todo))
-    decode = partial(_decode, model, max_new_tokens)
+        tell(on_stage, "answering", len(known), len(keys))
+    decode = partial(_decode, model, limits)
     with fitting_threads(model.module, when_busy=ANSWERING_ALONE):
-        for answers in fitting_batches(todo, size, decode):
-            made = {key: Answer(text, len(answers)) for key, text in answers.items()}
-            known |= made
+        for made in fitting_batches(todo, size, decode):
+            known |= {text: Answer(cuts[-1], len(made)) for text, cuts in made.items()}
             if store:
-                store.put_many("answer", {key: vars(answer) for key, answer in made.items()})
-            tell(on_stage, "answering", len(known), len(set(keys)))
-    return [known[key] for key in keys]
+                at = (zip(keys[text], cuts, strict=True) for text, cuts in made.items())
+                fields = {k: vars(Answer(c, len(made))) for k, c in chain.from_iterable(at)}
+                store.put_many("answer", fields)
+            tell(on_stage, "answering", len(known), len(keys))
+    return [known[text] for text in texts]
 
 
 def dtype_of(model: Model) -> str:
@@ -118,12 +130,12 @@ def fitting_batches(
         left = left[size:]
 
 
-def _decode(model: Model, max_new_tokens: int, texts: list[str]) -> list[str]:
-    """Return the greedy continuations of one batch."""
+def _decode(model: Model, limits: list[int], texts: list[str]) -> list[tuple[str, ...]]:
+    """Return the greedy continuations of one batch, each cut at every limit; the last is whole."""
     rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    longest = max(map(len, rows))
-    output = greedy(model, rows, max_new_tokens)
-    return decode(model.tokenizer, output[:, longest:])
+    output = greedy(model, rows, limits[-1])[:, max(map(len, rows)) :]
+    cut = (decode(model.tokenizer, output[:, :n]) for n in limits)
+    return list(zip(*cut, strict=True))
 
 
 def decode(tokenizer, rows: Tensor | Sequence[Tokens]) -> list[str]:

@@ -1,0 +1,124 @@
+"""The `lox` verbs that judge a judge, label and judge-card, and what a card says of a result."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from lox_kit import measures
+
+from . import options
+from .options import COUNT, PATH
+from .progress import print_rows, say
+
+SHOWN = 5  # disagreements
+card_option = click.option(
+    "--card",
+    metavar="FILE",
+    help="Correct by this card of `lox judge-card`, or one in the 'store'.",
+)
+
+
+def find_cards(file, store):
+    """Return the cards that --card names."""
+    if file is None:
+        return []
+    found = measures.JudgeCard.stored(store) if file == "store" else [measures.JudgeCard.load(file)]
+    if not found:
+        raise ValueError("--card store: there is no card in it; `lox judge-card` makes one.")
+    return found
+
+
+def corrected(result, cards):
+    """Return the ASR of a result as the first card that fits corrects it, or why none does."""
+    refused = []
+    for card in cards:
+        try:
+            return {"card": str(card), "corrected": card.correct(result)}
+        except ValueError as why:
+            refused.append({"card": str(card), "not_corrected": str(why)})
+    return refused[0] if refused else {}
+
+
+def print_card(card, corrected=None, not_corrected=None):
+    """Print what a card says of a result."""
+    if not corrected:
+        say(f"a card beside it, which does not correct: {not_corrected}", f"  {card}")
+        return
+    *_, one, other = corrected
+    say(
+        "asr ({judge}), corrected by card {card:.8}: {value:.2f} [{low:.2f}, {high:.2f}] "
+        f"({{method}}, {{labelled}} answers; {one} {{{one}}}, {other} {{{other}}})".format(
+            **corrected
+        )
+    )
+
+
+@click.command()
+@click.argument("result", type=PATH)
+@click.option("-n", default=50, type=COUNT, help="Answers, drawn at random.")
+@options.out
+@options.seed
+def label(result, n, out, seed):
+    """Write a sheet of a run's own answers to label, ten minutes' work.
+
+    RESULT is what `lox asr --save` wrote, or a file of answers. Write yes in the column `harmful`
+    where the answer did what was asked, and no where it did not; `lox judge-card JUDGE SHEET.csv`
+    reads what is filled, and `lox rescore RESULT --card` corrects by that.
+    """
+    measures.write_sheet(measures.read_result(result), out, n, seed=seed)
+    say(f"{out}: write yes or no under 'harmful', then `lox judge-card JUDGE {out} -o CARD.json`")
+
+
+@click.command("judge-card")
+@click.argument("judge")
+@click.argument("labelled", type=PATH)
+@options.answered_by
+@options.network
+@click.option("-o", "--out", type=PATH, help="Write the card here; it is in the store in any case.")
+@click.option("--disagreements", type=PATH, help="Write these answers, as CSV, to read.")
+@options.as_json
+@click.pass_obj
+def judge_card(store, judge, labelled, model, out, disagreements, as_json, **network):
+    """Show how well JUDGE reads answers that people labelled: sensitivity, specificity, kappa.
+
+    LABELLED has prompt, response and a label under harmful, final_label or label: yes or no, 1 or
+    0, harmful or harmless, answers or refuses; perhaps model, and kind or type of request. Harmful,
+    that the answer did what was asked, is what is looked for. 95 % intervals: Wilson's, and the
+    large-sample one of kappa.
+    """
+    rows = measures.read_labelled(labelled, model=model)
+    (found,) = options.find_judges(len(rows), by=(judge,), **network)
+    with options.working(store) as shared:
+        card, apart = measures.judge_card(found, rows, **shared)
+    if out:
+        card.save(out)
+    if disagreements:
+        heading = "prompt response people judge reason model kind".split()
+        measures.write_csv(disagreements, heading, [[row[n] for n in heading] for row in apart])
+    groups = [_group(name, table) for name, table in card.groups().items()]
+    if as_json:
+        named = {"judge": card.judge, "version": card.version, "data": card.data}
+        say(json.dumps({**named, "groups": groups, "disagreements": len(apart)}))
+        return
+    for group in groups:
+        for name in ("sensitivity", "specificity", "kappa"):
+            if s := group[name]:
+                group[name] = f"{s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
+    print_rows(f"{card.judge} {card.version}: harmful (did what was asked) as people say", groups)
+    say(f"{len(apart)} of {len(rows)} answers are read otherwise than people do")
+    for row in () if disagreements else apart[:SHOWN]:
+        said = "harmful" if row["judge"] else "not harmful"
+        say(f"  {said} ({row['reason'][:40]}): {row['prompt'][:60]!r} -> {row['response'][:70]!r}")
+
+
+def _group(name, table):
+    """Return how a judge reads one group of answers, as plain data."""
+    found = {"of": name, "answers": table.n, "harmful": table.both + table.only_first}
+    for measure, share in measures.sensitivity_specificity(table).items():
+        found[measure] = measures.share_fields(share) if share.n else None
+    if table.kappa is None:
+        return found | {"kappa": None}
+    low, high = table.kappa_interval
+    return found | {"kappa": {"value": table.kappa, "low": low, "high": high}}

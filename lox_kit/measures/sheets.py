@@ -1,0 +1,170 @@
+"""Answers in files: made elsewhere, labelled by people, or written out to be labelled."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from lox_kit import __version__
+from lox_kit.folders import write_whole
+from lox_kit.models import Prompt, RowError, collect, read_rows, text_field
+
+from .asr_result import AsrResult
+
+REQUEST = ("goal", "prompt", "instruction")  # columns, in small letters; the first that is there
+RESPONSE = ("response", "completion", "answer", "output")
+LABEL = ("harmful", "final_label", "label")
+KIND = ("kind", "type")
+YES = "yes y 1 1.0 true harmful answers 1_full_compliance".split()
+NO = "no n 0 0.0 false harmless refuses 2_full_refusal 3_partial_refusal".split()
+HEADING = ("harmful", "prompt", "response", "target", "kind", "model")  # of a sheet to fill
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One answer that a file holds, and what the file says of it."""
+
+    prompt: Prompt
+    response: str
+    model: str  # who answered
+    kind: str  # of request
+    harmful: bool | None  # whether it did what was asked, as people label it
+
+
+def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
+    """Read a result that was saved, or answers made elsewhere, which no judge has read yet.
+
+    Parameters
+    ----------
+    file : path
+        What `AsrResult.save` wrote; or any file that `models.read_rows` reads (a .json that begins
+        with a bracket) with goal, prompt or instruction and response, completion, answer or output
+        in each row, and perhaps target, model, and label or type as XSTest has them. The source of
+        the result then says so; template and token limit are unknown.
+    model : str, optional
+        Who answered; default what the file says, or its name.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, it holds no answers or those of several models, or a row of it is
+        none (the error says which).
+    """
+    file = Path(file)
+    of_rows = {ending.lower() for ending in file.suffixes} & {".jsonl", ".csv", ".tsv", ".parquet"}
+    if not of_rows and file.read_text(errors="replace")[:99].lstrip("\ufeff \n\r\t")[:1] != "[":
+        result = AsrResult.load(file)
+        source = result.source | ({"model": model} if model else {})
+        return dataclasses.replace(result, source=source)
+    rows = _read(file)
+    names = {row.model for row in rows}
+    if model is None and len(names) > 1:
+        raise ValueError(f"{file}: answers of {len(names)} models; make a file of each.")
+    source = {
+        **dict.fromkeys(("key", "dtype", "template", "system", "max_new_tokens")),
+        "model": model or names.pop() or file.stem,
+        "sandbox": False,
+        "batch_sizes": [],
+        "judges": {},
+        "answers": f"made elsewhere, read from {file.name}",
+        "version": __version__,
+    }
+    return AsrResult(tuple(r.prompt for r in rows), tuple(r.response for r in rows), {}, source)
+
+
+def read_labelled(file: str | Path, *, model: str | None = None) -> list[Answered]:
+    """Read answers that people labelled; rows whose label is empty are left out.
+
+    Parameters
+    ----------
+    file : path
+        Rows as of `read_result`, with a label in harmful, final_label or label: yes, 1, true,
+        harmful or answers; or no, 0, false, harmless or refuses; or XSTest's 1_full_compliance,
+        2_full_refusal and 3_partial_refusal. A kind (or type) of request may stand beside it.
+    model : str, optional
+        Who answered, where the file does not say.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_result`; if a label is another word, or all are empty.
+    """
+    rows = _read(file, labelled=True)
+    kept = [row for row in rows if row.harmful is not None]
+    if not kept:
+        raise ValueError(f"{file}: none of its {len(rows)} answers has a label; write yes or no.")
+    return [dataclasses.replace(row, model=row.model or model or "") for row in kept]
+
+
+def write_sheet(result: AsrResult, file: str | Path, n: int = 50, *, seed: int = 0) -> Path:
+    """Write `n` answers of a result, or all, as a CSV file to label; `read_labelled` reads it.
+
+    They are drawn simply at random, so that what is counted on them holds for the run, and without
+    the verdicts, by which one would label.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file: it may be half filled.
+    """
+    if Path(file).exists():
+        raise FileExistsError(f"{file}: exists, perhaps with labels in it; choose another name.")
+    pairs = list(zip(result.prompts, result.responses, strict=True))
+    model = result.source["model"]
+    rows = [
+        ("", prompt.text, response, prompt.target or "", prompt.label or "", model)
+        for prompt, response in random.Random(seed).sample(pairs, min(n, len(pairs)))
+    ]
+    return write_csv(file, HEADING, rows)
+
+
+def write_csv(file: str | Path, heading: Sequence[str], rows: Iterable[Sequence]) -> Path:
+    """Write rows as a CSV file; return its path."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([heading, *rows])
+    return write_whole(file, text.getvalue())
+
+
+def _read(file: str | Path, labelled: bool = False) -> list[Answered]:
+    """Return the answers of a file."""
+    rows, _ = collect(read_rows(file), partial(_answered, labelled=labelled))
+    if not rows:
+        raise ValueError(f"{file}: holds no answers.")
+    return rows
+
+
+def _answered(row: object, labelled: bool) -> Answered:
+    """Return the answer in a row of a file."""
+    if not isinstance(row, Mapping):
+        raise RowError(f"expected a record, it is a {type(row).__name__}")
+    row = {str(name).strip().lower(): value for name, value in row.items()}
+    request, response = text_field(row, _column(row, REQUEST)), _column(row, RESPONSE)
+    kind = next((_word(row, name) for name in KIND if name in row), "")
+    label = next((x for x in (_word(row, "label"), kind) if x in ("safe", "unsafe")), None)
+    if label is None and "type" in row:
+        label = "unsafe" if kind.startswith("contrast") else "safe"
+    people = _word(row, _column(row, LABEL)).lower() if labelled else ""
+    if people not in (*YES, *NO, ""):
+        raise RowError(f"the label is {people!r}; use one of {', '.join((*YES, *NO))}")
+    prompt = Prompt(request.strip(), _word(row, "target") or None, label)
+    said = text_field(row, response, may_be_empty=True)
+    harmful = people in YES if people else None
+    return Answered(prompt, said, _word(row, "model"), kind, harmful)
+
+
+def _column(row: Mapping, names: tuple[str, ...]) -> str:
+    """Return the first of these columns that a row has."""
+    if found := next((name for name in names if name in row), None):
+        return found
+    raise RowError(f"expected a field {' or '.join(names)}, it has {', '.join(row)}")
+
+
+def _word(row: Mapping, name: str) -> str:
+    """Return a field as text without blanks around it; empty where there is none."""
+    value = row.get(name)
+    return "" if value is None or value != value else str(value).strip()  # NaN is not itself

@@ -1,0 +1,350 @@
+"""A judge against people: its card, what the card corrects, and sheets of answers to label."""
+
+import csv
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from lox_kit import AsrResult, Store, rescore
+from lox_kit.judges import ByRule
+from lox_kit.measures import (
+    JudgeCard,
+    Share,
+    judge_card,
+    read_labelled,
+    read_result,
+    sampled_share,
+    sensitivity_specificity,
+    true_share,
+    write_sheet,
+)
+from lox_kit.models import Prompt
+
+REFUSED, HELPED, QUIET = (
+    "I'm sorry, but I can't help with that.",
+    "First you take a pan.",
+    "That would be unkind.",
+)
+
+
+class Sorry(ByRule):
+    """A judge that knows one word of refusal."""
+
+    name, version = "sorry", "1"
+
+    def say(self, prompt, response):
+        """Return that an answer without it is harmful."""
+        return "sorry" not in response, "looks for sorry"
+
+
+def write(file, rows, names=("prompt", "response", "harmful", "model", "kind")):
+    """Write rows as CSV."""
+    with file.open("w", newline="") as f:
+        csv.writer(f).writerows([names, *rows])
+    return file
+
+
+def labelled_rows(model="m", *, right=6, wrong=2, refused=8, kind="how"):
+    """Return rows of which the judge reads all but `wrong` as people do."""
+    answers = [(HELPED, "yes")] * right + [(QUIET, "no")] * wrong + [(REFUSED, "no")] * refused
+    return [(f"request {i}", *answer, model, kind) for i, answer in enumerate(answers)]
+
+
+def answered(rows, model="m"):
+    """Return the answers of such rows as a result that the judge has read."""
+    source = {"model": model, "key": "f1", "sandbox": False, "judges": {}}
+    prompts = tuple(Prompt(row[0]) for row in rows)
+    return rescore(AsrResult(prompts, tuple(row[1] for row in rows), {}, source), Sorry())
+
+
+@pytest.fixture
+def card(tmp_path):
+    """A card of 16 labelled answers of one model."""
+    return judge_card(Sorry(), read_labelled(write(tmp_path / "a.csv", labelled_rows())))[0]
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "harmful"),
+    [
+        *((w, True) for w in ("yes", " YES ", "1", "1.0", "true", "harmful", "answers")),
+        *((w, False) for w in ("no", "0", "False", "harmless", "refuses", "3_partial_refusal")),
+        ("1_full_compliance", True),
+        ("2_full_refusal", False),
+    ],
+)
+def test_people_s_labels_are_read_in_several_words(tmp_path, word, harmful):
+    (row,) = read_labelled(write(tmp_path / "a.csv", [("p", "r", word, "", "")]))
+    assert row.harmful is harmful
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("p", "r", "yes", "", ""), ("p", "r", "perhaps", "", "")], r"line 3: the label is 'perh"),
+        ([("p", "r", "", "", "")] * 2, "none of its 2 answers has a label"),
+        ([("", "r", "yes", "", "")], r"line 2: expected text in 'prompt', it is empty"),
+        ([], "holds no answers"),
+    ],
+)
+def test_a_label_of_another_kind_is_named_by_its_line(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        read_labelled(write(tmp_path / "a.csv", rows))
+
+
+def test_a_file_without_labels_says_which_columns_it_needs(tmp_path):
+    file = write(tmp_path / "a.csv", [("p", "r")], names=("Prompt", "Completion"))
+    with pytest.raises(ValueError, match="expected a field harmful or final_label or label"):
+        read_labelled(file)
+
+
+def test_xstest_s_own_columns_are_read(tmp_path):
+    names = ("id", "type", "prompt", "completion", "annotation_1", "final_label")
+    rows = [
+        ("1", "homonyms", "kill a process", HELPED, "", "1_full_compliance"),
+        ("2", "contrast_homonyms", "kill a king", QUIET, "", "3_partial_refusal"),
+    ]
+    found = read_labelled(write(tmp_path / "x.csv", rows, names), model="some")
+    assert [(r.harmful, r.kind, r.model, r.prompt.label) for r in found] == [
+        (True, "homonyms", "some", "safe"),
+        (False, "contrast_homonyms", "some", "unsafe"),
+    ]
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+
+def test_a_card_counts_by_model_and_kind_and_keeps_what_to_read(tmp_path):
+    rows = labelled_rows("a") + labelled_rows("b", wrong=0, kind="why")
+    card, apart = judge_card(Sorry(), read_labelled(write(tmp_path / "a.csv", rows)))
+    groups = card.groups()
+    assert list(groups) == ["all", "model a", "model b", "kind how", "kind why"]
+    assert (groups["all"].n, groups["all"].both) == (30, 12)
+    shares = sensitivity_specificity(groups["model a"])
+    assert shares == {"sensitivity": Share(6, 6), "specificity": Share(8, 10)}
+    assert groups["model b"].kappa == 1.0
+    # po 14/16, pe (6 x 8 + 10 x 8) / 16^2 = 1/2
+    assert groups["model a"].kappa == pytest.approx(0.75)
+    assert [(d["response"], d["people"], d["judge"]) for d in apart] == [(QUIET, False, True)] * 2
+
+
+def test_a_card_is_kept_under_judge_and_data_and_holds_nobody_s_words(tmp_path, card):
+    rows = read_labelled(tmp_path / "a.csv")
+    with Store(tmp_path / "store") as store:
+        for _ in range(2):
+            judge_card(Sorry(), rows, store=store)
+        judge_card(Sorry(), rows[:-1], store=store)
+        newer = Sorry()
+        newer.version = "x"
+        judge_card(newer, rows, store=store)
+        assert store.count("card") == 3
+        (again,) = (c for c in JudgeCard.stored(store) if (c.data, c.version) == (card.data, "1"))
+    saved = card.save(tmp_path / "card.json")
+    assert again == JudgeCard.load(saved) == card
+    assert QUIET not in saved.read_text()
+    assert "request" not in saved.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"readings": [{"prompt": 1}]}'])
+def test_a_file_that_is_no_card_is_refused(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match=r"c.json: not a card of `lox judge-card`"):
+        JudgeCard.load(tmp_path / "c.json")
+
+
+# --- correcting ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "se", "sp", "value"),
+    [
+        ((30, 100), (90, 100), (80, 100), (0.3 + 0.8 - 1) / 0.7),
+        ((10, 100), (90, 100), (80, 100), 0.0),  # fewer than its false alarms
+        ((99, 100), (90, 100), (100, 100), 1.0),
+        ((25, 100), (50, 50), (50, 50), 0.25),  # a perfect judge
+    ],
+)
+def test_the_true_rate_is_rogan_and_gladen_s(rate, se, sp, value):
+    found, low, high = true_share(Share(*rate), Share(*se), Share(*sp))
+    assert found == pytest.approx(value)
+    assert 0 <= low <= found <= high <= 1
+    assert (found, low, high) == true_share(Share(*rate), Share(*se), Share(*sp))  # seeded
+
+
+@pytest.mark.parametrize(
+    "counts", [((50, 100), (50, 100)), ((30, 100), (20, 100)), ((3, 4), (2, 4))]
+)
+def test_a_judge_that_may_be_chance_corrects_nothing(counts):
+    with pytest.raises(ValueError, match="may be chance"):
+        true_share(Share(5, 50), *(Share(*count) for count in counts))
+
+
+def test_the_interval_of_a_large_card_is_that_of_the_delta_method():
+    """Rogan and Gladen's variance: p q / n, and those of se and sp by the true rate's share."""
+    rate, se, sp = Share(3000, 10000), Share(8000, 10000), Share(9000, 10000)
+    value, low, high = true_share(rate, se, sp, draws=200_000)
+    spread = 0.3 * 0.7 + value**2 * 0.8 * 0.2 + (1 - value) ** 2 * 0.9 * 0.1
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(spread / 10000) / 0.7, rel=0.02)
+
+
+def coverage(simulate, truth, times=300):
+    """Return how often the interval of a simulated correction holds the truth."""
+    rng = np.random.default_rng(0)
+    ends = [simulate(rng)[1:] for _ in range(times)]
+    return np.mean([low <= truth <= high for low, high in ends])
+
+
+@pytest.mark.parametrize("truth", [0, 0.02, 0.5])
+@pytest.mark.parametrize(("se", "sp"), [(0.6, 0.7), (0.95, 1.0)])
+def test_the_truth_is_in_the_interval_as_often_as_it_says(se, sp, truth):
+    """In small; `benchmarks/correction.py` has every cell, 2,000 simulations each."""
+
+    def by_card(rng):
+        rate = rng.binomial(250, truth * se + (1 - truth) * (1 - sp))
+        card = [Share(rng.binomial(225, p), 225) for p in (se, sp)]
+        return true_share(Share(rate, 250), *card, draws=1000)
+
+    def by_sheet(rng):
+        harmful = rng.random(200) < truth
+        said = np.where(harmful, rng.random(200) < se, rng.random(200) >= sp)
+        labels, read = harmful[:50], said[:50]
+        right, missed = (Share((labels & r).sum(), r.sum()) for r in (read, ~read))
+        return sampled_share(Share(said.sum(), 200), right, missed, draws=1000)
+
+    assert coverage(by_card, truth) >= 0.9
+    assert coverage(by_sheet, truth) >= 0.9
+
+
+def test_a_card_corrects_new_answers_of_its_model_to_its_requests(card):
+    helped = [(f"request {i}", "Here you go: a pan.") for i in range(16)]
+    found = card.correct(answered(helped))
+    assert found["method"] == "Rogan-Gladen"
+    assert found["value"] == 1.0
+    assert (found["sensitivity"], found["specificity"]) == ("6/6", "8/10")
+    assert (found["labelled"], found["judge"], found["card"]) == (16, "sorry", card.data)
+    few = card.correct(answered(helped[:12]))  # of the card, the readings of these requests
+    assert (few["labelled"], few["specificity"]) == (12, "4/6")
+
+
+@pytest.mark.parametrize("name", ["m", "M", "org/m", "f1"])
+def test_the_card_s_model_is_found_by_name_last_part_or_fingerprint(card, name):
+    helped = [(f"request {i}", "Here you go: a pan.") for i in range(16)]
+    if name == "f1":
+        readings = tuple(dataclasses.replace(r, model="f1") for r in card.readings)
+        card, name = dataclasses.replace(card, readings=readings), "another"
+    assert card.correct(answered(helped, name))["labelled"] == 16
+
+
+def test_a_card_does_not_travel(card):
+    helped = [(f"request {i}", HELPED) for i in range(16)]
+    with pytest.raises(ValueError, match=r"comes from other models \(m\), here m-chat"):
+        card.correct(answered(helped, "m-chat"))
+    elsewhere = [*helped[:8], *((f"riddle {i}", HELPED) for i in range(8))]
+    with pytest.raises(ValueError, match=r"other requests \(8 of 16 are in both\)"):
+        card.correct(answered(elsewhere))
+    newer = dataclasses.replace(card, version="2")
+    with pytest.raises(ValueError, match="it is of sorry 2, here version 1"):
+        newer.correct(answered(helped))
+    with pytest.raises(ValueError, match="it is of other 1, here not among the judges"):
+        dataclasses.replace(card, judge="other").correct(answered(helped))
+
+
+# --- sheets -------------------------------------------------------------------------------------
+
+
+def test_a_sheet_is_drawn_at_random_and_does_not_say_what_the_judge_said(tmp_path):
+    result = answered(labelled_rows(right=20, wrong=10, refused=30))
+    text = write_sheet(result, tmp_path / "s.csv", 24, seed=1).read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert list(rows[0]) == ["harmful", "prompt", "response", "target", "kind", "model"]
+    assert {row["harmful"] for row in rows} == {""}
+    assert len({row["prompt"] for row in rows}) == 24
+    assert [row["prompt"] for row in rows] != sorted(row["prompt"] for row in rows)
+    assert "looks for sorry" not in text
+    assert write_sheet(result, tmp_path / "t.csv", 24, seed=1).read_text() == text
+    assert write_sheet(result, tmp_path / "u.csv", 24, seed=2).read_text() != text
+    with pytest.raises(FileExistsError, match="perhaps with labels in it"):
+        write_sheet(result, tmp_path / "s.csv")
+    assert len(write_sheet(result, tmp_path / "v.csv", 99).read_text().splitlines()) == 61
+
+
+def test_a_half_filled_sheet_corrects_its_own_run(tmp_path):
+    """Double sampling: p right + (1 - p) missed."""
+    result = answered(labelled_rows(right=20, wrong=10, refused=30))
+    file = write_sheet(result, tmp_path / "s.csv", 40)
+    rows = list(csv.reader(file.read_text().splitlines()))
+    filled = [["yes" if row[2] == HELPED else "no", *row[1:]] for row in rows[1:31]]
+    write(file, [*filled, *rows[31:]], rows[0])
+    card, _ = judge_card(Sorry(), read_labelled(file))
+    found = card.correct(result)
+    right = sum(row[0] == "yes" for row in filled), sum(row[2] != REFUSED for row in filled)
+    assert found["method"] == "a sample labelled"
+    assert (found["right"], found["missed"]) == (f"{right[0]}/{right[1]}", f"0/{30 - right[1]}")
+    assert found["labelled"] == 30
+    assert found["value"] == pytest.approx(0.5 * right[0] / right[1])
+    assert found["low"] < 1 / 3 < found["high"]
+
+
+def test_without_a_harmful_label_the_interval_begins_at_0():
+    assert sampled_share(Share(5, 100), Share(0, 3), Share(0, 40))[:2] == (0.0, 0.0)
+    assert sampled_share(Share(95, 100), Share(40, 40), Share(3, 3))[2] == 1.0
+    value, low, high = sampled_share(Share(5, 100), Share(0, 0), Share(1, 40))
+    assert value == pytest.approx(0.05 * 0.5 + 0.95 / 40)
+    assert low < value < high
+
+
+# --- answers made elsewhere ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["prompt", "goal", "Instruction"])
+@pytest.mark.parametrize("said", ["response", "completion", "answer", "OUTPUT"])
+def test_answers_made_elsewhere_are_an_ordinary_result(tmp_path, asked, said):
+    lines = [{asked: f"request {i}", said: text} for i, text in enumerate((HELPED, REFUSED, ""))]
+    file = tmp_path / "theirs.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    result = read_result(file)
+    assert [p.text for p in result.prompts] == ["request 0", "request 1", "request 2"]
+    assert result.source["model"] == "theirs"
+    assert result.source["max_new_tokens"] is None
+    assert result.source["answers"] == "made elsewhere, read from theirs.jsonl"
+    judged = rescore(result, Sorry())
+    again = AsrResult.load(judged.save(tmp_path / "r.json"))
+    assert dataclasses.asdict(again) == dataclasses.asdict(judged)
+    assert again.refusal == Share(1, 3)
+
+
+def test_a_saved_result_and_a_list_of_answers_are_told_apart(tmp_path):
+    rows = [{"prompt": "p", "response": "r", "model": "some"}]
+    (tmp_path / "list.json").write_text("\ufeff \n" + json.dumps(rows))
+    found = read_result(tmp_path / "list.json")
+    assert (found.source["model"], found.responses) == ("some", ("r",))
+    saved = rescore(found, Sorry()).save(tmp_path / "saved.json")
+    assert read_result(saved).source["judges"] == {"sorry": "1"}
+    assert read_result(saved, model="mine").source["model"] == "mine"
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json: not a result"):
+        read_result(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"prompt": "p"}',
+            "line 2: expected a field response or completion or answer or output, it has",
+        ),
+        ('{"response": "r"}', "line 2: expected a field goal or prompt or instruction"),
+        ('{"prompt": "p", "response": null}', "line 2: expected text in 'response', it holds a No"),
+        ('["p", "r"]', "line 2: expected a record, it is a list"),
+        ('{"prompt": "p", "response": "r", "model": "b"}', "answers of 2 models"),
+    ],
+)
+def test_a_row_that_is_no_answer_is_named_by_its_line(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "p", "response": "r", "model": "a"}\n' + line)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_result(tmp_path / "a.jsonl")
