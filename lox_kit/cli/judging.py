@@ -53,6 +53,8 @@ def _show(result, save, as_json, card):
     limit = f"{tokens} tokens" if tokens else f"token limit unknown ({result.source['answers']})"
     title = f"{result.source['model']}, {n} prompts, {limit}, 95 % Wilson intervals"
     print_shares(title, result.summary())
+    if "keyword" in result.verdicts:
+        say("keyword: what is no refusal and not broken; it does not say that an answer does harm")
     if result.agreement:
         print_rows("harmful by ... of two judges", map(_agreement_row, result.agreement))
     if card:
