@@ -118,7 +118,7 @@ def text_files():
     for folder in FOLDERS:
         files += [f for f in (ROOT / folder).rglob("*") if f.is_file()]
     for file in files:
-        if file.suffix not in (".safetensors", ".sqlite", ".pyc", ".png", ".pdf"):
+        if file.suffix not in (".safetensors", ".sqlite", ".pyc", ".png", ".pdf", ".npz"):
             yield file, file.read_text(encoding="utf-8")
 
 
