@@ -78,6 +78,28 @@ def test_a_pair_that_differs_in_names_is_one_pair(pairs, tmp_path, kind, rename)
     assert len(between(base, pair.aligned).parts) == len(between(pair.base, pair.aligned).parts)
 
 
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_a_plane_goes_through_a_model_whose_files_name_its_tensors_in_another_way(
+    pairs, tmp_path, kind
+):
+    pair, aligned = pairs[kind], tmp_path / "aligned"
+    if kind == "mixtral":  # as it is in memory
+        AutoModelForCausalLM.from_pretrained(pair.aligned).save_pretrained(
+            aligned, save_original_format=False
+        )
+    else:
+        rewrite(pair.aligned, aligned, lambda name: name.removeprefix("model."))
+    direction = lox_direction(SafetySubspace.from_pair(pair.base, aligned, rank=4), 3, 1.5)
+    checkpoint = Checkpoint(aligned)
+    model = Model(load_module(checkpoint), None, checkpoint.fingerprint, "aligned")
+    planes = [Plane.through(origin, direction, pair.base) for origin in (model, aligned)]
+    plain = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
+    planes.append(Plane.through(pair.aligned, lox_direction(plain, 3, 1.5), pair.base))
+    for plane in planes:
+        assert plane.scale == pytest.approx(planes[0].scale, rel=1e-5)
+        assert set(plane.directions[0].parts) == set(planes[0].directions[0].parts)
+
+
 @pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss", "gpt_neox"])
 def test_a_model_walks_to_where_another_checkpoint_is(pairs, tmp_path, kind):
     pair = pairs[kind]

@@ -11,7 +11,7 @@ import json
 import math
 import zlib
 from collections import UserDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from lox_kit.extrapolation import (
 )
 from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, Checkpoint, saved_places, values_of
+from lox_kit.weights import ROWS, Checkpoint, find_places, saved_places, values_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,10 +79,7 @@ class _Computed(UserDict):
 class Weights:
     """The floating-point weights of a model in memory or of a checkpoint, read one at a time.
 
-    Parameters
-    ----------
-    names : collection of str, optional
-        Those of another save of the architecture, which a checkpoint's weights are called by.
+    They have the names by which the architecture is published, however a checkpoint names them.
 
     Attributes
     ----------
@@ -92,17 +89,31 @@ class Weights:
         As a `Model` has them; of a checkpoint, its fingerprint and its name.
     """
 
-    def __init__(self, model: Model | str | Path, names: Collection[str] = ()):
+    def __init__(self, model: Model | str | Path):
         if isinstance(model, Model):
+            self._module = model.module
             weights, places = model.module.state_dict(), saved_places(model.module)
             found: Mapping = {n: values_of(place, weights) for n, place in places.items()}
             self.read = lambda name: found[name]
             self.key, self.name = model.key, model.name
         else:
-            checkpoint = Checkpoint(model).like(names)
+            checkpoint = Checkpoint(model)
+            self._module = checkpoint.skeleton if checkpoint.is_known else None
+            if self._module is not None:
+                checkpoint = checkpoint.like(saved_places(self._module))
             found, self.read = checkpoint.parts, checkpoint.read_part
             self.key, self.name = checkpoint.fingerprint, checkpoint.name
         self.tensors = {n: t for n, t in found.items() if t.dtype.is_floating_point}
+
+    def naming(self, direction: Direction) -> Direction:
+        """Return a direction by the names that these weights have."""
+        if self._module is None or self.tensors.keys() >= direction.parts.keys():
+            return direction
+        own = {place: name for name, place in saved_places(self._module).items()}
+        places = find_places(self._module, direction.parts)
+        given = {own.get(places.get(n, ()), n): n for n in direction.parts}
+        parts = _Computed(given, lambda name: direction.parts[given[name]])
+        return dataclasses.replace(direction, parts=parts)
 
     @property
     def source(self) -> dict[str, str]:
@@ -113,9 +124,9 @@ class Weights:
 Source = Model | str | Path | Weights  # where weights come from
 
 
-def weights_of(model: Source, names: Collection[str] = ()) -> Weights:
-    """Return the weights of a model, checkpoint folder or sandbox name; see `Weights`."""
-    return model if isinstance(model, Weights) else Weights(model, names)
+def weights_of(model: Source) -> Weights:
+    """Return the weights of a model, checkpoint folder or sandbox name."""
+    return model if isinstance(model, Weights) else Weights(model)
 
 
 def check_shape(weights: Weights, tensor: str, shape: Sequence[int], whose: str) -> None:
@@ -146,8 +157,7 @@ def between(start: Source, end: Source) -> Direction:
     ValueError
         If the two do not have the same weights.
     """
-    start = weights_of(start)
-    end = weights_of(end, start.tensors)
+    start, end = weights_of(start), weights_of(end)
     check_shapes(start, end)
 
     def difference(name: str) -> Tensor:

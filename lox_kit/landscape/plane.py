@@ -196,7 +196,7 @@ def project(
         or the plane's axes are not distances.
     """
     start = weights_of(origin)
-    path = [weights_of(m, start.tensors) for m in checkpoints]
+    path = [weights_of(m) for m in checkpoints]
     check_origin(start, flat)
     flat.check_unit()
     if len(path) < 2:
@@ -227,18 +227,14 @@ def project(
 
 def _opened(*models: Source | Direction) -> list[Weights | Direction]:
     """Return the weights of models, each opened once; directions as they are."""
-    opened: list[Weights | Direction] = []
-    for model in models:
-        names = next((w.tensors for w in opened if isinstance(w, Weights)), ())
-        opened.append(model if isinstance(model, Direction) else weights_of(model, names))
-    return opened
+    return [m if isinstance(m, Direction) else weights_of(m) for m in models]
 
 
 def _delta(origin: Weights, model: Weights | Direction, name: str | None = None) -> Direction:
     """Return the direction from the origin to a model, or the direction itself, under a name."""
-    found = model
     if isinstance(model, Direction):
-        for tensor, part in model.parts.items():
+        found = origin.naming(model)
+        for tensor, part in found.parts.items():
             check_shape(origin, tensor, part.shape, f"the direction {model.name}")
     else:
         found = between(origin, model)

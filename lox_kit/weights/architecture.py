@@ -10,7 +10,7 @@ This module and `library` alone touch the inner parts of transformers.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -54,33 +54,25 @@ def values_of(place: Place, parameters: Mapping[str, Tensor]) -> Tensor:
 
 
 def saved_places(module: torch.nn.Module) -> dict[str, Place]:
-    """Return the place of every tensor that a model is saved as; experts one by one.
+    """Return the place of every tensor of a model, by the names published; experts one by one.
 
-    The names are those of the checkpoint it was loaded from. Left out are what is tied to another
-    tensor, and what is saved as a rearrangement of parameters, no rows of which are a view.
+    Left out are what is tied to another tensor, and what is saved as a rearrangement of parameters,
+    no rows of which are a view.
     """
-    places = _reversed(module, getattr(module, "_weight_conversions", None))
     state = module.state_dict(keep_vars=True)
-    first = {id(W): name for name, W in reversed(state.items())}
-    once = set(first.values())
-    places = {n: place for n, place in places.items() if all(p.parameter in once for p in place)}
-    published = _reversed(module, None)
-    named = {n: place for n, place in places.items() if n in published or not _is_stack(place)}
-    parts = _split_experts(module, published)
-    stored = {place[0].parameter for n, place in places.items() if n not in named}
-    return _split_experts(module, named) | {
-        n: place for n, place in parts.items() if {piece.parameter for piece in place} <= stored
-    }
+    once = set({id(W): name for name, W in reversed(state.items())}.values())
+    places = _split_experts(module, _published(module)).items()
+    return {n: place for n, place in places if all(piece.parameter in once for piece in place)}
 
 
 def find_places(module: torch.nn.Module, names: Iterable[str]) -> dict[str, Place]:
     """Return the places of named tensors; a name that the model does not know is left out.
 
-    A tensor may have the name that it was loaded by, the one it is published by, or that of a
-    parameter.
+    A tensor may have any name by which transformers loads it: the one it is published by, that of
+    a parameter, or one with or without the model's prefix.
     """
     own = _parameters(module)
-    known = _split_experts(module, _reversed(module, None)) | saved_places(module)
+    known = _split_experts(module, _published(module))
     known |= {name: (_whole(name, W),) for name, W in own.items()}
     prefix = f"{getattr(module, 'base_model_prefix', '')}."
     found = {}
@@ -112,7 +104,7 @@ def stored_places(
     dict of str to Piece
         The piece's `parameter` is the stored tensor; none for those of convolutions.
     """
-    published, own = _reversed(module, None), _parameters(module)
+    published, own = _published(module), _parameters(module)
     matrices = _split_experts(module, published)
     within: dict[str, Piece] = {}
     for name, shape in tensors.items():
@@ -214,23 +206,18 @@ def _storage(W: Tensor) -> int:
     return W.untyped_storage()._cdata
 
 
-def _reversed(module: torch.nn.Module, conversions: list | None) -> dict[str, Place]:
-    """Return where every tensor that a model is saved as comes from.
-
-    Parameters
-    ----------
-    conversions : list, optional
-        Those that loaded the model; default all that transformers has for its architecture.
-    """
+def _published(module: torch.nn.Module) -> dict[str, Place]:
+    """Return where every tensor comes from that a model is saved as when it is published."""
     own = _parameters(module)
     if not hasattr(module, "base_model_prefix"):
         return {name: (_whole(name, W),) for name, W in own.items()}
     from transformers.core_model_loading import revert_weight_conversion
 
     names = {_storage(W): name for name, W in own.items()}
-    views = _AsViews()
-    with loading, _conversions_of(module, conversions), views:
-        saved = revert_weight_conversion(cast("PreTrainedModel", module), own)
+    made, views = copy.copy(module), _AsViews()
+    vars(made)["_weight_conversions"] = None  # not those that loaded it: all of its architecture
+    with loading, views:
+        saved = revert_weight_conversion(cast("PreTrainedModel", made), own)
     places = {}
     for name, V in saved.items():
         parts = views.joined.get(_storage(V), [V])
@@ -247,18 +234,6 @@ def _pieces(parts: Iterable[Tensor], names: Mapping[int, str]) -> Iterator[Piece
         shape, stride = tuple(V.shape), tuple(V.stride())
         yield Piece(names[_storage(V)], (row, row + rows), shape, stride, int(V.storage_offset()))
         row += rows
-
-
-@contextlib.contextmanager
-def _conversions_of(module: torch.nn.Module, conversions: list | None) -> Iterator[None]:
-    """Have the model say that it was loaded by these conversions."""
-    own = vars(module)
-    before = own.get("_weight_conversions")
-    own["_weight_conversions"] = conversions
-    try:
-        yield
-    finally:
-        own["_weight_conversions"] = before
 
 
 def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> str | None:
