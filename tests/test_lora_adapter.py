@@ -317,7 +317,7 @@ def test_the_fingerprint_is_of_the_content_of_base_and_adapter(pair, adapter, tm
         ({"use_dora": True}, "use_dora=True is not plain LoRA.*Merge it with PEFT"),
         ({"bias": "all"}, "bias='all' is not plain LoRA"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices"),
-        ({"target_parameters": ["mlp.down_proj.weight"]}, "target_parameters"),
+        ({"target_parameters": ["mlp.down_proj.weight"]}, "PEFT does not take up all of its 8"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
         ({"alora_invocation_tokens": [1]}, r"alora_invocation_tokens=\[1\]"),

@@ -100,6 +100,42 @@ def test_a_plane_goes_through_a_model_whose_files_name_its_tensors_in_another_wa
         assert set(plane.directions[0].parts) == set(planes[0].directions[0].parts)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_that_is_written_is_read_as_what_apply_writes(pairs, tmp_path, kind):
+    pair, adapter = pairs[kind], tmp_path / "adapter"
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=8)
+    left_out = save_adapter(subspace, pair.aligned, adapter, 4, 1.5, allow_partial=True)
+    edited = Checkpoint(apply_lox(subspace, pair.aligned, tmp_path / "lox", 4, 1.5))
+    aligned, adapted = Checkpoint(pair.aligned), Checkpoint(f"{pair.aligned}+{adapter}")
+    for name in aligned.parts:
+        expected = (aligned if name in left_out else edited).read_part(name)
+        torch.testing.assert_close(adapted.read_part(name), expected, rtol=1e-4, atol=1e-5)
+    again = SafetySubspace.from_pair(pair.aligned, f"{pair.aligned}+{adapter}", rank=4)
+    for name in set(again) - set(left_out):
+        assert again[name].method == "lora"
+        torch.testing.assert_close(again[name].S, 1.5 * subspace[name].top(4)[1], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss"])
+def test_an_adapter_of_experts_over_another_layout_is_the_same_model(pairs, tmp_path, kind):
+    pair, fused = pairs[kind], tmp_path / "fused"
+    AutoModelForCausalLM.from_pretrained(pair.aligned).save_pretrained(
+        fused, save_original_format=False
+    )
+    subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=4)
+    save_adapter(subspace, pair.aligned, tmp_path / "adapter", 4, allow_partial=True)
+    one, other = (
+        load_module(Checkpoint(f"{base}+{tmp_path / 'adapter'}")).state_dict()
+        for base in (pair.aligned, fused)
+    )
+    for name, W in one.items():
+        torch.testing.assert_close(W, other[name])
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    save_file(dict(list(tensors.items())[1:]), tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="PEFT does not take up all of its"):
+        Checkpoint(f"{fused}+{tmp_path / 'adapter'}")
+
+
 @pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss", "gpt_neox"])
 def test_a_model_walks_to_where_another_checkpoint_is(pairs, tmp_path, kind):
     pair = pairs[kind]

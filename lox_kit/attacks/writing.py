@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lox_kit.folders import remove_folder
 from lox_kit.models import Model, load_module
-from lox_kit.weights import Checkpoint
+from lox_kit.weights import Checkpoint, lora_layers
 
 from .resuming import Step, StoppedError, resume_folder, work_folder
 
@@ -49,16 +49,12 @@ def _merged(base) -> dict[str, Tensor]:
     What is added to is on the CPU, one matrix after the other: merging a copy of the model, as PEFT
     does, would take the memory of a second one on its device.
     """
-    from peft.tuners.lora import LoraLayer
-
     own = {name: W for name, W in base.state_dict().items() if ".lora_" not in name}
     state = {name.replace(".base_layer", ""): W for name, W in own.items()}
-    for path, layer in base.named_modules():
-        if isinstance(layer, LoraLayer):
-            name = f"{path.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}"
-            W = state[name].detach().clone()
-            W += layer.get_delta_weight("default").detach()
-            state[name] = W.cpu()
+    for name, layer in lora_layers(base).items():
+        W = state[name].detach().clone()
+        W += layer.get_delta_weight("default").detach()
+        state[name] = W.cpu()
     return state
 
 

@@ -23,8 +23,11 @@ from lox_kit.weights import (
     Place,
     can_adapt,
     find_places,
-    is_conv1d,
+    load_adapter,
+    lora_layers,
+    lora_names,
     lora_targets,
+    lora_transposes,
     refuse_nonfinite,
     skeleton,
     tied_parameters,
@@ -96,7 +99,7 @@ def save_adapter(
         (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
         (work / "README.md").write_text(card)
         save_file(tensors, work / "adapter_model.safetensors", metadata={"format": "pt"})
-        _read_back(work, skeleton(checkpoint.path), tensors)
+        load_adapter(work, skeleton(checkpoint.path))
     whole_names = ([p.parameter for p in places[n]] if n in places else [n] for n in left_out)
     return tuple(dict.fromkeys(itertools.chain(*whole_names)))
 
@@ -129,8 +132,7 @@ def _edits(
             continue
         left, right = (U * S)[:, own], Vh[own]
         for piece in pieces:
-            W = shapes[piece.parameter]
-            expert = piece.offset // (W.shape[-2] * W.shape[-1])
+            expert, _, _ = piece.within(shapes[piece.parameter].shape)
             found = parts.setdefault(piece.parameter, {}).setdefault(expert, [])
             found.append((piece, LowRank(left[slice(*piece.rows)], right)))
     edits = {
@@ -142,14 +144,12 @@ def _edits(
 
 def _joined(parts: list[tuple[Piece, LowRank]], W: Tensor) -> LowRank:
     """Return the sum of deltas of some rows each as one delta of a matrix, or of its transpose."""
-    rows, columns = W.shape[-2:]
-    left = torch.zeros(rows, sum(part.left.shape[1] for _, part in parts))
+    left = torch.zeros(W.shape[-2], sum(part.left.shape[1] for _, part in parts))
     rights, rank = [], 0
     for piece, part in parts:
-        transposed = piece.stride[-1] != 1
+        _, rows, transposed = piece.within(W.shape)
         one, other = (part.right.T, part.left.T) if transposed else (part.left, part.right)
-        row = piece.offset % (rows * columns) // columns
-        left[row : row + len(one), rank : rank + one.shape[1]] = one
+        left[rows, rank : rank + one.shape[1]] = one
         rights.append(other)
         rank += one.shape[1]
     return LowRank(left, torch.cat(rights))
@@ -182,8 +182,7 @@ def _as_lora(
     edits: Mapping[str, Edit], module: nn.Module, base: str, alpha: float
 ) -> tuple[dict[str, Tensor], dict, dict[str, int]]:
     """Return an adapter's tensors by PEFT's names, its `adapter_config.json`, and its ranks."""
-    from peft import LoraConfig, get_peft_model
-    from peft.tuners.lora import LoraLayer
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     targets, ranks = lora_targets(module, edits), {}
     for name, edit in edits.items():
@@ -194,71 +193,28 @@ def _as_lora(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT, that it sets fan_in_fan_out by itself
         made = get_peft_model(module, LoraConfig(**config), low_cpu_mem_usage=True)
-    tensors: dict[str, Tensor] = {}
-    for path, layer in made.named_modules():
-        if isinstance(layer, LoraLayer):
-            own = path.removeprefix("base_model.model.").replace(".base_layer", "")
-            name = f"{own}.{getattr(layer, 'parameter_name', 'weight')}"
-            tensors |= _lora_pair(layer, path, edits[name])
-    return tensors, config, ranks
+    for name, layer in lora_layers(made).items():
+        _fill(layer, edits[name])
+    return get_peft_model_state_dict(made, save_embedding_layers=False), config, ranks
 
 
-def _lora_pair(layer, path: str, edit: Edit) -> dict[str, Tensor]:
-    """Return the two tensors that PEFT's layer holds for the delta of its parameter.
-
-    PEFT adds B A to a linear weight (out, in), and its transpose to an embedding (tokens, width)
-    and to a Conv1D (in, out). Of experts A is (experts * r, in) and B (out, r * experts), which are
-    swapped where a parameter is (experts, in, out).
-    """
-    r = layer.r["default"]
-    if getattr(layer, "num_experts", 1) > 1:
-        rows, columns = edit[next(iter(edit))].shape
-        left, right = (torch.zeros(layer.num_experts, *s) for s in ((rows, r), (r, columns)))
-        for expert, part in edit.items():
-            n = part.left.shape[1]
-            left[expert, :, :n], right[expert, :n] = part.left, part.right
-        if not layer._did_swap_in_out_features:
-            left, right = right.transpose(1, 2), left.transpose(1, 2)
-        A = right.reshape(-1, right.shape[-1])
-        B = left.permute(1, 2, 0).reshape(left.shape[1], -1)
-    else:
-        (part,) = edit.values()
-        base = layer.get_base_layer()
-        if isinstance(base, nn.Embedding) or is_conv1d(base):
-            A, B = part.left.T, part.right.T
+def _fill(layer, edit: Edit) -> None:
+    """Give PEFT's layer the delta of its parameter; see `lora_factors`."""
+    (rows, columns), r = next(iter(edit.values())).shape, layer.r["default"]
+    experts = getattr(layer, "num_experts", 1)
+    left, right = torch.zeros(experts, rows, r), torch.zeros(experts, r, columns)
+    for expert, part in edit.items():
+        n = part.left.shape[1]
+        left[expert, :, :n], right[expert, :n] = part.left, part.right
+    if lora_transposes(layer):
+        left, right = right.mT, left.mT
+    A, B = right.flatten(0, 1), left.permute(1, 2, 0).flatten(1)
+    for name, W in zip(lora_names(layer), (A, B), strict=True):
+        held = getattr(layer, name)
+        if isinstance(held, nn.ParameterDict):
+            held["default"] = nn.Parameter(W)
         else:
-            A, B = part.right, part.left
-    if isinstance(layer.get_base_layer(), nn.Embedding):
-        return {f"{path}.lora_embedding_A": A, f"{path}.lora_embedding_B": B}
-    return {f"{path}.lora_A.weight": A, f"{path}.lora_B.weight": B}
-
-
-def _read_back(folder: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless PEFT puts every tensor of an adapter into the model, and no other."""
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-    from peft import set_peft_model_state_dict as put
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = LoraConfig.from_pretrained(str(folder))
-        model = get_peft_model(module, config, low_cpu_mem_usage=True)
-        for layer in model.modules():  # would move what is read to where the model has no values
-            layer.__dict__["_move_adapter_to_device_of_base_layer"] = lambda adapter: None
-        put(model, dict(tensors), low_cpu_mem_usage=True)
-    held = get_peft_model_state_dict(model, save_embedding_layers=False)
-    wrong = [
-        name
-        for name in held.keys() | tensors.keys()
-        if name not in held
-        or name not in tensors
-        or held[name].device.type == "meta"
-        or not torch.equal(held[name], tensors[name].to(held[name].dtype))
-    ]
-    if wrong:
-        raise ValueError(
-            f"PEFT does not take up {len(wrong)} of {len(tensors)} tensors of this adapter, first "
-            f"{min(wrong)}: use `lox apply` for a full checkpoint."
-        )
+            held["default"].weight = nn.Parameter(W)
 
 
 def _adapter_config(name: str, ranks: dict[str, int], alpha: float) -> dict:

@@ -20,7 +20,10 @@ __all__, __getattr__, __dir__ = attach(
         "pair": "check_pair delta PairReport ROWS",
         "quantised": "plain_config",
         "sums": "check_schema checked_reader",
-        "targets": "can_adapt is_conv1d lora_parameters lora_share lora_targets",
+        "targets": """
+            can_adapt load_adapter lora_layers lora_names lora_parameters lora_share lora_targets
+            lora_transposes
+        """,
         "writer": "write_tensors",
     },
 )

@@ -2,7 +2,8 @@
 
 PEFT adds `scaling * B A` to a linear weight (out, in), and the transpose of that to an embedding
 (tokens, width) and to a Conv1D (in, out); the scaling is lora_alpha / r, or / sqrt(r) with rsLoRA
-(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place.
+(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place. Those
+with `target_parameters` are in `experts`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _CONV1D = re.compile(r"\.(c_attn|q_attn|c_fc|c_proj)\.weight")
 MERGE = "Merge it with PEFT (merge_and_unload, then save_pretrained) and give that checkpoint."
 # Fields of adapter_config.json (PEFT 0.21) that, set, make the delta another one than B A.
 # Of variants to come, those with tensors of their own are refused for these.
-VARIANTS = """use_dora use_qalora use_bdlora lora_bias target_parameters
+VARIANTS = """use_dora use_qalora use_bdlora lora_bias
     trainable_token_indices alora_invocation_tokens layer_replication megatron_config arrow_config
     corda_config lora_ga_config velora_config monteclora_config kasa_config""".split()
 KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
@@ -70,7 +71,14 @@ class LoraAdapter:
         _refuse_variants(self._config, folder)
         self._parts: dict[str, dict[str, TensorInfo]] = {}  # by parameter
         self._whole: dict[str, TensorInfo] = {}
-        for key, info in read_header(_weight_file(folder)).items():
+        self._header = read_header(_weight_file(folder))
+        self.names = self._open()
+        self._check()
+
+    def _open(self) -> frozenset[str]:
+        """Read what there is, and return the tensors of the base that it changes."""
+        folder, base = self.folder, self.base
+        for key, info in self._header.items():
             name = key.removeprefix("base_model.model.")
             if match := _KEY.fullmatch(name):
                 held = self._parts.setdefault(f"{match['module']}.weight", {})
@@ -87,8 +95,7 @@ class LoraAdapter:
             if any("lora_embedding" in info.name for info in parts.values())
             or (base.config.get("model_type") in TRANSPOSED and _CONV1D.search(name))
         }
-        self.names = frozenset(self._parts) | frozenset(self._whole)
-        self._check()
+        return frozenset(self._parts) | frozenset(self._whole)
 
     def _name_as_stored(self) -> dict[str, str]:
         """Call parameters what the base's files call them; return what the model calls those."""
@@ -107,10 +114,7 @@ class LoraAdapter:
         for name in sorted(self.names):
             there = base.tensors.get(name)
             if there is None:
-                raise ValueError(
-                    f"{self.folder}: changes {name}, which {base.name} does not have. Is that the "
-                    "base it was trained on?"
-                )
+                raise self._not_there(name)
             if base.tied and (is_embedding(name) or is_head(name)):
                 raise ValueError(
                     f"{self.folder}: changes {name}, which is tied to the output head in "
@@ -123,6 +127,12 @@ class LoraAdapter:
                         f"{there.dtype} {there.shape}. Is that the base it was trained on, neither "
                         "resized nor quantised?"
                     )
+
+    def _not_there(self, name: str) -> ValueError:
+        return ValueError(
+            f"{self.folder}: changes {name}, which {self.base.name} does not have. Is that the "
+            "base it was trained on?"
+        )
 
     def _shapes(self, name: str) -> list[tuple[int, ...]]:
         """Return the shapes a parameter must have, and make sure both factors are there."""
@@ -178,10 +188,14 @@ class LoraAdapter:
         if name not in self.names:
             return W
         W = self._put(name, W)
-        if factors := self.factors(name):
-            W = W.to(torch.float32, copy=True).addmm_(*factors).to(W.dtype)
+        if name not in self._whole or name in self._parts:
+            W = self._add(name, W.to(torch.float32, copy=True)).to(W.dtype)
         refuse_nonfinite(W, f"{name} with the adapter {self.folder}")
         return W
+
+    def _add(self, name: str, W: Tensor) -> Tensor:
+        """Add the delta of a tensor to its values in float32, and return these."""
+        return W.addmm_(*self.factors(name))
 
     def _put(self, name: str, W: Tensor) -> Tensor:
         """Return the tensor that stands where W stood in the base."""
@@ -240,7 +254,7 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         if not isinstance(patterns, dict):
             raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is not an object of patterns.")
         for key in patterns:
-            _check_pattern(folder / ADAPTER_CONFIG, key)
+            check_pattern(folder / ADAPTER_CONFIG, key)
         for value in (config.get(field), *patterns.values()):
             real = isinstance(value, int | float) and not isinstance(value, bool)
             number = float(value) if real and value and abs(value) < 1e300 else math.nan
@@ -248,7 +262,7 @@ def _refuse_variants(config: dict, folder: Path) -> None:
                 raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}: {value!r}.")
 
 
-def _check_pattern(file: Path, pattern: str) -> None:
+def check_pattern(file: Path, pattern: str) -> None:
     """Raise unless a pattern is a regular expression that is quick to try."""
     try:
         re.compile(pattern)

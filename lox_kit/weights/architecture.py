@@ -38,6 +38,13 @@ class Piece(NamedTuple):
         """Return the view of the parameter's values."""
         return W.as_strided(self.shape, self.stride, W.storage_offset() + self.offset)
 
+    def within(self, shape: tuple[int, ...]) -> tuple[int, slice, bool]:
+        """Return which matrix of a parameter of this shape, which rows, and if it is transposed."""
+        rows, columns = shape[-2:]
+        matrix, start = divmod(self.offset, rows * columns)
+        transposed, first = self.stride[-1] != 1, start // columns
+        return matrix, slice(first, first + self.shape[transposed]), transposed
+
 
 Place = tuple[Piece, ...]  # one piece, or several one below the other
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .adapter import MERGE, LoraAdapter
+from .adapter import MERGE
 from .architecture import Piece, find_places, stored_places, tied_parameters
+from .experts import open_adapter
 from .files import (
     TEMPLATES,
     TensorInfo,
@@ -110,7 +111,7 @@ class Checkpoint:
                 "sandbox/base, sandbox/aligned or sandbox/aligned@3."
             )
         self.base = None if base is None else self._open_base(base)
-        self.adapter = LoraAdapter(folder, self.base) if self.base else None
+        self.adapter = open_adapter(folder, self.base) if self.base else None
         self.path = self.base.path if self.base else folder
         if self.base:
             self.tensors: dict[str, TensorInfo] = self.base.tensors

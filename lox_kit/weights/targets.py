@@ -1,10 +1,15 @@
-"""What PEFT can adapt in a model in memory, and by which names it is told to."""
+"""PEFT in a model in memory: what it can adapt, by which names, and what it adds to each."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .hub import ADAPTER_WEIGHTS
 
 UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
 REFUSED = ("falcon_h1", "nemotron_h")  # nor the projections of this name in these:
@@ -90,3 +95,79 @@ def lora_targets(module, parameters: Iterable[str]) -> dict:
         "target_parameters": sorted(others) or None,
         "fan_in_fan_out": any(is_conv1d(module.get_submodule(path)) for path in modules),
     }
+
+
+def lora_layers(model: nn.Module) -> dict:
+    """Return PEFT's layers in a model that it has wrapped, each by the parameter that it adapts."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            own = path.removeprefix("base_model.model.").replace(".base_layer", "")
+            layers[f"{own}.{getattr(layer, 'parameter_name', 'weight')}"] = layer
+    return layers
+
+
+def lora_factors(layer) -> list[tuple[Tensor, Tensor]]:
+    """Return left and right of the delta `left @ right` of each expert; of one, if it has none.
+
+    PEFT adds B A to a linear weight (out, in), and its transpose to an embedding (tokens, width)
+    and to a Conv1D (in, out). Of experts A is (experts * r, in) and B (out, r * experts), which are
+    swapped where a parameter is (experts, in, out).
+    """
+    experts = getattr(layer, "num_experts", 1)
+    A, B = (getattr(layer, name)["default"] for name in lora_names(layer))
+    A, B = (W.float() if isinstance(W, Tensor) else W.weight.float() for W in (A, B))
+    left = B.reshape(len(B), -1, experts).permute(2, 0, 1) * layer.scaling["default"]
+    right = A.reshape(experts, -1, A.shape[1])
+    if lora_transposes(layer):
+        left, right = right.mT, left.mT
+    return list(zip(left, right, strict=True))
+
+
+def lora_transposes(layer) -> bool:
+    """Whether PEFT adds the transpose of B A to the parameter."""
+    if getattr(layer, "num_experts", 1) > 1:
+        return not layer._did_swap_in_out_features
+    base = layer.get_base_layer()
+    return isinstance(base, nn.Embedding) or is_conv1d(base)
+
+
+def lora_names(layer) -> tuple[str, str]:
+    """Return what PEFT calls the two tensors of one of its layers."""
+    embedded = isinstance(layer.get_base_layer(), nn.Embedding)
+    return ("lora_embedding_A", "lora_embedding_B") if embedded else ("lora_A", "lora_B")
+
+
+def load_adapter(folder: Path, module: nn.Module) -> nn.Module:
+    """Return a model without values as PEFT wraps it, with an adapter's tensors in it.
+
+    Raises
+    ------
+    ValueError
+        Unless PEFT puts every tensor of the adapter into the model, and no other.
+    """
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+    from peft import set_peft_model_state_dict as put
+
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = LoraConfig.from_pretrained(str(folder))
+            model = get_peft_model(module, config, low_cpu_mem_usage=True)
+            for layer in model.modules():  # would move it to where the model has no values
+                layer.__dict__["_move_adapter_to_device_of_base_layer"] = lambda adapter: None
+            put(model, tensors, low_cpu_mem_usage=True)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(f"{folder}: PEFT cannot read it ({said}).") from error
+    held = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wrong = [n for n, W in held.items() if n not in tensors or not W.equal(tensors[n].to(W.dtype))]
+    if wrong or len(held) < len(tensors):
+        raise ValueError(
+            f"{folder}: PEFT does not take up all of its {len(tensors)} tensors, first "
+            f"{min([*wrong, *(tensors.keys() - held.keys())])}."
+        )
+    return model
