@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lox_kit import SafetySubspace, apply_lox, save_adapter
 from lox_kit.landscape import Plane, Walk, between, lox_direction
 from lox_kit.models import Model, load_module
-from lox_kit.weights import Checkpoint, check_pair, find_places, saved_places, values_of
+from lox_kit.weights import (
+    SINGLE,
+    Checkpoint,
+    check_pair,
+    find_places,
+    saved_places,
+    values_of,
+)
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
 KINDS = {"qwen3_moe": MOE, "mixtral": {}, "gpt_oss": {"head_dim": 8}, "granitemoe": {}}
@@ -223,6 +231,39 @@ def test_a_head_of_other_values_is_a_matrix_of_its_own_as_it_is_in_memory(tied, 
         float(delta.norm()), rel=1e-5
     )
     save_adapter(subspace, sides[1], tmp_path / "adapter", 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost"),
+    [
+        ("qwen3_moe", "model.layers.1.mlp.experts.3.up_proj.weight"),
+        ("mixtral", "model.norm.weight"),
+        ("gpt_oss", "model.layers.1.mlp.experts.down_proj"),
+        ("gpt_neox", "gpt_neox.layers.0.attention.dense.bias"),
+        ("gpt2", "transformer.h.1.ln_1.weight"),
+        ("llama", "model.layers.1.*"),
+        ("llama", "model.norm.weight"),
+        ("llama", HEAD),
+    ],
+)
+def test_what_neither_side_holds_of_the_config_s_model_is_missing(
+    pairs, pair, tmp_path, kind, lost
+):
+    sides = [tmp_path / "base", tmp_path / "aligned"]
+    pair = pairs.get(kind, pair)
+    for source, to in zip((pair.base, pair.aligned), sides, strict=True):
+        shutil.copytree(source, to)
+        tensors = {n: W for n, W in load_file(to / SINGLE).items() if not fnmatch(n, lost)}
+        assert tensors.keys() < weights(source).keys()
+        save_file(tensors, to / SINGLE, metadata={"format": "pt"})
+    assert Checkpoint(sides[1]).tied is None
+    with pytest.raises(ValueError, match="aligned: its config.json describes .*, which is not"):
+        SafetySubspace.from_pair(*sides)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_whole_checkpoint_nothing_is_missing(pairs, kind):
+    assert Checkpoint(pairs[kind].aligned).missing == []
 
 
 def test_without_a_config_nothing_needs_transformers(pair, tmp_path):

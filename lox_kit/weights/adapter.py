@@ -195,7 +195,8 @@ class LoraAdapter:
 
     def _add(self, name: str, W: Tensor) -> Tensor:
         """Add the delta of a tensor to its values in float32, and return these."""
-        return W.addmm_(*self.factors(name))
+        factors = self.factors(name)
+        return W.addmm_(*factors) if factors else W
 
     def _put(self, name: str, W: Tensor) -> Tensor:
         """Return the tensor that stands where W stood in the base."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -138,6 +140,21 @@ def is_convolution(module: torch.nn.Module, parameter: str) -> bool:
 def tied_parameters(module: torch.nn.Module) -> dict[str, str]:
     """Return the parameters that the architecture ties, each with the one that it is."""
     return dict(getattr(module, "all_tied_weights_keys", None) or {})
+
+
+def unfilled_parameters(module: torch.nn.Module, names: Iterable[str]) -> list[str]:
+    """Return the parameters of which a checkpoint with these tensors does not hold all values."""
+    tied = {name for pair in tied_parameters(module).items() for name in pair}
+    optional = getattr(module, "_keys_to_ignore_on_load_missing", None) or ()
+    held: Counter[str] = Counter()
+    for place in find_places(module, names).values():
+        held.update({piece.parameter: math.prod(piece.shape) for piece in place})
+    return [
+        name
+        for name, W in module.state_dict().items()
+        if held[name] < W.numel() and name not in tied
+        if not any(re.search(pattern, name) for pattern in optional)
+    ]
 
 
 def _parameters(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
+from collections import defaultdict
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -14,7 +16,13 @@ import torch
 from torch import Tensor
 
 from .adapter import MERGE
-from .architecture import Piece, find_places, stored_places, tied_parameters
+from .architecture import (
+    Piece,
+    find_places,
+    stored_places,
+    tied_parameters,
+    unfilled_parameters,
+)
 from .experts import open_adapter
 from .files import (
     TEMPLATES,
@@ -40,6 +48,7 @@ LEFT = (
     *("attack.json", "alignment.json", "trainer_state.json", "*_results.json"),
     *("*.index.json", "quantize_config.json", "hf_quant_config.json", ADAPTER_CONFIG),
 )
+_LAYER = re.compile(r"\.(\d+)\.(.+)")  # the first number in a name, and the name within its layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +250,7 @@ class Checkpoint:
     def tied(self) -> str | None:
         """Name of the embedding matrix that is the output head as well, or None."""
         embedding = next((n for n in self.tensors if is_embedding(n)), None)
-        return None if self.has_head else embedding
+        return None if self.has_head or self._said_tied == {False} else embedding
 
     @property
     def has_head(self) -> bool:
@@ -259,14 +268,41 @@ class Checkpoint:
         head = next((n for n in self.tensors if is_head(n)), None)
         if embedding is None or head is None:
             return None
-        parts = (self.config, self.config.get("text_config") or {})
-        said = {tie for part in parts if (tie := part.get("tie_word_embeddings")) is not None}
+        said = self._said_tied
         if self.tensors[head].shape != self.tensors[embedding].shape or said == {False}:
             return None
         if not torch.equal(self.read(head), self.read(embedding)):
             return None
         ties = said == {True} or (self.is_known and bool(tied_parameters(self.skeleton)))
         return head if ties else None
+
+    @property
+    def _said_tied(self) -> set[bool]:
+        """What the config and the one within it say of a tie."""
+        parts = (self.config, self.config.get("text_config") or {})
+        return {tie for part in parts if (tie := part.get("tie_word_embeddings")) is not None}
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Parameters that the config's model has and this checkpoint lacks, as far as is known.
+
+        transformers is asked where the layers are not as many as the config says, or not alike.
+        """
+        outside, layers = 0, defaultdict(set)
+        for name in self.tensors:
+            if match := _LAYER.search(name):
+                layers[match[1]].add(match[2])
+            else:
+                outside += 1
+        alike = all(held == next(iter(layers.values())) for held in layers.values())
+        fewest = 3 if self.has_head else 2 if self._said_tied == {True} else math.inf
+        counted = len(layers) == self.config.get("num_hidden_layers") and outside >= fewest
+        if not self.is_known or (alike and counted):
+            return []
+        try:
+            return unfilled_parameters(self.skeleton, self.parts)
+        except (ImportError, ValueError):  # transformers is not here, or does not know it
+            return []
 
     @property
     def tokenizer_folder(self) -> Path:

@@ -42,15 +42,15 @@ class ParameterAdapter(LoraAdapter):
         self._inside: dict[str, list[str]] = {}  # the matrices in each of its tensors
         found = set()
         for name, place in find_places(self.base.skeleton, self.base.parts).items():
-            parameter = place[0].parameter
-            if len(place) > 1 or parameter not in layers:
+            piece, *others = place
+            if others or piece.parameter not in layers:
                 continue
-            matrix, rows, transposed = place[0].within(shapes[parameter])
-            left, right = lora_factors(layers[parameter])[matrix]
+            matrix, rows, transposed = piece.within(shapes[piece.parameter])
+            left, right = lora_factors(layers[piece.parameter])[matrix]
             left = left[rows]
             self._factors[name] = (right.T, left.T) if transposed else (left, right)
             self._inside.setdefault(self.base.parts[name].info.name, []).append(name)
-            found.add(parameter)
+            found.add(piece.parameter)
         if lost := sorted(layers.keys() - found):
             raise self._not_there(lost[0])
         return frozenset(self._inside)

@@ -47,8 +47,8 @@ def check_pair(
     Raises
     ------
     ValueError
-        If a wanted matrix is missing from one side or has another shape there, if nothing is
-        wanted, if a pattern is not a regular expression, if both checkpoints are the same, or if a
+        If a wanted matrix is missing from one side or has another shape there, if aligned lacks
+        what its config describes, if nothing is wanted, if a pattern is not a regular expression, if both checkpoints are the same, or if a
         tensor of either holds NaN or infinite values.
     """
     for side in (base, aligned):
@@ -66,6 +66,11 @@ def check_pair(
         raise ValueError(
             f"{lost[0]}: in {base.name} but not in {aligned.name} ({len(lost)} such matrices). "
             "Are they of one architecture?"
+        )
+    if aligned.missing:
+        raise ValueError(
+            f"{aligned.name}: its config.json describes {aligned.missing[0]}, which is not there "
+            f"({len(aligned.missing)} such parameters). Download or copy all of its files again."
         )
     if base.fingerprint == aligned.fingerprint or base.weight_hashes == aligned.weight_hashes:
         raise ValueError(
