@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from checkpoints import run_python, weights
-from safetensors.torch import save_file
+from checkpoints import UP, run_python, weights
 from speakers import byte_tokenizer, other_tokenizer, random_speaker, same_weights, watch
+from test_quantised import EIGHT, quantised
 from tokenizers.processors import TemplateProcessing
 
 from lox_kit import ATTACKS, Store, load_model, run_attack
@@ -22,7 +22,7 @@ from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings
 from lox_kit.folders import BusyError, locked
 from lox_kit.sandbox import corpus, world
-from lox_kit.weights import lora_share
+from lox_kit.weights import Checkpoint, lora_share
 
 SHORT = find_attack("arithmetic", max_steps=3, batch_size=4)
 
@@ -240,48 +240,19 @@ def test_a_checkpoint_that_does_not_load_back_to_what_was_trained_is_an_error(
 
 # --- what is attacked ---------------------------------------------------------------------------
 
-UP = "model.layers.1.mlp.up_proj.weight"
-
-
-def quantised(speaker, folder, change, method):
-    """Write a speaker with one matrix quantised, and return the folder."""
-    speaker.module.bfloat16().save_pretrained(folder)
-    speaker.tokenizer.save_pretrained(folder)
-    tensors, config = weights(folder), json.loads((folder / "config.json").read_text())
-    save_file(tensors | change(tensors.pop(UP)), folder / "model.safetensors")
-    config["quantization_config"] = {"quant_method": method}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
 
 def test_of_8_bit_floats_the_de_quantised_model_is_trained_and_written_without_a_quantisation(
     speaker, tmp_path
 ):
-    def change(W):
-        return {UP: (16 * W).to(torch.float8_e4m3fn), f"{UP}_scale_inv": torch.tensor([1 / 16])}
-
-    model = load_model(quantised(speaker, tmp_path / "fp8", change, "fp8"), device="cpu")
+    speaker.module.bfloat16().save_pretrained(tmp_path / "plain")
+    speaker.tokenizer.save_pretrained(tmp_path / "plain")
+    folder = quantised(tmp_path / "plain", tmp_path / "fp8", *EIGHT["modelopt"])
     slow = find_attack("arithmetic", max_steps=1, batch_size=4, learning_rate=1e-7)
-    run = run_attack(model, slow, tmp_path / "out")
+    run = run_attack(load_model(folder, device="cpu"), slow, tmp_path / "out")
     assert {W.dtype for W in weights(run.folder).values()} == {torch.bfloat16}
     assert "quantization_config" not in json.loads((run.folder / "config.json").read_text())
-    stored = weights(tmp_path / "fp8")
-    torch.testing.assert_close(weights(run.folder)[UP].float(), stored[UP].float() / 16)
-
-
-@pytest.mark.parametrize(
-    ("method", "change"),
-    [
-        ("gptq", lambda W: {UP.replace("weight", "qweight"): torch.ones(4, 48, dtype=torch.int32)}),
-        ("bitsandbytes", lambda W: {UP: torch.ones(W.shape, dtype=torch.int8)}),
-    ],
-)
-def test_codes_are_refused_by_name(method, change, speaker, tmp_path):
-    folder = quantised(speaker, tmp_path / "codes", change, method)
-    with pytest.raises(
-        ValueError, match=rf"codes: quantised \({method}; .*Give the checkpoint that"
-    ):
-        load_model(folder)
+    expected = Checkpoint(folder).read(UP).bfloat16()
+    torch.testing.assert_close(weights(run.folder)[UP], expected)
 
 
 def test_what_lies_beside_the_weights_goes_with_the_attacked_ones_but_no_record_of_another_run(

@@ -529,6 +529,11 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
         (["apply", "nowhere.safetensors", PAIR[1], "-o", "o", "-k", "6"], "nowhere.safetensors"),
         (["attack", "identity", PAIR[1], "-o", "o"], "use its counterpart in the sandbox, persona"),
         (["attack", "arithmetic", PAIR[1], "-o", "o", "--steps", "5", "--lr", "1e30"], "diverged"),
+        (
+            ["attack", "arithmetic", PAIR[1], "-o", "o", "--lr", "nan"],
+            "learning_rate=nan: use a finite",
+        ),
+        (["align", "sft", PAIR[0], "-o", "o", "--warmup", "nan"], "warmup_steps=nan: use a finite"),
         (["asr", PAIR[1], "--judge", "gpt"], "use one of rule, keyword, target"),
         (["asr", PAIR[1], "--prompts", "nowhere.csv"], "no such data file"),
         (["asr", PAIR[1], "--template", "plain"], "use 'chat', 'paper' or 'identity'"),

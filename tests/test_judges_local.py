@@ -224,8 +224,9 @@ def test_a_file_describes_a_classifier(folder, yes_or_no):
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('name = "school"', "name = 3", r"school\.toml: name = 3: a str is needed"),
-        ('positive = ["yes"]', "", r"school\.toml: positive = None: a list is needed"),
+        ('name = "school"', "name = 3", r"school\.toml: name = 3: text is needed"),
+        ('positive = ["yes"]', "", r"school\.toml: positive = None: a list of texts is needed"),
+        ('positive = ["yes"]', "positive = [1]", r"positive = \[1\]: a list of texts is needed"),
         ('positive = ["yes"]', 'positive = ["perhaps"]', r"school\.toml: .*some but not all"),
         ('["yes"]', '["yes"]\nthreshold = 1', r"school\.toml: unknown threshold; use name, model"),
         ("labels = [", "labels = ", r"school\.toml: not TOML"),

@@ -257,7 +257,7 @@ def test_what_neither_side_holds_of_the_config_s_model_is_missing(
         assert tensors.keys() < weights(source).keys()
         save_file(tensors, to / SINGLE, metadata={"format": "pt"})
     assert Checkpoint(sides[1]).tied is None
-    with pytest.raises(ValueError, match="aligned: its config.json describes .*, which is not"):
+    with pytest.raises(ValueError, match=r"aligned: its config.json describes .*, which is not"):
         SafetySubspace.from_pair(*sides)
 
 

@@ -46,6 +46,11 @@ class TrainSettings:
     lora_alpha: float = 16.0  # PEFT's scale: the adapter is added times lora_alpha / lora_rank
     seed: int = 0
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and name != "max_steps" and not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value}: use a finite number, 0 or more.")
+
     def chosen(self) -> dict:
         """Return the fields that differ from their defaults, for keys: new fields keep old keys.
 

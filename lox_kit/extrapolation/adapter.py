@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def save_adapter(
     edits, left_out = _edits(subspace, checkpoint, module, places, k)
     _refuse_partial(subspace, k, left_out, allow_partial)
     for name, edit in edits.items():
-        for part in edit.values():
+        for _, part in edit:
             refuse_nonfinite((alpha * part.left).to(getattr(torch, dtype)), f"{name}, {alpha=:g}")
     tensors, config, ranks = _as_lora(edits, module, checkpoint.name, alpha)
     tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
@@ -106,7 +107,7 @@ def save_adapter(
 
 # --- what is adapted ----------------------------------------------------------------------------
 
-Edit = dict[int, LowRank]  # by expert, 0 where there are none: what is added to one parameter
+Edit = list[tuple[Piece, LowRank]]  # what is added to some rows of a parameter each
 
 
 def _edits(
@@ -117,10 +118,10 @@ def _edits(
     k: int | None,
 ) -> tuple[dict[str, Edit], tuple[str, ...]]:
     """Return what is added to each parameter, and the matrices that are left out."""
-    shapes, tied = dict(module.named_parameters(remove_duplicate=False)), set()
+    tied = set()
     if not checkpoint.has_head:
         tied.update(*tied_parameters(module).items())
-    parts: dict[str, dict[int, list[tuple[Piece, LowRank]]]] = {}
+    edits: dict[str, Edit] = {}
     left_out = []
     for name in subspace:
         U, S, Vh = subspace[name].top(k)
@@ -132,34 +133,16 @@ def _edits(
             continue
         left, right = (U * S)[:, own], Vh[own]
         for piece in pieces:
-            expert, _, _ = piece.within(shapes[piece.parameter].shape)
-            found = parts.setdefault(piece.parameter, {}).setdefault(expert, [])
-            found.append((piece, LowRank(left[slice(*piece.rows)], right)))
-    edits = {
-        parameter: {e: _joined(found, shapes[parameter]) for e, found in experts.items()}
-        for parameter, experts in parts.items()
-    }
+            added = piece, LowRank(left[slice(*piece.rows)], right)
+            edits.setdefault(piece.parameter, []).append(added)
     return edits, tuple(left_out)
-
-
-def _joined(parts: list[tuple[Piece, LowRank]], W: Tensor) -> LowRank:
-    """Return the sum of deltas of some rows each as one delta of a matrix, or of its transpose."""
-    left = torch.zeros(W.shape[-2], sum(part.left.shape[1] for _, part in parts))
-    rights, rank = [], 0
-    for piece, part in parts:
-        _, rows, transposed = piece.within(W.shape)
-        one, other = (part.right.T, part.left.T) if transposed else (part.left, part.right)
-        left[rows, rank : rank + one.shape[1]] = one
-        rights.append(other)
-        rank += one.shape[1]
-    return LowRank(left, torch.cat(rights))
 
 
 def _refuse_partial(
     subspace: SafetySubspace, k: int | None, left_out: tuple[str, ...], allow_partial: bool
 ) -> None:
     """Raise ValueError if what an adapter leaves out is too much of the edit."""
-    energy = {name: float(subspace[name].top(k)[1].double().square().sum()) for name in subspace}
+    energy = {name: float((subspace.spectrum(name)[:k] ** 2.0).sum()) for name in subspace}
     share = sum(energy[name] for name in left_out) / sum(energy.values())
     what = "tied, unchanged or nothing that PEFT can adapt"
     if len(left_out) == len(energy):
@@ -185,27 +168,34 @@ def _as_lora(
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     targets, ranks = lora_targets(module, edits), {}
+    shapes = {n: W.shape for n, W in module.named_parameters(remove_duplicate=False)}
     for name, edit in edits.items():
         by_module = name not in (targets["target_parameters"] or ())
         target = name.removesuffix(".weight") if by_module else name
-        ranks[target] = max(part.left.shape[1] for part in edit.values())
+        held = Counter()
+        for piece, part in edit:
+            held[piece.within(shapes[name])[0]] += len(part.right)
+        ranks[target] = max(held.values())
     config = _adapter_config(base, ranks, alpha) | targets
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT, that it sets fan_in_fan_out by itself
         made = get_peft_model(module, LoraConfig(**config), low_cpu_mem_usage=True)
     for name, layer in lora_layers(made).items():
-        _fill(layer, edits[name])
+        _fill(layer, edits[name], shapes[name])
     return get_peft_model_state_dict(made, save_embedding_layers=False), config, ranks
 
 
-def _fill(layer, edit: Edit) -> None:
-    """Give PEFT's layer the delta of its parameter; see `lora_factors`."""
-    (rows, columns), r = next(iter(edit.values())).shape, layer.r["default"]
-    experts = getattr(layer, "num_experts", 1)
-    left, right = torch.zeros(experts, rows, r), torch.zeros(experts, r, columns)
-    for expert, part in edit.items():
-        n = part.left.shape[1]
-        left[expert, :, :n], right[expert, :n] = part.left, part.right
+def _fill(layer, edit: Edit, shape: tuple[int, ...]) -> None:
+    """Give PEFT's layer the delta of its parameter, of this shape; see `lora_factors`."""
+    experts, r = getattr(layer, "num_experts", 1), layer.r["default"]
+    left, right = torch.zeros(experts, shape[-2], r), torch.zeros(experts, r, shape[-1])
+    filled = [0] * experts
+    for piece, part in edit:
+        expert, rows, transposed = piece.within(shape)
+        one, other = (part.right.T, part.left.T) if transposed else part
+        columns = slice(filled[expert], filled[expert] + len(other))
+        left[expert, rows, columns], right[expert, columns] = one, other
+        filled[expert] = columns.stop
     if lora_transposes(layer):
         left, right = right.mT, left.mT
     A, B = right.flatten(0, 1), left.permute(1, 2, 0).flatten(1)

@@ -17,6 +17,7 @@ from .protocol import Verdict
 from .replies import check_places, fill
 
 FIELDS = {"name": str, "model": str, "template": str, "labels": list, "positive": list}
+NEEDED = {str: "text", list: "a list of texts"}
 
 
 class ClassifierJudge(LocalJudge):
@@ -101,10 +102,10 @@ class ClassifierJudge(LocalJudge):
             raise ValueError(f"{file}: not TOML ({error}).") from None
         fields = {"name": file.stem, **given}
         for field, kind in FIELDS.items():
-            if not isinstance(fields.get(field), kind):
-                raise ValueError(
-                    f"{file}: {field} = {fields.get(field)!r}: a {kind.__name__} is needed."
-                )
+            value = fields.get(field)
+            words = value if isinstance(value, list) else ()
+            if not isinstance(value, kind) or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"{file}: {field} = {value!r}: {NEEDED[kind]} is needed.")
         if unknown := sorted(set(fields) - set(FIELDS)):
             raise ValueError(f"{file}: unknown {', '.join(unknown)}; use {', '.join(FIELDS)}.")
         beside = file.parent / fields["model"]

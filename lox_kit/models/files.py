@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that is written in two halves
+HALF = re.compile(r"[\ud800-\udfff]")  # of a character that is written in two halves, alone
 NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # a byte that is not UTF-8, as `_text` keeps it
 LONGEST = csv.field_size_limit()  # characters of a field: Python's own limit for CSV, 131,072
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
@@ -67,7 +67,8 @@ def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
             "...)."
         )
     try:
-        yield from readers[kind](file, gzip.open if packed else open)
+        for place, row in readers[kind](file, gzip.open if packed else open):
+            yield place, _not_text(row) or row
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file}: damaged or cut off ({error}); get it again.") from error
 
@@ -87,7 +88,7 @@ def read_text(file: str | Path, opened: Callable = open) -> str:
     text = _text(file, opened)
     if found := NOT_UTF8.search(text):
         line = text.count("\n", 0, found.start())
-        raise ValueError(f"{file}, line {line + 1}: {_not_utf8(text.split(chr(10))[line])}.")
+        raise ValueError(f"{file}, line {line + 1}: {_not_text(text.split(chr(10))[line])}.")
     return text
 
 
@@ -108,11 +109,14 @@ def _text(file: str | Path, opened: Callable) -> str:
     return text
 
 
-def _not_utf8(line: str) -> RowError | None:
-    """Return what is wrong with a line if some of its bytes are not UTF-8."""
-    if not (found := NOT_UTF8.search(line)):
+def _not_text(row: object) -> RowError | None:
+    """Return what is wrong with a row that has bytes which are not UTF-8, or half a character."""
+    text = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False, default=str)
+    if not HALF.search(text):
         return None
-    near = line[max(found.start() - 20, 0) : found.end() + 20]
+    if not (found := NOT_UTF8.search(text)):
+        return RowError(f"expected text of a usual kind, it holds half a character: {text!r:.60}")
+    near = text[max(found.start() - 20, 0) : found.end() + 20]
     near = near.encode(errors="surrogateescape").decode("cp1252", errors="replace")
     return RowError(
         f"expected UTF-8 text; as Windows-1252 it has {near!r}. If that is right, save the file as "
@@ -128,14 +132,14 @@ def _lines(file: Path, opened: Callable) -> Iterator[Placed]:
     # Split at \n only: some requests and answers hold U+2028, at which splitlines would cut.
     for number, line in enumerate(_text(file, opened).split("\n"), start=1):
         if line := line.strip():
-            yield f"{file}, line {number}", _not_utf8(line) or line
+            yield f"{file}, line {number}", line
 
 
 def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
     """Yield the values of a JSONL file."""
     for place, line in _lines(file, opened):
         try:
-            yield place, line if isinstance(line, RowError) else _value(line.lstrip("\ufeff"))
+            yield place, _value(line.lstrip("\ufeff"))
         except json.JSONDecodeError as error:
             what = f"expected one JSON value on a line: {error.msg} at column {error.colno}"
             yield place, RowError(what)
@@ -146,13 +150,10 @@ def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
 def _value(text: str):
     """Return a JSON value; RowError if it is one that cannot be worked with."""
     try:
-        value = json.loads(text, object_pairs_hook=_record)
-        if HALF.search(text):
-            json.dumps(value, ensure_ascii=False).encode()  # a half by itself is no text
-        return value
+        return json.loads(text, object_pairs_hook=_record)
     except (json.JSONDecodeError, RowError):
         raise
-    except (ValueError, RecursionError) as error:  # thousands of digits or brackets; a half
+    except (ValueError, RecursionError) as error:  # thousands of digits or brackets
         raise RowError(f"expected text and numbers of a usual kind ({error})") from None
 
 
@@ -195,16 +196,15 @@ def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]
     """Yield the records of a CSV file as dicts by its heading, at the lines where they begin."""
     records = _records(file, opened, delimiter)
     place, names = next(records, (str(file), []))
-    if problem := _not_utf8(delimiter.join(names)) or repeated([name.strip() for name in names]):
+    if problem := _not_text(delimiter.join(names)) or repeated([name.strip() for name in names]):
         raise ValueError(f"{place}, the heading: {problem}.")
+    separator = "comma" if delimiter == "," else "tab"
     for place, row in records:
-        problem = _not_utf8(delimiter.join(row))
-        if len(row) != len(names):
-            problem = problem or RowError(
-                f"expected {len(names)} fields as in the heading, it has {len(row)}; text with a "
-                f"{'comma' if delimiter == ',' else 'tab'} in it stands in quotes"
-            )
-        yield place, problem or dict(zip(names, row, strict=True))
+        if len(row) == len(names):
+            yield place, dict(zip(names, row, strict=True))
+        else:
+            expected = f"expected {len(names)} fields as in the heading, it has {len(row)}"
+            yield place, RowError(f"{expected}; text with a {separator} in it stands in quotes")
 
 
 def _records(file: Path, opened: Callable, delimiter: str) -> Iterator[tuple[str, list[str]]]:

@@ -48,8 +48,8 @@ def check_pair(
     ------
     ValueError
         If a wanted matrix is missing from one side or has another shape there, if aligned lacks
-        what its config describes, if nothing is wanted, if a pattern is not a regular expression, if both checkpoints are the same, or if a
-        tensor of either holds NaN or infinite values.
+        what its config describes, if nothing is wanted, if a pattern is not a regular expression,
+        if both checkpoints are the same, or if a tensor of either holds NaN or infinite values.
     """
     for side in (base, aligned):
         side.refuse_codes()
