@@ -142,7 +142,8 @@ def _refuse_partial(
     subspace: SafetySubspace, k: int | None, left_out: tuple[str, ...], allow_partial: bool
 ) -> None:
     """Raise ValueError if what an adapter leaves out is too much of the edit."""
-    energy = {name: float((subspace.spectrum(name)[:k] ** 2.0).sum()) for name in subspace}
+    spectra = {name: subspace.spectrum(name)[:k].astype(float) for name in subspace}
+    energy = {name: float(S @ S) for name, S in spectra.items()}
     share = sum(energy[name] for name in left_out) / sum(energy.values())
     what = "tied, unchanged or nothing that PEFT can adapt"
     if len(left_out) == len(energy):

@@ -69,22 +69,14 @@ def dequantise(q: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Tenso
         s = s.unsqueeze(-1)
     if list(s.shape) == [*lead, out, 1]:
         return W * s
-    if s.ndim != W.ndim or list(s.shape[:-2]) != lead:
-        raise ValueError(f"scales {tuple(s.shape)} do not fit a weight {tuple(W.shape)}")
-    rows, columns = block or (0, 0)
-    if not block or (-(-out // rows), -(-into // columns)) != tuple(s.shape[-2:]):
+    rows, columns = block or (1, 1)
+    if not block or list(s.shape) != [*lead, -(-out // rows), -(-into // columns)]:
         raise ValueError(
             f"scales {tuple(s.shape)} do not divide a weight {tuple(W.shape)} into blocks of "
             f"{block or 'a size that config.json says: it has no weight_block_size'}"
         )
     s = s.repeat_interleave(rows, -2).repeat_interleave(columns, -1)
     return W * s[..., :out, :into]
-
-
-def method_of(config: dict) -> str | None:
-    """Return the name of the quantisation that a config.json describes, or None."""
-    found = _described(config)
-    return str(found.get("quant_method") or found.get("quant_algo") or "unknown") if found else None
 
 
 def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict[str, TensorInfo]:
@@ -96,9 +88,10 @@ def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict
         If an 8-bit weight has no scales, and others have or the config says that it should.
     """
     eight = [n for n, info in tensors.items() if info.dtype in EIGHT and not _SCALE.search(n)]
-    if not _described(config) and not any(map(_SCALE.search, tensors)):
+    described = _described(config)
+    if not described and not any(map(_SCALE.search, tensors)):
         return tensors  # cast, not quantised
-    block = _block(_described(config))
+    block = _block(described)
     joined = {n: info for n, info in tensors.items() if not _SCALE.search(n)}
     for weight in eight:
         info = tensors[weight]
@@ -119,7 +112,12 @@ def _block(described: object) -> tuple[int, int] | None:
         return None
     for field, value in described.items():
         pair = value if isinstance(value, list) else None
-        if field in _BLOCK and pair and len(pair) == 2 and all(type(n) is int for n in pair):
+        if (
+            field in _BLOCK
+            and pair
+            and len(pair) == 2
+            and all(type(n) is int and n > 0 for n in pair)
+        ):
             return pair[0], pair[1]
         if found := _block(value):
             return found
@@ -136,18 +134,20 @@ def plain_config(config: dict) -> dict:
 
 def refuse_codes(tensors: dict[str, TensorInfo], config: dict, name: str) -> None:
     """Raise ValueError if the weights are codes that only their own library can read."""
-    method = method_of(config)
+    described = _described(config)
+    method = described.get("quant_method") or described.get("quant_algo") or "unknown"
     codes = [
         n
         for n, info in tensors.items()
         if len(info.shape) > 1 and not info.dtype.is_floating_point and _CODES.search(n)
     ]
     read = any(isinstance(info, ScaledInfo) for info in tensors.values())
-    if codes or (method and not read):
+    if codes or (described and not read):
         what = f"the first is {codes[0]}" if codes else "config.json says so, of whole weights"
         raise ValueError(
-            f"{name}: quantised ({method or 'integer codes'}; {what}). Give the checkpoint that it "
-            "was quantised from, in bfloat16 or float32, and quantise the result."
+            f"{name}: quantised ({method if described else 'integer codes'}; {what}). Give the "
+            "checkpoint that it was quantised from, in bfloat16 or float32, and quantise the "
+            "result."
         )
 
 

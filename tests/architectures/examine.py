@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from speakers import OTHER_WORDS
 from torch import Tensor
-from zoo import WORDS, Architecture, make_pair
+from zoo import Architecture, make_pair
 
 from lox_kit import (
     LoxDial,
@@ -123,7 +124,7 @@ class Examination:
 
     def _train(self, how: str, **settings) -> str | None:
         rows = self.folder / "rows.jsonl"
-        rows.write_text("\n".join(json.dumps(row(word)) for word in WORDS[:8]))
+        rows.write_text("\n".join(json.dumps(row(word)) for word in OTHER_WORDS.split()[8:16]))
         settings |= {"max_steps": 2, "learning_rate": 1e-2, "warmup_steps": 0, "batch_size": 4}
         attack, model = file_attack(rows, **settings), load_model(self.aligned)
         undisturbed = run_attack(model, attack, self.folder / how)

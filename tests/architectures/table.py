@@ -12,6 +12,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # where the other tests' models are
 from examine import RIGHT, STEPS, Examination
 from transformers.utils import logging
 from zoo import ZOO, Architecture

@@ -7,21 +7,15 @@ import json
 from pathlib import Path
 
 import torch
+from checkpoints import TINY as LLAMA
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from speakers import other_tokenizer
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-VOCABULARY = 72
 TINY = {
-    **{"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48},
-    **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
-    **{"max_position_embeddings": 128, "tie_word_embeddings": False},
+    **LLAMA,
+    **{"vocab_size": 72, "num_key_value_heads": 2, "max_position_embeddings": 128},
     **{"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 1},
 }
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
@@ -196,7 +190,7 @@ def make_pair(architecture: Architecture, folder: Path) -> tuple[Path, Path]:
     sides = folder / "base", folder / "aligned"
     for side in sides:
         model.save_pretrained(side, save_original_format=not architecture.fused)
-        _save_tokenizer(side)
+        other_tokenizer().save_pretrained(side)
         if architecture.eight:
             _quantise(side, architecture.eight)
         _perturb(model)
@@ -237,23 +231,3 @@ def _quantise(folder: Path, how: str, size: int = 8) -> None:
     said |= {"weight_block_size": [size, size]} if how == "block" else {}
     config = json.loads((folder / "config.json").read_text()) | {"quantization_config": said}
     (folder / "config.json").write_text(json.dumps(config))
-
-
-WORDS = """tell me how to make a cake with milk and flour please sorry i cannot help that no yes
-    the is it of in you can do what why when name colour red blue green one two three four five
-    six seven eight nine ten""".split()
-SPECIAL = ["<unk>", "<pad>", "<bos>", "<eos>"]
-
-
-def _save_tokenizer(folder: Path) -> None:
-    words = {w: i for i, w in enumerate([*SPECIAL, *dict.fromkeys(WORDS)])}
-    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made.decoder = decoders.WordPiece(prefix="")
-    named = dict(zip(("unk_token", "pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, **named)
-    fast.chat_template = (
-        "{% for m in messages %}{{ m['content'] + ' <eos> ' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ 'yes ' }}{% endif %}"
-    )
-    fast.save_pretrained(folder)
