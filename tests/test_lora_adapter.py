@@ -375,13 +375,13 @@ def test_tensors_that_are_stored_in_another_way_than_they_are_in_memory_are_peft
 
 def test_another_base_than_its_own_is_refused(pair, adapter, tmp_path):
     LlamaForCausalLM(LlamaConfig(**{**TINY, "hidden_size": 16})).save_pretrained(tmp_path / "a")
-    with pytest.raises(ValueError, match=r"as \(48, 32\); in .* it is torch.float32 \(48, 16\)"):
+    with pytest.raises(ValueError, match=r"as \(48, 32\); in .* it is \(48, 16\)"):
         Checkpoint(f"{tmp_path / 'a'}+{adapter}")
     tensors = {n: W for n, W in weights(pair.base).items() if n != UP}
     with pytest.raises(ValueError, match=f"changes {UP}, which .* does not have"):
         Checkpoint(f"{save_tensors(tmp_path / 'b', tensors)}+{adapter}")
     tensors = weights(pair.base) | {UP: torch.zeros(48, 32, dtype=torch.uint8)}
-    with pytest.raises(ValueError, match=r"it is torch.uint8 .* nor quantised"):
+    with pytest.raises(ValueError, match=rf"quantised \(integer codes; the first is {UP}\)"):
         Checkpoint(f"{save_tensors(tmp_path / 'c', tensors)}+{adapter}")
 
 

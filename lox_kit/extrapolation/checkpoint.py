@@ -176,7 +176,6 @@ def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     if control := subspace.info.get("control"):
         raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
     checkpoint = Checkpoint(aligned)
-    checkpoint.refuse_codes()
     subspace.check_shapes(checkpoint)
     if checkpoint.fingerprint != subspace.info["aligned_fingerprint"]:
         raise ValueError(

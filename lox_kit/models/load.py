@@ -107,8 +107,8 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the checkpoint is not whole (`Checkpoint`), holds code, NaN or the codes of a
-        quantisation, or does not fit its config; or the device is not there.
+        If the checkpoint is not whole (`Checkpoint`), holds code or NaN, or does not fit its
+        config; or the device is not there.
     """
     checkpoint, place = Checkpoint(model), pick_device(device)
     with importing("transformers.modeling_utils"):
@@ -138,7 +138,6 @@ def load_module(
 ) -> torch.nn.Module:
     """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
     refuse_code(checkpoint.path)
-    checkpoint.refuse_codes()
     with transformers_for(checkpoint.path) as library:
         made, config = class_and_config(library, checkpoint.path)
         source: Path | None = checkpoint.path

@@ -121,11 +121,10 @@ class LoraAdapter:
                     f"{base.name}; an adapter changes one of the two places. {MERGE}"
                 )
             for shape in self._shapes(name):
-                if shape != there.shape or not there.dtype.is_floating_point:
+                if shape != there.shape:
                     raise ValueError(
                         f"{self.folder}: changes {name} as {shape}; in {base.name} it is "
-                        f"{there.dtype} {there.shape}. Is that the base it was trained on, neither "
-                        "resized nor quantised?"
+                        f"{there.shape}. Is that the base it was trained on, and not resized?"
                     )
 
     def _not_there(self, name: str) -> ValueError:

@@ -106,8 +106,8 @@ class Checkpoint:
     FileNotFoundError
         If the folder, a shard or the weights are missing, or a hub id cannot be found.
     ValueError
-        If the weights are pickled, the index or a shard is damaged, they do not match, or the
-        adapter is not plain LoRA of its base, or the base is an adapter too.
+        If the weights are pickled or the codes of a quantisation, the index or a shard is damaged,
+        they do not match, or the adapter is not plain LoRA of its base, or the base is one too.
     """
 
     def __init__(self, model: str | Path):
@@ -128,6 +128,7 @@ class Checkpoint:
             self.tensors = read_headers(folder, self.name)
             if any(info.dtype in EIGHT for info in self.tensors.values()):
                 self.tensors = with_scales(self.tensors, self.config, self.name)
+            refuse_codes(self.tensors, self.config, self.name)
 
     def _open_base(self, base: str) -> Checkpoint:
         """Open what the adapter stands on."""
@@ -224,10 +225,6 @@ class Checkpoint:
     def quantised(self) -> bool:
         """Whether weights are in 8-bit floats, so that an edited copy is written in bfloat16."""
         return any(isinstance(info, ScaledInfo) for info in self.tensors.values())
-
-    def refuse_codes(self) -> None:
-        """Raise ValueError if the weights are integer codes, which nothing here can edit."""
-        refuse_codes(self.tensors, self.config, self.name)
 
     def refuse_nonfinite(self, *, matrices: bool = True) -> None:
         """Raise ValueError if a tensor, or a vector, holds NaN or infinite values."""

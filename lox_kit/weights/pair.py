@@ -51,8 +51,6 @@ def check_pair(
         what its config describes, if nothing is wanted, if a pattern is not a regular expression,
         if both checkpoints are the same, or if a tensor of either holds NaN or infinite values.
     """
-    for side in (base, aligned):
-        side.refuse_codes()
     base = base.like(aligned.matrices)
     wanted = _wanted(aligned, include, exclude)
     for name in wanted:
