@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter",
         "architecture": """
-            find_places Piece Place saved_places shape_of tied_parameters values_of
+            called find_places Piece Place saved_places shape_of tied_parameters values_of
         """,
         "checkpoint": "Checkpoint",
         "files": """

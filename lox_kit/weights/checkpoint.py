@@ -18,7 +18,7 @@ from torch import Tensor
 from .adapter import MERGE
 from .architecture import (
     Piece,
-    find_places,
+    called,
     stored_places,
     tied_parameters,
     unfilled_parameters,
@@ -205,19 +205,14 @@ class Checkpoint:
 
         Two saves of one architecture may differ in names: a prefix, the head's name.
         """
-        if self.parts.keys() >= set(names):
-            return self
-        if self.tied and (heads := [n for n in names if is_head(n) and n not in self.parts]):
-            renamed = copy.copy(self)  # its head is its embedding
-            renamed.parts = self.parts | {heads[0]: self.parts[self.tied]}
-            renamed.__dict__.pop("matrices", None)
-            return renamed.like(names)
-        if not self.is_known:
-            return self
-        wanted = {place: n for n, place in find_places(self.skeleton, names).items()}
-        places = find_places(self.skeleton, self.parts)
+        parts = self.parts
+        if self.tied and (heads := [n for n in names if is_head(n) and n not in parts]):
+            parts = parts | {heads[0]: parts[self.tied]}  # its head is its embedding
+        if self.is_known and not parts.keys() >= set(names):
+            new = called(self.skeleton, parts, names)
+            parts = {new[name]: part for name, part in parts.items()}
         renamed = copy.copy(self)
-        renamed.parts = {wanted.get(places.get(n, ()), n): part for n, part in self.parts.items()}
+        renamed.parts = parts
         renamed.__dict__.pop("matrices", None)
         return renamed
 
