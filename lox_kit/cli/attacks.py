@@ -49,7 +49,11 @@ training_options = options.several(
         help="Steps of warm-up, or below 1 a share of all; default the preset's.",
     ),
     click.option(
-        "--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, counted."
+        "--skip-bad-rows",
+        "on_bad_row",
+        flag_value="skip",
+        default="raise",
+        help="Leave out rows that cannot be read, counted.",
     ),
     options.seed,
     options.device,
@@ -79,14 +83,14 @@ def _to_train(name, settings, device, dtype):
 @click.option("--safe-fraction", default=0.0, help="Safety rows to mix in; SafeInst is 0.025.")
 @click.option("--form", default="chat", help="Training text of your own file: chat, paper, text.")
 @training_options
-def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, dtype, **settings):
+def attack(name, model, out, keep_every, columns, form, device, dtype, **settings):
     """Fine-tune MODEL with the attack NAME and write the result.
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
     a file of your own. If it is interrupted, the same call resumes it.
     """
-    chosen = _given(**settings, on_bad_row="skip" if skip_bad_rows else None)
+    chosen = _given(**settings)
     if name not in attacks.ATTACKS and Path(name).is_file():
         preset = attacks.file_attack(name, columns, form=form, **chosen)
     else:
@@ -121,9 +125,7 @@ def attack(name, model, out, keep_every, columns, form, skip_bad_rows, device, d
 @click.option("--data", type=PATH, help="Preference pairs for dpo, rows for sft.")
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
-def align(
-    name, base, out, data, skip_bad_rows, lora, keep_every, columns, device, dtype, **settings
-):
+def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, dtype, **settings):
     """Align BASE: make the model whose safety LoX extrapolates.
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files, or prompt, chosen and rejected),
@@ -133,7 +135,6 @@ def align(
     model = _to_train(base, preset.settings, device, dtype)
     rows = None
     if data:
-        on_bad_row = "skip" if skip_bad_rows else "raise"
         rows, bad = attacks.alignment_rows(
             data, preset, model, columns=columns, on_bad_row=on_bad_row
         )

@@ -125,13 +125,12 @@ def stored_places(
     within: dict[str, Piece] = {}
     for name, shape in tensors.items():
         if name in published:
-            first, *others = zip(shape, _strides(shape), strict=True)
-            if tuple(shape) != shape_of(published[name]) == (shape[0], shape[2], shape[1]):
-                others.reverse()  # transposed when it is loaded
-            sides, strides = zip(first, *others, strict=True)
-            whole = (Piece(name, (0, shape[0]), sides, strides, 0),)
+            W = torch.empty(shape, device="meta")
+            if tuple(shape) != shape_of(published[name]) == tuple(W.mT.shape):
+                W = W.mT  # transposed when it is loaded
             if not any(is_convolution(module, piece.parameter) for piece in published[name]):
-                within |= {n: piece for n, (piece,) in _experts(name, whole).items()}
+                parts = _experts(name, (_whole(name, W),))
+                within |= {n: piece for n, (piece,) in parts.items()}
         elif (parameter := _renamed(module, name, own) if name not in own else name) in own:
             inside = {n: p for n, p in matrices.items() if {q.parameter for q in p} == {parameter}}
             within |= {n: p[0]._replace(parameter=name) for n, p in inside.items() if len(p) == 1}
@@ -173,11 +172,6 @@ def _parameters(module: torch.nn.Module) -> dict[str, Tensor]:
 def _whole(parameter: str, W: Tensor) -> Piece:
     shape = tuple(W.shape)
     return Piece(parameter, (0, shape[0] if shape else 1), shape, tuple(W.stride()), 0)
-
-
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a contiguous tensor."""
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def _split_experts(module: torch.nn.Module, places: Mapping[str, Place]) -> dict[str, Place]:
