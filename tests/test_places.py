@@ -3,6 +3,7 @@
 import json
 import shutil
 from fnmatch import fnmatch
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, 
 KINDS = {"qwen3_moe": MOE, "mixtral": {}, "gpt_oss": {"head_dim": 8}, "granitemoe": {}}
 KINDS |= {"gpt_neox": {}, "gpt2": {"n_embd": 32, "n_layer": 2}}
 KINDS |= {"hrm_text": {}}  # some of whose tensors are several parameters each
+OLD = version("peft").startswith("0.19.")  # refuses adapters of these itself:
+ADAPTED = [k for k in KINDS if k != "hrm_text" and not (OLD and k in ("qwen3_moe", "mixtral"))]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def test_a_plane_goes_through_a_model_whose_files_name_its_tensors_in_another_wa
         assert set(plane.directions[0].parts) == set(planes[0].directions[0].parts)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "hrm_text"])
+@pytest.mark.parametrize("kind", ADAPTED)
 def test_an_adapter_that_is_written_is_read_as_what_apply_writes(pairs, tmp_path, kind):
     pair, adapter = pairs[kind], tmp_path / "adapter"
     subspace = SafetySubspace.from_pair(pair.base, pair.aligned, rank=8)
@@ -125,7 +128,7 @@ def test_an_adapter_that_is_written_is_read_as_what_apply_writes(pairs, tmp_path
         torch.testing.assert_close(again[name].S, 1.5 * subspace[name].top(4)[1], rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("kind", [kind for kind in ("qwen3_moe", "gpt_oss") if kind in ADAPTED])
 def test_an_adapter_of_experts_over_another_layout_is_the_same_model(pairs, tmp_path, kind):
     pair, fused = pairs[kind], tmp_path / "fused"
     AutoModelForCausalLM.from_pretrained(pair.aligned).save_pretrained(
