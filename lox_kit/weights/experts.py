@@ -37,21 +37,22 @@ class ParameterAdapter(LoraAdapter):
             check_pattern(self.folder / ADAPTER_CONFIG, pattern)
         model = skeleton(self.base.path)
         shapes = {name: W.shape for name, W in model.state_dict().items()}
-        layers = lora_layers(load_adapter(self.folder, model))
+        layers = lora_layers(load_adapter(self.folder, model)).items()
+        held = {parameter: lora_factors(layer) for parameter, layer in layers}
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}  # by matrix of the base
         self._inside: dict[str, list[str]] = {}  # the matrices in each of its tensors
         found = set()
         for name, place in find_places(self.base.skeleton, self.base.parts).items():
             piece, *others = place
-            if others or piece.parameter not in layers:
+            if others or piece.parameter not in held:
                 continue
             matrix, rows, transposed = piece.within(shapes[piece.parameter])
-            left, right = lora_factors(layers[piece.parameter])[matrix]
-            left = left[rows]
-            self._factors[name] = (right.T, left.T) if transposed else (left, right)
+            left, right = held[piece.parameter][matrix]
+            one, other = (right.T, left[rows].T) if transposed else (left[rows], right)
+            self._factors[name] = one, other
             self._inside.setdefault(self.base.parts[name].info.name, []).append(name)
             found.add(piece.parameter)
-        if lost := sorted(layers.keys() - found):
+        if lost := sorted(held.keys() - found):
             raise self._not_there(lost[0])
         return frozenset(self._inside)
 
