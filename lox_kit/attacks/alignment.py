@@ -11,7 +11,6 @@ from lox_kit.folders import locked
 from lox_kit.models import Model, apply_template
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
-from lox_kit.weights import lora_share
 
 from .presets import OWN_FILE
 from .resuming import Step, Watch
@@ -132,8 +131,6 @@ def align(
             "base_key": base.key,
         }
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
-        lora = alignment.settings.lora_rank
-        reached = {"lora_share": lora_share(base.module)} if lora else {}
 
         def train(model) -> list[Step]:
             learn, how = fine_tune, alignment.settings
@@ -141,7 +138,7 @@ def align(
                 learn, how = prefer, alignment
             return learn(model, base.tokenizer, rows, how, folder=work, **watched)
 
-        return train_copy(base, train, work, out, RECORD, {"source": recipe | reached})
+        return train_copy(base, train, work, out, RECORD, {"source": recipe})
 
 
 def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watched) -> list[Step]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lox_kit.folders import locked
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
-from lox_kit.weights import Checkpoint, lora_share, read_object
+from lox_kit.weights import Checkpoint, read_object
 
 from .presets import ATTACKS, Attack
 from .resuming import kept_checkpoints, missing_steps
@@ -150,8 +150,6 @@ def run_attack(
             "safe_fraction": attack.safe_fraction,
             "settings": dataclasses.asdict(attack.settings),
         }
-        if attack.settings.lora_rank:
-            source["lora_share"] = lora_share(model.module)
         about = {"attack": attack.name, "source": source}
         return load_run(train_copy(model, train, work, folder, RECORD, about))
 

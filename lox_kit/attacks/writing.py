@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lox_kit.folders import remove_folder
 from lox_kit.models import Model, load_module
-from lox_kit.weights import Checkpoint, lora_layers
+from lox_kit.weights import Checkpoint, lora_layers, lora_share
 
 from .resuming import Step, StoppedError, resume_folder, work_folder
 
@@ -78,7 +78,7 @@ def train_copy(
         The run's work folder, which becomes `out` once the run is finished.
     record : str
         The name of a JSON file in the checkpoint, of `about` and the losses. Its source also gets
-        the number of steps and the hashes of the weights.
+        the number of steps, the hashes of the weights and what share of them LoRA reached.
 
     Raises
     ------
@@ -102,6 +102,8 @@ def train_copy(
             shutil.copy(file, work / name)
     _refuse_other(work, copied)
     made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
+    if (work / "adapter").exists():
+        made["lora_share"] = lora_share(model.module)
     said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
     (work / record).write_text(json.dumps(said, indent=1))
     remove_folder(resume_folder(work))
