@@ -27,7 +27,7 @@ from lox_kit.extrapolation import (
 )
 from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, Checkpoint, called, saved_places, values_of
+from lox_kit.weights import ROWS, Checkpoint, same_tensors, saved_places, values_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class Weights:
         """Return a direction by the names that these weights have."""
         if self._module is None or self.tensors.keys() >= direction.parts.keys():
             return direction
-        names = called(self._module, direction.parts, self.tensors)
+        names = same_tensors(self._module, direction.parts, self.tensors)
         given = {names[name]: name for name in direction.parts}
         parts = _Computed(given, lambda name: direction.parts[given[name]])
         return dataclasses.replace(direction, parts=parts)

@@ -7,7 +7,8 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter",
         "architecture": """
-            called find_places Piece Place saved_places shape_of tied_parameters values_of
+            find_places Piece Place same_tensors saved_places shape_of
+            tied_parameters values_of
         """,
         "checkpoint": "Checkpoint",
         "files": """

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .architecture import find_places
+from .architecture import same_tensors
 from .files import (
     TensorInfo,
     content_hash,
@@ -102,11 +102,10 @@ class LoraAdapter:
         names, base = self._parts.keys() | self._whole.keys(), self.base
         if names <= base.tensors.keys() or not base.is_known:
             return {}
-        places = find_places(base.skeleton, base.tensors)
-        stored = {place[0].parameter: n for n, place in places.items() if len(place) == 1}
-        self._parts = {stored.get(name, name): held for name, held in self._parts.items()}
-        self._whole = {stored.get(name, name): held for name, held in self._whole.items()}
-        return {stored[name]: name for name in names if name in stored}
+        stored = same_tensors(base.skeleton, names, base.tensors)
+        self._parts = {stored[name]: held for name, held in self._parts.items()}
+        self._whole = {stored[name]: held for name, held in self._whole.items()}
+        return {stored[name]: name for name in names}
 
     def _check(self) -> None:
         """Raise if the adapter cannot be added to the base's tensors."""

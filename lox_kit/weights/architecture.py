@@ -96,7 +96,9 @@ def find_places(module: torch.nn.Module, names: Iterable[str]) -> dict[str, Plac
     return found
 
 
-def called(module: torch.nn.Module, names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+def same_tensors(
+    module: torch.nn.Module, names: Iterable[str], others: Iterable[str]
+) -> dict[str, str]:
     """Return for each name of a tensor the one that it has among `others`, or itself."""
     known = {place: name for name, place in find_places(module, others).items()}
     places = find_places(module, names)

@@ -18,7 +18,7 @@ from torch import Tensor
 from .adapter import MERGE
 from .architecture import (
     Piece,
-    called,
+    same_tensors,
     stored_places,
     tied_parameters,
     unfilled_parameters,
@@ -209,7 +209,7 @@ class Checkpoint:
         if self.tied and (heads := [n for n in names if is_head(n) and n not in parts]):
             parts = parts | {heads[0]: parts[self.tied]}  # its head is its embedding
         if self.is_known and not parts.keys() >= set(names):
-            new = called(self.skeleton, parts, names)
+            new = same_tensors(self.skeleton, parts, names)
             parts = {new[name]: part for name, part in parts.items()}
         renamed = copy.copy(self)
         renamed.parts = parts
