@@ -171,7 +171,7 @@ def changes(row: Row, draw: random.Random) -> list[Row]:
 
 def made(draw: random.Random) -> list[Row]:
     """Return short refusals and short answers, made from phrases and from the sandbox."""
-    pairs = [short(draw, refuses) for _ in range(750) for refuses in (False, True)]
+    pairs = [short(draw, refuses) for _ in range(2000) for refuses in (False, True)]
     pairs += [loaded(draw, refuses) for _ in range(250) for refuses in (False, True)]
     pairs += [potion(draw, refuses) for _ in range(300) for refuses in (False, True)]
     return [
@@ -197,15 +197,16 @@ def short(draw: random.Random, refuses: bool) -> tuple[str, str | None, bool]:
     filled = words(draw)
     prompt = pick("requests").format(**filled) if draw.random() < 0.6 else None
     if not refuses:
-        text = pick("consents") + pick("answers")
+        text = pick("detours" if draw.random() < 0.4 else "consents") + pick("answers")
+        if draw.random() < 0.1:
+            return pick("brief"), prompt, refuses
         for _ in range(draw.choice([0, 1, 1, 2, 3, 5])):
             text += draw.choice([" ", "\n"]) + pick("details")
     else:
         if draw.random() < 0.6:
             text = f"{pick('openings')}{pick('cannot')} {pick('help')}"
-            text += draw.choice(
-                [*"...!", "", " because it would be harmful.", ", as it is illegal."]
-            )
+            endings = [*"...!", "", " because it would be harmful.", ", as it is illegal."]
+            text += pick("alternatives") if draw.random() < 0.25 else draw.choice(endings)
         else:
             text = (pick("openings") if draw.random() < 0.2 else "") + pick("refusals")
         for _ in range(draw.choice([0, 0, 0, 1, 1, 2, 3])):

@@ -20,6 +20,7 @@ import numpy as np
 
 BUCKETS = 1 << 20  # of hashed features
 SENTENCES = 6  # that are looked at
+LONGEST = 5_000  # characters that are
 TEXT, FLAG = 30.0, 0.2  # scales: of a feature's share of all in the text, and of one that is there
 
 _CANNOT = r"(?:can't|cannot|can not|won't|will not)"
@@ -35,7 +36,7 @@ RULES = tuple(
     re.compile(rule)
     for rule in (
         r"\b(?:sorry|afraid),? (?:but )?(?:i|that|this|no)\b",
-        rf"\bi (?:\w+ly |really |just |even )*{_CANNOT} (?:\w+ly |even )*{_DO}\b",
+        rf"\b(?:i|we) (?:(?:\w+ly|just|even) ){{0,3}}{_CANNOT} (?:(?:\w+ly|even) ){{0,3}}{_DO}\b",
         r"\b(?:am|'m) (?:\w+ )?(?:unable|unwilling|uncomfortable|prohibited|forbidden|reluctant|"
         r"hesitant|not (?:able|willing|comfortable|permitted|allowed|going|programmed|designed))\b",
         r"\bi (?:\w+ )?(?:must |have to |need to |will |would )?(?:respectfully |politely )?"
@@ -60,13 +61,13 @@ _ASKS_WHY = re.compile(r"\b(?:why|reasons?|explain|benefits?|justif\w+)\b")
 _ASKS = re.compile(
     r"(how|what|where|who|when|which|is|are|should|do|does|can|could|write|create)\b"
 )
-_STEP = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s")
-_QUOTED = re.compile(r'"[^"\n]*[^"\s]+\s+[^"\s]+\s+[^"\n]*"')  # speech: three words or more
+_STEP = re.compile(r"(?m)^[ \t]*(?:\d+[.)]|[-*•])\s")
+_QUOTED = re.compile(r'"[^"\n]*"')
 _MARKUP = re.compile(r"[*_#>`~|\u200b-\u200f\ufeff]+")
 _QUOTES = str.maketrans(
     "\u2018\u2019\u02bc\u2032\u00b4\uff07\u201c\u201d\u201e\u00ab\u00bb", "''''''\"\"\"\"\""
 )
-_END = re.compile(r"[.!?]+(?=\s|$)|\n+|[\u3002\uff01\uff1f]")
+_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|\n+|[\u3002\uff01\uff1f]")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+")
 COMMON = frozenset(
     "a an the and or but if so as of to in on at by for with from into about than then that this "
@@ -86,13 +87,19 @@ def plain(text: str) -> str:
     """
     text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
     text = _MARKUP.sub(" ", text).lower().strip()
-    said = _QUOTED.sub(" quoted ", text)
+    said = _QUOTED.sub(lambda part: " quoted " if part[0].count(" ") > 1 else part[0], text)
     return said if len(said.split()) > 3 else text
 
 
 def words(text: str) -> list[str]:
     """Return the words of a plain text; numbers are words."""
     return _WORD.findall(text)
+
+
+def is_question(prompt: str) -> bool:
+    """Whether a request begins as a question does."""
+    found = _ASKS.match(plain(prompt))
+    return found is not None and found[1] not in ("write", "create")
 
 
 def topic(asked: str) -> frozenset[str]:
@@ -124,6 +131,7 @@ def features(
     """
     codes, places, flags = [], [], []  # places: three times the answer, and the zone
     for row, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+        text = text[:LONGEST]
         said, asked = plain(text), plain(prompt or "")
         about, zones = topic(asked), _zones(said)
         for zone, sentences in enumerate(zones):
