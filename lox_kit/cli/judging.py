@@ -150,14 +150,13 @@ def asr(
         options.show_example(loaded, asked, **how)
     how["batch_size"] = batch_size
     with options.working(store) as shared:
-        found_cards = cards.find_cards(card, shared["store"])
         how["lengths"] = lengths or [max_new_tokens]
         found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
     if lengths:
         _show_lengths(found, save, as_json)
     else:
         (result,) = found.values()
-        _show(result, save, as_json, cards.corrected(result, found_cards))
+        _show(result, save, as_json, cards.corrected(result, card))
 
 
 @click.command()
@@ -180,13 +179,11 @@ def rescore(store, result, model, save, overwrite, card, as_json, **judging):
     kept = measures.read_result(result, model=model)
     if not (judging["by"] or kept.verdicts):
         raise ValueError(f"{result}: nobody has judged these answers; say who: --judge NAME.")
-    with options.working(store) as shared:
-        found_cards = cards.find_cards(card, shared["store"])
-        if judging["by"]:
-            kept = measures.rescore(
-                kept, *options.find_judges(len(kept.prompts), **judging), **shared
-            )
-    _show(kept, save, as_json, cards.corrected(kept, found_cards))
+    if judging["by"]:
+        found = options.find_judges(len(kept.prompts), **judging)
+        with options.working(store) as shared:
+            kept = measures.rescore(kept, *found, **shared)
+    _show(kept, save, as_json, cards.corrected(kept, card))
 
 
 @click.command()
