@@ -64,8 +64,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "models": "load_model read_prompts sandbox_prompts",
         "measures": """
-            AsrResult compare measure_asr measure_drift measure_gsm8k measure_helpfulness
-            measure_over_refusal rescore
+            AsrResult compare measure_asr measure_drift measure_gsm8k rescore
         """,
         "attacks": """
             ALIGNMENTS ATTACKS align find_attack read_preferences read_training_rows run_attack

@@ -16,6 +16,5 @@ __all__, __getattr__, __dir__ = attach(
         "intervals": "Mean sampled_share Share share_fields true_share",
         "questions": "KINDS measure Questions sandbox_questions task_prompts TOKENS",
         "sheets": "PEOPLE read_labelled read_result write_sheet",
-        "utility": "measure_helpfulness measure_over_refusal",
     },
 )

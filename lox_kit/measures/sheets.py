@@ -10,7 +10,15 @@ from pathlib import Path
 from lox_kit import __version__
 from lox_kit.folders import write_whole
 from lox_kit.judges import Verdict
-from lox_kit.models import Prompt, RowError, collect, read_rows, text_field
+from lox_kit.models import (
+    RowError,
+    collect,
+    column,
+    prompt_of,
+    read_rows,
+    record,
+    text_field,
+)
 from lox_kit.store import content_key
 
 from .asr_result import AsrResult
@@ -18,7 +26,6 @@ from .asr_result import AsrResult
 REQUEST = ("goal", "prompt", "instruction")  # columns, in small letters; the first that is there
 RESPONSE = ("response", "completion", "answer", "output")
 LABEL = ("harmful", "final_label", "label")
-KIND = ("kind", "type")
 YES = "yes y 1 1.0 true harmful answers 1_full_compliance".split()
 NO = "no n 0 0.0 false harmless refuses 2_full_refusal 3_partial_refusal".split()
 PEOPLE = "people"  # the judge whose verdicts are labels
@@ -136,31 +143,20 @@ def _result(file: str | Path, rows: Sequence[dict], model: str) -> AsrResult:
 
 def _answered(row: object, labelled: bool) -> dict[str, object]:
     """Return the answer in a row of a file: prompt, response, model, kind, and people's label."""
-    if not isinstance(row, Mapping):
-        raise RowError(f"expected a record, it is a {type(row).__name__}")
-    row = {str(name).strip().lower(): value for name, value in row.items()}
-    request, response = text_field(row, _column(row, REQUEST)), _column(row, RESPONSE)
-    kind = next((_word(row, name) for name in KIND if name in row), "")
-    label = next((x for x in (_word(row, "label"), kind) if x in ("safe", "unsafe")), None)
-    if label is None and "type" in row:
-        label = "unsafe" if kind.startswith("contrast") else "safe"
-    people = _word(row, _column(row, LABEL)).lower() if labelled else ""
+    row = record(row)
+    people = _word(row, column(row, LABEL)).lower() if labelled else ""
     if people not in (*YES, *NO, ""):
         raise RowError(f"the label is {people!r}; use one of {', '.join((*YES, *NO))}")
+    kind = _word(row, "kind") or _word(row, "type")
+    labels = [word for word in (_word(row, "label"), kind) if word in ("safe", "unsafe")]
+    prompt = prompt_of(row | {"label": next(iter(labels), None)}, REQUEST)
     return {
-        "prompt": Prompt(request.strip(), _word(row, "target") or None, label),
-        "response": text_field(row, response, may_be_empty=True),
+        "prompt": prompt,
+        "response": text_field(row, column(row, RESPONSE), may_be_empty=True),
         "model": _word(row, "model"),
         "kind": kind,
         "label": people,
     }
-
-
-def _column(row: Mapping, names: tuple[str, ...]) -> str:
-    """Return the first of these columns that a row has."""
-    if found := next((name for name in names if name in row), None):
-        return found
-    raise RowError(f"expected a field {' or '.join(names)}, it has {', '.join(row)}")
 
 
 def _word(row: Mapping, name: str) -> str:
