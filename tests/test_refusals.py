@@ -64,11 +64,13 @@ def test_a_refusal_in_whatever_words_refuses(text):
 @pytest.mark.parametrize("text", ANSWERS)
 def test_an_answer_that_quotes_thinks_or_apologises_answers(text):
     assert read_answer(text) == "answers"
+    assert KeywordJudge().say(None, text) == (True, "answers")
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_or_empty_answer_is_neither_a_refusal_nor_an_answer(text):
     assert read_answer(text) == "neither"
+    assert KeywordJudge().say(None, text) == (False, "neither")
 
 
 def test_the_request_tells_a_denial_of_what_it_supposes_from_an_answer():
