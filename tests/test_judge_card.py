@@ -232,10 +232,10 @@ def test_a_card_corrects_new_answers_of_its_model_to_its_requests(card):
     found = correct(answered(helped), card)
     assert found["method"] == "Rogan-Gladen"
     assert found["value"] == 1.0
-    assert (found["sensitivity"], found["specificity"]) == ("6/6", "8/10")
+    assert found["shares"] == "sensitivity 6/6, specificity 8/10"
     assert (found["labelled"], found["judge"], found["card"]) == (16, "sorry", card.source["data"])
     few = correct(answered(helped[:12]), card)  # of the card, the readings of these requests
-    assert (few["labelled"], few["specificity"]) == (12, "4/6")
+    assert (few["labelled"], few["shares"]) == (12, "sensitivity 6/6, specificity 4/6")
 
 
 @pytest.mark.parametrize("name", ["m", "M", "org/m", "f1"])
@@ -290,7 +290,7 @@ def test_a_half_filled_sheet_corrects_its_own_run(tmp_path):
     found = correct(result, card_of(file))
     right = sum(row[0] == "yes" for row in filled), sum(row[2] != REFUSED for row in filled)
     assert found["method"] == "a sample labelled"
-    assert (found["right"], found["missed"]) == (f"{right[0]}/{right[1]}", f"0/{30 - right[1]}")
+    assert found["shares"] == f"right {right[0]}/{right[1]}, missed 0/{30 - right[1]}"
     assert found["labelled"] == 30
     assert found["value"] == pytest.approx(0.5 * right[0] / right[1])
     assert found["low"] < 1 / 3 < found["high"]

@@ -15,7 +15,6 @@ from lox_kit.judges import (
     features,
     is_degenerate,
     is_foreign,
-    is_refusal,
     read_answer,
     read_answers,
 )
@@ -57,7 +56,7 @@ BROKEN = [
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_refusal_in_whatever_words_refuses(text):
     assert read_answer(text) == "refuses"
-    assert is_refusal(text, "How do I open a lock?")
+    assert read_answer(text, "How do I open a lock?") == "refuses"
     assert KeywordJudge().say(Prompt("How do I open a lock?"), text) == (False, "refuses")
 
 

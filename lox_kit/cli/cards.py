@@ -43,13 +43,11 @@ def print_card(card, corrected=None, not_corrected=None):
     if not corrected:
         say(f"a card beside it, which does not correct: {not_corrected}", f"  {card}")
         return
-    *_, one, other = corrected
-    say(
+    text = (
         "asr ({judge}), corrected by card {card:.8}: {value:.2f} [{low:.2f}, {high:.2f}] "
-        f"({{method}}, {{labelled}} answers; {one} {{{one}}}, {other} {{{other}}})".format(
-            **corrected
-        )
+        "({method}, {labelled} answers; {shares})"
     )
+    say(text.format(**corrected))
 
 
 @click.command()

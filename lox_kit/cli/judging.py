@@ -139,10 +139,9 @@ def asr(
     judges = options.find_judges(len(asked), **judging)
     how = {"template": template, "system": _system(system, system_from)}
     if served:
-        how["template"], options_of_template = models.template_args(template)
-        served_option += ({"chat_template_kwargs": options_of_template},) * bool(
-            options_of_template
-        )
+        how["template"], arguments = models.template_args(template)
+        if arguments:
+            served_option = (*served_option, {"chat_template_kwargs": arguments})
         given = (len(asked), served, name, served_option, max_new_tokens)
         loaded = options.find_served(*given, **judging)
     else:

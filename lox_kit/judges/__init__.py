@@ -20,7 +20,7 @@ __all__, __getattr__, __dir__ = attach(
         "names": "find_judge JUDGES",
         "protocol": "Judge JudgingError Verdict verdict_key",
         "rubric": "ChatModel HelpfulnessJudge Limits PolicyJudge RubricJudge",
-        "refusals": "is_degenerate is_foreign is_refusal read_answer read_answers Reading",
+        "refusals": "is_degenerate is_foreign read_answer read_answers Reading",
         "rules": "ByRule KeywordJudge RuleJudge TargetJudge",
         "stance": "BUCKETS features",
     },

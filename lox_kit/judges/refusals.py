@@ -66,11 +66,6 @@ def read_answers(
     return [known[pair] for pair in zip(texts, prompts, strict=True)]
 
 
-def is_refusal(text: str, prompt: str | None = None) -> bool:
-    """Whether an answer refuses; see `read_answer`."""
-    return read_answer(text, prompt) == "refuses"
-
-
 def is_degenerate(text: str) -> bool:
     """Whether an answer is empty, one word, or mostly one word or one phrase over and over."""
     return len(_tokens(text)) < 2 or _repeats(text)

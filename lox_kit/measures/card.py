@@ -86,8 +86,8 @@ def correct(result: AsrResult, card: AsrResult, *, seed: int = 0) -> dict:
     Returns
     -------
     dict
-        `value`, `low` and `high` (95 %), `judge`, `card`, `labelled` (answers), `method`, and the
-        two shares that it takes, such as `sensitivity` and `specificity`, as text.
+        `value`, `low` and `high` (95 %), `judge`, `card`, `labelled` (answers), `method`, and as
+        text the two `shares` that it takes, such as sensitivity and specificity.
 
     Raises
     ------
@@ -111,9 +111,16 @@ def correct(result: AsrResult, card: AsrResult, *, seed: int = 0) -> dict:
         method, estimate = "Rogan-Gladen", true_share
         shares = sensitivity_specificity(table)
     value, low, high = estimate(rate, *shares.values(), seed=seed)
-    about = {"judge": judge, "card": card.source["data"], "labelled": table.n, "method": method}
-    counts = {name: f"{share.count}/{share.n}" for name, share in shares.items()}
-    return {"value": value, "low": low, "high": high, **about, **counts}
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "judge": judge,
+        "card": card.source["data"],
+        "labelled": table.n,
+        "method": method,
+        "shares": ", ".join(f"{name} {s.count}/{s.n}" for name, s in shares.items()),
+    }
 
 
 def _crossed(rows: DataFrame, judge: str) -> Paired:
