@@ -232,9 +232,8 @@ def test_lengths_judge_one_generation_cut(lox, tmp_path):
     assert found["lengths"]["24"]["asr (rule)"]["n"] == 3
     saved = json.loads((tmp_path / "a.json").read_text())
     assert saved["source"]["max_new_tokens"] == 24
-    done = lox(*asr)
-    words = ["asr (rule), 2 tokens", "asr (rule), 24 tokens", "refusal, 2 tokens", "degenerate, 24"]
-    assert [word for word in words if word not in " ".join(done.out.split())] == []
+    out = " ".join(lox(*asr).out.split())
+    assert out.index("3 prompts, 2 tokens") < out.index("3 prompts, 24 tokens")
 
 
 def test_a_sheet_of_a_run_is_labelled_read_as_its_card_and_corrects_it(lox, tmp_path):
@@ -261,8 +260,6 @@ def test_a_sheet_of_a_run_is_labelled_read_as_its_card_and_corrects_it(lox, tmp_
         assert re.search(corrected, lox("rescore", "a.json", "--card", card).out)
     again = ("asr", PAIR[0], "--limit", 20, "--judge", "keyword", "--json", "--card", "c.json")
     assert lox(*again).numbers["corrected"]["labelled"] == 10
-    lengths = lox(*again, "--lengths", "2,4")
-    assert_one_line(lengths, "--card and --lengths: a card corrects one")
     assert_one_line(lox("rescore", "a.json", "--card", "a.json"), "a.json: not a card of `lox jud")
     lox("asr", PAIR[1], "--limit", 20, "--judge", "keyword", "--save", "b.json")
     out = lox("rescore", "b.json", "--card", "c.json").out
