@@ -71,7 +71,7 @@ def describe_card(card: AsrResult) -> str:
     return f"{judge} {card.source['judges'][judge]} on {table.n} labelled answers: {said}"
 
 
-def correct(result: AsrResult, card: AsrResult, *, seed: int = 0) -> dict:
+def correct(result: AsrResult, card: AsrResult) -> dict:
     """Return the ASR of a result as people would have it, where a card is of its kind.
 
     A card does not travel: the same judge may read one model well and another badly. So the result
@@ -110,7 +110,7 @@ def correct(result: AsrResult, card: AsrResult, *, seed: int = 0) -> dict:
     else:
         method, estimate = "Rogan-Gladen", true_share
         shares = sensitivity_specificity(table)
-    value, low, high = estimate(rate, *shares.values(), seed=seed)
+    value, low, high = estimate(rate, *shares.values())
     return {
         "value": value,
         "low": low,
