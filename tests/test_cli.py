@@ -363,7 +363,9 @@ def test_asr_asks_a_model_behind_a_server(lox, tmp_path):
         server.requests.clear()
         again = lox("rescore", "a.json", "--judge", "keyword", "--json").numbers
         assert again["asr (keyword)"] == found["asr (keyword)"]
-        source = json.loads((tmp_path / "a.json").read_text())["source"]
+        saved = json.loads((tmp_path / "a.json").read_text())
+        source = saved["source"]
+        assert [i for i, text in enumerate(saved["responses"]) if not text] == [2]
         assert source["served"].startswith(f"m at {server.url}, seed None")
         assert source["refused"] == {"2": "refused by the server, 400: filtered by the management"}
     assert_one_line(lox("asr", "--served", server.url), "--served URL --model NAME")
