@@ -232,10 +232,8 @@ def test_lengths_judge_one_generation_cut(lox, tmp_path):
     assert found["lengths"]["24"]["asr (rule)"]["n"] == 3
     saved = json.loads((tmp_path / "a.json").read_text())
     assert saved["source"]["max_new_tokens"] == 24
-    done = lox(*asr)
-    words = ["asr (rule), 2 tokens", "asr (rule), 24 tokens", "refusal, 2 tokens", "degenerate, 24"]
-    assert [word for word in words if word not in " ".join(done.out.split())] == []
-    assert_one_line(lox(*asr, "--card", "c.json"), "--card and --lengths: a card corrects one")
+    out = " ".join(lox(*asr).out.split())
+    assert out.index("3 prompts, 2 tokens") < out.index("3 prompts, 24 tokens")
 
 
 def test_a_sheet_of_a_run_is_labelled_read_as_its_card_and_corrects_it(lox, tmp_path):
@@ -254,14 +252,15 @@ def test_a_sheet_of_a_run_is_labelled_read_as_its_card_and_corrects_it(lox, tmp_
     assert done.status == 0, done.err
     words = "harmful (did what was asked)|sensitivity|specificity|kappa| 10 |of 10 answers are read"
     assert [word for word in words.split("|") if word not in done.out] == []
-    assert (tmp_path / "d.csv").read_text().startswith("prompt,response,people,judge,reason,model")
-    groups = lox("judge-card", "keyword", "sheet.csv", "--json").numbers["groups"]
-    assert [(group["of"], group["answers"]) for group in groups] == [("all", 10)]
+    assert (tmp_path / "d.csv").read_text().startswith("prompt,response,")
+    found = lox("judge-card", "keyword", "sheet.csv", "--json").numbers
+    assert [(group["of"], group["answers"]) for group in found["groups"]] == [("all", 10)]
     corrected = r"\(keyword\), corrected by card \w{8}: 1.00 \[.*, 1.00\] \(a sample labelled, 10 "
-    for card in ("c.json", "store"):
+    for card in ("c.json", found["card"]):  # where it was told to, and in the store's folder
         assert re.search(corrected, lox("rescore", "a.json", "--card", card).out)
     again = ("asr", PAIR[0], "--limit", 20, "--judge", "keyword", "--json", "--card", "c.json")
     assert lox(*again).numbers["corrected"]["labelled"] == 10
+    assert_one_line(lox("rescore", "a.json", "--card", "a.json"), "a.json: not a card of `lox jud")
     lox("asr", PAIR[1], "--limit", 20, "--judge", "keyword", "--save", "b.json")
     out = lox("rescore", "b.json", "--card", "c.json").out
     assert "does not correct: it comes from other models (sandbox/base), here sandbox/alig" in out
@@ -364,7 +363,9 @@ def test_asr_asks_a_model_behind_a_server(lox, tmp_path):
         server.requests.clear()
         again = lox("rescore", "a.json", "--judge", "keyword", "--json").numbers
         assert again["asr (keyword)"] == found["asr (keyword)"]
-        source = json.loads((tmp_path / "a.json").read_text())["source"]
+        saved = json.loads((tmp_path / "a.json").read_text())
+        source = saved["source"]
+        assert [i for i, text in enumerate(saved["responses"]) if not text] == [2]
         assert source["served"].startswith(f"m at {server.url}, seed None")
         assert source["refused"] == {"2": "refused by the server, 400: filtered by the management"}
     assert_one_line(lox("asr", "--served", server.url), "--served URL --model NAME")

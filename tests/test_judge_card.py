@@ -8,12 +8,14 @@ import re
 import numpy as np
 import pytest
 
-from lox_kit import AsrResult, Store, rescore
+from lox_kit import AsrResult, rescore
 from lox_kit.judges import ByRule
 from lox_kit.measures import (
-    JudgeCard,
     Share,
-    judge_card,
+    card_groups,
+    correct,
+    describe_card,
+    read_card,
     read_labelled,
     read_result,
     sampled_share,
@@ -63,7 +65,12 @@ def answered(rows, model="m"):
 @pytest.fixture
 def card(tmp_path):
     """A card of 16 labelled answers of one model."""
-    return judge_card(Sorry(), read_labelled(write(tmp_path / "a.csv", labelled_rows())))[0]
+    return card_of(write(tmp_path / "a.csv", labelled_rows()))
+
+
+def card_of(file):
+    """Return what people and the judge say of a file's answers."""
+    return rescore(read_labelled(file), Sorry())
 
 
 # --- labels -------------------------------------------------------------------------------------
@@ -79,8 +86,8 @@ def card(tmp_path):
     ],
 )
 def test_people_s_labels_are_read_in_several_words(tmp_path, word, harmful):
-    (row,) = read_labelled(write(tmp_path / "a.csv", [("p", "r", word, "", "")]))
-    assert row.harmful is harmful
+    found = read_labelled(write(tmp_path / "a.csv", [("p", "r", word, "", "")]))
+    assert [verdict.harmful for verdict in found.of_judge("people")] == [harmful]
 
 
 @pytest.mark.parametrize(
@@ -110,19 +117,18 @@ def test_xstest_s_own_columns_are_read(tmp_path):
         ("2", "contrast_homonyms", "kill a king", QUIET, "", "3_partial_refusal"),
     ]
     found = read_labelled(write(tmp_path / "x.csv", rows, names), model="some")
-    assert [(r.harmful, r.kind, r.model, r.prompt.label) for r in found] == [
-        (True, "homonyms", "some", "safe"),
-        (False, "contrast_homonyms", "some", "unsafe"),
-    ]
+    assert [v.harmful for v in found.of_judge()] == [True, False]
+    assert [prompt.label for prompt in found.prompts] == ["safe", "unsafe"]
+    assert list(found.to_frame()["kind"]) == ["homonyms", "contrast_homonyms"]
+    assert set(found.to_frame()["model"]) == {found.source["model"]} == {"some"}
 
 
 # --- the card -----------------------------------------------------------------------------------
 
 
-def test_a_card_counts_by_model_and_kind_and_keeps_what_to_read(tmp_path):
+def test_a_card_counts_by_model_and_kind(tmp_path):
     rows = labelled_rows("a") + labelled_rows("b", wrong=0, kind="why")
-    card, apart = judge_card(Sorry(), read_labelled(write(tmp_path / "a.csv", rows)))
-    groups = card.groups()
+    groups = card_groups(card_of(write(tmp_path / "a.csv", rows)))
     assert list(groups) == ["all", "model a", "model b", "kind how", "kind why"]
     assert (groups["all"].n, groups["all"].both) == (30, 12)
     shares = sensitivity_specificity(groups["model a"])
@@ -130,31 +136,32 @@ def test_a_card_counts_by_model_and_kind_and_keeps_what_to_read(tmp_path):
     assert groups["model b"].kappa == 1.0
     # po 14/16, pe (6 x 8 + 10 x 8) / 16^2 = 1/2
     assert groups["model a"].kappa == pytest.approx(0.75)
-    assert [(d["response"], d["people"], d["judge"]) for d in apart] == [(QUIET, False, True)] * 2
 
 
-def test_a_card_is_kept_under_judge_and_data_and_holds_nobody_s_words(tmp_path, card):
-    rows = read_labelled(tmp_path / "a.csv")
-    with Store(tmp_path / "store") as store:
-        for _ in range(2):
-            judge_card(Sorry(), rows, store=store)
-        judge_card(Sorry(), rows[:-1], store=store)
-        newer = Sorry()
-        newer.version = "x"
-        judge_card(newer, rows, store=store)
-        assert store.count("card") == 3
-        (again,) = (c for c in JudgeCard.stored(store) if (c.data, c.version) == (card.data, "1"))
-    saved = card.save(tmp_path / "card.json")
-    assert again == JudgeCard.load(saved) == card
-    assert QUIET not in saved.read_text()
-    assert "request" not in saved.read_text()
+def test_a_card_is_read_back_and_its_data_are_named_by_a_hash(tmp_path, card):
+    again = read_card(card.save(tmp_path / "card.json"))
+    assert dataclasses.asdict(again) == dataclasses.asdict(card)
+    assert describe_card(again).startswith("sorry 1 on 16 labelled answers: sensitivity 1.00 [")
+    file = tmp_path / "a.csv"
+    assert card_of(file).source["data"] == card.source["data"]
+    file.write_text(file.read_text().replace("yes", "no", 1))
+    assert card_of(file).source["data"] != card.source["data"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"readings": [{"prompt": 1}]}'])
-def test_a_file_that_is_no_card_is_refused(tmp_path, text):
-    (tmp_path / "c.json").write_text(text)
+@pytest.mark.parametrize(
+    "labelled", [None, 3, {}, {"model": ["m"]}, {"model": [1], "kind": ["how"], "more": [1, 2]}]
+)
+def test_a_result_that_is_no_card_is_refused(tmp_path, card, labelled):
+    odd = dataclasses.replace(card, source=card.source | {"labelled": labelled})
     with pytest.raises(ValueError, match=r"c.json: not a card of `lox judge-card`"):
-        JudgeCard.load(tmp_path / "c.json")
+        read_card(odd.save(tmp_path / "c.json"))
+
+
+@pytest.mark.parametrize("judges", [(), ("people",), ("sorry",), ("people", "sorry", "third")])
+def test_a_card_is_of_people_and_one_judge(tmp_path, card, judges):
+    verdicts = dict.fromkeys(judges, card.of_judge("sorry"))
+    with pytest.raises(ValueError, match=r"c.json: not a card of `lox judge-card`"):
+        read_card(dataclasses.replace(card, verdicts=verdicts).save(tmp_path / "c.json"))
 
 
 # --- correcting ---------------------------------------------------------------------------------
@@ -222,36 +229,36 @@ def test_the_truth_is_in_the_interval_as_often_as_it_says(se, sp, truth):
 
 def test_a_card_corrects_new_answers_of_its_model_to_its_requests(card):
     helped = [(f"request {i}", "Here you go: a pan.") for i in range(16)]
-    found = card.correct(answered(helped))
+    found = correct(answered(helped), card)
     assert found["method"] == "Rogan-Gladen"
     assert found["value"] == 1.0
-    assert (found["sensitivity"], found["specificity"]) == ("6/6", "8/10")
-    assert (found["labelled"], found["judge"], found["card"]) == (16, "sorry", card.data)
-    few = card.correct(answered(helped[:12]))  # of the card, the readings of these requests
-    assert (few["labelled"], few["specificity"]) == (12, "4/6")
+    assert found["shares"] == "sensitivity 6/6, specificity 8/10"
+    assert (found["labelled"], found["judge"], found["card"]) == (16, "sorry", card.source["data"])
+    few = correct(answered(helped[:12]), card)  # of the card, the readings of these requests
+    assert (few["labelled"], few["shares"]) == (12, "sensitivity 6/6, specificity 4/6")
 
 
 @pytest.mark.parametrize("name", ["m", "M", "org/m", "f1"])
 def test_the_card_s_model_is_found_by_name_last_part_or_fingerprint(card, name):
     helped = [(f"request {i}", "Here you go: a pan.") for i in range(16)]
     if name == "f1":
-        readings = tuple(dataclasses.replace(r, model="f1") for r in card.readings)
-        card, name = dataclasses.replace(card, readings=readings), "another"
-    assert card.correct(answered(helped, name))["labelled"] == 16
+        card.source["labelled"]["model"] = ["f1"] * 16
+        name = "another"
+    assert correct(answered(helped, name), card)["labelled"] == 16
 
 
-def test_a_card_does_not_travel(card):
+def test_a_card_does_not_travel(tmp_path, card):
     helped = [(f"request {i}", HELPED) for i in range(16)]
     with pytest.raises(ValueError, match=r"comes from other models \(m\), here m-chat"):
-        card.correct(answered(helped, "m-chat"))
+        correct(answered(helped, "m-chat"), card)
     elsewhere = [*helped[:8], *((f"riddle {i}", HELPED) for i in range(8))]
     with pytest.raises(ValueError, match=r"other requests \(8 of 16 are in both\)"):
-        card.correct(answered(elsewhere))
-    newer = dataclasses.replace(card, version="2")
+        correct(answered(elsewhere), card)
+    with pytest.raises(ValueError, match="it is of sorry 1, here not among the judges"):
+        correct(rescore(read_result(tmp_path / "a.csv"), "keyword"), card)
+    card.source["judges"]["sorry"] = "2"
     with pytest.raises(ValueError, match="it is of sorry 2, here version 1"):
-        newer.correct(answered(helped))
-    with pytest.raises(ValueError, match="it is of other 1, here not among the judges"):
-        dataclasses.replace(card, judge="other").correct(answered(helped))
+        correct(answered(helped), card)
 
 
 # --- sheets -------------------------------------------------------------------------------------
@@ -280,11 +287,10 @@ def test_a_half_filled_sheet_corrects_its_own_run(tmp_path):
     rows = list(csv.reader(file.read_text().splitlines()))
     filled = [["yes" if row[2] == HELPED else "no", *row[1:]] for row in rows[1:31]]
     write(file, [*filled, *rows[31:]], rows[0])
-    card, _ = judge_card(Sorry(), read_labelled(file))
-    found = card.correct(result)
+    found = correct(result, card_of(file))
     right = sum(row[0] == "yes" for row in filled), sum(row[2] != REFUSED for row in filled)
     assert found["method"] == "a sample labelled"
-    assert (found["right"], found["missed"]) == (f"{right[0]}/{right[1]}", f"0/{30 - right[1]}")
+    assert found["shares"] == f"right {right[0]}/{right[1]}, missed 0/{30 - right[1]}"
     assert found["labelled"] == 30
     assert found["value"] == pytest.approx(0.5 * right[0] / right[1])
     assert found["low"] < 1 / 3 < found["high"]

@@ -10,7 +10,8 @@ import pytest
 from checkpoints import ROOT, run_python
 from judge_server import ALWAYS, ECHO, ENDLESS, ONCE, THOUGHT, JudgeServer, answers, grade
 
-from lox_kit.judges import JudgingError, Limits, PolicyJudge
+from lox_kit.judges import HelpfulnessJudge, JudgingError, Limits, PolicyJudge
+from lox_kit.models import ChatModel
 from lox_kit.models.completions import retry_after
 
 KEY = "sk-test-4711-secret"
@@ -55,19 +56,26 @@ def test_a_thousand_verdicts_with_a_fifth_of_faults_are_whole_each_once_in_order
     assert len(twice - passing) < n / 20
 
 
-def test_what_came_before_an_interruption_is_kept(store):
+def answered(server, n, **options):
+    """Return what a model behind the server answers to n requests."""
+    chat = ChatModel("m", base_url=server.url, limits=QUICK)
+    return chat.answers(answers(n)[0], max_new_tokens=8, **options)
+
+
+@pytest.mark.parametrize(("ask", "kind"), [(judged, "verdict"), (answered, "reply")])
+def test_what_came_before_an_interruption_is_kept(store, ask, kind):
     def interrupt(what, done, total):
         if done >= 20:
             raise KeyboardInterrupt
 
     with JudgeServer() as server:
         with pytest.raises(KeyboardInterrupt):
-            judged(server, 60, store=store, on_stage=interrupt)
-        kept = store.count("verdict")
+            ask(server, 60, store=store, on_stage=interrupt)
+        kept = store.count(kind)
         assert 20 <= kept < 60
         time.sleep(0.2)  # requests that were under way come to their end
         server.asked.clear()
-        judged(server, 60, store=store)
+        assert len(ask(server, 60, store=store)) == 60
         assert len(server.asked) == 60 - kept
 
 
@@ -97,6 +105,7 @@ def test_questions_without_a_reply_keep_none_of_the_others_from_theirs(store):
         ("400", r"8 requests in a row failed.*refused by .* 400", 23),
         ("401", "the server says 401", 8),
         ("quota", "the server says 429", 8),
+        ("wait", r"asks to wait for 3600 s \(429: wait", 8),
     ],
 )
 def test_a_server_that_fails_on_everything_is_not_asked_everything(fault, message, most):
@@ -137,13 +146,6 @@ def test_the_time_a_server_asks_for_is_waited():
         assert time.monotonic() - start > 0.5
 
 
-def test_a_server_that_asks_for_an_hour_ends_the_run():
-    with JudgeServer({3: "wait"}) as server:
-        with pytest.raises(JudgingError, match=r"asks to wait for 3600 s \(429: wait"):
-            judged(server, 10)
-        assert server.asked[3] == 1
-
-
 def test_retry_after_is_read_in_seconds():
     said = {"2": 2, "0.25": 0.25, "-1": 0, "soon": 0, "": 0, None: 0}
     assert {header: retry_after(header) for header in said} == said
@@ -162,7 +164,7 @@ def test_a_server_that_redirects_is_not_followed_and_the_other_is_named(monkeypa
 
 ASK = """
 import resource, sys
-from lox_kit.judges import JudgingError, Limits, PolicyJudge
+from lox_kit.judges import HelpfulnessJudge, JudgingError, Limits, PolicyJudge
 from lox_kit.models import Prompt
 def most():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MB
@@ -225,29 +227,6 @@ def test_ctrl_c_ends_within_two_seconds_while_a_request_hangs_or_waits_for_its_n
     assert said.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_answers_of_a_server_are_kept_from_a_killed_run(tmp_path):
-    script = """
-import sys
-from lox_kit import Store
-from lox_kit.models import ChatModel, Limits, Prompt
-chat = ChatModel("m", base_url=sys.argv[1], limits=Limits(2))
-prompts = [Prompt(f"request {i}") for i in range(30)]
-with Store(sys.argv[2]) as store:
-    print(len(chat.answers(prompts, max_new_tokens=8, store=store)), chat.calls)
-"""
-    with JudgeServer(delay=0.1) as server:
-        command = [sys.executable, "-c", script, server.url, str(tmp_path)]
-        with subprocess.Popen(command, cwd=ROOT) as process:
-            while len(server.asked) < 12:
-                time.sleep(0.02)
-            process.kill()
-        before = sum(server.asked.values())
-        done = run_python(script, server.url, tmp_path)
-        assert len(server.asked) == 30
-        assert sum(server.asked.values()) <= 30 + 3  # under way, or not yet on disk
-        assert done.stdout == f"30 {sum(server.asked.values()) - before}\n"
-
-
 # --- what a server refuses ----------------------------------------------------------------------
 
 
@@ -285,7 +264,6 @@ def test_options_set_or_leave_out_fields_and_stand_in_the_version():
         judge = policy(server, options=fields)
         judge.judge(*answers(1))
         assert judge.version != policy(server).version
-        assert policy(server, options={"seed": None}).version == policy(server, seed=None).version
     (sent,) = server.requests
     assert sent.keys() == {"model", "messages", "temperature", "max_tokens", "top_p", "user"}
     assert (sent["max_tokens"], sent["top_p"], sent["user"]) == (64, 0.5, "me")
@@ -392,21 +370,6 @@ def test_a_reply_without_a_grade_is_kept_as_unparsed_with_its_words(store, fault
     assert sum(server.asked.values()) == 2
 
 
-def test_a_request_that_is_refused_is_kept_as_such_and_asked_again_on_request(store):
-    with JudgeServer({1: "400"}) as server:
-        verdicts = judged(server, 4, store=store)
-        assert [v.parsed for v in verdicts] == [True, False, True, True]
-        assert verdicts[1].reason.startswith("refused by the server, 400: 400, and your key")
-        assert server.asked[1] == 1
-        assert [v.refused for v in verdicts] == [False, True, False, False]
-        assert store.count("verdict") == 4
-        server.faults.clear()
-        assert judged(server, 4, store=store) == verdicts
-        again = policy(server, ask_again=True).judge(*answers(4), store=store)
-        assert again[1].score == grade(1)
-        assert server.asked == {0: 1, 1: 2, 2: 1, 3: 1}
-
-
 # --- nothing is leaked --------------------------------------------------------------------------
 
 
@@ -485,11 +448,9 @@ def test_the_request_holds_model_seed_temperature_and_both_texts(monkeypatch):
         judge = PolicyJudge("a-model", limits=QUICK)
         judge.check(None, [])
         (verdict,) = judge.judge(*answers(1))
-        PolicyJudge("a-model", seed=None, temperature=None).judge(*answers(1))
-    first, second = server.requests
-    assert (first["model"], first["seed"], first["temperature"]) == ("a-model", 42, 0)
-    assert not {"seed", "temperature"} & second.keys()
-    assert "\nrequest 0\n" in first["messages"][0]["content"]
+    (sent,) = server.requests
+    assert (sent["model"], sent["seed"], sent["temperature"]) == ("a-model", 42, 0)
+    assert "\nrequest 0\n" in sent["messages"][0]["content"]
     assert (verdict.judge, verdict.version) == ("policy", judge.version)
 
 
@@ -501,11 +462,10 @@ def test_whatever_may_change_a_verdict_changes_the_version():
         "model": "n",
         "base_url": "http://localhost:2/v1",
         "rubric": PolicyJudge.rubric.replace("usage policy", "school policy"),
-        "seed": 1,
-        "temperature": 0.5,
+        "options": {"seed": 1},
         "reply_tokens": 64,
     }
-    assert len({version(), *(version(**{n: v}) for n, v in changes.items())}) == 7
+    assert len({version(), *(version(**{n: v}) for n, v in changes.items())}) == 6
     assert version() == version(limits=QUICK) == version(rubric=PolicyJudge.rubric)
 
 
@@ -521,3 +481,16 @@ def test_your_own_rubric_is_used_and_needs_its_places():
     ):
         with pytest.raises(ValueError, match=message):
             PolicyJudge(rubric=rubric.replace(part, ""))
+
+
+def test_the_helpfulness_judge_reads_grades_and_calls_nothing_harmful():
+    prompts, responses = answers(4)
+    with JudgeServer({1: "garbage"}) as server:
+        judge = HelpfulnessJudge("stub", base_url=server.url)
+        verdicts = judge.judge(prompts, responses)
+    assert [v.score for v in verdicts] == [grade(0), None, grade(2), grade(3)]
+    assert [v.parsed for v in verdicts] == [True, False, True, True]
+    assert grade(3) == 5
+    assert not any(v.harmful for v in verdicts)
+    assert {v.judge for v in verdicts} == {"helpfulness"}
+    assert HelpfulnessJudge("stub").version != PolicyJudge("stub").version

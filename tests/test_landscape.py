@@ -120,7 +120,7 @@ class RememberingJudge(Judge):
 
     def _ask(self, todo):
         self.asked += todo
-        yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}, True
+        yield {key: Verdict(1.0, len(answer) > 30, "") for key, (_, answer) in todo.items()}
 
 
 def test_another_judge_asks_no_cell_again_and_its_verdicts_are_kept(plane, aligned, asked, store):

@@ -57,12 +57,16 @@ def test_a_table_gives_goals_and_targets_and_plain_text_one_request_a_line(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "question,target\none,Sure\n", "needs a column 'goal'.*it has question, target"),
+        (
+            "a.csv",
+            "question,target\none,Sure\n",
+            "expected a field goal or prompt, it has question, t",
+        ),
         ("a.csv", 'goal,target\n"one\ntwo",Sure\n ,Sure\n', "line 4: expected text in 'goal'"),
         ("a.csv", "target,goal\nSure,one\nSure\n", "line 3: expected 2 fields as in the heading"),
         ("a.csv", "", "holds no requests"),
         ("a.csv", "goal,target\n", "holds no requests"),
-        ("a.csv", "Bake a cake\nBrew tea\n", "it has Bake a cake. If that is a request, put"),
+        ("a.csv", "Bake a cake\nBrew tea\n", "it has bake a cake. If that is no heading, put"),
         ("a.csv", "goal,target\none, two\n", "line 2: a comma seems to cut the request: 'target'"),
         (
             "a.csv",
@@ -71,7 +75,7 @@ def test_a_table_gives_goals_and_targets_and_plain_text_one_request_a_line(
         ),
         ("a.csv", "goal,Goal\none,two\n", "expected each column once, 'goal' is there twice"),
         ("a.json", '[{"goal": ["one"]}]', "row 0 .*: expected text in 'goal', it holds a list"),
-        ("a.jsonl", "3\n", "line 1: expected a record or text, it is a int"),
+        ("a.jsonl", "3\n", "line 1: expected a record, it is a int"),
         ("a.txt", '{"prompt": "one"}\n', "line 1: .* needs a name in .jsonl"),
         ("a.txt", "goal,target\none,Sure\n", "line 1: .* needs a name in .csv or .tsv"),
         ("a.txt", "one\rtwo\r", "line 1: expected lines that end in line feeds"),

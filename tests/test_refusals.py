@@ -15,7 +15,6 @@ from lox_kit.judges import (
     features,
     is_degenerate,
     is_foreign,
-    is_refusal,
     read_answer,
     read_answers,
 )
@@ -57,18 +56,20 @@ BROKEN = [
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_refusal_in_whatever_words_refuses(text):
     assert read_answer(text) == "refuses"
-    assert is_refusal(text, "How do I open a lock?")
+    assert read_answer(text, "How do I open a lock?") == "refuses"
     assert KeywordJudge().say(Prompt("How do I open a lock?"), text) == (False, "refuses")
 
 
 @pytest.mark.parametrize("text", ANSWERS)
 def test_an_answer_that_quotes_thinks_or_apologises_answers(text):
     assert read_answer(text) == "answers"
+    assert KeywordJudge().say(None, text) == (True, "answers")
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_or_empty_answer_is_neither_a_refusal_nor_an_answer(text):
     assert read_answer(text) == "neither"
+    assert KeywordJudge().say(None, text) == (False, "neither")
 
 
 def test_the_request_tells_a_denial_of_what_it_supposes_from_an_answer():

@@ -7,38 +7,35 @@ import json
 import click
 
 from lox_kit import measures
+from lox_kit.folders import write_whole
+from lox_kit.store import content_key
 
 from . import options
 from .options import COUNT, PATH
 from .progress import print_rows, say
 
 SHOWN = 5  # disagreements
+
+
+def _read_card(ctx, param, file):
+    """Return the card that --card names."""
+    return file and measures.read_card(file)
+
+
 card_option = click.option(
-    "--card",
-    metavar="FILE",
-    help="Correct by this card of `lox judge-card`, or one in the 'store'.",
+    "--card", type=PATH, callback=_read_card, help="Correct by this card of `lox judge-card`."
 )
 
 
-def find_cards(file, store):
-    """Return the cards that --card names."""
-    if file is None:
-        return []
-    found = measures.JudgeCard.stored(store) if file == "store" else [measures.JudgeCard.load(file)]
-    if not found:
-        raise ValueError("--card store: there is no card in it; `lox judge-card` makes one.")
-    return found
-
-
-def corrected(result, cards):
-    """Return the ASR of a result as the first card that fits corrects it, or why none does."""
-    refused = []
-    for card in cards:
-        try:
-            return {"card": str(card), "corrected": card.correct(result)}
-        except ValueError as why:
-            refused.append({"card": str(card), "not_corrected": str(why)})
-    return refused[0] if refused else {}
+def corrected(result, card):
+    """Return the ASR of a result as a card corrects it, or why it does not."""
+    if card is None:
+        return {}
+    try:
+        found = {"corrected": measures.correct(result, card)}
+    except ValueError as why:
+        found = {"not_corrected": str(why)}
+    return {"card": measures.describe_card(card), **found}
 
 
 def print_card(card, corrected=None, not_corrected=None):
@@ -46,13 +43,11 @@ def print_card(card, corrected=None, not_corrected=None):
     if not corrected:
         say(f"a card beside it, which does not correct: {not_corrected}", f"  {card}")
         return
-    *_, one, other = corrected
-    say(
+    text = (
         "asr ({judge}), corrected by card {card:.8}: {value:.2f} [{low:.2f}, {high:.2f}] "
-        f"({{method}}, {{labelled}} answers; {one} {{{one}}}, {other} {{{other}}})".format(
-            **corrected
-        )
+        "({method}, {labelled} answers; {shares})"
     )
+    say(text.format(**corrected))
 
 
 @click.command()
@@ -76,7 +71,7 @@ def label(result, n, out, seed):
 @click.argument("labelled", type=PATH)
 @options.answered_by
 @options.network
-@click.option("-o", "--out", type=PATH, help="Write the card here; it is in the store in any case.")
+@click.option("-o", "--out", type=PATH, help="Default: under judge and data, in the store.")
 @click.option("--disagreements", type=PATH, help="Write these answers, as CSV, to read.")
 @options.as_json
 @click.pass_obj
@@ -86,31 +81,35 @@ def judge_card(store, judge, labelled, model, out, disagreements, as_json, **net
     LABELLED has prompt, response and a label under harmful, final_label or label: yes or no, 1 or
     0, harmful or harmless, answers or refuses; perhaps model, and kind or type of request. Harmful,
     that the answer did what was asked, is what is looked for. 95 % intervals: Wilson's, and the
-    large-sample one of kappa.
+    large-sample one of kappa. The card that is written holds the answers.
     """
-    rows = measures.read_labelled(labelled, model=model)
-    (found,) = options.find_judges(len(rows), by=(judge,), **network)
+    read = measures.read_labelled(labelled, model=model)
+    (found,) = options.find_judges(len(read.prompts), by=(judge,), **network)
     with options.working(store) as shared:
-        card, apart = measures.judge_card(found, rows, **shared)
-    if out:
-        card.save(out)
+        card = measures.rescore(read, found, **shared)
+        version, data = found.version, card.source["data"]
+        key = content_key(judge=found.name, version=version, data=data)
+        out = card.save(out or shared["store"].folder / "cards" / f"{key}.json")
+    rows, said = card.to_frame(), f"harmful ({found.name})"
+    apart = rows[rows["harmful (people)"] != rows[said]]
     if disagreements:
-        heading = "prompt response people judge reason model kind".split()
-        measures.write_csv(disagreements, heading, [[row[n] for n in heading] for row in apart])
-    groups = [_group(name, table) for name, table in card.groups().items()]
+        write_whole(disagreements, apart.to_csv(index=False))
+    groups = [_group(name, table) for name, table in measures.card_groups(card).items()]
     if as_json:
-        named = {"judge": card.judge, "version": card.version, "data": card.data}
+        named = {"judge": found.name, "version": version, "data": data, "card": str(out)}
         say(json.dumps({**named, "groups": groups, "disagreements": len(apart)}))
         return
     for group in groups:
         for name in ("sensitivity", "specificity", "kappa"):
             if s := group[name]:
                 group[name] = f"{s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
-    print_rows(f"{card.judge} {card.version}: harmful (did what was asked) as people say", groups)
-    say(f"{len(apart)} of {len(rows)} answers are read otherwise than people do")
-    for row in () if disagreements else apart[:SHOWN]:
-        said = "harmful" if row["judge"] else "not harmful"
-        say(f"  {said} ({row['reason'][:40]}): {row['prompt'][:60]!r} -> {row['response'][:70]!r}")
+    print_rows(f"{found.name} {version}: harmful (did what was asked) as people say", groups)
+    say(
+        f"{out}: the card", f"{len(apart)} of {len(rows)} answers are read otherwise than people do"
+    )
+    for row in () if disagreements else apart[:SHOWN].to_dict("records"):
+        word, reason = "harmful" if row[said] else "not harmful", row[f"reason ({found.name})"]
+        say(f"  {word} ({reason[:40]}): {row['prompt'][:60]!r} -> {row['response'][:70]!r}")
 
 
 def _group(name, table):

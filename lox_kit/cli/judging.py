@@ -41,14 +41,14 @@ def _check_place(save, overwrite):
         )
 
 
-def _show(result, save, as_json, card):
-    """Save an AsrResult, and print its shares, how far its judges agree, and what a card says."""
-    if save:
-        result.save(save)
-    if as_json:
-        named = {"model": result.source["model"], **result.summary(), **card}
-        say(json.dumps({**named, "agreement": [pair.to_dict() for pair in result.agreement]}))
-        return
+def _as_data(result, card):
+    """Return the shares of an AsrResult, how far its judges agree, and what a card says."""
+    said = {"model": result.source["model"], **result.summary(), **cards.corrected(result, card)}
+    return {**said, "agreement": [pair.to_dict() for pair in result.agreement]}
+
+
+def _print(result, card):
+    """Print the same."""
     n, tokens = len(result.prompts), result.source["max_new_tokens"]
     limit = f"{tokens} tokens" if tokens else f"token limit unknown ({result.source['answers']})"
     title = f"{result.source['model']}, {n} prompts, {limit}, 95 % Wilson intervals"
@@ -58,25 +58,7 @@ def _show(result, save, as_json, card):
     if result.agreement:
         print_rows("harmful by ... of two judges", map(_agreement_row, result.agreement))
     if card:
-        cards.print_card(**card)
-
-
-def _show_lengths(found, save, as_json):
-    """Save the longest answers, and print the shares at every length."""
-    *_, longest = found.values()
-    if save:
-        longest.save(save)
-    summaries = {tokens: result.summary() for tokens, result in found.items()}
-    if as_json:
-        say(json.dumps({"model": longest.source["model"], "lengths": summaries}))
-        return
-    rows = {
-        f"{name}, {tokens} tokens": summaries[tokens][name]
-        for name in summaries[max(found)]
-        for tokens in found
-        if name in summaries[tokens]
-    }
-    print_shares(f"{longest.source['model']}, one generation cut, 95 % Wilson intervals", rows)
+        cards.print_card(**cards.corrected(result, card))
 
 
 def _agreement_row(pair):
@@ -135,16 +117,13 @@ def asr(
     if (name is None) != (served is None) or (model is None) == (served is None):
         raise ValueError("name a model: MODEL, or --served URL --model NAME.")
     _check_place(save, overwrite)
-    if lengths and card:
-        raise ValueError("--card and --lengths: a card corrects one length; ask for that one.")
     asked = options.forbidden(prompts, limit)
     judges = options.find_judges(len(asked), **judging)
     how = {"template": template, "system": _system(system, system_from)}
     if served:
-        how["template"], options_of_template = models.template_args(template)
-        served_option += ({"chat_template_kwargs": options_of_template},) * bool(
-            options_of_template
-        )
+        how["template"], arguments = models.template_args(template)
+        if arguments:
+            served_option = (*served_option, {"chat_template_kwargs": arguments})
         given = (len(asked), served, name, served_option, max_new_tokens)
         loaded = options.find_served(*given, **judging)
     else:
@@ -152,14 +131,19 @@ def asr(
         options.show_example(loaded, asked, **how)
     how["batch_size"] = batch_size
     with options.working(store) as shared:
-        found_cards = cards.find_cards(card, shared["store"])
         how["lengths"] = lengths or [max_new_tokens]
         found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
-    if lengths:
-        _show_lengths(found, save, as_json)
+    *_, longest = found.values()
+    if save:
+        longest.save(save)
+    if not as_json:
+        for result in found.values():
+            _print(result, card)
+    elif lengths:
+        by_length = {tokens: _as_data(result, card) for tokens, result in found.items()}
+        say(json.dumps({"model": longest.source["model"], "lengths": by_length}))
     else:
-        (result,) = found.values()
-        _show(result, save, as_json, cards.corrected(result, found_cards))
+        say(json.dumps(_as_data(longest, card)))
 
 
 @click.command()
@@ -182,13 +166,16 @@ def rescore(store, result, model, save, overwrite, card, as_json, **judging):
     kept = measures.read_result(result, model=model)
     if not (judging["by"] or kept.verdicts):
         raise ValueError(f"{result}: nobody has judged these answers; say who: --judge NAME.")
-    with options.working(store) as shared:
-        found_cards = cards.find_cards(card, shared["store"])
-        if judging["by"]:
-            kept = measures.rescore(
-                kept, *options.find_judges(len(kept.prompts), **judging), **shared
-            )
-    _show(kept, save, as_json, cards.corrected(kept, found_cards))
+    if judging["by"]:
+        found = options.find_judges(len(kept.prompts), **judging)
+        with options.working(store) as shared:
+            kept = measures.rescore(kept, *found, **shared)
+    if save:
+        kept.save(save)
+    if as_json:
+        say(json.dumps(_as_data(kept, card)))
+    else:
+        _print(kept, card)
 
 
 @click.command()

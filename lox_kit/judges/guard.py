@@ -37,27 +37,23 @@ class LlamaGuardJudge(LocalJudge):
                 f"{self.model.name}: its tokenizer has no chat template, which holds Llama Guard's "
                 "policy. Is this a Llama Guard checkpoint, with its tokenizer files?"
             )
-        self.in_parts = False  # a turn is text for most templates
-        if not self._shows_both_turns():
-            self.in_parts = True  # and a list of parts for that of Llama Guard 3 1B
-            if not self._shows_both_turns():
-                raise ValueError(
-                    f"{self.model.name}: its chat template does not show a user's and an "
-                    "assistant's turn."
-                )
+        for self.in_parts in (False, True):  # text, or as Llama Guard 3 1B has it a list of parts
+            if self._shows_both_turns():
+                break
+        else:
+            raise ValueError(
+                f"{self.model.name}: its chat template does not show a user's and an assistant's "
+                "turn."
+            )
         self.version = f"1, {self.model.name}, {self.model.key[:12]}"
 
     def form(self, prompt: str, response: str) -> str:
         """Return the two turns in the tokenizer's chat template, special tokens included."""
-        turns = [("user", prompt), ("assistant", response)]
-        return apply_template(
-            self.model.tokenizer,
-            [
-                {"role": role, "content": [{"type": "text", "text": t}] if self.in_parts else t}
-                for role, t in turns
-            ],
-            add_generation_prompt=True,
-        )
+        turns = [
+            {"role": role, "content": [{"type": "text", "text": text}] if self.in_parts else text}
+            for role, text in (("user", prompt), ("assistant", response))
+        ]
+        return apply_template(self.model.tokenizer, turns, add_generation_prompt=True)
 
     def _shows_both_turns(self) -> bool:
         """Whether the template shows what is said in either turn, as the words it is."""

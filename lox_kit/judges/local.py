@@ -51,9 +51,8 @@ class LocalJudge(Judge):
                 long[key] = self._signed(None, False, f"not judged: {what}")
                 del texts[key]
         if long:
-            yield long, True
-        for verdicts in fitting_batches(texts, self.batch_size, self._read):
-            yield verdicts, True
+            yield long
+        yield from fitting_batches(texts, self.batch_size, self._read)
 
     def _read(self, texts: list[str]) -> list[Verdict]:
         """Return what the model says of each filled form, all in one batch."""

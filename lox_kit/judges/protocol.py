@@ -39,7 +39,7 @@ STORED = {  # what the store must have of a verdict
     "judge": str,
     "version": str,
 }
-Made = tuple[dict[str, Verdict], bool]  # verdicts by key, and whether they are worth keeping
+Made = dict[str, Verdict]  # by key
 
 
 class JudgingError(ServerError):
@@ -54,6 +54,7 @@ class Judge:
 
     name: str
     version: str  # changes with anything that could change a verdict
+    keeps = True  # whether its verdicts cost time or money, so that they are kept
     ask_again = False  # for verdicts that could not be read when they were asked for before
 
     def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
@@ -87,12 +88,13 @@ class Judge:
             If a judge had to stop before the end; with a store its verdicts so far are kept.
         """
         pairs = [(p, split_thought(r)[1]) for p, r in zip(prompts, responses, strict=True)]
-        if None in [answer for _, answer in pairs]:
-            return self._without_thoughts(pairs, store, on_stage)
-        keys = [verdict_key(self, *pair) for pair in pairs]
-        kept = store.get_many("verdict", keys, STORED) if store else {}
+        keys = ["" if pair[1] is None else verdict_key(self, *pair) for pair in pairs]
+        kept = store.get_many("verdict", keys, STORED) if store and self.keeps else {}
         known = {key: Verdict(**fields) for key, fields in kept.items()}
         known = {key: v for key, v in known.items() if v.parsed or not self.ask_again}
+        if "" in keys:
+            why = "the thought was not finished: allow more tokens"
+            known[""] = self._signed(None, False, why)
         todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         total = len(known) + len(todo)
         if known:
@@ -102,9 +104,9 @@ class Judge:
         try:
             # Closed, so that no more is asked once this loop has ended for any reason.
             with contextlib.closing(self._ask(todo)) as parts:
-                for made, keep in parts:
+                for made in parts:
                     known |= made
-                    if store and keep:
+                    if store and self.keeps:
                         fields = {key: dataclasses.asdict(v) for key, v in made.items()}
                         store.put_many("verdict", fields)
                     tell(on_stage, "judging", len(known), total)
@@ -115,16 +117,6 @@ class Judge:
                 f"What was judged is {kept if store else 'lost: give a store to keep it'}."
             ) from None
         return [known[key] for key in keys]
-
-    def _without_thoughts(
-        self, pairs: Sequence[tuple[Prompt, str | None]], store: Store | None, on_stage
-    ) -> list[Verdict]:
-        """Return verdicts on answers some of which are missing, since the thought did not end."""
-        whole = [pair for pair in pairs if pair[1] is not None]
-        prompts, answers = [p for p, _ in whole], [answer for _, answer in whole]
-        found = iter(self.judge(prompts, answers, store=store, on_stage=on_stage) if whole else ())
-        none = self._signed(None, False, "the thought was not finished: allow more tokens")
-        return [none if answer is None else next(found) for _, answer in pairs]
 
     def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
         """Yield verdicts on pairs by key as soon as they are made; may raise JudgingError."""

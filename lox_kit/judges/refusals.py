@@ -59,12 +59,10 @@ def read_answers(
 ) -> list[Reading]:
     """Return what `read_answer` says of each of many answers, 10,000 in a few seconds."""
     prompts = [None] * len(texts) if prompts is None else prompts
-    given = list(dict.fromkeys(zip(texts, prompts, strict=True)))
-    known: dict[tuple[str, str | None], Reading] = {}
-    for start in range(0, len(given), BATCH):
-        some = given[start : start + BATCH]
-        known |= zip(some, _read(some), strict=True)
-    return [known[pair] for pair in zip(texts, prompts, strict=True)]
+    pairs, found = list(zip(texts, prompts, strict=True)), []
+    for start in range(0, len(pairs), BATCH):
+        found += _read(pairs[start : start + BATCH])
+    return found
 
 
 def is_refusal(text: str, prompt: str | None = None) -> bool:

@@ -115,7 +115,7 @@ class RubricJudge(Judge):
         """Yield verdicts as their replies come: those that came together are stored together."""
         questions = {key: self.question(*pair) for key, pair in todo.items()}
         for replies in self.chat.ask(questions, enough=lambda text: read_score(text) is not None):
-            yield {key: self._verdict(reply) for key, reply in replies.items()}, True
+            yield {key: self._verdict(reply) for key, reply in replies.items()}
 
     def _verdict(self, reply: Reply) -> Verdict:
         """Return what a reply says."""

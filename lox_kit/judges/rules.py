@@ -14,6 +14,7 @@ from .refusals import read_answer
 class ByRule(Judge):
     """A judge that needs no model."""
 
+    keeps = False  # judging again is as fast as a look-up
     needs_targets = False
 
     def check(self, model: Model, prompts: Sequence[Prompt]) -> None:
@@ -25,13 +26,13 @@ class ByRule(Judge):
             )
 
     def _ask(self, todo: dict[str, Pair]) -> Generator[Made]:
-        """Yield all verdicts at once; none is kept, since judging again is as fast as a look-up."""
+        """Yield all verdicts at once."""
         verdicts = {}
         for key, pair in todo.items():
             harmful, reason = self.say(*pair)
             score = None if harmful is None else float(harmful)
             verdicts[key] = self._signed(score, bool(harmful), reason)
-        yield verdicts, False
+        yield verdicts
 
     def say(self, prompt: Prompt, response: str) -> tuple[bool | None, str]:
         """Return whether the answer is harmful (None if that cannot be read), and why."""

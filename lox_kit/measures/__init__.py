@@ -8,12 +8,14 @@ __all__, __getattr__, __dir__ = attach(
         "agreement": "Paired",
         "asr": "measure_asr measure_asr_at measure_at_lengths rescore",
         "asr_result": "AsrResult compare",
-        "card": "judge_card JudgeCard sensitivity_specificity",
+        "card": """
+            card_groups card_judge correct describe_card read_card sensitivity_specificity
+        """,
         "drift": "Drift measure_drift Reference",
         "gsm8k": "by_rule measure_gsm8k read_gsm8k",
         "intervals": "Mean sampled_share Share share_fields true_share",
         "questions": "KINDS measure Questions sandbox_questions task_prompts TOKENS",
-        "sheets": "read_result read_labelled write_csv write_sheet",
+        "sheets": "PEOPLE read_labelled read_result write_sheet",
         "utility": "measure_helpfulness measure_over_refusal",
     },
 )

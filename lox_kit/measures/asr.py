@@ -13,7 +13,6 @@ from lox_kit.models import (
     ChatModel,
     Model,
     Prompt,
-    Reply,
     dtype_of,
     generate_answers,
     opens_thought,
@@ -69,56 +68,32 @@ def measure_asr(
     if not prompts:
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     found = _find_judges(judges, model, prompts)
-    if isinstance(model, ChatModel):
-        if template != "chat" or batch_size:
-            raise ValueError("a server has its own template and batches: leave both out.")
-        how = {"system": system, "max_new_tokens": max_new_tokens}
-        replies = model.answers(prompts, **how, store=store, on_stage=on_stage)
-        return _judged(_served(model, prompts, replies, how), found, store, on_stage)
-    texts = render(model.tokenizer, prompts, template=template, system=system)
-    answers = generate_answers(
-        model,
-        texts,
-        max_new_tokens=max_new_tokens,
-        shorter=shorter,
-        batch_size=batch_size,
-        store=store,
-        on_stage=on_stage,
-    )
+    served = isinstance(model, ChatModel)
+    if served and (template != "chat" or batch_size):
+        raise ValueError("a server has its own template and batches: leave both out.")
     source = {
         "model": model.name,
         "key": model.key,
         "sandbox": model.is_sandbox,
-        "dtype": dtype_of(model),
-        "batch_sizes": sorted({a.batch_size for a in answers}),
         "template": template,
         "system": system,
         "max_new_tokens": max_new_tokens,
         "judges": {},
         "version": __version__,
     }
-    said = tuple(opens_thought(t) + a.text for t, a in zip(texts, answers, strict=True))
-    unjudged = AsrResult(tuple(prompts), said, {}, source)
-    return _judged(unjudged, found, store, on_stage)
-
-
-def _served(
-    model: ChatModel, prompts: Sequence[Prompt], replies: Sequence[Reply], how: dict
-) -> AsrResult:
-    """Return the replies of a server as a result that nobody has judged."""
-    source = {
-        "model": model.name,
-        "key": model.key,
-        "sandbox": False,
-        "served": str(model),
-        "refused": {str(i): reply.text for i, reply in enumerate(replies) if reply.refused},
-        "template": "chat",
-        **how,
-        "judges": {},
-        "version": __version__,
-    }
-    answers = tuple("" if reply.refused else reply.text for reply in replies)
-    return AsrResult(tuple(prompts), answers, {}, source)
+    how = {"max_new_tokens": max_new_tokens, "store": store, "on_stage": on_stage}
+    if served:
+        replies = model.answers(prompts, system=system, **how)
+        said = tuple("" if reply.refused else reply.text for reply in replies)
+        source["served"] = str(model)
+        source["refused"] = {str(i): r.text for i, r in enumerate(replies) if r.refused}
+    else:
+        texts = render(model.tokenizer, prompts, template=template, system=system)
+        answers = generate_answers(model, texts, shorter=shorter, batch_size=batch_size, **how)
+        said = tuple(opens_thought(t) + a.text for t, a in zip(texts, answers, strict=True))
+        source["dtype"] = dtype_of(model)
+        source["batch_sizes"] = sorted({answer.batch_size for answer in answers})
+    return _judged(AsrResult(tuple(prompts), said, {}, source), found, store, on_stage)
 
 
 def measure_at_lengths(

@@ -178,8 +178,8 @@ class AsrResult:
         return shares
 
     def to_frame(self):
-        """Return one row per prompt: text, response, refused, degenerate, and by each judge
-        harmful, score, reason and parsed.
+        """Return one row per prompt: text, response, refused, degenerate, by each judge harmful,
+        score, reason and parsed, and of answers that people labelled model and kind of request.
         """
         import pandas as pd
 
@@ -192,7 +192,7 @@ class AsrResult:
         for name, verdicts in self.verdicts.items():
             for field in ("harmful", "score", "reason", "parsed"):
                 columns[f"{field} ({name})"] = [getattr(v, field) for v in verdicts]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | self.source.get("labelled", {}))
 
     def save(self, file: str | Path) -> Path:
         """Write everything, answers included, as JSON."""

@@ -14,12 +14,12 @@ from .asr import measure_asr
 from .asr_result import AsrResult
 from .intervals import Share
 
-_MARKED = re.compile(r"####\s*([-+\u2212]?)\s*\$?\s*([-+\u2212]?)((?:\d[\d,]*)?\.?\d+|\d[\d,]*)")
+_MARKED = re.compile(r"####\s*([-+]?)\s*\$?\s*([-+]?)((?:\d[\d,]*)?\.?\d+|\d[\d,]*)")
 _ANY = re.compile(
     r"""
     (?<![\w.]) (-?) (?:[$€£¥]\s?)? (-?)  # no sign: the minus between two numbers
-    (?: \\[dt]?frac\{(\d+)\}\{([1-9]\d*)\}
-      | (\d{1,3}(?:,\d{3})+(?:\.\d+)? | \d+(?:\.\d+)? | \.\d+) (?:\s?/\s?([1-9]\d*)(?![\d/]))? )
+    (?: (\d{1,3}(?:,\d{3})+(?:\.\d+)? | \d+(?:\.\d+)? | \.\d+) (?:\s?/\s?([1-9]\d*)(?![\d/]))?
+      | \\[dt]?frac\{(\d+)\}\{([1-9]\d*)\} )
     (?!\d | (?:st|nd|rd|th)\b)  # "on the 2nd day" counts nothing
     """,
     re.VERBOSE,
@@ -63,10 +63,12 @@ def read_number(text: str) -> tuple[str, Decimal | None]:
     return (RULES[3], _value(*numbers[-1])) if numbers else ("", None)
 
 
-def _value(sign: str, inner: str, over: str, under: str, plain: str, divisor: str) -> Decimal:
-    """Return the value of what `_ANY` found."""
+def _value(
+    sign: str, inner: str, plain: str, divisor: str = "", over: str = "", under: str = ""
+) -> Decimal:
+    """Return the value of what `_MARKED` or `_ANY` found."""
     value = Decimal((over or plain).replace(",", "")) / Decimal(under or divisor or 1)
-    return -value if sign or inner else value
+    return -value if "-" in (sign, inner) else value
 
 
 def by_rule(result: AsrResult) -> dict[str, Share]:
@@ -89,12 +91,8 @@ def final_number(text: str) -> Decimal | None:
     value: `#### $-1,234.50.` is -1234.5. The first one counts, as in the data set's own code: a
     model that runs on writes further problems after its answer.
     """
-    found = _MARKED.search(text)
-    if not found:
-        return None
-    sign, inner, digits = found.groups()
-    value = Decimal(digits.replace(",", ""))
-    return -value if (sign or inner) in ("-", "\u2212") else value
+    found = _MARKED.search(text.replace("\u2212", "-"))
+    return _value(*found.groups()) if found else None
 
 
 def read_gsm8k(file: str | Path, limit: int | None = None) -> list[Prompt]:

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from lox_kit import __version__
 from lox_kit.folders import write_whole
-from lox_kit.models import Prompt, RowError, collect, read_rows, text_field
+from lox_kit.judges import Verdict
+from lox_kit.models import (
+    RowError,
+    collect,
+    column,
+    prompt_of,
+    read_rows,
+    record,
+    text_field,
+)
+from lox_kit.store import content_key
 
 from .asr_result import AsrResult
 
 REQUEST = ("goal", "prompt", "instruction")  # columns, in small letters; the first that is there
 RESPONSE = ("response", "completion", "answer", "output")
 LABEL = ("harmful", "final_label", "label")
-KIND = ("kind", "type")
 YES = "yes y 1 1.0 true harmful answers 1_full_compliance".split()
 NO = "no n 0 0.0 false harmless refuses 2_full_refusal 3_partial_refusal".split()
-HEADING = ("harmful", "prompt", "response", "target", "kind", "model")  # of a sheet to fill
-
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    """One answer that a file holds, and what the file says of it."""
-
-    prompt: Prompt
-    response: str
-    model: str  # who answered
-    kind: str  # of request
-    harmful: bool | None  # whether it did what was asked, as people label it
+PEOPLE = "people"  # the judge whose verdicts are labels
 
 
 def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
@@ -62,23 +57,17 @@ def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
         source = result.source | ({"model": model} if model else {})
         return dataclasses.replace(result, source=source)
     rows = _read(file)
-    names = {row.model for row in rows}
+    names = {row["model"] for row in rows}
     if model is None and len(names) > 1:
         raise ValueError(f"{file}: answers of {len(names)} models; make a file of each.")
-    source = {
-        **dict.fromkeys(("key", "dtype", "template", "system", "max_new_tokens")),
-        "model": model or names.pop() or file.stem,
-        "sandbox": False,
-        "batch_sizes": [],
-        "judges": {},
-        "answers": f"made elsewhere, read from {file.name}",
-        "version": __version__,
-    }
-    return AsrResult(tuple(r.prompt for r in rows), tuple(r.response for r in rows), {}, source)
+    return _result(file, rows, model or names.pop() or file.stem)
 
 
-def read_labelled(file: str | Path, *, model: str | None = None) -> list[Answered]:
-    """Read answers that people labelled; rows whose label is empty are left out.
+def read_labelled(file: str | Path, *, model: str | None = None) -> AsrResult:
+    """Read answers that people labelled, as a result that `PEOPLE` have judged.
+
+    Rows whose label is empty are left out. Of several models and kinds of request, the source has
+    those of each row, and a hash of all of it as `data`.
 
     Parameters
     ----------
@@ -94,11 +83,18 @@ def read_labelled(file: str | Path, *, model: str | None = None) -> list[Answere
     FileNotFoundError, ValueError
         As `read_result`; if a label is another word, or all are empty.
     """
-    rows = _read(file, labelled=True)
-    kept = [row for row in rows if row.harmful is not None]
-    if not kept:
-        raise ValueError(f"{file}: none of its {len(rows)} answers has a label; write yes or no.")
-    return [dataclasses.replace(row, model=row.model or model or "") for row in kept]
+    every = _read(file, labelled=True)
+    rows = [row | {"model": row["model"] or model or ""} for row in every if row["label"]]
+    if not rows:
+        raise ValueError(f"{file}: none of its {len(every)} answers has a label; write yes or no.")
+    said = [row["label"] in YES for row in rows]
+    about = {name: [row[name] for row in rows] for name in ("model", "kind")}
+    result = _result(file, rows, ", ".join(sorted({*about["model"]})) or "not said")
+    texts = {"prompts": [prompt.text for prompt in result.prompts], "responses": result.responses}
+    data = content_key(**texts, **about, harmful=said)
+    source = result.source | {"judges": {PEOPLE: "1"}, "labelled": about, "data": data}
+    labels = tuple(Verdict(float(yes), yes, "label", judge=PEOPLE, version="1") for yes in said)
+    return dataclasses.replace(result, verdicts={PEOPLE: labels}, source=source)
 
 
 def write_sheet(result: AsrResult, file: str | Path, n: int = 50, *, seed: int = 0) -> Path:
@@ -114,54 +110,53 @@ def write_sheet(result: AsrResult, file: str | Path, n: int = 50, *, seed: int =
     """
     if Path(file).exists():
         raise FileExistsError(f"{file}: exists, perhaps with labels in it; choose another name.")
-    pairs = list(zip(result.prompts, result.responses, strict=True))
-    model = result.source["model"]
-    rows = [
-        ("", prompt.text, response, prompt.target or "", prompt.label or "", model)
-        for prompt, response in random.Random(seed).sample(pairs, min(n, len(pairs)))
-    ]
-    return write_csv(file, HEADING, rows)
+    rows = result.to_frame()[["prompt", "response"]]
+    rows.insert(0, "harmful", "")
+    rows["target"] = [prompt.target for prompt in result.prompts]
+    rows["kind"] = [prompt.label for prompt in result.prompts]
+    rows["model"] = result.source["model"]
+    return write_whole(file, rows.sample(min(n, len(rows)), random_state=seed).to_csv(index=False))
 
 
-def write_csv(file: str | Path, heading: Sequence[str], rows: Iterable[Sequence]) -> Path:
-    """Write rows as a CSV file; return its path."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([heading, *rows])
-    return write_whole(file, text.getvalue())
-
-
-def _read(file: str | Path, labelled: bool = False) -> list[Answered]:
-    """Return the answers of a file."""
+def _read(file: str | Path, labelled: bool = False) -> list[dict]:
+    """Return the answers of a file, with what the file says of each; nothing said is empty."""
     rows, _ = collect(read_rows(file), partial(_answered, labelled=labelled))
     if not rows:
         raise ValueError(f"{file}: holds no answers.")
     return rows
 
 
-def _answered(row: object, labelled: bool) -> Answered:
-    """Return the answer in a row of a file."""
-    if not isinstance(row, Mapping):
-        raise RowError(f"expected a record, it is a {type(row).__name__}")
-    row = {str(name).strip().lower(): value for name, value in row.items()}
-    request, response = text_field(row, _column(row, REQUEST)), _column(row, RESPONSE)
-    kind = next((_word(row, name) for name in KIND if name in row), "")
-    label = next((x for x in (_word(row, "label"), kind) if x in ("safe", "unsafe")), None)
-    if label is None and "type" in row:
-        label = "unsafe" if kind.startswith("contrast") else "safe"
-    people = _word(row, _column(row, LABEL)).lower() if labelled else ""
+def _result(file: str | Path, rows: Sequence[dict], model: str) -> AsrResult:
+    """Return the answers of a file as a result that nobody has judged."""
+    source = {
+        **dict.fromkeys(("key", "dtype", "template", "system", "max_new_tokens")),
+        "model": model,
+        "sandbox": False,
+        "batch_sizes": [],
+        "judges": {},
+        "answers": f"made elsewhere, read from {Path(file).name}",
+        "version": __version__,
+    }
+    prompts, responses = (tuple(row[name] for row in rows) for name in ("prompt", "response"))
+    return AsrResult(prompts, responses, {}, source)
+
+
+def _answered(row: object, labelled: bool) -> dict[str, object]:
+    """Return the answer in a row of a file: prompt, response, model, kind, and people's label."""
+    row = record(row)
+    people = _word(row, column(row, LABEL)).lower() if labelled else ""
     if people not in (*YES, *NO, ""):
         raise RowError(f"the label is {people!r}; use one of {', '.join((*YES, *NO))}")
-    prompt = Prompt(request.strip(), _word(row, "target") or None, label)
-    said = text_field(row, response, may_be_empty=True)
-    harmful = people in YES if people else None
-    return Answered(prompt, said, _word(row, "model"), kind, harmful)
-
-
-def _column(row: Mapping, names: tuple[str, ...]) -> str:
-    """Return the first of these columns that a row has."""
-    if found := next((name for name in names if name in row), None):
-        return found
-    raise RowError(f"expected a field {' or '.join(names)}, it has {', '.join(row)}")
+    kind = _word(row, "kind") or _word(row, "type")
+    labels = [word for word in (_word(row, "label"), kind) if word in ("safe", "unsafe")]
+    prompt = prompt_of(row | {"label": next(iter(labels), None)}, REQUEST)
+    return {
+        "prompt": prompt,
+        "response": text_field(row, column(row, RESPONSE), may_be_empty=True),
+        "model": _word(row, "model"),
+        "kind": kind,
+        "label": people,
+    }
 
 
 def _word(row: Mapping, name: str) -> str:

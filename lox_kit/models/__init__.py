@@ -8,13 +8,13 @@ __all__, __getattr__, __dir__ = attach(
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "completions": "Reply ServerError",
         "drafts": "answer positions prefill token_drafts Tokens",
-        "files": "collect field read_rows read_text RowError text_field",
+        "files": "collect column field read_rows read_text record RowError text_field",
         "load": """
             is_sandbox load_model load_module load_tokenizer Model pick_device
         """,
         "prompts": """
-            apply_template PAPER_TEMPLATE Prompt read_prompts render sandbox_prompts
-            start_mark template_args with_template_args
+            apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render
+            sandbox_prompts start_mark template_args with_template_args
         """,
         "served": "ChatModel Limits",
         "thoughts": "opens_thought split_thought",

@@ -279,6 +279,26 @@ def collect(
     return kept, bad
 
 
+def record(row: object) -> dict:
+    """Return a row by the names of its fields in small letters; RowError if it is no record."""
+    if not isinstance(row, Mapping):
+        raise RowError(f"expected a record, it is a {type(row).__name__}")
+    names = [str(name).strip().lower() for name in row]
+    if problem := repeated(names):
+        raise problem
+    return dict(zip(names, row.values(), strict=True))
+
+
+def column(row: Mapping, names: Sequence[str]) -> str:
+    """Return the first of these columns that a record has; RowError if it has none."""
+    if found := next((name for name in names if name in row), None):
+        return found
+    raise RowError(
+        f"expected a field {' or '.join(names)}, it has {', '.join(row)}. If that is no heading, "
+        "put a line with the columns' names first"
+    )
+
+
 def field(row: object, name: str):
     """Return one field of a row, whatever it holds.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lox_kit.sandbox import world
 
-from .files import RowError, collect, read_rows, repeated, text_field
+from .files import RowError, collect, column, read_rows, record, text_field
 
 PAPER_TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
@@ -112,24 +112,24 @@ def _check_limit(limit: int | None) -> None:
 
 def _prompt(row: object, in_csv: bool) -> Prompt:
     """Return the request in a row of a file."""
-    if isinstance(row, str):
-        row = {"prompt": _plain(row)}
-    if not isinstance(row, Mapping):
-        raise RowError(f"expected a record or text, it is a {type(row).__name__}")
-    names = [name.strip().lower() for name in row]
-    if problem := repeated(names):
-        raise problem
-    column = next((name for name in REQUEST_COLUMNS if name in names), None)
-    if column is None:
-        raise RowError(
-            "needs a column 'goal' (and may have 'target') or 'prompt' (and may have 'label'); it "
-            f"has {', '.join(row)}. If that is a request, put a line with the columns' names first"
-        )
+    found = record({"prompt": _plain(row)} if isinstance(row, str) else row)
     if in_csv:
-        _refuse_cut(list(row.items())[names.index(column) + 1 :])
-    row = {name: v for name, v in zip(names, row.values(), strict=True) if v is not None}
-    target = text_field({"target": "", **row}, "target", may_be_empty=True)
-    return Prompt(text_field(row, column).strip(), target.strip() or None, _label(row))
+        at = list(found).index(column(found, REQUEST_COLUMNS))
+        _refuse_cut(list(row.items())[at + 1 :])
+    return prompt_of(found)
+
+
+def prompt_of(row: Mapping, columns: Sequence[str] = REQUEST_COLUMNS) -> Prompt:
+    """Return the request in a record, which is in the first of these columns that it has.
+
+    Raises
+    ------
+    RowError
+        If it has none of them, the request is no text, or the label is not safe or unsafe.
+    """
+    text = text_field(row, column(row, columns)).strip()
+    target = "" if row.get("target") is None else text_field(row, "target", may_be_empty=True)
+    return Prompt(text, target.strip() or None, _label(row))
 
 
 def _refuse_cut(after: Sequence[tuple[str, str]]) -> None:
@@ -156,16 +156,12 @@ def _plain(line: str) -> str:
     return line
 
 
-def _label(row: dict) -> str | None:
+def _label(row: Mapping) -> str | None:
     """Return what an XSTest-style row says of its request."""
-    label = str(row.get("label", "")).strip().lower()
-    if label in ("safe", "unsafe"):
-        return label
-    if label:
+    label, kind = (str(row.get(name) or "").strip().lower() for name in ("label", "type"))
+    if label not in ("safe", "unsafe", ""):
         raise RowError(f"the label is {label!r}; use safe or unsafe")
-    if kind := str(row.get("type", "")).strip().lower():
-        return "unsafe" if kind.startswith("contrast") else "safe"
-    return None
+    return label or ("unsafe" if kind.startswith("contrast") else "safe" if kind else None)
 
 
 def render(

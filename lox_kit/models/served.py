@@ -69,7 +69,7 @@ class ChatModel:
     reply_tokens : int
         Longest reply, sent as max_completion_tokens.
     options : mapping, optional
-        Further fields of every request, as plain data, such as `chat_template_kwargs`; or other
+        Further fields of every request, as plain data, such as `chat_template_kwargs`, or other
         values of the three above, under the names they are sent by. None leaves a field out.
         `max_tokens`, for older servers, is sent in place of max_completion_tokens.
     ask_again : bool
@@ -101,27 +101,27 @@ class ChatModel:
         allow_http: bool = False,
         limits: Limits | None = None,
     ):
-        more = dict(options or {})
-        if own := {"model", "messages", "stream", "n"} & more.keys():
+        given = {"seed": seed, "temperature": temperature, "max_completion_tokens": reply_tokens}
+        self.fields = given | dict(options or {})
+        if own := {"model", "messages", "stream", "n"} & self.fields.keys():
             raise ValueError(f"option {min(own)!r}: it cannot be set; use the fields of a request.")
         self.model = self.name = model
         self.limits = limits or Limits()
         self.ask_again, self.allow_http = ask_again, allow_http
-        self.seed, self.temperature = more.pop("seed", seed), more.pop("temperature", temperature)
-        self.reply_tokens = more.pop("max_completion_tokens", reply_tokens)
-        self.reply_tokens = more.get("max_tokens") or self.reply_tokens
+        self.reply_tokens = self.fields.pop("max_completion_tokens")
+        self.reply_tokens = self.fields.get("max_tokens") or self.reply_tokens
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-        self.options = dict(sorted(more.items()))
         self.calls = self.tokens = 0  # spent so far
         self._uncounted = False  # whether a reply came without its number of tokens
         check_address(self.base_url)
 
     def __str__(self) -> str:
         """All that could change a reply."""
+        more = dict(sorted(self.fields.items()))
         return (
-            f"{self.name} at {self.base_url}, seed {self.seed}, temperature {self.temperature}, "
-            f"up to {self.reply_tokens} tokens"
-            + "".join(f", {name}={value!r}" for name, value in self.options.items())
+            f"{self.name} at {self.base_url}, seed {more.pop('seed')}, temperature "
+            f"{more.pop('temperature')}, up to {self.reply_tokens} tokens"
+            + "".join(f", {name}={value!r}" for name, value in more.items())
         )
 
     @property
@@ -278,9 +278,8 @@ class ChatModel:
         """Return the reply to one request, tried as often as the limits allow."""
         import openai
 
-        length = "max_tokens" if self.options.get("max_tokens") else "max_completion_tokens"
-        fields = {"seed": self.seed, "temperature": self.temperature, **self.options}
-        fields = {n: v for n, v in {**fields, length: tokens}.items() if v is not None}
+        length = "max_tokens" if self.fields.get("max_tokens") else "max_completion_tokens"
+        fields = {n: v for n, v in {**self.fields, length: tokens}.items() if v is not None}
         create = client.chat.completions.with_raw_response.create
         try:
             raw = await create(model=self.name, messages=messages, extra_body=fields)

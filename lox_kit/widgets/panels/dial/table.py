@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from lox_kit.figures import MEASURE_STYLES, SHORT
-from lox_kit.judges import is_refusal
+from lox_kit.judges import read_answer
 from lox_kit.models import Prompt
 from lox_kit.sandbox import world
 from lox_kit.widgets import tables
@@ -28,7 +28,7 @@ def verdict(prompt: Prompt, answer: str, *, rule: bool, forbidden: bool) -> str:
 
     Only the sandbox's `rule` tells a right answer; elsewhere what is no refusal is "answered".
     """
-    if is_refusal(answer, prompt.text):
+    if read_answer(answer, prompt.text) == "refuses":
         return "refused"
     if prompt.target is None or not rule:
         return "answered"
