@@ -7,7 +7,6 @@ at once; `hold` keeps them. Dot products accumulate in float64, tensor by tensor
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import zlib
 from collections import UserDict
@@ -37,7 +36,6 @@ class Direction:
     parts: Mapping[str, Part]
     key: str  # hash of what determines it
     name: str  # for people
-    made: Mapping[str, object] | None = None  # the function here that made it, and of what
 
     def hold(self, weights: Weights | None = None) -> Direction:
         """Return the direction with its parts in memory, those that are zero left out.
@@ -104,11 +102,6 @@ class Weights:
             self.key, self.name = checkpoint.fingerprint, checkpoint.name
         self.tensors = {n: t for n, t in found.items() if t.dtype.is_floating_point}
 
-    @property
-    def source(self) -> dict[str, str]:
-        """Name and key, which say whether a checkpoint of that name still has these weights."""
-        return {"name": self.name, "key": self.key}
-
 
 Source = Model | str | Path | Weights  # where weights come from
 
@@ -154,8 +147,7 @@ def between(start: Source, end: Source) -> Direction:
         return minus(end.read(name), start.read(name))
 
     key = content_key(start=start.key, end=end.key)
-    made = {"function": "between", "start": start.source, "end": end.source}
-    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}", made)
+    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}")
 
 
 def combine(terms: Sequence[tuple[float, Direction]], name: str) -> Direction:
@@ -190,9 +182,7 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
         U, S, Vh = subspace[name].top(k)
         if bool((S > 0).any()):
             parts[name] = LowRank(U * (alpha * S), Vh)
-    recipe = recipe_of(subspace, k, alpha)
-    made = {"function": "lox_direction", **json.loads(recipe)}
-    return Direction(parts, content_key(lox=recipe), "LoX", made)
+    return Direction(parts, content_key(lox=recipe_of(subspace, k, alpha)), "LoX")
 
 
 def random_direction(model: Source, seed: int) -> Direction:
@@ -211,8 +201,7 @@ def random_direction(model: Source, seed: int) -> Direction:
     names = [n for n, t in weights.tensors.items() if len(t.shape) == 2]
     causes = {"random": seed, "normalise": "layer", "torch": torch.__version__}
     key = content_key(origin=weights.key, **causes)
-    made = {"function": "random_direction", "model": weights.source, "seed": seed}
-    return Direction(_Computed(names, draw), key, f"random {seed}", made)
+    return Direction(_Computed(names, draw), key, f"random {seed}")
 
 
 # --- lengths and angles -----------------------------------------------------------------------

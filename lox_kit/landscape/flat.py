@@ -55,9 +55,6 @@ class Flat:
     points : dict of name to Point
     origin_key, origin_name : str
         Of the model at (0, 0).
-    made : mapping or None
-        The method that made it, and of what: names and keys of checkpoints, and how directions were
-        made. None where that is not known.
     """
 
     directions: tuple[Direction, ...]
@@ -67,7 +64,6 @@ class Flat:
     points: Mapping[str, Point]
     origin_key: str
     origin_name: str
-    made: Mapping[str, object] | None = None
 
     @property
     def key(self) -> str:
@@ -139,7 +135,6 @@ class Flat:
             "points": {n: dataclasses.asdict(p) for n, p in self.points.items()},
             "origin": [self.origin_key, self.origin_name],
             "directions": [[d.key, d.name] for d in self.directions],
-            "made": self.made,
         }
         layout = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         about = {"lox_kit_flat": json.dumps(about), "schema": str(SCHEMA)}
@@ -200,7 +195,7 @@ class Flat:
         if any(len(p.at) != len(axes) for p in points.values()):
             raise ValueError("'points' of other than as many coordinates")
         key, name = map(str, about["origin"])
-        return cls(directions, numbers, about["unit"], axes, points, key, name, about.get("made"))
+        return cls(directions, numbers, about["unit"], axes, points, key, name)
 
 
 def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
