@@ -81,10 +81,8 @@ def read_info(file: Path) -> dict:
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
-    if file.is_dir():
-        raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
     if not file.is_file():
-        raise ValueError(f"{file}: not a file; `lox factor` makes subspace files.")
+        raise ValueError(f"{file}: a folder or device; a subspace is one file, name that.")
     tensors, info = read_made(file, "lox_kit", SCHEMA, "`lox factor`")
     _check_fields(file, info)
     try:
