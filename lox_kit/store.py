@@ -42,6 +42,15 @@ class DamagedRecord(UserWarning):
     """A stored value is not JSON, or of another shape than is put here, and is left out."""
 
 
+def check_fields(file: Path, data: Mapping, shapes: Mapping) -> None:
+    """Raise ValueError if a field of a file's metadata is missing or empty, or of another shape."""
+    for name, shape in shapes.items():
+        value = data.get(name, ...)
+        if value == [] or not _fits(value, shape):
+            found = "not there" if value is ... else f"{str(value)[:60]!r}"
+            raise ValueError(f"{file}: {name!r} in its metadata is {found}; make the file again.")
+
+
 def _fits(value: object, shape) -> bool:
     """Whether a value is of a shape, see `Store.get_many`."""
     if isinstance(shape, list):

@@ -21,13 +21,17 @@ from torch import Tensor
 from lox_kit.extrapolation import LowRank, Part, ResidentWeights, Terms
 from lox_kit.folders import whole
 from lox_kit.models import Model
-from lox_kit.store import content_key
+from lox_kit.store import NUMBER, check_fields, content_key
 from lox_kit.weights import checked_reader, read_made, write_tensors
 
 from .directions import Direction, Weights, products
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 UNITS = ("L2", "direction")  # of coordinates
+FIELDS = {  # of what the file's header holds as JSON
+    **{"scale": [NUMBER], "unit": str, "axes": [str], "origin": [str], "directions": [[str]]},
+    "points": {...: {"at": [NUMBER], "distance": NUMBER}},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +158,11 @@ class Flat:
         """
         file = Path(file)
         tensors, about = read_made(file, "lox_kit_flat", SCHEMA, "`save` of a plane or line")
+        check_fields(file, about, FIELDS)
         with safe_open(file, "pt") as f:
             try:
                 return cls._parse(about, tensors, checked_reader(f, file))
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
+            except (KeyError, ValueError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else error
                 raise ValueError(
                     f"{file}: a damaged plane or line: {what}; save it again."
@@ -177,25 +182,22 @@ class Flat:
                     raise ValueError(f"{name}: {tuple(left.shape)} by {tuple(right.shape)}")
                 parts[i][name] = LowRank(left, right)
         directions = tuple(
-            Direction(p, str(key), str(name))
+            Direction(p, key, name)
             for p, (key, name) in zip(parts.values(), about["directions"], strict=True)
         )
-        numbers, axes = tuple(map(float, about["scale"])), tuple(map(str, about["axes"]))
-        points = {
-            n: Point(tuple(map(float, p["at"])), float(p["distance"]))
-            for n, p in about["points"].items()
-        }
-        n, _, m = numbers
-        if not (all(map(math.isfinite, numbers)) and n > 0 and m > 0):
-            raise ValueError(f"'scale' is {numbers}")
+        scale, axes = tuple(about["scale"]), tuple(about["axes"])
+        points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
+        n, _, m = scale
+        if not (n > 0 and m > 0):
+            raise ValueError(f"'scale' is {scale}")
         if about["unit"] not in UNITS:
             raise ValueError(f"'unit' is {about['unit']!r}")
         if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
             raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some without tensors")
         if any(len(p.at) != len(axes) for p in points.values()):
             raise ValueError("'points' of other than as many coordinates")
-        key, name = map(str, about["origin"])
-        return cls(directions, numbers, about["unit"], axes, points, key, name)
+        key, name = about["origin"]
+        return cls(directions, scale, about["unit"], axes, points, key, name)
 
 
 def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
