@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from panel_parts import closing, copy_of, find, run
+from panel_parts import asking_little, closing, copy_of, find, run
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import Store, figures, find_attack, load_model, run_attack, widgets
@@ -26,17 +26,8 @@ from lox_kit.widgets.panels.attack_lab.table import numbers_html
 FEW, POINTS, STEPS = 4, 3, 6
 # places of the first run's traces, of each model
 PARTS = ("loss", "asr band", "asr", "help band", "help")
+_short = asking_little(attack_lab_state, attack_lab_runs, FEW=FEW, POINTS=POINTS)
 FIRST = {(arm, part): 5 * i + j for i, arm in enumerate(LAB_ARMS) for j, part in enumerate(PARTS)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    """Ask and measure little."""
-    with pytest.MonkeyPatch.context() as patch:
-        for part in (attack_lab_state, attack_lab_runs):
-            patch.setattr(part, "FEW", FEW)
-            patch.setattr(part, "POINTS", POINTS)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +74,6 @@ def sums(file, n=1, ask="instruction", say="response"):
 
 
 # --- a run --------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
-    open_state, trained, factored, aligned, tmp_path
-):
-    state = open_state(store=trained)
-    with Store(tmp_path / "alone") as other:
-        for arm in LAB_ARMS:
-            alone = arm_model(arm, aligned, factored, 6, 1.0)
-            attack = find_attack("arithmetic", max_steps=STEPS)
-            questions = Questions.default(aligned, FEW)
-            route = curves.plan_route(
-                alone, attack, questions, points=POINTS, task_prompts_per_point=FEW
-            )
-            assert route.train(other).to_dict() == arms(state)[arm]
-    assert arms(state)["aligned"]["losses"] != arms(state)["LoX"]["losses"]
-    assert [p["step"] for p in arms(state)["LoX"]["points"]] == [0, 3, 6]
-    assert arms(state)["LoX"]["points"][0]["measures"]["asr"]["n"] == FEW
-    assert same_weights(state.runs.model.module, aligned.module)
-    assert state.runs.model.key == aligned.key
 
 
 def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
@@ -392,7 +362,7 @@ def test_the_figure_draws_what_is_known(open_state, trained):
 
 
 @pytest.mark.slow
-def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
+def test_save_figure_and_code_give_what_is_on_screen(open_state, aligned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = open_state()
     run(state)
@@ -411,6 +381,9 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monke
         exec(compile(code, "code", "exec"), found)
         assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data))
         found["store"].close()
+    assert arms(state)["aligned"]["losses"] != arms(state)["LoX"]["losses"]
+    assert same_weights(state.runs.model.module, aligned.module)
+    assert state.runs.model.key == aligned.key
 
 
 def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(factored, model):

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 from checkpoints import run_python
-from panel_parts import closing, copy_of, find, wait
+from panel_parts import asking_little, closing, copy_of, find, wait
 from speakers import random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, Store, load_model, sandbox_prompts, widgets
@@ -20,12 +20,12 @@ from lox_kit.widgets.panels.dial import table as dial_table
 from lox_kit.widgets.panels.dial.table import table_html
 
 FEW = 6
+_short = asking_little(dial_state, FEW=FEW)
 
 
 @pytest.fixture
-def open_state(factored, model, base, monkeypatch):
+def open_state(factored, model, base):
     """Return a function that opens a state on few prompts and waits for its answers."""
-    monkeypatch.setattr(dial_state, "FEW", FEW)
 
     def make(**options):
         state = widgets.DialState(factored, model, **{"base": base, **options})
@@ -309,8 +309,7 @@ def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_cla
     assert "complied" in hidden
 
 
-def test_the_panel_follows_the_state_and_class_use(factored, model, base, monkeypatch):
-    monkeypatch.setattr(dial_state, "FEW", FEW)
+def test_the_panel_follows_the_state_and_class_use(factored, model, base):
     panel = widgets.dial(factored, model, base=base)
     state = panel.state
     wait(state)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from checkpoints import run_python
-from panel_parts import closing, find, wait
+from panel_parts import asking_little, closing, find, wait
 from speakers import watch
 from transformers import LlamaForCausalLM
 
@@ -26,6 +25,7 @@ from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
 
 FEW, RANKS = 4, (0, 1, 2, 4)
 PAIR = ("sandbox/base", "sandbox/aligned")
+_short = asking_little(rank_state, FEW=FEW)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,6 @@ def run(tmp_path_factory):
     attack = dataclasses.replace(attack, settings=dataclasses.replace(attack.settings, max_steps=2))
     model = load_model(PAIR[1], device="cpu")
     return run_attack(model, attack, tmp_path_factory.mktemp("run") / "arithmetic")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    """Ask little."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rank_state, "FEW", FEW)
-        yield
 
 
 @pytest.fixture
@@ -250,24 +242,15 @@ def test_a_k_or_a_curve_beyond_the_certified_directions_is_said_to_be(factored):
 # --- what is saved ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_the_code_makes_what_is_on_screen(measured, tmp_path):
-    state = measured
-    state.setting.k, state.kind = 3, "up_proj"
-    done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{state.code()}")
-    assert done.returncode == 0, done.stderr
-    saved = tmp_path / "figures" / f"{state.figure_name}.json"
-    assert json.loads(saved.read_text()) == json.loads(json.dumps(state.figure_data()))
-
-
-def test_the_code_of_nothing_measured_and_of_own_prompts(open_state, monkeypatch):
-    monkeypatch.setattr(figures, "save_figure", lambda data, name: None)  # it takes seconds
+def test_the_code_makes_what_is_on_screen_be_it_nothing(open_state, measured, monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save_figure", lambda *named: saved.append(named))  # takes seconds
     empty, own = open_state(), open_state(ranks=(0, 2), questions=sandbox_questions("dev", 2))
     measure(own)
-    for state in (empty, own):
-        found = {}
-        exec(compile(state.code(), "code", "exec"), found)
-        assert found["data"] == state.figure_data()
+    for state, k, kind in ((empty, 6, "all"), (own, 6, "all"), (measured, 3, "up_proj")):
+        state.setting.k, state.kind = k, kind
+        exec(compile(state.code(), "code", "exec"), {})
+        assert saved.pop() == (state.figure_data(), state.figure_name)
 
 
 # --- words --------------------------------------------------------------------------------------
