@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -211,7 +212,7 @@ def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
 # --- a model on it ----------------------------------------------------------------------------
 
 
-class Walk:
+class Walk(AbstractContextManager):
     """A resident model that is moved over a plane or line; a context manager.
 
     Every point is written from a kept copy of the origin, `W0 + x D1 + y D2`, summed in float32
@@ -236,9 +237,6 @@ class Walk:
         self.model, self.flat = model, flat
         shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
         self._kept = ResidentWeights(model, shapes)
-
-    def __enter__(self) -> Walk:
-        return self
 
     def __exit__(self, *exc) -> None:
         self._kept.write(lambda name: [], self.flat.origin_key)
