@@ -1,12 +1,10 @@
 """Whole experiments: the difference of two shares, and a comparison that is never made twice."""
 
-import dataclasses
-
 import pytest
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import ATTACKS, LoxDial, load_model, sandbox_prompts
+from lox_kit import ATTACKS, LoxDial, find_attack, load_model, sandbox_prompts
 from lox_kit.attacks import run as attacks
 from lox_kit.measures import sandbox_questions
 from lox_kit.measures.intervals import Share
@@ -43,10 +41,7 @@ def test_the_difference_is_newcombe_s(first, second, expected):
 @pytest.fixture
 def short_attack(monkeypatch):
     """Make the attack two steps long."""
-    preset = ATTACKS["arithmetic"]
-    settings = dataclasses.replace(preset.settings, max_steps=2)
-    short = dataclasses.replace(preset, settings=settings)
-    monkeypatch.setitem(ATTACKS, "arithmetic", short)
+    monkeypatch.setitem(ATTACKS, "arithmetic", find_attack("arithmetic", max_steps=2))
 
 
 def test_a_second_comparison_computes_nothing(short_attack, store, monkeypatch):

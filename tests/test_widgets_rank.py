@@ -12,7 +12,7 @@ from panel_parts import asking_little, closing, find, wait
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import SafetySubspace, Store, figures, load_model, widgets
+from lox_kit import SafetySubspace, Store, figures, widgets
 from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
 from lox_kit.figures.plotly.rank import rank_spec
@@ -29,12 +29,10 @@ _short = asking_little(rank_state, FEW=FEW)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(aligned, tmp_path_factory):
     """Two steps of an attack."""
-    attack = find_attack("arithmetic")
-    attack = dataclasses.replace(attack, settings=dataclasses.replace(attack.settings, max_steps=2))
-    model = load_model(PAIR[1], device="cpu")
-    return run_attack(model, attack, tmp_path_factory.mktemp("run") / "arithmetic")
+    attack = find_attack("arithmetic", max_steps=2)
+    return run_attack(aligned, attack, tmp_path_factory.mktemp("run") / "arithmetic")
 
 
 @pytest.fixture
@@ -95,9 +93,9 @@ def test_wrong_options_are_refused_when_it_opens(factored, options, message):
         widgets.rank(factored, **options)
 
 
-def test_wrong_checkpoints_and_ranks_are_refused_when_it_opens(factored, pair):
+def test_wrong_checkpoints_and_ranks_are_refused_when_it_opens(factored, pair, base):
     with pytest.raises(ValueError, match=r"attacked\['x'\] is a model in memory"):
-        widgets.rank(factored, attacked={"x": load_model(PAIR[0], device="cpu")})
+        widgets.rank(factored, attacked={"x": base})
     with pytest.raises(ValueError, match="the subspace has shape"):
         widgets.rank(factored, attacked={"x": pair.aligned})
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
