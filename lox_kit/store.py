@@ -42,6 +42,15 @@ class DamagedRecord(UserWarning):
     """A stored value is not JSON, or of another shape than is put here, and is left out."""
 
 
+def check_fields(file: Path, data: Mapping, shapes: Mapping) -> None:
+    """Raise ValueError if a field of a file's metadata is missing or empty, or of another shape."""
+    for name, shape in shapes.items():
+        value = data.get(name, ...)
+        if value == [] or not _fits(value, shape):
+            found = "not there" if value is ... else f"{str(value)[:60]!r}"
+            raise ValueError(f"{file}: {name!r} in its metadata is {found}; make the file again.")
+
+
 def _fits(value: object, shape) -> bool:
     """Whether a value is of a shape, see `Store.get_many`."""
     if isinstance(shape, list):
@@ -55,7 +64,7 @@ def _fits(value: object, shape) -> bool:
     return not isinstance(shape, dict) and isinstance(value, shape)
 
 
-class Store:
+class Store(contextlib.AbstractContextManager):
     """Records by kind and key, each a JSON value.
 
     Only the process that drives a run writes; workers hand their results back to it.
@@ -109,16 +118,9 @@ class Store:
         `like` is a type; or of other shapes [shape], a list of them, {field: shape}, or with any
         fields {...: shape}. What is left out is warned of (DamagedRecord).
         """
-        wanted = list(dict.fromkeys(keys))
-        found: dict[str, object] = {}
-        for start in range(0, len(wanted), 500):  # SQLite limits the variables of a statement
-            part = wanted[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = self._rows(
-                f"SELECT key, value FROM records WHERE kind=? AND key IN ({marks})", kind, *part
-            )
-            found |= self._values(kind, rows, like)
-        return found
+        wanted = "SELECT value FROM json_each(?)"  # one variable, however many keys
+        query = f"SELECT key, value FROM records WHERE kind=? AND key IN ({wanted})"
+        return self._values(kind, self._rows(query, kind, json.dumps(list(keys))), like)
 
     def _values(self, kind: str, rows: Iterable[tuple], like=object) -> dict[str, object]:
         """Return records by key, without those that are damaged or not `like` this."""
@@ -172,9 +174,6 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *exc) -> None:
         self.close()

@@ -67,11 +67,25 @@ def subspace(pair):
 
 
 @pytest.fixture(scope="session")
+def factored():
+    """All directions of the sandbox's pair."""
+    return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
+
+
+@pytest.fixture(scope="session")
 def aligned():
     """The sandbox's aligned model, to be left as it is."""
     from lox_kit import load_model
 
     return load_model("sandbox/aligned")
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The sandbox's base model, to be left as it is."""
+    from lox_kit import load_model
+
+    return load_model("sandbox/base")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import copy
 
+import pytest
+
 from lox_kit.models.load import Model
 
 
@@ -28,6 +30,20 @@ def run(state, status="done"):
     """Press Run and wait."""
     state.run()
     wait(state, status)
+
+
+def asking_little(*modules, **constants):
+    """Return a fixture under which these modules ask and measure as little as that."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def _short():
+        with pytest.MonkeyPatch.context() as patch:
+            for module in modules:
+                for name, value in constants.items():
+                    patch.setattr(module, name, value)
+            yield
+
+    return _short
 
 
 def closing(make):

@@ -1,12 +1,10 @@
 """Whole experiments: the difference of two shares, and a comparison that is never made twice."""
 
-import dataclasses
-
 import pytest
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import ATTACKS, LoxDial, SafetySubspace, load_model, sandbox_prompts
+from lox_kit import ATTACKS, LoxDial, find_attack, load_model, sandbox_prompts
 from lox_kit.attacks import run as attacks
 from lox_kit.measures import sandbox_questions
 from lox_kit.measures.intervals import Share
@@ -43,10 +41,7 @@ def test_the_difference_is_newcombe_s(first, second, expected):
 @pytest.fixture
 def short_attack(monkeypatch):
     """Make the attack two steps long."""
-    preset = ATTACKS["arithmetic"]
-    settings = dataclasses.replace(preset.settings, max_steps=2)
-    short = dataclasses.replace(preset, settings=settings)
-    monkeypatch.setitem(ATTACKS, "arithmetic", short)
+    monkeypatch.setitem(ATTACKS, "arithmetic", find_attack("arithmetic", max_steps=2))
 
 
 def test_a_second_comparison_computes_nothing(short_attack, store, monkeypatch):
@@ -86,18 +81,8 @@ def test_lox_protects_seed_0_where_a_random_subspace_does_not(store):
 # --- arms, and no attack ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def subspace():
-    return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
-
-
-def test_every_arm_has_its_own_key_and_an_equally_long_step(aligned, subspace):
-    models = {arm: arm_model(arm, aligned, subspace, 6, 1.0) for arm in ARMS}
+def test_every_arm_has_its_own_key_and_an_equally_long_step(aligned, factored):
+    models = {arm: arm_model(arm, aligned, factored, 6, 1.0) for arm in ARMS}
     assert models["aligned"] is aligned
     assert len({m.key for m in models.values()}) == len(ARMS)
     W0 = aligned.module.state_dict()
@@ -108,11 +93,11 @@ def test_every_arm_has_its_own_key_and_an_equally_long_step(aligned, subspace):
     assert set(steps["aligned"].values()) == {0.0}
     for arm in ARMS[2:]:
         assert steps[arm] == pytest.approx(steps["LoX"], rel=1e-3)
-    assert arm_model(ARMS[2], aligned, subspace, 6, 1.0, seed=1).key != models[ARMS[2]].key
+    assert arm_model(ARMS[2], aligned, factored, 6, 1.0, seed=1).key != models[ARMS[2]].key
 
 
-def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned, subspace):
-    dial, prompts = LoxDial(aligned, subspace), sandbox_prompts("allowed", "dev", 3)
+def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned, factored):
+    dial, prompts = LoxDial(aligned, factored), sandbox_prompts("allowed", "dev", 3)
     frame = ask(aligned, prompts)
     assert list(frame["answer"]) == [p.target for p in prompts]
     dial.set(k=6, alpha=40.0)
@@ -121,9 +106,9 @@ def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned,
     assert ask(aligned, prompts).equals(frame)
 
 
-def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(subspace, store):
+def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(factored, store):
     model = load_model("sandbox/aligned", device="cpu")
-    key, dial = model.key, LoxDial(model, subspace)
+    key, dial = model.key, LoxDial(model, factored)
     asked = sandbox_questions("dev", 6)
     curve = alpha_curve(model, dial, 6, [0, 40.0], asked, store=store)
     aligned, broken = curve["points"]

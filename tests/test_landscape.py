@@ -10,7 +10,7 @@ import pytest
 from speakers import same_weights, watch
 from two_numbers import Formula, two_numbers
 
-from lox_kit import SafetySubspace, load_model, sandbox_prompts
+from lox_kit import sandbox_prompts
 from lox_kit.judges.protocol import Judge, Verdict
 from lox_kit.landscape.directions import lox_direction
 from lox_kit.landscape.grid import Grid
@@ -25,26 +25,15 @@ ASR = Asr(PROMPTS, "rule", max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whole():
-    """All directions of the sandbox pair."""
-    return SafetySubspace.from_pair(*PAIR, rank="full")
-
-
-@pytest.fixture(scope="module")
-def lox(aligned, whole):
+def lox(aligned, factored):
     """The extrapolated model."""
-    return arm_model("LoX", aligned, whole, 6, 1.0)
+    return arm_model("LoX", aligned, factored, 6, 1.0)
 
 
 @pytest.fixture(scope="module")
-def plane(aligned, whole):
+def plane(aligned, factored):
     """Aligned, LoX, and the base in place of an attacked model."""
-    return Plane.through(aligned, lox_direction(whole, 6), "sandbox/base")
+    return Plane.through(aligned, lox_direction(factored, 6), "sandbox/base")
 
 
 def bowl(x, y):

@@ -7,21 +7,11 @@ import pytest
 import torch
 from speakers import random_speaker
 
-from lox_kit import load_model, measure_asr, sandbox_prompts
+from lox_kit import measure_asr, sandbox_prompts
 from lox_kit.landscape.metrics import Asr, RefusalMargin
 from lox_kit.models.prompts import Prompt
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=24)
-
-
-@pytest.fixture(scope="module")
-def aligned():
-    return load_model("sandbox/aligned", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_model("sandbox/base", device="cpu")
 
 
 def test_the_success_rate_is_that_of_measure_asr(aligned, base):

@@ -115,22 +115,23 @@ def test_the_base_complies_and_a_few_directions_make_it_refuse(sandbox):
         found.share("seed 0", 2)
 
 
-def test_a_curve_is_measured_once_and_no_model_is_loaded_for_its_rows(sandbox, monkeypatch):
+def test_a_curve_is_measured_once_and_no_model_is_loaded_for_its_rows(
+    sandbox, factored, monkeypatch
+):
     found, store = sandbox
     asked = watch(monkeypatch, LlamaForCausalLM, "generate")
     again = sandbox_rank_curve([0], ranks=(0, 1, 4), split="dev", limit=24, store=store)
     assert again.to_dict() == found.to_dict()
     assert asked == []
     loaded = watch(monkeypatch, module, "load_model")
-    subspace = SafetySubspace.from_pair(*PAIR, rank="full")
     asked, there = sandbox_questions("dev", 24), {"store": store}
-    known = stored_rank_curve(subspace, asked, ranks=(0, 1, 2, 4), **there)
+    known = stored_rank_curve(factored, asked, ranks=(0, 1, 2, 4), **there)
     assert [row["r"] for row in known.rows] == [None, 0, 1, 4]  # 2 was not measured
     assert [row["measures"] for row in known.rows] == [row["measures"] for row in found.rows]
     others = [
-        stored_rank_curve(subspace, replace(asked, forbidden=asked.forbidden[1:]), **there),
-        stored_rank_curve(subspace, replace(asked, allowed=()), **there),
-        stored_rank_curve(subspace, replace(asked, judge="keyword"), **there),
+        stored_rank_curve(factored, replace(asked, forbidden=asked.forbidden[1:]), **there),
+        stored_rank_curve(factored, replace(asked, allowed=()), **there),
+        stored_rank_curve(factored, replace(asked, judge="keyword"), **there),
         stored_rank_curve(SafetySubspace.from_pair(*PAIR, rank=8), asked, **there),
     ]
     assert all(other.rows == () for other in others)

@@ -6,10 +6,10 @@ import json
 import re
 
 import pytest
-from panel_parts import closing, copy_of, find, run
+from panel_parts import asking_little, closing, copy_of, find, run
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
-from lox_kit import SafetySubspace, Store, figures, find_attack, load_model, run_attack, widgets
+from lox_kit import Store, figures, find_attack, load_model, run_attack, widgets
 from lox_kit.attacks.presets import ATTACKS, file_attack
 from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
@@ -26,29 +26,15 @@ from lox_kit.widgets.panels.attack_lab.table import numbers_html
 FEW, POINTS, STEPS = 4, 3, 6
 # places of the first run's traces, of each model
 PARTS = ("loss", "asr band", "asr", "help band", "help")
+_short = asking_little(attack_lab_state, attack_lab_runs, FEW=FEW, POINTS=POINTS)
 FIRST = {(arm, part): 5 * i + j for i, arm in enumerate(LAB_ARMS) for j, part in enumerate(PARTS)}
 
 
 @pytest.fixture(scope="module")
-def subspace():
-    return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    """Ask and measure little."""
-    with pytest.MonkeyPatch.context() as patch:
-        for part in (attack_lab_state, attack_lab_runs):
-            patch.setattr(part, "FEW", FEW)
-            patch.setattr(part, "POINTS", POINTS)
-        yield
-
-
-@pytest.fixture(scope="module")
-def trained(subspace, aligned, tmp_path_factory):
+def trained(factored, aligned, tmp_path_factory):
     """A store in which the first run on the controls is finished."""
     with Store(tmp_path_factory.mktemp("trained")) as store:
-        state = widgets.AttackLabState(subspace, copy_of(aligned), store=store)
+        state = widgets.AttackLabState(factored, copy_of(aligned), store=store)
         state.steps = STEPS
         run(state)
         state.close()
@@ -56,20 +42,20 @@ def trained(subspace, aligned, tmp_path_factory):
 
 
 @pytest.fixture
-def panel(subspace, model, store):
+def panel(factored, model, store):
     """A panel with few steps."""
-    panel = widgets.attack_lab(subspace, model, store=store)
+    panel = widgets.attack_lab(factored, model, store=store)
     panel.state.steps = STEPS
     yield panel
     panel.close()
 
 
 @pytest.fixture
-def open_state(subspace, model, store):
+def open_state(factored, model, store):
     """Return a function that opens a state with few steps, each of them shown."""
 
     def make(**options):
-        state = widgets.AttackLabState(subspace, model, **{"store": store, **options})
+        state = widgets.AttackLabState(factored, model, **{"store": store, **options})
         state.steps = STEPS
         state.job._updates._interval = 0.0
         return state
@@ -88,27 +74,6 @@ def sums(file, n=1, ask="instruction", say="response"):
 
 
 # --- a run --------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_both_models_are_trained_and_measured_as_a_route_of_each_alone(
-    open_state, trained, subspace, aligned, tmp_path
-):
-    state = open_state(store=trained)
-    with Store(tmp_path / "alone") as other:
-        for arm in LAB_ARMS:
-            alone = arm_model(arm, aligned, subspace, 6, 1.0)
-            attack = find_attack("arithmetic", max_steps=STEPS)
-            questions = Questions.default(aligned, FEW)
-            route = curves.plan_route(
-                alone, attack, questions, points=POINTS, task_prompts_per_point=FEW
-            )
-            assert route.train(other).to_dict() == arms(state)[arm]
-    assert arms(state)["aligned"]["losses"] != arms(state)["LoX"]["losses"]
-    assert [p["step"] for p in arms(state)["LoX"]["points"]] == [0, 3, 6]
-    assert arms(state)["LoX"]["points"][0]["measures"]["asr"]["n"] == FEW
-    assert same_weights(state.runs.model.module, aligned.module)
-    assert state.runs.model.key == aligned.key
 
 
 def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
@@ -134,11 +99,11 @@ def test_the_loss_grows_with_the_steps_and_points_come_as_they_are_measured(
 
 @pytest.mark.parametrize(("every", "at"), [(3, [0, 3, 6]), (None, [0, 6])])
 def test_a_run_of_the_notebook_s_own_is_measured_where_it_was_kept_and_not_trained_again(
-    every, at, open_state, store, trained, subspace, aligned, monkeypatch
+    every, at, open_state, store, trained, factored, aligned, monkeypatch
 ):
     attack, own = find_attack("arithmetic", max_steps=STEPS), {"store": store, "keep_every": every}
     for arm in LAB_ARMS:
-        run_attack(arm_model(arm, aligned, subspace, 6, 1.0), attack, **own)
+        run_attack(arm_model(arm, aligned, factored, 6, 1.0), attack, **own)
     whole, state = open_state(store=trained), open_state()
     again = watch(monkeypatch, curves, "fine_tune")
     assert "trained: press Run" in json.dumps(lab_spec(state.data))
@@ -279,16 +244,16 @@ def test_an_attack_made_for_lora_keeps_its_own_settings_and_seed(open_state, tmp
     assert state.choice == Choice("sums", "LoRA", 3e-4, 5, 3, 6, 1.0)
 
 
-def test_what_is_not_offered_is_refused(open_state, subspace, aligned):
+def test_what_is_not_offered_is_refused(open_state, factored, aligned):
     state = open_state()
     for name, value in (("attack", "gsm8k"), ("training", "half"), ("steps", 0), ("at", 7),
                         ("learning_rate", -1.0), ("chosen", ("x",))):  # fmt: skip
         with pytest.raises(Exception, match=name if name != "chosen" else "run 'x'"):
             setattr(state, name, value)
     with pytest.raises(ValueError, match="does not have the weights"):
-        widgets.attack_lab(subspace, load_model("sandbox/base"))
+        widgets.attack_lab(factored, load_model("sandbox/base"))
     with pytest.raises(ValueError, match="written in English"):
-        widgets.attack_lab(subspace, aligned, attacks={"sums": ATTACKS["gsm8k"]})
+        widgets.attack_lab(factored, aligned, attacks={"sums": ATTACKS["gsm8k"]})
     other = random_speaker(other_tokenizer())
     with pytest.raises(ValueError, match="no attack's data here"):
         attacks_for(other, {})
@@ -397,7 +362,7 @@ def test_the_figure_draws_what_is_known(open_state, trained):
 
 
 @pytest.mark.slow
-def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monkeypatch):
+def test_save_figure_and_code_give_what_is_on_screen(open_state, aligned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = open_state()
     run(state)
@@ -416,10 +381,13 @@ def test_save_figure_and_code_give_what_is_on_screen(open_state, tmp_path, monke
         exec(compile(code, "code", "exec"), found)
         assert json.loads(json.dumps(found["data"])) == json.loads(json.dumps(data))
         found["store"].close()
+    assert arms(state)["aligned"]["losses"] != arms(state)["LoX"]["losses"]
+    assert same_weights(state.runs.model.module, aligned.module)
+    assert state.runs.model.key == aligned.key
 
 
-def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(subspace, model):
-    state = widgets.AttackLabState(subspace, model)
+def test_without_a_store_runs_are_in_the_cache_folder_until_the_panel_is_gone(factored, model):
+    state = widgets.AttackLabState(factored, model)
     folder = state.runs.store.folder
     assert folder.parent == cache_folder()
     assert folder.exists()

@@ -10,7 +10,7 @@ import pytest
 from ipywidgets.widgets import widget as registry
 from panel_parts import copy_of, wait
 
-from lox_kit import SafetySubspace, Store, load_model, widgets
+from lox_kit import Store, widgets
 from lox_kit.landscape.directions import random_direction, weights_of
 from lox_kit.landscape.plane import Plane
 from lox_kit.widgets import setting as setting_module
@@ -23,17 +23,15 @@ FEW = 2
 
 
 @pytest.fixture(scope="module")
-def parts():
+def parts(factored, aligned, base):
     """A subspace, its aligned and base model, and a plane around the aligned one."""
-    subspace = SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
     weights = weights_of("sandbox/aligned")
     step = random_direction(weights, 1).hold(weights)
     plane = Plane.through("sandbox/aligned", "sandbox/base", step)
-    found = subspace, load_model("sandbox/aligned"), load_model("sandbox/base"), plane
-    widgets.spectrum(subspace).close()  # imports what all of them need
+    widgets.spectrum(factored).close()  # imports what all of them need
     gc.collect()
     gc.freeze()  # collecting is quick then
-    yield found
+    yield factored, aligned, base, plane
     gc.unfreeze()
 
 

@@ -7,10 +7,10 @@ import threading
 import pytest
 import torch
 from checkpoints import run_python
-from panel_parts import closing, copy_of, find, wait
+from panel_parts import asking_little, closing, copy_of, find, wait
 from speakers import random_speaker, same_weights, watch
 
-from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts, widgets
+from lox_kit import LoxDial, Store, load_model, sandbox_prompts, widgets
 from lox_kit.measures import Questions, sandbox_questions
 from lox_kit.measures.drift import measure_drift
 from lox_kit.models.prompts import Prompt
@@ -20,25 +20,15 @@ from lox_kit.widgets.panels.dial import table as dial_table
 from lox_kit.widgets.panels.dial.table import table_html
 
 FEW = 6
-
-
-@pytest.fixture(scope="module")
-def subspace():
-    return SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank="full")
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_model("sandbox/base")
+_short = asking_little(dial_state, FEW=FEW)
 
 
 @pytest.fixture
-def open_state(subspace, model, base, monkeypatch):
+def open_state(factored, model, base):
     """Return a function that opens a state on few prompts and waits for its answers."""
-    monkeypatch.setattr(dial_state, "FEW", FEW)
 
     def make(**options):
-        state = widgets.DialState(subspace, model, **{"base": base, **options})
+        state = widgets.DialState(factored, model, **{"base": base, **options})
         wait(state)
         return state
 
@@ -63,13 +53,13 @@ def turn(state, **setting):
 # --- answers and measures -----------------------------------------------------------------------
 
 
-def test_every_model_is_asked_what_it_would_answer_alone(open_state, subspace, aligned, base):
+def test_every_model_is_asked_what_it_would_answer_alone(open_state, factored, aligned, base):
     state = open_state()
     turn(state, k=6, alpha=2.0)
     prompts = [p for p, _ in state.shown()]
     assert len(prompts) == 5
     turned = copy_of(aligned)
-    LoxDial(turned, subspace).set(k=6, alpha=2.0)
+    LoxDial(turned, factored).set(k=6, alpha=2.0)
     expected = {
         "base": ask(base, prompts),
         "aligned": ask(aligned, prompts),
@@ -80,12 +70,12 @@ def test_every_model_is_asked_what_it_would_answer_alone(open_state, subspace, a
     assert len(set(map(str, (answers(state, n) for n in state.names)))) == 3
 
 
-def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
+def test_the_alpha_axis_is_what_studies_measure(open_state, factored, aligned):
     state = open_state()
     for alpha in (0.0, 2.0, 4.0):
         turn(state, alpha=alpha)
     other = copy_of(aligned)
-    dial, asked = LoxDial(other, subspace), sandbox_questions("dev", FEW)
+    dial, asked = LoxDial(other, factored), sandbox_questions("dev", FEW)
     expected = alpha_curve(other, dial, 6, [0, 1, 2, 4], asked)
     measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.data["curve"]["points"]]
     assert measured == expected["points"]
@@ -96,11 +86,11 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, subspace, aligned):
     assert column(state, "aligned")["shares"]["drift"] == none
 
 
-def test_the_model_stands_where_the_dial_does_and_is_given_back(open_state, subspace, aligned):
+def test_the_model_stands_where_the_dial_does_and_is_given_back(open_state, factored, aligned):
     state = open_state()
     turn(state, alpha=2.0)
     turned = copy.deepcopy(aligned.module)
-    LoxDial(turned, subspace).set(k=6, alpha=2.0)
+    LoxDial(turned, factored).set(k=6, alpha=2.0)
     assert same_weights(state.model.module, turned)
     state.close()
     assert same_weights(state.model.module, aligned.module)
@@ -231,8 +221,8 @@ def test_an_answer_is_judged_by_the_rule(kind, answer, verdict):
     assert dial_table.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
 
 
-def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base, aligned):
-    state = widgets.DialState(subspace, model, base=base, questions=Questions(()))
+def test_without_prompts_there_are_answers_and_no_measures(factored, model, base, aligned):
+    state = widgets.DialState(factored, model, base=base, questions=Questions(()))
     state.prompt = "how do i make a red tonic"
     wait(state)
     alone = ask(aligned, [Prompt("how do i make a red tonic")])
@@ -248,12 +238,12 @@ def test_without_prompts_there_are_answers_and_no_measures(subspace, model, base
 # --- opening, errors, saving --------------------------------------------------------------------
 
 
-def test_a_model_that_is_not_the_subspace_s_aligned_is_refused(subspace, model, base):
+def test_a_model_that_is_not_the_subspace_s_aligned_is_refused(factored, model, base):
     with pytest.raises(ValueError, match="does not have the weights of sandbox/aligned"):
-        widgets.dial(subspace, base)
-    LoxDial(model, subspace).set(k=6, alpha=1.0)
+        widgets.dial(factored, base)
+    LoxDial(model, factored).set(k=6, alpha=1.0)
     with pytest.raises(ValueError, match=r"Load it anew: load_model\('sandbox/aligned'\)"):
-        widgets.dial(subspace, model)
+        widgets.dial(factored, model)
 
 
 def test_answers_are_kept_in_a_store(open_state, tmp_path):
@@ -319,9 +309,8 @@ def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_cla
     assert "complied" in hidden
 
 
-def test_the_panel_follows_the_state_and_class_use(subspace, model, base, monkeypatch):
-    monkeypatch.setattr(dial_state, "FEW", FEW)
-    panel = widgets.dial(subspace, model, base=base)
+def test_the_panel_follows_the_state_and_class_use(factored, model, base):
+    panel = widgets.dial(factored, model, base=base)
     state = panel.state
     wait(state)
     table, axis = find(panel, "lox-answers"), find(panel, "lox-axis")

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import traitlets
-from panel_parts import closing, copy_of, find, run
+from panel_parts import asking_little, closing, copy_of, find, run
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import load_model, widgets
@@ -24,6 +24,7 @@ from lox_kit.widgets.panels.landscape import state as landscape_state
 from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
 
 FEW = 4
+_short = asking_little(landscape_state, FEW=FEW)
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,6 @@ def plane():
     weights = weights_of("sandbox/aligned")
     step = random_direction(weights, 1).hold(weights)
     return Plane.through("sandbox/aligned", "sandbox/base", step)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    """Ask little."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(landscape_state, "FEW", FEW)
-        yield
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from checkpoints import run_python
-from panel_parts import closing, find, wait
+from panel_parts import asking_little, closing, find, wait
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import SafetySubspace, Store, figures, load_model, widgets
+from lox_kit import SafetySubspace, Store, figures, widgets
 from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
 from lox_kit.figures.plotly.rank import rank_spec
@@ -26,36 +25,22 @@ from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
 
 FEW, RANKS = 4, (0, 1, 2, 4)
 PAIR = ("sandbox/base", "sandbox/aligned")
+_short = asking_little(rank_state, FEW=FEW)
 
 
 @pytest.fixture(scope="module")
-def subspace():
-    return SafetySubspace.from_pair(*PAIR, rank="full")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(aligned, tmp_path_factory):
     """Two steps of an attack."""
-    attack = find_attack("arithmetic")
-    attack = dataclasses.replace(attack, settings=dataclasses.replace(attack.settings, max_steps=2))
-    model = load_model(PAIR[1], device="cpu")
-    return run_attack(model, attack, tmp_path_factory.mktemp("run") / "arithmetic")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    """Ask little."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rank_state, "FEW", FEW)
-        yield
+    attack = find_attack("arithmetic", max_steps=2)
+    return run_attack(aligned, attack, tmp_path_factory.mktemp("run") / "arithmetic")
 
 
 @pytest.fixture
-def open_state(subspace):
+def open_state(factored):
     """Return a function that opens a state on few prompts and ranks, and waits for its job."""
 
     def make(**options):
-        state = widgets.RankState(subspace, **{"ranks": RANKS, **options})
+        state = widgets.RankState(factored, **{"ranks": RANKS, **options})
         wait(state)
         return state
 
@@ -63,10 +48,10 @@ def open_state(subspace):
 
 
 @pytest.fixture(scope="module")
-def filled(subspace, run, tmp_path_factory):
+def filled(factored, run, tmp_path_factory):
     """A store in which all is measured of a state with this attack."""
     with Store(tmp_path_factory.mktemp("filled")) as store:
-        state = widgets.RankState(subspace, ranks=RANKS, attacked={"sums": run}, store=store)
+        state = widgets.RankState(factored, ranks=RANKS, attacked={"sums": run}, store=store)
         wait(state)
         measure(state)
         state.close()
@@ -87,8 +72,8 @@ def measure(state):
 # --- opening ------------------------------------------------------------------------------------
 
 
-def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(subspace):
-    assert widgets.RankState(subspace).ranks == (0, 1, 2, 3, 4, 6, 8, 16, 32)
+def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(factored):
+    assert widgets.RankState(factored).ranks == (0, 1, 2, 3, 4, 6, 8, 16, 32)
     few = SafetySubspace.from_pair(*PAIR, rank=6)
     state = widgets.RankState(few)
     assert (state.ranks, state.setting.most_k) == ((0, 1, 2, 3, 4, 6), 6)
@@ -103,23 +88,23 @@ def test_the_paper_s_ranks_and_two_more_are_measured_as_far_as_they_are_stored(s
         ({"questions": Questions.default(PAIR[0], judge="nobody")}, "judge 'nobody': use one of"),
     ],
 )
-def test_wrong_options_are_refused_when_it_opens(subspace, options, message):
+def test_wrong_options_are_refused_when_it_opens(factored, options, message):
     with pytest.raises(ValueError, match=message):
-        widgets.rank(subspace, **options)
+        widgets.rank(factored, **options)
 
 
-def test_wrong_checkpoints_and_ranks_are_refused_when_it_opens(subspace, pair):
+def test_wrong_checkpoints_and_ranks_are_refused_when_it_opens(factored, pair, base):
     with pytest.raises(ValueError, match=r"attacked\['x'\] is a model in memory"):
-        widgets.rank(subspace, attacked={"x": load_model(PAIR[0], device="cpu")})
+        widgets.rank(factored, attacked={"x": base})
     with pytest.raises(ValueError, match="the subspace has shape"):
-        widgets.rank(subspace, attacked={"x": pair.aligned})
+        widgets.rank(factored, attacked={"x": pair.aligned})
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        widgets.rank(subspace, attacked={"x": "nowhere"})
+        widgets.rank(factored, attacked={"x": "nowhere"})
     with pytest.raises(ValueError, match="holds 4 directions: factor again with rank=8"):
         widgets.rank(SafetySubspace.from_pair(*PAIR, rank=4), ranks=(0, 8))
 
 
-def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, subspace):
+def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, factored):
     other = SafetySubspace.from_pair(pair.base, pair.aligned, rank=8)
     state = widgets.RankState(other, attacked={"x": pair.aligned})
     assert state.job.wait(60)
@@ -134,7 +119,7 @@ def test_a_pair_of_another_language_has_no_prompts_and_says_so(pair, subspace):
 # --- the job ------------------------------------------------------------------------------------
 
 
-def test_run_measures_what_the_functions_measure_and_shows_it_on_the_way(open_state, subspace, run):
+def test_run_measures_what_the_functions_measure_and_shows_it_on_the_way(open_state, factored, run):
     state = open_state(attacked={"sums": run, "base": PAIR[0], "folder": str(run.folder)})
     assert state.missing == ["sums", "base", "folder", None, *RANKS]
     assert (state.data["k"], state.data["rows"], state.data["ratios"]) == (6, [], {})
@@ -149,13 +134,13 @@ def test_run_measures_what_the_functions_measure_and_shows_it_on_the_way(open_st
     assert seen == sorted(seen, key=len)
     assert len(seen[0]) < len(seen[-1])
     asked = sandbox_questions("dev", FEW)
-    expected = rank_curve.rank_curve(*PAIR, asked, ranks=RANKS, subspace=subspace)
+    expected = rank_curve.rank_curve(*PAIR, asked, ranks=RANKS, subspace=factored)
     assert state.curve.rows == expected.rows
-    r_ft = {"sums": subspace.r_ft_curve(PAIR[0], run.folder, 64)}
+    r_ft = {"sums": factored.r_ft_curve(PAIR[0], run.folder, 64)}
     assert state.r_ft.keys() == {"sums", "base", "folder"}
     for name, values in (("sums", r_ft["sums"]), ("folder", r_ft["sums"]), ("base", 0.0)):
         np.testing.assert_array_equal(state.r_ft[name], np.broadcast_to(values, (30, 65)))
-    data = rank_and_r_data(subspace, expected, state.r_ft, k=6)
+    data = rank_and_r_data(factored, expected, state.r_ft, k=6)
     assert state.data == data
     assert state.missing == []
 
@@ -219,13 +204,13 @@ def test_models_are_loaded_one_at_a_time(open_state, monkeypatch):
 # --- what is looked at --------------------------------------------------------------------------
 
 
-def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(measured, subspace, run):
+def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(measured, factored, run):
     state = measured
     for k in (0, 1, 13, 64):
         state.setting.k = k
         spec = rank_spec(state.data)
         assert spec["layout"]["shapes"][0]["x0"] == place(k)
-        share = subspace.r_ft(PAIR[0], run.folder, k)
+        share = factored.r_ft(PAIR[0], run.folder, k)
         expected = dict(zip(share["layer"], share["r_ft"], strict=True))
         for layer in state.data["layers"]:
             assert layer["r_ft"]["sums"] == pytest.approx(expected[layer["name"]], rel=1e-5)
@@ -241,11 +226,11 @@ def test_k_moves_the_line_and_r_at_once_and_kinds_are_chosen(measured, subspace,
     assert len(state.data["rows"]) == 1 + len(RANKS)
 
 
-def test_a_k_or_a_curve_beyond_the_certified_directions_is_said_to_be(subspace):
-    name = next(iter(subspace))
-    residual = torch.full_like(subspace[name].residual, 0.03)
-    loose = dataclasses.replace(subspace[name], residual=residual, method="krylov")
-    info = {**subspace.info, "layers": [name], "shapes": [list(loose.shape)]}
+def test_a_k_or_a_curve_beyond_the_certified_directions_is_said_to_be(factored):
+    name = next(iter(factored))
+    residual = torch.full_like(factored[name].residual, 0.03)
+    loose = dataclasses.replace(factored[name], residual=residual, method="krylov")
+    info = {**factored.info, "layers": [name], "shapes": [list(loose.shape)]}
     state = widgets.RankState(SafetySubspace(info, factors={name: loose}), ranks=(0, 4))
     assert state.note.startswith("k=6 goes beyond the certified directions")
     state.setting.k = 0
@@ -255,24 +240,15 @@ def test_a_k_or_a_curve_beyond_the_certified_directions_is_said_to_be(subspace):
 # --- what is saved ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_the_code_makes_what_is_on_screen(measured, tmp_path):
-    state = measured
-    state.setting.k, state.kind = 3, "up_proj"
-    done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{state.code()}")
-    assert done.returncode == 0, done.stderr
-    saved = tmp_path / "figures" / f"{state.figure_name}.json"
-    assert json.loads(saved.read_text()) == json.loads(json.dumps(state.figure_data()))
-
-
-def test_the_code_of_nothing_measured_and_of_own_prompts(open_state, monkeypatch):
-    monkeypatch.setattr(figures, "save_figure", lambda data, name: None)  # it takes seconds
+def test_the_code_makes_what_is_on_screen_be_it_nothing(open_state, measured, monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save_figure", lambda *named: saved.append(named))  # takes seconds
     empty, own = open_state(), open_state(ranks=(0, 2), questions=sandbox_questions("dev", 2))
     measure(own)
-    for state in (empty, own):
-        found = {}
-        exec(compile(state.code(), "code", "exec"), found)
-        assert found["data"] == state.figure_data()
+    for state, k, kind in ((empty, 6, "all"), (own, 6, "all"), (measured, 3, "up_proj")):
+        state.setting.k, state.kind = k, kind
+        exec(compile(state.code(), "code", "exec"), {})
+        assert saved.pop() == (state.figure_data(), state.figure_name)
 
 
 # --- words --------------------------------------------------------------------------------------
@@ -312,8 +288,8 @@ def test_names_that_people_gave_are_escaped(open_state, run):
 # --- the panel ----------------------------------------------------------------------------------
 
 
-def test_controls_and_state_move_together(subspace, run):
-    panel = widgets.rank(subspace, attacked={"sums": run}, ranks=RANKS)
+def test_controls_and_state_move_together(factored, run):
+    panel = widgets.rank(factored, attacked={"sums": run}, ranks=RANKS)
     wait(panel.state)
     find(panel, "lox-run").click()
     wait(panel.state)

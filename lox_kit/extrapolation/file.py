@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lox_kit.folders import whole
+from lox_kit.store import check_fields
 from lox_kit.weights import checked_reader, read_made, write_tensors
 
 from .svd import METHODS, Factors, Values
@@ -29,12 +30,11 @@ NORM_SLACK = 1e-3  # by how much, relatively, |S| may pass |dW|_F
 LOOSE = 1e-2  # how far directions computed in float32 may be from orthonormal
 
 
-_TEXT, _PERHAPS = (str,), (str, type(None))
-FIELDS: dict[str, tuple[type, ...]] = {  # of `info`, which the header holds as JSON
-    **{"layers": (list,), "shapes": (list,), "rank": (int, str), "spectrum": _TEXT},
-    **dict.fromkeys(("base", "aligned", "base_fingerprint", "aligned_fingerprint"), _TEXT),
-    **dict.fromkeys(("include", "exclude", "tied"), _PERHAPS),
-    **{"certify": (int,), "seed": (int,), "version": _TEXT},
+FIELDS = {  # of `info`, which the header holds as JSON
+    **{"layers": [str], "shapes": [[int]], "rank": (int, str), "certify": int, "seed": int},
+    **dict.fromkeys(("base", "aligned", "base_fingerprint", "aligned_fingerprint"), str),
+    **dict.fromkeys(("include", "exclude", "tied"), (str, type(None))),
+    **dict.fromkeys(("spectrum", "version"), str),
 }
 
 
@@ -81,12 +81,12 @@ def read_info(file: Path) -> dict:
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
-    if file.is_dir():
-        raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
     if not file.is_file():
-        raise ValueError(f"{file}: not a file; `lox factor` makes subspace files.")
+        raise ValueError(f"{file}: a folder or device; a subspace is one file, name that.")
     tensors, info = read_made(file, "lox_kit", SCHEMA, "`lox factor`")
-    _check_fields(file, info)
+    check_fields(file, info, FIELDS)
+    if len(set(info["layers"])) < len(info["layers"]):
+        raise ValueError(f"{file}: 'layers' in its metadata has a name twice; factor again.")
     try:
         layout = _layout(info)
     except (TypeError, ValueError) as error:
@@ -103,21 +103,6 @@ def read_info(file: Path) -> dict:
                 "the file again."
             )
     return info
-
-
-def _check_fields(file: Path, info: dict) -> None:
-    """Raise ValueError if a field of `info` is missing, or not what it should be."""
-    for field, kinds in FIELDS.items():
-        value = info.get(field, ...)
-        if not isinstance(value, kinds) or isinstance(value, bool) or value == []:
-            found = "not there" if value is ... else f"{str(value)[:60]!r}"
-            raise ValueError(
-                f"{file}: {field!r} in its metadata is {found}; factor the pair again."
-            )
-    if len(set(map(str, info["layers"]))) < len(info["layers"]):
-        raise ValueError(f"{file}: 'layers' in its metadata has a name twice; factor again.")
-    if not all(isinstance(s, list) and all(type(n) is int for n in s) for s in info["shapes"]):
-        raise ValueError(f"{file}: 'shapes' in its metadata are not shapes; factor again.")
 
 
 def read_factors(file: Path, name: str) -> Factors:

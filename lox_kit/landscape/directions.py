@@ -7,7 +7,6 @@ at once; `hold` keeps them. Dot products accumulate in float64, tensor by tensor
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import zlib
 from collections import UserDict
@@ -37,7 +36,6 @@ class Direction:
     parts: Mapping[str, Part]
     key: str  # hash of what determines it
     name: str  # for people
-    made: Mapping[str, object] | None = None  # the function here that made it, and of what
 
     def hold(self, weights: Weights | None = None) -> Direction:
         """Return the direction with its parts in memory, those that are zero left out.
@@ -114,11 +112,6 @@ class Weights:
         parts = _Computed(given, lambda name: direction.parts[given[name]])
         return dataclasses.replace(direction, parts=parts)
 
-    @property
-    def source(self) -> dict[str, str]:
-        """Name and key, which say whether a checkpoint of that name still has these weights."""
-        return {"name": self.name, "key": self.key}
-
 
 Source = Model | str | Path | Weights  # where weights come from
 
@@ -163,8 +156,7 @@ def between(start: Source, end: Source) -> Direction:
         return minus(end.read(name), start.read(name))
 
     key = content_key(start=start.key, end=end.key)
-    made = {"function": "between", "start": start.source, "end": end.source}
-    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}", made)
+    return Direction(_Computed(start.tensors, difference), key, f"{end.name} - {start.name}")
 
 
 def combine(terms: Sequence[tuple[float, Direction]], name: str) -> Direction:
@@ -199,9 +191,7 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
         U, S, Vh = subspace[name].top(k)
         if bool((S > 0).any()):
             parts[name] = LowRank(U * (alpha * S), Vh)
-    recipe = recipe_of(subspace, k, alpha)
-    made = {"function": "lox_direction", **json.loads(recipe)}
-    return Direction(parts, content_key(lox=recipe), "LoX", made)
+    return Direction(parts, content_key(lox=recipe_of(subspace, k, alpha)), "LoX")
 
 
 def random_direction(model: Source, seed: int) -> Direction:
@@ -220,8 +210,7 @@ def random_direction(model: Source, seed: int) -> Direction:
     names = [n for n, t in weights.tensors.items() if len(t.shape) == 2]
     causes = {"random": seed, "normalise": "layer", "torch": torch.__version__}
     key = content_key(origin=weights.key, **causes)
-    made = {"function": "random_direction", "model": weights.source, "seed": seed}
-    return Direction(_Computed(names, draw), key, f"random {seed}", made)
+    return Direction(_Computed(names, draw), key, f"random {seed}")
 
 
 # --- lengths and angles -----------------------------------------------------------------------

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -21,13 +22,17 @@ from torch import Tensor
 from lox_kit.extrapolation import LowRank, Part, ResidentWeights, Terms
 from lox_kit.folders import whole
 from lox_kit.models import Model
-from lox_kit.store import content_key
+from lox_kit.store import NUMBER, check_fields, content_key
 from lox_kit.weights import checked_reader, read_made, write_tensors
 
 from .directions import Direction, Weights, products
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 UNITS = ("L2", "direction")  # of coordinates
+FIELDS = {  # of what the file's header holds as JSON
+    **{"scale": [NUMBER], "unit": str, "axes": [str], "origin": [str], "directions": [[str]]},
+    "points": {...: {"at": [NUMBER], "distance": NUMBER}},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +60,6 @@ class Flat:
     points : dict of name to Point
     origin_key, origin_name : str
         Of the model at (0, 0).
-    made : mapping or None
-        The method that made it, and of what: names and keys of checkpoints, and how directions were
-        made. None where that is not known.
     """
 
     directions: tuple[Direction, ...]
@@ -67,7 +69,6 @@ class Flat:
     points: Mapping[str, Point]
     origin_key: str
     origin_name: str
-    made: Mapping[str, object] | None = None
 
     @property
     def key(self) -> str:
@@ -139,7 +140,6 @@ class Flat:
             "points": {n: dataclasses.asdict(p) for n, p in self.points.items()},
             "origin": [self.origin_key, self.origin_name],
             "directions": [[d.key, d.name] for d in self.directions],
-            "made": self.made,
         }
         layout = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         about = {"lox_kit_flat": json.dumps(about), "schema": str(SCHEMA)}
@@ -159,10 +159,11 @@ class Flat:
         """
         file = Path(file)
         tensors, about = read_made(file, "lox_kit_flat", SCHEMA, "`save` of a plane or line")
+        check_fields(file, about, FIELDS)
         with safe_open(file, "pt") as f:
             try:
                 return cls._parse(about, tensors, checked_reader(f, file))
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
+            except (KeyError, ValueError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else error
                 raise ValueError(
                     f"{file}: a damaged plane or line: {what}; save it again."
@@ -182,25 +183,22 @@ class Flat:
                     raise ValueError(f"{name}: {tuple(left.shape)} by {tuple(right.shape)}")
                 parts[i][name] = LowRank(left, right)
         directions = tuple(
-            Direction(p, str(key), str(name))
+            Direction(p, key, name)
             for p, (key, name) in zip(parts.values(), about["directions"], strict=True)
         )
-        numbers, axes = tuple(map(float, about["scale"])), tuple(map(str, about["axes"]))
-        points = {
-            n: Point(tuple(map(float, p["at"])), float(p["distance"]))
-            for n, p in about["points"].items()
-        }
-        n, _, m = numbers
-        if not (all(map(math.isfinite, numbers)) and n > 0 and m > 0):
-            raise ValueError(f"'scale' is {numbers}")
+        scale, axes = tuple(about["scale"]), tuple(about["axes"])
+        points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
+        n, _, m = scale
+        if not (n > 0 and m > 0):
+            raise ValueError(f"'scale' is {scale}")
         if about["unit"] not in UNITS:
             raise ValueError(f"'unit' is {about['unit']!r}")
         if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
             raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some without tensors")
         if any(len(p.at) != len(axes) for p in points.values()):
             raise ValueError("'points' of other than as many coordinates")
-        key, name = map(str, about["origin"])
-        return cls(directions, numbers, about["unit"], axes, points, key, name, about.get("made"))
+        key, name = about["origin"]
+        return cls(directions, scale, about["unit"], axes, points, key, name)
 
 
 def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
@@ -214,7 +212,7 @@ def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
 # --- a model on it ----------------------------------------------------------------------------
 
 
-class Walk:
+class Walk(AbstractContextManager):
     """A resident model that is moved over a plane or line; a context manager.
 
     Every point is written from a kept copy of the origin, `W0 + x D1 + y D2`, summed in float32
@@ -239,9 +237,6 @@ class Walk:
         self.model, self.flat = model, flat
         shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
         self._kept = ResidentWeights(model, shapes)
-
-    def __enter__(self) -> Walk:
-        return self
 
     def __exit__(self, *exc) -> None:
         self._kept.write(lambda name: [], self.flat.origin_key)

@@ -16,6 +16,7 @@ from .flat import Flat
 
 Index = tuple[int, ...]  # position on a grid, from 0
 COARSE = 5  # cells a side of the first pass
+MARGIN = 0.4
 BLOCKS = 8  # that are refined at a time: cells enough for several workers
 
 
@@ -71,8 +72,8 @@ class Grid:
         return cls(tuple(axes))
 
     @classmethod
-    def around(cls, flat: Flat, cells: int = 21, margin: float = 0.4) -> Grid:
-        """Return a grid around all points of a plane, with a share of their extent on each side.
+    def around(cls, flat: Flat, cells: int = 21) -> Grid:
+        """Return a grid around all points of a plane, with `MARGIN` of their extent on each side.
 
         Where the points have no extent (a random plane), the range is -0.5 to 0.5.
         """
@@ -80,7 +81,7 @@ class Grid:
         for i in range(len(flat.directions)):
             at = [p.at[i] for p in flat.points.values()]
             extent = max(at) - min(at)
-            low, high = min(at) - margin * extent, max(at) + margin * extent
+            low, high = min(at) - MARGIN * extent, max(at) + MARGIN * extent
             ranges.append((low, high) if extent else (-0.5, 0.5))
         return cls.spanning(*ranges, cells=cells)
 

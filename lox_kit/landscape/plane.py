@@ -56,13 +56,12 @@ class Plane(Flat):
         ValueError
             If the models are of two architectures, or the directions are zero or parallel.
         """
-        models = _opened(aligned, lox, attacked, attacked_lox)
-        to_lox = _delta(models[0], models[1], "LoX")
-        to_attacked = _delta(models[0], models[2], "attack")
-        to_both = _delta(models[0], models[3], "attacked LoX")
+        origin = weights_of(aligned)
+        to_lox, to_attacked = _delta(origin, lox, "LoX"), _delta(origin, attacked, "attack")
+        to_both = _delta(origin, attacked_lox, "attacked LoX")
         attack_on_lox = combine([(1.0, to_both), (-1.0, to_lox)], "attack on LoX")
         mean = combine([(0.5, to_attacked), (0.5, attack_on_lox)], "mean attack")
-        plane = cls._orthonormal(models, to_lox, mean, "from_models")
+        plane = cls._orthonormal(origin, to_lox, mean)
         points = {"attacked": plane.locate(to_attacked), "attacked LoX": plane.locate(to_both)}
         return dataclasses.replace(plane, points={**plane.points, **points})
 
@@ -77,10 +76,9 @@ class Plane(Flat):
         ValueError
             As `from_models`.
         """
-        models = _opened(aligned, lox, attacked)
-        to_lox = _delta(models[0], models[1], "LoX")
-        to_attacked = _delta(models[0], models[2], "attack")
-        plane = cls._orthonormal(models, to_lox, to_attacked, "through")
+        origin = weights_of(aligned)
+        to_lox, to_attacked = _delta(origin, lox, "LoX"), _delta(origin, attacked, "attack")
+        plane = cls._orthonormal(origin, to_lox, to_attacked)
         n, c, m = plane.scale
         points = {**plane.points, "attacked": Point((n * c, m), 0.0)}
         return dataclasses.replace(plane, points=points)
@@ -97,15 +95,11 @@ class Plane(Flat):
             {"aligned": Point((0.0, 0.0), 0.0)},
             origin.key,
             origin.name,
-            {"method": "random", "of": [origin.source], "seed": seed},
         )
 
     @classmethod
-    def _orthonormal(
-        cls, models: list[Weights | Direction], first: Direction, second: Direction, method: str
-    ) -> Plane:
-        """Return the plane through the first two models, with orthogonal axes of unit L2 norm."""
-        origin = models[0]
+    def _orthonormal(cls, origin: Weights, first: Direction, second: Direction) -> Plane:
+        """Return the plane along two directions, with orthogonal axes of unit L2 norm."""
         first, second = first.hold(origin), second.hold(origin)
         n, length = _length(first), _length(second)
         c = dot(first, second) / n**2
@@ -123,10 +117,6 @@ class Plane(Flat):
             {"aligned": Point((0.0, 0.0), 0.0), "LoX": Point((n, 0.0), 0.0)},
             origin.key,
             origin.name,
-            {
-                "method": method,
-                "of": [m.made if isinstance(m, Direction) else m.source for m in models],
-            },
         )
 
 
@@ -149,8 +139,8 @@ class Line(Flat):
         """
         if unit not in UNITS:
             raise ValueError(f"unit={unit!r}: use 'L2' or 'direction'.")
-        weights, end = _opened(origin, direction)
-        held = _delta(weights, end).hold(weights)
+        weights = weights_of(origin)
+        held = _delta(weights, direction).hold(weights)
         n = _length(held) if unit == "L2" else 1.0
         label = f"along {held.name} ({'L2' if unit == 'L2' else 'in units of it'})"
         points = {"origin": Point((0.0,), 0.0)}
@@ -225,12 +215,7 @@ def project(
     )
 
 
-def _opened(*models: Source | Direction) -> list[Weights | Direction]:
-    """Return the weights of models, each opened once; directions as they are."""
-    return [m if isinstance(m, Direction) else weights_of(m) for m in models]
-
-
-def _delta(origin: Weights, model: Weights | Direction, name: str | None = None) -> Direction:
+def _delta(origin: Weights, model: Source | Direction, name: str | None = None) -> Direction:
     """Return the direction from the origin to a model, or the direction itself, under a name."""
     if isinstance(model, Direction):
         found = origin.naming(model)

@@ -22,7 +22,7 @@ from .flat import Flat, Walk, check_origin, point_key
 from .metrics import Metric, Probe, Reading
 
 
-class Survey:
+class Survey(contextlib.ExitStack):
     """Points of one plane or line under one metric; a context manager.
 
     Parameters
@@ -42,18 +42,12 @@ class Survey:
         store: Store | None = None,
         executor: Executor | None = None,
     ):
+        super().__init__()
         check_origin(model, flat)
         self.probe = metric.prepare(model)
         self.flat, self.metric, self.model = flat, metric, model
         self.store, self.executor = store or MemoryStore(), executor
         self._dtype = dtype_of(model)
-        self._open = contextlib.ExitStack()
-
-    def __enter__(self) -> Survey:
-        return self
-
-    def __exit__(self, *exc) -> None:
-        self._open.close()
 
     def measure(
         self, points: Mapping[Name, tuple[float, ...]], stop: Stop
@@ -113,10 +107,10 @@ class Survey:
         In the store's folder, which workers on other machines see too; removed with this survey.
         """
         above = getattr(self.store, "folder", None)
-        folder = tempfile.TemporaryDirectory(prefix="landscape-", dir=above)
-        self._open.enter_context(folder)
-        file = self.flat.save(Path(folder.name) / "flat.safetensors")
-        checkpoint = _on_disk(self.model, Path(folder.name)).absolute()
+        made = tempfile.TemporaryDirectory(prefix="landscape-", dir=above)
+        folder = Path(self.enter_context(made))
+        file = self.flat.save(folder / "flat.safetensors")
+        checkpoint = _on_disk(self.model, folder).absolute()
         loaded = {"device": self.model.device.type, "dtype": self._dtype}
         return partial(work, str(file.absolute()), str(checkpoint), loaded, self.probe)
 

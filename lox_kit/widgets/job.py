@@ -130,8 +130,6 @@ class Job(traitlets.HasTraits):
         self._ticket: Ticket | None = None
         self._next: Callable[[Ticket], None] | None = None
         self._thread: threading.Thread | None = None
-        self._idle = threading.Event()
-        self._idle.set()
 
     def start(self, work: Callable[[Ticket], None]) -> None:
         """Run `work(ticket)`; work that is under way is cancelled, and the latest follows it."""
@@ -141,7 +139,6 @@ class Job(traitlets.HasTraits):
             self._next = work
             if self._ticket:
                 self._ticket.cancel()
-            self._idle.clear()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lox_kit job", daemon=True)
                 self._thread.start()
@@ -175,11 +172,9 @@ class Job(traitlets.HasTraits):
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until nothing runs and the thread is gone; return whether that was in time."""
-        thread = self._thread
-        idle = self._idle.wait(seconds)
-        if idle and thread:
+        if thread := self._thread:
             thread.join(seconds)
-        return idle
+        return thread is None or not thread.is_alive()
 
     def _run(self) -> None:
         """Do one piece of work after the other until there is none."""
@@ -205,7 +200,6 @@ class Job(traitlets.HasTraits):
             self._work, self._next = self._next, None
             if self._work is None:
                 self._thread = None
-                self._idle.set()
                 return None
             self._ticket = Ticket(self)
             for name, value in (("error", ""), ("progress", ("", 0, 0)), ("seconds_left", None)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from weakref import WeakValueDictionary
 
@@ -95,7 +95,8 @@ class PanelState(traitlets.HasTraits):
     """What a panel shows, until it is closed: then nothing that outlives it knows of it.
 
     A kind of panel has a `figure_name`, `compute` for the data on screen and `code` for the calls
-    that reproduce it, and calls `show` whenever the data may have changed.
+    that reproduce it, and calls `show` whenever the data may have changed. At `reset` the
+    traits that a person sets go back to what they were at `open`.
 
     Parameters
     ----------
@@ -113,8 +114,10 @@ class PanelState(traitlets.HasTraits):
     """
 
     gaps = ""  # what is said of a figure that is saved before all of it is measured
+    turns_setting = True  # whether k and alpha are chosen here, too
     data = traitlets.Dict(read_only=True)
-    ends = traitlets.Instance(ExitStack, ())  # what is to be done when it closes
+    ends = traitlets.Instance(ExitStack, (), read_only=True)  # what is done when it closes
+    _opened: Mapping[str, object] = {}  # what was chosen at first
 
     def __init__(self, setting: Setting, job: Job | None = None, **traits):
         self.setting, self.job = setting, job
@@ -149,9 +152,19 @@ class PanelState(traitlets.HasTraits):
         """Return what the figure that is saved is drawn from."""
         return self.data
 
+    def open(self) -> None:
+        """Show what is chosen now, to which `reset` goes back."""
+        chosen = [name for name, trait in self.traits().items() if not trait.read_only]
+        self._opened = {name: getattr(self, name) for name in chosen}
+        self.show()
+
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
-        self.setting.reset()
+        with self.lock, self.hold_trait_notifications():  # a page's callbacks: several threads
+            if self.turns_setting:
+                self.setting.reset()
+            for name, value in self._opened.items():
+                setattr(self, name, value)
 
     def show(self, change=None) -> None:
         """Put what is known now into `data`."""

@@ -117,16 +117,6 @@ class Panel:
             assert self.page.evaluate(EXECUTE, FINISH) == ""
         expect(self.find(".lox-job")).to_contain_text(status, timeout=120_000)
 
-    def open_code(self) -> Locator:
-        """Press Code, and return the box it opens."""
-        self.click(".lox-code")
-        return self.find(".lox-code textarea")
-
-    def close_code(self) -> None:
-        """Press Code again, and see its box gone."""
-        self.click(".lox-code")
-        expect(self.find(".lox-code textarea")).to_be_hidden()
-
     def times(self, slider: str, changed: str) -> float:
         """Return the milliseconds from a key on a slider to the first frame that shows it."""
         return self.page.evaluate(TIMED, [self.css, slider, self.plot, changed])

@@ -69,13 +69,6 @@ def test_a_prompt_of_your_own_is_answered_by_every_model_and_shown_as_text(panel
     assert all(answer["text"] for answer in row["answers"])
 
 
-def test_other_prompts_are_shown(panel):
-    head = panel.find(".lox-table tbody:last-child tr:nth-child(2) th")
-    first = head.inner_text()
-    panel.click(".lox-other-prompts")
-    expect(head).not_to_have_text(first)
-
-
 def test_the_axis_is_measured_and_the_model_is_left_where_the_dial_stands(panel):
     panel.press(".lox-k", "ArrowLeft", times=4)  # k = 2: not measured yet
     panel.wait_job("done")

@@ -6,7 +6,6 @@ from panels import judge
 from playwright.sync_api import expect
 
 ASR, HELP, SUMS = "gd.data[2]", "gd.data[3]", "gd.data[10]"
-SHOWN = f"Array.from({SUMS}.y).filter(Number.isFinite).length"
 MARK = "gd.layout.annotations[0].text"
 RANK_MS = 400
 FORGET = """
@@ -74,15 +73,6 @@ def test_keys_on_the_slider_change_line_and_r_as_they_change_the_kernel(panel, p
     assert sorted(held) == pytest.approx(sorted(share), rel=1e-5)
     median = panel.state("state.data['ratios']['sums']['median']")
     expect(panel.find(".lox-ratios tbody tr").first).to_contain_text(f"{median:.2f}")
-
-
-def test_a_kind_is_shown_alone(panel):
-    run(panel)
-    panel.find(".lox-kind select").select_option("lm_head")
-    panel.wait_shown(SHOWN, 1)
-    expect(panel.find(".lox-ratios thead")).to_contain_text("at k = 6, lm_head")
-    panel.click(".lox-reset")
-    panel.wait_shown(SHOWN, 6)
 
 
 def test_r_follows_the_slider_within_the_time_promised(panel, panels, record):

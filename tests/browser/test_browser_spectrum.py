@@ -55,13 +55,6 @@ def test_a_click_on_a_cell_and_the_list_choose_the_same_matrix(panel):
     panel.wait_shown("gd.layout.shapes[2].xref", "x2")
 
 
-def test_the_views_show_as_many_matrices_as_they_say(panel):
-    for view, count in (("its layer", 7), ("its kind", 4), ("this matrix", 1), ("all", 30)):
-        panel.find(".lox-view button", has_text=view).press("Enter")
-        gaps = "gd.data.slice(6).flatMap((t) => t.visible === false ? [] : Array.from(t.text))"
-        panel.wait_shown(f"new Set({gaps}).size", count)
-
-
 def test_enter_opens_the_code_which_follows_the_slider_and_leaves_the_cell_alone(panel):
     state = "() => window.jupyterapp.shell.currentWidget.content.mode"
     code = panel.find(".lox-code textarea")

@@ -90,13 +90,14 @@ class AttackLabState(PanelState):
         super().__init__(setting or Setting(subspace), Job(BREATH))
         self.attack = next(iter(self.attacks))
         self._take_preset()
+        self.at = self.steps
         self._list()
         self.observe(self._take_preset, ["attack", "training"])
         self.observe(self._follow, ["attack", "training", "learning_rate", "steps", "seed"])
         self.observe(self._follow, "chosen")
         self.observe(self.show, "at")
         self.follow(self.show, ["k", "alpha"])
-        self._follow()
+        self.open()
 
     # --- what is chosen -------------------------------------------------------------------------
 
@@ -131,16 +132,6 @@ class AttackLabState(PanelState):
     def laid_over(self) -> list[dict]:
         """The records of the chosen runs."""
         return [self._records[key] for key in self.chosen]
-
-    def reset(self) -> None:
-        """Go back to the start; what was trained is kept."""
-        with self.lock:  # callbacks of a page come in several threads
-            self.setting.reset()
-            self.chosen = ()
-            self.attack = next(iter(self.attacks))
-            self.training = self.trainings[0]
-            self._take_preset()
-            self.at = self.steps
 
     def _take_preset(self, change=None) -> None:
         """Take the attack's own rate and steps, and if it is newly chosen its seed."""

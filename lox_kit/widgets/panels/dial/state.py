@@ -80,9 +80,11 @@ class DialState(PanelState):
         self._stood: Place | None = None  # where the dial's answers were given
         self._reference: Reference | None = None
         self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
-        super().__init__(setting or Setting(subspace), Job(), prompt=self._first_prompt())
+        first = self.questions.forbidden[0].text if self.questions.forbidden else ""
+        super().__init__(setting or Setting(subspace), Job(), prompt=first)
         self.observe(self._follow, ["prompt", "page"])
         self.follow(self._follow, ["k", "alpha"])
+        self.open()
         self._follow()
 
     # --- what is asked --------------------------------------------------------------------------
@@ -112,15 +114,6 @@ class DialState(PanelState):
     def other_prompts(self) -> None:
         """Show the next evaluation prompts."""
         self.page += 1
-
-    def reset(self) -> None:
-        """Go back to the start; what was asked and measured is kept."""
-        self.setting.reset()
-        self.prompt, self.page = self._first_prompt(), 0
-
-    def _first_prompt(self) -> str:
-        """Return the request that stands in the box at the start."""
-        return self.questions.forbidden[0].text if self.questions.forbidden else ""
 
     def _let_go(self) -> None:
         """Give the model its aligned weights back, and drop the others."""

@@ -40,6 +40,7 @@ FEW = 24  # prompts that the sandbox is measured on
 COARSE = 5  # cells a side of the first pass
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = {"map": "landscape_map", "surface": "landscape_3d"}
+SCREEN = ("points", "here", "cliffs", "measured")  # of the data, what the paper's figure lacks
 PLANE_FILE = "plane.safetensors"  # from which the code reads the plane
 
 
@@ -65,6 +66,7 @@ class LandscapeState(PanelState):
         What `figures.plotly.viewer_spec` draws.
     """
 
+    turns_setting = False
     a = traitlets.Float(0.0)
     b = traitlets.Float(0.0)
     pointed = traitlets.Tuple(default_value=None, allow_none=True)
@@ -102,7 +104,7 @@ class LandscapeState(PanelState):
         super().__init__(setting or Setting(), Job(BREATH))
         self.observe(self._look, ["a", "b", "cut", "finer"])
         self.observe(self.show, ["pointed", "figure"])
-        self.show()
+        self.open()
 
     # --- what is looked at ----------------------------------------------------------------------
 
@@ -153,12 +155,6 @@ class LandscapeState(PanelState):
         """Look at the cell nearest to a point."""
         with self.hold_trait_notifications():
             self.a, self.b = a, b
-
-    def reset(self) -> None:
-        """Go back to the start; what was measured is kept."""
-        self.pointed, self.cut = None, "b"
-        self.finer, self.figure = 2, "landscape_map"
-        self.look_at(0.0, 0.0)
 
     def _look(self, change=None) -> None:
         """Show what was chosen rather than what the pointer was at."""
@@ -264,11 +260,9 @@ class LandscapeState(PanelState):
         ValueError
             If nothing has been measured.
         """
-        landscape = self.landscape
-        if not landscape.cells:
+        if not self.data["measured"][0]:
             raise ValueError("nothing is measured on this plane yet: press Run.")
-        data = map_data(landscape.to_dict(), self.trajectories, cut=self.data["cut"])
-        return {"figure": self.figure, **data}
+        return {name: value for name, value in self.data.items() if name not in SCREEN}
 
     @property
     def gaps(self) -> str:

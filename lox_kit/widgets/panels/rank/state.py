@@ -80,7 +80,7 @@ class RankState(PanelState):
         super().__init__(setting or Setting(subspace), Job())
         self.observe(self.show, "kind")
         self.follow(self.show, "k")
-        self.show()
+        self.open()
         self.job.start(self._recall)
 
     # --- what there is --------------------------------------------------------------------------
@@ -102,11 +102,6 @@ class RankState(PanelState):
     def gaps(self) -> str:
         """How much of the figure is not measured."""
         return f"; {len(self.missing)} parts are not measured: press Run" * bool(self.missing)
-
-    def reset(self) -> None:
-        """Go back to the start; what was measured is kept."""
-        super().reset()
-        self.kind = ALL
 
     # --- the job --------------------------------------------------------------------------------
 

@@ -34,18 +34,13 @@ class SpectrumState(PanelState):
         super().__init__(setting or Setting(subspace), selected=first_cell(self.names))
         self.observe(self.show, ["selected", "view"])
         self.follow(self.show, "k")
-        self.show()
+        self.open()
 
     def compute(self) -> dict:
         """Return what is on screen, and note what is to be said about it."""
         at = self.setting.k, self.selected, self.view
         data, self.note = with_warnings(explorer_data, self.subspace, *at, spectrum=self._spectrum)
         return data
-
-    def reset(self) -> None:
-        """Go back to the start."""
-        self.setting.reset()
-        self.view, self.selected = "all", first_cell(self.names)
 
     @property
     def figure_name(self) -> str:
