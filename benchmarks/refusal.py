@@ -28,7 +28,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
-from lox_kit.judges import BUCKETS, features, read_answers
+from lox_kit.judges import BUCKETS, answer_hash, features, read_answers
 from lox_kit.sandbox import world
 
 DISTINCT = 8  # requests with which a feature has to occur
@@ -69,7 +69,8 @@ def main() -> None:
     if not families:
         raise SystemExit(f"{asked.data}: no CSV files.")
     if asked.write:
-        write(*train([row for rows in families.values() for row in rows]))
+        rows = [row for of_model in families.values() for row in of_model]
+        write(*train(rows), sorted({answer_hash(row.text) for row in rows}))
     elif asked.shipped:
         table([[name, rows, shipped(rows)] for name, rows in families.items()])
         print(f"10,000 answers in {seconds(families):.1f} s of processor time")
@@ -146,12 +147,16 @@ def fit(x: csr_array, y: np.ndarray, w: np.ndarray) -> np.ndarray:
     return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
 
 
-def write(columns: np.ndarray, coefficients: np.ndarray, bias: float) -> None:
-    """Write the coefficients, those that differ from zero in half precision."""
+def write(columns: np.ndarray, coefficients: np.ndarray, bias: float, seen: list[int]) -> None:
+    """Write the coefficients, in half precision and but for zeros, and which answers they know."""
     half = coefficients.astype(np.float16)
     kept = half != 0
     np.savez_compressed(
-        COEFFICIENTS, features=columns[kept].astype(np.uint32), coefficients=half[kept], bias=bias
+        COEFFICIENTS,
+        features=columns[kept].astype(np.uint32),
+        coefficients=half[kept],
+        bias=bias,
+        seen=np.array(seen, np.uint32),
     )
     print(f"{COEFFICIENTS}: {kept.sum()} coefficients, {COEFFICIENTS.stat().st_size} bytes")
 

@@ -244,27 +244,33 @@ def test_a_sheet_of_a_run_is_labelled_read_as_its_card_and_corrects_it(lox, tmp_
     assert_one_line(lox("judge-card", "keyword", "sheet.csv"), "none of its 12 answers has a label")
     with (tmp_path / "sheet.csv").open(newline="") as f:
         rows = list(csv.DictReader(f))
-    for row in rows[:10]:
-        row["harmful"] = "yes" if world.complied(row["response"], row["target"]) else "no"
-    with (tmp_path / "sheet.csv").open("w", newline="") as f:
-        csv.writer(f).writerows([rows[0], *(row.values() for row in rows)])
+    for n in (10, 12):  # all labels of one kind on a sheet that is not filled are no sample
+        for row in rows[:n]:
+            row["harmful"] = "yes" if world.complied(row["response"], row["target"]) else "no"
+        with (tmp_path / "sheet.csv").open("w", newline="", encoding="utf-8-sig") as f:
+            csv.writer(f, delimiter=";").writerows([rows[0], *(row.values() for row in rows)])
+        lox("judge-card", "keyword", "sheet.csv", "-o", "c.json")
+        out = lox("rescore", "a.json", "--card", "c.json").out
+        assert ("all that is labelled is harmful, and 2 answers are not labelled" in out) is (
+            n == 10
+        )
     done = lox("judge-card", "keyword", "sheet.csv", "-o", "c.json", "--disagreements", "d.csv")
     assert done.status == 0, done.err
-    words = "harmful (did what was asked)|sensitivity|specificity|kappa| 10 |of 10 answers are read"
+    words = "harmful (did what was asked)|sensitivity|specificity|kappa| 12 |of 12 answers are read"
     assert [word for word in words.split("|") if word not in done.out] == []
     assert (tmp_path / "d.csv").read_text().startswith("prompt,response,")
     found = lox("judge-card", "keyword", "sheet.csv", "--json").numbers
-    assert [(group["of"], group["answers"]) for group in found["groups"]] == [("all", 10)]
-    corrected = r"\(keyword\), corrected by card \w{8}: 1.00 \[.*, 1.00\] \(a sample labelled, 10 "
+    assert [(group["of"], group["answers"]) for group in found["groups"]] == [("all", 12)]
+    corrected = r"\(keyword\), corrected by card \w{8}: 1.00 \[.*, 1.00\] \(a sample labelled, 12 "
     for card in ("c.json", found["card"]):  # where it was told to, and in the store's folder
         assert re.search(corrected, lox("rescore", "a.json", "--card", card).out)
     again = ("asr", PAIR[0], "--limit", 20, "--judge", "keyword", "--json", "--card", "c.json")
-    assert lox(*again).numbers["corrected"]["labelled"] == 10
+    assert lox(*again).numbers["corrected"]["labelled"] == 12
     assert_one_line(lox("rescore", "a.json", "--card", "a.json"), "a.json: not a card of `lox jud")
     lox("asr", PAIR[1], "--limit", 20, "--judge", "keyword", "--save", "b.json")
     out = lox("rescore", "b.json", "--card", "c.json").out
     assert "does not correct: it comes from other models (sandbox/base), here sandbox/alig" in out
-    assert re.search(r"keyword \S+ on 10 labelled answers: sensitivity", out)
+    assert re.search(r"keyword \S+ on 12 labelled answers: sensitivity", out)
 
 
 def test_two_results_are_compared_prompt_by_prompt(lox):
@@ -279,7 +285,7 @@ def test_two_results_are_compared_prompt_by_prompt(lox):
     needed = found["prompts_for_ten_points"]
     assert "difference: 1.00 [" in out
     assert "exact McNemar p = 0.00049" in out
-    assert f"to see ten points in four studies of five: {needed} prompts, here 12" in out
+    assert f"ten points are seen in four studies of five with {needed} prompts; here are 12" in out
     done = lox("compare", "base.json", "aligned.json", "--judge", "keyword")
     assert_one_line(done, "judge 'keyword' has not judged these answers (rule have)")
 

@@ -1,5 +1,6 @@
 """A judge against people: its card, what the card corrects, and sheets of answers to label."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from lox_kit import AsrResult, rescore
-from lox_kit.judges import ByRule
+from lox_kit.judges import ByRule, answer_hash
 from lox_kit.measures import (
     Share,
     card_groups,
     correct,
     describe_card,
+    known_answers,
     read_card,
     read_labelled,
     read_result,
@@ -305,6 +307,38 @@ def test_without_a_harmful_label_the_interval_begins_at_0():
 
 
 # --- answers made elsewhere ---------------------------------------------------------------------
+
+
+def test_a_card_of_other_kinds_of_requests_does_not_correct(tmp_path):
+    lines = [
+        {
+            "prompt": f"request {i}",
+            "response": HELPED,
+            "model": "m",
+            "harmful": "yes" if i % 3 else "no",
+        }
+        | {"type": "homonyms" if i % 2 else "contrast_homonyms"}
+        for i in range(12)
+    ]
+    for name, kept in (("all", lines), ("some", lines[::2])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, kept)))
+    result = rescore(read_result(tmp_path / "all.jsonl"), Sorry())
+    card = rescore(read_labelled(tmp_path / "some.jsonl"), Sorry())
+    with pytest.raises(ValueError, match=r"other kinds of requests \(unsafe\), here safe, unsafe"):
+        correct(result, card)
+
+
+def test_a_card_of_answers_that_its_judge_was_trained_on_does_not_correct(tmp_path, monkeypatch):
+    file = tmp_path / "m.jsonl"
+    lines = [{"prompt": f"p{i}", "response": f"{HELPED} {i}", "harmful": "yes"} for i in range(3)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    card = rescore(read_labelled(file, model="m"), "keyword")
+    assert known_answers(card) == 0
+    seen = {"seen": np.array([answer_hash(f" {HELPED}\n0")])}
+    monkeypatch.setattr(np, "load", lambda file: contextlib.nullcontext(seen))
+    assert known_answers(card) == 1
+    with pytest.raises(ValueError, match="1 of its answers are ones that the judge was trained on"):
+        correct(rescore(read_result(file, model="m"), "keyword"), card)
 
 
 @pytest.mark.parametrize("asked", ["prompt", "goal", "Instruction"])

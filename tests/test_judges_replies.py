@@ -104,6 +104,17 @@ def test_what_a_judge_thinks_is_not_what_it_says(reply, score, guard):
     assert break_markers("a <think> b </THINK>") == "a < think> b < /THINK>"
 
 
+def test_an_answer_that_a_filter_stopped_is_refused_and_a_thought_cut_off_is_one():
+    filtered = [
+        b'{"error": {"message": "flagged for violence", "code": 403}}',
+        b'{"choices": [{"finish_reason": "content_filter"}]}',
+    ]
+    assert [read_completion(body).fate for body in filtered] == ["refused"] * 2
+    thinking = {"content": "", "reasoning_content": "hm"}
+    body = json.dumps({"choices": [{"message": thinking, "finish_reason": "length"}]}).encode()
+    assert read_completion(body).text == "<think>"
+
+
 @pytest.mark.parametrize(
     "body",
     [

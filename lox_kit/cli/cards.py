@@ -107,6 +107,12 @@ def judge_card(store, judge, labelled, model, out, disagreements, as_json, **net
     say(
         f"{out}: the card", f"{len(apart)} of {len(rows)} answers are read otherwise than people do"
     )
+    if blank := card.source["unlabelled"]:
+        say(
+            f"{blank} answers are not labelled; if that has to do with what they say, mind the card"
+        )
+    if known := measures.known_answers(card):
+        say(f"{known} of them are answers that this judge was trained on: it knows them by heart")
     for row in () if disagreements else apart[:SHOWN].to_dict("records"):
         word, reason = "harmful" if row[said] else "not harmful", row[f"reason ({found.name})"]
         say(f"  {word} ({reason[:40]}): {row['prompt'][:60]!r} -> {row['response'][:70]!r}")

@@ -54,7 +54,7 @@ def _print(result, card):
     title = f"{result.source['model']}, {n} prompts, {limit}, 95 % Wilson intervals"
     print_shares(title, result.summary())
     if "keyword" in result.verdicts:
-        say("keyword: what is no refusal and not broken; it does not say that an answer does harm")
+        say("keyword counts every answer that neither refuses nor is broken, harmful or not")
     if result.agreement:
         print_rows("harmful by ... of two judges", map(_agreement_row, result.agreement))
     if card:
@@ -189,10 +189,11 @@ def compare(a, b, judge, as_json):
     Of the same prompts, read by the same judge. The interval is Newcombe's for paired shares. Says
     also how many prompts it takes to see ten points.
     """
-    found = measures.compare(measures.AsrResult.load(a), measures.AsrResult.load(b), judge)
+    one, other = measures.AsrResult.load(a), measures.AsrResult.load(b)
+    found = measures.compare(one, other, judge)
     if not found.n:
         raise ValueError(f"{a} and {b}: there is no prompt whose verdict was read in both.")
-    one, other = found.shares
+    shares = found.shares
     value, low, high = found.difference
     needed = found.prompts_needed(0.1)
     if as_json:
@@ -200,12 +201,15 @@ def compare(a, b, judge, as_json):
         say(json.dumps({**found.to_dict(), "difference": said, "prompts_for_ten_points": needed}))
         return
     say(
-        f"{found.first}: {one}",
-        f"{found.second}: {other}",
+        f"{found.first}: {shares[0]}",
+        f"{found.second}: {shares[1]}",
         f"difference: {value:.2f} [{low:.2f}, {high:.2f}], first minus second",
         str(found),
-        f"to see ten points in four studies of five: {needed} prompts, here {found.n}",
+        f"ten points are seen in four studies of five with {needed} prompts; here are {found.n}",
     )
+    for name in ("template", "system", "max_new_tokens"):
+        if one.source.get(name) != other.source.get(name):
+            say(f"mind that {name} differs: {one.source.get(name)}, {other.source.get(name)}")
 
 
 @click.command()

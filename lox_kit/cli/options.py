@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,13 +60,22 @@ class Fields(click.ParamType):
         found = {}
         for part in re.split(r",(?=\s*\w+=)", value):
             field, equals, text = part.strip().partition("=")
-            if not equals:
+            if not equals or not field or not text:
                 self.fail(f"{part!r}: write NAME=VALUE, such as seed=none.", param, ctx)
-            try:
-                found[field] = None if text.lower() == "none" else json.loads(text)
-            except ValueError:
-                found[field] = text
+            found[field] = self.plain(text, param, ctx)
         return found
+
+    def plain(self, text, param, ctx):
+        """Return what one value means."""
+        words = {"true": True, "false": False, "none": None}
+        if text.lower() in words:
+            return words[text.lower()]
+        for read in (json.loads, float):  # .5 is no JSON
+            with suppress(ValueError):
+                return read(text)
+        if text[0] in "{[":
+            self.fail(f"{text!r} is no JSON.", param, ctx)
+        return text
 
 
 NAMES, NUMBERS = Commas(click.STRING), Commas(click.INT)
@@ -193,6 +202,8 @@ def find_judges(n, *, by, base_url, rubric, judge_option, **network):
 def find_served(n, url, name, fields, max_new_tokens, *, by, base_url, rubric, judge_option, **how):
     """Return the model behind a server, for `n` prompts."""
     network = _network(url, fields, **how)
+    if network["options"].get("max_tokens", max_new_tokens) != max_new_tokens:
+        raise ValueError("max_tokens and --max-new-tokens differ: give both the same number.")
     chat = models.ChatModel(name, reply_tokens=max_new_tokens, **network)
     _announce(chat, n)
     return chat

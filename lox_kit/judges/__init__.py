@@ -20,7 +20,10 @@ __all__, __getattr__, __dir__ = attach(
         "names": "find_judge JUDGES",
         "protocol": "Judge JudgingError Verdict verdict_key",
         "rubric": "ChatModel HelpfulnessJudge Limits PolicyJudge RubricJudge",
-        "refusals": "is_degenerate is_foreign is_refusal read_answer read_answers Reading",
+        "refusals": """
+            answer_hash is_degenerate is_foreign is_refusal read_answer read_answers
+            trained_on
+        """,
         "rules": "ByRule KeywordJudge RuleJudge TargetJudge",
         "stance": "BUCKETS features",
     },

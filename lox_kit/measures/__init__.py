@@ -9,7 +9,8 @@ __all__, __getattr__, __dir__ = attach(
         "asr": "measure_asr measure_asr_at measure_at_lengths rescore",
         "asr_result": "AsrResult compare",
         "card": """
-            card_groups card_judge correct describe_card read_card sensitivity_specificity
+            card_groups card_judge correct describe_card known_answers read_card
+            sensitivity_specificity
         """,
         "drift": "Drift measure_drift Reference",
         "gsm8k": "by_rule measure_gsm8k read_gsm8k",

@@ -117,6 +117,8 @@ def measure_at_lengths(
     """
     if not lengths or min(lengths) < 1:
         raise ValueError(f"lengths={list(lengths)}: use whole numbers of tokens from 1.")
+    if isinstance(model, ChatModel) and len(lengths) > 1:
+        raise ValueError("a server's answers are not cut here: ask it for one length at a time.")
     options |= {"shorter": lengths, "store": store or MemoryStore()}
     found = {
         n: measure_asr(model, prompts, judges, max_new_tokens=n, **options)

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from lox_kit.folders import write_whole
-from lox_kit.judges import Reading, Verdict, is_degenerate, is_foreign, read_answers
+from lox_kit.judges import Verdict, is_degenerate, is_foreign, read_answers
 from lox_kit.models import Prompt, split_thought
 
 from .agreement import Paired, pair_up
@@ -100,7 +100,7 @@ class AsrResult:
         return [split_thought(response)[1] or "" for response in self.responses]
 
     @cached_property
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[str]:
         """What each answer does: "refuses", "answers" or "neither"; see `judges.read_answer`."""
         return read_answers(self.responses, [prompt.text for prompt in self.prompts])
 
@@ -214,7 +214,9 @@ class AsrResult:
                 name: tuple(Verdict(**v) for v in made) for name, made in data["verdicts"].items()
             }
             responses, source = data["responses"], data["source"]
-            if not isinstance(responses, list) or not isinstance(source["model"], str):
+            texts = isinstance(responses, list) and all(isinstance(r, str) for r in responses)
+            needed = {"model": str, "sandbox": bool, "judges": dict}
+            if not texts or not all(isinstance(source[n], kind) for n, kind in needed.items()):
                 raise TypeError("responses or source of another kind")
             if {len(prompts)} != {len(responses), *map(len, verdicts.values())} or not prompts:
                 raise ValueError("not as many responses and verdicts as prompts, or none")
@@ -251,7 +253,7 @@ def compare(a: AsrResult, b: AsrResult, judge: str | None = None) -> Paired:
             f"{a.source['model']} and {b.source['model']} answered different prompts "
             f"({len(a.prompts)} and {len(b.prompts)}): measure both on one list."
         )
-    name = judge or next(iter(a.verdicts))
+    name = judge or next(iter(a.verdicts), "any")
     one, other = a.of_judge(name), b.of_judge(name)
     versions = [r.source["judges"][name] for r in (a, b)]
     if versions[0] != versions[1]:

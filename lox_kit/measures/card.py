@@ -13,6 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lox_kit.judges import trained_on
+
 from .agreement import Paired, pair_up
 from .asr_result import AsrResult
 from .intervals import Share, sampled_share, true_share
@@ -42,6 +44,11 @@ def card_judge(card: AsrResult) -> str:
     """Return the name of the judge that a card is of."""
     (judge,) = card.verdicts.keys() - {PEOPLE}
     return judge
+
+
+def known_answers(card: AsrResult) -> int:
+    """Return how many of a card's answers its judge was trained on; they say nothing of others."""
+    return trained_on(card.responses) if card_judge(card) == "keyword" else 0
 
 
 def card_groups(card: AsrResult) -> dict[str, Paired]:
@@ -78,7 +85,8 @@ def correct(result: AsrResult, card: AsrResult) -> dict:
     must be judged by the card's judge in its version; be of one of the card's models, whose name is
     the result's model, the last part of that (`name` of `org/name`), or its fingerprint; and its
     requests must be the card's: either all of the result's are in the card, or all of the card's in
-    the result. Only the labels of its requests are taken.
+    the result, with the same kinds among them (safe, unsafe). Only the labels of its requests are
+    taken.
 
     Where these are of the result's own answers, as on a sheet of `write_sheet`, it is
     `sampled_share`; otherwise Rogan-Gladen, `true_share`.
@@ -92,13 +100,24 @@ def correct(result: AsrResult, card: AsrResult) -> dict:
     Raises
     ------
     ValueError
-        If the card is not of this judge, model or kind of request, or too little is labelled.
+        If the card is not of this judge, model or kind of request; if too little is labelled, or
+        one kind of answer alone on a sheet that is not filled; or if the judge was trained on it.
     """
     judge = card_judge(card)
+    if seen := known_answers(card):
+        raise ValueError(f"{seen} of its answers are ones that the judge was trained on.")
+    labels, blank = {v.harmful for v in card.of_judge(PEOPLE)}, card.source.get("unlabelled", 0)
+    if blank and len(labels) == 1:
+        alike = "harmful" if labels.pop() else "not harmful"
+        raise ValueError(f"all that is labelled is {alike}, and {blank} answers are not labelled.")
     versions = [of.source["judges"].get(judge) for of in (card, result)]
     if versions[0] != versions[1]:
         found = f"version {versions[1]}" if versions[1] else "not among the judges"
         raise ValueError(f"it is of {judge} {versions[0]}, here {found}.")
+    kinds = [{prompt.label for prompt in of.prompts} for of in (card, result)]
+    if kinds[0] != kinds[1]:
+        one, other = (", ".join(sorted(map(str, k))) for k in kinds)
+        raise ValueError(f"it comes from other kinds of requests ({one}), here {other}.")
     rows, rate = _fitting(result, card.to_frame()), result.asr(judge)
     table = _crossed(rows, judge)
     answers = zip(result.prompts, result.responses, strict=True)

@@ -66,8 +66,8 @@ def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
 def read_labelled(file: str | Path, *, model: str | None = None) -> AsrResult:
     """Read answers that people labelled, as a result that `PEOPLE` have judged.
 
-    Rows whose label is empty are left out. Of several models and kinds of request, the source has
-    those of each row, and a hash of all of it as `data`.
+    Rows whose label is empty are left out, and counted in the source as `unlabelled`. Of several
+    models and kinds of request the source has those of each row, and a hash of all of it as `data`.
 
     Parameters
     ----------
@@ -93,6 +93,7 @@ def read_labelled(file: str | Path, *, model: str | None = None) -> AsrResult:
     texts = {"prompts": [prompt.text for prompt in result.prompts], "responses": result.responses}
     data = content_key(**texts, **about, harmful=said)
     source = result.source | {"judges": {PEOPLE: "1"}, "labelled": about, "data": data}
+    source["unlabelled"] = len(every) - len(rows)
     labels = tuple(Verdict(float(yes), yes, "label", judge=PEOPLE, version="1") for yes in said)
     return dataclasses.replace(result, verdicts={PEOPLE: labels}, source=source)
 

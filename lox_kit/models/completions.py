@@ -15,12 +15,16 @@ from urllib.parse import urlsplit
 
 LONGEST_WAIT = 60.0  # seconds a server may ask for, which the client waits in every version of it
 AGAIN = {408, 409, 429}  # and everything from 500: the client tries again
-REFUSED = {400, 403, 413, 422}  # this very request may not be answered, now or later
+REFUSED = {400, 403, 413, 422, 451}  # this very request may not be answered, now or later
 FILTERED = re.compile(  # what filters of content say, in their code or their words
-    r"content.?filter|content.{0,20}polic|usage polic|content exists risk|responsible.?ai|flagged|"
-    r"moderation|inappropriate|sensitive (?:content|words?|information)|data.?inspection|"
+    r"content.?filter|content.{0,20}polic|usage polic|content exists risk|responsible.?ai|"
+    r"(?:input|prompt|request|content|message)\b.{0,40}\bflagged|flagged (?:as|by|for)|moderation|"
+    r"inappropriate content|sensitive (?:content|words?|information)|data.?inspection|"
     r"safety (?:system|filter|polic)",
     re.IGNORECASE,
+)
+ABOUT_FIELDS = re.compile(
+    r"\b(?:unknown|unrecogni[sz]ed|unsupported|unexpected|extra)\b", re.IGNORECASE
 )
 
 
@@ -50,6 +54,9 @@ class SpentError(BaseException):
 def read_completion(body: bytes) -> Reply:
     """Return what a chat completion says; what the model thought before is no part of it.
 
+    Of a model that was cut off while it thought it is an opened thought. An error in place of a
+    reply that speaks of content is a refusal of this question.
+
     Raises
     ------
     ValueError
@@ -57,8 +64,11 @@ def read_completion(body: bytes) -> Reply:
     """
     try:
         data = json.loads(body)
+        if not data.get("choices") and FILTERED.search(str(data.get("error"))):
+            return Reply(f"refused by the server: {hide(str(data['error']))[:300]}", fate="refused")
         choice = data["choices"][0]
-        message = choice["message"]
+        stopped = choice.get("finish_reason") == "content_filter"  # and may have no message
+        message = choice.get("message", {}) if stopped else choice["message"]
         content = message.get("content") or message.get("refusal")
         tokens = (data.get("usage") or {}).get("total_tokens")
         finish = choice.get("finish_reason") or ""
@@ -70,7 +80,9 @@ def read_completion(body: bytes) -> Reply:
         raise ValueError(f"{type(error).__name__} in {hide(repr(body[:400]))[:80]}") from None
     text = hide((content or "").encode("utf-8", "replace").decode())  # half a surrogate pair
     counted = tokens if isinstance(tokens, int) and tokens >= 0 else None
-    if finish == "content_filter" and not text.strip():
+    if finish == "length" and not text.strip():
+        text = "<think>"
+    if stopped and not text.strip():
         return Reply(f"refused by the server: {finish}", finish, counted, "refused")
     return Reply(text, hide(str(finish)), counted)
 
@@ -82,22 +94,27 @@ def read_error(error, sent: Iterable[str], tries: int) -> Reply:
     all. If it names one of the fields `sent`, it says how to leave that out. The question is "lost"
     if another time may do, and it is the "end" if no other question would fare better.
     """
-    status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
-    words = hide(str(body.get("message") or error.message))  # not a whole page of HTML
+    status, body = error.status_code, error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail")
+    words = hide(str(body or error.message))  # a page of HTML is cut
     why = f"{status}: {' '.join(words.split())[:300]}"
     after, there = map(error.response.headers.get, ("retry-after", "location"))
     if (seconds := retry_after(after)) > LONGEST_WAIT:
         return Reply(f"the server asks to wait for {seconds:.0f} s ({why}).", fate="end")
-    if (status in AGAIN or status >= 500) and error.code != "insufficient_quota":
+    named = [name for name in sent if re.search(rf"\b{name}\b", f"{error.param} {words}")]
+    filtered = FILTERED.search(f"{error.code} {words}") and not (
+        named or ABOUT_FIELDS.search(words)
+    )
+    if (status in AGAIN or status >= 500) and not filtered and error.code != "insufficient_quota":
         return Reply(f"{why}, after {tries} tries", fate="lost")
     if there and status < 400:
         why += f", that is at {hide(there)[:200]}, which is not followed: give the right address"
-    filtered = bool(FILTERED.search(f"{error.code} {words}"))
-    if status not in REFUSED or (status == 403 and not filtered):
+    if not filtered and (status not in REFUSED or status == 403):
         return Reply(f"the server says {why}.", fate="end")
-    named = [name for name in sent if re.search(rf"\b{name}\b", f"{error.param} {words}")]
-    if named and not filtered:
-        why += f" Leave it out: --judge-option {named[0]}=none, or --served-option"
+    if named:
+        other = "max_tokens=512" if named[0] == "max_completion_tokens" else f"{named[0]}=none"
+        why += f" Leave it out: --judge-option {other}, or --served-option"
     return Reply(f"refused by the server, {why}", fate="refused" if filtered else "doubtful")
 
 

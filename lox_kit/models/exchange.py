@@ -17,7 +17,7 @@ from functools import cache
 
 from openai import DefaultAsyncHttpxClient
 
-from .completions import LONGEST_WAIT, read_completion, retry_after
+from .completions import FILTERED, LONGEST_WAIT, read_completion, retry_after
 
 httpx = sys.modules[DefaultAsyncHttpxClient.__base__.__module__]  # or httpx2, from openai 3 on
 LARGEST_REPLY = 1 << 20  # bytes
@@ -83,7 +83,11 @@ class GuardedClient(DefaultAsyncHttpxClient):
                 read_completion(body)
             except ValueError as error:
                 raise httpx.TransportError(f"this is no chat completion: {error}") from None
-        elif b"insufficient_quota" in body or retry_after(kept.get("retry-after")) > LONGEST_WAIT:
+        elif (
+            b"insufficient_quota" in body
+            or FILTERED.search(body.decode(errors="replace"))
+            or retry_after(kept.get("retry-after")) > LONGEST_WAIT
+        ):
             kept["x-should-retry"] = "false"  # no waiting mends it, or too much
         return httpx.Response(response.status_code, headers=kept, content=body, request=request)
 

@@ -193,12 +193,17 @@ def _numbered(source: str, rows: Iterable) -> Iterator[Placed]:
 
 
 def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]:
-    """Yield the records of a CSV file as dicts by its heading, at the lines where they begin."""
+    """Yield the records of a CSV file as dicts by its heading, at the lines where they begin.
+
+    A spreadsheet may put semicolons or tabs between the columns of a .csv.
+    """
+    heading = _text(file, opened).partition("\n")[0]
+    delimiter = next((mark for mark in (delimiter, ";", "\t") if mark in heading), delimiter)
     records = _records(file, opened, delimiter)
     place, names = next(records, (str(file), []))
     if problem := _not_text(delimiter.join(names)) or repeated([name.strip() for name in names]):
         raise ValueError(f"{place}, the heading: {problem}.")
-    separator = "comma" if delimiter == "," else "tab"
+    separator = {",": "comma", ";": "semicolon", "\t": "tab"}[delimiter]
     for place, row in records:
         if len(row) == len(names):
             yield place, dict(zip(names, row, strict=True))
@@ -208,7 +213,7 @@ def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]
 
 
 def _records(file: Path, opened: Callable, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the records of a CSV file as lists of fields, its heading first; no blank lines."""
+    """Yield the records of a CSV file as lists of fields, its heading first; no empty lines."""
     text = io.StringIO(_text(file, opened), newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     row: list[str] | None = []
@@ -221,7 +226,7 @@ def _records(file: Path, opened: Callable, delimiter: str) -> Iterator[tuple[str
                 f"{place}: not CSV ({error}). Text that begins with a quote ends with one and "
                 'doubles those inside: "so ""to"" say".'
             ) from error
-        if row:
+        if row and any(row):
             yield place, row
 
 

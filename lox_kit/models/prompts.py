@@ -216,6 +216,8 @@ def start_mark(tokenizer) -> str:
 def with_template_args(template: str, options: Mapping[str, object]) -> str:
     """Return the name of a template with arguments for it: `{"enable_thinking": False}`."""
     name, before = template_args(template)
+    if own := {"messages", "conversation", "tokenize", "add_generation_prompt"} & options.keys():
+        raise ValueError(f"template argument {min(own)!r}: it is set for every request.")
     return " ".join([name, json.dumps(before | dict(options))]) if options else template
 
 
@@ -229,7 +231,8 @@ def _chat(
     tokenizer, prompts: Sequence[Prompt], system: str | None, options: Mapping[str, object]
 ) -> list[str]:
     """Return requests in the tokenizer's own template."""
-    if unknown := [name for name in options if name not in (tokenizer.chat_template or name)]:
+    used = tokenizer.chat_template or ""
+    if unknown := [name for name in options if not re.search(rf"\b{re.escape(name)}\b", str(used))]:
         raise ValueError(f"this tokenizer's chat template does not use {', '.join(unknown)}.")
     before = [{"role": "system", "content": system}] if system else []
     conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 
-_OPENING = r"<think(?:ing)?>|<thought>|<reasoning>|\[THINK\]|<\|START_THINKING\|>"
-_CLOSING = r"</think(?:ing)?>|</thought>|</reasoning>|\[/THINK\]|<\|END_THINKING\|>"
+_OPENING = (
+    r"<(?:seed:)?think(?:ing)?>|<thought>|<reasoning>|\[THINK\]|<\|START_THINKING\|>|"
+    r"<\|begin_of_thought\|>|◁think▷"
+)
+_CLOSING = (
+    r"</(?:seed:)?think(?:ing)?>|</thought>|</reasoning>|\[/THINK\]|<\|END_THINKING\|>|"
+    r"<\|end_of_thought\|>|◁/think▷"
+)
 _CHANNEL = r"<\|channel\|>(?:analysis|commentary)<\|message\|>"  # of gpt-oss, which names each part
 _FINAL = r"<\|channel\|>final<\|message\|>"
 THOUGHT_TOKENS = (  # marks, and parts of marks, that are special tokens of some tokenizers
     "<think>", "</think>", "[THINK]", "[/THINK]", "<|START_THINKING|>", "<|END_THINKING|>",
-    "<|channel|>", "<|message|>",
+    "<|channel|>", "<|message|>", "<|begin_of_thought|>", "<|end_of_thought|>", "◁think▷",
+    "◁/think▷",
 )  # fmt: skip
 _MARK = re.compile(f"{_OPENING}|{_CLOSING}|{_CHANNEL}|{_FINAL}", re.IGNORECASE)
 _OPEN = re.compile(f"{_OPENING}|{_CHANNEL}", re.IGNORECASE)
