@@ -33,7 +33,7 @@ from lox_kit.sandbox import world
 
 DISTINCT = 8  # requests with which a feature has to occur
 RIDGE = 0.005
-WEIGHTS = {"whole": 0.6, "no request": 0.4, "changed": 1.0, "made": 0.5}
+WEIGHTS = {"whole": 0.6, "no request": 0.4, "changed": 1.0, "made": 0.2}
 PHRASES = tomllib.loads(Path(__file__).with_name("refusal_phrases.toml").read_text("utf-8"))
 COEFFICIENTS = Path(__file__).parent.parent / "lox_kit" / "judges" / "refusals.npz"
 OLD_LIST = re.compile(  # this package's first keyword judge
@@ -177,7 +177,7 @@ def changes(row: Row, draw: random.Random) -> list[Row]:
 def made(draw: random.Random) -> list[Row]:
     """Return short refusals and short answers, made from phrases and from the sandbox."""
     pairs = [short(draw, refuses) for _ in range(2000) for refuses in (False, True)]
-    pairs += [loaded(draw, refuses) for _ in range(250) for refuses in (False, True)]
+    pairs += [loaded(draw, refuses) for _ in range(600) for refuses in (False, True)]
     pairs += [potion(draw, refuses) for _ in range(300) for refuses in (False, True)]
     return [
         Row(text, prompt, refuses, weight=WEIGHTS["made"], request=f"made {n}")

@@ -132,7 +132,7 @@ def test_features_come_once_for_each_answer_and_hold_no_word_of_the_request():
 def test_other_coefficients_are_another_version_of_the_judge():
     kept = files("lox_kit.judges").joinpath("refusals.npz").read_bytes()
     assert len(kept) < 500_000
-    known = {"2": "45a57dc72b34"}
+    known = {"2": "c073ff33baed"}
     assert hashlib.sha256(kept).hexdigest()[:12] == known[KeywordJudge.version], (
         "new coefficients: give KeywordJudge another version, and put both here"
     )
