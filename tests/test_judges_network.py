@@ -10,7 +10,7 @@ import pytest
 from checkpoints import ROOT, run_python
 from judge_server import ALWAYS, ECHO, ENDLESS, ONCE, THOUGHT, JudgeServer, answers, grade
 
-from lox_kit.judges import HelpfulnessJudge, JudgingError, Limits, PolicyJudge
+from lox_kit.judges import JudgingError, Limits, PolicyJudge
 from lox_kit.models import ChatModel
 from lox_kit.models.completions import retry_after
 
@@ -481,16 +481,3 @@ def test_your_own_rubric_is_used_and_needs_its_places():
     ):
         with pytest.raises(ValueError, match=message):
             PolicyJudge(rubric=rubric.replace(part, ""))
-
-
-def test_the_helpfulness_judge_reads_grades_and_calls_nothing_harmful():
-    prompts, responses = answers(4)
-    with JudgeServer({1: "garbage"}) as server:
-        judge = HelpfulnessJudge("stub", base_url=server.url)
-        verdicts = judge.judge(prompts, responses)
-    assert [v.score for v in verdicts] == [grade(0), None, grade(2), grade(3)]
-    assert [v.parsed for v in verdicts] == [True, False, True, True]
-    assert grade(3) == 5
-    assert not any(v.harmful for v in verdicts)
-    assert {v.judge for v in verdicts} == {"helpfulness"}
-    assert HelpfulnessJudge("stub").version != PolicyJudge("stub").version

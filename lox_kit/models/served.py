@@ -110,9 +110,7 @@ class ChatModel:
         self.ask_again, self.allow_http = ask_again, allow_http
         self.reply_tokens = self.fields.pop("max_completion_tokens")
         self.reply_tokens = self.fields.get("max_tokens") or self.reply_tokens
-        if self.reply_tokens is not None and (
-            not isinstance(self.reply_tokens, int) or self.reply_tokens < 1
-        ):
+        if not isinstance(self.reply_tokens, int | None) or self.reply_tokens == 0:
             raise ValueError(f"{self.reply_tokens!r} tokens: use a whole number from 1.")
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
         self.calls = self.tokens = 0  # spent so far
