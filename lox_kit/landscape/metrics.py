@@ -24,6 +24,7 @@ from lox_kit.models import (
     Tokens,
     answer,
     generate,
+    opens_thought,
     positions,
     prefill,
     render,
@@ -147,9 +148,9 @@ class Answers:
         return content_key(texts=list(self.texts), tokens=self.max_new_tokens, greedy=True)
 
     def run(self, model: Model) -> dict:
-        """Return the answers."""
-        limit = self.max_new_tokens
-        return {"answers": answer(model, self.texts, self.drafts, max_new_tokens=limit)}
+        """Return the answers, with the mark of a thought that their prompts have opened."""
+        made = answer(model, self.texts, self.drafts, max_new_tokens=self.max_new_tokens)
+        return {"answers": [opens_thought(t) + a for t, a in zip(self.texts, made, strict=True)]}
 
 
 # --- refusal margin ---------------------------------------------------------------------------
