@@ -81,8 +81,10 @@ def read_info(file: Path) -> dict:
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
+    if file.is_dir():
+        raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
     if not file.is_file():
-        raise ValueError(f"{file}: a folder or device; a subspace is one file, name that.")
+        raise ValueError(f"{file}: not a file; `lox factor` makes subspace files.")
     tensors, info = read_made(file, "lox_kit", SCHEMA, "`lox factor`")
     check_fields(file, info, FIELDS)
     if len(set(info["layers"])) < len(info["layers"]):
