@@ -9,7 +9,7 @@ the columns prompt, completion and final_label; --shipped takes any such file. A
 refusal counts as one. To the published answers the script adds some that it makes: from the phrases
 in refusal_phrases.toml, from the sandbox, and the published ones without their first sentence or
 cut off early. A feature counts if it occurs with `DISTINCT` requests or more. The settings were
-chosen on these files, where any near them do as well; the left-out numbers are that much too good.
+chosen on these files, so that the left-out numbers are a little too good.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def agreement(people: np.ndarray, said: np.ndarray) -> str:
     """Return Cohen's kappa with its 95 % interval, from 2,000 draws of answers."""
     draws = np.random.default_rng(0).integers(0, len(people), (2000, len(people)))
     low, high = np.nanpercentile(kappa(people[draws], said[draws]), [2.5, 97.5])
-    return f"{kappa(people, said):.2f} [{low:.2f}, {high:.2f}]"
+    return f"{kappa(people, said):.3f} [{low:.2f}, {high:.2f}]"
 
 
 def kappa(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 
 import click
 
@@ -13,8 +12,6 @@ from lox_kit import judges, measures, models
 from . import options
 from .options import PATH
 from .progress import print_shares, say
-
-LONG = 400  # tokens of an answer whose help is graded
 
 
 @click.command()
@@ -82,14 +79,13 @@ def utility(
 
 def _on_harmless(model, asked, grader, reference, *, on_stage, **options):
     """Return what is measured on harmless requests, as plain data."""
-    ask = partial(measures.measure_asr, model, asked, on_stage=on_stage, **options)
-    answered = ask(["keyword"])
+    answered = measures.measure_over_refusal(model, asked, on_stage=on_stage, **options)
     found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
     if model.is_sandbox and all(p.target for p in asked):
         found["exact recipe"] = measures.rescore(answered, "rule").asr("rule")
     found = {name: measures.share_fields(share) for name, share in found.items()}
     if grader:
-        graded = ask([grader], max_new_tokens=LONG)
+        graded = measures.measure_helpfulness(model, asked, grader, on_stage=on_stage, **options)
         found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean_score())
         found["grade unparsed"] = measures.share_fields(graded.unparsed())
     if reference:

@@ -197,9 +197,10 @@ def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]
 
     A spreadsheet may put semicolons or tabs between the columns of a .csv.
     """
-    heading = _text(file, opened).partition("\n")[0]
+    text = _text(file, opened)
+    heading = text.partition("\n")[0]
     delimiter = next((mark for mark in (delimiter, ";", "\t") if mark in heading), delimiter)
-    records = _records(file, opened, delimiter)
+    records = _records(file, text, delimiter)
     place, names = next(records, (str(file), []))
     if problem := _not_text(delimiter.join(names)) or repeated([name.strip() for name in names]):
         raise ValueError(f"{place}, the heading: {problem}.")
@@ -212,10 +213,9 @@ def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]
             yield place, RowError(f"{expected}; text with a {separator} in it stands in quotes")
 
 
-def _records(file: Path, opened: Callable, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the records of a CSV file as lists of fields, its heading first; no empty lines."""
-    text = io.StringIO(_text(file, opened), newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     row: list[str] | None = []
     while row is not None:
         place = f"{file}, line {reader.line_num + 1}"
