@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, is_sandbox, sandbox_prompts, with_template_args
+from lox_kit.models import Model, Prompt, sandbox_prompts, with_template_args, world_of
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 
@@ -69,7 +69,8 @@ class Questions:
         given
             Fields of the class, in place of the default's.
         """
-        if model.is_sandbox if isinstance(model, Model) else is_sandbox(model):
+        world = model.world if isinstance(model, Model) else world_of(model)
+        if world == "sandbox":
             return dataclasses.replace(sandbox_questions("dev", limit), **given)
         asked = cls(**{"forbidden": (), "judge": "keyword", "max_new_tokens": 60, **given})
         return asked.with_help()

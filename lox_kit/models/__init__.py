@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "drafts": "answer positions prefill token_drafts Tokens",
         "files": "collect column field read_rows read_text record RowError text_field",
         "load": """
-            is_sandbox load_model load_module load_tokenizer Model pick_device
+            load_model load_module load_tokenizer Model pick_device world_of
         """,
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render

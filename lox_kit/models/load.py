@@ -11,6 +11,7 @@ import torch
 
 from lox_kit.threads import importing
 from lox_kit.weights import (
+    WORLD,
     Checkpoint,
     class_and_config,
     read_object,
@@ -53,23 +54,37 @@ class Model:
         return next(self.module.parameters()).device
 
     @property
+    def world(self) -> str | None:
+        """Whose requests, rules and attacks are meant for this model: see `world_of`."""
+        said = getattr(self.tokenizer, "init_kwargs", {})
+        return _world(said, self.tokenizer.get_vocab())
+
+    @property
     def is_sandbox(self) -> bool:
         """Whether this model speaks the potion school's language, which the rule judge reads."""
-        return _of_the_sandbox(self.tokenizer.get_vocab())
+        return self.world == "sandbox"
 
 
-def is_sandbox(model: str | Path) -> bool:
-    """Whether a checkpoint speaks the potion school's language, as its tokenizer's file says."""
-    file = Checkpoint(model).tokenizer_folder / "tokenizer.json"
-    words = (read_object(file).get("model") or {}).get("vocab") if file.is_file() else None
-    return _of_the_sandbox(words or {})
+def world_of(model: str | Path) -> str | None:
+    """Return the world of a checkpoint, as the files of its tokenizer say, or None.
+
+    It is "sandbox" if its words are the potion school's, and "smol" for what was made from
+    smol/base, whose tokenizer carries that name along.
+    """
+    folder = Checkpoint(model).tokenizer_folder
+    files = [folder / "tokenizer_config.json", folder / "tokenizer.json"]
+    said, words = [read_object(file) if file.is_file() else {} for file in files]
+    return _world(said, (words.get("model") or {}).get("vocab") or {})
 
 
-def _of_the_sandbox(words: Collection[str]) -> bool:
-    """Whether these are the potion school's words."""
+def _world(said: Mapping[str, object], words: Collection[str]) -> str | None:
+    """Return the world that a tokenizer's config names, or that its words are of."""
     from lox_kit.sandbox import world
 
-    return len(words) == len(world.vocabulary()) and all(w in words for w in world.FORBIDDEN)
+    if said.get(WORLD) == "smol":
+        return "smol"
+    ours = len(words) == len(world.vocabulary()) and all(w in words for w in world.FORBIDDEN)
+    return "sandbox" if ours else None
 
 
 def pick_device(device: str = "auto") -> str:

@@ -86,7 +86,7 @@ class ChatModel:
         is what every request has of its own.
     """
 
-    is_sandbox = False  # as far as is known here
+    world, is_sandbox = None, False  # as far as is known here
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ __all__, __getattr__, __dir__ = attach(
         "library": """
             class_and_config quiet_transformers refuse_code skeleton transformers_for
         """,
-        "names": "family_folder hub_ids member RECIPE",
+        "names": "family_folder hub_ids member RECIPE WORLD",
         "pair": "check_pair delta PairReport ROWS",
         "quantised": "plain_config",
         "sums": "check_schema checked_reader",

@@ -13,6 +13,7 @@ from .hub import ADAPTER_CONFIG, fetch, is_hub_id
 COMMITTED = Path(__file__).parents[1] / "sandbox" / "seed0"  # base and aligned of seed 0
 # The key of `Recipe()`, by which every sandbox family but the committed one is built.
 RECIPE = "2116278c8a28aa80b8009c6b92390bc9e1ad9ba4929a5673dd6a8f8966db0f2d"
+WORLD = "lox_world"  # of tokenizer_config.json: whose requests a checkpoint is for
 _NAME = re.compile(r"sandbox/(base|aligned)(?:@(\d+))?")
 
 
