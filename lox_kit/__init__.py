@@ -3,6 +3,7 @@
 The rooms, each importing only from those above it:
 
 - `sandbox`: the potion school, a made-up world, as words and rows
+- `smol`: the real small model: where it comes from
 - `weights`: checkpoints on disk
 - `extrapolation`: the safety subspace of a pair, and LoX as dial, checkpoint and adapter
 - `models`: a language model in memory, and what it answers
@@ -74,6 +75,7 @@ __all__, __getattr__, __dir__ = attach(
         "studies": "attack_table compare_defences epoch_curve sandbox_rank_curve",
         "store": "Store",
         "sandbox": "",
+        "smol": "",
         "judges": "",
         "figures": "",
         "reports": "",

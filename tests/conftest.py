@@ -1,11 +1,15 @@
 """A tiny pair of checkpoints, and a home of its own for whatever a test stores."""
 
+import functools
+import http.server
 import json
 import logging
 import os
 import shutil
 import sys
+import threading
 import warnings
+from base64 import b64encode
 from typing import NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
@@ -101,6 +105,41 @@ def store(tmp_path):
     """A store of its own."""
     with Store(tmp_path) as opened:
         yield opened
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Sends the files of a folder; of "cut" ones not the end, "private" ones to a:b and c alone."""
+
+    def send_head(self):
+        given = self.headers["Authorization"] == f"Basic {b64encode(b'a:b and c').decode()}"
+        if self.path.startswith("/private") and not given:
+            return self.send_error(401)
+        return super().send_head()
+
+    def copyfile(self, source, outputfile):
+        outputfile.write(source.read()[: -9 if self.path.startswith("/cut") else None])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Return a function that puts bytes on a loopback server and returns their URL."""
+    web = tmp_path / "web"
+    web.mkdir()
+    handler = functools.partial(Server, directory=web)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def serve(name, body):
+        (web / name).parent.mkdir(parents=True, exist_ok=True)
+        (web / name).write_bytes(body)
+        return f"http://127.0.0.1:{server.server_port}/{name}"
+
+    yield serve
+    server.shutdown()
+    server.server_close()
 
 
 class Done(NamedTuple):

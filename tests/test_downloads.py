@@ -3,10 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
-import http.server
 import json
-import threading
-from functools import partial
 
 import pytest
 
@@ -30,33 +27,6 @@ def home(tmp_path, monkeypatch):
     """A data folder of this test's own."""
     monkeypatch.setenv("LOX_KIT_STORE", str(tmp_path / "home"))
     return tmp_path / "home" / "data"
-
-
-class Server(http.server.SimpleHTTPRequestHandler):
-    """Sends the files of a folder, and of one called "cut" not its end."""
-
-    def copyfile(self, source, outputfile):
-        outputfile.write(source.read()[: -9 if self.path == "/cut" else None])
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """Return a function that puts bytes on a loopback server and returns their URL."""
-    (tmp_path / "web").mkdir()
-    handler = partial(Server, directory=tmp_path / "web")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def serve(name, body):
-        (tmp_path / "web" / name).write_bytes(body)
-        return f"http://127.0.0.1:{server.server_port}/{name}"
-
-    yield serve
-    server.shutdown()
-    server.server_close()
 
 
 def only_whole_files(folder):

@@ -16,7 +16,7 @@ import lox_kit
 PACKAGE = ROOT / "lox_kit"
 ROOMS = """sandbox smol weights extrapolation models judges measures attacks landscape studies
     figures reports widgets course cli""".split()  # a room imports from those before it
-BESIDE = {"folders", "store", "text", "threads"}  # every room may import these
+BESIDE = {"folders", "network", "store", "text", "threads"}  # every room may import these
 
 
 def module_name(file):

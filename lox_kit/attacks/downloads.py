@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import urllib.request
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 
 from lox_kit.folders import whole
 from lox_kit.models import collect, read_rows
-from lox_kit.threads import OnStage, tell
+from lox_kit.network import download
+from lox_kit.threads import OnStage
 from lox_kit.weights import file_hash
 
 from .sets import SETS, DataSet, sets_folder
-
-CHUNK = 1 << 20  # bytes read from the network at a time
-PATIENCE = 30.0  # seconds without a byte
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,26 +126,8 @@ def fetch_set(
     if source is None:
         raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
     with whole(path) as work:
-        try:
-            _download(source, work, f"{name}, bytes", on_stage)
-        except (OSError, HTTPException) as error:
-            raise OSError(
-                f"{name}: could not be downloaded from {source} ({error}). On a machine with "
-                f"internet, {how_to_get(data_set, path)}"
-            ) from error
+        download(source, work, name, how_to_get(data_set, path), on_stage)
         rows, problem = _count(data_set, work)
         if not rows:
             raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")
     return set_status(name, folder)
-
-
-def _download(url: str, file: Path, what: str, on_stage: OnStage | None) -> None:
-    """Write what `url` holds to `file`."""
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer, file.open("wb") as out:
-        size = answer.headers.get("Content-Length")
-        total, done = int(size) if size else None, 0
-        while part := answer.read(CHUNK):
-            done += out.write(part)
-            tell(on_stage, what, done, total or 0)
-    if total is not None and done != total:
-        raise OSError(f"the connection ended after {done} of {total} bytes")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lox_kit.folders import remove_folder
 from lox_kit.models import Model, load_module
-from lox_kit.weights import Checkpoint, lora_layers, lora_share
+from lox_kit.weights import Checkpoint, copy_beside, lora_layers, lora_share
 
 from .resuming import Step, StoppedError, resume_folder, work_folder
 
@@ -96,10 +95,7 @@ def train_copy(
             f"stopped after step {steps[-1].step} of {steps[-1].total}; the same call resumes it."
         )
     save_model(copied, model.tokenizer, work)
-    for name, file in model.beside.items():
-        if not (work / name).exists():
-            (work / name).parent.mkdir(exist_ok=True)
-            shutil.copy(file, work / name)
+    copy_beside(model.beside, work)
     _refuse_other(work, copied)
     made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
     if (work / "adapter").exists():

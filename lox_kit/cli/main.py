@@ -32,7 +32,8 @@ from .utility import utility
 EPILOG = """
 MODEL, BASE and ALIGNED are checkpoint folders (safetensors), hub ids (org/name,
 org/name@revision), PEFT LoRA adapters (a folder, or BASE+ADAPTER), or names of the built-in
-sandbox: sandbox/base, sandbox/aligned, sandbox/aligned@3 (seed 3).
+sandbox: sandbox/base, sandbox/aligned, sandbox/aligned@3 (seed 3); the real small model's are
+smol/base and smol/aligned.
 
 \b
 The whole story on the sandbox:

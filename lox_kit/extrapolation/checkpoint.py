@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from lox_kit.weights import (
     INDEX,
     SINGLE,
     Checkpoint,
+    copy_beside,
     plain_config,
     refuse_nonfinite,
     write_tensors,
@@ -95,9 +95,7 @@ def apply_lox(
         tensors, layouts = edited(), _layouts(checkpoint)
         for file, layout in layouts.items():
             write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
-        for name, file in checkpoint.beside.items():
-            (work / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, work / name)
+        copy_beside(checkpoint.beside, work)
         if checkpoint.quantised:
             config = json.dumps(plain_config(checkpoint.config), indent=2) + "\n"
             (work / "config.json").write_text(config)

@@ -89,9 +89,9 @@ class Checkpoint:
     ----------
     model : path or str
         A folder with `model.safetensors`, or shards and their index; a hub id, `org/name` or
-        `org/name@revision`; a `sandbox/...` name; the folder or hub id of a PEFT LoRA adapter,
-        whose config names its base; or `BASE+ADAPTER`, see `names.find`. The base of an adapter
-        is a full checkpoint.
+        `org/name@revision`; a `sandbox/...` or `smol/...` name; the folder or hub id of a PEFT LoRA
+        adapter, whose config names its base; or `BASE+ADAPTER`, see `names.find`. The base of an
+        adapter is a full checkpoint.
 
     Attributes
     ----------
@@ -116,8 +116,8 @@ class Checkpoint:
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name}: no such folder. Give a checkpoint folder, a hub id "
-                "(org/name, org/name@revision), BASE+ADAPTER, or a sandbox name such as "
-                "sandbox/base, sandbox/aligned or sandbox/aligned@3."
+                "(org/name, org/name@revision), BASE+ADAPTER, or a name such as "
+                "sandbox/base, sandbox/aligned@3 or smol/aligned."
             )
         self.base = None if base is None else self._open_base(base)
         self.adapter = open_adapter(folder, self.base) if self.base else None

@@ -1,4 +1,4 @@
-"""What a checkpoint is called: a folder, a hub id, a sandbox name, an adapter, BASE+ADAPTER."""
+"""What a checkpoint is called: a folder, a hub id, a name of a family, an adapter, BASE+ADAPTER."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from .hub import ADAPTER_CONFIG, fetch, is_hub_id
 COMMITTED = Path(__file__).parents[1] / "sandbox" / "seed0"  # base and aligned of seed 0
 # The key of `Recipe()`, by which every sandbox family but the committed one is built.
 RECIPE = "2116278c8a28aa80b8009c6b92390bc9e1ad9ba4929a5673dd6a8f8966db0f2d"
+SMOL_RECIPE = "0" * 64  # the key of smol's recipe, by which every smol/aligned is built
+BUILDING = {
+    "sandbox": "a few minutes",
+    "smol": "about 12 minutes",
+}  # families, and how long it takes
 WORLD = "lox_world"  # of tokenizer_config.json: whose requests a checkpoint is for
-_NAME = re.compile(r"sandbox/(base|aligned)(?:@(\d+))?")
+_NAME = re.compile(r"(sandbox|smol)/(base|aligned)(?:@(\d+))?")
 
 
 def family_folder(seed: int, recipe: str | None = None) -> Path:
-    """Return where the family of a seed is, or will be built: `base/` and `aligned/` in it.
+    """Return where the sandbox family of a seed is or will be built: `base/` and `aligned/` in it.
 
     Parameters
     ----------
@@ -31,58 +36,72 @@ def family_folder(seed: int, recipe: str | None = None) -> Path:
     return cache_folder() / "sandbox" / (recipe or RECIPE)[:16] / f"seed{seed}"
 
 
+def smol_folder(name: str, seed: int) -> Path:
+    """Return where smol's base, which is one for all seeds, or another member is or will be."""
+    root = cache_folder() / "smol"
+    return root / name if name == "base" else root / SMOL_RECIPE[:16] / f"seed{seed}" / name
+
+
 def resolve(model: str | Path) -> Path:
-    """Return the folder of a checkpoint path, hub id or sandbox name.
+    """Return the folder of a checkpoint path, hub id or name of a family's member.
 
     Raises
     ------
     FileNotFoundError
-        If a sandbox name's family has not been built, or a hub id cannot be found.
+        If a member that is named has not been built, or a hub id cannot be found.
     ValueError
-        If a name starts with sandbox/ and is not a sandbox name.
+        If a name starts with sandbox/ or smol/ and is neither a member's name nor a folder.
     """
-    if not str(model).startswith("sandbox/"):
-        return fetch(str(model)) if is_hub_id(str(model)) else Path(model)
     match = _NAME.fullmatch(str(model))
     if not match:
-        raise ValueError(
-            f"{model}: sandbox names are sandbox/base and sandbox/aligned, followed by @SEED "
-            "for another seed than 0."
-        )
-    member, seed = match.group(1), int(match.group(2) or 0)
-    folder = family_folder(seed) / member
+        _refuse_other(str(model))
+        return fetch(str(model)) if is_hub_id(str(model)) else Path(model)
+    family, name, seed = match[1], match[2], int(match[3] or 0)
+    folder = smol_folder(name, seed) if family == "smol" else family_folder(seed) / name
     if not folder.exists():
         raise FileNotFoundError(
-            f"{model}: this family is not built yet; `lox sandbox build --seed {seed}` builds it "
-            "in a few minutes."
+            f"{model}: not built yet; `lox {family} build{f' --seed {seed}' if seed else ''}` "
+            f"builds it in {BUILDING[family]}."
         )
     return folder
 
 
-def member(name: str, seed: int) -> str:
-    """Return the name of a family member, such as sandbox/aligned@3."""
-    return f"sandbox/{name}@{seed}" if seed else f"sandbox/{name}"
+def _refuse_other(name: str) -> None:
+    """Raise ValueError if a name is of a family, none of its members, and no folder here."""
+    if (family := _family(name)) and not Path(name).is_dir():
+        raise ValueError(
+            f"{name}: {family} names are {family}/base and {family}/aligned, followed by @SEED "
+            "for another seed than 0."
+        )
+
+
+def _family(name: str) -> str | None:
+    """Return the family before the first slash of a name, if there is one."""
+    family, slash, _ = name.partition("/")
+    return family if slash and family in BUILDING else None
+
+
+def member(name: str, seed: int, family: str = "sandbox") -> str:
+    """Return the name of a family's member, such as sandbox/aligned@3 or smol/base."""
+    one_for_all = (family, name) == ("smol", "base")
+    return f"{family}/{name}@{seed}" if seed and not one_for_all else f"{family}/{name}"
 
 
 def hub_ids(name: str) -> list[str]:
     """Return the repositories of the hub that a checkpoint's name names, without revisions.
 
-    None for a folder or a sandbox name; two for BASE+ADAPTER, if both are of the hub.
+    None for a folder or a member of a family; two for BASE+ADAPTER, if both are of the hub.
     """
     parts = [] if Path(name).is_dir() else [part.strip() for part in name.rpartition("+")[::2]]
-    return [
-        part.partition("@")[0]
-        for part in parts
-        if is_hub_id(part) and not part.startswith("sandbox/")
-    ]
+    return [part.partition("@")[0] for part in parts if is_hub_id(part) and not _family(part)]
 
 
 def find(name: str) -> tuple[str | None, Path]:
     """Return the name of the base, None if it is a full checkpoint, and the folder.
 
     An adapter is an adapter's folder or hub id, whose config names the base, or `BASE+ADAPTER`
-    with either of them a folder, hub id or sandbox name. A name that exists as a folder is that
-    folder; any other is divided at its last `+`, so an ADAPTER given in this way has none.
+    with either of them a folder, hub id or sandbox or smol name. A name that exists as a folder
+    is that folder; any other is divided at its last `+`, so an ADAPTER given in this way has none.
 
     Raises
     ------

@@ -79,6 +79,14 @@ def write_tensors(
         os.fsync(out.fileno())
 
 
+def copy_beside(files: Mapping[str, Path], out: Path) -> None:
+    """Copy what belongs beside the weights (`Checkpoint.beside`), except what is in `out`."""
+    for name, file in files.items():
+        if not (out / name).exists():
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, out / name)
+
+
 def _append(out: RawIOBase, data: bytes | memoryview) -> None:
     """Write bytes where the file is at: all of them, in as many calls as that takes."""
     while data:

@@ -1,0 +1,69 @@
+"""A file from the network."""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lox_kit.threads import OnStage, tell
+
+CHUNK = 1 << 20  # bytes read from the network at a time
+PATIENCE = 30.0  # seconds without a byte
+
+
+def without_login(url: str) -> str:
+    """Return a URL without the user and password that may stand in it, to be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def ask(url: str) -> HTTPResponse:
+    """Return the answer to a URL, still to be read; a user and password in it are sent along.
+
+    Raises
+    ------
+    OSError, HTTPException
+        If there is none, or it is an error.
+    """
+    parts, request = urlsplit(url), urllib.request.Request(without_login(url))
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        coded = base64.b64encode(login).decode()
+        request.add_unredirected_header("Authorization", f"Basic {coded}")
+    return urllib.request.urlopen(request, timeout=PATIENCE)
+
+
+def download(
+    url: str, file: Path, name: str, instead: str, on_stage: OnStage | None = None
+) -> None:
+    """Write what a URL holds to a file, which is not whole if this fails: see `folders.whole`.
+
+    Parameters
+    ----------
+    name, instead : str
+        What is fetched, and what to do on a machine with internet where this one has none.
+    on_stage : callable, optional
+        Told the bytes so far and in all (0 where the server does not say).
+
+    Raises
+    ------
+    OSError
+        If it cannot be downloaded, or the connection ends too early.
+    """
+    try:
+        with ask(url) as answer, file.open("wb") as out:
+            size = answer.headers.get("Content-Length")
+            total, done = int(size) if size else None, 0
+            while part := answer.read(CHUNK):
+                done += out.write(part)
+                tell(on_stage, f"{name}, bytes", done, total or 0)
+        if total is not None and done != total:
+            raise OSError(f"the connection ended after {done} of {total} bytes")
+    except (OSError, HTTPException) as error:
+        raise OSError(
+            f"{name}: could not be downloaded from {without_login(url)} ({error}). On a machine "
+            f"with internet, {instead}"
+        ) from error
