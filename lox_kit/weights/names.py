@@ -52,33 +52,29 @@ def resolve(model: str | Path) -> Path:
     ValueError
         If a name starts with sandbox/ or smol/ and is neither a member's name nor a folder.
     """
-    match = _NAME.fullmatch(str(model))
-    if not match:
-        _refuse_other(str(model))
-        return fetch(str(model)) if is_hub_id(str(model)) else Path(model)
-    family, name, seed = match[1], match[2], int(match[3] or 0)
-    folder = smol_folder(name, seed) if family == "smol" else family_folder(seed) / name
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{model}: not built yet; `lox {family} build{f' --seed {seed}' if seed else ''}` "
-            f"builds it in {BUILDING[family]}."
-        )
-    return folder
-
-
-def _refuse_other(name: str) -> None:
-    """Raise ValueError if a name is of a family, none of its members, and no folder here."""
-    if (family := _family(name)) and not Path(name).is_dir():
+    name = str(model)
+    if match := _NAME.fullmatch(name):
+        family, part, seed = match[1], match[2], int(match[3] or 0)
+        folder = smol_folder(part, seed) if family == "smol" else family_folder(seed) / part
+        if not folder.exists():
+            again = f" --seed {seed}" if seed else ""
+            raise FileNotFoundError(
+                f"{name}: not built yet; `lox {family} build{again}` builds it in "
+                f"{BUILDING[family]}."
+            )
+        return folder
+    if _is_of_family(name) and not Path(name).is_dir():
+        family = name.partition("/")[0]
         raise ValueError(
             f"{name}: {family} names are {family}/base and {family}/aligned, followed by @SEED "
             "for another seed than 0."
         )
+    return fetch(name) if is_hub_id(name) else Path(name)
 
 
-def _family(name: str) -> str | None:
-    """Return the family before the first slash of a name, if there is one."""
-    family, slash, _ = name.partition("/")
-    return family if slash and family in BUILDING else None
+def _is_of_family(name: str) -> bool:
+    """Whether a name begins as those of a family's members do."""
+    return name.startswith(tuple(f"{family}/" for family in BUILDING))
 
 
 def member(name: str, seed: int, family: str = "sandbox") -> str:
@@ -93,7 +89,7 @@ def hub_ids(name: str) -> list[str]:
     None for a folder or a member of a family; two for BASE+ADAPTER, if both are of the hub.
     """
     parts = [] if Path(name).is_dir() else [part.strip() for part in name.rpartition("+")[::2]]
-    return [part.partition("@")[0] for part in parts if is_hub_id(part) and not _family(part)]
+    return [part.partition("@")[0] for part in parts if is_hub_id(part) and not _is_of_family(part)]
 
 
 def find(name: str) -> tuple[str | None, Path]:
