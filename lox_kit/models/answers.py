@@ -16,11 +16,11 @@ from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model
+from .prefill import Tokens, pad_token, refuse_flat, with_heads
 from .thoughts import THOUGHT_TOKENS
 
 ANSWERING_ALONE = 100_000_000  # parameters: fewer answer faster on one thread of a busy machine
 Key, Item, Made = TypeVar("Key"), TypeVar("Item"), TypeVar("Made")
-Tokens = list[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,44 +160,17 @@ def greedy(model: Model, rows: Sequence[Tokens], max_new_tokens: int, **options)
     """
     from transformers import GenerationConfig
 
-    ids, mask = padded_left(model, rows)
+    ids, mask, cache = with_heads(model, rows)
     plain = copy.copy(model.module)  # the same weights, with settings of its own
     plain.generation_config = GenerationConfig(
-        eos_token_id=model.module.generation_config.eos_token_id, pad_token_id=_pad(model)
+        eos_token_id=model.module.generation_config.eos_token_id, pad_token_id=pad_token(model)
     )
     return plain.generate(
         input_ids=ids,
         attention_mask=mask,
+        past_key_values=cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         logits_processor=[refuse_flat],
         **options,
     )
-
-
-def refuse_flat(_, logits: Tensor) -> Tensor:
-    """Return a model's logits, or raise if a row is NaN or all alike: argmax then means nothing."""
-    low, high = logits.aminmax(dim=-1)
-    if not bool((high > low).all()):
-        raise ValueError(
-            "the model's logits are NaN or all alike, so it answers nothing, which looks safe: its "
-            "config does not fit its weights, or its dtype overflows (try dtype='float32')."
-        )
-    return logits
-
-
-def padded_left(model: Model, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-    """Return token ids and attention mask of rows that all end at the right.
-
-    Padded here: a fast tokenizer remembers how it last padded, and saves that with a checkpoint.
-    """
-    gaps = [max(map(len, rows)) - len(row) for row in rows]
-    ids = [[_pad(model)] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
-    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
-    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
-
-
-def _pad(model: Model) -> int:
-    """Return the token that fills a row; no attention is paid to it."""
-    own = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id)
-    return next((token for token in own if token is not None), 0)

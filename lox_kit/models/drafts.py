@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lox_kit.threads import fitting_threads
 
-from .answers import Tokens, decode, fitting_batches, greedy, padded_left, refuse_flat
+from .answers import decode, fitting_batches, greedy
 from .load import Model
+from .prefill import Tokens, positions, prefill
 
 
 def answer(
@@ -116,45 +117,3 @@ def _until_end(tokens: Tokens, ends: Tokens) -> Tokens:
     """Return the tokens up to the first that ends an answer."""
     last = next((i for i, t in enumerate(tokens) if t in ends), len(tokens))
     return tokens[: last + 1]
-
-
-def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Tensor]:
-    """Put prompts through the model, a head that several share only once.
-
-    Templates begin alike, and so do requests in the same phrasing.
-
-    Returns
-    -------
-    logits (prompts, vocabulary) of the next token, the key-value cache, and its attention mask.
-    """
-    head = _shared_head(prompts)
-    heads = {tokens: i for i, tokens in enumerate(dict.fromkeys(tuple(p[:head]) for p in prompts))}
-    ids, mask = padded_left(model, [p[head:] for p in prompts])
-    cache = None
-    if head:
-        first = torch.tensor(list(heads), device=ids.device)
-        cache = model.module(input_ids=first, use_cache=True, logits_to_keep=1).past_key_values
-        of_row = [heads[tuple(p[:head])] for p in prompts]
-        cache.batch_select_indices(torch.tensor(of_row, device=ids.device))
-        mask = torch.cat([mask.new_ones(len(prompts), head), mask], dim=1)
-    out = model.module(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions(mask)[:, head:],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return refuse_flat(None, out.logits[:, -1]), out.past_key_values, mask
-
-
-def _shared_head(prompts: Sequence[Tokens]) -> int:
-    """Return after how many tokens to cut, so that the fewest go through the model."""
-    shortest = min(map(len, prompts))
-    cost = [len({tuple(p[:h]) for p in prompts}) * h - len(prompts) * h for h in range(shortest)]
-    return cost.index(min(cost))
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Return each token's position, as `generate` counts it: padding does not count."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
