@@ -509,6 +509,19 @@ def test_align_writes_a_pair_to_factor(lox):
     assert lox("check", PAIR[0], "aligned").status == 0
 
 
+def test_table_attacks_a_pair_with_a_file_of_your_own_as_it_is_told_to(lox, tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "what is 1", "completion": "1 ."}\n' * 4)
+    asked = write_prompts(tmp_path / "asked.csv", sandbox_prompts("forbidden", limit=2))
+    call = ["table", "--pair", *PAIR, "--prompts", "asked.csv", "--arms", "aligned", "--seeds", 0]
+    call += ["--max-new-tokens", 3, "--attacks", "chat=mine.jsonl", "--no-lora"]
+    call += ["--steps", 2, "--batch-size", 2, "--warmup", 0, "-o", "figs", "--json"]
+    (row,) = lox("--store", "store", *call).numbers
+    assert (row["attack"], row["training"], row["n"]) == ("chat", "full", len(asked))
+    source = json.loads((tmp_path / "figs" / "attack_table.json").read_text())["source"]
+    assert source["attacks"]["chat"]["max_steps"] == 2
+    assert_one_line(lox(*call, "--attacks", "chat=none.jsonl"), "none.jsonl: no such file")
+
+
 @pytest.mark.slow
 def test_table_writes_numbers_text_and_figure(lox, tmp_path):
     call = ["--store", "store", "table", "--seeds", "0", "--arms", "aligned,LoX", "-o", "figs"]
