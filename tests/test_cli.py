@@ -98,6 +98,18 @@ def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path)
     assert_one_line(done, "lox: s.txt: figures are written as pdf, svg, png.\n")
 
 
+def test_control_writes_a_checkpoint_that_no_adapter_is_made_of(lox, subspace_file, tmp_path):
+    call = ["control", "bottom", subspace_file, PAIR[1], "-o", "control"]
+    done = lox(*call, "-k", 4)
+    shown = "control: sandbox/aligned with the control bottom, k=4, alpha=1\n"
+    assert (done.status, done.out) == (0, shown)
+    lox("factor", PAIR[0], "control", "-o", "C.safetensors", "--rank", 4)
+    refused = lox("adapter", "C.safetensors", "control", "-o", "adapter", "-k", 4)
+    assert_one_line(refused, "this is the control 'bottom'")
+    assert_one_line(lox(*call, "-k", "all"), "-k all: a control steps as far")
+    assert_one_line(lox(*call, "-k", 4, "--alpha", -1), "alpha=-1.0: use a finite number >= 0")
+
+
 def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_path):
     done = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
     assert (done.status, done.out) == (0, "lox-model: sandbox/aligned with LoX, k=4, alpha=1\n")

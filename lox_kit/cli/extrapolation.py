@@ -1,4 +1,4 @@
-"""Verbs of the safety subspace: check, factor, spectrum, apply, adapter, extrapolate."""
+"""Verbs of the safety subspace: check, factor, spectrum, apply, adapter, control, extrapolate."""
 
 from __future__ import annotations
 
@@ -126,6 +126,30 @@ def apply(subspace, aligned, out, **edit):
         found = extrapolation.SafetySubspace.load(subspace)
         extrapolation.apply_lox(found, aligned, out, k, alpha, on_stage=on_stage)
     say(f"{out}: {aligned} with LoX, {_shown(k, alpha)}")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["random", "full", "bottom"]))
+@click.argument("subspace", type=PATH)
+@click.argument("aligned")
+@edit_options
+@options.seed
+def control(kind, subspace, aligned, out, seed, **edit):
+    """Write a control: a checkpoint to attack beside LoX's, as far from ALIGNED in every matrix.
+
+    random: random directions with LoX's singular values; full: the whole delta, shrunk; bottom: the
+    last k directions that are stored, lengthened. It is marked as a control, and `lox adapter` and
+    `lox apply` refuse it.
+    """
+    k, alpha = _k_alpha(**edit)
+    if k is None:
+        raise ValueError("-k all: a control steps as far as LoX's top k does; say which, -k 6.")
+    how = {"seed": seed} if kind == "random" else {}
+    with stages() as on_stage:
+        found = extrapolation.SafetySubspace.load(subspace)
+        made = extrapolation.CONTROLS[kind](found, k, **how)
+        extrapolation.write_control(made, aligned, out, alpha, on_stage=on_stage)
+    say(f"{out}: {aligned} with the control {kind}, {_shown(k, alpha)}")
 
 
 @click.command()

@@ -6,8 +6,8 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "adapter": "save_adapter",
-        "checkpoint": "apply_lox extrapolate",
-        "controls": "full_delta random_subspace",
+        "checkpoint": "apply_lox extrapolate write_control",
+        "controls": "bottom_subspace CONTROLS full_delta random_subspace",
         "file": "FULL",
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
         "places": "kinds_of map_layout module_of ORDER place_of",

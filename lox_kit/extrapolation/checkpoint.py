@@ -1,6 +1,7 @@
 """An extrapolated model as a full checkpoint, streamed tensor by tensor.
 
-`apply_lox` takes factors that are there; `extrapolate` makes them first.
+`apply_lox` takes factors that are there; `extrapolate` makes them first; `write_control` takes a
+control.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lox_kit.weights import (
     write_tensors,
 )
 
-from .card import CERTIFY, model_card
+from .card import CERTIFY, CONTROL, model_card, refuse_control
 from .factoring import check_stored
 from .file import FULL
 from .lox import add, check_alpha, lox_terms, recipe_of
@@ -67,45 +68,95 @@ def apply_lox(
     subspace.check_rank(k)
     with whole(out, new=True) as work:
         checkpoint = open_aligned(subspace, aligned)
-        recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
-        names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
-        inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
-        for name in subspace:
-            inside.setdefault(checkpoint.matrices[name].info.name, []).append(name)
-
-        def make(name: str) -> Tensor:
-            W, dtype = checkpoint.read(name), checkpoint.tensors[name].written
-            if name not in inside:
-                return W.to(dtype)
-            made = torch.empty_like(W, dtype=dtype)
-            if [checkpoint.matrices[n].piece for n in inside[name]] != [None]:
-                made.copy_(W)  # what is in none of the matrices
-            for matrix in inside[name]:
-                of, factors = checkpoint.matrices[matrix].of, subspace[matrix].top(k)
-                add(of(W), lox_terms(*factors, alpha), out=of(made))
-            refuse_nonfinite(made, f"{name} with LoX, alpha={alpha:g}")
-            return made
-
-        def edited() -> Iterator[Tensor]:
-            sizes = [checkpoint.tensors[name].size for name in names]
-            for done, W in enumerate(map_in_order(make, names, 2, sizes)):
-                tell(on_stage, "writing", done, len(names))
-                yield W
-
-        tensors, layouts = edited(), _layouts(checkpoint)
-        for file, layout in layouts.items():
-            write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
-        for name, file in checkpoint.beside.items():
-            (work / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, work / name)
-        if checkpoint.quantised:
-            config = json.dumps(plain_config(checkpoint.config), indent=2) + "\n"
-            (work / "config.json").write_text(config)
-        if set(layouts) != {SINGLE}:
-            (work / INDEX).write_text(_index(layouts))
+        refuse_control(checkpoint, subspace)
+        _write(work, checkpoint, subspace, k, alpha, on_stage)
         (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
-    tell(on_stage, "writing", len(names), len(names))
     return Path(out)
+
+
+def write_control(
+    control: SafetySubspace,
+    aligned: str | Path,
+    out: str | Path,
+    alpha: float = 1.0,
+    *,
+    on_stage: OnStage | None = None,
+) -> Path:
+    """Write a control as a full checkpoint, to be attacked beside LoX's; marked in its config.
+
+    The mark outlives an attack. `apply_lox`, `save_adapter` and the model card refuse what has it.
+
+    Parameters
+    ----------
+    control : SafetySubspace
+        From `random_subspace`, `full_delta` or `bottom_subspace`.
+    aligned, out, alpha : see `apply_lox`
+
+    Raises
+    ------
+    ValueError
+        If alpha is negative, the subspace is no control, or `aligned` is not its.
+    FileExistsError
+        If `out` exists; BusyError if another process writes it.
+    """
+    check_alpha(alpha)
+    if "control" not in control.info:
+        raise ValueError("this subspace is no control: apply_lox writes the extrapolated model.")
+    mark = {n: v for n, v in control.info.items() if n.startswith("control")} | {"alpha": alpha}
+    with whole(out, new=True) as work:
+        checkpoint = open_aligned(control, aligned)
+        _write(work, checkpoint, control, None, alpha, on_stage, {CONTROL: mark})
+    return Path(out)
+
+
+def _write(
+    work: Path,
+    checkpoint: Checkpoint,
+    subspace: SafetySubspace,
+    k: int | None,
+    alpha: float,
+    on_stage: OnStage | None,
+    mark: dict | None = None,
+) -> None:
+    """Write the edited tensors and all that belongs beside them, the config with a mark."""
+    recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
+    names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
+    inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
+    for name in subspace:
+        inside.setdefault(checkpoint.matrices[name].info.name, []).append(name)
+
+    def make(name: str) -> Tensor:
+        W, dtype = checkpoint.read(name), checkpoint.tensors[name].written
+        if name not in inside:
+            return W.to(dtype)
+        made = torch.empty_like(W, dtype=dtype)
+        if [checkpoint.matrices[n].piece for n in inside[name]] != [None]:
+            made.copy_(W)  # what is in none of the matrices
+        for matrix in inside[name]:
+            of, factors = checkpoint.matrices[matrix].of, subspace[matrix].top(k)
+            add(of(W), lox_terms(*factors, alpha), out=of(made))
+        refuse_nonfinite(made, f"{name} with LoX, alpha={alpha:g}")
+        return made
+
+    def edited() -> Iterator[Tensor]:
+        sizes = [checkpoint.tensors[name].size for name in names]
+        for done, W in enumerate(map_in_order(make, names, 2, sizes)):
+            tell(on_stage, "writing", done, len(names))
+            yield W
+
+    tensors, layouts = edited(), _layouts(checkpoint)
+    for file, layout in layouts.items():
+        write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
+    for name, file in checkpoint.beside.items():
+        (work / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, work / name)
+    config = plain_config(checkpoint.config) if checkpoint.quantised else checkpoint.config
+    if checkpoint.quantised or mark:
+        marked = config | (mark or {})
+        (work / "config.json").write_text(json.dumps(marked, indent=2) + "\n")
+    if set(layouts) != {SINGLE}:
+        (work / INDEX).write_text(_index(layouts))
+    tell(on_stage, "writing", len(names), len(names))
 
 
 def extrapolate(
@@ -173,8 +224,6 @@ def _index(layouts: dict[str, dict]) -> str:
 
 def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     """Open the aligned checkpoint and make sure the subspace was made from it, and it is whole."""
-    if control := subspace.info.get("control"):
-        raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
     checkpoint = Checkpoint(aligned)
     subspace.check_shapes(checkpoint)
     if checkpoint.fingerprint != subspace.info["aligned_fingerprint"]:
