@@ -14,6 +14,7 @@ from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
 from lox_kit import sandbox_prompts
+from lox_kit.cli import extrapolation
 from lox_kit.cli import main as cli
 from lox_kit.sandbox import world
 
@@ -108,6 +109,20 @@ def test_control_writes_a_checkpoint_that_no_adapter_is_made_of(lox, subspace_fi
     assert_one_line(refused, "this is the control 'bottom'")
     assert_one_line(lox(*call, "-k", "all"), "-k all: a control steps as far")
     assert_one_line(lox(*call, "-k", 4, "--alpha", -1), "alpha=-1.0: use a finite number >= 0")
+
+
+def test_spectrum_has_a_line_for_each_kind_instead_of_many_for_each_matrix(
+    lox, subspace_file, monkeypatch
+):
+    out = lox("spectrum", subspace_file).out
+    assert "layers.3.mlp.up_proj" in out
+    assert re.search(r"\n q_proj +4 ", out)
+    monkeypatch.setattr(extrapolation, "MOST_ROWS", 29)
+    out = lox("spectrum", subspace_file).out
+    assert "layers.3" not in out
+    assert re.search(r"\n q_proj +4 ", out)
+    assert "--all lists the 30 matrices" in out
+    assert "layers.3.mlp.up_proj" in lox("spectrum", subspace_file, "--all").out
 
 
 def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_path):

@@ -13,6 +13,7 @@ from . import options
 from .options import PATH, NumberOr
 from .progress import print_rows, say, stages
 
+MOST_ROWS = 40  # of the matrices, listed one by one without being asked to
 edit_options = options.several(
     options.out,
     click.option("-k", "k", type=NumberOr("all"), help="Directions, or 'all'."),
@@ -88,10 +89,11 @@ def factor(base, aligned, out, rank, device, **options):
 @click.command()
 @click.argument("subspace", type=PATH)
 @click.option("-k", "k", type=int, default=6, help="Energy in the top k.")
+@click.option("--all", "list_all", is_flag=True, help="List every matrix, however many there are.")
 @click.option("--plot", type=PATH, help="Draw it: a .png, .pdf or .svg.")
 @options.as_json
-def spectrum(subspace, k, plot, as_json):
-    """Show singular values, energy and how each matrix was decomposed."""
+def spectrum(subspace, k, list_all, plot, as_json):
+    """Show singular values, energy and how each matrix was decomposed; and each kind of matrix."""
     found = extrapolation.SafetySubspace.load(subspace)
     frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
     if plot:
@@ -99,20 +101,39 @@ def spectrum(subspace, k, plot, as_json):
     if as_json:
         say(frame.to_json(orient="records"))
         return
-    rows = [
-        {
-            "matrix": row["layer"].removeprefix("model.").removesuffix(".weight"),
-            "out x in": f"{row['out']}x{row['in']}",
-            "s_1": row["s_1"],
-            "noise": row["noise_edge"],
-            "sure": f"{row['certified']}/{row['rank']}",
-            "method": row["method"],
-            f"energy {k}": row[f"energy_{k}"],
-        }
-        for row in frame.to_dict("records")
-    ]
-    print_rows(f"{found.info['aligned']} - {found.info['base']}", rows)
-    say("noise: the edge of pure noise of this norm; sure: certified of stored directions")
+    title = f"{found.info['aligned']} - {found.info['base']}"
+    if list_all or len(frame) <= MOST_ROWS:
+        print_rows(title, (_matrix_row(row, k) for row in frame.to_dict("records")))
+        say("noise: the edge of pure noise of this norm; sure: certified of stored directions")
+    kinds = extrapolation.kind_summary(found, k).to_dict("records")
+    print_rows(f"{title}, by kind of matrix", (_kind_row(row, k) for row in kinds))
+    say(f"of |dW|^2: share of the whole; energy {k} and directions above noise: medians")
+    if not list_all and len(frame) > MOST_ROWS:
+        say(f"--all lists the {len(frame)} matrices")
+
+
+def _matrix_row(row, k):
+    """Return what is shown of one matrix."""
+    return {
+        "matrix": row["layer"].removeprefix("model.").removesuffix(".weight"),
+        "out x in": f"{row['out']}x{row['in']}",
+        "s_1": row["s_1"],
+        "noise": row["noise_edge"],
+        "sure": f"{row['certified']}/{row['rank']}",
+        "method": row["method"],
+        f"energy {k}": row[f"energy_{k}"],
+    }
+
+
+def _kind_row(row, k):
+    """Return what is shown of one kind of matrix."""
+    return {
+        "kind": row["kind"],
+        "matrices": row["matrices"],
+        "of |dW|^2": row["share"],
+        f"energy {k}": row["energy"],
+        "above noise": f"{row['above_noise']:g}/{row['rank']:g}",
+    }
 
 
 @click.command()

@@ -12,7 +12,7 @@ __all__, __getattr__, __dir__ = attach(
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
         "places": "kinds_of map_layout module_of ORDER place_of",
         "spectrum": """
-            energy_map_data explorer_data first_cell largest_k spectrum_data VIEWS
+            energy_map_data explorer_data first_cell kind_summary largest_k spectrum_data VIEWS
         """,
         "subspace": "SafetySubspace UncertifiedRank",
         "svd": "noise_edge top_factors",
