@@ -13,7 +13,7 @@ from checkpoints import content, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
-from lox_kit import sandbox_prompts
+from lox_kit import AsrResult, sandbox_prompts
 from lox_kit.cli import extrapolation
 from lox_kit.cli import main as cli
 from lox_kit.sandbox import world
@@ -414,6 +414,18 @@ def test_utility_measures_over_refusal_exact_recipes_and_drift(lox):
     assert (found["drift, nats a token"]["value"], found["same likeliest token"]["value"]) == (0, 1)
     table = lox("utility", PAIR[1], "--limit", 6).out
     assert all(name in table for name in ("over-refusal", "degenerate", "exact recipe"))
+
+
+def test_utility_saves_the_answers_it_measured_to_be_compared_and_read_again(lox, tmp_path):
+    saved = {}
+    for model in PAIR:
+        name = model.rpartition("/")[2] + ".json"
+        found = lox("utility", model, "--limit", 6, "--save", name, "--json").numbers
+        saved[model] = AsrResult.load(tmp_path / name)
+        assert saved[model].refusal.count == found["over-refusal"]["count"]
+        assert saved[model].asr("rule").count == found["exact recipe"]["count"]
+    assert lox("compare", "base.json", "aligned.json", "--judge", "rule").status == 0
+    assert_one_line(lox("utility", PAIR[0], "--save", name), "aligned.json: exists; choose another")
 
 
 def test_utility_reads_harmless_requests_and_gsm8k_from_files(lox, tmp_path):
