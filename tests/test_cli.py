@@ -125,6 +125,20 @@ def test_spectrum_has_a_line_for_each_kind_instead_of_many_for_each_matrix(
     assert "layers.3.mlp.up_proj" in lox("spectrum", subspace_file, "--all").out
 
 
+def test_spectrum_shows_the_tokens_of_a_matrix_s_directions(lox, subspace_file):
+    call = ["spectrum", subspace_file, "--directions", 2, "--tokens"]
+    out = lox(*call, "layers.3.mlp.down_proj").out
+    assert "model.layers.3.mlp.down_proj.weight: the tokens of its directions" in out
+    assert "'sorry'" in out
+    rows = lox(*call, "model.layers.3.mlp.down_proj.weight", "--json").numbers
+    assert [(row["direction"], row["end"]) for row in rows] == [
+        (i, e) for i in (1, 2) for e in "+-"
+    ]
+    assert_one_line(
+        lox(*call, "layers.9"), "--tokens layers.9: no such matrix; --all lists the 30."
+    )
+
+
 def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_path):
     done = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
     assert (done.status, done.out) == (0, "lox-model: sandbox/aligned with LoX, k=4, alpha=1\n")

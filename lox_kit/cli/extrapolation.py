@@ -91,10 +91,20 @@ def factor(base, aligned, out, rank, device, **options):
 @click.option("-k", "k", type=int, default=6, help="Energy in the top k.")
 @click.option("--all", "list_all", is_flag=True, help="List every matrix, however many there are.")
 @click.option("--plot", type=PATH, help="Draw it: a .png, .pdf or .svg.")
+@click.option("--tokens", metavar="MATRIX", help="What its directions say: tokens at both ends.")
+@click.option("--directions", type=options.COUNT, default=3, help="So many, for --tokens.")
+@click.option("--aligned", help="Where ALIGNED is, for --tokens.  [default: where it was]")
 @options.as_json
-def spectrum(subspace, k, list_all, plot, as_json):
-    """Show singular values, energy and how each matrix was decomposed; and each kind of matrix."""
+def spectrum(subspace, k, list_all, plot, tokens, directions, aligned, as_json):
+    """Show singular values, energy and how each matrix was decomposed; and each kind of matrix.
+
+    --tokens shows which tokens the singular directions of one matrix read from the residual stream
+    (q, k, v, gate, up) or write to it (o, down), through the embedding and the unembedding.
+    """
     found = extrapolation.SafetySubspace.load(subspace)
+    if tokens:
+        _print_tokens(found, tokens, directions, aligned, as_json)
+        return
     frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
     if plot:
         figures.draw(extrapolation.spectrum_data(found), plot)
@@ -112,10 +122,34 @@ def spectrum(subspace, k, list_all, plot, as_json):
         say(f"--all lists the {len(frame)} matrices")
 
 
+def _print_tokens(subspace, matrix, directions, aligned, as_json):
+    """Print what the directions of one matrix say."""
+    name = next((n for n in subspace if matrix in (n, _short(n))), None)
+    if name is None:
+        raise ValueError(f"--tokens {matrix}: no such matrix; --all lists the {len(subspace)}.")
+    aligned = aligned or subspace.info["aligned"]
+    tokenizer = models.load_tokenizer(weights.Checkpoint(aligned))
+    frame = extrapolation.direction_tokens(
+        subspace, name, tokenizer, aligned=aligned, directions=directions
+    )
+    if as_json:
+        say(frame.to_json(orient="records"))
+        return
+    shown = frame.assign(tokens=frame["tokens"].map(" ".join))
+    print_rows(f"{name}: the tokens of its directions", shown.to_dict("records"))
+    say("peak: the strongest token, in sd over the vocabulary; chance: one random direction in 20")
+    say("the signs of a direction are arbitrary: + and - are its two ends")
+
+
+def _short(name):
+    """Return a matrix's name as the table has it."""
+    return name.removeprefix("model.").removesuffix(".weight")
+
+
 def _matrix_row(row, k):
     """Return what is shown of one matrix."""
     return {
-        "matrix": row["layer"].removeprefix("model.").removesuffix(".weight"),
+        "matrix": _short(row["layer"]),
         "out x in": f"{row['out']}x{row['in']}",
         "s_1": row["s_1"],
         "noise": row["noise_edge"],

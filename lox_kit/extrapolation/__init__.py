@@ -16,5 +16,6 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "subspace": "SafetySubspace UncertifiedRank",
         "svd": "noise_edge top_factors",
+        "vocabulary": "direction_tokens vocabulary_scores",
     },
 )

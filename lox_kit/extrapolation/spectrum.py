@@ -129,10 +129,10 @@ def kind_summary(subspace: SafetySubspace, k: int):
     ValueError
         If `k` is not stored.
     """
-    frame = subspace.to_frame().assign(energy=subspace.energy(k))
+    kinds = [module_of(name) for name in subspace]
+    frame = subspace.to_frame().assign(kind=kinds, energy=subspace.energy(k))
     frame["share"] = frame["norm"] ** 2 / (frame["norm"] ** 2).sum()
-    groups = frame.groupby(frame["layer"].map(module_of).rename("kind"))
-    found = groups.agg(
+    found = frame.groupby("kind").agg(
         matrices=("layer", "size"),
         share=("share", "sum"),
         **{name: (name, "median") for name in ("energy", "above_noise", "rank")},
