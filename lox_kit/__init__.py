@@ -60,7 +60,7 @@ __all__, __getattr__, __dir__ = attach(
         "extrapolation": """
             LoxDial SafetySubspace UncertifiedRank apply_lox bottom_subspace direction_tokens
             energy_map_data explorer_data extrapolate full_delta noise_edge random_subspace
-            save_adapter spectrum_data top_factors write_control
+            save_adapter spectrum_data top_factors
         """,
         "models": "load_model read_prompts sandbox_prompts",
         "measures": """

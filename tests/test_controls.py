@@ -8,7 +8,6 @@ from lox_kit import (
     full_delta,
     random_subspace,
     save_adapter,
-    write_control,
 )
 from lox_kit.extrapolation import CONTROLS
 from lox_kit.extrapolation.card import model_card
@@ -106,7 +105,7 @@ def test_no_control_is_saved_as_a_defence(pair, control, tmp_path, save):
 def test_a_control_is_written_as_a_checkpoint_that_says_so_and_is_no_defence(
     pair, subspace, control, tmp_path
 ):
-    out = write_control(control, pair.aligned, tmp_path / "control", 0.5)
+    out = apply_lox(control, pair.aligned, tmp_path / "control", None, 0.5, control=True)
     before, after = weights(pair.aligned), weights(out)
     for name in subspace:
         moved = after[name].double() - before[name].double()
@@ -121,13 +120,13 @@ def test_a_control_is_written_as_a_checkpoint_that_says_so_and_is_no_defence(
             save(again, out, tmp_path / "out", K)
 
 
-@pytest.mark.parametrize(("alpha", "message"), [(-1.0, "strips alignment"), (1.0, "no control")])
+@pytest.mark.parametrize(("alpha", "message"), [(-1.0, "strips alignment"), (1.0, "is no control")])
 def test_only_a_control_is_written_as_one_and_never_backwards(
     pair, subspace, tmp_path, alpha, message
 ):
     made = subspace if alpha > 0 else full_delta(subspace, K)
     with pytest.raises(ValueError, match=message):
-        write_control(made, pair.aligned, tmp_path / "out", alpha)
+        apply_lox(made, pair.aligned, tmp_path / "out", None, alpha, control=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -203,7 +203,7 @@ def control(kind, subspace, aligned, out, seed, **edit):
     with stages() as on_stage:
         found = extrapolation.SafetySubspace.load(subspace)
         made = extrapolation.CONTROLS[kind](found, k, **how)
-        extrapolation.write_control(made, aligned, out, alpha, on_stage=on_stage)
+        extrapolation.apply_lox(made, aligned, out, None, alpha, control=True, on_stage=on_stage)
     say(f"{out}: {aligned} with the control {kind}, {_shown(k, alpha)}")
 
 

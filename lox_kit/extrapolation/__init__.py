@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "adapter": "save_adapter",
-        "checkpoint": "apply_lox extrapolate write_control",
+        "checkpoint": "apply_lox extrapolate",
         "controls": "bottom_subspace CONTROLS full_delta random_subspace",
         "file": "FULL",
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
@@ -16,6 +16,6 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "subspace": "SafetySubspace UncertifiedRank",
         "svd": "noise_edge top_factors",
-        "vocabulary": "direction_tokens vocabulary_scores",
+        "vocabulary": "direction_tokens",
     },
 )

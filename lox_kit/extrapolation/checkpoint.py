@@ -1,7 +1,6 @@
 """An extrapolated model as a full checkpoint, streamed tensor by tensor.
 
-`apply_lox` takes factors that are there; `extrapolate` makes them first; `write_control` takes a
-control.
+`apply_lox` takes factors that are there; `extrapolate` makes them first.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ def apply_lox(
     k: int | None,
     alpha: float = 1.0,
     *,
+    control: bool = False,
     on_stage: OnStage | None = None,
 ) -> Path:
     """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
@@ -56,11 +56,16 @@ def apply_lox(
         Directions; 0 keeps none, None all that a `rank="full"` subspace holds.
     alpha : float
         Extrapolation factor, >= 0, on top of the aligned model.
+    control : bool
+        The subspace is a control, such as `random_subspace`: written to be attacked, with `k=None`.
+        There is no model card but a mark in the config, which outlives an attack; what has it is
+        extrapolated no further, nor made an adapter.
 
     Raises
     ------
     ValueError
-        If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
+        If alpha is negative, `k` is not stored, `aligned` is not the subspace's, or `control` is
+        not what the subspace says.
     FileExistsError
         If `out` exists; BusyError if another process writes it.
     """
@@ -68,95 +73,53 @@ def apply_lox(
     subspace.check_rank(k)
     with whole(out, new=True) as work:
         checkpoint = open_aligned(subspace, aligned)
-        refuse_control(checkpoint, subspace)
-        _write(work, checkpoint, subspace, k, alpha, on_stage)
-        (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
-    return Path(out)
+        if not control:
+            refuse_control(checkpoint, subspace)
+        elif "control" not in subspace.info:
+            raise ValueError("control=True, and the subspace is no control but the pair's own.")
+        recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
+        names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
+        inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
+        for name in subspace:
+            inside.setdefault(checkpoint.matrices[name].info.name, []).append(name)
 
+        def make(name: str) -> Tensor:
+            W, dtype = checkpoint.read(name), checkpoint.tensors[name].written
+            if name not in inside:
+                return W.to(dtype)
+            made = torch.empty_like(W, dtype=dtype)
+            if [checkpoint.matrices[n].piece for n in inside[name]] != [None]:
+                made.copy_(W)  # what is in none of the matrices
+            for matrix in inside[name]:
+                of, factors = checkpoint.matrices[matrix].of, subspace[matrix].top(k)
+                add(of(W), lox_terms(*factors, alpha), out=of(made))
+            refuse_nonfinite(made, f"{name} with LoX, alpha={alpha:g}")
+            return made
 
-def write_control(
-    control: SafetySubspace,
-    aligned: str | Path,
-    out: str | Path,
-    alpha: float = 1.0,
-    *,
-    on_stage: OnStage | None = None,
-) -> Path:
-    """Write a control as a full checkpoint, to be attacked beside LoX's; marked in its config.
+        def edited() -> Iterator[Tensor]:
+            sizes = [checkpoint.tensors[name].size for name in names]
+            for done, W in enumerate(map_in_order(make, names, 2, sizes)):
+                tell(on_stage, "writing", done, len(names))
+                yield W
 
-    The mark outlives an attack. `apply_lox`, `save_adapter` and the model card refuse what has it.
-
-    Parameters
-    ----------
-    control : SafetySubspace
-        From `random_subspace`, `full_delta` or `bottom_subspace`.
-    aligned, out, alpha : see `apply_lox`
-
-    Raises
-    ------
-    ValueError
-        If alpha is negative, the subspace is no control, or `aligned` is not its.
-    FileExistsError
-        If `out` exists; BusyError if another process writes it.
-    """
-    check_alpha(alpha)
-    if "control" not in control.info:
-        raise ValueError("this subspace is no control: apply_lox writes the extrapolated model.")
-    mark = {n: v for n, v in control.info.items() if n.startswith("control")} | {"alpha": alpha}
-    with whole(out, new=True) as work:
-        checkpoint = open_aligned(control, aligned)
-        _write(work, checkpoint, control, None, alpha, on_stage, {CONTROL: mark})
-    return Path(out)
-
-
-def _write(
-    work: Path,
-    checkpoint: Checkpoint,
-    subspace: SafetySubspace,
-    k: int | None,
-    alpha: float,
-    on_stage: OnStage | None,
-    mark: dict | None = None,
-) -> None:
-    """Write the edited tensors and all that belongs beside them, the config with a mark."""
-    recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
-    names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
-    inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
-    for name in subspace:
-        inside.setdefault(checkpoint.matrices[name].info.name, []).append(name)
-
-    def make(name: str) -> Tensor:
-        W, dtype = checkpoint.read(name), checkpoint.tensors[name].written
-        if name not in inside:
-            return W.to(dtype)
-        made = torch.empty_like(W, dtype=dtype)
-        if [checkpoint.matrices[n].piece for n in inside[name]] != [None]:
-            made.copy_(W)  # what is in none of the matrices
-        for matrix in inside[name]:
-            of, factors = checkpoint.matrices[matrix].of, subspace[matrix].top(k)
-            add(of(W), lox_terms(*factors, alpha), out=of(made))
-        refuse_nonfinite(made, f"{name} with LoX, alpha={alpha:g}")
-        return made
-
-    def edited() -> Iterator[Tensor]:
-        sizes = [checkpoint.tensors[name].size for name in names]
-        for done, W in enumerate(map_in_order(make, names, 2, sizes)):
-            tell(on_stage, "writing", done, len(names))
-            yield W
-
-    tensors, layouts = edited(), _layouts(checkpoint)
-    for file, layout in layouts.items():
-        write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
-    for name, file in checkpoint.beside.items():
-        (work / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(file, work / name)
-    config = plain_config(checkpoint.config) if checkpoint.quantised else checkpoint.config
-    if checkpoint.quantised or mark:
-        marked = config | (mark or {})
-        (work / "config.json").write_text(json.dumps(marked, indent=2) + "\n")
-    if set(layouts) != {SINGLE}:
-        (work / INDEX).write_text(_index(layouts))
+        tensors, layouts = edited(), _layouts(checkpoint)
+        for file, layout in layouts.items():
+            write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
+        for name, file in checkpoint.beside.items():
+            (work / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, work / name)
+        config = plain_config(checkpoint.config) if checkpoint.quantised else checkpoint.config
+        if control:
+            what = {n: v for n, v in subspace.info.items() if n.startswith("control")}
+            config = {**config, CONTROL: {**what, "alpha": alpha}}
+        else:
+            (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
+        if checkpoint.quantised or control:
+            (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if set(layouts) != {SINGLE}:
+            (work / INDEX).write_text(_index(layouts))
     tell(on_stage, "writing", len(names), len(names))
+    return Path(out)
 
 
 def extrapolate(

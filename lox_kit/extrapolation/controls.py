@@ -1,7 +1,7 @@
 """Controls of equal norm: what LoX must beat for its direction, or its low rank, to be the cause.
 
 Each takes a safety subspace and returns one that edits every matrix by an equally long step. They
-are measured in memory, or written by `write_control` to be attacked, marked as what they are.
+are measured in memory, or written by `apply_lox(control=True)` to be attacked, marked as controls.
 """
 
 from __future__ import annotations

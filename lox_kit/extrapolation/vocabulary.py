@@ -9,6 +9,7 @@ vectors of that stream, so each gives every token a score. Nothing in between is
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def direction_tokens(
     name: str,
     tokenizer,
     *,
-    aligned: str | None = None,
+    aligned: str | Path | None = None,
     directions: int = 3,
     top: int = 8,
     seed: int = 0,
@@ -42,7 +43,8 @@ def direction_tokens(
 
     Scores are `E (g * d)`: of a matrix that writes, d = u_i, g the final norm's weight and E the
     unembedding; of one that reads, d = v_i, g its layer's norm's weight and E the embedding. Of the
-    embedding or the head itself they are u_i, an entry for each token. A sign of d is arbitrary.
+    embedding or the head itself they are u_i, an entry for each token. A sign of d is arbitrary. A
+    norm also divides by the size of what comes in, which changes no order and is left out.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def direction_tokens(
     generator = torch.Generator().manual_seed(seed)
     D = torch.cat([D, torch.randn(RANDOM, D.shape[1], generator=generator)])
     if not (is_embedding(name) or is_head(name)):
-        D = vocabulary_scores(D, *_gain_and_embedding(checkpoint, name))
+        D = _scores(D, *_gain_and_embedding(checkpoint, name))
     z = (D - D.mean(1, keepdim=True)) / D.std(1, keepdim=True)  # (r + RANDOM, vocabulary)
     by_chance = torch.cat([z[len(S) :].amax(1), -z[len(S) :].amin(1)]).quantile(CHANCE)
     rows = []
@@ -93,23 +95,9 @@ def direction_tokens(
     return pd.DataFrame(rows)
 
 
-def vocabulary_scores(D: Tensor, gain: Tensor, embedding: Tensor) -> Tensor:
-    """Return the score of every token along directions of the residual stream, `E (g * d)`.
-
-    A norm also divides by the size of what comes in, which changes no order; it is left out.
-
-    Parameters
-    ----------
-    D : Tensor, shape (r, hidden), float32 or float64
-    gain : Tensor, shape (hidden,)
-        The norm's weight.
-    embedding : Tensor, shape (vocabulary, hidden)
-
-    Returns
-    -------
-    Tensor, shape (r, vocabulary), dtype of `D`
-    """
-    weighted = D * gain.to(D.dtype)
+def _scores(D: Tensor, gain: Tensor, embedding: Tensor) -> Tensor:
+    """Return `E (g * d)` of every direction, (r, vocabulary); the norm's division is left out."""
+    weighted = D * gain.to(D.dtype)  # (r, hidden)
     return torch.cat([weighted @ rows.to(D.dtype).T for rows in embedding.split(ROWS)], dim=1)
 
 
