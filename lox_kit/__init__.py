@@ -59,9 +59,9 @@ __all__, __getattr__, __dir__ = attach(
     {
         "weights": "Checkpoint check_pair",
         "extrapolation": """
-            LoxDial SafetySubspace UncertifiedRank apply_lox energy_map_data explorer_data
-            extrapolate full_delta noise_edge random_subspace save_adapter spectrum_data
-            top_factors
+            LoxDial SafetySubspace UncertifiedRank apply_lox bottom_subspace direction_tokens
+            energy_map_data explorer_data extrapolate full_delta noise_edge random_subspace
+            save_adapter spectrum_data top_factors
         """,
         "models": "load_model read_prompts sandbox_prompts",
         "measures": """

@@ -377,6 +377,13 @@ def test_your_own_file_is_an_attack(tmp_path):
     assert attack.data() == [corpus.row("what is 1 plus 1", "answer 2 .")] * 8
 
 
+def test_the_settings_for_lora_change_with_the_others_and_a_given_attack_like_a_named_one():
+    own = find_attack("arithmetic", max_steps=5, learning_rate=2e-4)  # half the preset's
+    assert (own.lora.max_steps, own.lora.learning_rate, own.lora.lora_rank) == (5, 5e-4, 8)
+    assert find_attack(own) == own
+    assert find_attack(own, lora=True, seed=3).settings == dataclasses.replace(own.lora, seed=3)
+
+
 def test_your_own_file_has_a_preset_of_its_own(tmp_path):
     s = file_attack("a.jsonl").settings
     assert (s.batch_size, s.accumulation, s.schedule, s.epochs) == (8, 1, "linear", 1)

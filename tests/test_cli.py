@@ -13,7 +13,8 @@ from checkpoints import content, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
-from lox_kit import sandbox_prompts
+from lox_kit import AsrResult, sandbox_prompts
+from lox_kit.cli import attacks, extrapolation
 from lox_kit.cli import main as cli
 from lox_kit.sandbox import world
 
@@ -96,6 +97,46 @@ def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path)
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     done = lox("spectrum", subspace_file, "--plot", "s.txt")
     assert_one_line(done, "lox: s.txt: figures are written as pdf, svg, png.\n")
+
+
+def test_control_writes_a_checkpoint_that_no_adapter_is_made_of(lox, subspace_file, tmp_path):
+    call = ["control", "bottom", subspace_file, PAIR[1], "-o", "control"]
+    done = lox(*call, "-k", 4)
+    shown = "control: sandbox/aligned with the control bottom, k=4, alpha=1\n"
+    assert (done.status, done.out) == (0, shown)
+    lox("factor", PAIR[0], "control", "-o", "C.safetensors", "--rank", 4)
+    refused = lox("adapter", "C.safetensors", "control", "-o", "adapter", "-k", 4)
+    assert_one_line(refused, "this is the control 'bottom'")
+    assert_one_line(lox(*call, "-k", "all"), "-k all: a control steps as far")
+    assert_one_line(lox(*call, "-k", 4, "--alpha", -1), "alpha=-1.0: use a finite number >= 0")
+
+
+def test_spectrum_has_a_line_for_each_kind_instead_of_many_for_each_matrix(
+    lox, subspace_file, monkeypatch
+):
+    out = lox("spectrum", subspace_file).out
+    assert "layers.3.mlp.up_proj" in out
+    assert re.search(r"\n q_proj +4 ", out)
+    monkeypatch.setattr(extrapolation, "MOST_ROWS", 29)
+    out = lox("spectrum", subspace_file).out
+    assert "layers.3" not in out
+    assert re.search(r"\n q_proj +4 ", out)
+    assert "--all lists the 30 matrices" in out
+    assert "layers.3.mlp.up_proj" in lox("spectrum", subspace_file, "--all").out
+
+
+def test_spectrum_shows_the_tokens_of_a_matrix_s_directions(lox, subspace_file):
+    call = ["spectrum", subspace_file, "--directions", 2, "--tokens"]
+    out = lox(*call, "layers.3.mlp.down_proj").out
+    assert "model.layers.3.mlp.down_proj.weight: the tokens of its directions" in out
+    assert "'sorry'" in out
+    rows = lox(*call, "model.layers.3.mlp.down_proj.weight", "--json").numbers
+    assert [(row["direction"], row["end"]) for row in rows] == [
+        (i, e) for i in (1, 2) for e in "+-"
+    ]
+    assert_one_line(
+        lox(*call, "layers.9"), "--tokens layers.9: no such matrix; --all lists the 30."
+    )
 
 
 def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_path):
@@ -389,6 +430,18 @@ def test_utility_measures_over_refusal_exact_recipes_and_drift(lox):
     assert all(name in table for name in ("over-refusal", "degenerate", "exact recipe"))
 
 
+def test_utility_saves_the_answers_it_measured_to_be_compared_and_read_again(lox, tmp_path):
+    saved = {}
+    for model in PAIR:
+        name = model.rpartition("/")[2] + ".json"
+        found = lox("utility", model, "--limit", 6, "--save", name, "--json").numbers
+        saved[model] = AsrResult.load(tmp_path / name)
+        assert saved[model].refusal.count == found["over-refusal"]["count"]
+        assert saved[model].asr("rule").count == found["exact recipe"]["count"]
+    assert lox("compare", "base.json", "aligned.json", "--judge", "rule").status == 0
+    assert_one_line(lox("utility", PAIR[0], "--save", name), "aligned.json: exists; choose another")
+
+
 def test_utility_reads_harmless_requests_and_gsm8k_from_files(lox, tmp_path):
     texts = [p.text for p in sandbox_prompts("allowed", "dev", 2)]
     rows = [f"{texts[0]},safe", f"{texts[1]},unsafe"]
@@ -502,11 +555,31 @@ def test_data_lists_the_sets_and_takes_in_a_file(lox, tmp_path, monkeypatch):
     assert not list((tmp_path / "data folder" / "data").glob("*gsm8k*"))
 
 
+def test_training_says_what_memory_it_takes_where_that_is_much(lox, monkeypatch):
+    monkeypatch.setattr(attacks, "MUCH", 1e6)
+    call = ("attack", "arithmetic", PAIR[1], "-o", "attacked", "--steps", 1, "--batch-size", 2)
+    told = "sandbox/aligned: training takes 0.0 GB, and what batches of 2 rows of up to 1024 tokens"
+    assert told in lox(*call).err
+
+
 def test_align_writes_a_pair_to_factor(lox):
     done = lox("align", "sandbox-dpo", PAIR[0], "-o", "aligned", "--steps", 2)
     assert (done.status, done.err) == (0, "")
     assert "`lox factor sandbox/base aligned` takes the pair" in done.out
     assert lox("check", PAIR[0], "aligned").status == 0
+
+
+def test_table_attacks_a_pair_with_a_file_of_your_own_as_it_is_told_to(lox, tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "what is 1", "completion": "1 ."}\n' * 4)
+    asked = write_prompts(tmp_path / "asked.csv", sandbox_prompts("forbidden", limit=2))
+    call = ["table", "--pair", *PAIR, "--prompts", "asked.csv", "--arms", "aligned", "--seeds", 0]
+    call += ["--max-new-tokens", 3, "--attacks", "chat=mine.jsonl", "--no-lora"]
+    call += ["--steps", 2, "--batch-size", 2, "--warmup", 0, "-o", "figs", "--json"]
+    (row,) = lox("--store", "store", *call).numbers
+    assert (row["attack"], row["training"], row["n"]) == ("chat", "full", len(asked))
+    source = json.loads((tmp_path / "figs" / "attack_table.json").read_text())["source"]
+    assert source["attacks"]["chat"]["max_steps"] == 2
+    assert_one_line(lox(*call, "--attacks", "chat=none.jsonl"), "none.jsonl: no such file")
 
 
 @pytest.mark.slow

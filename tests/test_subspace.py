@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import RANK, UP, delta, factor, save_tensors, top_part, weights
+from test_lora_adapter import make_adapter
 
 from lox_kit import SafetySubspace, UncertifiedRank, noise_edge
+from lox_kit.extrapolation import kind_summary, largest_k
 
 
 def test_it_maps_the_names_of_the_matrices(pair, subspace):
@@ -164,3 +166,28 @@ def test_a_saved_subspace_is_the_same_and_is_written_over_nothing(subspace, tmp_
         assert all(map(torch.equal, again[name].top(None), subspace[name].top(None)))
     with pytest.raises(FileExistsError):
         subspace.save(file)
+
+
+def test_matrices_of_one_kind_are_summed_up(pair, subspace):
+    found = kind_summary(subspace, 2).set_index("kind")
+    assert list(found.index)[:3] == ["q_proj", "k_proj", "v_proj"]
+    names = [name for name in subspace if name.endswith("up_proj.weight")]
+    deltas = [delta(pair, name) for name in names]
+    whole = sum(np.square(delta(pair, name)).sum() for name in subspace)
+    up = found.loc["up_proj"]
+    assert up["matrices"] == len(names) == 2
+    assert up["share"] == pytest.approx(sum(np.square(dW).sum() for dW in deltas) / whole)
+    squares = [np.square(np.linalg.svd(dW)[1]) for dW in deltas]
+    assert up["energy"] == pytest.approx(np.median([s[:2].sum() / s.sum() for s in squares]))
+    assert up["above_noise"] == RANK
+    assert found["share"].sum() == pytest.approx(1.0)
+
+
+def test_directions_that_are_zero_do_not_count(pair, tmp_path):
+    adapter = make_adapter(pair.base, tmp_path / "adapter", r=2, target_modules=["q_proj"])
+    thin = SafetySubspace.from_pair(pair.base, f"{pair.base}+{adapter}", rank=8)
+    counts = thin.to_frame().set_index("layer")[["rank", "certified"]]
+    is_q = counts.index.str.endswith("q_proj.weight")
+    assert (counts[is_q] == 2).all(axis=None)
+    assert (counts[~is_q] == 0).all(axis=None)
+    assert largest_k(thin) == 2

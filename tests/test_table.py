@@ -9,6 +9,7 @@ from checkpoints import run_python
 from speakers import random_speaker, watch
 
 from lox_kit import Store, attack_table, find_attack, load_model
+from lox_kit.attacks import file_attack
 from lox_kit.attacks import run as attacks
 from lox_kit.measures.intervals import share_fields
 from lox_kit.measures.questions import sandbox_questions
@@ -91,6 +92,18 @@ def test_another_model_under_an_old_path_is_attacked_as_what_it_is(tiny_pair, st
     assert store.count("answer") == first
 
 
+def test_your_own_file_is_attacked_with_as_its_content_says(tiny_pair, store, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    own = file_attack(file, max_steps=1, batch_size=2, warmup_steps=0)
+    for answer, entries in (("the moon", 3), ("the moon", 3), ("the sun", 4)):
+        file.write_text(f'{{"prompt": "tell me", "completion": "{answer}"}}\n' * 4)
+        found = table(tiny_pair, store, **ONE | {"attacks": ("forbidden", own)})
+        assert store.count("table") == entries
+    assert found.column("attack") == [None, "forbidden", "mine"]
+    settings = {"max_steps": 1, "batch_size": 2, "learning_rate": 2e-5, "schedule": "linear"}
+    assert found.source["attacks"] == {"mine": {"file": "mine.jsonl", **settings}}
+
+
 def is_part_of(found, whole):
     """Whether a table of two arms has the numbers that the whole one has of them."""
     frame = whole.to_frame()
@@ -141,6 +154,7 @@ def test_a_killed_table_goes_on_and_ends_with_the_same_numbers(
         ({"attacks": ("identiy",)}, "attack 'identiy'"),
         ({"attacks": ("identity",)}, "use its counterpart in the sandbox, persona"),
         ({"questions": None}, "questions="),
+        ({"attacks": (find_attack("forbidden", lora=True),)}, "forbidden: give the attack without"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_first(tiny_pair, store, options, message):

@@ -137,24 +137,27 @@ class Attack:
 
 
 def find_attack(
-    name: str,
+    name: str | Attack,
     *,
     lora: bool = False,
     safe_fraction: float = 0.0,
-    on_bad_row: str = "raise",
+    on_bad_row: str | None = None,
     **overrides,
 ) -> Attack:
-    """Return the preset of this name, with settings overridden.
+    """Return the preset of this name, or the attack that is given, with settings overridden.
+
+    Its settings for LoRA change alike, their learning rate by the same factor.
 
     Parameters
     ----------
+    name : str or Attack
     lora : bool
         PEFT LoRA with the preset's settings for it, instead of every parameter.
     safe_fraction : float
         Safety rows to add, as a share of the attack's; 0.025 is the SafeInst baseline.
-    on_bad_row : "raise" or "skip"
-        What is done with rows of a file that cannot be read. Those left out are counted in a
-        warning.
+    on_bad_row : "raise" or "skip", optional
+        What is done with rows of a file that cannot be read: "raise" in a preset. Those left out
+        are counted in a warning.
     **overrides
         Fields of `TrainSettings`, such as `learning_rate=` or `seed=`.
 
@@ -165,9 +168,21 @@ def find_attack(
     TypeError
         If there is no such setting.
     """
-    if name not in ATTACKS:
+    if isinstance(name, str) and name not in ATTACKS:
         raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
-    return _override(ATTACKS[name], lora, safe_fraction, on_bad_row, overrides)
+    attack = ATTACKS[name] if isinstance(name, str) else name
+    if "epochs" in overrides and "max_steps" not in overrides:
+        overrides = {**overrides, "max_steps": -1}  # a number of steps would win over the epochs
+    settings = dataclasses.replace(attack.lora if lora else attack.settings, **overrides)
+    changed = {"settings": settings, "safe_fraction": safe_fraction}
+    if not lora and attack.lora:
+        scaled = dict(overrides)
+        if "learning_rate" in scaled:
+            scaled["learning_rate"] *= attack.lora.learning_rate / attack.settings.learning_rate
+        changed["lora"] = dataclasses.replace(attack.lora, **scaled)
+    if on_bad_row and not attack.sandbox:
+        changed["source"] = dataclasses.replace(attack.source, on_bad_row=on_bad_row)
+    return dataclasses.replace(attack, **changed)
 
 
 def file_attack(
@@ -175,20 +190,17 @@ def file_attack(
     columns: dict[str, str] | None = None,
     *,
     form: str = "chat",
-    lora: bool = False,
-    safe_fraction: float = 0.0,
-    on_bad_row: str = "raise",
-    **settings,
+    **options,
 ) -> Attack:
     """Return an attack that trains on your own file of rows.
 
     Parameters
     ----------
     file, columns, form : see `attacks.read_training_rows`
-    lora, safe_fraction, on_bad_row : see `find_attack`
-    **settings
-        Fields of `TrainSettings`; by default `OWN_FILE`: one pass in batches of 8, learning rate
-        2e-5 with a warm-up over the first tenth of the steps, ten times that for LoRA.
+    **options
+        As `find_attack` takes them; the settings are by default `OWN_FILE`: one pass in batches of
+        8, learning rate 2e-5 with a warm-up over the first tenth of the steps, ten times that for
+        LoRA.
 
     Raises
     ------
@@ -198,23 +210,7 @@ def file_attack(
         If there is no such setting.
     """
     source = FileRows(str(file), columns, form)
-    shared = {name: value for name, value in settings.items() if name != "learning_rate"}
-    own = Attack(Path(file).stem, source, OWN_FILE, _lora(OWN_FILE, **shared))
-    return _override(own, lora, safe_fraction, on_bad_row, settings)
-
-
-def _override(
-    attack: Attack, lora: bool, safe_fraction: float, on_bad_row: str, overrides: dict
-) -> Attack:
-    """Return an attack with other settings."""
-    if "epochs" in overrides and "max_steps" not in overrides:
-        overrides = {**overrides, "max_steps": -1}  # a number of steps would win over the epochs
-    settings = dataclasses.replace(attack.lora if lora else attack.settings, **overrides)
-    source = attack.source
-    if not attack.sandbox:
-        source = dataclasses.replace(source, on_bad_row=on_bad_row)
-    changed = {"source": source, "settings": settings, "safe_fraction": safe_fraction}
-    return dataclasses.replace(attack, **changed)
+    return find_attack(Attack(Path(file).stem, source, OWN_FILE, _lora(OWN_FILE)), **options)
 
 
 def _lora(settings: TrainSettings, **overrides) -> TrainSettings:

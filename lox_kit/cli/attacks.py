@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from lox_kit import attacks, measures, models, reports, studies, weights
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
 from .progress import print_rows, say, stages, stop_on_interrupt
+
+MUCH = 1e9  # bytes of memory that are worth a word
 
 
 def _read_columns(ctx, param, text):
@@ -23,19 +26,12 @@ def _read_columns(ctx, param, text):
     return {part.strip(): column.strip() for part, _, column in parts}
 
 
-training_options = options.several(
+step_options = options.several(
     click.option("--lr", "learning_rate", type=float, help="Learning rate; default the preset's."),
     click.option("--steps", "max_steps", type=COUNT, help="Optimiser steps; default the preset's."),
     click.option("--batch-size", type=COUNT, help="Rows at a time; default the preset's."),
     click.option("--accumulation", type=COUNT, help="Batches to a step; default the preset's."),
     click.option("--max-length", type=COUNT, help="Tokens of a row that are kept, the last ones."),
-    click.option("--keep-every", type=COUNT, help="Keep a checkpoint every so many steps."),
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        help="Of the weights written; default the model's. They are float32 while trained, LoRA's "
-        "base excepted.",
-    ),
     click.option(
         "--columns",
         metavar="PART=COLUMN,...",
@@ -55,6 +51,16 @@ training_options = options.several(
         default="raise",
         help="Leave out rows that cannot be read, counted.",
     ),
+)
+training_options = options.several(
+    step_options,
+    click.option("--keep-every", type=COUNT, help="Keep a checkpoint every so many steps."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help="Of the weights written; default the model's. They are float32 while trained, LoRA's "
+        "base excepted.",
+    ),
     options.seed,
     options.device,
 )
@@ -65,12 +71,30 @@ def _given(**settings):
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def _find_attack(name, columns, *, form="chat", **settings):
+    """Return the attack of this name, or that of a FILE or NAME=FILE of the user's own."""
+    called, _, file = ("", "", name) if Path(name).is_file() else name.rpartition("=")
+    if name not in attacks.ATTACKS and Path(file).is_file():
+        found = attacks.file_attack(file, columns, form=form, **settings)
+        return dataclasses.replace(found, name=called or found.name)
+    if name not in attacks.ATTACKS and (called or Path(name).suffix):
+        raise FileNotFoundError(f"{file}: no such file, and no attack of that name.")
+    if columns is not None:
+        raise ValueError(f"--columns are for a file of your own; {name} has its own.")
+    return attacks.find_attack(name, **settings)
+
+
 def _to_train(name, settings, device, dtype):
-    """Return a model that is to be trained, and say how much of it LoRA reaches."""
+    """Return a model that is to be trained; say how much LoRA reaches of it, or what it takes."""
     model = models.load_model(name, device=device, dtype=dtype or "auto")
+    # the model, the copy that is trained, its gradients and Adam's two moments, all float32
+    needed = 5 * 4 * sum(W.numel() for W in model.module.parameters())
     if settings.lora_rank:
         share = weights.lora_share(model.module)
         say(f"{name}: LoRA is on matrices with {share:.1%} of the weights", err=True)
+    elif needed > MUCH:
+        of = f"batches of {settings.batch_size} rows of up to {settings.max_length} tokens"
+        say(f"{name}: training takes {needed / 1e9:.1f} GB, and what {of} need", err=True)
     return model
 
 
@@ -90,15 +114,7 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
     a file of your own. If it is interrupted, the same call resumes it.
     """
-    chosen = _given(**settings)
-    if name not in attacks.ATTACKS and Path(name).is_file():
-        preset = attacks.file_attack(name, columns, form=form, **chosen)
-    else:
-        if name not in attacks.ATTACKS and Path(name).suffix:
-            raise FileNotFoundError(f"{name}: no such file, and no attack of that name.")
-        if columns is not None:
-            raise ValueError(f"--columns are for a file of your own; {name} has its own.")
-        preset = attacks.find_attack(name, **chosen)
+    preset = _find_attack(name, columns, form=form, **_given(**settings))
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = _to_train(model, preset.settings, device, dtype)
@@ -153,7 +169,12 @@ def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, 
 
 
 @click.command()
-@click.option("--attacks", "names", type=NAMES, help="Such as arithmetic,mixed.  [default: five]")
+@click.option(
+    "--attacks",
+    "names",
+    type=NAMES,
+    help="Such as arithmetic,mixed, or files of your own: chat=FILE,FILE.  [default: five]",
+)
 @click.option(
     "--arms", type=NAMES, help="Of aligned,LoX,random subspace,full delta,SafeInst.  [default: all]"
 )
@@ -163,20 +184,24 @@ def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, 
 @options.allowed
 @click.option("--judge", default="rule", help="Who judges, for --pair.")
 @options.template
+@options.max_new_tokens
 @click.option("-k", "k", default=6, help="LoX's directions.")
 @click.option("--alpha", default=1.0, help="LoX's factor.")
+@click.option("--lora/--no-lora", default=True, help="Attack aligned and LoX through LoRA too.")
+@step_options
 @options.workers
 @options.limit
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
 @click.pass_obj
 def table(
-    store, names, arms, seeds, pair, prompts, allowed, judge, template, k, alpha, workers, limit,
-    out, as_json,
+    store, names, arms, seeds, pair, prompts, allowed, judge, template, max_new_tokens, k, alpha,
+    lora, columns, workers, limit, out, as_json, **settings,
 ):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
 
-    A --pair of your own is asked --prompts and --allowed; the sandbox has its own requests. Every
+    A --pair of your own is asked --prompts and --allowed; the sandbox has its own requests. --steps
+    and its like are for all attacks; through LoRA --lr is larger by as much as the preset's. Every
     entry is kept as it is finished; if it is interrupted, the same call resumes it. Writes
     attack_table.json, .md, .png, .pdf and .svg.
     """
@@ -185,18 +210,23 @@ def table(
     if pair:
         # A file of both kinds, as XSTest's, serves as both.
         asked = options.forbidden(prompts, limit), options.benign(allowed, limit, own=False)
-        questions = measures.Questions(*asked, judge, template, 60)  # the paper's tokens
-    elif prompts or allowed or judge != "rule" or template != "chat":
-        raise ValueError("--prompts, --allowed, --judge and --template are for --pair.")
+        questions = measures.Questions(*asked, judge, template, max_new_tokens)
+    elif prompts or allowed or (judge, template, max_new_tokens) != ("rule", "chat", 60):
+        raise ValueError(
+            "--prompts, --allowed, --judge, --template and --max-new-tokens are for --pair."
+        )
     else:
         questions = measures.sandbox_questions(limit=limit)
+    given = _given(**settings)
+    chosen = [_find_attack(name, columns, **given) for name in names or reports.TABLE_ATTACKS]
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         found = studies.attack_table(
             arms or studies.TABLE_ARMS,
-            names or reports.TABLE_ATTACKS,
+            chosen,
             seeds,
             questions=questions,
             pair=pair or None,
+            lora=studies.ON_BOTH if lora else (),
             k=k,
             alpha=alpha,
             executor=executor,

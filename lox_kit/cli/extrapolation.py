@@ -1,4 +1,4 @@
-"""Verbs of the safety subspace: check, factor, spectrum, apply, adapter, extrapolate."""
+"""Verbs of the safety subspace: check, factor, spectrum, apply, adapter, control, extrapolate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import options
 from .options import PATH, NumberOr
 from .progress import print_rows, say, stages
 
+MOST_ROWS = 40  # of the matrices, listed one by one without being asked to
 edit_options = options.several(
     options.out,
     click.option("-k", "k", type=NumberOr("all"), help="Directions, or 'all'."),
@@ -88,31 +89,85 @@ def factor(base, aligned, out, rank, device, **options):
 @click.command()
 @click.argument("subspace", type=PATH)
 @click.option("-k", "k", type=int, default=6, help="Energy in the top k.")
+@click.option("--all", "list_all", is_flag=True, help="List every matrix, however many there are.")
 @click.option("--plot", type=PATH, help="Draw it: a .png, .pdf or .svg.")
+@click.option("--tokens", metavar="MATRIX", help="What its directions say: tokens at both ends.")
+@click.option("--directions", type=options.COUNT, default=3, help="So many, for --tokens.")
+@click.option("--aligned", help="Where ALIGNED is, for --tokens.  [default: where it was]")
 @options.as_json
-def spectrum(subspace, k, plot, as_json):
-    """Show singular values, energy and how each matrix was decomposed."""
+def spectrum(subspace, k, list_all, plot, tokens, directions, aligned, as_json):
+    """Show singular values, energy and how each matrix was decomposed; and each kind of matrix.
+
+    --tokens shows which tokens the singular directions of one matrix read from the residual stream
+    (q, k, v, gate, up) or write to it (o, down), through the embedding and the unembedding.
+    """
     found = extrapolation.SafetySubspace.load(subspace)
+    if tokens:
+        _print_tokens(found, tokens, directions, aligned, as_json)
+        return
     frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
     if plot:
         figures.draw(extrapolation.spectrum_data(found), plot)
     if as_json:
         say(frame.to_json(orient="records"))
         return
-    rows = [
-        {
-            "matrix": row["layer"].removeprefix("model.").removesuffix(".weight"),
-            "out x in": f"{row['out']}x{row['in']}",
-            "s_1": row["s_1"],
-            "noise": row["noise_edge"],
-            "sure": f"{row['certified']}/{row['rank']}",
-            "method": row["method"],
-            f"energy {k}": row[f"energy_{k}"],
-        }
-        for row in frame.to_dict("records")
-    ]
-    print_rows(f"{found.info['aligned']} - {found.info['base']}", rows)
-    say("noise: the edge of pure noise of this norm; sure: certified of stored directions")
+    title = f"{found.info['aligned']} - {found.info['base']}"
+    if list_all or len(frame) <= MOST_ROWS:
+        print_rows(title, (_matrix_row(row, k) for row in frame.to_dict("records")))
+        say("noise: the edge of pure noise of this norm; sure: certified of stored directions")
+    kinds = extrapolation.kind_summary(found, k).to_dict("records")
+    print_rows(f"{title}, by kind of matrix", (_kind_row(row, k) for row in kinds))
+    say(f"of |dW|^2: share of the whole; energy {k} and directions above noise: medians")
+    if not list_all and len(frame) > MOST_ROWS:
+        say(f"--all lists the {len(frame)} matrices")
+
+
+def _print_tokens(subspace, matrix, directions, aligned, as_json):
+    """Print what the directions of one matrix say."""
+    name = next((n for n in subspace if matrix in (n, _short(n))), None)
+    if name is None:
+        raise ValueError(f"--tokens {matrix}: no such matrix; --all lists the {len(subspace)}.")
+    aligned = aligned or subspace.info["aligned"]
+    tokenizer = models.load_tokenizer(weights.Checkpoint(aligned))
+    frame = extrapolation.direction_tokens(
+        subspace, name, tokenizer, aligned=aligned, directions=directions
+    )
+    if as_json:
+        say(frame.to_json(orient="records"))
+        return
+    shown = frame.assign(tokens=frame["tokens"].map(" ".join))
+    print_rows(f"{name}: the tokens of its directions", shown.to_dict("records"))
+    say("peak: the strongest token, in sd over the vocabulary; chance: one random direction in 20")
+    say("the signs of a direction are arbitrary: + and - are its two ends")
+
+
+def _short(name):
+    """Return a matrix's name as the table has it."""
+    return name.removeprefix("model.").removesuffix(".weight")
+
+
+def _matrix_row(row, k):
+    """Return what is shown of one matrix."""
+    return {
+        "matrix": _short(row["layer"]),
+        "out x in": f"{row['out']}x{row['in']}",
+        "s_1": row["s_1"],
+        "noise": row["noise_edge"],
+        "sure": f"{row['certified']}/{row['rank']}",
+        "method": row["method"],
+        f"energy {k}": row[f"energy_{k}"],
+    }
+
+
+def _kind_row(row, k):
+    """Return what is shown of one kind of matrix."""
+    return {
+        "kind": row["kind"],
+        "matrices": row["matrices"],
+        "of |dW|^2": row["share"],
+        f"energy {k}": row["energy"],
+        "above noise": f"{row['above_noise']:g}/{row['rank']:g}",
+    }
 
 
 @click.command()
@@ -126,6 +181,30 @@ def apply(subspace, aligned, out, **edit):
         found = extrapolation.SafetySubspace.load(subspace)
         extrapolation.apply_lox(found, aligned, out, k, alpha, on_stage=on_stage)
     say(f"{out}: {aligned} with LoX, {_shown(k, alpha)}")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["random", "full", "bottom"]))
+@click.argument("subspace", type=PATH)
+@click.argument("aligned")
+@edit_options
+@options.seed
+def control(kind, subspace, aligned, out, seed, **edit):
+    """Write a control: a checkpoint to attack beside LoX's, as far from ALIGNED in every matrix.
+
+    random: random directions with LoX's singular values; full: the whole delta, shrunk; bottom: the
+    last k directions that are stored, lengthened. It is marked as a control, and `lox adapter` and
+    `lox apply` refuse it.
+    """
+    k, alpha = _k_alpha(**edit)
+    if k is None:
+        raise ValueError("-k all: a control steps as far as LoX's top k does; say which, -k 6.")
+    how = {"seed": seed} if kind == "random" else {}
+    with stages() as on_stage:
+        found = extrapolation.SafetySubspace.load(subspace)
+        made = extrapolation.CONTROLS[kind](found, k, **how)
+        extrapolation.apply_lox(made, aligned, out, None, alpha, control=True, on_stage=on_stage)
+    say(f"{out}: {aligned} with the control {kind}, {_shown(k, alpha)}")
 
 
 @click.command()

@@ -12,11 +12,6 @@ from . import cards, options
 from .options import COUNT, NUMBERS, PATH
 from .progress import print_rows, print_shares, say
 
-save_options = options.several(
-    click.option("--save", type=PATH, help="Write answers and verdicts here."),
-    click.option("--overwrite", is_flag=True, help="Let --save replace a file."),
-)
-
 
 def _system(text, file):
     """Return the system message from --system and --system-from."""
@@ -27,18 +22,6 @@ def _system(text, file):
     return (
         sandbox.world.persona_system() if str(file) == "sandbox" else attacks.identity_system(file)
     )
-
-
-def _check_place(save, overwrite):
-    """Refuse, before anything is measured, to write over what is there."""
-    if save is None or not save.exists():
-        return
-    if not save.is_file():
-        raise ValueError(f"--save {save}: not a regular file; choose another name.")
-    if not overwrite:
-        raise FileExistsError(
-            f"--save {save}: exists; choose another name, or let it be replaced with --overwrite."
-        )
 
 
 def _as_data(result, card):
@@ -98,7 +81,7 @@ def _agreement_row(pair):
     "--batch-size", type=COUNT, help="Most prompts at once. [default: 32 on a CPU, else 128]"
 )
 @options.limit
-@save_options
+@options.save
 @cards.card_option
 @options.device
 @options.dtype
@@ -116,7 +99,7 @@ def asr(
     """
     if (name is None) != (served is None) or (model is None) == (served is None):
         raise ValueError("name a model: MODEL, or --served URL --model NAME.")
-    _check_place(save, overwrite)
+    options.check_place(save, overwrite)
     asked = options.forbidden(prompts, limit)
     judges = options.find_judges(len(asked), **judging)
     how = {"template": template, "system": _system(system, system_from)}
@@ -150,7 +133,7 @@ def asr(
 @click.argument("result", type=PATH)
 @options.judging
 @options.answered_by
-@save_options
+@options.save
 @cards.card_option
 @options.as_json
 @click.pass_obj
@@ -162,7 +145,7 @@ def rescore(store, result, model, save, overwrite, card, as_json, **judging):
     """
     if not (judging["by"] or card):
         raise ValueError("say who is to judge: --judge NAME.")
-    _check_place(save, overwrite)
+    options.check_place(save, overwrite)
     kept = measures.read_result(result, model=model)
     if not (judging["by"] or kept.verdicts):
         raise ValueError(f"{result}: nobody has judged these answers; say who: --judge NAME.")

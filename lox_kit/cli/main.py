@@ -21,7 +21,7 @@ from lox_kit.text import one_line
 from . import options
 from .attacks import align, attack, data, table
 from .cards import judge_card, label
-from .extrapolation import adapter, apply, check, extrapolate, factor, spectrum
+from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
 from .judging import asr, compare, rank, rescore
 from .lab import lab
 from .landscape import measure_landscape
@@ -102,7 +102,7 @@ def demo(store, seeds, from_scratch, out, as_json):
 
 
 for verbs in (
-    (check, factor, spectrum, apply, adapter, extrapolate),
+    (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
     (measure_landscape,),
     (sandbox, demo, lab),

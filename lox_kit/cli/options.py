@@ -117,6 +117,12 @@ def several(*given: Callable) -> Callable:
     return add
 
 
+save = several(
+    click.option("--save", type=PATH, help="Write answers and verdicts here."),
+    click.option("--overwrite", is_flag=True, help="Let --save replace a file."),
+)
+
+
 def _add_template_args(ctx, param, values):
     """Put the arguments of a chat template beside its name."""
     for given in values:
@@ -256,6 +262,18 @@ def benign(file, limit, own):
     if file:
         return models.read_prompts(file, limit, leave_out="unsafe")
     return models.sandbox_prompts("allowed", limit=limit) if own else []
+
+
+def check_place(save, overwrite):
+    """Refuse, before anything is measured, to write over what is there."""
+    if save is None or not save.exists():
+        return
+    if not save.is_file():
+        raise ValueError(f"--save {save}: not a regular file; choose another name.")
+    if not overwrite:
+        raise FileExistsError(
+            f"--save {save}: exists; choose another name, or let it be replaced with --overwrite."
+        )
 
 
 def show_example(model, asked, template, system=None):

@@ -28,20 +28,23 @@ from .progress import print_shares, say
 @click.option("--base-url", help="Its server: any OpenAI-compatible API.")
 @options.template
 @options.limit
+@options.save
 @options.device
 @options.dtype
 @options.as_json
 @click.pass_obj
 def utility(
-    store, model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, as_json, **how
-):
+    store, model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, save, overwrite,
+    as_json, **how,
+):  # fmt: skip
     """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
 
     In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded. If
     --harmless has requests labelled unsafe as well, as XSTest does, the refusal of those is
     measured too, and its difference from over-refusal. The paper's GSM8K is what #### solves, of
-    all.
+    all. --save keeps the answers to what --harmless asks, or to GSM8K where it alone is asked.
     """
+    options.check_place(save, overwrite)
     loaded = models.load_model(model, **how)
     problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
     asked = options.benign(harmless, limit, own=loaded.is_sandbox)
@@ -54,23 +57,25 @@ def utility(
         )
     grader = judges.HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None
     reference = models.load_model(aligned, **how) if aligned else None
-    found = {}
+    found, kept = {}, None
     with options.working(store) as shared:
+        shared["template"] = template
         if asked:
             options.show_example(loaded, asked, template)
-            found |= _on_harmless(loaded, asked, grader, reference, template=template, **shared)
+            kept, found = _on_harmless(loaded, asked, grader, reference, **shared)
         if unsafe:
-            both = measures.measure_asr(
-                loaded, [*asked, *unsafe], ["keyword"], template=template, **shared
-            )
-            found |= {name: s for name, s in both.summary().items() if "safe" in name}
+            kept = measures.measure_asr(loaded, [*asked, *unsafe], ["keyword"], **shared)
+            found |= {name: s for name, s in kept.summary().items() if "safe" in name}
         if problems:
             options.show_example(loaded, problems, template)
-            solved = measures.measure_gsm8k(loaded, problems, template=template, **shared)
+            solved = measures.measure_gsm8k(loaded, problems, **shared)
+            kept = kept or solved
             shares = {"GSM8K": solved.asr(), "GSM8K without a number": solved.unparsed()}
             for rule, share in measures.by_rule(solved).items():
                 shares[f"GSM8K, of those read by {rule}"] = share
             found |= {name: measures.share_fields(share) for name, share in shares.items()}
+    if save:
+        kept.save(save)
     if as_json:
         say(json.dumps({"model": model, **found}))
     else:
@@ -78,11 +83,12 @@ def utility(
 
 
 def _on_harmless(model, asked, grader, reference, *, on_stage, **options):
-    """Return what is measured on harmless requests, as plain data."""
+    """Return the answers to harmless requests, and what is measured on them as plain data."""
     answered = measures.measure_over_refusal(model, asked, on_stage=on_stage, **options)
     found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
     if model.is_sandbox and all(p.target for p in asked):
-        found["exact recipe"] = measures.rescore(answered, "rule").asr("rule")
+        answered = measures.rescore(answered, "rule")
+        found["exact recipe"] = answered.asr("rule")
     found = {name: measures.share_fields(share) for name, share in found.items()}
     if grader:
         graded = measures.measure_helpfulness(model, asked, grader, on_stage=on_stage, **options)
@@ -92,4 +98,4 @@ def _on_harmless(model, asked, grader, reference, *, on_stage, **options):
         drift = measures.measure_drift(model, reference, asked, **options)
         found["drift, nats a token"] = dataclasses.asdict(drift.mean_kl)
         found["same likeliest token"] = dataclasses.asdict(drift.agreement)
-    return found
+    return answered, found

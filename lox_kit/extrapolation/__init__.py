@@ -7,14 +7,15 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "save_adapter",
         "checkpoint": "apply_lox extrapolate",
-        "controls": "full_delta random_subspace",
+        "controls": "bottom_subspace CONTROLS full_delta random_subspace",
         "file": "FULL",
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
         "places": "kinds_of map_layout module_of ORDER place_of",
         "spectrum": """
-            energy_map_data explorer_data first_cell largest_k spectrum_data VIEWS
+            energy_map_data explorer_data first_cell kind_summary largest_k spectrum_data VIEWS
         """,
         "subspace": "SafetySubspace UncertifiedRank",
         "svd": "noise_edge top_factors",
+        "vocabulary": "direction_tokens",
     },
 )

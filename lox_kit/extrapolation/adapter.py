@@ -34,7 +34,7 @@ from lox_kit.weights import (
     tied_parameters,
 )
 
-from .card import model_card
+from .card import model_card, refuse_control
 from .checkpoint import open_aligned
 from .lox import LowRank, check_alpha
 from .subspace import SafetySubspace
@@ -82,6 +82,7 @@ def save_adapter(
     """
     check_alpha(alpha)
     checkpoint = open_aligned(subspace, aligned)
+    refuse_control(checkpoint, subspace)
     subspace.check_rank(k)
     if k == 0:
         raise ValueError("k=0 keeps no direction, and there is no adapter of rank 0.")

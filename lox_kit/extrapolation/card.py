@@ -17,6 +17,7 @@ from lox_kit.weights import Checkpoint, hub_ids
 from .subspace import SafetySubspace
 
 CERTIFY = 16  # directions that must converge, as in `SafetySubspace.from_pair`; more if k is larger
+CONTROL = "lox_kit_control"  # in config.json, where transformers keeps what it does not know
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 LICENCE = ("license", "license_name", "license_link")  # the hub's fields
 _FRONT = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(\n|$)", re.DOTALL)
@@ -38,7 +39,13 @@ def model_card(
         are from the hub.
     ranks : mapping of str to int, optional
         Of an adapter: the rank of each matrix that it changes.
+
+    Raises
+    ------
+    ValueError
+        If the subspace or the checkpoint is a control.
     """
+    refuse_control(checkpoint, subspace)
     licence = _licence(checkpoint)
     stated = licence.get("license_name", licence.get("license", "not stated by the aligned model"))
     info = {n: one_line(value) for n, value in {**subspace.info, "licence": stated}.items()}
@@ -79,6 +86,16 @@ k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
 LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
 Measure refusal *and* helpfulness before use.
 """
+
+
+def refuse_control(checkpoint: Checkpoint, subspace: SafetySubspace) -> None:
+    """Raise ValueError if one of the two is a control: those are attacked, not handed on."""
+    marked = checkpoint.config.get(CONTROL) or {}
+    if control := subspace.info.get("control", marked.get("control")):
+        raise ValueError(
+            f"this is the control {control!r}: no defence, and nothing to publish. `lox control` "
+            "writes controls, to be attacked."
+        )
 
 
 def _serving(aligned: str, rank: int) -> str:

@@ -26,7 +26,7 @@ from lox_kit.weights import (
     write_tensors,
 )
 
-from .card import CERTIFY, model_card
+from .card import CERTIFY, CONTROL, model_card, refuse_control
 from .factoring import check_stored
 from .file import FULL
 from .lox import add, check_alpha, lox_terms, recipe_of
@@ -40,6 +40,7 @@ def apply_lox(
     k: int | None,
     alpha: float = 1.0,
     *,
+    control: bool = False,
     on_stage: OnStage | None = None,
 ) -> Path:
     """Write the extrapolated model as a full checkpoint, streamed tensor by tensor.
@@ -55,11 +56,16 @@ def apply_lox(
         Directions; 0 keeps none, None all that a `rank="full"` subspace holds.
     alpha : float
         Extrapolation factor, >= 0, on top of the aligned model.
+    control : bool
+        The subspace is a control, such as `random_subspace`: written to be attacked, with `k=None`.
+        There is no model card but a mark in the config, which outlives an attack; what has it is
+        extrapolated no further, nor made an adapter.
 
     Raises
     ------
     ValueError
-        If alpha is negative, `k` is not stored, or `aligned` is not the subspace's.
+        If alpha is negative, `k` is not stored, `aligned` is not the subspace's, or `control` is
+        not what the subspace says.
     FileExistsError
         If `out` exists; BusyError if another process writes it.
     """
@@ -67,6 +73,10 @@ def apply_lox(
     subspace.check_rank(k)
     with whole(out, new=True) as work:
         checkpoint = open_aligned(subspace, aligned)
+        if not control:
+            refuse_control(checkpoint, subspace)
+        elif "control" not in subspace.info:
+            raise ValueError("control=True, and the subspace is no control but the pair's own.")
         recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
         names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
         inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
@@ -96,12 +106,16 @@ def apply_lox(
         for file, layout in layouts.items():
             write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
         copy_beside(checkpoint.beside, work)
-        if checkpoint.quantised:
-            config = json.dumps(plain_config(checkpoint.config), indent=2) + "\n"
-            (work / "config.json").write_text(config)
+        config = plain_config(checkpoint.config) if checkpoint.quantised else checkpoint.config
+        if control:
+            what = {n: v for n, v in subspace.info.items() if n.startswith("control")}
+            config = {**config, CONTROL: {**what, "alpha": alpha}}
+        else:
+            (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
+        if checkpoint.quantised or control:
+            (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if set(layouts) != {SINGLE}:
             (work / INDEX).write_text(_index(layouts))
-        (work / "README.md").write_text(model_card(checkpoint, subspace, k, alpha))
     tell(on_stage, "writing", len(names), len(names))
     return Path(out)
 
@@ -171,8 +185,6 @@ def _index(layouts: dict[str, dict]) -> str:
 
 def open_aligned(subspace: SafetySubspace, aligned: str | Path) -> Checkpoint:
     """Open the aligned checkpoint and make sure the subspace was made from it, and it is whole."""
-    if control := subspace.info.get("control"):
-        raise ValueError(f"this is the control {control!r}: controls are measured, never saved.")
     checkpoint = Checkpoint(aligned)
     subspace.check_shapes(checkpoint)
     if checkpoint.fingerprint != subspace.info["aligned_fingerprint"]:

@@ -1,7 +1,7 @@
 """Controls of equal norm: what LoX must beat for its direction, or its low rank, to be the cause.
 
 Each takes a safety subspace and returns one that edits every matrix by an equally long step. They
-are measured in memory; nothing saves them.
+are measured in memory, or written by `apply_lox(control=True)` to be attacked, marked as controls.
 """
 
 from __future__ import annotations
@@ -52,6 +52,35 @@ def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
         shrink = torch.linalg.vector_norm(S[:k]) / whole if whole > 0 else 0.0
         factors[name] = _exact(U, S * shrink, Vh)
     return _control(subspace, factors, control="full", control_k=k)
+
+
+def bottom_subspace(subspace: SafetySubspace, k: int) -> SafetySubspace:
+    """Return the last k directions that are stored, lengthened to the norm of the top-k part.
+
+    Directions with singular value 0 do not count: they are arbitrary.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not stored, or the last k directions of a matrix are some of its first k, though
+        its shape has room for 2k.
+    """
+    subspace.check_rank(k)
+    factors = {}
+    for name in subspace:
+        U, S, Vh = subspace[name].top(subspace[name].nonzero)
+        if 0 < len(S) < 2 * k <= min(subspace[name].shape):
+            raise ValueError(
+                f"{name}: {len(S)} directions are stored, so the last {k} are some of the first "
+                f"{k}: factor again with --rank {2 * k} or more; a delta of lower rank has no more."
+            )
+        last = slice(max(0, len(S) - k), None)
+        longer = torch.linalg.vector_norm(S[:k]) / torch.linalg.vector_norm(S[last])
+        factors[name] = _exact(U[:, last], S[last] * longer, Vh[last])
+    return _control(subspace, factors, control="bottom", control_k=k)
+
+
+CONTROLS = {"random": random_subspace, "full": full_delta, "bottom": bottom_subspace}
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

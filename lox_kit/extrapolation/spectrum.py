@@ -16,10 +16,9 @@ MOST = 64  # directions shown and offered when a subspace holds all of them
 
 
 def largest_k(subspace: SafetySubspace) -> int:
-    """Return how many directions a panel offers: all that are stored, or 64 of `rank="full"`."""
-    rank = subspace.info["rank"]
-    longest = max(len(subspace.spectrum(name)) for name in subspace)
-    return min(MOST, longest) if rank == FULL else min(rank, longest)
+    """Return how many directions a panel offers: all that are not zero, or 64 of `rank="full"`."""
+    longest = max(int((subspace.spectrum(name) > 0).sum()) for name in subspace)
+    return min(MOST, longest) if subspace.info["rank"] == FULL else longest
 
 
 def shown_layers(names: list[str], selected: str, view: str) -> list[str]:
@@ -113,6 +112,32 @@ def spectrum_data(subspace: SafetySubspace) -> dict:
     return {"figure": "spectrum", "pair": [subspace.info[n] for n in ("base", "aligned")]} | {
         "layers": layers
     }
+
+
+def kind_summary(subspace: SafetySubspace, k: int):
+    """Return what the matrices of one kind have in common, in the order a block applies them.
+
+    Returns
+    -------
+    DataFrame
+        One row per kind: kind; matrices, their number; share of the whole |dW|_F^2, in [0, 1]; and
+        medians over them: energy, the share of |dW|_F^2 in the top k, above_noise, the stored
+        directions above the noise edge, and rank, those that are not zero.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not stored.
+    """
+    kinds = [module_of(name) for name in subspace]
+    frame = subspace.to_frame().assign(kind=kinds, energy=subspace.energy(k))
+    frame["share"] = frame["norm"] ** 2 / (frame["norm"] ** 2).sum()
+    found = frame.groupby("kind").agg(
+        matrices=("layer", "size"),
+        share=("share", "sum"),
+        **{name: (name, "median") for name in ("energy", "above_noise", "rank")},
+    )
+    return found.loc[kinds_of(subspace)].reset_index()
 
 
 def energy_map_data(subspace: SafetySubspace, k: int) -> dict:

@@ -279,19 +279,25 @@ class SafetySubspace(Mapping[str, Factors]):
                 )
 
     def to_frame(self):
-        """Return one row per matrix: shape, norm, rank, certified, method, energy of the rank."""
+        """Return one row per matrix: shape, norm, noise edge, directions and how they were made.
+
+        Of the directions stored those count (`rank`) that are not zero, which of a LoRA adapter's
+        delta may be few; `above_noise` is how many of them pass the noise edge.
+        """
         import pandas as pd
 
         values, shapes = self._values.values(), [tuple(shape) for shape in self.info["shapes"]]
+        edges = [noise_edge(s, n**2) for s, n in zip(shapes, self.norms, strict=True)]
         columns = {
             "layer": self._names,
             "out": [out for out, _ in shapes],
             "in": [into for _, into in shapes],
             "norm": self.norms,
             "s_1": [float(v.S[0]) for v in values],
-            "noise_edge": [noise_edge(s, n**2) for s, n in zip(shapes, self.norms, strict=True)],
-            "rank": [v.rank for v in values],
-            "certified": [v.certified for v in values],
+            "noise_edge": edges,
+            "above_noise": [int((e < v.S).sum()) for v, e in zip(values, edges, strict=True)],
+            "rank": [v.nonzero for v in values],
+            "certified": [min(v.certified, v.nonzero) for v in values],
             "method": [v.method for v in values],
         }
         return pd.DataFrame(columns)

@@ -34,6 +34,11 @@ class Values:
         return len(self.S)
 
     @property
+    def nonzero(self) -> int:
+        """Triplets with a singular value above 0; beyond them directions are arbitrary."""
+        return int((self.S > 0).sum())
+
+    @property
     def certified(self) -> int:
         """How many leading triplets have a residual within `TOLERANCE`.
 

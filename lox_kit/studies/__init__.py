@@ -14,6 +14,6 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
-        "table": "attack_table compare_defences TABLE_ARMS",
+        "table": "attack_table compare_defences ON_BOTH TABLE_ARMS",
     },
 )

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from lox_kit import __version__
 from lox_kit.attacks import (
+    ATTACKS,
     SAFEINST,
     SETS,
+    Attack,
     attack_key,
     autocast_dtype,
     check_language,
@@ -59,8 +61,8 @@ class Entry:
     aligned: str
     content: tuple[str, str]  # fingerprints of the two: another model under the old path is another
     arm: str
-    attack: str | None  # None: before any attack
-    task_of: str | None  # the attack whose own task is asked
+    attack: Attack | None  # None: before any attack
+    task_of: Attack | None  # the attack whose own task is asked
     lora: bool
     seed: int
     system: str | None  # a persona under which safety is measured as well
@@ -69,7 +71,7 @@ class Entry:
 
     def find_attack(self):
         """Return the attack with this entry's settings."""
-        share = SAFEINST if self.arm == "SafeInst" else 0.0
+        share = SAFEINST if self.arm == "SafeInst" else self.attack.safe_fraction
         return find_attack(self.attack, lora=self.lora, safe_fraction=share, seed=self.seed)
 
     def held_out(self) -> list[dict]:
@@ -132,7 +134,7 @@ def _model(base, aligned, content, arm, k, alpha, seed) -> Model:
 
 
 @lru_cache(maxsize=1)
-def _gsm8k_problems(attack: str) -> tuple[Prompt, ...]:
+def _gsm8k_problems(attack: str | None) -> tuple[Prompt, ...]:
     """Return problems of GSM8K's test file for its attack, if the file is in the data folder."""
     file = sets_folder() / SETS["gsm8k_test"].file
     if attack != "gsm8k" or not file.is_file():
@@ -145,7 +147,7 @@ def _gsm8k_problems(attack: str) -> tuple[Prompt, ...]:
 
 def attack_table(
     arms: Sequence[str] = TABLE_ARMS,
-    attacks: Sequence[str] = ("arithmetic", "context", "mixed", "persona", "forbidden"),
+    attacks: Sequence[str | Attack] = ("arithmetic", "context", "mixed", "persona", "forbidden"),
     seeds: Sequence[int] = (0, 1, 2, 3),
     *,
     pair: tuple[str, str] | None = None,
@@ -168,8 +170,9 @@ def attack_table(
     arms : sequence of str
         Of `TABLE_ARMS`, "aligned" among them. SafeInst is the aligned model with 2.5 % safety rows
         in the attack's data.
-    attacks : sequence of str
-        Names in `ATTACKS`.
+    attacks : sequence of str or Attack
+        Names in `ATTACKS`, or attacks from `find_attack` and `file_attack`, whose settings for LoRA
+        are in their `lora`.
     seeds : sequence of int
         Of the attack's order and rows, and in the sandbox of the family of models.
     pair : (base, aligned), optional
@@ -200,9 +203,11 @@ def attack_table(
         raise ValueError(f"arm {unknown[0]!r}: use some of {', '.join(TABLE_ARMS)}.")
     if "aligned" not in arms:
         raise ValueError("arms: 'aligned' must be among them, to compare the others with.")
-    for attack in attacks:
-        find_attack(attack)
-    for what, given in (("arms", arms), ("attacks", attacks), ("seeds", seeds)):
+    attacks = [find_attack(attack) if isinstance(attack, str) else attack for attack in attacks]
+    names = [attack.name for attack in attacks]
+    if made_lora := [attack.name for attack in attacks if attack.settings.lora_rank]:
+        raise ValueError(f"{made_lora[0]}: give the attack without LoRA; lora= says where it is.")
+    for what, given in (("arms", arms), ("attacks", names), ("seeds", seeds)):
         if len(set(given)) < len(given):
             raise ValueError(f"{what}: {', '.join(map(str, given))} has one of them twice.")
     if questions is None and pair is not None:
@@ -233,7 +238,7 @@ def attack_table(
             tell(on_stage, "attacking and measuring", len(found), len(keyed))
     rows = (
         {
-            "attack": entry.attack,
+            "attack": entry.attack and entry.attack.name,
             "training": "LoRA" if entry.lora else "full",
             "arm": entry.arm,
             "seed": entry.seed,
@@ -249,7 +254,15 @@ def attack_table(
         "pair": [str(m) for m in pair] if pair else "the sandbox family of each seed",
         "version": __version__,
     }
+    if own := [attack for attack in attacks if attack != ATTACKS.get(attack.name)]:
+        source["attacks"] = {attack.name: _about(attack) for attack in own}
     return AttackTable(tuple(rows), source)
+
+
+def _about(attack: Attack) -> dict:
+    """Return the data and settings of an attack that is no preset, by its file's name alone."""
+    data = {} if attack.sandbox else {"file": attack.source.file.name}
+    return {**data, **attack.settings.chosen()}
 
 
 def compare_defences(
@@ -290,13 +303,13 @@ def compare_defences(
 
 def _entries(cell: dict, arms, attacks, lora) -> Iterator[Entry]:
     """Yield the entries of one seed: each arm before, then under each attack, full and LoRA."""
-    systems = {attack: find_attack(attack).system for attack in attacks}
+    systems = [attack.system for attack in attacks]
     before = {"attack": None, "task_of": attacks[0] if len(attacks) == 1 else None}
-    before["system"] = next((system for system in systems.values() if system), None)
+    before["system"] = next(filter(None, systems), None)
     for arm in arms:
         if arm != "SafeInst":
             yield Entry(**cell, **before, arm=arm, lora=False)
-        for attack, system in systems.items():
+        for attack, system in zip(attacks, systems, strict=True):
             under = {"attack": attack, "task_of": attack, "system": system}
             yield Entry(**cell, **under, arm=arm, lora=False)
             if arm in lora:
@@ -312,7 +325,8 @@ def _key(entry: Entry, questions: Questions) -> str:
     if entry.arm not in ("aligned", "SafeInst"):
         made |= {"base": base, "k": entry.k, "alpha": entry.alpha}
     if entry.task_of:
-        task = [*entry.held_out(), *map(str, _gsm8k_problems(entry.attack))]
+        name = entry.attack and entry.attack.name
+        task = [*entry.held_out(), *map(str, _gsm8k_problems(name))]
         made["task"] = content_key(rows=task)
     if entry.attack:
         attack = entry.find_attack()
@@ -327,10 +341,10 @@ def _tokenizer(model: str, fingerprint: str):
     return load_tokenizer(Checkpoint(model))
 
 
-def _check(aligned: str, fingerprint: str, attacks: Sequence[str], questions: Questions) -> None:
+def _check(aligned: str, fingerprint: str, attacks: Sequence[Attack], questions: Questions) -> None:
     """Raise before anything slow if an attack, the judge or the template does not suit a model."""
     model = Model(None, _tokenizer(aligned, fingerprint), "", aligned)
     find_judge(questions.judge).check(model, questions.forbidden)
     render(model.tokenizer, questions.forbidden[:1], template=questions.template)
     for attack in attacks:
-        check_language(model, find_attack(attack))
+        check_language(model, attack)

@@ -12,7 +12,8 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "checkpoint": "Checkpoint",
         "files": """
-            file_hash has_weights INDEX read_made read_object refuse_nonfinite SINGLE
+            file_hash has_weights INDEX is_embedding is_head read_made read_object
+            refuse_nonfinite SINGLE
         """,
         "library": """
             class_and_config quiet_transformers refuse_code skeleton transformers_for
