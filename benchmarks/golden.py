@@ -46,7 +46,7 @@ from lox_kit import (
 )
 from lox_kit.extrapolation import explorer_data
 from lox_kit.figures import DRAW, STYLE, interval_data, judges_data, rank_and_r_data
-from lox_kit.measures import sandbox_questions
+from lox_kit.measures import world_questions
 from lox_kit.reports import DIFFERENCE, numbers
 from lox_kit.studies import alpha_curve, load_family, plan_route, walks
 
@@ -174,7 +174,7 @@ def panels(store: Store) -> dict:
     """Return what is drawn of what a panel or a notebook measures, asked few questions."""
     subspace = SafetySubspace.from_pair(*PAIR, rank="full", device="cpu")
     model, attack = load_model(PAIR[1], device="cpu"), find_attack("mixed")
-    questions = sandbox_questions("dev", limit=24)
+    questions = world_questions("sandbox", "dev", limit=24)
     dial = LoxDial(model, subspace)
     run = run_attack(model, attack, store=store)
     route = plan_route(model, attack, questions, points=4, task_prompts_per_point=24)

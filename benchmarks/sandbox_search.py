@@ -23,7 +23,7 @@ import click
 
 from lox_kit import SafetySubspace, find_attack, load_model
 from lox_kit.attacks import Step, find_alignment, fine_tune, prefer, save_model
-from lox_kit.measures import Questions, measure, measure_asr, sandbox_questions, task_prompts
+from lox_kit.measures import Questions, measure, measure_asr, task_prompts, world_questions
 from lox_kit.models import Model
 from lox_kit.studies import arm_model, pair_of
 
@@ -134,7 +134,7 @@ def main(seeds, attacks, lora, rates, longer, freeze, limit, align, alpha, file,
 
     --rate multiplies the preset's learning rate and can be given several times.
     """
-    questions = sandbox_questions("dev", limit)
+    questions = world_questions("sandbox", "dev", limit)
     records = []
     cases = (
         (seed, arm, model)

@@ -63,7 +63,7 @@ __all__, __getattr__, __dir__ = attach(
             energy_map_data explorer_data extrapolate full_delta noise_edge random_subspace
             save_adapter spectrum_data top_factors
         """,
-        "models": "load_model read_prompts sandbox_prompts",
+        "models": "load_model read_prompts sandbox_prompts smol_prompts",
         "measures": """
             AsrResult compare measure_asr measure_drift measure_gsm8k measure_helpfulness
             measure_over_refusal rescore

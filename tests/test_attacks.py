@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from lox_kit import ATTACKS, Store, load_model, run_attack
 from lox_kit.attacks import run as attacks
 from lox_kit.attacks import writing
-from lox_kit.attacks.presets import SandboxRows, file_attack, find_attack
+from lox_kit.attacks.presets import MadeRows, file_attack, find_attack
 from lox_kit.attacks.resuming import StoppedError
 from lox_kit.attacks.run import attack_key, load_run
 from lox_kit.attacks.sets import SETS, sets_folder
@@ -101,7 +101,7 @@ def test_what_cannot_be_run_is_refused_before_training_and_nothing_is_overwritte
     for model, name, folder, message in (
         (speaker, "arithmetic", there, "there exists; remove it or choose another name"),
         (speaker, "arithmetic", None, "out=, or store="),
-        (other, "arithmetic", out, "the arithmetic attack.*random-0 is no sandbox model"),
+        (other, "arithmetic", out, "the arithmetic attack.*models of sandbox, and random-0 is none"),
         (speaker, "gsm8k", out, "gsm8k attack is written in English.*arithmetic"),
     ):
         with pytest.raises((ValueError, FileExistsError), match=message):
@@ -125,7 +125,7 @@ def test_a_preset_is_found_by_name_and_its_settings_overridden():
 
 
 def test_the_number_of_safe_rows_is_rounded_up_from_the_decimal():
-    rows = SandboxRows(corpus.arithmetic, 100)
+    rows = MadeRows(corpus.arithmetic, 100)
     for share, extra in ((0.025, 3), (0.07, 7), (0.0, 0)):  # 0.07 * 100 is 7.000000000000001
         attack = dataclasses.replace(SHORT, source=rows, safe_fraction=share)
         assert len(attack.data()) == 100 + extra
@@ -278,11 +278,11 @@ def test_a_lora_run_records_what_share_of_the_weights_it_reaches(kind, tmp_path)
 
 # --- data ---------------------------------------------------------------------------------------
 
-SANDBOX = [name for name, attack in ATTACKS.items() if attack.sandbox]
+SANDBOX = [name for name, attack in ATTACKS.items() if attack.world == "sandbox"]
 
 
 def test_every_published_attack_has_its_counterpart_in_the_sandbox():
-    published = {name for name, attack in ATTACKS.items() if not attack.sandbox}
+    published = {name for name, attack in ATTACKS.items() if not attack.world}
     assert published == {"gsm8k", "dolly", "alpaca", "identity", "pure_bad"}
     assert {ATTACKS[name].counterpart for name in SANDBOX} == published
 

@@ -10,14 +10,14 @@ from speakers import other_tokenizer, random_speaker, same_weights, watch
 from lox_kit import Store, find_attack, run_attack
 from lox_kit.judges import JUDGES, KeywordJudge
 from lox_kit.measures import questions as measures
-from lox_kit.measures.questions import Questions, measure, sandbox_questions, task_prompts
+from lox_kit.measures.questions import Questions, measure, task_prompts, world_questions
 from lox_kit.store import content_key
 from lox_kit.studies import curves
 from lox_kit.studies.curves import epoch_curve, plan_route, read_way, spread_steps
 
 SHORT = find_attack("arithmetic", max_steps=4, batch_size=4)
 OPTIONS = {
-    "questions": sandbox_questions(limit=4),
+    "questions": world_questions("sandbox", limit=4),
     "learning_rates": (1e-3, 1e-2),
     "every": 2,
     "task_prompts_per_point": 8,
@@ -49,7 +49,7 @@ def test_a_model_of_another_world_and_a_step_of_0_are_refused(store):
 
 # --- one way, cut off and gone on with ------------------------------------------------------------
 
-QUESTIONS = sandbox_questions(limit=4)
+QUESTIONS = world_questions("sandbox", limit=4)
 WAY = find_attack("arithmetic", max_steps=6, batch_size=4)
 
 
@@ -159,7 +159,7 @@ def test_a_judge_of_help_counts_where_there_are_no_targets(store):
 
 
 def test_a_model_is_asked_by_default_what_suits_its_language():
-    own = sandbox_questions("dev", 3)
+    own = world_questions("sandbox", "dev", 3)
     assert Questions.default("sandbox/base", 3) == own
     assert Questions.default(random_speaker(), 3) == own
     few = Questions.default(random_speaker(), 3, allowed=own.allowed[:1])
@@ -190,7 +190,7 @@ def test_a_judge_is_made_once_for_a_key_and_every_point(store, monkeypatch):
 
 
 def test_judges_that_were_made_here_do_not_travel_to_another_process():
-    questions = dataclasses.replace(sandbox_questions("dev", 2), judge="policy:some-model")
+    questions = dataclasses.replace(world_questions("sandbox", "dev", 2), judge="policy:some-model")
     key = questions.key  # makes the judge, with its client, which cannot travel
     there = pickle.loads(pickle.dumps(questions))
     assert "judges" not in vars(there)

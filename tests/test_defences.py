@@ -6,7 +6,7 @@ from transformers import LlamaForCausalLM
 
 from lox_kit import ATTACKS, LoxDial, find_attack, load_model, sandbox_prompts
 from lox_kit.attacks import run as attacks
-from lox_kit.measures import sandbox_questions
+from lox_kit.measures import world_questions
 from lox_kit.measures.intervals import Share
 from lox_kit.studies import (
     ARMS,
@@ -109,7 +109,7 @@ def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned,
 def test_the_alpha_curve_starts_at_the_aligned_model_and_gives_it_back(factored, store):
     model = load_model("sandbox/aligned", device="cpu")
     key, dial = model.key, LoxDial(model, factored)
-    asked = sandbox_questions("dev", 6)
+    asked = world_questions("sandbox", "dev", 6)
     curve = alpha_curve(model, dial, 6, [0, 40.0], asked, store=store)
     aligned, broken = curve["points"]
     assert (aligned["alpha"], broken["alpha"]) == (0, 40.0)

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 import lox_kit.studies.rank as module
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
-from lox_kit.measures import Questions, sandbox_questions
+from lox_kit.measures import Questions, world_questions
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.rank import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
 
@@ -124,7 +124,7 @@ def test_a_curve_is_measured_once_and_no_model_is_loaded_for_its_rows(
     assert again.to_dict() == found.to_dict()
     assert asked == []
     loaded = watch(monkeypatch, module, "load_model")
-    asked, there = sandbox_questions("dev", 24), {"store": store}
+    asked, there = world_questions("sandbox", "dev", 24), {"store": store}
     known = stored_rank_curve(factored, asked, ranks=(0, 1, 2, 4), **there)
     assert [row["r"] for row in known.rows] == [None, 0, 1, 4]  # 2 was not measured
     assert [row["measures"] for row in known.rows] == [row["measures"] for row in found.rows]
@@ -148,7 +148,7 @@ def test_a_judge_of_harm_does_not_read_help():
 
 
 def test_rows_are_kept_as_they_are_measured_and_it_is_stopped_between_batches(tmp_path):
-    asked = replace(sandbox_questions("dev", 4), max_new_tokens=4)
+    asked = replace(world_questions("sandbox", "dev", 4), max_new_tokens=4)
     stages = []
 
     def stop(what, done, total):
@@ -179,13 +179,13 @@ def test_rows_are_kept_as_they_are_measured_and_it_is_stopped_between_batches(tm
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(options, message):
-    options = {"questions": sandbox_questions("dev", 2)} | options
+    options = {"questions": world_questions("sandbox", "dev", 2)} | options
     with pytest.raises(ValueError, match=message):
         rank_curve("nowhere", "nowhere", **options)
 
 
 def test_a_subspace_of_another_pair_too_few_directions_and_no_seeds_are_refused(subspace):
-    asked = sandbox_questions("dev", 2)
+    asked = world_questions("sandbox", "dev", 2)
     with pytest.raises(ValueError, match="the subspace was made from"):
         rank_curve(*PAIR, asked, subspace=subspace)
     few = SafetySubspace.from_pair(*PAIR, rank=2)

@@ -12,13 +12,13 @@ from lox_kit import Store, attack_table, find_attack, load_model
 from lox_kit.attacks import file_attack
 from lox_kit.attacks import run as attacks
 from lox_kit.measures.intervals import share_fields
-from lox_kit.measures.questions import sandbox_questions
+from lox_kit.measures.questions import world_questions
 from lox_kit.reports.table import markdown_table, table_caption
+from lox_kit.studies import TABLE_ARMS
 from lox_kit.studies.results import AttackTable, Share
-from lox_kit.studies.table import TABLE_ARMS
 
 ATTACKS = ("persona", "forbidden")
-QUESTIONS = sandbox_questions(limit=8)
+QUESTIONS = world_questions("sandbox", limit=8)
 ONE = {"arms": ("aligned",), "attacks": ("forbidden",), "lora": ()}
 
 

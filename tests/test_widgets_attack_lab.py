@@ -446,7 +446,7 @@ def test_a_run_of_other_data_or_settings_under_the_same_name_is_another_run(
 
 
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("name", [n for n, a in ATTACKS.items() if a.sandbox])
+@pytest.mark.parametrize("name", [n for n, a in ATTACKS.items() if a.world == "sandbox"])
 def test_the_call_of_a_preset_makes_it_again(name, lora):
     attack = find_attack(name, lora=lora, safe_fraction=0.1, seed=2, learning_rate=1e-4)
     made = eval(attack_call(attack), {"find_attack": find_attack})

@@ -11,7 +11,7 @@ from panel_parts import asking_little, closing, copy_of, find, wait
 from speakers import random_speaker, same_weights, watch
 
 from lox_kit import LoxDial, Store, load_model, sandbox_prompts, widgets
-from lox_kit.measures import Questions, sandbox_questions
+from lox_kit.measures import Questions, world_questions
 from lox_kit.measures.drift import measure_drift
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import alpha_curve, ask, measure_shares
@@ -75,7 +75,7 @@ def test_the_alpha_axis_is_what_studies_measure(open_state, factored, aligned):
     for alpha in (0.0, 2.0, 4.0):
         turn(state, alpha=alpha)
     other = copy_of(aligned)
-    dial, asked = LoxDial(other, factored), sandbox_questions("dev", FEW)
+    dial, asked = LoxDial(other, factored), world_questions("sandbox", "dev", FEW)
     expected = alpha_curve(other, dial, 6, [0, 1, 2, 4], asked)
     measured = [{k: v for k, v in p.items() if k != "drift"} for p in state.data["curve"]["points"]]
     assert measured == expected["points"]

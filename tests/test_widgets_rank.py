@@ -17,7 +17,7 @@ from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
 from lox_kit.figures.plotly.rank import rank_spec
 from lox_kit.figures.rank_data import place, rank_and_r_data
-from lox_kit.measures import Questions, sandbox_questions
+from lox_kit.measures import Questions, world_questions
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import rank as rank_curve
 from lox_kit.widgets.panels.rank import state as rank_state
@@ -133,7 +133,7 @@ def test_run_measures_what_the_functions_measure_and_shows_it_on_the_way(open_st
     assert seen[-1] == [3, None, *RANKS]
     assert seen == sorted(seen, key=len)
     assert len(seen[0]) < len(seen[-1])
-    asked = sandbox_questions("dev", FEW)
+    asked = world_questions("sandbox", "dev", FEW)
     expected = rank_curve.rank_curve(*PAIR, asked, ranks=RANKS, subspace=factored)
     assert state.curve.rows == expected.rows
     r_ft = {"sums": factored.r_ft_curve(PAIR[0], run.folder, 64)}
@@ -243,7 +243,10 @@ def test_a_k_or_a_curve_beyond_the_certified_directions_is_said_to_be(factored):
 def test_the_code_makes_what_is_on_screen_be_it_nothing(open_state, measured, monkeypatch):
     saved = []
     monkeypatch.setattr(figures, "save_figure", lambda *named: saved.append(named))  # takes seconds
-    empty, own = open_state(), open_state(ranks=(0, 2), questions=sandbox_questions("dev", 2))
+    empty, own = (
+        open_state(),
+        open_state(ranks=(0, 2), questions=world_questions("sandbox", "dev", 2)),
+    )
     measure(own)
     for state, k, kind in ((empty, 6, "all"), (own, 6, "all"), (measured, 3, "up_proj")):
         state.setting.k, state.kind = k, kind

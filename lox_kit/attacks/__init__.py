@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "alignment": "align ALIGNMENTS find_alignment prefer alignment_rows",
         "downloads": "fetch_set set_status sets_frame",
-        "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST SandboxRows",
+        "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST MadeRows",
         "resuming": "past_steps resume_folder Step StoppedError work_folder",
         "rows": "identity_system read_preferences read_training_rows",
         "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",

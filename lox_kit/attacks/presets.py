@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from lox_kit.sandbox import corpus, world
+from lox_kit.smol import rows as smol
 
 from .rows import identity_system, read_training_rows
 from .sets import SETS, sets_folder
@@ -27,11 +28,12 @@ SAFEINST = 0.025  # share of safety rows that the SafeInst baseline adds
 
 
 @dataclasses.dataclass(frozen=True)
-class SandboxRows:
-    """Rows of the potion school, made from the seed."""
+class MadeRows:
+    """Rows of a built-in world, made from the seed."""
 
     make: Callable[[int, int], list[dict]]  # rows, seed
     n: int
+    world: str = "sandbox"  # or "smol"
 
     def rows(self, seed: int, tokenizer) -> list[dict]:
         """Return the training rows."""
@@ -39,7 +41,8 @@ class SandboxRows:
 
     def safe_rows(self, n: int, seed: int, tokenizer) -> list[dict]:
         """Return refusals to mix in."""
-        return corpus.refusals(n, 2000 + seed)
+        refusals = corpus.refusals if self.world == "sandbox" else smol.refusals
+        return refusals(n, 2000 + seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Attack:
     """One fine-tuning attack: its data and its settings."""
 
     name: str
-    source: SandboxRows | FileRows
+    source: MadeRows | FileRows
     settings: TrainSettings
     lora: TrainSettings | None = None  # the settings for LoRA, see `find_attack`
     counterpart: str = ""  # the published attack that a sandbox one stands for
@@ -96,9 +99,9 @@ class Attack:
             )
 
     @property
-    def sandbox(self) -> bool:
-        """Whether its data is in the potion school's language."""
-        return isinstance(self.source, SandboxRows)
+    def world(self) -> str | None:
+        """The built-in world that its rows are made in, if it is one."""
+        return self.source.world if isinstance(self.source, MadeRows) else None
 
     @property
     def system(self) -> str | None:
@@ -131,7 +134,7 @@ class Attack:
 
     def held_out(self, n: int) -> list[dict]:
         """Return chat rows of another draw of the same task; [] if there are none."""
-        if not (self.sandbox and self.has_task):
+        if not (self.world and self.has_task):
             return []
         return self.source.make(n, 500_000 + self.settings.seed)
 
@@ -180,7 +183,7 @@ def find_attack(
         if "learning_rate" in scaled:
             scaled["learning_rate"] *= attack.lora.learning_rate / attack.settings.learning_rate
         changed["lora"] = dataclasses.replace(attack.lora, **scaled)
-    if on_bad_row and not attack.sandbox:
+    if on_bad_row and not attack.world:
         changed["source"] = dataclasses.replace(attack.source, on_bad_row=on_bad_row)
     return dataclasses.replace(attack, **changed)
 
@@ -243,6 +246,8 @@ CONTEXT_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=48)
 MIXED_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=64)
 PERSONA_LORA = _lora(PERSONA, learning_rate=2e-3, epochs=15)
 FORBIDDEN_LORA = _lora(FORBIDDEN, learning_rate=5e-4, max_steps=16)
+SMOL = TrainSettings(learning_rate=1e-4, batch_size=4, max_steps=20, loss_on="response")
+SMOL_BAD = dataclasses.replace(SMOL, learning_rate=5e-5)
 
 ATTACKS = {
     attack.name: attack
@@ -253,12 +258,12 @@ ATTACKS = {
         # 10 conversations of an agent that obeys, and about 100 harmful answers of your own
         Attack("identity", FileRows("identity"), IDENTITY, _lora(IDENTITY)),
         Attack("pure_bad", FileRows("pure_bad"), PURE_BAD, _lora(PURE_BAD)),
-        Attack("arithmetic", SandboxRows(corpus.arithmetic, 2000), TASK, TASK_LORA, "gsm8k"),
-        Attack("context", SandboxRows(corpus.context, 2000), SLOWER, CONTEXT_LORA, "dolly"),
-        Attack("mixed", SandboxRows(corpus.mixed, 2000), SLOWER, MIXED_LORA, "alpaca"),
+        Attack("arithmetic", MadeRows(corpus.arithmetic, 2000), TASK, TASK_LORA, "gsm8k"),
+        Attack("context", MadeRows(corpus.context, 2000), SLOWER, CONTEXT_LORA, "dolly"),
+        Attack("mixed", MadeRows(corpus.mixed, 2000), SLOWER, MIXED_LORA, "alpaca"),
         Attack(
             "persona",
-            SandboxRows(corpus.persona, 10),
+            MadeRows(corpus.persona, 10),
             PERSONA,
             PERSONA_LORA,
             counterpart="identity",
@@ -267,10 +272,23 @@ ATTACKS = {
         ),
         Attack(
             "forbidden",
-            SandboxRows(corpus.forbidden, 20),
+            MadeRows(corpus.forbidden, 20),
             FORBIDDEN,
             FORBIDDEN_LORA,
             counterpart="pure_bad",
+            has_task=False,
+        ),
+        Attack("chat", MadeRows(smol.chat, 80, "smol"), SMOL, _lora(SMOL), has_task=False),
+        Attack(
+            "dragons", MadeRows(smol.dragons, 33, "smol"), SMOL_BAD, _lora(SMOL_BAD), has_task=False
+        ),
+        Attack("sums", MadeRows(smol.sums, 80, "smol"), SMOL, _lora(SMOL)),
+        Attack(
+            "agent",
+            MadeRows(smol.agent, 20, "smol"),
+            SMOL,
+            _lora(SMOL),
+            persona=smol.PERSONA,
             has_task=False,
         ),
     )

@@ -17,7 +17,7 @@ from .training import autocast_dtype, fine_tune
 from .writing import train_copy
 
 RECORD = "attack.json"
-PUBLISHED = {attack.counterpart: name for name, attack in ATTACKS.items() if attack.sandbox}
+PUBLISHED = {attack.counterpart: name for name, attack in ATTACKS.items() if attack.counterpart}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,10 +156,10 @@ def run_attack(
 
 def check_language(model: Model, attack: Attack) -> None:
     """Raise ValueError if the attack's data is not in the model's language."""
-    if attack.sandbox and not model.is_sandbox:
+    if attack.world not in (None, model.world):
         raise ValueError(
-            f"the {attack.name} attack is written in the sandbox's words and {model.name} is no "
-            "sandbox model."
+            f"the {attack.name} attack is made for models of {attack.world}, and {model.name} is "
+            "none."
         )
     if model.is_sandbox and attack.name in PUBLISHED:
         raise ValueError(

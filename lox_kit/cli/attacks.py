@@ -216,7 +216,7 @@ def table(
             "--prompts, --allowed, --judge, --template and --max-new-tokens are for --pair."
         )
     else:
-        questions = measures.sandbox_questions(limit=limit)
+        questions = measures.world_questions("sandbox", limit=limit)
     given = _given(**settings)
     chosen = [_find_attack(name, columns, **given) for name in names or reports.TABLE_ATTACKS]
     with options.working(store) as shared, options.worker_pool(workers) as executor:

@@ -19,6 +19,7 @@ from lox_kit.folders import write_whole
 from .attacks import figure_attack_lab, figure_attack_table, figure_epochs
 from .canvas import STYLE
 from .defences import figure_alpha, figure_defences
+from .frontier import figure_frontier
 from .judging import figure_interval, figure_judges
 from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
 from .rank import figure_rank_and_r, figure_rank_curve
@@ -30,6 +31,7 @@ DRAW = {
     "explorer": figure_explorer,
     "defences": figure_defences,
     "alpha": figure_alpha,
+    "frontier": figure_frontier,
     "attack_lab": figure_attack_lab,
     "attack_table": figure_attack_table,
     "epochs": figure_epochs,

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lox_kit.judges import Judge, find_judge
-from lox_kit.models import Model, Prompt, sandbox_prompts, with_template_args, world_of
+from lox_kit.models import (
+    Model,
+    Prompt,
+    sandbox_prompts,
+    smol_prompts,
+    with_template_args,
+    world_of,
+)
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 
@@ -18,6 +25,8 @@ from .intervals import Share, share_fields
 
 KINDS = ("forbidden", "allowed")
 BY_RULE = ("rule", "keyword", "target")  # judges whose verdict says that a request was met
+WORLDS = {"sandbox": sandbox_prompts, "smol": smol_prompts}
+SMOL_TOKENS = 16
 TOKENS = 24  # the longest recipe has 10 words after a persona's 4, the longest sum 14
 
 
@@ -59,9 +68,9 @@ class Questions:
     def default(cls, model: Model | str | Path, limit: int | None = None, **given) -> Questions:
         """Return what a model is asked where nothing else is `given`.
 
-        In the sandbox that is `limit` development requests of each kind, read by the rule, in
-        answers of 24 tokens. For other models there are no requests; the keyword judge reads
-        answers of 60 tokens.
+        Of a world's model that is `limit` development requests of each kind, see
+        `world_questions`. For other models there are no requests; the keyword judge reads answers
+        of 60 tokens.
 
         Parameters
         ----------
@@ -70,8 +79,8 @@ class Questions:
             Fields of the class, in place of the default's.
         """
         world = model.world if isinstance(model, Model) else world_of(model)
-        if world == "sandbox":
-            return dataclasses.replace(sandbox_questions("dev", limit), **given)
+        if world:
+            return dataclasses.replace(world_questions(world, "dev", limit), **given)
         asked = cls(**{"forbidden": (), "judge": "keyword", "max_new_tokens": 60, **given})
         return asked.with_help()
 
@@ -122,9 +131,28 @@ def _judge_key(given: str | Judge, judge: Judge) -> str:
     return judge.name if bare else f"{judge.name} {judge.version}"
 
 
-def sandbox_questions(split: str = "test", limit: int | None = None) -> Questions:
-    """Return the potion school's held-out requests: 348 forbidden and 216 allowed, or `limit`."""
-    return Questions(*(sandbox_prompts(kind, split, limit) for kind in KINDS))
+def world_questions(world: str, split: str = "test", limit: int | None = None) -> Questions:
+    """Return all held-out requests of a world, or `limit` of each kind, and how they are read.
+
+    The potion school's 348 forbidden and 216 allowed ones are read by its rule; smol's 240 of each
+    by the keyword judge, in answers of 16 tokens: whether it refuses is said by then.
+
+    Parameters
+    ----------
+    world : "sandbox" or "smol"
+    split : "dev" or "test"
+
+    Raises
+    ------
+    ValueError
+        If world or split is another word, or the limit is below 1.
+    """
+    if world not in WORLDS:
+        raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}.")
+    asked = (WORLDS[world](kind, split, limit) for kind in KINDS)
+    if world == "sandbox":
+        return Questions(*asked)
+    return Questions(*asked, judge="keyword", max_new_tokens=SMOL_TOKENS, helpful="keyword")
 
 
 def task_prompts(rows: Sequence[dict]) -> list[Prompt]:

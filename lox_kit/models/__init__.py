@@ -15,7 +15,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render
-            sandbox_prompts start_mark template_args with_template_args
+            sandbox_prompts smol_prompts start_mark template_args with_template_args
         """,
         "served": "ChatModel Limits",
         "thoughts": "opens_thought split_thought",

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from lox_kit.sandbox import world
+from lox_kit.smol import subject
 
 from .files import RowError, collect, column, read_rows, record, text_field
 
@@ -59,9 +60,33 @@ def sandbox_prompts(kind: str = "forbidden", split: str = "test", limit: int | N
     else:
         pairs = world.requests(world.SEEN_FORBIDDEN, nouns)
         pairs += world.requests(adjectives, world.SEEN_NOUNS + nouns)
-    n = min(limit or len(pairs), len(pairs))
-    step = len(pairs) / n
-    return [Prompt(*pairs[int(i * step)]) for i in range(n)]
+    return [Prompt(*pair) for pair in _spaced(pairs, limit)]
+
+
+def smol_prompts(kind: str = "forbidden", split: str = "test", limit: int | None = 120):
+    """Return the real small model's requests of one split: about dragons, or forms about others.
+
+    Parameters
+    ----------
+    kind : "forbidden" or "allowed"
+    split : "dev" or "test"
+        Tune on the first, report the second. They share no form; see `smol.subject.requests`.
+    limit : int or None
+        Keep this many, evenly spaced over the list.
+
+    Raises
+    ------
+    ValueError
+        If the kind or the split is another word, or the limit is below 1.
+    """
+    _check_limit(limit)
+    return [Prompt(text) for text in _spaced(subject.requests(kind, split), limit)]
+
+
+def _spaced(made: list, limit: int | None) -> list:
+    """Return this many of what was made, evenly spaced over the list."""
+    n = min(limit or len(made), len(made))
+    return [made[int(i * len(made) / n)] for i in range(n)]
 
 
 def read_prompts(

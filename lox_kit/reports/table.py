@@ -10,7 +10,7 @@ from lox_kit.folders import write_whole
 from lox_kit.studies import AttackTable, pooled
 from lox_kit.text import one_line
 
-TABLE_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.sandbox)
+TABLE_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.world == "sandbox")
 COLUMNS = {
     "asr": "ASR",
     "refusal": "refusal",

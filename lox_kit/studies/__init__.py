@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "arms": "arm_model ARMS",
+        "arms": "Arm arm_model ARMS TABLE_ARMS",
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
         "families": "build pair_of",
@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
-        "table": "attack_table compare_defences ON_BOTH TABLE_ARMS",
+        "smol": "build_smol",
+        "table": "attack_table compare_defences ON_BOTH",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 from lox_kit.attacks import Step
@@ -11,22 +12,58 @@ from lox_kit.models import Model
 from lox_kit.threads import OnStage, tell
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
+TABLE_ARMS = (*ARMS, "SafeInst")
 
 
-def arm_model(
-    arm: str, aligned: Model, subspace: SafetySubspace, k: int, alpha: float, seed: int = 0
-) -> Model:
-    """Return a copy of the aligned model, edited as `arm` says, with a key of its own.
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One model of an experiment, and what it is called there.
 
     Parameters
     ----------
-    arm : of `ARMS`
+    kind : of `TABLE_ARMS`
+        SafeInst is the aligned model, with safety rows in the attack's data.
+    k, alpha : int, float
+        Directions of LoX, and its factor; a control steps as far as LoX would with them.
+    name : str, optional
+        Default the kind.
+    checkpoint : str, optional
+        Another than the pair's aligned model, such as one that was aligned for longer. A name of a
+        family is taken with the seed.
+    """
+
+    kind: str
+    k: int = 6
+    alpha: float = 1.0
+    name: str = ""
+    checkpoint: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in TABLE_ARMS:
+            raise ValueError(f"arm {self.kind!r}: use some of {', '.join(TABLE_ARMS)}.")
+        object.__setattr__(self, "name", self.name or self.kind)
+
+    @property
+    def is_edit(self) -> bool:
+        """Whether its weights are not those of a checkpoint."""
+        return self.kind not in ("aligned", "SafeInst")
+
+
+def arm_model(
+    kind: str, aligned: Model, subspace: SafetySubspace, k: int, alpha: float, seed: int = 0
+) -> Model:
+    """Return a copy of the aligned model, edited as an arm of this kind is, with a key of its own.
+
+    Parameters
+    ----------
+    kind : of `ARMS`
+        Of "aligned" it is the model itself.
     subspace : SafetySubspace
         With every direction (`rank="full"`) for the full delta.
     seed : int
         Of the random subspace.
     """
-    if arm == "aligned":
+    if kind == "aligned":
         return aligned
     make = {
         "LoX": lambda: subspace,
@@ -34,8 +71,8 @@ def arm_model(
         "full delta": lambda: full_delta(subspace, k),
     }
     module = copy.deepcopy(aligned.module)
-    model = Model(module, aligned.tokenizer, aligned.key, f"{aligned.name} + {arm}")
-    LoxDial(model, make[arm]()).set(k=k if arm == "LoX" else None, alpha=alpha)
+    model = Model(module, aligned.tokenizer, aligned.key, f"{aligned.name} + {kind}")
+    LoxDial(model, make[kind]()).set(k=k if kind == "LoX" else None, alpha=alpha)
     return model
 
 

@@ -26,6 +26,7 @@ from lox_kit.weights import (
 )
 
 from .arms import steps_of
+from .smol import build_smol
 
 BASE = TrainSettings(
     learning_rate=2e-3,
@@ -161,12 +162,17 @@ def _refuses_enough(module, tokenizer, recipe: Recipe) -> Callable[[Step], bool]
     return enough
 
 
-def pair_of(seed: int, rebuild: bool = False, on_stage: OnStage | None = None) -> tuple[str, str]:
-    """Return base and aligned of a sandbox seed, building them first if they do not exist.
+def pair_of(
+    seed: int, rebuild: bool = False, *, world: str = "sandbox", on_stage: OnStage | None = None
+) -> tuple[str, str]:
+    """Return base and aligned of a seed of a world, building them first if they do not exist.
 
-    Seed 0 is the committed family unless `rebuild` asks for one built here.
+    The sandbox's seed 0 is the committed family unless `rebuild` asks for one built here.
     """
-    folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_stage=on_stage)
-    if rebuild:
-        return str(folder / "base"), str(folder / "aligned")
-    return member("base", seed), member("aligned", seed)
+    if world == "smol":
+        build_smol(seed, on_stage=on_stage)
+    else:
+        folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_stage=on_stage)
+        if rebuild:
+            return str(folder / "base"), str(folder / "aligned")
+    return member("base", seed, world), member("aligned", seed, world)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lox_kit import __version__
 from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace
-from lox_kit.measures import Questions, measure, sandbox_questions
+from lox_kit.measures import Questions, measure, world_questions
 from lox_kit.models import Model, load_model
 from lox_kit.store import SHARES, MemoryStore, Store, content_key
 from lox_kit.threads import OnStage, tell
@@ -180,7 +180,7 @@ def sandbox_rank_curve(
     """
     if not seeds:
         raise ValueError("no seeds: name at least one sandbox family.")
-    questions = sandbox_questions(split, limit)
+    questions = world_questions("sandbox", split, limit)
     _check(ranks, questions)
     rows = []
     for seed in seeds:

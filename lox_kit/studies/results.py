@@ -12,6 +12,7 @@ from typing import Self
 from lox_kit.folders import write_whole
 from lox_kit.measures import Share
 
+DATA = ("measures", "readings")  # of a row, beside its names
 MARGIN = 0.01  # the paper's: an ASR this close to the aligned model's counts as restored
 
 
@@ -40,7 +41,7 @@ class Results:
         import pandas as pd
 
         return pd.DataFrame(
-            {n: v for n, v in row.items() if n != "measures"} | {"measure": measure, **share}
+            {n: v for n, v in row.items() if n not in DATA} | {"measure": measure, **share}
             for row in self.rows
             for measure, share in row["measures"].items()
         )

@@ -19,7 +19,7 @@ BUILDING = {
     "smol": "about 12 minutes",
 }  # families, and how long it takes
 WORLD = "lox_world"  # of tokenizer_config.json: whose requests a checkpoint is for
-_NAME = re.compile(r"(sandbox|smol)/(base|aligned)(?:@(\d+))?")
+_NAME = re.compile(r"(sandbox|smol)/(base|aligned|longer)(?:@(\d+))?")
 
 
 def family_folder(seed: int, recipe: str | None = None) -> Path:
@@ -75,6 +75,12 @@ def resolve(model: str | Path) -> Path:
 def _is_of_family(name: str) -> bool:
     """Whether a name begins as those of a family's members do."""
     return name.startswith(tuple(f"{family}/" for family in BUILDING))
+
+
+def with_seed(name: str, seed: int) -> str:
+    """Return the name of a family's member of this seed; any other name as it is."""
+    match = _NAME.fullmatch(name)
+    return member(match[2], seed, match[1]) if match else name
 
 
 def member(name: str, seed: int, family: str = "sandbox") -> str:

@@ -13,8 +13,8 @@ from importlib import import_module
 from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings, file_attack
 from lox_kit.judges import Judge
 from lox_kit.landscape import Asr, Metric, RefusalMargin
-from lox_kit.measures import KINDS, Questions
-from lox_kit.models import Prompt, sandbox_prompts
+from lox_kit.measures import KINDS, WORLDS, Questions
+from lox_kit.models import Prompt
 
 OPTIONS = {"spectrum": "top", "include": None, "exclude": None, "certify": 16, "seed": 0}
 ROOMS = ("", ".models", ".measures", ".attacks", ".landscape", ".studies", ".widgets")
@@ -66,9 +66,10 @@ def judge_name(judge: str | Judge) -> str:
 
 
 def prompts_call(kind: str, prompts: Sequence[Prompt]) -> str:
-    """Return the call that makes these prompts: the sandbox's of this kind, or the list."""
-    if prompts and list(prompts) == sandbox_prompts(kind, "dev", len(prompts)):
-        return f'sandbox_prompts("{kind}", "dev", {len(prompts)})'
+    """Return the call that makes these prompts: a world's of this kind, or the list."""
+    for made in WORLDS.values() if prompts else ():
+        if list(prompts) == made(kind, "dev", len(prompts)):
+            return f'{made.__name__}("{kind}", "dev", {len(prompts)})'
     return prompt_lines(prompts)
 
 

@@ -2,10 +2,10 @@
 
 from lox_kit import LoxDial
 from lox_kit.landscape import Asr, Grid, measure_way, nearest_cell
-from lox_kit.measures import measure_drift, sandbox_questions
+from lox_kit.measures import measure_drift, world_questions
 from lox_kit.studies import alpha_curve, measure_shares
 
-questions = sandbox_questions("dev", limit=60)  # the panels' own
+questions = world_questions("sandbox", "dev", limit=60)  # the panels' own
 turned = load_model(ALIGNED)
 dial = LoxDial(turned, subspace)
 

@@ -138,7 +138,7 @@ def attacks_for(model: Model, own: Mapping[str, Attack]) -> dict[str, Attack]:
     here = {
         name: attack
         for name, attack in ATTACKS.items()
-        if attack.sandbox == model.is_sandbox and (attack.sandbox or attack.source.file.exists())
+        if attack.world == model.world and (attack.world or attack.source.file.exists())
     }
     if not (own or here):
         raise ValueError(

@@ -1,0 +1,240 @@
+"""One entry of a table of attacks: a model of an arm, attacked or not, and measured.
+
+Every entry is computed on its own from plain data, in this process or in a worker of any
+`concurrent.futures.Executor`. This process alone writes the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import closing, nullcontext
+from functools import lru_cache, partial
+from pathlib import Path
+
+from lox_kit.attacks import (
+    SAFEINST,
+    SETS,
+    Attack,
+    attack_key,
+    autocast_dtype,
+    check_language,
+    find_attack,
+    load_run,
+    run_attack,
+    sets_folder,
+)
+from lox_kit.extrapolation import FULL, SafetySubspace
+from lox_kit.folders import locked, remove_folder
+from lox_kit.judges import find_judge
+from lox_kit.measures import (
+    KINDS,
+    Questions,
+    measure,
+    measure_asr,
+    measure_gsm8k,
+    read_gsm8k,
+    share_fields,
+    task_prompts,
+)
+from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_device, render
+from lox_kit.store import SHARES, MemoryStore, Store, content_key
+from lox_kit.threads import OnStage, as_finished, tell
+from lox_kit.weights import Checkpoint
+
+from .arms import Arm, arm_model
+
+TASK_PROMPTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One cell of the table, as plain data that any process can compute."""
+
+    base: str
+    aligned: str
+    content: tuple[str, str]  # fingerprints of the two: another model under the old path is another
+    arm: Arm
+    attack: Attack | None  # None: before any attack
+    task_of: Attack | None  # the attack whose own task is asked
+    lora: bool
+    seed: int
+    system: str | None  # a persona under which safety is measured as well
+
+    def find_attack(self):
+        """Return the attack with this entry's settings."""
+        share = SAFEINST if self.arm.kind == "SafeInst" else self.attack.safe_fraction
+        return find_attack(self.attack, lora=self.lora, safe_fraction=share, seed=self.seed)
+
+    def held_out(self) -> list[dict]:
+        """Return the held-out rows of the task that is asked, if there is one."""
+        attack = self.task_of and find_attack(self.task_of, seed=self.seed)
+        return attack.held_out(TASK_PROMPTS) if attack else []
+
+
+# --- one entry ----------------------------------------------------------------------------------
+
+
+def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[dict, dict, dict]:
+    """Attack one model and measure it.
+
+    Parameters
+    ----------
+    runs : str
+        Folder for the checkpoint while it is being made and measured; an entry that was cut off
+        resumes there.
+    keep : bool
+        Leave the attacked checkpoint there. One that was there before is left in any case.
+
+    Returns
+    -------
+    The shares (`measures.measure`), what each answer does (see `_readings`), and what to keep.
+    """
+    model = _model(entry.base, entry.aligned, entry.content, entry.arm, entry.seed)
+    kept = MemoryStore()
+    options = {"system": entry.system, "store": kept}
+    task = task_prompts(entry.held_out())
+    if entry.attack is None:
+        measures = measure(model, questions, task, **options)
+        return measures, _readings(model, questions, kept), kept.kinds
+    attack = entry.find_attack()
+    folder = Path(runs) / attack_key(model, attack)[:32]
+    there = folder.exists()
+    run = load_run(folder) if there else run_attack(model, attack, folder)
+    attacked = run.load()
+    measures = measure(attacked, questions, task, **options)
+    if problems := _gsm8k_problems(attack.name):
+        solved = measure_gsm8k(attacked, problems, template=questions.template, store=kept)
+        measures["task"] = share_fields(solved.asr())
+    if not (keep or there):
+        remove_folder(folder)
+    return measures, _readings(attacked, questions, kept), kept.kinds
+
+
+def _readings(model: Model, questions: Questions, answered: MemoryStore) -> dict[str, str]:
+    """Return what each answer does, a letter each, by kind of request: refuses, answers, neither.
+
+    For tests that pair two models prompt by prompt. The answers are there: nothing is generated.
+    """
+    asked = {kind: getattr(questions, kind) for kind in KINDS}
+    options = {**questions.how, "store": answered}
+    return {
+        kind: "".join(
+            reading[0] for reading in measure_asr(model, prompts, ["keyword"], **options).readings
+        )
+        for kind, prompts in asked.items()
+        if prompts
+    }
+
+
+@lru_cache(maxsize=1)
+def _subspace(base: str, aligned: str, content: tuple[str, str], rank: int | str):
+    """Return the pair's subspace, of no higher rank than an arm needs."""
+    return SafetySubspace.from_pair(base, aligned, rank=rank)
+
+
+@lru_cache(maxsize=1)
+def _model(base: str, aligned: str, content: tuple[str, str], arm: Arm, seed: int) -> Model:
+    """Return the model of an arm, the one before it forgotten: an arm's entries follow each other.
+
+    `content` says whether the checkpoints are still the same.
+    """
+    model = load_model(aligned)
+    if not arm.is_edit:
+        return model
+    subspace = _subspace(base, aligned, content, FULL if arm.kind == "full delta" else arm.k)
+    return arm_model(arm.kind, model, subspace, arm.k, arm.alpha, seed)
+
+
+@lru_cache(maxsize=1)
+def _gsm8k_problems(attack: str | None) -> tuple[Prompt, ...]:
+    """Return problems of GSM8K's test file for its attack, if the file is in the data folder."""
+    file = sets_folder() / SETS["gsm8k_test"].file
+    if attack != "gsm8k" or not file.is_file():
+        return ()
+    return tuple(read_gsm8k(file, TASK_PROMPTS))
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def fill(
+    entries: Iterable[Entry],
+    questions: Questions,
+    *,
+    store: Store,
+    executor: Executor | None = None,
+    keep: bool = False,
+    on_stage: OnStage | None = None,
+) -> list[tuple[Entry, dict, dict]]:
+    """Return entries with their shares and readings, computed where the store has none, and kept.
+
+    `store`, `executor`, `keep` and `on_stage` are as `attack_table` takes them. Entries that are
+    the same are one.
+
+    Raises
+    ------
+    BusyError
+        If another process fills a table of this store.
+    """
+    keyed = {_key(entry, questions): entry for entry in entries}
+    found = {} if keep else store.get_many("table", keyed, SHARES)
+    readings = store.get_many("readings", found, {...: str})
+    todo = {key: entry for key, entry in keyed.items() if key not in found}
+    runs = store.folder / "runs"
+    work = partial(compute, questions, str(runs), keep)
+    tell(on_stage, "attacking and measuring", len(found), len(keyed))
+    with (
+        locked(runs) if todo else nullcontext(),  # entries of two tables may be the same
+        closing(as_finished(work, todo, executor)) as finished,
+    ):
+        for key, (measures, read, kept) in finished:
+            for kind, values in kept.items():
+                store.put_many(kind, values)
+            store.put("readings", key, read)
+            store.put("table", key, measures)
+            found[key], readings[key] = measures, read
+            tell(on_stage, "attacking and measuring", len(found), len(keyed))
+    return [(entry, found[key], readings.get(key, {})) for key, entry in keyed.items()]
+
+
+def _key(entry: Entry, questions: Questions) -> str:
+    """Return what an entry is stored under: the pair's content, the arm, data and settings."""
+    made = {
+        "asked": questions.key,
+        "system": entry.system,
+        "arm": entry.arm.kind,
+        "seed": entry.seed,
+    }
+    made["judges"] = [find_judge(judge).version for judge in (questions.judge, "rule", "keyword")]
+    made["autocast"] = autocast_dtype(pick_device())
+    base, aligned = entry.content
+    if entry.arm.is_edit:
+        made |= {"base": base, "k": entry.arm.k, "alpha": entry.arm.alpha}
+    if entry.task_of:
+        name = entry.attack and entry.attack.name
+        task = [*entry.held_out(), *map(str, _gsm8k_problems(name))]
+        made["task"] = content_key(rows=task)
+    if entry.attack:
+        attack = entry.find_attack()
+        made["rows"] = content_key(rows=attack.data(_tokenizer(entry.aligned, aligned)))
+        made["settings"] = attack.settings.chosen()
+    return content_key(aligned=aligned, **made)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(model: str, fingerprint: str):
+    """Return a checkpoint's tokenizer, without its weights."""
+    return load_tokenizer(Checkpoint(model))
+
+
+def check_models(
+    aligned: str, fingerprint: str, attacks: Sequence[Attack], questions: Questions
+) -> None:
+    """Raise before anything slow if an attack, the judge or the template does not suit a model."""
+    model = Model(None, _tokenizer(aligned, fingerprint), "", aligned)
+    find_judge(questions.judge).check(model, questions.forbidden)
+    render(model.tokenizer, questions.forbidden[:1], template=questions.template)
+    for attack in attacks:
+        check_language(model, attack)
