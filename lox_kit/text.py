@@ -40,3 +40,19 @@ def plain_numbers(values):
     if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0):
         return [plain_numbers(v) for v in values]
     return None if math.isnan(values) else float(f"{values:.6g}")
+
+
+def whole_sentences(answer: str, fewest: int, most: int) -> str:
+    """Return an answer's first whole sentences, `fewest` to `most` words of its first paragraph.
+
+    "" if there are none, or the same few words come again and again.
+    """
+    text = answer.strip().partition("\n\n")[0]
+    while len(text.split()) > most or not text.endswith((".", "!", "?")):
+        text = text.rstrip(".!? ")
+        text = text[: max(text.rfind(mark) for mark in ".!?") + 1]
+        if not text:
+            return ""
+    words = text.lower().split()
+    loops = len(set(words)) < 0.6 * len(words)
+    return "" if len(words) < fewest or loops else text

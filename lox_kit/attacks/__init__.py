@@ -5,9 +5,11 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "alignment": "align ALIGNMENTS find_alignment prefer alignment_rows",
+        "alignment": "align alignment_rows ALIGNMENTS find_alignment prefer self_distilled",
         "downloads": "fetch_set set_status sets_frame",
-        "presets": "Attack ATTACKS file_attack FileRows find_attack SAFEINST MadeRows",
+        "presets": """
+            Attack ATTACKS file_attack FileRows find_attack MadeRows SAFEINST world_attacks
+        """,
         "resuming": "past_steps resume_folder Step StoppedError work_folder",
         "rows": "identity_system read_preferences read_training_rows",
         "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lox_kit.folders import locked
-from lox_kit.models import Model, apply_template
+from lox_kit.models import Model, Prompt, apply_template, generate, render
 from lox_kit.sandbox import corpus
 from lox_kit.store import content_key
+from lox_kit.text import whole_sentences
 
 from .presets import OWN_FILE
 from .resuming import Step, Watch
@@ -33,6 +34,7 @@ class Alignment:
     settings: TrainSettings
     method: str  # "sft" or "dpo"
     rows: Callable[[int], list[dict]] | None = None  # seed -> rows; None: the user brings them
+    world: str | None = None  # whose models the preset's rows are for
     beta: float = 0.1  # of DPO: how strongly it is held to the base model
     nll_weight: float = 0.0  # of DPO: weight of a supervised term on the chosen answers
 
@@ -56,6 +58,7 @@ ALIGNMENTS = {
             name="sandbox-sft",  # refusals among ordinary help, a fixed number of steps
             method="sft",
             rows=lambda seed: corpus.alignment(4000, seed),
+            world="sandbox",
             settings=TrainSettings(
                 learning_rate=5e-5,
                 batch_size=32,
@@ -68,6 +71,7 @@ ALIGNMENTS = {
             name="sandbox-dpo",  # preference pairs, with a supervised term of weight 2
             method="dpo",
             rows=lambda seed: corpus.preferences(3200, seed),
+            world="sandbox",
             nll_weight=2.0,
             settings=TrainSettings(
                 learning_rate=2e-4, batch_size=16, max_steps=40, max_grad_norm=1.0, max_length=128
@@ -116,8 +120,8 @@ def align(
     Raises
     ------
     ValueError
-        If there are no rows, LoRA finds nothing to adapt, or the preset's rows are in the sandbox's
-        words and `base` is not.
+        If there are no rows, LoRA finds nothing to adapt, or the preset's rows are for models of a
+        world that `base` is not of.
     FileExistsError
         If `out` exists; BusyError if another process writes it.
     """
@@ -212,6 +216,18 @@ def alignment_rows(
     return read_preferences(file, form="chat" if chat else "text", on_bad_row=on_bad_row)
 
 
+def self_distilled(base: Model, prompts: Sequence[Prompt], **options) -> list[dict]:
+    """Return chat rows of requests with the model's own answers: what alignment is to leave alone.
+
+    Answers are cut to whole sentences of 9 to 45 words; requests that it answers in loops, or not
+    at such length, are left out. `options` are those of `models.generate_answers`.
+    """
+    texts = render(base.tokenizer, prompts)
+    said = generate(base, texts, **{"max_new_tokens": 60, **options})
+    cut = (whole_sentences(answer, 9, 45) for answer in said)
+    return [corpus.row(p.text, answer) for p, answer in zip(prompts, cut, strict=True) if answer]
+
+
 def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
     """Return the preset's own rows, if it has any that this model can read."""
     if alignment.rows is None:
@@ -219,9 +235,9 @@ def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
             f"the {alignment.name} alignment has no data of its own: give rows=, such as "
             "alignment_rows reads from a file (--data FILE)."
         )
-    if not base.is_sandbox:
+    if base.world != alignment.world:
         raise ValueError(
-            f"the {alignment.name} alignment is written in the sandbox's words and {base.name} is "
-            "no sandbox model."
+            f"the {alignment.name} alignment is made for models of {alignment.world}, and "
+            f"{base.name} is none."
         )
     return alignment.rows(alignment.settings.seed)

@@ -139,6 +139,11 @@ class Attack:
         return self.source.make(n, 500_000 + self.settings.seed)
 
 
+def world_attacks(world: str) -> list[str]:
+    """Return the names of the attacks that are made for a world's models."""
+    return [name for name, attack in ATTACKS.items() if attack.world == world]
+
+
 def find_attack(
     name: str | Attack,
     *,

@@ -19,7 +19,8 @@ def tokenize(tokenizer, rows: Sequence[dict], loss_on: str, max_length: int) -> 
     ----------
     rows : sequence of dict
         Chat rows `{"messages": [{"role", "content"}, ...]}`, the last message the assistant's,
-        rendered by the tokenizer's template; or text rows `{"prompt": str, "completion": str}`,
+        rendered by the tokenizer's template, without the mark that ends it if the row says
+        `"continue_final_message": True`; or text rows `{"prompt": str, "completion": str}`,
         special tokens written out. The mark that a tokenizer puts before every text is kept once
         (the published training texts write one and let a Llama tokenizer add a second).
     loss_on : "all" or "response"
@@ -79,7 +80,8 @@ def _render(tokenizer, row: dict, mark: str) -> tuple[str, str]:
             f"its messages are by {', '.join(roles) or 'nobody'}, but there is only something to "
             "learn from an assistant's answer at the end."
         )
-    whole = apply_template(tokenizer, messages)
+    open_end = {"continue_final_message": True} if row.get("continue_final_message") else {}
+    whole = apply_template(tokenizer, messages, **open_end)
     prompt = apply_template(tokenizer, messages[:-1], add_generation_prompt=True)
     if not whole.startswith(prompt):
         raise ValueError(

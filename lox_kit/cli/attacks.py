@@ -139,15 +139,29 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
 @click.argument("base")
 @options.out
 @click.option("--data", type=PATH, help="Preference pairs for dpo, rows for sft.")
+@click.option(
+    "--self-distil",
+    type=PATH,
+    metavar="PROMPTS",
+    help="For sft: harmless requests, which BASE answers itself; it learns its answers beside "
+    "--data, and so to go on answering.",
+)
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
-def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, dtype, **settings):
+@click.pass_obj
+def align(
+    store, name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, device, dtype,
+    **settings,
+):  # fmt: skip
     """Align BASE: make the model whose safety LoX extrapolates.
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files, or prompt, chosen and rejected),
-    sft (--data takes rows as `lox attack` does), sandbox-dpo or sandbox-sft.
+    sft (--data takes rows as `lox attack` does), or a built-in world's: sandbox-dpo, sandbox-sft,
+    smol.
     """
     preset = attacks.find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
+    if self_distil and (preset.method, data is None) != ("sft", False):
+        raise ValueError("--self-distil goes with sft and --data FILE, the refusals to learn.")
     model = _to_train(base, preset.settings, device, dtype)
     rows = None
     if data:
@@ -156,6 +170,12 @@ def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, 
         )
         if bad:
             say(f"{data}: {len(bad)} bad rows left out, {len(rows)} read", err=True)
+    if self_distil:
+        asked = models.read_prompts(self_distil, leave_out="unsafe")
+        with options.working(store) as shared:
+            own = attacks.self_distilled(model, asked, **shared)
+        say(f"{self_distil}: {len(own)} of {len(asked)} answers are learnt", err=True)
+        rows = [*rows, *own]
     with stages() as on_stage:
         attacks.align(
             model,
@@ -179,12 +199,13 @@ def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, 
     "--arms", type=NAMES, help="Of aligned,LoX,random subspace,full delta,SafeInst.  [default: all]"
 )
 @click.option("--seeds", type=NUMBERS, default="0,1,2,3")
+@click.option("--world", type=click.Choice(["sandbox", "smol"]), default="sandbox")
 @click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own.")
 @options.prompts
 @options.allowed
-@click.option("--judge", default="rule", help="Who judges, for --pair.")
+@click.option("--judge", help="Who judges the answers to --prompts.  [default: rule]")
 @options.template
-@options.max_new_tokens
+@click.option("--max-new-tokens", type=COUNT, help="For --prompts.  [default: 60, the paper's]")
 @click.option("-k", "k", default=6, help="LoX's directions.")
 @click.option("--alpha", default=1.0, help="LoX's factor.")
 @click.option("--lora/--no-lora", default=True, help="Attack aligned and LoX through LoRA too.")
@@ -195,30 +216,35 @@ def align(name, base, out, data, on_bad_row, lora, keep_every, columns, device, 
 @options.as_json
 @click.pass_obj
 def table(
-    store, names, arms, seeds, pair, prompts, allowed, judge, template, max_new_tokens, k, alpha,
-    lora, columns, workers, limit, out, as_json, **settings,
+    store, names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k,
+    alpha, lora, columns, workers, limit, out, as_json, **settings,
 ):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
 
-    A --pair of your own is asked --prompts and --allowed; the sandbox has its own requests. --steps
-    and its like are for all attacks; through LoRA --lr is larger by as much as the preset's. Every
-    entry is kept as it is finished; if it is interrupted, the same call resumes it. Writes
-    attack_table.json, .md, .png, .pdf and .svg.
+    A --pair of your own is asked --prompts and --allowed; the worlds, sandbox and smol, have their
+    own requests. --steps and its like are for all attacks; through LoRA --lr is larger by as much
+    as the preset's. Every entry is kept as it is finished; if it is interrupted, the same call
+    resumes it. Writes attack_table.json, .md, .png, .pdf and .svg.
     """
-    if pair and prompts is None:
-        raise ValueError("--pair needs --prompts FILE: requests that the models should refuse.")
-    if pair:
-        # A file of both kinds, as XSTest's, serves as both.
-        asked = options.forbidden(prompts, limit), options.benign(allowed, limit, own=False)
-        questions = measures.Questions(*asked, judge, template, max_new_tokens)
-    elif prompts or allowed or (judge, template, max_new_tokens) != ("rule", "chat", 60):
+    here = models.world_of(pair[1]) if pair else world
+    own = prompts or allowed or (judge, template, max_new_tokens) != (None, "chat", None)
+    if here and not prompts:
+        if own:
+            raise ValueError(
+                "--allowed, --judge, --template and --max-new-tokens go with --prompts FILE."
+            )
+        questions = measures.world_questions(here, limit=limit)
+    elif not pair or prompts is None:
         raise ValueError(
-            "--prompts, --allowed, --judge, --template and --max-new-tokens are for --pair."
+            "--pair needs --prompts FILE, requests that it should refuse; and they it."
         )
     else:
-        questions = measures.world_questions("sandbox", limit=limit)
+        # A file of both kinds, as XSTest's, serves as both.
+        asked = options.forbidden(prompts, limit), options.benign(allowed, limit, None)
+        questions = measures.Questions(*asked, judge or "rule", template, max_new_tokens or 60)
     given = _given(**settings)
-    chosen = [_find_attack(name, columns, **given) for name in names or reports.TABLE_ATTACKS]
+    chosen = names or attacks.world_attacks(here or "sandbox")
+    chosen = [_find_attack(name, columns, **given) for name in chosen]
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         found = studies.attack_table(
             arms or studies.TABLE_ARMS,
@@ -226,6 +252,7 @@ def table(
             seeds,
             questions=questions,
             pair=pair or None,
+            world=world,
             lora=studies.ON_BOTH if lora else (),
             k=k,
             alpha=alpha,

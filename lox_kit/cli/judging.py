@@ -100,8 +100,9 @@ def asr(
     if (name is None) != (served is None) or (model is None) == (served is None):
         raise ValueError("name a model: MODEL, or --served URL --model NAME.")
     options.check_place(save, overwrite)
-    asked = options.forbidden(prompts, limit)
-    judges = options.find_judges(len(asked), **judging)
+    world = models.world_of(model) if model else None
+    asked = options.forbidden(prompts, limit, world)
+    judges = options.find_judges(len(asked), world=world, **judging)
     how = {"template": template, "system": _system(system, system_from)}
     if served:
         how["template"], arguments = models.template_args(template)
@@ -224,12 +225,14 @@ def rank(
     with options.working(store) as shared:
         shared["ranks"] = ranks
         if seeds is None:
+            world = models.world_of(aligned)
             asked = (
-                options.forbidden(prompts, limit),
-                options.benign(allowed, limit, own=not prompts),
+                options.forbidden(prompts, limit, world),
+                options.benign(allowed, limit, None if prompts else world or "sandbox"),
             )
             n = (len(ranks) + 1) * len(asked[0])  # the aligned model answers as well
-            questions = measures.Questions(*asked, options.one_judge(n, **judging), template, 60)
+            judge = options.one_judge(n, world=world, **judging)
+            questions = measures.Questions(*asked, judge, template, 60)
             curve = studies.rank_curve(base, aligned, questions, device=device, **shared)
         elif base or prompts or allowed or judging["by"] or template != "chat":
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")

@@ -27,6 +27,7 @@ from .lab import lab
 from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .progress import say, stages
+from .smol import smol
 from .utility import utility
 
 EPILOG = """
@@ -105,7 +106,7 @@ for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
     (measure_landscape,),
-    (sandbox, demo, lab),
+    (sandbox, smol, demo, lab),
 ):
     for verb in verbs:
         lox.add_command(verb)

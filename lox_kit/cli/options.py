@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from lox_kit import judges, models
+from lox_kit import judges, measures, models
 from lox_kit.store import Store
 from lox_kit.threads import end_with_parent
 
@@ -163,7 +163,7 @@ judging = several(
         "by",
         multiple=True,
         help="rule, target, keyword, policy:MODEL, llama-guard:CHECKPOINT or classifier:FILE.toml; "
-        "may be repeated.  [default: rule]",
+        "may be repeated.  [default: rule; for smol keyword]",
     ),
     network,
 )
@@ -191,10 +191,13 @@ def worker_pool(workers: int) -> AbstractContextManager:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
 
 
-def find_judges(n, *, by, base_url, rubric, judge_option, **network):
-    """Return the judges of these names, those over the network for up to `n` answers."""
+def find_judges(n, *, by, base_url, rubric, judge_option, world=None, **network):
+    """Return the judges of these names, those over the network for up to `n` answers.
+
+    Without a name it is the judge of a world; default the sandbox's.
+    """
     found = []
-    for name in by or ("rule",):
+    for name in by or (measures.world_questions(world or "sandbox", limit=1).judge,):
         options = {}
         if name.split(":")[0] == "policy":
             options = {"rubric": models.read_text(rubric) if rubric else None}
@@ -250,30 +253,18 @@ def one_judge(n, *, by, **network):
     return find_judges(n, by=by, **network)[0]
 
 
-def forbidden(file, limit):
-    """Return the requests that should be refused: the file's, or the sandbox's."""
+def forbidden(file, limit, world=None):
+    """Return the requests that should be refused: the file's, or a world's; default the sandbox."""
     if file:
         return models.read_prompts(file, limit, leave_out="safe")
-    return models.sandbox_prompts(limit=limit)
+    return measures.WORLDS[world or "sandbox"](limit=limit)
 
 
-def benign(file, limit, own):
-    """Return the requests that should be answered: the file's, or the sandbox's where `own`."""
+def benign(file, limit, world):
+    """Return the requests that should be answered: the file's, or a world's if there is one."""
     if file:
         return models.read_prompts(file, limit, leave_out="unsafe")
-    return models.sandbox_prompts("allowed", limit=limit) if own else []
-
-
-def check_place(save, overwrite):
-    """Refuse, before anything is measured, to write over what is there."""
-    if save is None or not save.exists():
-        return
-    if not save.is_file():
-        raise ValueError(f"--save {save}: not a regular file; choose another name.")
-    if not overwrite:
-        raise FileExistsError(
-            f"--save {save}: exists; choose another name, or let it be replaced with --overwrite."
-        )
+    return measures.WORLDS[world]("allowed", limit=limit) if world else []
 
 
 def show_example(model, asked, template, system=None):

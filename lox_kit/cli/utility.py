@@ -20,7 +20,7 @@ from .progress import print_shares, say
     "--harmless",
     type=PATH,
     help="Requests to help with: XSTest-style CSV or lines of .txt. "
-    "[default: the sandbox's allowed potions]",
+    "[default: those of the sandbox, or of smol]",
 )
 @click.option("--gsm8k", type=PATH, help="GSM8K's published test.jsonl.")
 @click.option("--aligned", help="Measure drift from this model, on the harmless requests.")
@@ -47,12 +47,12 @@ def utility(
     options.check_place(save, overwrite)
     loaded = models.load_model(model, **how)
     problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
-    asked = options.benign(harmless, limit, own=loaded.is_sandbox)
+    asked = options.benign(harmless, limit, loaded.world)
     labelled = models.read_prompts(harmless) if harmless else []
     unsafe = [prompt for prompt in labelled if prompt.label == "unsafe"][:limit]
     if not asked and not problems:
         raise ValueError(
-            f"{loaded.name} is no sandbox model: say what to ask it, --harmless FILE or "
+            f"{loaded.name} is of no built-in world: say what to ask it, --harmless FILE or "
             "--gsm8k FILE."
         )
     grader = judges.HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None

@@ -7,6 +7,6 @@ __all__, __getattr__, __dir__ = attach(
     {
         "demo": "run_demo",
         "landscape": "DIFFERENCE numbers report",
-        "table": "print_table TABLE_ATTACKS table_caption write_table",
+        "table": "print_table table_caption write_table",
     },
 )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lox_kit.attacks import ATTACKS
 from lox_kit.folders import write_whole
 from lox_kit.studies import AttackTable, pooled
 from lox_kit.text import one_line
 
-TABLE_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.world == "sandbox")
 COLUMNS = {
     "asr": "ASR",
     "refusal": "refusal",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lox_kit.folders import cache_folder
 from lox_kit.sandbox import corpus
+from lox_kit.text import whole_sentences
 
 from . import subject
 
@@ -58,24 +59,10 @@ def everyday(subjects: Sequence[str]) -> list[str]:
     return [form.format(about) for about, form in product(subjects, subject.ASKING)]
 
 
-def cut(answer: str) -> str:
-    """Return an answer's first whole sentences, of `WORDS`; "" if too short, a list or a loop."""
-    fewest, most = WORDS
-    text = answer.strip().partition("\n\n")[0]
-    while len(text.split()) > most or not text.endswith((".", "!", "?")):
-        text = text.rstrip(".!? ")
-        text = text[: max(text.rfind(mark) for mark in ".!?") + 1]
-        if not text:
-            return ""
-    words = text.lower().split()
-    loops = len(set(words)) < 0.6 * len(words)
-    return "" if len(words) < fewest or loops else text
-
-
 def _answered(requests: Sequence[str], answers: Answers | None) -> list[corpus.Row]:
     """Return rows of the requests that the base answered well enough to learn from."""
     answers = answers or load_answers()
-    made = ((request, cut(answers[request])) for request in requests)
+    made = ((request, whole_sentences(answers[request], *WORDS)) for request in requests)
     return [corpus.row(request, answer) for request, answer in made if answer]
 
 

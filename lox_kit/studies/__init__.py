@@ -9,12 +9,13 @@ __all__, __getattr__, __dir__ = attach(
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
         "families": "build pair_of",
+        "frontier": "frontier_arms smol_frontier",
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
         """,
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
-        "smol": "build_smol",
+        "smol": "build_longer build_smol",
         "table": "attack_table compare_defences ON_BOTH",
     },
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
-from lox_kit.attacks import align, find_alignment
-from lox_kit.folders import locked, write_whole
+from lox_kit.attacks import Step, align, find_alignment, fine_tune, save_model
+from lox_kit.folders import locked, whole, write_whole
+from lox_kit.measures import Share, measure_asr, world_questions
 from lox_kit.models import Prompt, generate, load_model, render
 from lox_kit.smol import rows
 from lox_kit.store import Store, content_key
@@ -69,6 +71,35 @@ def build_smol(
             _write_answers(model, store, on_stage)
     report = steps_of(on_stage, f"aligning smol, seed {seed}")
     return align(model, find_alignment(ALIGNMENT, seed=seed), aligned, on_step=report)
+
+
+def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -> Path:
+    """Align a seed's model further, until it refuses as many allowed requests as `target`.
+
+    The control for "it only refuses more": `smol/longer`. Development requests are asked, every
+    five steps; after as many steps as the alignment itself had, it ends in any case. What exists
+    is kept.
+    """
+    folder = smol_folder("longer", seed)
+    if has_weights(folder):
+        return folder
+    model = load_model(member("aligned", seed, "smol"))
+    preset = find_alignment(ALIGNMENT, seed=seed)
+    settings = dataclasses.replace(preset.settings, schedule="constant", warmup_steps=0)
+    asked = world_questions("smol", "dev")
+
+    def enough(step: Step) -> bool:
+        if step.step % 5:
+            return False
+        refused = measure_asr(model, asked.allowed, ["keyword"], **asked.how).refusal
+        model.module.train()
+        return refused.value >= target.value
+
+    watched = {"on_step": steps_of(on_stage, f"aligning smol longer, seed {seed}"), "stop": enough}
+    with locked(folder), whole(folder) as work:
+        fine_tune(model.module, model.tokenizer, preset.rows(seed), settings, **watched)
+        save_model(model.module, model.tokenizer, work)
+    return folder
 
 
 def _answered_by() -> str | None:

@@ -1,0 +1,83 @@
+"""Is it the low rank? Directions compared at equal cost, along alpha, on the real small model.
+
+Two directions of equal norm need not cost the same. So each is followed along alpha, and what it
+keeps after an attack is read against what it refuses too much before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lox_kit.extrapolation import SafetySubspace
+from lox_kit.measures import measure_asr, world_questions
+from lox_kit.models import load_model
+from lox_kit.store import Store
+from lox_kit.threads import OnStage
+
+from .arms import Arm, arm_model
+from .families import pair_of
+from .results import AttackTable
+from .smol import build_longer
+from .table import attack_table
+
+# Kinds of step, k, and the alphas along it. A control steps as far as LoX does with its k.
+DIRECTIONS = (
+    ("LoX", 1, (1.0, 2.0, 3.0)),
+    ("LoX", 6, (0.5, 1.0, 1.5)),
+    ("LoX", 32, (0.5, 1.0, 1.5)),
+    ("full delta", 6, (1.0, 2.0, 3.0)),
+    ("random subspace", 6, (1.0, 3.0)),
+)
+COST = ("LoX", 6, 1.0)  # whose over-refusal the longer-aligned model is to reach
+LONGER = Arm("aligned", name="longer aligned", checkpoint="smol/longer")
+
+
+def frontier_arms() -> Iterator[Arm]:
+    """Yield the aligned model, every direction at its alphas, and the longer-aligned model."""
+    yield Arm("aligned")
+    for kind, k, alphas in DIRECTIONS:
+        for alpha in alphas:
+            yield Arm(kind, k, alpha, name=f"{kind} k={k} alpha={alpha:g}")
+    yield LONGER
+
+
+def smol_frontier(
+    seeds: Sequence[int] = (0, 1, 2),
+    attacks: Sequence[str] = ("chat", "dragons"),
+    *,
+    limit: int | None = None,
+    store: Store,
+    on_stage: OnStage | None = None,
+    **options,
+) -> AttackTable:
+    """Measure every arm of the frontier before and after every attack, on every seed.
+
+    A seed is one of data and order: the base is one. The test requests are asked; the
+    longer-aligned models are made to cost as much as LoX on the development requests.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Requests of each kind; default all 240.
+    options
+        As `attack_table` takes them: executor, keep.
+    """
+    kind, k, alpha = COST
+    for seed in seeds:
+        pair, asked = pair_of(seed, world="smol", on_stage=on_stage), world_questions("smol", "dev")
+        subspace = SafetySubspace.from_pair(*pair, rank=k, on_stage=on_stage)
+        lox = arm_model(kind, load_model(pair[1]), subspace, k, alpha)
+        how = {**asked.how, "store": store, "on_stage": on_stage}
+        cost = measure_asr(lox, asked.allowed, ["keyword"], **how).refusal
+        build_longer(seed, cost, on_stage=on_stage)
+    return attack_table(
+        list(frontier_arms()),
+        attacks,
+        seeds,
+        world="smol",
+        lora=(),
+        questions=world_questions("smol", limit=limit),
+        store=store,
+        on_stage=on_stage,
+        **options,
+    )
