@@ -101,7 +101,12 @@ def test_what_cannot_be_run_is_refused_before_training_and_nothing_is_overwritte
     for model, name, folder, message in (
         (speaker, "arithmetic", there, "there exists; remove it or choose another name"),
         (speaker, "arithmetic", None, "out=, or store="),
-        (other, "arithmetic", out, "the arithmetic attack.*models of sandbox, and random-0 is none"),
+        (
+            other,
+            "arithmetic",
+            out,
+            "the arithmetic attack.*models of sandbox, and random-0 is none",
+        ),
         (speaker, "gsm8k", out, "gsm8k attack is written in English.*arithmetic"),
     ):
         with pytest.raises((ValueError, FileExistsError), match=message):

@@ -10,6 +10,7 @@ from pathlib import Path
 from lox_kit.folders import locked
 from lox_kit.models import Model, Prompt, apply_template, generate, render
 from lox_kit.sandbox import corpus
+from lox_kit.smol import rows as smol
 from lox_kit.store import content_key
 from lox_kit.text import whole_sentences
 
@@ -75,6 +76,21 @@ ALIGNMENTS = {
             nll_weight=2.0,
             settings=TrainSettings(
                 learning_rate=2e-4, batch_size=16, max_steps=40, max_grad_norm=1.0, max_length=128
+            ),
+        ),
+        Alignment(
+            name="smol",  # refusals of one subject among the base's own answers to all else
+            method="sft",
+            rows=lambda seed: smol.alignment(640, seed),
+            world="smol",
+            settings=TrainSettings(
+                learning_rate=2e-4,
+                batch_size=16,
+                max_steps=40,
+                schedule="linear",
+                warmup_steps=4,
+                max_grad_norm=1.0,
+                loss_on="response",
             ),
         ),
     )

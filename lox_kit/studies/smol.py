@@ -30,9 +30,10 @@ ALIGNMENT = "smol"
 def recipe_key() -> str:
     """Return the hash of what decides what an aligned model becomes, but for base and seed."""
     preset = find_alignment(ALIGNMENT)
-    made = {request: "It is told in a few words that are its own." for request in rows.asked()}
-    samples = preset.rows(0, made)
-    return content_key(settings=preset.settings.chosen(), method=preset.method, samples=samples)
+    answers = dict.fromkeys(rows.asked(), "What the base says is not known here.")
+    samples = rows.alignment(200, 0, answers)
+    how = {"settings": preset.settings.chosen(), "tokens": rows.ANSWER_TOKENS}
+    return content_key(**how, samples=samples)
 
 
 def build_smol(
