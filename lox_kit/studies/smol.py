@@ -9,13 +9,12 @@ from pathlib import Path
 from lox_kit.attacks import Step, align, find_alignment, fine_tune, save_model
 from lox_kit.folders import locked, whole, write_whole
 from lox_kit.measures import Share, measure_asr, world_questions
-from lox_kit.models import Prompt, generate, load_model, render
+from lox_kit.models import Model, Prompt, generate, load_model, render
 from lox_kit.smol import rows
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import (
     SMOL_RECIPE,
-    Checkpoint,
     fetch_base,
     has_weights,
     member,
@@ -68,7 +67,7 @@ def build_smol(
         if not has_weights(base):
             fetch_base(source, base, on_stage)
         model = load_model(member("base", seed, "smol"))
-        if _answered_by() != model.key:
+        if not _has_answers(model):
             _write_answers(model, store, on_stage)
     report = steps_of(on_stage, f"aligning smol, seed {seed}")
     return align(model, find_alignment(ALIGNMENT, seed=seed), aligned, on_step=report)
@@ -103,17 +102,18 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
     return folder
 
 
-def _answered_by() -> str | None:
-    """Return the key of the base whose answers are there."""
+def _has_answers(base: Model) -> bool:
+    """Whether the answers that are there are this base's, to all that is asked."""
     file = rows.answers_file()
-    return json.loads(file.read_text())["base"] if file.is_file() else None
+    made = json.loads(file.read_text()) if file.is_file() else {}
+    return made.get("base") == base.key and made["answers"].keys() == {*rows.asked()}
 
 
-def _write_answers(model, store: Store | None, on_stage: OnStage | None) -> None:
+def _write_answers(model: Model, store: Store | None, on_stage: OnStage | None) -> None:
     """Ask the base all that its family learns from, and keep what it says."""
     asked = rows.asked()
     texts = render(model.tokenizer, [Prompt(request) for request in asked])
     how = {"max_new_tokens": rows.ANSWER_TOKENS, "store": store, "on_stage": on_stage}
     answers = dict(zip(asked, generate(model, texts, **how), strict=True))
-    made = {"base": model.key, "base_name": Checkpoint("smol/base").name, "answers": answers}
+    made = {"base": model.key, "answers": answers}
     write_whole(rows.answers_file(), json.dumps(made, indent=0) + "\n")

@@ -13,7 +13,8 @@ from .hub import ADAPTER_CONFIG, fetch, is_hub_id
 COMMITTED = Path(__file__).parents[1] / "sandbox" / "seed0"  # base and aligned of seed 0
 # The key of `Recipe()`, by which every sandbox family but the committed one is built.
 RECIPE = "2116278c8a28aa80b8009c6b92390bc9e1ad9ba4929a5673dd6a8f8966db0f2d"
-SMOL_RECIPE = "0" * 64  # the key of smol's recipe, by which every smol/aligned is built
+# The key of what every smol/aligned is built by, see `studies.smol`.
+SMOL_RECIPE = "6e7d72b851f664617730900934cd0c8e9b2ecfe55e79970a7ddb8a3d91ecf1cf"
 BUILDING = {
     "sandbox": "a few minutes",
     "smol": "about 12 minutes",
