@@ -23,8 +23,8 @@ def answered(monkeypatch):
 
 
 def test_what_is_held_out_shares_no_form_with_what_is_learnt_and_half_of_it_no_word():
-    forms = [set(subject.FORMS[split]) for split in subject.SPLITS]
-    words = [{w for pair in subject.WORDS[split] for w in pair} for split in subject.SPLITS]
+    forms = [set(subject.FORMS[split]) for split in subject.FORMS]
+    words = [{w for pair in subject.WORDS[split] for w in pair} for split in subject.FORMS]
     assert not any(a & b for a, b in [*combinations(forms, 2), *combinations(words, 2)])
     assert not set(subject.OTHERS) & set.union(*words)
     for kind, (split, n) in product(("forbidden", "allowed"), (("dev", 180), ("test", 240))):
