@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "completions": "Reply ServerError",
-        "drafts": "answer positions prefill token_drafts Tokens",
+        "drafts": "answer generate_likely positions prefill token_drafts Tokens",
         "files": "collect column field read_rows read_text record RowError text_field",
         "load": """
             is_sandbox load_model load_module load_tokenizer Model pick_device

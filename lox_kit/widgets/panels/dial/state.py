@@ -14,7 +14,7 @@ import traitlets
 
 from lox_kit.extrapolation import LoxDial, SafetySubspace, lox_key, save_adapter
 from lox_kit.measures import KINDS, Questions, Reference
-from lox_kit.models import Model, Prompt, generate, load_model, render
+from lox_kit.models import Model, Prompt, generate_likely, load_model, render
 from lox_kit.store import Store
 from lox_kit.studies import measure_shares
 from lox_kit.widgets.code import pair_call, prompt_lines, questions_lines, script
@@ -77,7 +77,7 @@ class DialState(PanelState):
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
         self._measured: set[Place] = set()  # k and alpha
-        self._stood: Place | None = None  # where the dial's answers were given
+        self._stood: Place = (0, 0.0)  # where the dial's answers were all given
         self._reference: Reference | None = None
         self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
         first = self.questions.forbidden[0].text if self.questions.forbidden else ""
@@ -151,14 +151,18 @@ class DialState(PanelState):
     def _work(self, settle: float, columns: list | None, ticket: Ticket) -> None:
         """Ask the dial first, then the others, what they have not been asked; then measure.
 
-        `columns` are those that are measured; default is all of them here, if that is quick.
+        The first prompt is asked alone, so that one answer is there soon. `columns` are those that
+        are measured; default is all of them here, if that is quick.
         """
         ticket.settle(settle)
         at, prompts = self._at, [p for p, _ in self.shown()]
         try:
             for i, name in enumerate(self._order, start=1):
-                self._ask(name, at, prompts)
-                ticket.step(f"answers of {name}", i, len(self._order), self.show)
+                for some in (prompts[:1], prompts):
+                    self._ask(name, at, some)
+                    ticket.step(f"answers of {name}", i, len(self._order), self.show)
+                if name == LOX:
+                    self._stood = at
             if columns is None and self._can_measure and self._seconds < QUICK:
                 columns = self._columns_at(at)
             for i, (what, name, place) in enumerate(columns or (), start=1):
@@ -191,16 +195,17 @@ class DialState(PanelState):
         return lox_key(self._keys[LOX], self.subspace, *at) if name == LOX else self._keys[name]
 
     def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
-        """Get one column's answers to these prompts, where they are not known."""
+        """Get one column's answers to these prompts, where they are not known.
+
+        What was answered elsewhere, last at the setting before, is likely to be answered here.
+        """
         key, texts = self._key(name, at), dict.fromkeys(self._render(prompts))
         if new := [text for text in texts if (key, text) not in self._answers]:
-            model = self._model(name, at)
-            made = generate(
-                model, new, max_new_tokens=self.questions.max_new_tokens, store=self.store
-            )
+            earlier = list(reversed(self._answers.items()))
+            likely = {text: [a for (_, t), a in earlier if t == text] for text in new}
+            model, limit = self._model(name, at), self.questions.max_new_tokens
+            made = generate_likely(model, new, likely, max_new_tokens=limit, store=self.store)
             self._answers |= {(model.key, t): answer for t, answer in zip(new, made, strict=True)}
-        if name == LOX:
-            self._stood = at
 
     def _measure(self, name: str, at: Place, check: Callable[[], None]) -> None:
         """Get one model's shares and drift, where they are not known; `check` between batches."""
@@ -245,21 +250,22 @@ class DialState(PanelState):
         columns, at = [], self._at
         for name in self.names:
             there = dict(zip(("k", "alpha"), at, strict=True)) if name == LOX else {}
-            pending = name == LOX and self._stood != at
             shares = self._shares.get(self._key(name, at))
-            columns.append({"name": name, **there, "pending": pending, "shares": shares})
+            columns.append({"name": name, **there, "shares": shares})
         return columns
 
     def _rows(self) -> list[dict]:
         rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
         texts = self._render([p for p, _ in shown]) if shown else []
-        keys = [self._key(name, self._stood or (0, 0.0)) for name in self.names]
+        keys, before = ([self._key(n, at) for n in self.names] for at in (self._at, self._stood))
         for (prompt, kind), text in zip(shown, texts, strict=True):
             about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
             answers = []
-            for answer in (self._answers.get((key, text)) for key in keys):
+            for key, earlier in zip(keys, before, strict=True):
+                pending = (key, text) not in self._answers
+                answer = self._answers.get((earlier if pending else key, text))
                 judged = None if answer is None else verdict(prompt, answer, **about)
-                answers.append({"text": answer, "verdict": judged})
+                answers.append({"text": answer, "verdict": judged, "pending": pending})
             rows.append({"prompt": prompt.text, "kind": kind, "answers": answers})
         return rows
 

@@ -50,7 +50,7 @@ def table_html(table: dict, rows_about: dict[str, str], *, hidden: bool) -> str:
         Leave the answers out and keep what they are.
     """
     columns = table["columns"]
-    kinds = [_kind(column) for column in columns]
+    kinds = ["lox-lox" if "k" in column else "" for column in columns]
     measures = "".join(_measures(m, about, columns, kinds) for m, about in rows_about.items())
     answers = "".join(_answers(line, kinds, hidden) for line in table["rows"])
     return tables.table(
@@ -91,18 +91,16 @@ def _nats(value: float) -> str:
 
 def _answers(line: dict, kinds: list[str], hidden: bool) -> str:
     """Return a prompt and every model's answer to it."""
-    cells = []
-    for answer in line["answers"]:
+    cells, kinds = [], list(kinds)
+    for i, answer in enumerate(line["answers"]):
         if answer["text"] is None:
             cells.append(tables.NONE.format("…"))
             continue
         word, colour = VERDICTS[answer["verdict"]]
-        text = "" if hidden else f"<div class='lox-answer'>{escape(answer['text'])}</div>"
-        cells.append(f"<span class='lox-chip' style='color:{colour}'>{word}</span>{text}")
-    head = f"{escape(line['prompt'])}<small>{escape(line['kind'])}</small>"
+        said = f"<span class='lox-chip' style='color:{colour}'>{word}</span>"
+        if not hidden:
+            said += f"<div class='lox-answer'>{tables.folded(answer['text'])}</div>"
+        cells.append(said)
+        kinds[i] += " lox-pending" * answer["pending"]
+    head = f"{tables.folded(line['prompt'])}<small>{escape(line['kind'])}</small>"
     return tables.row(head, *cells, kinds=kinds)
-
-
-def _kind(column: dict) -> str:
-    """Return the class of a column's cells."""
-    return " ".join(["lox-lox"] * ("k" in column) + ["lox-pending"] * column["pending"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from lox_kit.figures.plotly import shown_value
-from lox_kit.widgets.tables import NONE, row, table
+from lox_kit.widgets.tables import NONE, folded, row, table
 
 
 def here_html(data: dict, *, hidden: bool) -> str:
@@ -29,8 +29,8 @@ def here_html(data: dict, *, hidden: bool) -> str:
     line = f"<div>{where}: {escape(data['metric'])} {numbers}</div>"
     if here["prompt"] is None or hidden:
         return line
-    said = f"<span class='lox-answer'>{escape(here['answer'] or '(nothing)')}</span>"
-    return f"{line}<div><b>{escape(here['prompt'])}</b> {said}</div>"
+    said = folded(here["answer"] or "(nothing)")
+    return f"{line}<b>{folded(here['prompt'])}</b><div class='lox-answer'>{said}</div>"
 
 
 def cliffs_html(data: dict) -> str:
