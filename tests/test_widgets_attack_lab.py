@@ -20,8 +20,8 @@ from lox_kit.studies import arm_model, curves
 from lox_kit.widgets.code import attack_call
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
+from lox_kit.widgets.panels.attack_lab.panel import numbers_html
 from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, trainings
-from lox_kit.widgets.panels.attack_lab.table import numbers_html
 
 FEW, POINTS, STEPS = 4, 3, 6
 # places of the first run's traces, of each model

@@ -16,8 +16,7 @@ from lox_kit.measures.drift import measure_drift
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import alpha_curve, ask, measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
-from lox_kit.widgets.panels.dial import table as dial_table
-from lox_kit.widgets.panels.dial.table import table_html
+from lox_kit.widgets.panels.dial.panel import table_html
 
 FEW = 6
 _short = asking_little(dial_state, FEW=FEW)
@@ -225,8 +224,8 @@ def test_prompts_are_one_s_own_and_a_page_of_the_others(open_state):
 def test_an_answer_is_judged_by_the_rule(kind, answer, verdict):
     (prompt,) = sandbox_prompts(kind, "dev", 1)
     about = {"rule": True, "forbidden": kind == "forbidden"}
-    assert dial_table.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
-    assert dial_table.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
+    assert dial_state.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
+    assert dial_state.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
 
 
 def test_without_prompts_there_are_answers_and_no_measures(factored, model, base, aligned):

@@ -21,7 +21,7 @@ from lox_kit.measures import Questions, sandbox_questions
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import rank as rank_curve
 from lox_kit.widgets.panels.rank import state as rank_state
-from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
+from lox_kit.widgets.panels.rank.panel import ratios_html, safety_rank_text
 
 FEW, RANKS = 4, (0, 1, 2, 4)
 PAIR = ("sandbox/base", "sandbox/aligned")

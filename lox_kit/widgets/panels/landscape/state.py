@@ -66,7 +66,7 @@ class LandscapeState(PanelState):
         What `figures.plotly.viewer_spec` draws.
     """
 
-    turns_setting = False
+    follows = ()
     a = traitlets.Float(0.0)
     b = traitlets.Float(0.0)
     pointed = traitlets.Tuple(default_value=None, allow_none=True)
@@ -102,8 +102,6 @@ class LandscapeState(PanelState):
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
         super().__init__(setting or Setting(), Job(BREATH))
-        self.observe(self._look, ["a", "b", "cut", "finer"])
-        self.observe(self.show, ["pointed", "figure"])
         self.open()
 
     # --- what is looked at ----------------------------------------------------------------------
@@ -156,9 +154,9 @@ class LandscapeState(PanelState):
         with self.hold_trait_notifications():
             self.a, self.b = a, b
 
-    def _look(self, change=None) -> None:
+    def changed(self, change) -> None:
         """Show what was chosen rather than what the pointer was at."""
-        if self.pointed is None:
+        if self.pointed is None or change["name"] in ("pointed", "figure"):
             self.show()
         else:
             self.pointed = None  # which shows it

@@ -41,6 +41,7 @@ class RankState(PanelState):
         As far as it is measured.
     """
 
+    follows = ("k",)
     kind = traitlets.Unicode(ALL)
     _check_kind = one_of("kind", "kinds")
 
@@ -78,8 +79,6 @@ class RankState(PanelState):
         _, self._beyond = with_warnings(subspace.check_rank, max(self.ranks, default=0))
         self._r_ft: dict[str, np.ndarray] = {}
         super().__init__(setting or Setting(subspace), Job())
-        self.observe(self.show, "kind")
-        self.follow(self.show, "k")
         self.open()
         self.job.start(self._recall)
 
