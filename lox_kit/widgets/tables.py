@@ -38,8 +38,9 @@ def folded(text: str) -> str:
 
     Closed, it is as high as `panel.css` says: some lines, whatever their width.
     """
-    inside = escape(text.strip())
-    if len(inside) <= LONG and "\n" not in inside:
+    text = text.strip()
+    inside = escape(text)
+    if len(text) <= LONG and "\n" not in text:
         return f"<div class='lox-text'>{inside}</div>"
     return f"<details class='lox-text'><summary>{inside}</summary></details>"
 
