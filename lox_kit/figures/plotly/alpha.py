@@ -6,9 +6,9 @@ from lox_kit.figures.canvas import MEASURE_STYLES, columns
 from lox_kit.figures.defences import SHORT
 
 from .canvas import (
-    GREY,
     SHARES,
     Spec,
+    axis,
     common_layout,
     error_bars,
     screen_line,
@@ -39,15 +39,11 @@ def alpha_spec(data: dict, alpha: float, *, most: float, size: int) -> Spec:
         marks = {"mode": "lines+markers", "marker": {"size": 7}, "name": name}
         marks["error_y"] = error_bars(*columns(shares))
         traces.append(shares_trace(x, shares, "x", "y", line, f"{name} at α = %{{x}}", **marks))
-    mark = {"color": GREY, "width": 1.5, "dash": "dash"}
     layout = common_layout(
         size,
-        xaxis={
-            "range": [-0.03 * most, 1.03 * most],
-            "title": {"text": f"alpha, at k = {data['k']}"},
-        },
+        xaxis=axis(f"alpha, at k = {data['k']}", range=[-0.03 * most, 1.03 * most]),
         yaxis=SHARES,
         legend={"y": 1.02, "yanchor": "bottom"},
-        shapes=[upright(alpha, "x", "paper", **mark)],
+        shapes=[upright(alpha, "x", "paper", dash="dash")],
     )
     return {"data": traces, "layout": layout}

@@ -6,10 +6,10 @@ from lox_kit.figures.attacks import is_there, lab_lines, lab_panels, run_title
 from lox_kit.figures.canvas import shares_at
 
 from .canvas import (
-    GREY,
     LEGEND_BELOW,
     SHARES,
     Spec,
+    axis,
     band_trace,
     common_layout,
     escaped,
@@ -73,8 +73,7 @@ def _lab_layout(data: dict, panels: dict[str, str], size: int) -> dict:
     words = [{"text": title, **above, "xref": "paper", "yshift": 2.6 * size}]
     for (x, _), name in zip(AXES, ("loss (nats per token)", *panels.values()), strict=True):
         words.append({"text": name, **above, "xref": f"{x} domain", "yshift": 0.6 * size})
-    across = {"range": [-0.02 * steps, 1.02 * steps], "title": {"text": "optimiser step"}}
-    line = {"color": GREY, "width": 1.5, "dash": "dot"}
+    across = axis("optimiser step", range=[-0.02 * steps, 1.02 * steps])
     layout = common_layout(
         size,
         grid={"rows": 1, "columns": 3, "pattern": "independent", "xgap": 0.25},
@@ -86,7 +85,7 @@ def _lab_layout(data: dict, panels: dict[str, str], size: int) -> dict:
         yaxis3=SHARES,
         legend=LEGEND_BELOW | {"tracegroupgap": 0},
         annotations=words,
-        shapes=[upright(data["at"], x, "paper", **line) for x, _ in AXES],
+        shapes=[upright(data["at"], x, "paper", dash="dot") for x, _ in AXES],
     )
     # the run's title above those of the plots; below them two lines of the legend
     layout["margin"] |= {"t": 4.6 * size, "b": 6.4 * size, "l": 3.4 * size}

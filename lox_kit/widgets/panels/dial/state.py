@@ -129,22 +129,18 @@ class DialState(PanelState):
 
     def measure(self) -> None:
         """Measure every column at this setting."""
-        self._start(self._columns_at(self._at))
+        self._start([(name, self._at) for name in self._order])
 
     def measure_axis(self) -> None:
         """Measure along the alpha axis at this k, in steps of 0.5."""
         alphas = (2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1))
-        self._start([(f"alpha = {a:g}", LOX, (self.setting.k, a)) for a in alphas])
+        self._start([(LOX, (self.setting.k, a)) for a in alphas])
 
-    def _start(self, columns: list[tuple[str, str, Place]]) -> None:
+    def _start(self, columns: list[tuple[str, Place]]) -> None:
         """Start on the measures of these columns."""
         if not self._can_measure:
             raise ValueError("nothing to measure on: give the panel questions= of both kinds.")
         self.job.start(partial(self._work, 0.0, columns))
-
-    def _columns_at(self, at: Place) -> list[tuple[str, str, Place]]:
-        """Return what is measured at a place of the dial: words, column and place."""
-        return [(f"measures of {name}", name, at) for name in self._order]
 
     def _work(self, settle: float, columns: list | None, ticket: Ticket) -> None:
         """Ask the dial first, then the others, what they have not been asked; then measure.
@@ -162,8 +158,9 @@ class DialState(PanelState):
                 if name == LOX:
                     self._stood = at
             if columns is None and self._can_measure and self._seconds < QUICK:
-                columns = self._columns_at(at)
-            for i, (what, name, place) in enumerate(columns or (), start=1):
+                columns = [(name, at) for name in self._order]
+            for i, (name, place) in enumerate(columns or (), start=1):
+                what = f"measures of {name}" + f" at alpha = {place[1]:g}" * (name == LOX)
                 self._measure(name, place, partial(ticket.step, what, i - 1, len(columns)))
                 ticket.step(what, i, len(columns), self.show)
         finally:
