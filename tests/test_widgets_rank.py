@@ -273,7 +273,7 @@ def test_names_that_people_gave_are_escaped(open_state, run):
     name = "<img src=x onerror=alert(1)>"
     state = open_state(attacked={name: run, "later": PAIR[1]})
     assert "&lt;img src=x" in ratios_html(state.data, list(state.attacked))
-    state._r_ft[name] = state.subspace.r_ft_curve(PAIR[0], run.folder, 64)
+    state.r_ft[name] = state.subspace.r_ft_curve(PAIR[0], run.folder, 64)
     state.setting.k = 5
     html = ratios_html(state.data, list(state.attacked))
     drawn = json.dumps(rank_spec(state.data))
