@@ -13,7 +13,7 @@ from lox_kit import Store, figures, find_attack, load_model, run_attack, widgets
 from lox_kit.attacks.presets import ATTACKS, file_attack
 from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
-from lox_kit.figures.plotly.attacks import lab_spec
+from lox_kit.figures.plotly.curves import lab_spec
 from lox_kit.folders import cache_folder
 from lox_kit.measures.questions import Questions
 from lox_kit.studies import arm_model, curves
