@@ -139,8 +139,8 @@ class ResidentWeights:
                     f"{name}: what is added has shape {tuple(shape)}, the model has "
                     f"{shape_of(places[name]) if name in places else 'no such tensor'}."
                 )
-        # The copy is what changes: what is kept stays where it was loaded, which is the checkpoint's
-        # file itself on a CPU, in memory once for all models of it.
+        # The copy is what changes: what is kept stays where it was loaded, on a CPU mapped from the
+        # checkpoint's file and so in memory once for all models of it.
         self._kept = {name: W.data for name, W in self._weights.items()}
         for name, W in self._weights.items():
             W.data = self._kept[name].clone()

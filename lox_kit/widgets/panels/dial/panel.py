@@ -35,7 +35,7 @@ def dial(*arguments, **options) -> Panel:
     """Open the LoX dial: answers of base, aligned, LoX and attacked models, and their measures.
 
     The panel turns the weights of `model` in place; closing it gives them back. Opening it again
-    for the same model closes the one before.
+    for the same model closes the one before. A long answer opens by a click or by Enter.
 
     Parameters
     ----------

@@ -45,7 +45,8 @@ class DialState(PanelState):
         Which of the evaluation prompts are shown with it.
     data : dict
         `table` has columns (models, with their shares) and rows (prompts, with an answer from
-        each), `curve` what has been measured at this k, as `figures.figure_alpha` draws it.
+        each, "pending" while it is that of the setting before), `curve` what has been measured at
+        this k, as `figures.figure_alpha` draws it.
     """
 
     prompt = traitlets.Unicode()
@@ -145,15 +146,15 @@ class DialState(PanelState):
     def _work(self, settle: float, columns: list | None, ticket: Ticket) -> None:
         """Ask the dial first, then the others, what they have not been asked; then measure.
 
-        The first prompt is asked alone, so that one answer is there soon. `columns` are those that
-        are measured; default is all of them here, if that is quick.
+        The dial is asked the first prompt alone, so that one answer is there soon. `columns` are
+        those that are measured; default is all of them here, if that is quick.
         """
         ticket.settle(settle)
         at, prompts = self._at, [p for p, _ in self.shown()]
         try:
             for i, name in enumerate(self._order, start=1):
-                for some in (prompts[:1], prompts):
-                    self._ask(name, at, some)
+                for asked in (prompts[:1], prompts) if name == LOX else (prompts,):
+                    self._ask(name, at, asked)
                     ticket.step(f"answers of {name}", i, len(self._order), self.show)
                 if name == LOX:
                     self._stood = at
