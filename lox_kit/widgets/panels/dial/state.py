@@ -243,12 +243,9 @@ class DialState(PanelState):
         }
 
     def _columns(self) -> list[dict]:
-        columns, at = [], self._at
-        for name in self.names:
-            there = dict(zip(("k", "alpha"), at, strict=True)) if name == LOX else {}
-            shares = self._shares.get(self._key(name, at))
-            columns.append({"name": name, **there, "shares": shares})
-        return columns
+        there = {LOX: dict(zip(("k", "alpha"), self._at, strict=True))}
+        shares = {name: self._shares.get(self._key(name, self._at)) for name in self.names}
+        return [{"name": n, **there.get(n, {}), "shares": s} for n, s in shares.items()]
 
     def _rows(self) -> list[dict]:
         rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
