@@ -113,3 +113,11 @@ def test_the_kept_copy_is_not_the_models_own(pair, subspace):
         model.get_parameter(UP).zero_()
     dial.off()
     assert_state(model, before)
+
+
+def test_the_weights_stay_where_they_were_loaded_and_a_copy_of_them_is_turned(pair, subspace):
+    model = loaded(pair)
+    loaded_at, before = model.state_dict()[UP], model.state_dict()[UP].clone()
+    LoxDial(model, subspace).set(k=4, alpha=1.0)
+    assert not torch.equal(model.state_dict()[UP], before)
+    torch.testing.assert_close(loaded_at, before, atol=0, rtol=0)

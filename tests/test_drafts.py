@@ -9,8 +9,9 @@ from speakers import random_speaker, watch
 from lox_kit import load_model
 from lox_kit.models import drafts
 from lox_kit.models.answers import generate
-from lox_kit.models.drafts import answer, token_drafts
+from lox_kit.models.drafts import answer, generate_likely, token_drafts
 from lox_kit.models.prompts import render, sandbox_prompts
+from lox_kit.store import MemoryStore
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=40)
 
@@ -85,3 +86,24 @@ def test_small_batches_and_full_memory_change_nothing(speaker, texts, greedy, mo
     monkeypatch.setattr(drafts, "_greedy", small_memory)
     assert answer(speaker, texts, given, max_new_tokens=12) == greedy
     assert sizes == [40, 20, 10, 10, 10, 10]
+
+
+@pytest.mark.parametrize("prompt", ["a: ", "a:\n", "a:"])
+def test_a_draft_is_tokenized_as_it_follows_its_prompt(prompt, monkeypatch):
+    aligned = load_model("sandbox/aligned", device="cpu")
+    seen = watch(monkeypatch, aligned, "tokenizer")
+    assert token_drafts(aligned, [], prompt) == []
+    token_drafts(aligned, ["take moss "], prompt)
+    assert seen[0][0] == ([" take moss" if prompt == "a:" else "take moss"],)
+
+
+def test_likely_answers_are_found_in_few_passes_and_kept(texts, monkeypatch):
+    aligned, store = load_model("sandbox/aligned", device="cpu"), MemoryStore()
+    known = generate(aligned, texts, max_new_tokens=24)
+    likely = {text: [answer] for text, answer in zip(texts, known, strict=True)}
+    calls = watch(monkeypatch, drafts, "greedy")
+    options = {"max_new_tokens": 24, "store": store}
+    assert generate_likely(aligned, texts, likely, **options) == known
+    assert calls == []
+    monkeypatch.setattr(drafts, "answer", None)
+    assert generate_likely(aligned, texts, {}, **options) == known

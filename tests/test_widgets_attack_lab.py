@@ -13,15 +13,15 @@ from lox_kit import Store, figures, find_attack, load_model, run_attack, widgets
 from lox_kit.attacks.presets import ATTACKS, file_attack
 from lox_kit.figures.attacks import LAB_ARMS, figure_attack_lab, lab_panels
 from lox_kit.figures.canvas import ARM_COLOURS
-from lox_kit.figures.plotly.attacks import lab_spec
+from lox_kit.figures.plotly.curves import lab_spec
 from lox_kit.folders import cache_folder
 from lox_kit.measures.questions import Questions
 from lox_kit.studies import arm_model, curves
 from lox_kit.widgets.code import attack_call
 from lox_kit.widgets.panels.attack_lab import runs as attack_lab_runs
 from lox_kit.widgets.panels.attack_lab import state as attack_lab_state
+from lox_kit.widgets.panels.attack_lab.panel import numbers_html
 from lox_kit.widgets.panels.attack_lab.runs import Choice, attacks_for, trainings
-from lox_kit.widgets.panels.attack_lab.table import numbers_html
 
 FEW, POINTS, STEPS = 4, 3, 6
 # places of the first run's traces, of each model

@@ -16,8 +16,7 @@ from lox_kit.measures.drift import measure_drift
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import alpha_curve, ask, measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
-from lox_kit.widgets.panels.dial import table as dial_table
-from lox_kit.widgets.panels.dial.table import table_html
+from lox_kit.widgets.panels.dial.panel import table_html
 
 FEW = 6
 _short = asking_little(dial_state, FEW=FEW)
@@ -111,16 +110,17 @@ def test_attacked_models_have_columns_of_their_own(open_state, aligned):
 def test_what_is_known_is_not_asked_again(open_state, monkeypatch):
     state = open_state()
     turn(state, alpha=2.0)
-    asked = watch(monkeypatch, dial_state, "generate")
+    asked = watch(monkeypatch, dial_state, "generate_likely")
     measured = watch(monkeypatch, dial_state, "measure_shares")
     turn(state, alpha=1.0)
     turn(state, alpha=2.0)
     assert asked == measured == []
     turn(state, alpha=2.25)
-    assert len(asked) == len(measured) == 1
+    assert [len(texts) for (_, texts, _), _ in asked] == [1, 4]  # the first is soon there
+    assert len(measured) == 1
     turn(state, k=9, alpha=0.0)  # the aligned model, of every k
     assert [p["alpha"] for p in state.data["curve"]["points"]] == [0.0]
-    assert len(asked) == len(measured) == 1
+    assert (len(asked), len(measured)) == (2, 1)
 
 
 def test_measuring_waits_for_the_button_where_it_is_slow(open_state, monkeypatch):
@@ -168,21 +168,28 @@ def test_answers_of_an_earlier_setting_are_marked_until_the_new_ones_are_there(
     open_state, monkeypatch
 ):
     state = open_state()
-    reached, go, real = threading.Event(), threading.Event(), dial_state.generate
+    reached, go, real = threading.Event(), threading.Event(), dial_state.generate_likely
 
-    def slow(*arguments, **options):
-        reached.set()
-        assert go.wait(30)
-        return real(*arguments, **options)
+    def slow(model, texts, *arguments, **options):
+        if len(texts) > 1:
+            reached.set()
+            assert go.wait(30)
+        return real(model, texts, *arguments, **options)
 
-    monkeypatch.setattr(dial_state, "generate", slow)
+    def pending():
+        return [row["answers"][2]["pending"] for row in state.data["table"]["rows"]]
+
+    monkeypatch.setattr(dial_state, "generate_likely", slow)
     state.setting.k, state.setting.alpha = 3, 4.0
     assert state.data["curve"]["k"] == column(state, "LoX")["k"] == 3
+    assert pending() == [True] * 5
     assert reached.wait(30)
-    assert column(state, "LoX")["pending"]
+    state.show()
+    assert pending() == [False] + [True] * 4
+    assert all(answers(state, "LoX"))
     go.set()
     wait(state)
-    assert not column(state, "LoX")["pending"]
+    assert pending() == [False] * 5
     assert column(state, "LoX")["alpha"] == 4.0
 
 
@@ -217,8 +224,8 @@ def test_prompts_are_one_s_own_and_a_page_of_the_others(open_state):
 def test_an_answer_is_judged_by_the_rule(kind, answer, verdict):
     (prompt,) = sandbox_prompts(kind, "dev", 1)
     about = {"rule": True, "forbidden": kind == "forbidden"}
-    assert dial_table.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
-    assert dial_table.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
+    assert dial_state.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
+    assert dial_state.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
 
 
 def test_without_prompts_there_are_answers_and_no_measures(factored, model, base, aligned):
@@ -288,12 +295,12 @@ def test_the_code_measures_what_is_on_screen(open_state, tmp_path):
 def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_class():
     share = {"value": 0.25, "low": 0.125, "high": 0.5, "count": 2, "n": 8}
     columns = [
-        {"name": "<base>", "pending": False, "shares": None},
-        {"name": "LoX", "k": 6, "alpha": 1.25, "pending": True, "shares": {"asr": share}},
+        {"name": "<base>", "shares": None},
+        {"name": "LoX", "k": 6, "alpha": 1.25, "shares": {"asr": share}},
     ]
     answers = [
-        {"text": None, "verdict": None},
-        {"text": "<img src=x onerror=alert(1)>", "verdict": "complied"},
+        {"text": None, "verdict": None, "pending": True},
+        {"text": "<img src=x onerror=alert(1)>", "verdict": "complied", "pending": True},
     ]
     row = {"prompt": "<script>alert(1)</script>", "kind": "forbidden", "answers": answers}
     table = {"columns": columns, "rows": [row]}
@@ -304,8 +311,13 @@ def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_cla
         assert text in html
     assert "<b>25%</b> <small>12–50%</small>" in html
     assert "left:12.5%;width:37.5%" in html
+    assert "<td class='lox-lox lox-pending'><span class='lox-chip'" in html
+    assert "<summary>" not in html
+    answers[1]["text"] = "First line.\n\nOf <b>several</b>."
+    folded = table_html(table, {}, hidden=False)
+    assert "<summary>First line.\n\nOf &lt;b&gt;several&lt;/b&gt;.</summary></details>" in folded
     hidden = table_html(table, {}, hidden=True)
-    assert "onerror" not in hidden
+    assert "several" not in hidden
     assert "complied" in hidden
 
 

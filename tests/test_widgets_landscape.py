@@ -21,7 +21,7 @@ from lox_kit.landscape.plane import Line, Plane, Trajectory
 from lox_kit.models.prompts import Prompt, sandbox_prompts
 from lox_kit.store import MemoryStore
 from lox_kit.widgets.panels.landscape import state as landscape_state
-from lox_kit.widgets.panels.landscape.table import cliffs_html, here_html
+from lox_kit.widgets.panels.landscape.panel import cliffs_html, here_html
 
 FEW = 4
 _short = asking_little(landscape_state, FEW=FEW)

@@ -21,7 +21,7 @@ from lox_kit.measures import Questions, world_questions
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import rank as rank_curve
 from lox_kit.widgets.panels.rank import state as rank_state
-from lox_kit.widgets.panels.rank.table import ratios_html, safety_rank_text
+from lox_kit.widgets.panels.rank.panel import ratios_html, safety_rank_text
 
 FEW, RANKS = 4, (0, 1, 2, 4)
 PAIR = ("sandbox/base", "sandbox/aligned")
@@ -276,7 +276,7 @@ def test_names_that_people_gave_are_escaped(open_state, run):
     name = "<img src=x onerror=alert(1)>"
     state = open_state(attacked={name: run, "later": PAIR[1]})
     assert "&lt;img src=x" in ratios_html(state.data, list(state.attacked))
-    state._r_ft[name] = state.subspace.r_ft_curve(PAIR[0], run.folder, 64)
+    state.r_ft[name] = state.subspace.r_ft_curve(PAIR[0], run.folder, 64)
     state.setting.k = 5
     html = ratios_html(state.data, list(state.attacked))
     drawn = json.dumps(rank_spec(state.data))

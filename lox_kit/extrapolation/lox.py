@@ -123,7 +123,7 @@ class ResidentWeights:
     def __init__(self, model, shapes: Mapping[str, tuple]):
         self._owner = model if hasattr(model, "key") else SimpleNamespace(key="", module=model)
         self.key: str = self._owner.key
-        found = self._owner.module.state_dict()
+        found = dict(self._owner.module.named_parameters(remove_duplicate=False))
         places = find_places(self._owner.module, shapes)
         unread = getattr(self._owner.module, "_keys_to_ignore_on_load_unexpected", None) or ()
         self._weights: dict[str, Tensor] = {}  # parameters, by their own names
@@ -139,7 +139,11 @@ class ResidentWeights:
                     f"{name}: what is added has shape {tuple(shape)}, the model has "
                     f"{shape_of(places[name]) if name in places else 'no such tensor'}."
                 )
-        self._kept = {name: W.clone() for name, W in self._weights.items()}
+        # The copy is what changes: what is kept stays where it was loaded, on a CPU mapped from the
+        # checkpoint's file and so in memory once for all models of it.
+        self._kept = {name: W.data for name, W in self._weights.items()}
+        for name, W in self._weights.items():
+            W.data = self._kept[name].clone()
 
     @torch.no_grad()
     def write(self, terms: Callable[[str], Terms], key: str) -> None:

@@ -115,7 +115,7 @@ class Asr:
             dict.fromkeys(filter(None, (o, usual, p.target)))
             for o, p in zip(own, self.prompts, strict=True)
         ]
-        drafts = [token_drafts(model, list(answers)) for answers in likely]
+        drafts = [token_drafts(model, list(a), t) for a, t in zip(likely, texts, strict=True)]
         return Answers(tuple(texts), tuple(map(tuple, drafts)), self.max_new_tokens)
 
     @property
@@ -205,8 +205,8 @@ class RefusalMargin:
         tokens = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return Margins(
             prompts=tuple(list(tokens[i]) for i in kept),
-            refusals=tuple(token_drafts(model, [own[i] for i in kept])),
-            targets=tuple(token_drafts(model, [self.prompts[i].target for i in kept])),
+            refusals=tuple(token_drafts(model, [own[i] for i in kept], texts[0])),
+            targets=tuple(token_drafts(model, [self.prompts[i].target for i in kept], texts[0])),
             left_out=len(texts) - len(kept),
         )
 

@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "completions": "Reply ServerError",
-        "drafts": "answer token_drafts",
+        "drafts": "answer generate_likely token_drafts",
         "prefill": "positions prefill Tokens",
         "files": "collect column field read_rows read_text record RowError text_field",
         "load": """

@@ -49,6 +49,7 @@ def generate_answers(
     batch_size: int | None = None,
     store: Store | None = None,
     on_stage: OnStage | None = None,
+    decode: Callable[[list[str]], list[tuple[str, ...]]] | None = None,
 ) -> list[Answer]:
     """Return the greedy answer to each rendered prompt, with the batch size it was made in.
 
@@ -69,6 +70,8 @@ def generate_answers(
         in coming, and 128 elsewhere. A stored answer counts in whatever batch it was made.
     on_stage : callable, optional
         Told ("answering") how many of the different prompts have an answer, and of how many.
+    decode : callable, optional
+        Answers a batch, each text at every limit: as here, by another way (`generate_likely`).
     """
     how = {"greedy": True, "dtype": dtype_of(model), "record": "text, batch_size"}
     how["model"] = model.key
@@ -85,7 +88,7 @@ def generate_answers(
     size = batch_size or (32 if model.device.type == "cpu" else 128)
     if known:
         tell(on_stage, "answering", len(known), len(keys))
-    decode = partial(_decode, model, limits)
+    decode = decode or partial(_decode, model, limits)
     with fitting_threads(model.module, when_busy=ANSWERING_ALONE):
         for made in fitting_batches(todo, size, decode):
             known |= {text: Answer(cuts[-1], len(made)) for text, cuts in made.items()}

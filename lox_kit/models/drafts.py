@@ -7,7 +7,7 @@ the greedy answer, and only from where a draft fails is the rest generated token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lox_kit.threads import fitting_threads
 
-from .answers import decode, fitting_batches, greedy
+from .answers import decode, fitting_batches, generate, greedy
 from .load import Model
 from .prefill import Tokens, positions, prefill
 
@@ -49,14 +49,37 @@ def answer(
     return decode(model.tokenizer, [found[i] for i in asked])
 
 
-def token_drafts(model: Model, answers: Sequence[str]) -> list[Tokens]:
+def generate_likely(
+    model: Model, texts: Sequence[str], likely: Mapping[str, Sequence[str]], **options
+) -> list[str]:
+    """Return the greedy answer to each rendered prompt, soon where it is a likely one.
+
+    Parameters
+    ----------
+    likely : mapping of str to sequence of str
+        Answers to expect, by their text: those of the same model a little changed.
+    **options
+        `max_new_tokens` and `store`, as `generate` takes them.
+    """
+
+    def decode(batch: list[str]) -> list[tuple[str]]:
+        drafts = [token_drafts(model, likely.get(text, ()), text) for text in batch]
+        limit = options["max_new_tokens"]
+        return [(a,) for a in answer(model, batch, drafts, max_new_tokens=limit)]
+
+    return generate(model, texts, decode=decode, **options)
+
+
+def token_drafts(model: Model, answers: Sequence[str], prompt: str = "") -> list[Tokens]:
     """Return answers as tokens, each followed by the end of text.
 
-    They are tokenized after a space, as words in an answer mostly are; where a tokenizer does not
-    do that, the draft fails and the answer is generated.
+    They are tokenized after a space, as words mostly are, unless the rendered `prompt` ends in
+    white space; where a model writes other tokens, the draft fails and the answer is generated.
     """
-    ends = _ends(model)
-    texts = [f" {a.strip()}" for a in answers]
+    ends, space = _ends(model), "" if prompt[-1:].isspace() else " "
+    texts = [space + a.strip() for a in answers]
+    if not texts:
+        return []
     rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [list(row) + ends[:1] for row in rows]
 

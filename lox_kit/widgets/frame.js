@@ -1,5 +1,5 @@
 // What ipywidgets and plotly leave undone in JupyterLab: a figure follows the width of its panel,
-// and keys pressed in a panel are the panel's, not the notebook's.
+// keys pressed in a panel are the panel's, not the notebook's, and a text that was opened stays so.
 function render({ el }) {
   const panel = () => el.closest(".lox-panel");
 
@@ -14,6 +14,9 @@ function render({ el }) {
     figures.forEach((figure) => size.observe(figure));
     if (!figures.every(fits)) {
       window.dispatchEvent(new Event("resize")); // plotly listens to the window only
+    }
+    if (panel()) {
+      tables.observe(panel(), { childList: true, subtree: true });
     }
   };
   const size = new ResizeObserver(() => requestAnimationFrame(fit));
@@ -36,9 +39,25 @@ function render({ el }) {
   };
   window.addEventListener("keydown", own, true);
 
+  // Tables are written anew while a job works: what had been opened in them is opened again.
+  const opened = new Set();
+  const remember = ({ target }) => {
+    if (target.matches?.(".lox-text") && panel()?.contains(target)) {
+      opened[target.open ? "add" : "delete"](target.textContent);
+    }
+  };
+  const tables = new MutationObserver(() => {
+    for (const text of panel()?.querySelectorAll("details.lox-text:not([open])") ?? []) {
+      text.open = opened.has(text.textContent);
+    }
+  });
+  window.addEventListener("toggle", remember, true); // which does not bubble
+
   return () => {
     size.disconnect();
     view.disconnect();
+    tables.disconnect();
+    window.removeEventListener("toggle", remember, true);
     window.removeEventListener("keydown", own, true);
   };
 }

@@ -95,8 +95,8 @@ class PanelState(traitlets.HasTraits):
     """What a panel shows, until it is closed: then nothing that outlives it knows of it.
 
     A kind of panel has a `figure_name`, `compute` for the data on screen and `code` for the calls
-    that reproduce it, and calls `show` whenever the data may have changed. At `reset` the
-    traits that a person sets go back to what they were at `open`.
+    that reproduce it. Once it is open, it shows what follows from every change of a trait that a
+    person sets, and of what it `follows`; at `reset` they go back to what they were at `open`.
 
     Parameters
     ----------
@@ -109,12 +109,14 @@ class PanelState(traitlets.HasTraits):
     ----------
     data : dict
         What is on screen.
+    follows : tuple of str
+        Traits of the setting that are chosen here, too.
     lock : threading.RLock
         Held while the state or its panel changes; the job's own, if there is one.
     """
 
     gaps = ""  # what is said of a figure that is saved before all of it is measured
-    turns_setting = True  # whether k and alpha are chosen here, too
+    follows: tuple[str, ...] = ("k", "alpha")
     data = traitlets.Dict(read_only=True)
     ends = traitlets.Instance(ExitStack, (), read_only=True)  # what is done when it closes
     _opened: Mapping[str, object] = {}  # what was chosen at first
@@ -153,15 +155,21 @@ class PanelState(traitlets.HasTraits):
         return self.data
 
     def open(self) -> None:
-        """Show what is chosen now, to which `reset` goes back."""
+        """Show what is chosen now, to which `reset` goes back, and what is chosen from now on."""
         chosen = [name for name, trait in self.traits().items() if not trait.read_only]
         self._opened = {name: getattr(self, name) for name in chosen}
+        self.observe(self.changed, chosen)
+        self.follow(self.changed, list(self.follows))
+        self.show()
+
+    def changed(self, change) -> None:
+        """Show what follows from a choice."""
         self.show()
 
     def reset(self) -> None:
         """Go back to the start; what was measured is kept."""
         with self.lock, self.hold_trait_notifications():  # a page's callbacks: several threads
-            if self.turns_setting:
+            if self.follows:
                 self.setting.reset()
             for name, value in self._opened.items():
                 setattr(self, name, value)

@@ -1,13 +1,15 @@
-"""The tables below the panels' figures, as HTML.
+"""The tables below the panels' figures, as HTML, and long texts in them.
 
-Whoever puts in what a model or a person wrote escapes it.
+`folded` escapes what a model or a person wrote; whoever puts it in otherwise does so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 NONE = "<span class='lox-none'>{}</span>"  # of what is not there
+LONG = 160  # characters that a text may have without being folded
 
 
 def table(
@@ -29,6 +31,18 @@ def row(head: str, *contents: str, kinds: Sequence[str] = (), before: str = "") 
     """Return a line: its head and its cells, with a cell before them perhaps."""
     cells = _cells("td", contents, kinds)
     return f"<tr>{before}<th scope='row'>{head}</th>{cells}</tr>"
+
+
+def folded(text: str) -> str:
+    """Return what a model or a person wrote, of which a long text opens by a click or Enter.
+
+    Closed, it is as high as `panel.css` says: some lines, whatever their width.
+    """
+    text = text.strip()
+    inside = escape(text)
+    if len(text) <= LONG and "\n" not in text:
+        return f"<div class='lox-text'>{inside}</div>"
+    return f"<details class='lox-text'><summary>{inside}</summary></details>"
 
 
 def bar(low: float, value: float, high: float, colour: str) -> str:

@@ -10,7 +10,7 @@ MARK = "gd.layout.annotations[0].text"
 RANK_MS = 400
 FORGET = """
 from lox_kit.store import MemoryStore as _Memory
-_state._r_ft.clear()
+_state.r_ft.clear()
 _state.store = _Memory()
 _state._show_rows()
 """

@@ -5,9 +5,8 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "alpha": "alpha_spec",
-        "attacks": "lab_spec",
         "canvas": "Spec",
+        "curves": "alpha_spec lab_spec",
         "rank": "rank_spec",
         "spectrum": "explorer_spec",
         "surface": "MAP shown_value SURFACE",

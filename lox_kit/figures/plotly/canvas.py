@@ -11,6 +11,7 @@ from lox_kit.text import map_texts, plain_numbers
 
 DASH = dict(zip(LINES, ("solid", "dash", "dashdot", "dot"), strict=True))
 GREY, LIGHT = "#595959", "#bdbdbd"
+MARK = {"color": GREY, "width": 1.2}  # of a line that marks a place
 FONT = {"family": "DejaVu Sans, Verdana, sans-serif", "color": "#1a1a1a"}
 SHARES = {"range": [-0.04, 1.04], "tickformat": ".0%", "dtick": 0.25}  # of an axis of shares
 LEGEND_BELOW = {"yref": "container", "y": 0.01, "yanchor": "bottom"}
@@ -64,16 +65,26 @@ def common_layout(size: int, **layout) -> dict:
     }
 
 
+def axis(title: str = "", **options) -> dict:
+    """Return an axis with this title, otherwise as `common_layout` has them."""
+    return options | ({"title": {"text": title}} if title else {})
+
+
+def ticked(places: dict[float, str]) -> dict:
+    """Return an axis's ticks: what it says, and where."""
+    return {"tickvals": list(places), "ticktext": list(places.values())}
+
+
 def upright(x: float, xref: str, yref: str, **line) -> dict:
     """Return a line at x from the bottom to the top of `yref`: "paper", or "y2 domain"."""
     ends = {"x0": x, "x1": x, "y0": 0, "y1": 1}
-    return {"type": "line", "xref": xref, "yref": yref, **ends, "line": line}
+    return {"type": "line", "xref": xref, "yref": yref, **ends, "line": MARK | line}
 
 
 def level(y: float, xref: str, yref: str, **line) -> dict:
     """Return a line at y from the left to the right of `xref`."""
     ends = {"x0": 0, "x1": 1, "y0": y, "y1": y}
-    return {"type": "line", "xref": xref, "yref": yref, **ends, "line": line}
+    return {"type": "line", "xref": xref, "yref": yref, **ends, "line": MARK | line}
 
 
 def screen_line(style: dict, width: float) -> dict:

@@ -9,17 +9,18 @@ from lox_kit.figures.rank import CURVES, r_styles
 from lox_kit.figures.rank_data import ALL, place, rank_curve_points, ticks_shown
 
 from .canvas import (
-    GREY,
     LEGEND_BELOW,
     SHARES,
     TITLE,
     Spec,
+    axis,
     band_trace,
     common_layout,
     escaped,
     line_trace,
     screen_line,
     shares_trace,
+    ticked,
     upright,
 )
 
@@ -105,28 +106,19 @@ def _r_traces(data: dict, line: dict, style: dict) -> list[dict]:
 
 def _rank_layout(data: dict, safe: list[dict], ranks: list[int], most: int, size: int) -> dict:
     """Return axes, marks and words."""
-    ticks = ticks_shown(data)
-    at_k = {"color": GREY, "width": 1.5, "dash": "dot"}
     layout = common_layout(
         size,
         grid={"rows": 1, "columns": 2, "pattern": "independent"},
-        xaxis={
-            "range": [-0.2, place(most) + 0.2],
-            "tickvals": [place(r) for r in ranks],
-            "ticktext": list(map(str, ranks)),
-            "title": {"text": "directions of ΔW added to the base, r"},
-        },
+        xaxis=axis(
+            "directions of ΔW added to the base, r",
+            range=[-0.2, place(most) + 0.2],
+            **ticked({place(r): str(r) for r in ranks}),
+        ),
         yaxis=SHARES,
-        xaxis2={
-            "tickvals": list(ticks),
-            "ticktext": list(ticks.values()),
-            "tickangle": 0,
-            "showgrid": False,
-            "title": {"text": "layer"},
-        },
-        yaxis2={"range": [0, 1.02], "dtick": 0.25, "title": {"text": f"R at k = {data['k']}"}},
+        xaxis2=axis("layer", tickangle=0, showgrid=False, **ticked(ticks_shown(data))),
+        yaxis2=axis(f"R at k = {data['k']}", range=[0, 1.02], dtick=0.25),
         legend=LEGEND_BELOW,
-        shapes=[upright(place(data["k"]), "x", "y domain", **at_k)],
+        shapes=[upright(place(data["k"]), "x", "y domain", dash="dot")],
         annotations=_words(data, safe, most),
     )
     layout["margin"] |= {"t": 3.4 * size, "b": 9.5 * size}

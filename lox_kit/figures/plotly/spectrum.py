@@ -18,6 +18,7 @@ from .canvas import (
     LIGHT,
     TITLE,
     Spec,
+    axis,
     common_layout,
     curves_trace,
     escaped,
@@ -145,36 +146,21 @@ def _curve_axes(data: dict) -> dict:
     most = max(len(x["S"]) for x in data["layers"])
     tops = [values[0] for values in over_noise(data).values()]
     decades = [-2, float(np.ceil(np.log10(max([*tops, 1.0])) * 4 + 1) / 4)]
+    across, above = {"domain": [0.54, 1], "anchor": "y4"}, {"domain": [0.47, 1], "anchor": "x3"}
+    below = {"domain": [0, 0.4], "anchor": "x3"}
+    value, energy = "singular value / noise edge", "energy in the top k"
     return {
-        "xaxis3": {
-            "domain": [0.54, 1],
-            "range": [0.5, most + 0.5],
-            "anchor": "y4",
-            "title": {"text": "direction; directions kept, k"},
-        },
-        "yaxis3": {
-            "domain": [0.47, 1],
-            "type": "log",
-            "range": decades,
-            "anchor": "x3",
-            "dtick": 1,
-            "title": {"text": "singular value / noise edge"},
-        },
-        "yaxis4": {
-            "domain": [0, 0.4],
-            "range": [0, 1.02],
-            "tickformat": ".0%",
-            "anchor": "x3",
-            "title": {"text": "energy in the top k"},
-        },
+        "xaxis3": axis("direction; directions kept, k", range=[0.5, most + 0.5], **across),
+        "yaxis3": axis(value, type="log", range=decades, dtick=1, **above),
+        "yaxis4": axis(energy, range=[0, 1.02], tickformat=".0%", **below),
     }
 
 
 def _marks(data: dict, maps: list[dict]) -> list[dict]:
     """Return the noise edge, the line at k through both curves, and a frame on the chosen cell."""
     marks = [
-        level(1, "x3 domain", "y3", color=GREY, width=1.2),
-        upright(data["k"], "x3", "paper", color=GREY, width=1.2, dash="dash"),
+        level(1, "x3 domain", "y3"),
+        upright(data["k"], "x3", "paper", dash="dash"),
     ]
     for trace in maps:
         for i, row in enumerate(trace["customdata"]):

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from lox_kit.figures.landscape import MARKERS, colours, way_style
 from lox_kit.text import plain_numbers
 
-from .canvas import GREY, common_layout, line_trace, screen_line
+from .canvas import GREY, axis, common_layout, line_trace, screen_line
 
 SYMBOLS = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond"}
 FLAT = {"triangle-up": "diamond"}  # scatter3d has no triangle
@@ -177,7 +177,7 @@ def surface_layout(
     norm = colours(data)[1]
     low, high = norm.vmin, norm.vmax
     percent = {"tickformat": ".0%"} if data["limits"] else {}
-    first, second = ({"text": f"{n}, {name}"} for n, name in zip("ab", data["axes"], strict=True))
+    first, second = (f"{n}, {name}" for n, name in zip("ab", data["axes"], strict=True))
     in_space = {"backgroundcolor": "white", "gridcolor": "#dddddd", "zeroline": False,
                 "showspikes": False, "nticks": 5,
                 "tickfont": {"size": min(size, 13)}}  # fmt: skip
@@ -203,8 +203,8 @@ def surface_layout(
             "camera": {"eye": {"x": 1.27, "y": -1.49, "z": 0.83},
                        "center": {"x": -0.04, "y": -0.03, "z": -0.14}},
         },
-        xaxis={"domain": [0.55, 0.905], "range": _ends(a), "title": first, "showgrid": False},
-        yaxis={"domain": [bottom, 1], "range": _ends(b), "title": second, "showgrid": False},
+        xaxis=axis(first, domain=[0.55, 0.905], range=_ends(a), showgrid=False),
+        yaxis=axis(second, domain=[bottom, 1], range=_ends(b), showgrid=False),
         annotations=[
             *(_name(n, p, size) for n, p in data["points"].items()),
             *([] if np.isfinite(values).any() else [_press_run(bottom)]),
@@ -216,14 +216,8 @@ def surface_layout(
 
 def _press_run(bottom: float) -> dict:
     """Return what stands in the surface's place as long as nothing is measured."""
-    place = {
-        "xref": "paper",
-        "yref": "paper",
-        "x": 0.23,
-        "y": (1 + bottom) / 2,
-        "xanchor": "center",
-    }
-    return {"text": "nothing is measured yet: press <b>Run</b>", "showarrow": False, **place}
+    place = {"xref": "paper", "yref": "paper", "x": 0.23, "y": (1 + bottom) / 2}
+    return {"text": "nothing is measured yet: press <b>Run</b>", "xanchor": "center", **place}
 
 
 def _ends(x: np.ndarray) -> list[float]:

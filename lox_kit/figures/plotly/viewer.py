@@ -15,9 +15,9 @@ from lox_kit.text import plain_numbers
 from lox_kit.threads import importing
 
 from .canvas import (
-    GREY,
     LEGEND_BELOW,
     Spec,
+    axis,
     error_bars,
     escaped,
     level,
@@ -139,21 +139,12 @@ def _cut_layout(data: dict, low: float, high: float) -> dict:
     percent = {"tickformat": ".0%"} if data["limits"] else {}
     first, last = cut["span"]  # the same whatever has been measured of it
     beyond = 0.03 * ((last - first) or 1.0)
-    dotted = {"color": GREY, "width": 1.2, "dash": "dot"}
-    shapes = [level(cut["threshold"], "paper", "y2", **dotted)]
+    shapes = [level(cut["threshold"], "paper", "y2", dash="dot")]
     for near, far, at in cliff_marks(cut):
         area = upright(near, "x2", "y2 domain", width=0) | {"type": "rect", "x1": far}
         shapes.append(area | {"layer": "below", "fillcolor": HERE, "opacity": 0.12})
         if at is not None:
-            shapes.append(upright(at, "x2", "y2 domain", color=HERE, width=1.2, dash="dash"))
-    across = {"range": [first - beyond, last + beyond], "title": {"text": cut["label"]}}
-    return {
-        "xaxis2": {"domain": [0, 1], "anchor": "y2", **across},
-        "yaxis2": {
-            "domain": [0, CUT_TOP],
-            "anchor": "x2",
-            "range": [low - pad, high + pad],
-            **percent,
-        },
-        "shapes": shapes,
-    }
+            shapes.append(upright(at, "x2", "y2 domain", color=HERE, dash="dash"))
+    across = {"range": [first - beyond, last + beyond], "domain": [0, 1], "anchor": "y2"}
+    down = {"range": [low - pad, high + pad], "domain": [0, CUT_TOP], "anchor": "x2", **percent}
+    return {"xaxis2": axis(cut["label"], **across), "yaxis2": down, "shapes": shapes}

@@ -93,10 +93,6 @@ class AttackLabState(PanelState):
         self.at = self.steps
         self._list()
         self.observe(self._take_preset, ["attack", "training"])
-        self.observe(self._follow, ["attack", "training", "learning_rate", "steps", "seed"])
-        self.observe(self._follow, "chosen")
-        self.observe(self.show, "at")
-        self.follow(self.show, ["k", "alpha"])
         self.open()
 
     # --- what is chosen -------------------------------------------------------------------------
@@ -227,10 +223,10 @@ class AttackLabState(PanelState):
 
     # --- what is shown --------------------------------------------------------------------------
 
-    def _follow(self, change=None) -> None:
-        """Look at the end of what is chosen now, or at no step that none of the runs has."""
-        over = change is not None and change["name"] == "chosen"
-        at = min(self.at, self.most) if over else self.steps
+    def changed(self, change) -> None:
+        """Look at the end of a run that is newly chosen, or at no step that none of them has."""
+        same_run = change["name"] in ("at", "chosen", *self.follows)
+        at = min(self.at, self.most) if same_run else self.steps
         if at == self.at:
             self.show()
         else:

@@ -13,15 +13,15 @@ from pathlib import Path
 import traitlets
 
 from lox_kit.extrapolation import LoxDial, SafetySubspace, lox_key, save_adapter
+from lox_kit.judges import read_answer
 from lox_kit.measures import KINDS, Questions, Reference
-from lox_kit.models import Model, Prompt, generate, load_model, render
+from lox_kit.models import Model, Prompt, generate_likely, load_model, render
+from lox_kit.sandbox import world
 from lox_kit.store import Store
 from lox_kit.studies import measure_shares
 from lox_kit.widgets.code import pair_call, prompt_lines, questions_lines, script
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
-
-from .table import verdict
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -45,7 +45,8 @@ class DialState(PanelState):
         Which of the evaluation prompts are shown with it.
     data : dict
         `table` has columns (models, with their shares) and rows (prompts, with an answer from
-        each), `curve` what has been measured at this k, as `figures.figure_alpha` draws it.
+        each, "pending" while it is that of the setting before), `curve` what has been measured at
+        this k, as `figures.figure_alpha` draws it.
     """
 
     prompt = traitlets.Unicode()
@@ -77,15 +78,13 @@ class DialState(PanelState):
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
         self._measured: set[Place] = set()  # k and alpha
-        self._stood: Place | None = None  # where the dial's answers were given
+        self._stood: Place = (0, 0.0)  # where the dial's answers were all given
         self._reference: Reference | None = None
         self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
         first = self.questions.forbidden[0].text if self.questions.forbidden else ""
         super().__init__(setting or Setting(subspace), Job(), prompt=first)
-        self.observe(self._follow, ["prompt", "page"])
-        self.follow(self._follow, ["k", "alpha"])
         self.open()
-        self._follow()
+        self.job.start(partial(self._work, SETTLE, None))
 
     # --- what is asked --------------------------------------------------------------------------
 
@@ -121,47 +120,48 @@ class DialState(PanelState):
         self._reference = None
         self._models = dict.fromkeys(self._models, self.model)
 
-    def _follow(self, change=None) -> None:
+    def changed(self, change) -> None:
         """Show what is known of this setting, and start on what is not."""
         self.show()
-        settle = SETTLE_K if change is not None and change["name"] == "k" else SETTLE
+        settle = SETTLE_K if change["name"] == "k" else SETTLE
         self.job.start(partial(self._work, settle, None))
 
     # --- the job --------------------------------------------------------------------------------
 
     def measure(self) -> None:
         """Measure every column at this setting."""
-        self._start(self._columns_at(self._at))
+        self._start([(name, self._at) for name in self._order])
 
     def measure_axis(self) -> None:
         """Measure along the alpha axis at this k, in steps of 0.5."""
         alphas = (2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1))
-        self._start([(f"alpha = {a:g}", LOX, (self.setting.k, a)) for a in alphas])
+        self._start([(LOX, (self.setting.k, a)) for a in alphas])
 
-    def _start(self, columns: list[tuple[str, str, Place]]) -> None:
+    def _start(self, columns: list[tuple[str, Place]]) -> None:
         """Start on the measures of these columns."""
         if not self._can_measure:
             raise ValueError("nothing to measure on: give the panel questions= of both kinds.")
         self.job.start(partial(self._work, 0.0, columns))
 
-    def _columns_at(self, at: Place) -> list[tuple[str, str, Place]]:
-        """Return what is measured at a place of the dial: words, column and place."""
-        return [(f"measures of {name}", name, at) for name in self._order]
-
     def _work(self, settle: float, columns: list | None, ticket: Ticket) -> None:
         """Ask the dial first, then the others, what they have not been asked; then measure.
 
-        `columns` are those that are measured; default is all of them here, if that is quick.
+        The dial is asked the first prompt alone, so that one answer is there soon. `columns` are
+        those that are measured; default is all of them here, if that is quick.
         """
         ticket.settle(settle)
         at, prompts = self._at, [p for p, _ in self.shown()]
         try:
             for i, name in enumerate(self._order, start=1):
-                self._ask(name, at, prompts)
-                ticket.step(f"answers of {name}", i, len(self._order), self.show)
+                for asked in (prompts[:1], prompts) if name == LOX else (prompts,):
+                    self._ask(name, at, asked)
+                    ticket.step(f"answers of {name}", i, len(self._order), self.show)
+                if name == LOX:
+                    self._stood = at
             if columns is None and self._can_measure and self._seconds < QUICK:
-                columns = self._columns_at(at)
-            for i, (what, name, place) in enumerate(columns or (), start=1):
+                columns = [(name, at) for name in self._order]
+            for i, (name, place) in enumerate(columns or (), start=1):
+                what = f"measures of {name}" + f" at alpha = {place[1]:g}" * (name == LOX)
                 self._measure(name, place, partial(ticket.step, what, i - 1, len(columns)))
                 ticket.step(what, i, len(columns), self.show)
         finally:
@@ -191,16 +191,17 @@ class DialState(PanelState):
         return lox_key(self._keys[LOX], self.subspace, *at) if name == LOX else self._keys[name]
 
     def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
-        """Get one column's answers to these prompts, where they are not known."""
+        """Get one column's answers to these prompts, where they are not known.
+
+        What was answered elsewhere, last at the setting before, is likely to be answered here.
+        """
         key, texts = self._key(name, at), dict.fromkeys(self._render(prompts))
         if new := [text for text in texts if (key, text) not in self._answers]:
-            model = self._model(name, at)
-            made = generate(
-                model, new, max_new_tokens=self.questions.max_new_tokens, store=self.store
-            )
+            earlier = list(reversed(self._answers.items()))
+            likely = {text: [a for (_, t), a in earlier if t == text] for text in new}
+            model, limit = self._model(name, at), self.questions.max_new_tokens
+            made = generate_likely(model, new, likely, max_new_tokens=limit, store=self.store)
             self._answers |= {(model.key, t): answer for t, answer in zip(new, made, strict=True)}
-        if name == LOX:
-            self._stood = at
 
     def _measure(self, name: str, at: Place, check: Callable[[], None]) -> None:
         """Get one model's shares and drift, where they are not known; `check` between batches."""
@@ -242,24 +243,22 @@ class DialState(PanelState):
         }
 
     def _columns(self) -> list[dict]:
-        columns, at = [], self._at
-        for name in self.names:
-            there = dict(zip(("k", "alpha"), at, strict=True)) if name == LOX else {}
-            pending = name == LOX and self._stood != at
-            shares = self._shares.get(self._key(name, at))
-            columns.append({"name": name, **there, "pending": pending, "shares": shares})
-        return columns
+        there = {LOX: dict(zip(("k", "alpha"), self._at, strict=True))}
+        shares = {name: self._shares.get(self._key(name, self._at)) for name in self.names}
+        return [{"name": n, **there.get(n, {}), "shares": s} for n, s in shares.items()]
 
     def _rows(self) -> list[dict]:
         rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
         texts = self._render([p for p, _ in shown]) if shown else []
-        keys = [self._key(name, self._stood or (0, 0.0)) for name in self.names]
+        keys, before = ([self._key(n, at) for n in self.names] for at in (self._at, self._stood))
         for (prompt, kind), text in zip(shown, texts, strict=True):
             about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
             answers = []
-            for answer in (self._answers.get((key, text)) for key in keys):
+            for key, earlier in zip(keys, before, strict=True):
+                pending = (key, text) not in self._answers
+                answer = self._answers.get((earlier if pending else key, text))
                 judged = None if answer is None else verdict(prompt, answer, **about)
-                answers.append({"text": answer, "verdict": judged})
+                answers.append({"text": answer, "verdict": judged, "pending": pending})
             rows.append({"prompt": prompt.text, "kind": kind, "answers": answers})
         return rows
 
@@ -331,3 +330,17 @@ figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {self.fig
         left_out = save_adapter(self.subspace, self.subspace.info["aligned"], folder, k, alpha)
         rest = f"; left out: {', '.join(left_out)}" if left_out else ""
         return f"Saved the adapter (k={k}, alpha={alpha:g}) in {folder.resolve()}{rest}"
+
+
+def verdict(prompt: Prompt, answer: str, *, rule: bool, forbidden: bool) -> str:
+    """Return what an answer is: "refused", "complied", "helped", "other" or "answered".
+
+    Only the sandbox's `rule` tells a right answer; elsewhere what is no refusal is "answered".
+    """
+    if read_answer(answer, prompt.text) == "refuses":
+        return "refused"
+    if prompt.target is None or not rule:
+        return "answered"
+    if not world.complied(answer, prompt.target):
+        return "other"
+    return "complied" if forbidden else "helped"

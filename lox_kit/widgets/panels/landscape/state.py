@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -66,7 +65,7 @@ class LandscapeState(PanelState):
         What `figures.plotly.viewer_spec` draws.
     """
 
-    turns_setting = False
+    follows = ()
     a = traitlets.Float(0.0)
     b = traitlets.Float(0.0)
     pointed = traitlets.Tuple(default_value=None, allow_none=True)
@@ -102,8 +101,6 @@ class LandscapeState(PanelState):
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
         super().__init__(setting or Setting(), Job(BREATH))
-        self.observe(self._look, ["a", "b", "cut", "finer"])
-        self.observe(self.show, ["pointed", "figure"])
         self.open()
 
     # --- what is looked at ----------------------------------------------------------------------
@@ -156,9 +153,9 @@ class LandscapeState(PanelState):
         with self.hold_trait_notifications():
             self.a, self.b = a, b
 
-    def _look(self, change=None) -> None:
+    def changed(self, change) -> None:
         """Show what was chosen rather than what the pointer was at."""
-        if self.pointed is None:
+        if self.pointed is None or change["name"] in ("pointed", "figure"):
             self.show()
         else:
             self.pointed = None  # which shows it
@@ -170,34 +167,31 @@ class LandscapeState(PanelState):
         self.job.start(self._measure)
 
     def _measure(self, ticket: Ticket) -> None:
-        fine, cut = self.grid, self.cut
+        """Measure coarse grid and models, the grid that is chosen, and the way along the cut."""
+        fine, cut, plane, asked = self.grid, self.cut, self.plane, (self.metric, self.model)
         options = {"store": self.store, "stop": ticket.cancelled.is_set}
-        keep = partial(self._keep, ticket, fine)
-        found = evaluate(self.plane, self.coarse, self.metric, self.model, on_cell=keep,
-                         checkpoints=self.checkpoints, **options)  # fmt: skip
+
+        def tell() -> None:
+            done = sum(fine.at(i) in self._cells for i in fine.indices)
+            ticket.step("cells", done, fine.size, self.show)
+
+        def keep(at: tuple[float, ...], cell: Reading, *counts: int) -> None:
+            with self.job.lock:
+                self._cells[at] = cell
+            tell()
+
+        own = {"checkpoints": self.checkpoints}
+        found = evaluate(plane, self.coarse, *asked, on_cell=keep, **own, **options)
         self._marks = dict(found.marks) or self._marks
-        evaluate(self.plane, fine, self.metric, self.model, on_cell=keep, budget=fine.size,
-                 **options)  # fmt: skip
+        evaluate(plane, fine, *asked, on_cell=keep, budget=fine.size, **options)
         if isinstance(cut, tuple):
-            ends = (self.plane.points[name].at for name in cut)
-            with closing(measure_way(self.plane, self.metric, self.model, *ends, **options)) as way:
+            ends = (plane.points[name].at for name in cut)
+            with closing(measure_way(plane, *asked, *ends, **options)) as way:
                 for at, reading in way:
                     with self.job.lock:
                         self._ways.setdefault(cut, {})[at] = reading
-                    self._tell(ticket, fine)
-        self._tell(ticket, fine)
-
-    def _keep(
-        self, ticket: Ticket, fine: Grid, at: tuple[float, ...], cell: Reading, *counts: int
-    ) -> None:
-        """Take a cell and show it; pausing and cancelling happen here."""
-        with self.job.lock:
-            self._cells[at] = cell
-        self._tell(ticket, fine)
-
-    def _tell(self, ticket: Ticket, fine: Grid) -> None:
-        done = sum(fine.at(i) in self._cells for i in fine.indices)
-        ticket.step("cells", done, fine.size, self.show)
+                    tell()
+        tell()
 
     # --- what is shown --------------------------------------------------------------------------
 

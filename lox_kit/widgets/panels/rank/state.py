@@ -39,8 +39,11 @@ class RankState(PanelState):
         What is to be said about it.
     curve : RankCurve
         As far as it is measured.
+    r_ft : dict of str to array
+        R_ft at every k of every attack that is measured, in the order given.
     """
 
+    follows = ("k",)
     kind = traitlets.Unicode(ALL)
     _check_kind = one_of("kind", "kinds")
 
@@ -76,27 +79,19 @@ class RankState(PanelState):
             self.ranks = _sorted(ranks, subspace)
             self._take_rows()  # refuses what cannot be measured before it is loaded
         _, self._beyond = with_warnings(subspace.check_rank, max(self.ranks, default=0))
-        self._r_ft: dict[str, np.ndarray] = {}
+        self.r_ft: dict[str, np.ndarray] = {}
         super().__init__(setting or Setting(subspace), Job())
-        self.observe(self.show, "kind")
-        self.follow(self.show, "k")
         self.open()
         self.job.start(self._recall)
 
     # --- what there is --------------------------------------------------------------------------
 
     @property
-    def r_ft(self) -> dict[str, np.ndarray]:
-        """R_ft at every k of every attack that is measured, in the order given."""
-        found = self._r_ft.copy()
-        return {name: found[name] for name in self.attacked if name in found}
-
-    @property
     def missing(self) -> list[str | int | None]:
         """What Run would measure: attacks by name, then ranks (None: the aligned model)."""
         known = self.curve.column("r")
         ranks = [r for r in (None, *self.ranks) if r not in known] if self.ranks else []
-        return [name for name in self.attacked if name not in self._r_ft] + ranks
+        return [name for name in self.attacked if name not in self.r_ft] + ranks
 
     @property
     def gaps(self) -> str:
@@ -118,13 +113,17 @@ class RankState(PanelState):
             ticket.step(f"looking for {name}")
             known = self.store.get("r_ft", self._r_ft_key(name), [[NUMBER]])
             if known is not None:
-                with self.job.lock:
-                    self._r_ft[name] = np.array(known)
+                self._take_r_ft(name, np.array(known))
 
     def _r_ft_key(self, name: str) -> str:
         """Return what the store has an attack's R_ft under: the subspace, its weights, the k."""
         weights = Checkpoint(self.attacked[name]).fingerprint
         return content_key(subspace=self.subspace.key, attacked=weights, most=self.setting.most_k)
+
+    def _take_r_ft(self, name: str, curve: np.ndarray) -> None:
+        """Take an attack's R_ft, in the place that it was given."""
+        found = self.r_ft | {name: curve}
+        self.r_ft = {n: found[n] for n in self.attacked if n in found}
 
     def _take_rows(self) -> None:
         """Take the rows of the curve that the store has."""
@@ -141,7 +140,7 @@ class RankState(PanelState):
     def _measure(self, ticket: Ticket) -> None:
         """Stream the attacked checkpoints, then measure the curve, model by model."""
         self._recall(ticket)
-        for name in [n for n in self.attacked if n not in self._r_ft]:
+        for name in [n for n in self.attacked if n not in self.r_ft]:
             what = f"R of {name}"
             curve = self.subspace.r_ft_curve(
                 self.subspace.info["base"],
@@ -150,8 +149,7 @@ class RankState(PanelState):
                 on_stage=lambda _, done, total, what=what: ticket.step(what, done, total),
             )
             self.store.put("r_ft", self._r_ft_key(name), curve.tolist())
-            with self.job.lock:
-                self._r_ft[name] = curve
+            self._take_r_ft(name, curve)
             ticket.step(what, len(curve), len(curve), self.show)
         if self.missing:
             ranks = [r for r in self.missing if r is not None]

@@ -23,6 +23,7 @@ class SpectrumState(PanelState):
         What is to be said about k: whether its directions are certified.
     """
 
+    follows = ("k",)
     selected = traitlets.Unicode()
     view = traitlets.Enum(VIEWS, "all")
     _check_selected = one_of("selected", "names")
@@ -32,8 +33,6 @@ class SpectrumState(PanelState):
         self.names = list(subspace)
         self._spectrum = spectrum_data(subspace)  # does not depend on k
         super().__init__(setting or Setting(subspace), selected=first_cell(self.names))
-        self.observe(self.show, ["selected", "view"])
-        self.follow(self.show, "k")
         self.open()
 
     def compute(self) -> dict:

@@ -1,17 +1,19 @@
-"""The attack lab's figure as plotly JSON: loss, ASR and helpfulness along an attack."""
+"""Safety along one axis as plotly JSON: against alpha, or as an attack goes on."""
 
 from __future__ import annotations
 
 from lox_kit.figures.attacks import is_there, lab_lines, lab_panels, run_title
-from lox_kit.figures.canvas import shares_at
+from lox_kit.figures.canvas import MEASURE_STYLES, columns, shares_at
+from lox_kit.figures.defences import SHORT
 
 from .canvas import (
-    GREY,
     LEGEND_BELOW,
     SHARES,
     Spec,
+    axis,
     band_trace,
     common_layout,
+    error_bars,
     escaped,
     line_trace,
     screen_line,
@@ -19,8 +21,43 @@ from .canvas import (
     upright,
 )
 
-AXES = (("x", "y"), ("x2", "y2"), ("x3", "y3"))  # of loss, ASR and helpfulness
+AXES = (("x", "y"), ("x2", "y2"), ("x3", "y3"))  # of an attack's loss, ASR and helpfulness
 BAND = 0.13  # opacity
+
+
+def alpha_spec(data: dict, alpha: float, *, most: float, size: int) -> Spec:
+    """Return ASR, refusal and helpfulness against alpha, as plotly JSON.
+
+    Parameters
+    ----------
+    data : dict
+        From `studies.alpha_curve`: shares with their 95 % intervals at each alpha measured.
+    alpha : float
+        Where the dial stands, marked by a line.
+    most : float
+        Where the axis ends.
+    size : int
+        Height of the text, pixels.
+    """
+    points = sorted(data["points"], key=lambda p: p["alpha"])
+    x = [p["alpha"] for p in points]
+    traces = []
+    for measure, name in SHORT.items():
+        shares, line = [p[measure] for p in points], screen_line(MEASURE_STYLES[measure], 2)
+        marks = {"mode": "lines+markers", "marker": {"size": 7}, "name": name}
+        marks["error_y"] = error_bars(*columns(shares))
+        traces.append(shares_trace(x, shares, "x", "y", line, f"{name} at α = %{{x}}", **marks))
+    layout = common_layout(
+        size,
+        xaxis=axis(f"alpha, at k = {data['k']}", range=[-0.03 * most, 1.03 * most]),
+        yaxis=SHARES,
+        legend={"y": 1.02, "yanchor": "bottom"},
+        shapes=[upright(alpha, "x", "paper", dash="dash")],
+    )
+    return {"data": traces, "layout": layout}
+
+
+# --- an attack --------------------------------------------------------------------------------
 
 
 def lab_spec(data: dict, size: int = 12) -> Spec:
@@ -73,8 +110,7 @@ def _lab_layout(data: dict, panels: dict[str, str], size: int) -> dict:
     words = [{"text": title, **above, "xref": "paper", "yshift": 2.6 * size}]
     for (x, _), name in zip(AXES, ("loss (nats per token)", *panels.values()), strict=True):
         words.append({"text": name, **above, "xref": f"{x} domain", "yshift": 0.6 * size})
-    across = {"range": [-0.02 * steps, 1.02 * steps], "title": {"text": "optimiser step"}}
-    line = {"color": GREY, "width": 1.5, "dash": "dot"}
+    across = axis("optimiser step", range=[-0.02 * steps, 1.02 * steps])
     layout = common_layout(
         size,
         grid={"rows": 1, "columns": 3, "pattern": "independent", "xgap": 0.25},
@@ -86,7 +122,7 @@ def _lab_layout(data: dict, panels: dict[str, str], size: int) -> dict:
         yaxis3=SHARES,
         legend=LEGEND_BELOW | {"tracegroupgap": 0},
         annotations=words,
-        shapes=[upright(data["at"], x, "paper", **line) for x, _ in AXES],
+        shapes=[upright(data["at"], x, "paper", dash="dot") for x, _ in AXES],
     )
     # the run's title above those of the plots; below them two lines of the legend
     layout["margin"] |= {"t": 4.6 * size, "b": 6.4 * size, "l": 3.4 * size}
