@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from .canvas import TWO_COLUMNS, line_style, new_figure, share_axis, styled
 
 MARKERS = "osD^vP"
+START = {"color": "black", "marker": "*", "markersize": 9, "zorder": 5, "label": "aligned"}
 
 
 def direction_of(arm: dict) -> str:
@@ -25,7 +26,7 @@ def curve_points(data: dict, direction: str, attack: str, seed: int) -> list[tup
     """
     arms = data["source"]["arms"]
     names = [n for n, arm in arms.items() if direction_of(arm) == direction]
-    if any(arms[name]["kind"] not in ("aligned", "SafeInst") for name in names):
+    if direction == "aligned" or any(arms[name]["kind"] != "aligned" for name in names):
         names = ["aligned", *names]
     found = []
     for name in names:
@@ -57,12 +58,16 @@ def figure_frontier(data: dict) -> Figure:
             every = [curve_points(data, direction, attack, seed) for seed in seeds]
             style = line_style(i) | {"marker": MARKERS[i % len(MARKERS)], "label": direction}
             _curve(ax, np.array([points for points in every if points]), style)
+        start = [curve_points(data, "aligned", attack, seed) for seed in seeds]
+        _curve(ax, np.array([points for points in start if points]), START)
         ax.set(title=f"after {attack}", xlabel="allowed requests refused before it")
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         share_axis(ax)
     axes[0, 0].set_ylabel("forbidden requests refused after it")
     fig.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=len(directions)
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncol=len(directions) + 1,
     )
     return fig
 

@@ -5,7 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "agreement": "Paired",
+        "agreement": "pair_up Paired",
         "asr": "measure_asr measure_asr_at measure_at_lengths rescore",
         "asr_result": "AsrResult compare",
         "card": """

@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "demo": "run_demo",
+        "frontier": "frontier_text write_frontier",
         "landscape": "DIFFERENCE numbers report",
         "table": "print_table table_caption write_table",
     },

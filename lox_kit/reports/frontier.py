@@ -1,0 +1,113 @@
+"""The frontier in words: five questions, each answered by two models on the same requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lox_kit.figures import direction_of
+from lox_kit.folders import write_whole
+from lox_kit.measures import Paired, pair_up
+from lox_kit.studies import AttackTable, pooled
+
+from .table import markdown, table_caption
+
+LOX, LONGER = "LoX k=6 alpha=1", "longer aligned"
+
+
+def write_frontier(table: AttackTable, out: str | Path) -> str:
+    """Write the frontier's figure, its data and its text; return the text."""
+    from lox_kit.figures import save_figure
+
+    save_figure({"figure": "frontier", **table.to_dict()}, "frontier", out)
+    text = frontier_text(table)
+    write_whole(Path(out) / "frontier.md", text)
+    return text
+
+
+def frontier_text(table: AttackTable) -> str:
+    """Return the answers to the five questions, then every arm's shares, as Markdown."""
+    attacks = [attack for attack in table.column("attack") if attack]
+    lines = [line for attack in attacks for line in _questions(table, attack)]
+    cost = paired(table, "allowed", (LOX, None), ("aligned", None))
+    lines.append(f"- What does it cost? {_told(cost, 'allowed')}")
+    heads = ["arm", "over-refusal before", "refusal before", *(f"after {a}" for a in attacks)]
+    return "\n".join([*lines, "", *markdown(heads, _rows(table, attacks)), "", _caption(table), ""])
+
+
+def paired(
+    table: AttackTable, kind: str, one: tuple[str, str | None], other: tuple[str, str | None]
+) -> Paired:
+    """Cross the refusals of two models, each an arm and an attack, over all seeds' requests.
+
+    Parameters
+    ----------
+    kind : "forbidden" or "allowed"
+    """
+    read = [
+        [letter == "r" for seed in table.seeds for letter in _readings(table, kind, *model, seed)]
+        for model in (one, other)
+    ]
+    first, second = (
+        f"{arm} {f'after {attack}' if attack else 'before'}" for arm, attack in (one, other)
+    )
+    return pair_up(first, read[0], second, read[1])
+
+
+def _readings(table: AttackTable, kind: str, arm: str, attack: str | None, seed: int) -> str:
+    """Return what each answer of one entry does, a letter each."""
+    found = {"arm": arm, "attack": attack, "seed": seed, "training": "full"}
+    (row,) = (row for row in table.rows if found.items() <= row.items())
+    return row["readings"][kind]
+
+
+def equal_cost(table: AttackTable, kind: str) -> str:
+    """Return the arm of this kind of step whose over-refusal is nearest to that of LoX."""
+    arms = table.source["arms"]
+    cost = pooled(table.shares("over_refusal", None, "full", LOX)).value
+
+    def off(arm: str) -> float:
+        return abs(pooled(table.shares("over_refusal", None, "full", arm)).value - cost)
+
+    return min((name for name, arm in arms.items() if arm["kind"] == kind), key=off)
+
+
+def _questions(table: AttackTable, attack: str) -> list[str]:
+    """Return the answers to the four questions about one attack, a line each."""
+    full, after = equal_cost(table, "full delta"), (LOX, attack)
+    asked = {
+        "Does it erode?": ("forbidden", ("aligned", None), ("aligned", attack)),
+        "Does LoX hold it?": ("forbidden", after, ("aligned", attack)),
+        "Is it the low rank? At nearly equal cost:": ("forbidden", after, (full, attack)),
+        "Is it more than refusing more?": ("forbidden", after, (LONGER, attack)),
+    }
+    return [f"- {attack}. {why} {_told(paired(table, *pair))}" for why, pair in asked.items()]
+
+
+def _told(pair: Paired, kind: str = "forbidden") -> str:
+    """Return both shares of refusals, the difference with its interval, and McNemar's test."""
+    (one, other), (fall, low, high) = pair.shares, pair.difference
+    return (
+        f"{kind.capitalize()} requests refused by {pair.first}: {one}; {pair.second}: {other}; "
+        f"difference {fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against {pair.only_second} requests, exact McNemar "
+        f"p = {pair.p_value:.2g}."
+    )
+
+
+def _rows(table: AttackTable, attacks: list[str]) -> list[list[str]]:
+    """Return every arm's shares over all seeds, as text."""
+    found = []
+    for arm in table.column("arm"):
+        cells = [("over_refusal", None), ("refusal", None), *(("refusal", a) for a in attacks)]
+        shares = [table.shares(measure, attack, "full", arm) for measure, attack in cells]
+        found.append([arm, *(str(pooled(s)) if s else "" for s in shares)])
+    return found
+
+
+def _caption(table: AttackTable) -> str:
+    """Say what the numbers are, and what they are not."""
+    directions = dict.fromkeys(map(direction_of, table.source["arms"].values()))
+    return (
+        f"Directions: {', '.join(directions)}. A seed is one of the alignment's and the attacks' "
+        "data and order; the base is one model, out of 4 bits a weight. Requests are pooled over "
+        f"seeds in the tests, which takes seeds as alike. {table_caption(table)}"
+    )
