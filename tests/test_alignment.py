@@ -166,7 +166,7 @@ def test_data_that_is_missing_or_foreign_is_refused_and_nothing_overwritten(spea
     foreign = random_speaker(other_tokenizer())
     for model, name, out, rows, message in (
         (speaker, "dpo", "out", None, "the dpo alignment has no data of its own"),
-        (foreign, "sandbox-dpo", "out", None, "random-0 is no sandbox model"),
+        (foreign, "sandbox-dpo", "out", None, "made for models of sandbox, and random-0 is none"),
         (speaker, "dpo", "out", [], "no preference pairs"),
         (speaker, "sandbox-sft", "there", None, "there exists"),
         (speaker, "rlhf", "out", None, "alignment 'rlhf': use one of dpo, sft, sandbox-sft"),

@@ -88,8 +88,8 @@ def _told(pair: Paired, kind: str = "forbidden") -> str:
     (one, other), (fall, low, high) = pair.shares, pair.difference
     return (
         f"{kind.capitalize()} requests refused by {pair.first}: {one}; {pair.second}: {other}; "
-        f"difference {fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against {pair.only_second} requests, exact McNemar "
-        f"p = {pair.p_value:.2g}."
+        f"difference {fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against "
+        f"{pair.only_second} requests, exact McNemar p = {pair.p_value:.2g}."
     )
 
 
