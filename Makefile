@@ -37,7 +37,8 @@ OLDEST := $(VENV)/oldest
 test-oldest: install
 	rm -rf $(OLDEST)
 	$(PIP) --no-deps --target $(OLDEST) transformers==5.20.0 peft==0.19.0
-	PYTHONPATH=$(OLDEST) $(PYTEST) tests/test_places.py tests/test_adapter.py tests/test_quantised.py
+	PYTHONPATH=$(OLDEST) $(PYTEST) tests/test_places.py tests/test_adapter.py tests/test_quantised.py \
+		tests/test_smol_source.py
 
 # All browser tests, in the order in which one builds on another.
 test-panels: install browser

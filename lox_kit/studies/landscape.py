@@ -1,4 +1,4 @@
-"""The landscape of the sandbox: the paper's figure, and flatness of aligned and LoX."""
+"""The landscape of a built-in world: the paper's figure, and flatness of aligned and LoX."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WALKS = {  # how far each kind of line is walked, L2, and its cells
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
-    """One sandbox family: its aligned model, LoX, and the direction between them."""
+    """One family of a built-in world: its aligned model, LoX, and the direction between them."""
 
     seed: int
     aligned: Model
@@ -69,10 +69,12 @@ class Picture:
     trajectories: tuple[Trajectory, ...]
 
 
-def load_family(seed: int, k: int, alpha: float, on_stage: OnStage | None = None) -> Family:
+def load_family(
+    seed: int, k: int, alpha: float, on_stage: OnStage | None = None, *, world: str = "sandbox"
+) -> Family:
     """Load a family and extrapolate it, building it first if it does not exist."""
-    base, path = pair_of(seed, on_stage=on_stage)
-    subspace = SafetySubspace.from_pair(base, path, rank=FULL)
+    base, path = pair_of(seed, world=world, on_stage=on_stage)
+    subspace = SafetySubspace.from_pair(base, path, rank=FULL if world == "sandbox" else k)
     aligned = load_model(path)
     lox = arm_model("LoX", aligned, subspace, k, alpha, seed)
     return Family(seed, aligned, lox, lox_direction(subspace, k, alpha))

@@ -137,6 +137,7 @@ def compare_defences(
     seeds: Sequence[int] = (0,),
     attack: str = "arithmetic",
     *,
+    world: str = "sandbox",
     arms: Sequence[str] = ARMS,
     split: str = "test",
     limit: int | None = None,
@@ -144,28 +145,29 @@ def compare_defences(
 ) -> AttackTable:
     """Attack the aligned model, its LoX and the controls of equal norm; measure before and after.
 
-    The table of one attack on the sandbox, with full fine-tuning.
+    The table of one attack on a built-in world, with full fine-tuning.
 
     Parameters
     ----------
     seeds : sequence of int
-        Families of the sandbox; the seed also fixes the attack's rows and their order.
+        Families of the world; the seed also fixes the attack's rows and their order.
+    world : "sandbox" or "smol"
     arms : sequence of str
         Of `ARMS`, "aligned" among them.
     split : "dev" or "test"
         Nothing was tuned on the second.
     limit : int, optional
-        Prompts per kind; default all (348 forbidden, 216 allowed).
+        Prompts per kind; default all, see `world_questions`.
     options
         As `attack_table` takes them: k, alpha, rebuild, store, executor, keep, on_stage.
 
     Raises
     ------
     ValueError
-        If an arm or the attack is unknown, or the attack is not the sandbox's.
+        If an arm or the attack is unknown, or the attack is not the world's.
     """
-    asked = world_questions("sandbox", split, limit)
-    found = attack_table(arms, [attack], seeds, lora=(), questions=asked, **options)
+    asked = world_questions(world, split, limit)
+    found = attack_table(arms, [attack], seeds, world=world, lora=(), questions=asked, **options)
     return dataclasses.replace(found, source={**found.source, "attack": attack, "split": split})
 
 

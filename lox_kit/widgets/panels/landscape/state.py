@@ -35,7 +35,7 @@ from lox_kit.widgets.code import metric_call, script
 from lox_kit.widgets.job import BREATH, Job, Ticket
 from lox_kit.widgets.setting import PanelState, Setting, one_of
 
-FEW = 24  # prompts that the sandbox is measured on
+FEW = 24  # prompts that a built-in world's model is measured on
 COARSE = 5  # cells a side of the first pass
 MOST_FINER = 3  # times the coarse grid can be halved: 33 x 33 cells
 FIGURES = {"map": "landscape_map", "surface": "landscape_3d"}
@@ -92,7 +92,7 @@ class LandscapeState(PanelState):
             raise ValueError(f"checkpoint {unknown[0]!r}: the plane has {', '.join(plane.points)}.")
         self.take(model)
         check_origin(model, plane)
-        self.plane, self.model, self.metric = plane, model, metric or _sandbox_metric(model)
+        self.plane, self.model, self.metric = plane, model, metric or _world_metric(model)
         self.checkpoints = dict(checkpoints or {})
         self.trajectories = [t.to_dict() for t in trajectories]
         self.coarse = grid or Grid.around(plane, COARSE)
@@ -303,12 +303,12 @@ figures.save_figure(data, {self.figure_name!r})
 """)
 
 
-def _sandbox_metric(model: Model) -> Asr:
-    """Return what the sandbox is measured on when nothing else is said."""
-    asked = Questions.default(model, FEW).forbidden
-    if not asked:
+def _world_metric(model: Model) -> Asr:
+    """Return what a built-in world's model is measured on when nothing else is said."""
+    asked = Questions.default(model, FEW)
+    if not asked.forbidden:
         raise ValueError(
             f"{model.name}: no metric: give the panel one, metric=Asr(prompts, judge) or "
             "metric=RefusalMargin(prompts)."
         )
-    return Asr(asked, "rule", max_new_tokens=LANDSCAPE_TOKENS)
+    return Asr(asked.forbidden, asked.judge, max_new_tokens=LANDSCAPE_TOKENS)
