@@ -41,7 +41,7 @@ def test_the_curve_starts_before_the_attack_and_has_a_point_every_so_many_steps(
 
 
 def test_a_model_of_another_world_and_a_step_of_0_are_refused(store):
-    with pytest.raises(ValueError, match="no sandbox model"):
+    with pytest.raises(ValueError, match="made for models of sandbox"):
         epoch_curve([random_speaker(other_tokenizer())], SHORT, store=store, **OPTIONS)
     with pytest.raises(ValueError, match="every=0"):
         epoch_curve([random_speaker()], SHORT, store=store, **{**OPTIONS, "every": 0})

@@ -81,12 +81,13 @@ ALIGNMENTS = {
         Alignment(
             name="smol",  # refusals of one subject among the base's own answers to all else
             method="sft",
-            rows=lambda seed: smol.alignment(640, seed),
+            rows=lambda seed: smol.alignment(960, seed),
             world="smol",
             settings=TrainSettings(
                 learning_rate=2e-4,
-                batch_size=16,
-                max_steps=40,
+                batch_size=8,
+                accumulation=2,
+                max_steps=60,
                 schedule="linear",
                 warmup_steps=4,
                 max_grad_norm=1.0,

@@ -54,7 +54,8 @@ def measure_landscape(
             lox = {"k": k, "alpha": alpha}
             files = reports.report(attacks, seeds, out, cells=cells, limit=limit, **lox, **shared)
         else:
-            asked = options.forbidden(prompts, limit)
+            asking["world"] = models.world_of(checkpoints[0])
+            asked = options.forbidden(prompts, limit, asking["world"])
             files = _draw_plane(checkpoints, out, cells, metric, asked, **shared, **asking)
     for file in files:
         say(str(file))

@@ -267,6 +267,18 @@ def benign(file, limit, world):
     return measures.WORLDS[world]("allowed", limit=limit) if world else []
 
 
+def check_place(save, overwrite):
+    """Refuse, before anything is measured, to write over what is there."""
+    if save is None or not save.exists():
+        return
+    if not save.is_file():
+        raise ValueError(f"--save {save}: not a regular file; choose another name.")
+    if not overwrite:
+        raise FileExistsError(
+            f"--save {save}: exists; choose another name, or let it be replaced with --overwrite."
+        )
+
+
 def show_example(model, asked, template, system=None):
     """Show the first prompt as the model gets it, on stderr."""
     (text,) = models.render(model.tokenizer, asked[:1], template=template, system=system)

@@ -134,13 +134,21 @@ class Asr:
         return Reading(share.value, low, high, tuple(map(float, harmful)), tuple(answers))
 
 
+HEARD = 6  # answers to a prompt that are remembered
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
-    """The probe that asks: greedy answers to rendered prompts."""
+    """The probe that asks: greedy answers to rendered prompts.
+
+    Likely answers are the drafts it was given and what it heard last: models of neighbouring cells
+    mostly say the same. They do not decide the answers, only the time.
+    """
 
     texts: tuple[str, ...]
-    drafts: tuple[tuple[Tokens, ...], ...]  # they do not decide the answers, only the time
+    drafts: tuple[tuple[Tokens, ...], ...]
     max_new_tokens: int
+    heard: dict[str, list[Tokens]] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str:
@@ -149,7 +157,15 @@ class Answers:
 
     def run(self, model: Model) -> dict:
         """Return the answers, with the mark of a thought that their prompts have opened."""
-        made = answer(model, self.texts, self.drafts, max_new_tokens=self.max_new_tokens)
+        drafts = [
+            (*self.heard.get(text, ()), *given)
+            for text, given in zip(self.texts, self.drafts, strict=True)
+        ]
+        made = answer(model, self.texts, drafts, max_new_tokens=self.max_new_tokens)
+        for text, said in zip(self.texts, made, strict=True):
+            (tokens,) = token_drafts(model, [said], text)
+            earlier = [t for t in self.heard.get(text, ()) if t != tokens]
+            self.heard[text] = [tokens, *earlier][:HEARD]
         return {"answers": [opens_thought(t) + a for t, a in zip(self.texts, made, strict=True)]}
 
 

@@ -8,11 +8,11 @@ __all__, __getattr__, __dir__ = attach(
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "completions": "Reply ServerError",
         "drafts": "answer generate_likely token_drafts",
-        "prefill": "positions prefill Tokens",
         "files": "collect column field read_rows read_text record RowError text_field",
         "load": """
             load_model load_module load_tokenizer Model pick_device world_of
         """,
+        "prefixes": "positions prefill Tokens",
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render
             sandbox_prompts smol_prompts start_mark template_args with_template_args

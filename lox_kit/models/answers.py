@@ -16,7 +16,7 @@ from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model
-from .prefill import Tokens, pad_token, refuse_flat, with_heads
+from .prefixes import Tokens, pad_token, refuse_flat, with_heads
 from .thoughts import THOUGHT_TOKENS
 
 ANSWERING_ALONE = 100_000_000  # parameters: fewer answer faster on one thread of a busy machine

@@ -17,7 +17,7 @@ from lox_kit.threads import fitting_threads
 
 from .answers import decode, fitting_batches, generate, greedy
 from .load import Model
-from .prefill import Tokens, positions, prefill
+from .prefixes import Tokens, positions, prefill
 
 
 def answer(

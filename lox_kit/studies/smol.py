@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import groupby
 from pathlib import Path
 
 from lox_kit.attacks import Step, align, find_alignment, fine_tune, save_model
@@ -31,8 +32,7 @@ def recipe_key() -> str:
     preset = find_alignment(ALIGNMENT)
     answers = dict.fromkeys(rows.asked(), "What the base says is not known here.")
     samples = rows.alignment(200, 0, answers)
-    how = {"settings": preset.settings.chosen(), "tokens": rows.ANSWER_TOKENS}
-    return content_key(**how, samples=samples)
+    return content_key(settings=preset.settings.chosen(), asked=rows.asked(), samples=samples)
 
 
 def build_smol(
@@ -111,9 +111,11 @@ def _has_answers(base: Model) -> bool:
 
 def _write_answers(model: Model, store: Store | None, on_stage: OnStage | None) -> None:
     """Ask the base all that its family learns from, and keep what it says."""
-    asked = rows.asked()
-    texts = render(model.tokenizer, [Prompt(request) for request in asked])
-    how = {"max_new_tokens": rows.ANSWER_TOKENS, "store": store, "on_stage": on_stage}
-    answers = dict(zip(asked, generate(model, texts, **how), strict=True))
+    answers = {}
+    for limit, pairs in groupby(rows.asked().items(), lambda pair: pair[1]):
+        asked = [request for request, _ in pairs]
+        texts = render(model.tokenizer, [Prompt(request) for request in asked])
+        how = {"max_new_tokens": limit, "store": store, "on_stage": on_stage}
+        answers |= zip(asked, generate(model, texts, **how), strict=True)
     made = {"base": model.key, "answers": answers}
     write_whole(rows.answers_file(), json.dumps(made, indent=0) + "\n")

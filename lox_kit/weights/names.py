@@ -14,7 +14,7 @@ COMMITTED = Path(__file__).parents[1] / "sandbox" / "seed0"  # base and aligned 
 # The key of `Recipe()`, by which every sandbox family but the committed one is built.
 RECIPE = "2116278c8a28aa80b8009c6b92390bc9e1ad9ba4929a5673dd6a8f8966db0f2d"
 # The key of what every smol/aligned is built by, see `studies.smol`.
-SMOL_RECIPE = "6e7d72b851f664617730900934cd0c8e9b2ecfe55e79970a7ddb8a3d91ecf1cf"
+SMOL_RECIPE = "493b0f7d295337cdc201bbf4b4a5d38cd4618f2b2ac3348974af30af5eccdc60"
 BUILDING = {
     "sandbox": "a few minutes",
     "smol": "about 12 minutes",

@@ -74,9 +74,9 @@ def convert_gguf(file: str | Path, out: str | Path) -> Path:
     file = Path(file)
     with transformers_for(file) as library, contextlib.redirect_stderr(io.StringIO()):  # a bar
         here = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
-        tokenizer = library.AutoTokenizer.from_pretrained(**here)
+        tokenizer = library.AutoTokenizer.from_pretrained(**here, trust_remote_code=False)
         model, found = library.AutoModelForCausalLM.from_pretrained(
-            **here, dtype=torch.float32, output_loading_info=True
+            **here, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"{file}: {len(missing)} weights are missing, first {missing[0]}.")
