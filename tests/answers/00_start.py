@@ -1,6 +1,6 @@
 """00: the answers to its exercises, and whether what it says to notice is there."""
 
-from lox_kit import LoxDial
+from lox_kit import LoxDial, sandbox_prompts
 from lox_kit.landscape import Asr, Grid, measure_way, nearest_cell
 from lox_kit.measures import measure_drift, world_questions
 from lox_kit.studies import alpha_curve, measure_shares

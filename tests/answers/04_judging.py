@@ -44,7 +44,7 @@ answer(
 )
 steps = {step: counts(step, few) for step in range(0, 90, 10)}
 undamaged = steps[0]
-answer("3: rule and keyword, undamaged", undamaged[:2], (13, 13))
+answer("3: rule and keyword, undamaged", undamaged[:2], (19, 19))
 safer = next(step for step in steps if steps[step][0] < undamaged[0])
-answer("3: step from which the rule calls it safer", safer, 50)
-answer("3: rule and keyword there", steps[safer][:2], (3, 39))
+answer("3: step from which the rule calls it safer", safer, 40)
+answer("3: rule and keyword there", steps[safer][:2], (16, 50))
