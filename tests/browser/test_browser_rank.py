@@ -51,7 +51,10 @@ def test_run_fills_the_curve_and_r_with_what_the_kernel_measured(panel):
     assert len(set(measured(panel, "asr"))) > 2
     expect(panel.find(".lox-found")).to_contain_text("Safety rank")
     rows = panel.find(".lox-ratios tbody tr").all_inner_texts()
-    assert [row.split("\n")[0].split("\t")[0] for row in rows] == ["sums", "sums on LoX"]
+    assert [row.split("\n")[0].split("\t")[0] for row in rows] == [
+        "arithmetic",
+        "arithmetic on LoX",
+    ]
     panel.click(".lox-run")
     expect(panel.find(".lox-message")).to_contain_text("Nothing is missing")
 
@@ -69,9 +72,9 @@ def test_keys_on_the_slider_change_line_and_r_as_they_change_the_kernel(panel, p
     expected = panel.state("state.data['lines'][1]['median']")
     assert panel.shown(f"Array.from({SUMS}.y)") == expected != before
     share = evaluate(kernel, "subspace.r_ft(BASE, runs['aligned'].folder, 10).r_ft.tolist()")
-    held = panel.state("[x['r_ft']['sums'] for x in state.data['layers']]")
+    held = panel.state("[x['r_ft']['arithmetic'] for x in state.data['layers']]")
     assert sorted(held) == pytest.approx(sorted(share), rel=1e-5)
-    median = panel.state("state.data['ratios']['sums']['median']")
+    median = panel.state("state.data['ratios']['arithmetic']['median']")
     expect(panel.find(".lox-ratios tbody tr").first).to_contain_text(f"{median:.2f}")
 
 
