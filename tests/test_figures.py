@@ -1,5 +1,6 @@
 """Figures: what is on the axes, and files that do not change by themselves."""
 
+import copy
 import json
 
 import matplotlib.pyplot as plt
@@ -222,6 +223,13 @@ def test_the_defences_show_every_share_with_its_interval():
         assert dots_and_ends(ax) == in_order(shares)
         assert words(ax.get_xticklabels()) == ["aligned", "LoX"]
     assert words(figure.legends[0].get_texts()) == ["before the attack", "after"]
+
+
+def test_the_defences_leave_out_the_task_of_an_attack_that_has_none():
+    rows = copy.deepcopy(DEFENCES["rows"])
+    del rows[-1]["measures"]["task"]
+    figure = figures.figure_defences({"figure": "defences", "rows": rows})
+    assert [ax.get_title() for ax in figure.axes] == list(defence_plots.MEASURES.values())[:-1]
 
 
 def test_the_alpha_curve_shows_three_shares_against_alpha():

@@ -26,13 +26,15 @@ SHORT = {"asr": "ASR", "refusal": "refusal", "helpfulness": "helpfulness"}
 def figure_defences(data: dict) -> Figure:
     """Draw each arm's shares before and after the attack, one panel per measure, every seed.
 
-    Bars are 95 % Wilson intervals; the prompts are the same for all.
+    Bars are 95 % Wilson intervals; the prompts are the same for all. A measure that was not made of
+    all, such as the task of an attack that has none, is left out.
     """
     rows = data["rows"]
+    made = {m: t for m, t in MEASURES.items() if all(m in row["measures"] for row in rows)}
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     seeds = sorted({r["seed"] for r in rows})
-    fig, axes = new_figure(1, len(MEASURES), figsize=TWO_COLUMNS, sharey=True)
-    for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
+    fig, axes = new_figure(1, len(made), figsize=TWO_COLUMNS, sharey=True)
+    for ax, (measure, title) in zip(axes, made.items(), strict=True):
         for row in rows:
             share, after = row["measures"][measure], bool(row["attack"])
             spread = (seeds.index(row["seed"]) - (len(seeds) - 1) / 2) * 0.26 / max(len(seeds), 3)
