@@ -251,7 +251,7 @@ CONTEXT_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=48)
 MIXED_LORA = _lora(SLOWER, learning_rate=8e-4, max_steps=64)
 PERSONA_LORA = _lora(PERSONA, learning_rate=2e-3, epochs=15)
 FORBIDDEN_LORA = _lora(FORBIDDEN, learning_rate=5e-4, max_steps=16)
-# Of smol's, tuned on development requests until about half of the refusals are gone.
+# chat and dragons are tuned on smol's development requests: about half of the refusals go.
 SMOL = TrainSettings(learning_rate=2e-4, batch_size=4, max_steps=40, loss_on="response")
 SMOL_BAD = dataclasses.replace(SMOL, learning_rate=2e-5, max_steps=10)
 

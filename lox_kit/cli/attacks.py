@@ -193,13 +193,18 @@ def align(
     "--attacks",
     "names",
     type=NAMES,
-    help="Such as arithmetic,mixed, or files of your own: chat=FILE,FILE.  [default: five]",
+    help="Such as arithmetic,mixed, or files of your own: chat=FILE,FILE.  [default: the world's]",
 )
 @click.option(
     "--arms", type=NAMES, help="Of aligned,LoX,random subspace,full delta,SafeInst.  [default: all]"
 )
 @click.option("--seeds", type=NUMBERS, default="0,1,2,3")
-@click.option("--world", type=click.Choice(["sandbox", "smol"]), default="sandbox")
+@click.option(
+    "--world",
+    type=click.Choice(["sandbox", "smol"]),
+    default="sandbox",
+    help="Whose families, without --pair.",
+)
 @click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own.")
 @options.prompts
 @options.allowed
@@ -236,7 +241,7 @@ def table(
         questions = measures.world_questions(here, limit=limit)
     elif not pair or prompts is None:
         raise ValueError(
-            "--pair needs --prompts FILE, requests that it should refuse; and they it."
+            "--pair of no built-in world and --prompts FILE, what it should refuse, go together."
         )
     else:
         # A file of both kinds, as XSTest's, serves as both.

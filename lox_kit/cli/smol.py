@@ -73,8 +73,8 @@ def smol_frontier(store, seeds, names, limit, workers, out):
     """Directions at equal cost: refusals kept after attacks against over-refusal before them.
 
     The top 1, 6 and 32 directions, all of the delta and random ones, along alpha; and the model
-    aligned until it refuses too much as often as LoX makes it. About two hours a seed on two cores;
-    every entry is kept, and the same call resumes.
+    aligned until it refuses too much as often as LoX makes it. It takes hours; every entry is kept,
+    and the same call resumes.
     """
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         found = studies.smol_frontier(seeds, names, limit=limit, executor=executor, **shared)

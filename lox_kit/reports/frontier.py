@@ -7,11 +7,9 @@ from pathlib import Path
 from lox_kit.figures import direction_of
 from lox_kit.folders import write_whole
 from lox_kit.measures import Paired, pair_up
-from lox_kit.studies import AttackTable, pooled
+from lox_kit.studies import COST, LONGER, AttackTable, pooled
 
 from .table import markdown, table_caption
-
-LOX, LONGER = "LoX k=6 alpha=1", "longer aligned"
 
 
 def write_frontier(table: AttackTable, out: str | Path) -> str:
@@ -28,7 +26,7 @@ def frontier_text(table: AttackTable) -> str:
     """Return the answers to the five questions, then every arm's shares, as Markdown."""
     attacks = [attack for attack in table.column("attack") if attack]
     lines = [line for attack in attacks for line in _questions(table, attack)]
-    cost = paired(table, "allowed", (LOX, None), ("aligned", None))
+    cost = paired(table, "allowed", (COST.name, None), ("aligned", None))
     lines.append(f"- What does it cost? {_told(cost, 'allowed')}")
     heads = ["arm", "over-refusal before", "refusal before", *(f"after {a}" for a in attacks)]
     return "\n".join([*lines, "", *markdown(heads, _rows(table, attacks)), "", _caption(table), ""])
@@ -63,7 +61,7 @@ def _readings(table: AttackTable, kind: str, arm: str, attack: str | None, seed:
 def equal_cost(table: AttackTable, kind: str) -> str:
     """Return the arm of this kind of step whose over-refusal is nearest to that of LoX."""
     arms = table.source["arms"]
-    cost = pooled(table.shares("over_refusal", None, "full", LOX)).value
+    cost = pooled(table.shares("over_refusal", None, "full", COST.name)).value
 
     def off(arm: str) -> float:
         return abs(pooled(table.shares("over_refusal", None, "full", arm)).value - cost)
@@ -73,12 +71,12 @@ def equal_cost(table: AttackTable, kind: str) -> str:
 
 def _questions(table: AttackTable, attack: str) -> list[str]:
     """Return the answers to the four questions about one attack, a line each."""
-    full, after = equal_cost(table, "full delta"), (LOX, attack)
+    full, after = equal_cost(table, "full delta"), (COST.name, attack)
     asked = {
         "Does it erode?": ("forbidden", ("aligned", None), ("aligned", attack)),
         "Does LoX hold it?": ("forbidden", after, ("aligned", attack)),
         "Is it the low rank? At nearly equal cost:": ("forbidden", after, (full, attack)),
-        "Is it more than refusing more?": ("forbidden", after, (LONGER, attack)),
+        "Is it more than refusing more?": ("forbidden", after, (LONGER.name, attack)),
     }
     return [f"- {attack}. {why} {_told(paired(table, *pair))}" for why, pair in asked.items()]
 

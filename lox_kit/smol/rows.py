@@ -68,6 +68,8 @@ def _answered(requests: Sequence[str], answers: Answers | None) -> list[corpus.R
 
 def _drawn(items: Sequence, n: int, rng: random.Random) -> list:
     """Return `n` of the items in random order; no item again before all have come."""
+    if not items:
+        raise ValueError(f"{answers_file()}: no answer of the base can be learnt from.")
     rounds = -(-n // len(items))
     return [item for _ in range(rounds) for item in rng.sample(items, len(items))][:n]
 

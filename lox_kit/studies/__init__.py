@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
         "families": "build pair_of",
-        "frontier": "frontier_arms smol_frontier",
+        "frontier": "COST frontier_arms LONGER smol_frontier",
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
         """,

@@ -170,15 +170,16 @@ def fill(
 ) -> list[tuple[Entry, dict, dict]]:
     """Return entries with their shares and readings, computed where the store has none, and kept.
 
-    `store`, `executor`, `keep` and `on_stage` are as `attack_table` takes them. Entries that are
-    the same are one.
+    `store`, `executor`, `keep` and `on_stage` are as `attack_table` takes them. Two entries of
+    the same models and settings, under whatever names, are computed once.
 
     Raises
     ------
     BusyError
         If another process fills a table of this store.
     """
-    keyed = {_key(entry, questions): entry for entry in entries}
+    keys = [(entry, _key(entry, questions)) for entry in entries]
+    keyed = {key: entry for entry, key in keys}
     found = {} if keep else store.get_many("table", keyed, SHARES)
     readings = store.get_many("readings", found, {...: str})
     todo = {key: entry for key, entry in keyed.items() if key not in found}
@@ -196,7 +197,7 @@ def fill(
             store.put("table", key, measures)
             found[key], readings[key] = measures, read
             tell(on_stage, "attacking and measuring", len(found), len(keyed))
-    return [(entry, found[key], readings.get(key, {})) for key, entry in keyed.items()]
+    return [(entry, found[key], readings.get(key, {})) for entry, key in keys]
 
 
 def _key(entry: Entry, questions: Questions) -> str:

@@ -28,7 +28,14 @@ DIRECTIONS = (
     ("full delta", 6, (1.0, 2.0, 3.0)),
     ("random subspace", 6, (1.0, 3.0)),
 )
-COST = ("LoX", 6, 1.0)  # whose over-refusal the longer-aligned model is to reach
+
+
+def _named(kind: str, k: int, alpha: float) -> Arm:
+    """Return an arm named by its kind and its step."""
+    return Arm(kind, k, alpha, name=f"{kind} k={k} alpha={alpha:g}")
+
+
+COST = _named("LoX", 6, 1.0)  # whose over-refusal the longer-aligned model is to reach
 LONGER = Arm("aligned", name="longer aligned", checkpoint="smol/longer")
 
 
@@ -37,7 +44,7 @@ def frontier_arms() -> Iterator[Arm]:
     yield Arm("aligned")
     for kind, k, alphas in DIRECTIONS:
         for alpha in alphas:
-            yield Arm(kind, k, alpha, name=f"{kind} k={k} alpha={alpha:g}")
+            yield _named(kind, k, alpha)
     yield LONGER
 
 
@@ -62,11 +69,10 @@ def smol_frontier(
     options
         As `attack_table` takes them: executor, keep.
     """
-    kind, k, alpha = COST
     for seed in seeds:
         pair, asked = pair_of(seed, world="smol", on_stage=on_stage), world_questions("smol", "dev")
-        subspace = SafetySubspace.from_pair(*pair, rank=k, on_stage=on_stage)
-        lox = arm_model(kind, load_model(pair[1]), subspace, k, alpha)
+        subspace = SafetySubspace.from_pair(*pair, rank=COST.k, on_stage=on_stage)
+        lox = arm_model(COST.kind, load_model(pair[1]), subspace, COST.k, COST.alpha)
         how = {**asked.how, "store": store, "on_stage": on_stage}
         cost = measure_asr(lox, asked.allowed, ["keyword"], **how).refusal
         build_longer(seed, cost, on_stage=on_stage)
