@@ -14,7 +14,8 @@ from lox_kit.attacks import run as attacks
 from lox_kit.measures.intervals import share_fields
 from lox_kit.measures.questions import world_questions
 from lox_kit.reports.table import markdown_table, table_caption
-from lox_kit.studies import TABLE_ARMS, Arm, entries
+from lox_kit.studies import TABLE_ARMS, Arm
+from lox_kit.studies import entries as computing
 from lox_kit.studies.results import AttackTable, Share
 
 ATTACKS = ("persona", "forbidden")
@@ -242,7 +243,7 @@ def test_a_table_is_read_back_as_it_was_saved_and_has_a_line_per_row_of_the_fram
 def test_two_arms_that_are_the_same_model_are_computed_once_and_both_have_their_row(
     store, monkeypatch
 ):
-    computed = watch(monkeypatch, entries, "compute")
+    computed = watch(monkeypatch, computing, "compute")
     arms = ["aligned", Arm("aligned", name="the same again")]
     found = attack_table(arms, [], (0,), lora=(), questions=QUESTIONS, store=store)
     assert found.column("arm") == ["aligned", "the same again"]
