@@ -34,7 +34,7 @@ def smol():
 @options.as_json
 @click.pass_obj
 def smol_build(store, seed, source, as_json):
-    """Fetch the base, ask it, align it, measure both: 12 minutes of processor time, 5 GB."""
+    """Fetch the base, ask it, align it, measure both: 11 minutes on two cores, 5 GB."""
     with options.working(store) as shared:
         studies.build_smol(seed, source, **shared)
         asked = measures.world_questions("smol", "dev")
