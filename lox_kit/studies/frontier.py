@@ -22,7 +22,7 @@ from .table import attack_table
 
 # Kinds of step, k, and the alphas along it. A control steps as far as LoX does with its k.
 DIRECTIONS = (
-    ("LoX", 1, (1.0, 2.0, 3.0)),
+    ("LoX", 1, (0.5, 1.0, 2.0)),
     ("LoX", 6, (0.5, 1.0, 1.5)),
     ("LoX", 32, (0.5, 1.0, 1.5)),
     ("full delta", 6, (1.0, 2.0, 3.0)),
