@@ -13,7 +13,7 @@ from checkpoints import ROOT, content
 from lox_kit import Plane, load_model, widgets
 from lox_kit.attacks import ALIGNMENTS, resuming
 from lox_kit.folders import cache_folder
-from lox_kit.measures import world_questions
+from lox_kit.measures import Share, world_questions
 from lox_kit.smol import rows, source
 from lox_kit.studies import build_smol, load_family, pair_of, smol
 from lox_kit.weights import names
@@ -105,6 +105,21 @@ def test_answers_of_another_base_are_made_again(index, store):
     build_smol(1, store=store)
     assert file.read_text() == right
     assert load_model("smol/aligned@1").key != load_model("smol/aligned").key
+
+
+def test_the_longer_aligned_model_ends_at_the_first_look_that_finds_what_was_asked(
+    index, store, monkeypatch
+):
+    shorten(monkeypatch, 10)
+    build_smol(store=store)
+    steps = []
+    folder = smol.build_longer(0, Share(0, 1), on_stage=lambda *told: steps.append(told))
+    assert [done for what, done, _ in steps if "longer" in what] == [1, 2, 3, 4, 5]
+    assert folder == names.resolve("smol/longer") == names.smol_folder("longer", 0)
+    assert load_model("smol/longer").key != load_model("smol/aligned").key
+    before = content(folder)
+    assert smol.build_longer(0, Share(1, 1)) == folder
+    assert content(folder) == before
 
 
 def test_the_verb_builds_and_says_what_both_models_refuse(index, lox):

@@ -96,7 +96,7 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
         return refused.value >= target.value
 
     watched = {"on_step": steps_of(on_stage, f"aligning smol longer, seed {seed}"), "stop": enough}
-    with locked(folder), whole(folder) as work:
+    with whole(folder) as work:
         fine_tune(model.module, model.tokenizer, preset.rows(seed), settings, **watched)
         save_model(model.module, model.tokenizer, work)
     return folder
