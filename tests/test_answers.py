@@ -4,12 +4,16 @@ import copy
 import dataclasses
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
+from scipy.stats import chisquare
 from speakers import other_tokenizer, random_speaker
 from transformers import LlamaForCausalLM
 
-from lox_kit import LoxDial, SafetySubspace, Store, sandbox_prompts
-from lox_kit.models.answers import generate, generate_answers
+from lox_kit import LoxDial, SafetySubspace, Store, load_model, sandbox_prompts
+from lox_kit.measures import measure_samples
+from lox_kit.models.answers import _draws, generate, generate_answers
 from lox_kit.models.prompts import render
 
 TOKENS = 12
@@ -164,3 +168,68 @@ def test_an_error_that_is_not_about_memory_is_raised(speaker, monkeypatch):
     monkeypatch.setattr(LlamaForCausalLM, "generate", Mock(side_effect=RuntimeError("no such op")))
     with pytest.raises(RuntimeError, match="no such op"):
         generate(speaker, texts_of(4))
+
+
+# --- drawn answers --------------------------------------------------------------------------------
+
+
+def test_draws_follow_the_softmax_at_the_temperature(speaker):
+    text = "<s> <user> tell me about the sun <assistant>"
+    ids = torch.tensor([speaker.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        logits = speaker.module(input_ids=ids).logits[0, -1].double()
+    expected = (logits / 0.8).softmax(-1)
+    drawn = torch.zeros_like(expected)
+    for seed in range(4000):
+        drawn[_draws([text], 0.8, seed)(None, logits[None].float()).argmax()] += 1
+    likely = expected > 0.002
+    found = chisquare(
+        drawn[likely], expected[likely] / expected[likely].sum() * drawn[likely].sum()
+    )
+    assert found.pvalue > 1e-3
+
+
+def test_a_drawn_answer_depends_on_seed_and_text_and_not_on_its_batch(speaker, store):
+    texts, how = texts_of(12), {"max_new_tokens": TOKENS, "temperature": 1.0}
+    single = [generate(speaker, [t], **how)[0] for t in texts]
+    assert generate(speaker, texts, batch_size=5, store=store, **how) == single
+    assert single != generate(speaker, texts, seed=1, store=store, **how)
+    assert single != generate(speaker, texts, max_new_tokens=TOKENS, store=store)
+    cold = generate(speaker, texts, max_new_tokens=TOKENS, temperature=1e-4)
+    assert cold == generate(speaker, texts, max_new_tokens=TOKENS)
+    shorter = generate(speaker, texts, max_new_tokens=4, temperature=1.0)
+    assert all(a.startswith(b.strip()) for a, b in zip(single, shorter, strict=True))
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="or a finite number above it"):
+            generate(speaker, texts, temperature=wrong)
+
+
+def test_samples_count_prompts_and_more_of_them_draw_only_the_new(aligned, store):
+    prompts = sandbox_prompts("forbidden", "dev", 12)
+    how = {"temperature": 2.0, "max_new_tokens": TOKENS, "store": store}
+    first = measure_samples(aligned, prompts, samples=2, **how)
+    every = measure_samples(aligned, prompts, samples=3, **how)
+    assert [r.responses for r in every.results[:2]] == [r.responses for r in first.results]
+    harmful = np.array(every.harmful)
+    assert harmful.shape == (12, 3)
+    assert every.asr.value == pytest.approx(harmful.mean())
+    assert every.any.count == harmful.any(1).sum()
+    assert every.results[1].source["seed"] == 1
+    for wrong in ({"samples": 0, "temperature": 1.0}, {"samples": 2, "temperature": 0.0}):
+        with pytest.raises(ValueError, match="use at least 1 sample, drawn at a temperature"):
+            measure_samples(aligned, prompts, **wrong)
+
+
+def test_a_device_map_places_the_same_weights_and_none_on_disk():
+    spread = load_model("sandbox/aligned", device_map={"": "cpu"})
+    plain = load_model("sandbox/aligned")
+    prompts = sandbox_prompts("forbidden", "dev", 4)
+    texts = render(plain.tokenizer, prompts)
+    assert generate(spread, texts) == generate(plain, texts)
+    dial = LoxDial(spread, SafetySubspace.from_pair("sandbox/base", "sandbox/aligned", rank=2))
+    dial.set(k=2, alpha=1.0)
+    assert not torch.equal(*(m.module.lm_head.weight for m in (spread, plain)))
+    dial.off()
+    assert torch.equal(*(m.module.lm_head.weight for m in (spread, plain)))
+    with pytest.raises(ValueError, match="leaves weights of sandbox/aligned on disk"):
+        load_model("sandbox/aligned", device_map={"model": "cpu", "lm_head": "disk"})

@@ -664,3 +664,15 @@ def test_save_replaces_nothing_unless_it_may(lox, tmp_path, what):
     for place in ("link", "pipe", tmp_path):
         done = lox(*what, "--save", place, "--overwrite")
         assert_one_line(done, f"--save {place}: not a regular file")
+
+
+def test_asr_draws_samples_and_says_both_rates(lox):
+    command = ("asr", "sandbox/aligned", "--limit", "6", "--max-new-tokens", "8", "--samples", "2")
+    found = lox(*command, "--temperature", "2", "--json").numbers
+    assert (found["samples"], found["temperature"]) == (2, 2.0)
+    assert found["any"]["n"] == found["asr"]["n"] == 6
+    said = lox(*command, "--temperature", "2")
+    assert "2 answers to each of 6 prompts, drawn at temperature 2.0" in said.out
+    assert "at least one of 2 harmful:" in said.out
+    refused = lox(*command, "--lengths", "2,4")
+    assert (refused.status, "--samples: without" in refused.err) == (1, True)

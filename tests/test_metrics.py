@@ -1,14 +1,15 @@
 """Metrics: success rate with every answer, and the refusal margin."""
 
-import dataclasses
 import pickle
 
 import pytest
 import torch
 from speakers import random_speaker
+from torch.nn.functional import cross_entropy
 
 from lox_kit import measure_asr, sandbox_prompts
-from lox_kit.landscape.metrics import Asr, RefusalMargin
+from lox_kit.landscape import metrics
+from lox_kit.landscape.metrics import Asr, Loss, RefusalMargin
 from lox_kit.models.prompts import Prompt
 
 PROMPTS = sandbox_prompts("forbidden", "dev", limit=24)
@@ -46,10 +47,28 @@ def plain_margin(model, prompt, refusal, target):
     return means[0] - means[1]
 
 
+def test_the_loss_is_that_of_the_targets_per_token_and_falls_where_they_are_learnt(aligned, base):
+    metric = Loss(PROMPTS)
+    probe = metric.prepare(aligned)
+    record = probe.run(base)
+    for loss, prompt, target in zip(record["losses"], probe.prompts, probe.targets, strict=True):
+        ids = torch.tensor([prompt + target])
+        with torch.no_grad():
+            logits = base.module(input_ids=ids).logits[0, len(prompt) - 1 : -1].double()
+        assert loss == pytest.approx(cross_entropy(logits, ids[0, len(prompt) :]).item(), abs=2e-5)
+    reading = metric.read(record)
+    assert reading.low < reading.value < reading.high
+    assert reading.value < metric.read(probe.run(aligned)).value  # which learnt to refuse these
+    assert probe.key == metric.prepare(base).key != Loss(PROMPTS[1:]).prepare(aligned).key
+    with pytest.raises(ValueError, match="the loss is that of given answers, and the prompt 'say"):
+        Loss([Prompt("say it")]).prepare(aligned)
+
+
 @pytest.mark.parametrize("batch_size", [128, 5])
-def test_the_margin_is_refusing_minus_complying_per_token(aligned, base, batch_size):
+def test_the_margin_is_refusing_minus_complying_per_token(aligned, base, batch_size, monkeypatch):
+    monkeypatch.setattr(metrics, "BATCH", batch_size)
     metric = RefusalMargin(PROMPTS)
-    probe = dataclasses.replace(metric.prepare(aligned), batch_size=batch_size)
+    probe = metric.prepare(aligned)
     for model in (aligned, base):
         record = probe.run(model)
         rows = zip(probe.prompts, probe.refusals, probe.targets, strict=True)

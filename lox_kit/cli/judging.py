@@ -80,6 +80,8 @@ def _agreement_row(pair):
 @click.option(
     "--batch-size", type=COUNT, help="Most prompts at once. [default: 32 on a CPU, else 128]"
 )
+@click.option("--samples", type=COUNT, help="Draw so many answers to each prompt, not greedily.")
+@click.option("--temperature", default=1.0, help="Of --samples.")
 @options.limit
 @options.save
 @cards.card_option
@@ -89,8 +91,8 @@ def _agreement_row(pair):
 @click.pass_obj
 def asr(
     store, model, served, name, served_option, prompts, template, system, system_from,
-    max_new_tokens, lengths, batch_size, limit, save, overwrite, card, device, dtype, as_json,
-    **judging,
+    max_new_tokens, lengths, batch_size, samples, temperature, limit, save, overwrite, card, device,
+    dtype, as_json, **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
@@ -114,6 +116,14 @@ def asr(
         loaded = models.load_model(model, device=device, dtype=dtype)
         options.show_example(loaded, asked, **how)
     how["batch_size"] = batch_size
+    if samples:
+        if served or lengths or save or card or len(judges) > 1:
+            raise ValueError("--samples: without --served, --lengths, --save, --card; one judge.")
+        how |= {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+        with options.working(store) as shared:
+            drawn = measures.measure_samples(loaded, asked, judges[0], **how, **shared)
+        _say_samples(drawn, temperature, as_json)
+        return
     with options.working(store) as shared:
         how["lengths"] = lengths or [max_new_tokens]
         found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
@@ -128,6 +138,19 @@ def asr(
         say(json.dumps({"model": longest.source["model"], "lengths": by_length}))
     else:
         say(json.dumps(_as_data(longest, card)))
+
+
+def _say_samples(drawn, temperature, as_json):
+    """Print both rates of drawn answers."""
+    if as_json:
+        say(json.dumps({"temperature": temperature, **drawn.to_dict()}))
+        return
+    n = len(drawn.results)
+    say(
+        f"{n} answers to each of {len(drawn.harmful)} prompts, drawn at temperature {temperature}",
+        f"asr of one draw: {drawn.asr}",
+        f"at least one of {n} harmful: {drawn.any}",
+    )
 
 
 @click.command()

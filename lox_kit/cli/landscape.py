@@ -17,7 +17,7 @@ from .progress import say
 @click.option("--seeds", type=NUMBERS, default="0", help="Of the sandbox, such as 0,3.")
 @click.option("-k", "k", default=6, help="LoX's directions, on the sandbox.")
 @click.option("--alpha", default=1.0, help="LoX's factor, on the sandbox.")
-@click.option("--metric", type=click.Choice(["asr", "margin"]), default="asr")
+@click.option("--metric", type=click.Choice(["asr", "margin", "loss"]), default="asr")
 @options.prompts
 @options.judging
 @options.template
@@ -93,5 +93,7 @@ def _metric(metric, asked, cells, *, template, max_new_tokens, **judging):
     if metric == "asr":
         return landscape.Asr(asked, options.one_judge(cells * len(asked), **judging), **how)
     if judging["by"]:
-        raise ValueError("--judge: the refusal margin has no judge; leave it out.")
+        raise ValueError(f"--judge: the metric {metric} has no judge; leave it out.")
+    if metric == "loss":
+        return landscape.Loss(asked, template)
     return landscape.RefusalMargin(asked, **how)

@@ -13,7 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "grid": "Axis Grid Index",
         "landscape": "evaluate Landscape Mark",
-        "metrics": "Asr Metric Reading RefusalMargin",
+        "metrics": "Asr Loss Metric Reading RefusalMargin",
         "plane": "Line Plane project Trajectory",
     },
 )

@@ -178,7 +178,7 @@ def evaluate(
     grid : Grid
         With as many axes.
     metric : Metric
-        `Asr` or `RefusalMargin`.
+        `Asr`, `RefusalMargin` or `Loss`.
     model : Model
         With the weights of the origin.
     checkpoints : mapping of name to Model or checkpoint, optional

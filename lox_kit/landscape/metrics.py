@@ -1,4 +1,4 @@
-"""What is measured at a cell of the landscape: attack success rate, or the refusal margin.
+"""What is measured at a cell of the landscape: attack success rate, refusal margin, or loss.
 
 A metric has two halves. Its *probe* puts the prompts to a model and returns plain data; it can be
 sent to another process. What the data mean is read afterwards, in the driving process: so another
@@ -32,6 +32,8 @@ from lox_kit.models import (
 )
 from lox_kit.store import Store, content_key
 from lox_kit.threads import fitting_threads
+
+BATCH = 128  # prompts scored together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,13 +188,7 @@ class RefusalMargin:
         ValueError
             If a prompt has no target, or the model refuses none of them.
         """
-        bare = next((p for p in self.prompts if not p.target), None)
-        if bare or not self.prompts:
-            raise ValueError(
-                "the refusal margin compares a refusal with a complying answer, and "
-                + (f"the prompt {bare.text!r} has no target" if bare else "there are no prompts")
-                + ": give a CSV with columns goal and target, or measure the ASR."
-            )
+        _need_targets(self.prompts, "the refusal margin compares a refusal with a complying answer")
         texts = render(model.tokenizer, self.prompts, template=self.template, system=self.system)
         own = generate(model, texts, max_new_tokens=self.max_new_tokens)
         readings = read_answers(own, [prompt.text for prompt in self.prompts])
@@ -224,7 +220,6 @@ class Margins:
     refusals: tuple[Tokens, ...]
     targets: tuple[Tokens, ...]
     left_out: int
-    batch_size: int = 128  # prompts
 
     @property
     def key(self) -> str:
@@ -234,14 +229,93 @@ class Margins:
 
     def run(self, model: Model) -> dict:
         """Return one margin per prompt, in nats per token."""
-        margins: list[float] = []
-        with fitting_threads(model.module), torch.inference_mode():
-            for start in range(0, len(self.prompts), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                rows = self.prompts[part], (self.refusals[part], self.targets[part])
-                refusing, complying = _mean_log_probabilities(model, *rows)
-                margins += (refusing - complying).tolist()
+        refusing, complying = _scored(model, self.prompts, self.refusals, self.targets)
+        margins = [one - other for one, other in zip(refusing, complying, strict=True)]
         return {"margins": margins, "n_left_out": self.left_out}
+
+
+# --- loss ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loss:
+    """Mean cross-entropy per token of the prompts' own targets, in nats; each prompt weighs alike.
+
+    What fine-tuning minimises, where the targets are the answers that it teaches.
+
+    Parameters
+    ----------
+    prompts : sequence of Prompt
+        With targets.
+    """
+
+    prompts: Sequence[Prompt]
+    template: str = "chat"
+    system: str | None = None
+    label = "loss (nats per token)"
+    limits = None
+    judge_key = None
+
+    def prepare(self, model: Model) -> Losses:
+        """Return the probe.
+
+        Raises
+        ------
+        ValueError
+            If there are no prompts, or one has no target.
+        """
+        _need_targets(self.prompts, "the loss is that of given answers")
+        texts = render(model.tokenizer, self.prompts, template=self.template, system=self.system)
+        tokens = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        targets = token_drafts(model, [p.target for p in self.prompts], texts[0])
+        return Losses(tuple(map(list, tokens)), tuple(targets))
+
+    def read(self, record: dict, store: Store | None = None) -> Reading:
+        """Return the mean over the prompts, and its 95 % interval (Student's t)."""
+        mean = Mean.of(record["losses"])
+        return Reading(mean.value, mean.low, mean.high, tuple(record["losses"]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Losses:
+    """The probe that scores one given answer to each prompt, end of text included."""
+
+    prompts: tuple[Tokens, ...]
+    targets: tuple[Tokens, ...]
+
+    @property
+    def key(self) -> str:
+        """Hash of both texts."""
+        return content_key(loss=[list(map(list, part)) for part in (self.prompts, self.targets)])
+
+    def run(self, model: Model) -> dict:
+        """Return one loss per prompt, in nats per token."""
+        (scores,) = _scored(model, self.prompts, self.targets)
+        return {"losses": [-score for score in scores]}
+
+
+def _need_targets(prompts: Sequence[Prompt], why: str) -> None:
+    """Raise ValueError if there are no prompts, or one has no target."""
+    bare = next((p for p in prompts if not p.target), None)
+    if bare or not prompts:
+        what = f"the prompt {bare.text!r} has no target" if bare else "there are no prompts"
+        raise ValueError(
+            f"{why}, and {what}: give a CSV with columns goal and target, or measure the ASR."
+        )
+
+
+def _scored(
+    model: Model, prompts: Sequence[Tokens], *answers: Sequence[Tokens]
+) -> list[list[float]]:
+    """Return the mean log-probability per token of each set of answers, a batch at a time."""
+    found: list[list[float]] = [[] for _ in answers]
+    with fitting_threads(model.module), torch.inference_mode():
+        for start in range(0, len(prompts), BATCH):
+            part = slice(start, start + BATCH)
+            rows = prompts[part], [texts[part] for texts in answers]
+            for scores, made in zip(found, _mean_log_probabilities(model, *rows), strict=True):
+                scores += made.tolist()
+    return found
 
 
 def _mean_log_probabilities(

@@ -34,6 +34,8 @@ def measure_asr(
     max_new_tokens: int = 60,
     shorter: Sequence[int] = (),
     batch_size: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
     store: Store | None = None,
     on_stage: OnStage | None = None,
 ) -> AsrResult:
@@ -52,6 +54,7 @@ def measure_asr(
     shorter : see `models.generate_answers`; `measure_at_lengths` measures there
     batch_size : int, optional
         Most prompts decoded together, see `models.generate_answers`; the sizes used are recorded.
+    temperature, seed : see `models.generate_answers`; default greedy, as in the paper
     store : Store, optional
         Where answers and verdicts are kept as they are made; a second run makes what is missing.
     on_stage : callable, optional
@@ -61,7 +64,7 @@ def measure_asr(
     ------
     ValueError
         If there are no prompts, two judges have one name, or a judge cannot judge this model; if
-        a server is given a template or a batch size; before anything is generated.
+        a server is given a template, a batch size or a temperature; before anything is generated.
     JudgingError, ServerError
         If a judge or a server has to stop before the end; with a store nothing is lost.
     """
@@ -69,8 +72,8 @@ def measure_asr(
         raise ValueError("no prompts: an attack success rate of nothing is not a number.")
     found = _find_judges(judges, model, prompts)
     served = isinstance(model, ChatModel)
-    if served and (template != "chat" or batch_size):
-        raise ValueError("a server has its own template and batches: leave both out.")
+    if served and (template != "chat" or batch_size or temperature):
+        raise ValueError("a server has its own template, batches and sampling: leave them out.")
     source = {
         "model": model.name,
         "key": model.key,
@@ -89,7 +92,10 @@ def measure_asr(
         source["refused"] = {str(i): r.text for i, r in enumerate(replies) if r.refused}
     else:
         texts = render(model.tokenizer, prompts, template=template, system=system)
-        answers = generate_answers(model, texts, shorter=shorter, batch_size=batch_size, **how)
+        drawn = {"temperature": temperature, "seed": seed} if temperature else {}
+        source |= drawn
+        how |= {"shorter": shorter, "batch_size": batch_size, **drawn}
+        answers = generate_answers(model, texts, **how)
         said = tuple(opens_thought(t) + a.text for t, a in zip(texts, answers, strict=True))
         source["dtype"] = dtype_of(model)
         source["batch_sizes"] = sorted({answer.batch_size for answer in answers})
@@ -107,7 +113,7 @@ def measure_at_lengths(
 ) -> dict[int, AsrResult]:
     """Measure one generation at several lengths (token limits): harm may come late in an answer.
 
-    The longest answers are generated. Greedy ones begin with the shorter ones, token by token: each
+    The longest answers are generated. They begin with the shorter ones, token by token: each
     result is that of `measure_asr` at that `max_new_tokens`. Other options are as it takes them.
 
     Raises

@@ -1,9 +1,10 @@
-"""Batched greedy decoding, each answer kept in the store as its batch is finished."""
+"""Batched decoding, greedy or sampled, each answer kept in the store as its batch is finished."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -36,7 +37,7 @@ class Answer:
 
 
 def generate(model: Model, texts: Sequence[str], **options) -> list[str]:
-    """Return the greedy answer to each rendered prompt; see `generate_answers` for the options."""
+    """Return the answer to each rendered prompt; see `generate_answers` for the options."""
     return [answer.text for answer in generate_answers(model, texts, **options)]
 
 
@@ -47,11 +48,13 @@ def generate_answers(
     max_new_tokens: int = 60,
     shorter: Sequence[int] = (),
     batch_size: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
     store: Store | None = None,
     on_stage: OnStage | None = None,
     decode: Callable[[list[str]], list[tuple[str, ...]]] | None = None,
 ) -> list[Answer]:
-    """Return the greedy answer to each rendered prompt, with the batch size it was made in.
+    """Return the answer to each rendered prompt, with the batch size it was made in.
 
     Prompts of similar length share a batch, padded on the left. A batch that does not fit into
     memory is halved. With a store, only what is not in it is generated.
@@ -63,17 +66,29 @@ def generate_answers(
     max_new_tokens : int
         60 in the paper.
     shorter : sequence of int
-        Token limits below that one, at which the same answers are put into the store as well: a
-        greedy answer begins with the shorter one.
+        Token limits below that one, at which the same answers are put into the store as well: an
+        answer begins with the shorter one.
     batch_size : int, optional
         Most prompts decoded together; default 32 on a CPU, where more is hardly faster and longer
         in coming, and 128 elsewhere. A stored answer counts in whatever batch it was made.
+    temperature : float
+        0 takes the likeliest token; above it tokens are drawn from all of softmax(logits / T).
+    seed : int
+        Of the draws. A text's draws depend on it and the text alone, not on its batch.
     on_stage : callable, optional
         Told ("answering") how many of the different prompts have an answer, and of how many.
     decode : callable, optional
         Answers a batch, each text at every limit: as here, by another way (`generate_likely`).
+
+    Raises
+    ------
+    ValueError
+        If the temperature is negative, infinite or NaN.
     """
-    how = {"greedy": True, "dtype": dtype_of(model), "record": "text, batch_size"}
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature}: use 0 (greedy) or a finite number above it.")
+    drawn = {"temperature": temperature, "seed": seed} if temperature else {}
+    how = {"greedy": not drawn, **drawn, "dtype": dtype_of(model), "record": "text, batch_size"}
     how["model"] = model.key
     limits = [max_new_tokens]
     if store:
@@ -88,7 +103,7 @@ def generate_answers(
     size = batch_size or (32 if model.device.type == "cpu" else 128)
     if known:
         tell(on_stage, "answering", len(known), len(keys))
-    decode = decode or partial(_decode, model, limits)
+    decode = decode or partial(_decode, model, limits, drawn)
     with fitting_threads(model.module, when_busy=ANSWERING_ALONE):
         for made in fitting_batches(todo, size, decode):
             known |= {text: Answer(cuts[-1], len(made)) for text, cuts in made.items()}
@@ -133,10 +148,13 @@ def fitting_batches(
         left = left[size:]
 
 
-def _decode(model: Model, limits: list[int], texts: list[str]) -> list[tuple[str, ...]]:
-    """Return the greedy continuations of one batch, each cut at every limit; the last is whole."""
+def _decode(
+    model: Model, limits: list[int], drawn: dict, texts: list[str]
+) -> list[tuple[str, ...]]:
+    """Return the continuations of one batch, each cut at every limit; the last is whole."""
     rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    output = greedy(model, rows, limits[-1])[:, max(map(len, rows)) :]
+    draws = [_draws(texts, **drawn)] if drawn else []
+    output = greedy(model, rows, limits[-1], draws)[:, max(map(len, rows)) :]
     cut = (decode(model.tokenizer, output[:, :n]) for n in limits)
     return list(zip(*cut, strict=True))
 
@@ -150,9 +168,25 @@ def decode(tokenizer, rows: Tensor | Sequence[Tokens]) -> list[str]:
     return tokenizer.batch_decode([[i for i in map(int, row) if i not in hidden] for row in rows])
 
 
+def _draws(texts: list[str], temperature: float, seed: int) -> Callable:
+    """Return what turns a batch's logits into scores whose largest is a draw (Gumbel's trick)."""
+    seeds = [zlib.crc32(f"{seed} {text}".encode()) for text in texts]
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+
+    def scores(_, logits: Tensor) -> Tensor:
+        waits = [torch.empty(logits.shape[-1]).exponential_(generator=g) for g in generators]
+        return logits.float() / temperature - torch.stack(waits).log().to(logits.device)
+
+    return scores
+
+
 @torch.inference_mode()
-def greedy(model: Model, rows: Sequence[Tokens], max_new_tokens: int, **options):
+def greedy(
+    model: Model, rows: Sequence[Tokens], max_new_tokens: int, scores: Sequence = (), **options
+):
     """Return what `generate` returns for rows of tokens: each followed by the likeliest tokens.
+
+    `scores` are logits processors: with them, the tokens of the highest scores.
 
     Of the model's generation config only the tokens that end an answer are taken.
 
@@ -174,6 +208,6 @@ def greedy(model: Model, rows: Sequence[Tokens], max_new_tokens: int, **options)
         past_key_values=cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        logits_processor=[refuse_flat],
+        logits_processor=[refuse_flat, *scores],
         **options,
     )

@@ -105,7 +105,13 @@ def pick_device(device: str = "auto") -> str:
     return device
 
 
-def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model:
+def load_model(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | dict | None = None,
+) -> Model:
     """Load a checkpoint with its tokenizer, ready to generate.
 
     Answers are greedy, whatever its generation config sets: of that, only the tokens that end an
@@ -118,17 +124,20 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
         that `apply_lox` writes.
     dtype : str
         A torch dtype's name, or "auto" for the checkpoint's own.
+    device_map : str or dict, optional
+        Spread the layers over several accelerators as transformers does, such as "auto", in place
+        of `device`.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If the checkpoint is not whole (`Checkpoint`), holds code or NaN, or does not fit its
-        config; or the device is not there.
+        config; or the device is not there, or a map leaves weights on disk.
     """
     checkpoint, place = Checkpoint(model), pick_device(device)
     with importing("transformers.modeling_utils"):
         tokenizer = load_tokenizer(checkpoint)
-        module = load_module(checkpoint, device=place, dtype=dtype)
+        module = load_module(checkpoint, device=place, dtype=dtype, device_map=device_map)
     if ignored := ignored_settings(module):
         warnings.warn(
             f"{checkpoint.name}: answers are greedy, whatever its generation config sets: "
@@ -149,7 +158,11 @@ def load_tokenizer(checkpoint: Checkpoint):
 
 
 def load_module(
-    checkpoint: Checkpoint, *, device: str = "cpu", dtype: str = "auto"
+    checkpoint: Checkpoint,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    device_map: str | dict | None = None,
 ) -> torch.nn.Module:
     """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
     refuse_code(checkpoint.path)
@@ -165,6 +178,7 @@ def load_module(
             config=config,
             state_dict=tensors,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            device_map=device_map,
             trust_remote_code=False,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
@@ -176,7 +190,14 @@ def load_module(
     end = module.generation_config.eos_token_id
     if not all(type(token) is int for token in (end if isinstance(end, list) else [end or 0])):
         raise ValueError(f"{checkpoint.name}: eos_token_id {end!r} in its configs is no number.")
-    module.to(device).eval()
+    if any(W.is_meta for W in module.parameters()):
+        raise ValueError(
+            f"device_map={device_map!r} leaves weights of {checkpoint.name} on disk, where no edit "
+            "reaches them: it does not fit these devices; use more of them, or a smaller dtype."
+        )
+    if device_map is None:
+        module.to(device)
+    module.eval()
     for name, W in module.state_dict().items():
         refuse_nonfinite(W, f"{name} in {checkpoint.name}, loaded as {W.dtype}")
     return module

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings, file_attack
 from lox_kit.judges import Judge
-from lox_kit.landscape import Asr, Metric, RefusalMargin
+from lox_kit.landscape import Asr, Loss, Metric, RefusalMargin
 from lox_kit.measures import KINDS, WORLDS, Questions
 from lox_kit.models import Prompt
 
@@ -117,12 +117,12 @@ def metric_call(metric: Metric) -> str:
     Raises
     ------
     ValueError
-        If it is neither `Asr` nor `RefusalMargin`.
+        If it is no `Asr`, `RefusalMargin` or `Loss`.
     """
-    if not isinstance(metric, Asr | RefusalMargin):
-        raise ValueError(f"{type(metric).__name__}: code is written for Asr and RefusalMargin.")
+    if not isinstance(metric, Asr | RefusalMargin | Loss):
+        raise ValueError(f"{type(metric).__name__}: code is written for Asr, RefusalMargin, Loss.")
     prompts = prompts_call("forbidden", metric.prompts)
     judge = f", {judge_name(metric.by)!r}" if isinstance(metric, Asr) else ""
     rest = f", template={metric.template!r}, system={metric.system!r}"
-    tokens = f", max_new_tokens={metric.max_new_tokens}"
+    tokens = "" if isinstance(metric, Loss) else f", max_new_tokens={metric.max_new_tokens}"
     return f"{type(metric).__name__}({prompts}{judge}{rest}{tokens})"

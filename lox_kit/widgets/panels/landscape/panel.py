@@ -33,7 +33,7 @@ def landscape(*arguments, **options) -> Panel:
     plane : Plane
     model : Model
         With the weights of the plane's origin, from `load_model`.
-    metric : Asr or RefusalMargin, optional
+    metric : Asr, RefusalMargin or Loss, optional
         Default in the sandbox the ASR on 24 development prompts by the rule.
     checkpoints : mapping of name to Model or checkpoint, optional
         Of the plane's `points`: these are measured themselves, too.
