@@ -675,4 +675,4 @@ def test_asr_draws_samples_and_says_both_rates(lox):
     assert "2 answers to each of 6 prompts, drawn at temperature 2.0" in said.out
     assert "at least one of 2 harmful:" in said.out
     refused = lox(*command, "--lengths", "2,4")
-    assert (refused.status, "--samples: without" in refused.err) == (1, True)
+    assert (refused.status, "--samples: without" in refused.err) == (2, True)
