@@ -84,7 +84,7 @@ def test_subspaces_of_other_matrices_are_refused(subspace, make_pair):
     with pytest.raises(ValueError, match=r"in one subspace and not in the other \(10 such"):
         overlap(subspace, subspace.select("embed|head|layers.0.self"), K)
     wide = factor(make_pair(intermediate_size=64), rank=K)
-    with pytest.raises(ValueError, match=r"one delta has shape \(48, 32\), the other \(64, 32\)"):
+    with pytest.raises(ValueError, match=r"one delta has shape \(32, 48\), the other \(32, 64\)"):
         overlap(subspace, wide, K)
     with pytest.raises(ValueError, match="k=4 and the subspace holds 3"):
         overlap(subspace, factor(make_pair(), rank=3), 4)

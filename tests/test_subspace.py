@@ -177,23 +177,23 @@ def test_a_saved_subspace_is_the_same_and_is_written_over_nothing(subspace, tmp_
 def test_a_selection_is_what_factoring_with_its_patterns_gives(pair, tmp_path, where):
     file = tmp_path / "S.safetensors" if where == "file" else None
     chosen = factor(pair, file, rank=4, exclude="embed").select("^model.*mlp|q_proj", "down")
-    chosen = chosen.select(exclude="layers.0")
+    chosen = chosen.select("^model.layers.1", exclude="o_proj")
     made = factor(pair, rank=4, include=chosen.info["include"], exclude=chosen.info["exclude"])
     assert chosen.info == made.info
     assert chosen.key == made.key
-    assert list(chosen) == [f"model.layers.1.{n}.weight" for n in NAMES]
+    names = ("mlp.gate_proj", "mlp.up_proj", "self_attn.q_proj")
+    assert list(chosen) == [f"model.layers.1.{n}.weight" for n in names]
     for name in chosen:
         assert all(map(torch.equal, chosen[name].top(None), made[name].top(None)))
-    np.testing.assert_array_equal(chosen.energy(2), made.energy(2))
+    np.testing.assert_allclose(chosen.energy(2), made.energy(2), rtol=1e-6)
     with pytest.raises(KeyError, match="not in this subspace"):
         chosen["lm_head.weight"]
 
 
-NAMES = ("self_attn.q_proj", "mlp.gate_proj", "mlp.up_proj")
-
-
 def test_a_selection_of_nothing_is_refused(subspace):
-    with pytest.raises(ValueError, match="leave no matrix of the subspace. A name looks like mod"):
+    with pytest.raises(
+        ValueError, match=r"leave no matrix of the subspace\. A name looks like lm_head"
+    ):
         subspace.select("experts")
     with pytest.raises(ValueError, match="not a regular expression"):
         subspace.select("(")
@@ -216,23 +216,18 @@ def test_a_cut_subspace_is_the_dial_the_checkpoint_and_the_adapter_of_its_own_k(
     after = weights(out)
     for name, W in weights(pair.aligned).items():
         moved = 0.5 * top_part(delta(pair, name), ks[name]) if W.ndim == 2 else 0
-        np.testing.assert_allclose(after[name].double(), W.double() + moved, atol=1e-6)
+        np.testing.assert_allclose(after[name].numpy(), W.double().numpy() + moved, atol=1e-6)
         np.testing.assert_allclose(held[name].detach(), after[name], atol=1e-6)
     card = (out / "README.md").read_text()
     assert "k = 1 to 4, each matrix its own," in card
     assert "SafetySubspace.cut" in card
     left_out = save_adapter(cut, pair.aligned, tmp_path / "adapter", None, 0.5)
     assert left_out == ()
-    merged = factor_pair(pair.aligned, tmp_path / "adapter")
+    merged = SafetySubspace.from_pair(pair.aligned, tmp_path / "adapter")
     for name in merged:
         expected = 0.5 * top_part(delta(pair, name), ks[name])
         U, S, Vh = (x.double() for x in merged[name].top(None))
         np.testing.assert_allclose((U * S) @ Vh, expected, atol=1e-6)
-
-
-def factor_pair(base, aligned):
-    """Return the subspace of two folders."""
-    return SafetySubspace.from_pair(base, aligned)
 
 
 def test_energies_of_a_cut_subspace_are_shares_of_the_whole_delta(pair, subspace, ks):
@@ -256,7 +251,7 @@ def test_a_cut_has_a_key_of_its_own_and_is_the_same_from_a_file(pair, subspace, 
     whole = SafetySubspace.load(subspace.save(tmp_path / "S.safetensors"))
     for other in (again, whole.cut(ks)):
         assert other.key == cut.key
-        np.testing.assert_array_equal(other.energy(None), cut.energy(None))
+        np.testing.assert_allclose(other.energy(None), cut.energy(None), rtol=1e-6)
         for name in cut:
             assert all(map(torch.equal, other[name].top(None), cut[name].top(None)))
     assert (tmp_path / "cut.safetensors").stat().st_size < 0.2 * (
@@ -279,15 +274,16 @@ def test_a_k_that_is_missing_or_not_stored_is_refused(pair, subspace, ks):
     assert subspace.cut({**ks, UP: 1000}).info["cut"][UP] == 32  # all that there are
 
 
-def test_a_cut_beyond_the_certified_directions_warns(make_pair):
-    loose = factor(make_pair(hidden_size=96, intermediate_size=160), rank=12, certify=1)
-    name = next(n for n in loose if loose[n].certified < 12)
-    cut = loose.cut(dict.fromkeys(loose, 12))
-    with pytest.warns(UncertifiedRank, match="beyond the certified directions"):
-        cut.energy(None)
-    short = loose.cut({**dict.fromkeys(loose, 1), name: 1})
+def test_a_cut_beyond_the_certified_directions_warns(subspace):
+    F = subspace[UP]
+    residual = torch.where(torch.arange(32) < 4, 0.0, 0.03)
+    found = dataclasses.replace(F, residual=residual, method="krylov")
+    info = {**subspace.info, "rank": 32, "layers": [UP], "shapes": [[48, 32]], "certify": 4}
+    loose = SafetySubspace(info, factors={UP: found})
+    with pytest.warns(UncertifiedRank, match="k=5 goes beyond the certified directions in 1 of 1"):
+        loose.cut({UP: 5}).energy(None)
     with warnings.catch_warnings(action="error"):
-        short.energy(None)
+        loose.cut({UP: 4}).energy(None)
 
 
 def test_matrices_of_one_kind_are_summed_up(pair, subspace):

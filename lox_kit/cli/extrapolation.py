@@ -129,22 +129,18 @@ def spectrum(subspace, k, list_all, rules, plot, tokens, directions, aligned, as
 
 
 def _print_rules(subspace, list_all, as_json):
-    """Print the k that each rule chooses: of every matrix, and medians of each kind."""
+    """Print the k that each rule chooses: of every matrix, or medians of each kind if many."""
     frame = extrapolation.rank_rules(subspace)
     if as_json:
         say(frame.to_json(orient="records"))
         return
-    title = f"k by rule, {subspace.info['aligned']} - {subspace.info['base']}"
-    ranks = list(extrapolation.RULES)
-    shown = frame[ranks].map(lambda k: "?" if k != k else f"{k:.3g}")
-    if list_all or len(frame) <= MOST_ROWS:
-        print_rows(title, shown.assign(layer=frame["layer"].map(_short)).to_dict("records"))
-    kinds = extrapolation.kinds_of(subspace)
-    of_kind = frame["layer"].map(extrapolation.module_of)
-    medians = frame.groupby(of_kind)[ranks].median().loc[kinds]
-    print_rows(f"{title}, medians by kind", medians.reset_index().to_dict("records"))
-    if unknown := int((~frame["whole"]).sum()):
-        say(f"?: the directions stored of {unknown} matrices do not tell; factor with --rank full")
+    shown, unknown = frame.drop(columns=["stored", "whole"]), int((~frame["whole"]).sum())
+    if len(frame) > MOST_ROWS and not list_all:
+        shown["layer"] = shown["layer"].map(extrapolation.module_of)
+        shown = shown.groupby("layer", sort=False).median().reset_index()
+    print_rows("k by rule", shown.to_dict("records"))
+    if unknown:
+        say(f"nan: the directions stored of {unknown} matrices do not tell; use --rank full")
 
 
 def _print_tokens(subspace, matrix, directions, aligned, as_json):

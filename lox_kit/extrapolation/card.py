@@ -58,7 +58,7 @@ def model_card(
     usual = {"certify": CERTIFY, "seed": 0}
     options += "".join(f" --{n} {typed[n]}" for n, v in usual.items() if subspace.info[n] != v)
     if cut:
-        options += "\n    # SafetySubspace.cut to the \"cut\" in the metadata of the weights' files"
+        options += '\n    # SafetySubspace.cut to the "cut" in the metadata of the weights\' files'
     names = [subspace.info["base"], subspace.info["aligned"], checkpoint.name]
     parents = list(dict.fromkeys(id_ for name in names for id_ in hub_ids(name)))
     metadata = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -21,15 +21,19 @@ from .places import kinds_of, module_of, place_of
 from .subspace import SafetySubspace
 from .svd import Factors
 
+Triplets = tuple[Tensor, Tensor, Tensor]  # U (out, r), S (r,) and Vh (r, in)
+
 
 def random_subspace(subspace: SafetySubspace, k: int, *, seed: int = 0) -> SafetySubspace:
     """Replace the top-k singular vectors by random orthonormal ones, keeping the singular values.
 
     The step has the rank and, matrix by matrix, the Frobenius norm of the LoX step.
     """
-    _check(subspace, k)
-    factors = {name: _random(name, subspace[name], k, seed) for name in subspace}
-    return _control(subspace, factors, control="random", control_k=k, control_seed=seed)
+
+    def directions(name: str) -> Triplets:
+        return _random(name, subspace[name], k, seed)
+
+    return _control(subspace, k, directions, control="random", control_seed=seed)
 
 
 def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
@@ -43,14 +47,7 @@ def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
         If the subspace does not hold every direction (`rank="full"`), or `k` is negative.
     """
     subspace.check_rank(None)
-    _check(subspace, k)
-    factors = {}
-    for name in subspace:
-        U, S, Vh = subspace[name].top(None)
-        whole = torch.linalg.vector_norm(S)
-        shrink = torch.linalg.vector_norm(S[:k]) / whole if whole > 0 else 0.0
-        factors[name] = _exact(U, S * shrink, Vh)
-    return _control(subspace, factors, control="full", control_k=k)
+    return _control(subspace, k, lambda name: subspace[name].top(None), control="full")
 
 
 def bottom_subspace(subspace: SafetySubspace, k: int) -> SafetySubspace:
@@ -85,9 +82,8 @@ def _band(
     subspace: SafetySubspace, k: int, control: str, which: str, part: Callable[[int], slice]
 ) -> SafetySubspace:
     """Return a part of the directions held of each matrix, as long as its top k."""
-    _check(subspace, k)
-    factors = {}
-    for name in subspace:
+
+    def directions(name: str) -> Triplets:
         U, S, Vh = subspace[name].top(subspace[name].nonzero)
         room, band = min(subspace[name].shape), part(len(S))
         if k and len(S) and (len(S) < 2 * k <= room or not len(S[band])):
@@ -95,9 +91,9 @@ def _band(
                 f"{name}: {len(S)} directions are stored, so the {which} {k} are some of the first "
                 f"{k}: factor again with --rank {2 * k} or more; a delta of lower rank has no more."
             )
-        longer = torch.linalg.vector_norm(S[:k]) / torch.linalg.vector_norm(S[band])
-        factors[name] = _exact(U[:, band], S[band] * longer, Vh[band])
-    return _control(subspace, factors, control=control, control_k=k)
+        return U[:, band], S[band], Vh[band]
+
+    return _control(subspace, k, directions, control=control)
 
 
 def shuffled_layers(subspace: SafetySubspace, k: int, *, seed: int = 0) -> SafetySubspace:
@@ -107,23 +103,20 @@ def shuffled_layers(subspace: SafetySubspace, k: int, *, seed: int = 0) -> Safet
     none keeps its own step. One that has no other of its kind (an embedding, a head) gets random
     directions, as in `random_subspace`; one that alignment did not change stays as it is.
     """
-    _check(subspace, k)
     groups: dict[tuple, list[str]] = {}
     for name, shape, norm in zip(subspace, subspace.info["shapes"], subspace.norms, strict=True):
         groups.setdefault((place_of(name)[1], *shape, norm > 0), []).append(name)
-    generator, factors = torch.Generator().manual_seed(seed), {}
+    generator, others = torch.Generator().manual_seed(seed), {}
     for names in groups.values():
         order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
-        for name, other in zip(order, [*order[1:], order[0]], strict=True):
-            if name == other:
-                factors[name] = _random(name, subspace[name], k, seed)
-                continue
-            (_, own, _), (U, S, Vh) = subspace[name].top(k), subspace[other].top(k)
-            length = torch.linalg.vector_norm(S)
-            scale = torch.linalg.vector_norm(own) / length if length > 0 else 0.0
-            factors[name] = _exact(U, S * scale, Vh)
-    factors = {name: factors[name] for name in subspace}
-    return _control(subspace, factors, control="shuffled", control_k=k, control_seed=seed)
+        others |= dict(zip(order, [*order[1:], order[0]], strict=True))
+
+    def directions(name: str) -> Triplets:
+        other = others[name]
+        alone = other == name
+        return _random(name, subspace[name], k, seed) if alone else subspace[other].top(k)
+
+    return _control(subspace, k, directions, control="shuffled", control_seed=seed)
 
 
 def some_matrices(subspace: SafetySubspace, k: int, which: str) -> SafetySubspace:
@@ -144,19 +137,16 @@ def some_matrices(subspace: SafetySubspace, k: int, which: str) -> SafetySubspac
     """
     kept = [name for name in subspace if _is_of(name, which)]
     _check(subspace, k)
-    length = {n: float(np.linalg.norm(subspace.spectrum(n)[:k].astype(float))) for n in subspace}
-    whole, part = (float(np.linalg.norm([length[n] for n in of])) for of in (subspace, kept))
+    length = {name: np.linalg.norm(subspace.spectrum(name)[:k]) for name in subspace}
+    whole, part = (np.linalg.norm([length[name] for name in of]) for of in (subspace, kept))
     if not kept or (k and not part):
         layers = len({place_of(name)[0] for name in subspace} - {None})
         raise ValueError(
             f"{which}: alignment changed no such matrix. The subspace has {layers} layers, from 0, "
             f"and the kinds {', '.join(kinds_of(subspace))}."
         )
-    factors = {}
-    for name in kept:
-        U, S, Vh = subspace[name].top(k)
-        factors[name] = _exact(U, S * (whole / part if part else 0.0), Vh)
-    return _control(subspace, factors, control=which, control_k=k)
+    longer = float(whole / part) if part else 1.0
+    return _control(subspace, k, lambda n: subspace[n].top(k), kept, longer, control=which)
 
 
 CONTROLS: Mapping[str, Callable[..., SafetySubspace]] = {
@@ -231,28 +221,35 @@ def _check(subspace: SafetySubspace, k: int) -> None:
     subspace.check_rank(k)
 
 
-def _random(name: str, factors: Factors, k: int, seed: int) -> Factors:
+def _random(name: str, factors: Factors, k: int, seed: int) -> Triplets:
     """Return random directions with the top k singular values of a matrix."""
     (out, into), (_, S, _) = factors.shape, factors.top(k)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-    U = _orthonormal(out, len(S), generator)
-    return _exact(U, S, _orthonormal(into, len(S), generator).T)
+    U, V = (torch.linalg.qr(torch.randn(n, len(S), generator=generator)).Q for n in (out, into))
+    return U, S, V.T
 
 
-def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Return random orthonormal columns, shape (rows, columns)."""
-    return torch.linalg.qr(torch.randn(rows, columns, generator=generator)).Q
+def _control(
+    subspace: SafetySubspace,
+    k: int,
+    directions: Callable[[str], Triplets],
+    names: Iterable[str] | None = None,
+    longer: float = 1.0,
+    **what,
+) -> SafetySubspace:
+    """Return the control of these directions, each matrix `longer` than its top k, as a subspace.
 
-
-def _exact(U: Tensor, S: Tensor, Vh: Tensor) -> Factors:
-    """Return these triplets as the factors of the matrix they make."""
-    norm = float(torch.linalg.vector_norm(S))
-    zeros = torch.zeros_like(S)
-    return Factors(U=U, S=S, Vh=Vh, residual=zeros, norm=norm, method="svd")
-
-
-def _control(subspace: SafetySubspace, factors: dict[str, Factors], **what) -> SafetySubspace:
-    """Return the control as a subspace that knows what it is."""
+    Its `info` says what it is.
+    """
+    _check(subspace, k)
+    factors = {}
+    for name in subspace if names is None else names:
+        U, S, Vh = directions(name)
+        own = torch.linalg.vector_norm(torch.from_numpy(subspace.spectrum(name)[:k]))
+        length = torch.linalg.vector_norm(S)
+        S = S * (longer * own / length if length > 0 else 0.0)
+        norm, zeros = float(torch.linalg.vector_norm(S)), torch.zeros_like(S)
+        factors[name] = Factors(U=U, S=S, Vh=Vh, residual=zeros, norm=norm, method="svd")
     shapes = [list(made.shape) for made in factors.values()]
-    edited = {"layers": list(factors), "shapes": shapes, "rank": FULL}
+    edited = {"layers": list(factors), "shapes": shapes, "rank": FULL, "control_k": k}
     return SafetySubspace({**subspace.info, **edited, **what}, factors=factors)
