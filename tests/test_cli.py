@@ -91,6 +91,10 @@ def test_check_says_how_much_there_is_to_do(lox):
 
 def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path):
     assert "sandbox/aligned - sandbox/base" in lox("spectrum", subspace_file).out
+    rules = lox("spectrum", subspace_file, "--rules").out
+    assert "gavish_donoho" in rules
+    assert "nan: the directions stored of 30 matrices" in rules
+    assert lox("spectrum", subspace_file, "--rules", "--json").numbers[0]["gavish_donoho"] is None
     rows = lox("spectrum", subspace_file, "-k", 3, "--json", "--plot", "s.png").numbers
     assert len(rows) == 30
     assert all(0 < row["energy_3"] <= 1 for row in rows)
@@ -107,6 +111,11 @@ def test_control_writes_a_checkpoint_that_no_adapter_is_made_of(lox, subspace_fi
     lox("factor", PAIR[0], "control", "-o", "C.safetensors", "--rank", 4)
     refused = lox("adapter", "C.safetensors", "control", "-o", "adapter", "-k", 4)
     assert_one_line(refused, "this is the control 'bottom'")
+    for kind in ("flipped", "half"):
+        refused = lox("control", kind, *call[2:-1], "other", "-k", 4)
+        assert_one_line(refused, f"control '{kind}': use random, full, bottom, middle")
+    some = lox("control", "kind:up_proj", *call[2:-1], "other", "-k", 4)
+    assert "with the control kind:up_proj, k=4" in some.out
     assert_one_line(lox(*call, "-k", "all"), "-k all: a control steps as far")
     assert_one_line(lox(*call, "-k", 4, "--alpha", -1), "alpha=-1.0: use a finite number >= 0")
 

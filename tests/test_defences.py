@@ -1,20 +1,35 @@
 """Whole experiments: the difference of two shares, and a comparison that is never made twice."""
 
+from functools import partial
+
 import pytest
+import torch
 from speakers import watch
 from transformers import LlamaForCausalLM
 
-from lox_kit import ATTACKS, LoxDial, find_attack, load_model, sandbox_prompts
+from lox_kit import (
+    ATTACKS,
+    LoxDial,
+    apply_lox,
+    find_attack,
+    load_model,
+    run_attack,
+    sandbox_prompts,
+    save_adapter,
+)
 from lox_kit.attacks import run as attacks
+from lox_kit.landscape.survey import _on_disk
 from lox_kit.measures import world_questions
 from lox_kit.measures.intervals import Share
 from lox_kit.studies import (
     ARMS,
+    Arm,
     alpha_curve,
     arm_model,
     ask,
     compare_defences,
 )
+from lox_kit.studies.arms import _flipped
 
 MEASURES = ["asr", "refusal", "degenerate", "helpfulness", "over_refusal", "task"]
 
@@ -94,6 +109,45 @@ def test_every_arm_has_its_own_key_and_an_equally_long_step(aligned, factored):
     for arm in ARMS[2:]:
         assert steps[arm] == pytest.approx(steps["LoX"], rel=1e-3)
     assert arm_model(ARMS[2], aligned, factored, 6, 1.0, seed=1).key != models[ARMS[2]].key
+
+
+def test_any_control_is_an_arm_and_its_rank_is_known(aligned, factored):
+    for kind in ("middle", "shuffled", "kind:up_proj", "layers:0-1"):
+        arm = Arm(kind)
+        assert arm.rank == (12 if kind == "middle" else 6)
+        model = arm_model(kind, aligned, factored, arm.k, 1.0)
+        assert model.key != arm_model("LoX", aligned, factored, 6, 1.0).key
+        assert not model.in_memory
+    assert (Arm("LoX").rank, Arm("random subspace").rank, Arm("full delta").rank) == (6, 6, "full")
+    short, long = (arm_model(k, aligned, factored, 6, 1.0) for k in ("random", "random subspace"))
+    assert short.key == long.key
+
+
+def test_the_flipped_step_is_lox_s_backwards_and_its_model_is_never_written(
+    aligned, factored, tmp_path
+):
+    made = {kind: arm_model(kind, aligned, factored, 6, 1.0) for kind in ("LoX", "flipped")}
+    W0 = aligned.module.state_dict()
+    forth, back = (
+        {n: W - W0[n] for n, W in model.module.state_dict().items()} for model in made.values()
+    )
+    for name, step in forth.items():
+        torch.testing.assert_close(-step, back[name], rtol=0, atol=1e-6)
+    flipped = made["flipped"]
+    again = arm_model("LoX", flipped, factored, 6, 1.0)
+    for model in (flipped, again):
+        with pytest.raises(ValueError, match="weakened on purpose and exists in memory alone"):
+            run_attack(model, find_attack("arithmetic", max_steps=2), tmp_path / "run")
+        with pytest.raises(ValueError, match="weakened on purpose"):
+            _on_disk(model, tmp_path)
+    for refused in (save_adapter, partial(apply_lox, control=True)):
+        with pytest.raises(ValueError, match="the control 'flipped'"):
+            refused(_flipped(factored, 6), "sandbox/aligned", tmp_path / "out", None, 1.0)
+    with pytest.raises(ValueError, match="the control 'flipped'"):
+        _flipped(factored, 6).save(tmp_path / "S.safetensors")
+    with pytest.raises(ValueError, match="arm 'flipped': use some of aligned"):
+        Arm("flipped")
+    assert [f for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".lock"] == []
 
 
 def test_asking_shows_prompts_and_the_answers_of_the_model_as_it_stands(aligned, factored):

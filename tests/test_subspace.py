@@ -7,8 +7,10 @@ import torch
 from checkpoints import RANK, UP, delta, factor, save_tensors, top_part, weights
 from test_lora_adapter import make_adapter
 
-from lox_kit import SafetySubspace, UncertifiedRank, noise_edge
-from lox_kit.extrapolation import kind_summary, largest_k
+from lox_kit import LoxDial, SafetySubspace, UncertifiedRank, apply_lox, noise_edge, save_adapter
+from lox_kit.extrapolation import kind_summary, largest_k, lox_key
+from lox_kit.models import load_module
+from lox_kit.weights import Checkpoint
 
 
 def test_it_maps_the_names_of_the_matrices(pair, subspace):
@@ -166,6 +168,122 @@ def test_a_saved_subspace_is_the_same_and_is_written_over_nothing(subspace, tmp_
         assert all(map(torch.equal, again[name].top(None), subspace[name].top(None)))
     with pytest.raises(FileExistsError):
         subspace.save(file)
+
+
+# --- parts of it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_a_selection_is_what_factoring_with_its_patterns_gives(pair, tmp_path, where):
+    file = tmp_path / "S.safetensors" if where == "file" else None
+    chosen = factor(pair, file, rank=4, exclude="embed").select("^model.*mlp|q_proj", "down")
+    chosen = chosen.select("^model.layers.1", exclude="o_proj")
+    made = factor(pair, rank=4, include=chosen.info["include"], exclude=chosen.info["exclude"])
+    assert chosen.info == made.info
+    assert chosen.key == made.key
+    names = ("mlp.gate_proj", "mlp.up_proj", "self_attn.q_proj")
+    assert list(chosen) == [f"model.layers.1.{n}.weight" for n in names]
+    for name in chosen:
+        assert all(map(torch.equal, chosen[name].top(None), made[name].top(None)))
+    np.testing.assert_allclose(chosen.energy(2), made.energy(2), rtol=1e-6)
+    with pytest.raises(KeyError, match="not in this subspace"):
+        chosen["lm_head.weight"]
+
+
+def test_a_selection_of_nothing_is_refused(subspace):
+    with pytest.raises(
+        ValueError, match=r"leave no matrix of the subspace\. A name looks like lm_head"
+    ):
+        subspace.select("experts")
+    with pytest.raises(ValueError, match="not a regular expression"):
+        subspace.select("(")
+
+
+@pytest.fixture
+def ks(subspace):
+    """A k of each matrix; the head has none."""
+    return {n: 0 if "lm_head" in n else 1 + i % 4 for i, n in enumerate(subspace)}
+
+
+def test_a_cut_subspace_is_the_dial_the_checkpoint_and_the_adapter_of_its_own_k(
+    pair, subspace, ks, tmp_path
+):
+    cut = subspace.cut(ks)
+    out = apply_lox(cut, pair.aligned, tmp_path / "lox", None, 0.5)
+    module = load_module(Checkpoint(pair.aligned))
+    LoxDial(module, cut).set(k=None, alpha=0.5)
+    held = dict(module.named_parameters())
+    after = weights(out)
+    for name, W in weights(pair.aligned).items():
+        moved = 0.5 * top_part(delta(pair, name), ks[name]) if W.ndim == 2 else 0
+        np.testing.assert_allclose(after[name].numpy(), W.double().numpy() + moved, atol=1e-6)
+        np.testing.assert_allclose(held[name].detach(), after[name], atol=1e-6)
+    card = (out / "README.md").read_text()
+    assert "k = 1 to 4, each matrix its own," in card
+    assert "SafetySubspace.cut" in card
+    left_out = save_adapter(cut, pair.aligned, tmp_path / "adapter", None, 0.5)
+    assert left_out == ()
+    merged = SafetySubspace.from_pair(pair.aligned, tmp_path / "adapter")
+    for name in merged:
+        expected = 0.5 * top_part(delta(pair, name), ks[name])
+        U, S, Vh = (x.double() for x in merged[name].top(None))
+        np.testing.assert_allclose((U * S) @ Vh, expected, atol=1e-6)
+
+
+def test_energies_of_a_cut_subspace_are_shares_of_the_whole_delta(pair, subspace, ks):
+    cut = subspace.cut(ks)
+    assert "lm_head.weight" not in cut
+    for name, energy in zip(cut, cut.energy(None), strict=True):
+        dW = delta(pair, name)
+        share = np.linalg.norm(top_part(dW, ks[name])) ** 2 / np.linalg.norm(dW) ** 2
+        assert energy == pytest.approx(share, rel=1e-5)
+        assert len(cut.spectrum(name)) == ks[name]
+    most = [min(2, k) for k in cut.info["cut"].values()]
+    assert [len(cut[n].top(2)[1]) for n in cut] == most  # a k beside it is the most of any
+
+
+def test_a_cut_has_a_key_of_its_own_and_is_the_same_from_a_file(pair, subspace, ks, tmp_path):
+    cut = subspace.cut(ks)
+    others = [subspace, subspace.cut({**ks, UP: 7}), cut.select(exclude="embed")]
+    assert len({cut.key, *(other.key for other in others)}) == 4
+    assert len({lox_key("aligned", s, None, 1.0) for s in (cut, *others)}) == 4
+    again = SafetySubspace.load(cut.save(tmp_path / "cut.safetensors"))
+    whole = SafetySubspace.load(subspace.save(tmp_path / "S.safetensors"))
+    for other in (again, whole.cut(ks)):
+        assert other.key == cut.key
+        np.testing.assert_allclose(other.energy(None), cut.energy(None), rtol=1e-6)
+        for name in cut:
+            assert all(map(torch.equal, other[name].top(None), cut[name].top(None)))
+    assert (tmp_path / "cut.safetensors").stat().st_size < 0.2 * (
+        (tmp_path / "S.safetensors").stat().st_size
+    )
+    assert cut.select("q_proj").info["cut"] == {n: ks[n] for n in ks if "q_proj" in n}
+
+
+def test_a_k_that_is_missing_or_not_stored_is_refused(pair, subspace, ks):
+    few = factor(pair, rank=3)
+    with pytest.raises(ValueError, match=r"lm_head.weight: has no k; give one"):
+        subspace.cut({n: k for n, k in ks.items() if k})
+    with pytest.raises(ValueError, match=r"other.weight: is not in this subspace"):
+        subspace.cut({**ks, "other.weight": 1})
+    for k in (4, -1):
+        with pytest.raises(ValueError, match=rf"up_proj.weight: k={k}, and 3 directions are"):
+            few.cut({**dict.fromkeys(few, 1), UP: k})
+    with pytest.raises(ValueError, match="every k is 0"):
+        few.cut(dict.fromkeys(few, 0))
+    assert subspace.cut({**ks, UP: 1000}).info["cut"][UP] == 32  # all that there are
+
+
+def test_a_cut_beyond_the_certified_directions_warns(subspace):
+    F = subspace[UP]
+    residual = torch.where(torch.arange(32) < 4, 0.0, 0.03)
+    found = dataclasses.replace(F, residual=residual, method="krylov")
+    info = {**subspace.info, "rank": 32, "layers": [UP], "shapes": [[48, 32]], "certify": 4}
+    loose = SafetySubspace(info, factors={UP: found})
+    with pytest.warns(UncertifiedRank, match="k=5 goes beyond the certified directions in 1 of 1"):
+        loose.cut({UP: 5}).energy(None)
+    with warnings.catch_warnings(action="error"):
+        loose.cut({UP: 4}).energy(None)
 
 
 def test_matrices_of_one_kind_are_summed_up(pair, subspace):

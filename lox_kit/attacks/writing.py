@@ -84,8 +84,10 @@ def train_copy(
     StoppedError
         If it ended before its last step.
     ValueError
-        If what was written does not load back to the model that was trained.
+        If what was written does not load back to the model that was trained, or the model exists
+        in memory alone.
     """
+    model.refuse_writing()
     copied = copy.deepcopy(model.module)
     with work_folder(work):
         steps = train(copied)

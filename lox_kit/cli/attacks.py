@@ -196,7 +196,10 @@ def align(
     help="Such as arithmetic,mixed, or files of your own: chat=FILE,FILE.  [default: the world's]",
 )
 @click.option(
-    "--arms", type=NAMES, help="Of aligned,LoX,random subspace,full delta,SafeInst.  [default: all]"
+    "--arms",
+    type=NAMES,
+    help="Of aligned,LoX,random subspace,full delta,SafeInst, or what `lox control` makes.  "
+    "[default: those five]",
 )
 @click.option("--seeds", type=NUMBERS, default="0,1,2,3")
 @click.option(

@@ -90,20 +90,26 @@ def factor(base, aligned, out, rank, device, **options):
 @click.argument("subspace", type=PATH)
 @click.option("-k", "k", type=int, default=6, help="Energy in the top k.")
 @click.option("--all", "list_all", is_flag=True, help="List every matrix, however many there are.")
+@click.option("--rules", is_flag=True, help="Show which k each rule chooses without a judge.")
 @click.option("--plot", type=PATH, help="Draw it: a .png, .pdf or .svg.")
 @click.option("--tokens", metavar="MATRIX", help="What its directions say: tokens at both ends.")
 @click.option("--directions", type=options.COUNT, default=3, help="So many, for --tokens.")
 @click.option("--aligned", help="Where ALIGNED is, for --tokens.  [default: where it was]")
 @options.as_json
-def spectrum(subspace, k, list_all, plot, tokens, directions, aligned, as_json):
+def spectrum(subspace, k, list_all, rules, plot, tokens, directions, aligned, as_json):
     """Show singular values, energy and how each matrix was decomposed; and each kind of matrix.
 
     --tokens shows which tokens the singular directions of one matrix read from the residual stream
     (q, k, v, gate, up) or write to it (o, down), through the embedding and the unembedding.
+    --rules shows the k of the noise edge, the largest gap, 90 % of the energy, Gavish and Donoho's
+    threshold, and the stable and entropy rank; none of them knows of safety.
     """
     found = extrapolation.SafetySubspace.load(subspace)
     if tokens:
         _print_tokens(found, tokens, directions, aligned, as_json)
+        return
+    if rules:
+        _print_rules(found, list_all, as_json)
         return
     frame = found.to_frame().assign(**{f"energy_{k}": found.energy(k)})
     if plot:
@@ -120,6 +126,21 @@ def spectrum(subspace, k, list_all, plot, tokens, directions, aligned, as_json):
     say(f"of |dW|^2: share of the whole; energy {k} and directions above noise: medians")
     if not list_all and len(frame) > MOST_ROWS:
         say(f"--all lists the {len(frame)} matrices")
+
+
+def _print_rules(subspace, list_all, as_json):
+    """Print the k that each rule chooses: of every matrix, or medians of each kind if many."""
+    frame = extrapolation.rank_rules(subspace)
+    if as_json:
+        say(frame.to_json(orient="records"))
+        return
+    shown, unknown = frame.drop(columns=["stored", "whole"]), int((~frame["whole"]).sum())
+    if len(frame) > MOST_ROWS and not list_all:
+        shown["layer"] = shown["layer"].map(extrapolation.module_of)
+        shown = shown.groupby("layer", sort=False).median().reset_index()
+    print_rows("k by rule", shown.to_dict("records"))
+    if unknown:
+        say(f"nan: the directions stored of {unknown} matrices do not tell; use --rank full")
 
 
 def _print_tokens(subspace, matrix, directions, aligned, as_json):
@@ -184,25 +205,26 @@ def apply(subspace, aligned, out, **edit):
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["random", "full", "bottom"]))
+@click.argument("kind")
 @click.argument("subspace", type=PATH)
 @click.argument("aligned")
 @edit_options
 @options.seed
 def control(kind, subspace, aligned, out, seed, **edit):
-    """Write a control: a checkpoint to attack beside LoX's, as far from ALIGNED in every matrix.
+    """Write a control: a checkpoint to attack beside LoX's, as far from ALIGNED.
 
-    random: random directions with LoX's singular values; full: the whole delta, shrunk; bottom: the
-    last k directions that are stored, lengthened. It is marked as a control, and `lox adapter` and
-    `lox apply` refuse it.
+    As far in every matrix: random, random directions with LoX's singular values; full, the whole
+    delta, shrunk; bottom, the last k directions stored, lengthened; middle, the k after the top k,
+    lengthened; shuffled, each matrix with another layer's step. As far over all matrices together:
+    kind:up_proj, LoX on one kind of matrix; layers:0-9, on a range of layers. It is marked as a
+    control, and `lox adapter` and `lox apply` refuse it.
     """
     k, alpha = _k_alpha(**edit)
     if k is None:
         raise ValueError("-k all: a control steps as far as LoX's top k does; say which, -k 6.")
-    how = {"seed": seed} if kind == "random" else {}
     with stages() as on_stage:
         found = extrapolation.SafetySubspace.load(subspace)
-        made = extrapolation.CONTROLS[kind](found, k, **how)
+        made = extrapolation.control_of(kind, found, k, seed)
         extrapolation.apply_lox(made, aligned, out, None, alpha, control=True, on_stage=on_stage)
     say(f"{out}: {aligned} with the control {kind}, {_shown(k, alpha)}")
 

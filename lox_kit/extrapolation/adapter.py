@@ -36,7 +36,7 @@ from lox_kit.weights import (
 
 from .card import model_card, refuse_control
 from .checkpoint import open_aligned
-from .lox import LowRank, check_alpha
+from .lox import LowRank, check_alpha, recipe_of
 from .subspace import SafetySubspace
 
 PARTIAL = 0.01  # share of |dW_k|^2 that an adapter may leave out without being asked to
@@ -96,11 +96,12 @@ def save_adapter(
     tensors, config, ranks = _as_lora(edits, module, checkpoint.name, alpha)
     tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
     card = model_card(checkpoint, subspace, k, alpha, ranks)
+    about = {"format": "pt", "lox_kit": recipe_of(subspace, k, alpha)}
     with whole(out, new=True) as work:
         work.mkdir()
         (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
         (work / "README.md").write_text(card)
-        save_file(tensors, work / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, work / "adapter_model.safetensors", metadata=about)
         load_adapter(work, skeleton(checkpoint.path))
     whole_names = ([p.parameter for p in places[n]] if n in places else [n] for n in left_out)
     return tuple(dict.fromkeys(itertools.chain(*whole_names)))

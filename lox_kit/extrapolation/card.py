@@ -52,9 +52,13 @@ def model_card(
     said = {name: value.replace("|", "\\|") for name, value in info.items()}  # in the table
     typed = {name: shlex.quote(value) for name, value in info.items()}  # in a shell
     kept, verb = "all" if k is None else k, "adapter" if ranks else "apply"
+    cut = subspace.info.get("cut", {}).values()
+    many = f"{min(cut)} to {max(cut)}, each matrix its own," if cut else kept
     options = "".join(f" --{n} {typed[n]}" for n in ("include", "exclude") if subspace.info[n])
     usual = {"certify": CERTIFY, "seed": 0}
     options += "".join(f" --{n} {typed[n]}" for n, v in usual.items() if subspace.info[n] != v)
+    if cut:
+        options += '\n    # SafetySubspace.cut to the "cut" in the metadata of the weights\' files'
     names = [subspace.info["base"], subspace.info["aligned"], checkpoint.name]
     parents = list(dict.fromkeys(id_ for name in names for id_ in hub_ids(name)))
     metadata = {
@@ -70,7 +74,7 @@ def model_card(
 # {one_line(checkpoint.name)}, extrapolated with LoX
 
 `W = W_aligned + alpha * Proj_k(W_aligned - W_base)` in {len(ranks or subspace)} matrices, with
-k = {kept} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
+k = {many} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
 
 | | |
 |---|---|

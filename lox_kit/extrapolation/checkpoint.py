@@ -27,6 +27,7 @@ from lox_kit.weights import (
 )
 
 from .card import CERTIFY, CONTROL, model_card, refuse_control
+from .controls import is_control
 from .factoring import check_stored
 from .file import FULL
 from .lox import add, check_alpha, lox_terms, recipe_of
@@ -77,6 +78,8 @@ def apply_lox(
             refuse_control(checkpoint, subspace)
         elif "control" not in subspace.info:
             raise ValueError("control=True, and the subspace is no control but the pair's own.")
+        elif not is_control(named := subspace.info["control"]):
+            raise ValueError(f"the control {named!r} exists in memory alone: it is never written.")
         recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
         names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
         inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor

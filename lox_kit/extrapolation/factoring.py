@@ -1,10 +1,15 @@
-"""Walk a pair of checkpoints and factor what alignment changed, one matrix in memory at a time."""
+"""Walk a pair of checkpoints, one matrix in memory at a time.
+
+Factor what alignment changed, or measure how much of a change lies in a subspace.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +18,7 @@ from lox_kit.threads import OnStage, map_in_order, reused, tell
 from lox_kit.weights import Checkpoint, check_pair, delta
 
 from .file import FULL
-from .svd import Factors, product_factors, top_factors
+from .svd import Factors, frobenius, product_factors, top_factors
 
 
 def pair_info(base: Checkpoint, aligned: Checkpoint, options: dict) -> dict:
@@ -121,3 +126,54 @@ def _product(base: Checkpoint, aligned: Checkpoint, name: str) -> tuple[Tensor, 
         return None
     out, into = aligned.matrices[name].shape
     return aligned.adapter.factors(name) or (torch.zeros(out, 0), torch.zeros(0, into))
+
+
+# --- what lies in a subspace --------------------------------------------------------------------
+
+
+def check_shapes(info: dict, checkpoint: Checkpoint) -> None:
+    """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
+    for name, shape in zip(info["layers"], info["shapes"], strict=True):
+        there = checkpoint.matrices.get(name)
+        if there is None or list(there.shape) != shape:
+            raise ValueError(
+                f"{name}: the subspace has shape {tuple(shape)}, {checkpoint.name} has "
+                f"{there.shape if there else 'no such tensor'}. It was made from "
+                f"{info['base']} and {info['aligned']}."
+            )
+
+
+def shares_curve(
+    factors: Mapping[str, Factors],
+    info: dict,
+    base: str | Path,
+    finetuned: str | Path,
+    most: int | None,
+    on_stage: OnStage | None,
+) -> np.ndarray:
+    """Return R_ft of every matrix at every k; see `SafetySubspace.r_ft_curve`."""
+    if most is not None:
+        check_stored(most, info["rank"])
+    first, second = (Checkpoint(m).like(info["layers"]) for m in (base, finetuned))
+    for checkpoint in (first, second):
+        check_shapes(info, checkpoint)
+    if first.fingerprint != info["base_fingerprint"]:
+        raise ValueError(
+            f"{first.name} is not the base this subspace was made from ({info['base']})."
+        )
+    rows = []
+    for i, name in enumerate(factors):
+        M, (U, S, _) = delta(first, second, name, "cpu"), factors[name].top(most)
+        tell(on_stage, "reading", i, len(factors))
+        rows.append(_shares_held(U.cpu(), S.cpu(), M))
+    wide = max(map(len, rows)) if most is None else most + 1
+    return np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
+
+
+def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
+    """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
+    whole = frobenius(M)
+    P = torch.where(S > 0, U, 0).T @ M  # (k, in); beyond the rank U is arbitrary
+    squares = P.double().square().sum(dim=1).numpy().cumsum()
+    kept = np.sqrt(np.concatenate([[0.0], squares]))
+    return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)

@@ -1,10 +1,10 @@
 """The file of a safety subspace: its layout, written layer by layer, read piece by piece.
 
 One safetensors file, all float32. Of each matrix NAME: `NAME.U` (out, r), `NAME.S` (r,), `NAME.Vh`
-(r, in), `NAME.residual` (r,) and `NAME.info` (|dW|_F, number of the method). Where it comes from is
-JSON in the header, under `lox_kit`; beside it are a version of this layout and a checksum of each
-tensor. Older files can be read too: they lack these two, or hold every singular value in
-`NAME.spectrum`, as `spectrum` in their JSON says.
+(r, in), `NAME.residual` (r,) and `NAME.info` (|dW|_F, number of the method); of a subspace that was
+cut, each matrix has its own r. Where it comes from is JSON in the header, under `lox_kit`; beside
+it are a version of this layout and a checksum of each tensor. Older files can be read too: they
+lack these two, or hold every singular value in `NAME.spectrum`, as `spectrum` in their JSON says.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     layout = {}
     for name, (out, into) in zip(info["layers"], info["shapes"], strict=True):
         r = min(out, into) if info["rank"] == FULL else min(info["rank"], out, into)
+        r = min(r, info["cut"][name]) if "cut" in info else r
         shapes = {"U": (out, r), "S": (r,), "Vh": (r, into), "residual": (r,), "info": (2,)}
         layout |= {f"{name}.{part}": (torch.float32, shape) for part, shape in shapes.items()}
     return layout
@@ -91,10 +92,10 @@ def read_info(file: Path) -> dict:
         raise ValueError(f"{file}: 'layers' in its metadata has a name twice; factor again.")
     try:
         layout = _layout(info)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{file}: 'layers', 'shapes' and 'rank' in its metadata do not fit ({error}); factor "
-            "again."
+            f"{file}: 'layers', 'shapes', 'rank' and 'cut' in its metadata do not fit ({error}); "
+            "factor again."
         ) from error
     for name, expected in layout.items():
         there = tensors.get(name)

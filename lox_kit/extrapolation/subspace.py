@@ -13,16 +13,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lox_kit.store import content_key
-from lox_kit.threads import OnStage, tell
-from lox_kit.weights import Checkpoint, delta
+from lox_kit.threads import OnStage
+from lox_kit.weights import Checkpoint, both, matching
 
-from .factoring import check_stored, factor_all, pair_info
+from .factoring import check_shapes, check_stored, factor_all, pair_info, shares_curve
 from .file import read_factors, read_info, read_values, write_factors
-from .svd import TOLERANCE, Factors, Values, frobenius, noise_edge
+from .svd import TOLERANCE, Factors, Values, noise_edge
 
 
 class UncertifiedRank(UserWarning):
@@ -38,7 +36,7 @@ class SafetySubspace(Mapping[str, Factors]):
     ----------
     info : dict
         Where it comes from: names and fingerprints of base and aligned, rank, certify, seed,
-        include, exclude, tied, version.
+        include, exclude, tied, version; cut, the k of each matrix, if it was cut.
     """
 
     def __init__(self, info: dict, *, factors: dict | None = None, file: Path | None = None):
@@ -118,18 +116,79 @@ class SafetySubspace(Mapping[str, Factors]):
         ------
         FileExistsError
             If it exists; BusyError if another process writes it.
+        ValueError
+            If it is a control.
         """
+        if control := self.info.get("control"):
+            raise ValueError(f"this is the control {control!r}: make it again from the subspace.")
         write_factors(file, self.info, self.values())
         return Path(file)
+
+    # --- parts of it --------------------------------------------------------------------------
+
+    def select(self, include: str | None = None, exclude: str | None = None) -> SafetySubspace:
+        """Return the same factors of fewer matrices: what factoring with these patterns gives.
+
+        Parameters
+        ----------
+        include, exclude : regular expression, optional
+            Which of this subspace's matrices.
+
+        Raises
+        ------
+        ValueError
+            If no matrix is left, or a pattern is not a regular expression.
+        """
+        names = matching(self._names, include, exclude, of="the subspace")
+        include = both(self.info["include"], include, "(?=.*(?:{}))(?=.*(?:{}))")
+        exclude = both(self.info["exclude"], exclude, "(?:{})|(?:{})")
+        return self._part(names, include=include, exclude=exclude)
+
+    def cut(self, ks: Mapping[str, int]) -> SafetySubspace:
+        """Return the top `ks[name]` directions of each matrix, to be used with `k=None`.
+
+        Energies stay shares of the whole |dW|_F^2. A k given beside it is the most of any matrix.
+
+        Parameters
+        ----------
+        ks : mapping of name to int
+            Of every matrix, such as `k_of_energy` gives; one with 0 is left out.
+
+        Raises
+        ------
+        ValueError
+            If a matrix has no k, or one that is not stored; a name is unknown; or all are 0.
+        """
+        if wrong := sorted(set(ks).symmetric_difference(self._names)):
+            there = "has no k" if wrong[0] in self else "is not in this subspace"
+            raise ValueError(f"{wrong[0]}: {there}; give one k to each of {len(self)} matrices.")
+        for name, shape in zip(self._names, self.info["shapes"], strict=True):
+            k, held = ks[name], self._values[name].rank
+            if k < 0 or k > held < min(shape):
+                raise ValueError(f"{name}: k={k}, and {held} directions are stored.")
+        cut = {n: min(int(ks[n]), self._values[n].rank) for n in self._names if ks[n]}
+        if not cut:
+            raise ValueError("every k is 0, which keeps no direction of any matrix.")
+        return self._part(list(cut), cut=cut)
+
+    def _part(self, names: list[str], **said) -> SafetySubspace:
+        """Return these matrices of this subspace, which its info says."""
+        shapes = dict(zip(self._names, self.info["shapes"], strict=True))
+        info = {**self.info, **said, "layers": names, "shapes": [shapes[n] for n in names]}
+        if "cut" in info:
+            info["cut"] = {name: info["cut"][name] for name in names}
+        factors = {n: self._factors[n] for n in names if n in self._factors}
+        return SafetySubspace(info, factors=factors, file=self._file)
 
     # --- a mapping of names to factors --------------------------------------------------------
 
     def __getitem__(self, name: str) -> Factors:
-        if name in self._factors:
-            return self._factors[name]
-        if self._file is None or name not in self._names:
-            raise KeyError(f"{name}: not in this subspace ({len(self)} matrices).")
-        return read_factors(self._file, name)
+        held = self._factors.get(name)
+        if held is None:
+            if self._file is None or name not in self._names:
+                raise KeyError(f"{name}: not in this subspace ({len(self)} matrices).")
+            held = read_factors(self._file, name)
+        return held.cut(self.info["cut"][name]) if "cut" in self.info else held
 
     def __contains__(self, name: object) -> bool:
         return name in self._names  # without reading its factors, as a mapping does by default
@@ -151,9 +210,11 @@ class SafetySubspace(Mapping[str, Factors]):
     def check_rank(self, k: int | None) -> None:
         """Raise ValueError if `k` directions are not stored; warn if they were not all certified.
 
-        Of a matrix whose smaller side is under `k`, all directions are meant. What was decomposed
-        exactly needs no certificate.
+        Of a matrix whose smaller side, or own k, is under `k`, all directions are meant. What was
+        decomposed exactly needs no certificate.
         """
+        if k is None and "cut" in self.info:
+            k = max(v.rank for v in self._values.values())
         check_stored(k, self.info["rank"])
         if k is None:
             return  # all triplets together are the delta itself, however close some of them are
@@ -174,7 +235,9 @@ class SafetySubspace(Mapping[str, Factors]):
     @cached_property
     def _values(self) -> Mapping[str, Values]:
         """S, residual, |dW|_F and method of every matrix: the small part, read once."""
-        return self._factors if self._file is None else read_values(self._file, self.info)
+        found = self._factors if self._file is None else read_values(self._file, self.info)
+        cut = self.info.get("cut")
+        return {name: found[name].cut(k) for name, k in cut.items()} if cut else found
 
     @property
     def norms(self) -> np.ndarray:
@@ -250,33 +313,11 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             As `r_ft`. Warnings about uncertified directions come only from methods that take one k.
         """
-        if most is not None:
-            check_stored(most, self.info["rank"])
-        first, second = (Checkpoint(m).like(self._names) for m in (base, finetuned))
-        for checkpoint in (first, second):
-            self.check_shapes(checkpoint)
-        if first.fingerprint != self.info["base_fingerprint"]:
-            raise ValueError(
-                f"{first.name} is not the base this subspace was made from ({self.info['base']})."
-            )
-        rows = []
-        for i, name in enumerate(self._names):
-            M, (U, S, _) = delta(first, second, name, "cpu"), self[name].top(most)
-            tell(on_stage, "reading", i, len(self))
-            rows.append(_shares_held(U.cpu(), S.cpu(), M))
-        wide = max(map(len, rows)) if most is None else most + 1
-        return np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])
+        return shares_curve(self, self.info, base, finetuned, most, on_stage)
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""
-        for name, shape in zip(self._names, self.info["shapes"], strict=True):
-            there = checkpoint.matrices.get(name)
-            if there is None or list(there.shape) != shape:
-                raise ValueError(
-                    f"{name}: the subspace has shape {tuple(shape)}, {checkpoint.name} has "
-                    f"{there.shape if there else 'no such tensor'}. It was made from "
-                    f"{self.info['base']} and {self.info['aligned']}."
-                )
+        check_shapes(self.info, checkpoint)
 
     def to_frame(self):
         """Return one row per matrix: shape, norm, noise edge, directions and how they were made.
@@ -301,12 +342,3 @@ class SafetySubspace(Mapping[str, Factors]):
             "method": [v.method for v in values],
         }
         return pd.DataFrame(columns)
-
-
-def _shares_held(U: Tensor, S: Tensor, M: Tensor) -> np.ndarray:
-    """Return |U_k U_k^T M|_F / |M|_F for k = 0, 1, ... as many as there are."""
-    whole = frobenius(M)
-    P = torch.where(S > 0, U, 0).T @ M  # (k, in); beyond the rank U is arbitrary
-    squares = P.double().square().sum(dim=1).numpy().cumsum()
-    kept = np.sqrt(np.concatenate([[0.0], squares]))
-    return np.minimum(kept / whole, 1.0) if whole else np.zeros_like(kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,10 @@ class Values:
         failed = (self.residual > TOLERANCE).nonzero()
         return int(failed[0]) if len(failed) and self.method == "krylov" else self.rank
 
+    def cut(self, k: int):
+        """Return the first `k` triplets alone; |dW|_F stays that of the whole delta."""
+        return dataclasses.replace(self, S=self.S[:k], residual=self.residual[:k])
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Factors(Values):
@@ -64,6 +69,11 @@ class Factors(Values):
     def top(self, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return U (out, k), S (k,) and Vh (k, in), cut to the rank there is; None keeps all."""
         return self.U[:, :k], self.S[:k], self.Vh[:k]
+
+    def cut(self, k: int):
+        """Return the first `k` triplets alone; |dW|_F stays that of the whole delta."""
+        U, _, Vh = self.top(k)
+        return dataclasses.replace(super().cut(k), U=U.contiguous(), Vh=Vh)
 
 
 def top_factors(
@@ -197,6 +207,11 @@ def frobenius(A: Tensor) -> float:
     if 1e-15 < norm < 1e15:
         return norm
     return float(torch.linalg.vector_norm(A.cpu().to(torch.float64)))  # squares leave float32
+
+
+def is_whole(S: Tensor | np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether these are all singular values that a delta of this shape has, but for zeros."""
+    return len(S) == min(shape) or float(S[-1]) == 0
 
 
 def noise_edge(shape: tuple[int, int], energy: float) -> float:

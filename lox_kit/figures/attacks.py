@@ -78,7 +78,7 @@ def _dot(ax: Axes, row: dict, share: dict, arms: list[str], seeds: list[int]) ->
         return
     lora = row["training"] == "LoRA"
     x += spread + (0.22 if lora else -0.12)
-    interval(ax, x, share, colour=ARM_COLOURS[row["arm"]], filled=not lora)
+    interval(ax, x, share, colour=ARM_COLOURS.get(row["arm"], OKABE_ITO[4]), filled=not lora)
 
 
 @styled

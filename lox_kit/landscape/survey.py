@@ -121,6 +121,7 @@ def _on_disk(model: Model, folder: Path) -> Path:
         checkpoint = Checkpoint(model.name)
         if checkpoint.fingerprint == model.key:
             return checkpoint.path
+    model.refuse_writing()
     path = folder / "origin"
     model.module.save_pretrained(path)
     model.tokenizer.save_pretrained(path)

@@ -47,6 +47,15 @@ class Model:
     key: str  # fingerprint of the checkpoint, or hash of the recipe that made the weights
     name: str  # for people
     beside: Mapping[str, Path] = dataclasses.field(default_factory=dict)  # see `Checkpoint`
+    in_memory: bool = False  # weakened on purpose: no function writes it, or what it becomes
+
+    def refuse_writing(self) -> None:
+        """Raise ValueError if this model was weakened on purpose: it exists in memory alone."""
+        if self.in_memory:
+            raise ValueError(
+                f"{self.name} was weakened on purpose and exists in memory alone: it is measured "
+                "there, and neither written nor fine-tuned into a checkpoint."
+            )
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,8 @@
-"""The arms of an experiment: an aligned model, its LoX, and the controls of equal norm."""
+"""The arms of an experiment: an aligned model, its LoX, and the controls of equal norm.
+
+One control weakens on purpose: LoX's step backwards. It is made here, in memory, and no function
+writes its weights.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,21 @@ import dataclasses
 from collections.abc import Callable
 
 from lox_kit.attacks import Step
-from lox_kit.extrapolation import LoxDial, SafetySubspace, full_delta, random_subspace
+from lox_kit.extrapolation import (
+    CONTROL_NAMES,
+    LoxDial,
+    SafetySubspace,
+    control_of,
+    control_rank,
+    is_control,
+)
 from lox_kit.models import Model
 from lox_kit.threads import OnStage, tell
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
 TABLE_ARMS = (*ARMS, "SafeInst")
+FLIPPED = "flipped"
+_STORED_AS = {"random subspace": "random", "full delta": "full"}  # arms that are controls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +34,9 @@ class Arm:
 
     Parameters
     ----------
-    kind : of `TABLE_ARMS`
-        SafeInst is the aligned model, with safety rows in the attack's data.
+    kind : of `TABLE_ARMS`, or a control
+        As `control_of` names it: bottom, kind:up_proj. SafeInst is the aligned model, with safety
+        rows in the attack's data.
     k, alpha : int, float
         Directions of LoX, and its factor; a control steps as far as LoX would with them.
     name : str, optional
@@ -39,14 +53,21 @@ class Arm:
     checkpoint: str | None = None
 
     def __post_init__(self):
-        if self.kind not in TABLE_ARMS:
-            raise ValueError(f"arm {self.kind!r}: use some of {', '.join(TABLE_ARMS)}.")
+        if self.kind not in TABLE_ARMS and not is_control(self.kind):
+            raise ValueError(
+                f"arm {self.kind!r}: use some of {', '.join(TABLE_ARMS)}, or {CONTROL_NAMES}."
+            )
         object.__setattr__(self, "name", self.name or self.kind)
 
     @property
     def is_edit(self) -> bool:
         """Whether its weights are not those of a checkpoint."""
         return self.kind not in ("aligned", "SafeInst")
+
+    @property
+    def rank(self) -> int | str:
+        """The rank that its subspace needs: a number, or "full"."""
+        return self.k if self.kind == "LoX" else control_rank(_control_name(self.kind), self.k)
 
 
 def arm_model(
@@ -56,24 +77,44 @@ def arm_model(
 
     Parameters
     ----------
-    kind : of `ARMS`
-        Of "aligned" it is the model itself.
+    kind : of `ARMS`, a control, or "flipped"
+        Of "aligned" it is the model itself. Flipped is LoX's step backwards, which undoes safety:
+        no function writes that model or what it becomes.
     subspace : SafetySubspace
-        With every direction (`rank="full"`) for the full delta.
+        Of as many directions as `Arm.rank` says.
     seed : int
-        Of the random subspace.
+        Of the controls that draw at random.
+
+    Raises
+    ------
+    ValueError
+        If there is no such control, or the subspace does not hold what it takes.
     """
     if kind == "aligned":
         return aligned
-    make = {
-        "LoX": lambda: subspace,
-        "random subspace": lambda: random_subspace(subspace, k, seed=seed),
-        "full delta": lambda: full_delta(subspace, k),
-    }
+    if kind == "LoX":
+        edit = subspace
+    elif kind == FLIPPED:
+        edit = _flipped(subspace, k)
+    else:
+        edit = control_of(_control_name(kind), subspace, k, seed)
     module = copy.deepcopy(aligned.module)
     model = Model(module, aligned.tokenizer, aligned.key, f"{aligned.name} + {kind}")
-    LoxDial(model, make[kind]()).set(k=k if kind == "LoX" else None, alpha=alpha)
+    model.in_memory = aligned.in_memory or kind == FLIPPED
+    LoxDial(model, edit).set(k=k if kind == "LoX" else None, alpha=alpha)
     return model
+
+
+def _control_name(kind: str) -> str:
+    """Return what the control of an arm is called."""
+    return _STORED_AS.get(kind, kind)
+
+
+def _flipped(subspace: SafetySubspace, k: int) -> SafetySubspace:
+    """Return LoX's step of the top k backwards, as a control that is never written."""
+    top = subspace.cut(dict.fromkeys(subspace, k))
+    factors = {name: dataclasses.replace(f, U=-f.U) for name, f in top.items()}
+    return SafetySubspace({**top.info, "control": FLIPPED, "control_k": k}, factors=factors)
 
 
 def steps_of(on_stage: OnStage | None, what: str) -> Callable[[Step], None]:

@@ -25,7 +25,7 @@ from lox_kit.attacks import (
     run_attack,
     sets_folder,
 )
-from lox_kit.extrapolation import FULL, SafetySubspace
+from lox_kit.extrapolation import SafetySubspace
 from lox_kit.folders import locked, remove_folder
 from lox_kit.judges import find_judge
 from lox_kit.measures import (
@@ -143,7 +143,7 @@ def _model(base: str, aligned: str, content: tuple[str, str], arm: Arm, seed: in
     model = load_model(aligned)
     if not arm.is_edit:
         return model
-    subspace = _subspace(base, aligned, content, FULL if arm.kind == "full delta" else arm.k)
+    subspace = _subspace(base, aligned, content, arm.rank)
     return arm_model(arm.kind, model, subspace, arm.k, arm.alpha, seed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -52,15 +52,11 @@ def check_pair(
         if both checkpoints are the same, or if a tensor of either holds NaN or infinite values.
     """
     base = base.like(aligned.matrices)
-    wanted = _wanted(aligned, include, exclude)
+    wanted = matching(aligned.matrices, include, exclude, of=aligned.name)
     for name in wanted:
         _check_matrix(name, base, aligned)
-    if not wanted:
-        raise ValueError(
-            f"include={include!r}, exclude={exclude!r} leave no matrix of {aligned.name}. "
-            f"A name looks like {next(iter(aligned.tensors))}."
-        )
-    if lost := [n for n in _wanted(base, include, exclude) if n not in aligned.matrices]:
+    there = matching(base.matrices, include, exclude, of=base.name)
+    if lost := [n for n in there if n not in aligned.matrices]:
         raise ValueError(
             f"{lost[0]}: in {base.name} but not in {aligned.name} ({len(lost)} such matrices). "
             "Are they of one architecture?"
@@ -102,19 +98,45 @@ def delta(
     return dW
 
 
-def _wanted(checkpoint: Checkpoint, include: str | None, exclude: str | None) -> list[str]:
-    """Return the names of the matrices that the patterns leave."""
+def matching(
+    names: Iterable[str], include: str | None, exclude: str | None, *, of: str
+) -> list[str]:
+    """Return the names that the patterns leave: found by `include`, and not by `exclude`.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of matrices, a non-empty collection.
+    of : str
+        What they are the matrices of, for the error.
+
+    Raises
+    ------
+    ValueError
+        If none is left, or a pattern is not a regular expression.
+    """
     for pattern in (include, exclude):
         try:
             re.compile(pattern or "")
         except re.error as error:
             raise ValueError(f"{pattern!r}: not a regular expression ({error}).") from error
-    return [
+    found = [
         name
-        for name in checkpoint.matrices
+        for name in names
         if (include is None or re.search(include, name))
         and not (exclude and re.search(exclude, name))
     ]
+    if not found:
+        raise ValueError(
+            f"include={include!r}, exclude={exclude!r} leave no matrix of {of}. "
+            f"A name looks like {next(iter(names), 'nothing: there is no matrix')}."
+        )
+    return found
+
+
+def both(first: str | None, second: str | None, join: str) -> str | None:
+    """Return two patterns joined, such as by "(?:{})|(?:{})", or the one that there is."""
+    return join.format(first, second) if first and second else first or second
 
 
 def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:

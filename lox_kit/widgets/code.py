@@ -47,7 +47,8 @@ def pair_call(info: Mapping) -> str:
     chosen = {n: info[n] for n, default in OPTIONS.items() if info[n] != default}
     options = "".join(f", {name}={value!r}" for name, value in chosen.items())
     pair = f"{str(info['base'])!r}, {str(info['aligned'])!r}"
-    return f"SafetySubspace.from_pair({pair}, rank={info['rank']!r}{options})"
+    cut = f".cut({info['cut']!r})" if "cut" in info else ""
+    return f"SafetySubspace.from_pair({pair}, rank={info['rank']!r}{options}){cut}"
 
 
 def questions_lines(questions: Questions) -> str:
