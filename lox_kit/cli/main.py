@@ -27,6 +27,7 @@ from .lab import lab
 from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .progress import say, stages
+from .research import overlaps
 from .smol import smol
 from .utility import utility
 
@@ -105,7 +106,7 @@ def demo(store, seeds, from_scratch, out, as_json):
 for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
-    (measure_landscape,),
+    (measure_landscape, overlaps),
     (sandbox, smol, demo, lab),
 ):
     for verb in verbs:

@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = attach(
         "canvas": "LINES MEASURE_STYLES OKABE_ITO ONE_COLUMN STYLE TWO_COLUMNS use",
         "defences": "figure_alpha figure_defences SHORT",
         "frontier": "curve_points direction_of figure_frontier",
+        "overlaps": "figure_overlaps",
         "files": "DRAW draw redraw save_figure",
         "judging": "figure_interval figure_judges interval_data judges_data",
         "landscape": "figure_flatness figure_landscape_3d figure_landscape_map map_data",

@@ -22,6 +22,7 @@ from .defences import figure_alpha, figure_defences
 from .frontier import figure_frontier
 from .judging import figure_interval, figure_judges
 from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
+from .overlaps import figure_overlaps
 from .rank import figure_rank_and_r, figure_rank_curve
 from .spectrum import figure_energy_map, figure_explorer, figure_spectrum
 
@@ -35,6 +36,7 @@ DRAW = {
     "attack_lab": figure_attack_lab,
     "attack_table": figure_attack_table,
     "epochs": figure_epochs,
+    "overlaps": figure_overlaps,
     "rank_curve": figure_rank_curve,
     "rank_and_r": figure_rank_and_r,
     "judges": figure_judges,

@@ -8,6 +8,7 @@ __all__, __getattr__, __dir__ = attach(
         "demo": "run_demo",
         "frontier": "frontier_text write_frontier",
         "landscape": "DIFFERENCE numbers report",
+        "overlaps": "overlaps_text write_overlaps",
         "table": "print_table table_caption write_table",
     },
 )

@@ -17,5 +17,6 @@ __all__, __getattr__, __dir__ = attach(
         "results": "AttackTable MARGIN pooled RankCurve",
         "smol": "build_longer build_smol",
         "table": "attack_table compare_defences ON_BOTH",
+        "whose": "Overlaps safety_overlaps",
     },
 )

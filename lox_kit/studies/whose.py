@@ -1,0 +1,182 @@
+"""Is the subspace about safety? What else changes weights, and how much of that lies in it.
+
+Every change that fine-tuning makes is compared with the subspace of the alignment: attacks, and
+alignments again, from other rows or in another order. Critics hold that no subspace is about safety
+alone (arXiv:2505.14185, arXiv:2602.17696); here each overlap stands beside chance and beside the
+attack success rate that was gained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lox_kit import __version__
+from lox_kit.attacks import align, attack_key, find_alignment, find_attack, run_attack
+from lox_kit.extrapolation import FULL, SafetySubspace, overlap
+from lox_kit.folders import locked, remove_folder
+from lox_kit.measures import Questions, measure, world_questions
+from lox_kit.models import Model, load_model
+from lox_kit.store import Store, content_key
+from lox_kit.threads import OnStage, tell
+from lox_kit.weights import Checkpoint
+
+from .arms import steps_of
+from .families import pair_of
+from .results import Results
+
+AGAIN = {"sandbox": "sandbox-sft", "smol": "smol"}  # how a world's base is aligned once more
+ELSE = 1000  # added to a seed: another order, and other draws of the rows
+SHAPE = {"layers": list, "share": float, "chance": float, "measures": dict}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Change:
+    """One fine-tuning: which model begins it, and what writes the checkpoint that it ends in."""
+
+    name: str
+    start: str
+    key: str  # hash of start, rows and settings
+    make: Callable[[Path, OnStage | None], object]
+    attacks: bool
+
+
+class Overlaps(Results):
+    """Overlaps of changes with the safety subspace.
+
+    A row's names are seed and change; "share" is |P_k dW|^2 / |dW|^2 over all matrices together,
+    with P_k = U_k U_k^T of the alignment, "chance" what a random subspace would hold, "layers" both
+    of every matrix. "measures" are the changed model's shares, and "before" the ASR it had.
+    """
+
+    def gains(self) -> list[tuple[str, int, float, float]]:
+        """Return attack, seed, share beyond chance, and ASR gained, of every attack."""
+        return [
+            (r["change"], r["seed"], r["share"] - r["chance"], r["gained"])
+            for r in self.rows
+            if r["gained"] is not None
+        ]
+
+    def rank_correlation(self) -> tuple[float, float, int]:
+        """Return Spearman's rho of overlap and ASR gained over all attacks, its p, and how many.
+
+        The p is of permutations, and takes attacks of different seeds as independent.
+        """
+        from scipy.stats import permutation_test, spearmanr
+
+        _, _, share, gained = zip(*self.gains(), strict=True)
+
+        def rho(x, axis=-1):
+            return np.apply_along_axis(lambda one: spearmanr(one, gained).statistic, axis, x)
+
+        options = {"permutation_type": "pairings", "n_resamples": 9999, "rng": 0}
+        test = permutation_test([share], rho, vectorized=True, **options)
+        return float(test.statistic), float(test.pvalue), len(share)
+
+
+def safety_overlaps(
+    seeds: Sequence[int] = (0,),
+    attacks: Sequence[str] = ("arithmetic", "context", "mixed", "persona", "forbidden"),
+    *,
+    world: str = "sandbox",
+    k: int = 6,
+    questions: Questions | None = None,
+    store: Store,
+    on_stage: OnStage | None = None,
+) -> Overlaps:
+    """Attack and align again, and find how much of each change lies in the safety subspace.
+
+    Of each seed's family: every attack on its aligned model; its base aligned once more in another
+    order with other draws ("other order"), and on disjoint halves of the rows ("half A", "half B").
+    Rows are kept as they are made; a call that was cut off resumes.
+
+    Parameters
+    ----------
+    k : int
+        Directions of the alignment.
+    questions : Questions, optional
+        What attacked models are asked; default the world's test requests.
+
+    Raises
+    ------
+    ValueError
+        If an attack is unknown, or not the world's.
+    """
+    questions = questions or world_questions(world)
+    rows = []
+    for seed in seeds:
+        base, aligned = pair_of(seed, world=world, on_stage=on_stage)
+        safety = SafetySubspace.from_pair(base, aligned, rank=k)
+        model = load_model(aligned)
+        before = measure(model, questions, store=store)["asr"]
+        changes = [*_attacks(model, aligned, attacks, seed), *_alignments(base, world, seed)]
+        for done, change in enumerate(changes):
+            tell(on_stage, f"seed {seed}: {change.name}", done, len(changes))
+            key = content_key(change=change.key, safety=safety.key, k=k, asked=questions.key)
+            row = store.get("overlap", key, SHAPE)
+            if row is None:
+                row = _compared(change, safety, k, questions, store, on_stage)
+                store.put("overlap", key, row)
+            gained = row["measures"]["asr"]["value"] - before["value"] if change.attacks else None
+            names = {"seed": seed, "change": change.name, "gained": gained}
+            rows.append({**names, **row, "before": before})
+    source = {"world": world, "k": k, "questions": questions.key, "version": __version__}
+    return Overlaps(tuple(rows), source)
+
+
+def _attacks(model: Model, aligned: str, names: Sequence[str], seed: int) -> Iterator[Change]:
+    """Yield the changes that attacks make to the aligned model."""
+    for name in names:
+        attack = find_attack(name, seed=seed)
+
+        def make(folder: Path, on_stage: OnStage | None, attack=attack) -> None:
+            run_attack(model, attack, folder, on_step=steps_of(on_stage, attack.name))
+
+        yield Change(name, aligned, attack_key(model, attack), make, attacks=True)
+
+
+def _alignments(base: str, world: str, seed: int) -> Iterator[Change]:
+    """Yield alignments of the same base once more."""
+    preset, other = find_alignment(AGAIN[world], seed=seed), seed + ELSE
+    rows = preset.rows(seed)
+    again = {
+        "aligned, other order": (other, preset.rows(other)),
+        "aligned, half A": (seed, rows[::2]),
+        "aligned, half B": (other, rows[1::2]),
+    }
+    for name, (order, some) in again.items():
+        recipe = find_alignment(AGAIN[world], seed=order)
+
+        def make(folder: Path, on_stage: OnStage | None, *, recipe=recipe, some=some) -> None:
+            report = steps_of(on_stage, "aligning again")
+            align(load_model(base), recipe, folder, rows=some, on_step=report)
+
+        content = Checkpoint(base).fingerprint
+        key = content_key(base=content, rows=some, settings=recipe.settings.chosen())
+        yield Change(name, base, key, make, attacks=False)
+
+
+def _compared(
+    change: Change,
+    safety: SafetySubspace,
+    k: int,
+    questions: Questions,
+    store: Store,
+    on_stage: OnStage | None,
+) -> dict:
+    """Make a change, compare it with the safety subspace, measure it, and remove it."""
+    folder = store.run_folder(content_key(overlap=change.key))
+    with locked(folder.with_name(f"{folder.name} compared")):
+        if not folder.exists():
+            change.make(folder, on_stage)
+        changed = SafetySubspace.from_pair(change.start, folder, rank=FULL)
+        frame = overlap(safety, changed, k)
+        measures = measure(load_model(folder), questions, store=store)
+        remove_folder(folder)
+    energy = changed.norms**2 / (changed.norms**2).sum()
+    share, chance = (float((frame[n] * energy).sum()) for n in ("share", "share_chance"))
+    layers = frame[["layer", "share", "share_chance"]].to_numpy().tolist()
+    return {"layers": layers, "share": share, "chance": chance, "measures": measures}
