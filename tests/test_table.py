@@ -227,6 +227,9 @@ def test_the_caption_says_which_controls_do_as_well_and_speaks_only_of_arms_that
     assert "SafeInst" not in text
     arms["context", "SafeInst"] = [9, 9]
     assert "SafeInst is the aligned model" in table_caption(made(arms))
+    assert "over all of them together" not in text
+    arms["context", "kind:up_proj"] = [9, 9]
+    assert "those of some matrices over all of them together" in table_caption(made(arms))
 
 
 @pytest.mark.slow

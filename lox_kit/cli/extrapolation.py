@@ -135,9 +135,11 @@ def _print_rules(subspace, list_all, as_json):
         say(frame.to_json(orient="records"))
         return
     shown, unknown = frame.drop(columns=["stored", "whole"]), int((~frame["whole"]).sum())
-    if len(frame) > MOST_ROWS and not list_all:
-        shown["layer"] = shown["layer"].map(extrapolation.module_of)
-        shown = shown.groupby("layer", sort=False).median().reset_index()
+    if list_all or len(frame) <= MOST_ROWS:
+        shown["layer"] = shown["layer"].map(_short)
+    else:
+        kinds = shown["layer"].map(extrapolation.module_of)
+        shown = shown.assign(layer=kinds).groupby("layer", sort=False).median().reset_index()
     print_rows("k by rule", shown.to_dict("records"))
     if unknown:
         say(f"nan: the directions stored of {unknown} matrices do not tell; use --rank full")

@@ -59,6 +59,8 @@ def table_caption(table: AttackTable) -> str:
     s, one = table.source, table.rows[0]["measures"]
     seeds = ", ".join(map(str, table.seeds))
     allowed = f", {one['over_refusal']['n']} allowed" if "over_refusal" in one else ""
+    together = any(arm.startswith(("kind:", "layers:")) for arm in table.column("arm"))
+    some = ", those of some matrices over all of them together" if together else ""
     safe_inst = "; SafeInst is the aligned model with 2.5 % safety rows in the attack's data"
     text = (
         f"Means over seeds {seeds} ({s['pair']}). Each is asked {one['asr']['n']} forbidden"
@@ -66,7 +68,7 @@ def table_caption(table: AttackTable) -> str:
         "seeds' requests together, which takes them as independent. Broken: empty or repeating "
         "itself. Task: the attack's own held-out questions. Before: the arm's model before the "
         f"attack. LoX: k={s['k']}, alpha={s['alpha']:g}; the controls step equally far in every "
-        f"matrix{safe_inst if 'SafeInst' in table.column('arm') else ''}."
+        f"matrix{some}{safe_inst if 'SafeInst' in table.column('arm') else ''}."
     )
     return " ".join([text, *_verdicts(table), *_controls(table), *_falls(table)])
 

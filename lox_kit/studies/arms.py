@@ -25,7 +25,7 @@ from lox_kit.threads import OnStage, tell
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
 TABLE_ARMS = (*ARMS, "SafeInst")
 FLIPPED = "flipped"
-_STORED_AS = {"random subspace": "random", "full delta": "full"}  # arms that are controls
+_CONTROLS = {"random subspace": "random", "full delta": "full"}  # what these arms are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Arm:
     @property
     def rank(self) -> int | str:
         """The rank that its subspace needs: a number, or "full"."""
-        return self.k if self.kind == "LoX" else control_rank(_control_name(self.kind), self.k)
+        named = _CONTROLS.get(self.kind, self.kind)
+        return self.k if self.kind == "LoX" else control_rank(named, self.k)
 
 
 def arm_model(
@@ -97,17 +98,12 @@ def arm_model(
     elif kind == FLIPPED:
         edit = _flipped(subspace, k)
     else:
-        edit = control_of(_control_name(kind), subspace, k, seed)
+        edit = control_of(_CONTROLS.get(kind, kind), subspace, k, seed)
     module = copy.deepcopy(aligned.module)
     model = Model(module, aligned.tokenizer, aligned.key, f"{aligned.name} + {kind}")
     model.in_memory = aligned.in_memory or kind == FLIPPED
     LoxDial(model, edit).set(k=k if kind == "LoX" else None, alpha=alpha)
     return model
-
-
-def _control_name(kind: str) -> str:
-    """Return what the control of an arm is called."""
-    return _STORED_AS.get(kind, kind)
 
 
 def _flipped(subspace: SafetySubspace, k: int) -> SafetySubspace:

@@ -45,8 +45,9 @@ def attack_table(
     Parameters
     ----------
     arms : sequence of str or Arm
-        "aligned" among them. Of `TABLE_ARMS` those named step as far as `k` and `alpha` say;
-        SafeInst is the aligned model with 2.5 % safety rows in the attack's data.
+        "aligned" among them. Those named, of `TABLE_ARMS` or controls as `extrapolation.control_of`
+        names them, step as far as `k` and `alpha` say; SafeInst is the aligned model with 2.5 %
+        safety rows in the attack's data.
     attacks : sequence of str or Attack
         Names in `ATTACKS`, or attacks from `find_attack` and `file_attack`, whose settings for LoRA
         are in their `lora`.
@@ -153,7 +154,7 @@ def compare_defences(
         Families of the world; the seed also fixes the attack's rows and their order.
     world : "sandbox" or "smol"
     arms : sequence of str
-        Of `ARMS`, "aligned" among them.
+        Of `ARMS`, or controls; "aligned" among them.
     split : "dev" or "test"
         Nothing was tuned on the second.
     limit : int, optional
