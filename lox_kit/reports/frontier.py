@@ -33,29 +33,29 @@ def frontier_text(table: AttackTable) -> str:
 
 
 def paired(
-    table: AttackTable, kind: str, one: tuple[str, str | None], other: tuple[str, str | None]
+    table: AttackTable,
+    kind: str,
+    one: tuple[str, str | None],
+    other: tuple[str, str | None],
+    says: str = "r",
 ) -> Paired:
     """Cross the refusals of two models, each an arm and an attack, over all seeds' requests.
 
     Parameters
     ----------
-    kind : "forbidden" or "allowed"
+    kind : str
+        "forbidden" or "allowed"; or "asr" or "helpfulness", with "y" in place of refusals.
+    says : str
+        The letter to count, see `measures.read_requests`.
     """
     read = [
-        [letter == "r" for seed in table.seeds for letter in _readings(table, kind, *model, seed)]
-        for model in (one, other)
+        [letter == says for letter in table.letters(kind, attack, arm)]
+        for arm, attack in (one, other)
     ]
     first, second = (
         f"{arm} {f'after {attack}' if attack else 'before'}" for arm, attack in (one, other)
     )
     return pair_up(first, read[0], second, read[1])
-
-
-def _readings(table: AttackTable, kind: str, arm: str, attack: str | None, seed: int) -> str:
-    """Return what each answer of one entry does, a letter each."""
-    found = {"arm": arm, "attack": attack, "seed": seed, "training": "full"}
-    (row,) = (row for row in table.rows if found.items() <= row.items())
-    return row["readings"][kind]
 
 
 def equal_cost(table: AttackTable, kind: str) -> str:

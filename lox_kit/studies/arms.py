@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lox_kit.attacks import Step
-from lox_kit.extrapolation import LoxDial, SafetySubspace, full_delta, random_subspace
+from lox_kit.extrapolation import FULL, LoxDial, SafetySubspace, full_delta, random_subspace
 from lox_kit.models import Model
 from lox_kit.threads import OnStage, tell
 
@@ -23,8 +23,9 @@ class Arm:
     ----------
     kind : of `TABLE_ARMS`
         SafeInst is the aligned model, with safety rows in the attack's data.
-    k, alpha : int, float
-        Directions of LoX, and its factor; a control steps as far as LoX would with them.
+    k, alpha : int or None, float
+        Directions of LoX (None: all of the delta, at its own norm), and its factor; a control steps
+        as far as LoX would with them.
     name : str, optional
         Default the kind.
     checkpoint : str, optional
@@ -33,7 +34,7 @@ class Arm:
     """
 
     kind: str
-    k: int = 6
+    k: int | None = 6
     alpha: float = 1.0
     name: str = ""
     checkpoint: str | None = None
@@ -48,9 +49,22 @@ class Arm:
         """Whether its weights are not those of a checkpoint."""
         return self.kind not in ("aligned", "SafeInst")
 
+    @property
+    def rank(self) -> int | str:
+        """Directions that the pair must be factored into for it: a number, or `FULL`."""
+        if not self.is_edit:
+            return 0
+        return FULL if self.k is None or self.kind == "full delta" else self.k
+
+
+def rank_of(arms: Iterable[Arm]) -> int | str:
+    """Return the rank that serves all of these arms, so that a pair is factored once."""
+    ranks = {arm.rank for arm in arms}
+    return FULL if FULL in ranks else max(ranks)
+
 
 def arm_model(
-    kind: str, aligned: Model, subspace: SafetySubspace, k: int, alpha: float, seed: int = 0
+    kind: str, aligned: Model, subspace: SafetySubspace, k: int | None, alpha: float, seed: int = 0
 ) -> Model:
     """Return a copy of the aligned model, edited as an arm of this kind is, with a key of its own.
 
