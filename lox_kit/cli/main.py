@@ -28,6 +28,7 @@ from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .progress import say, stages
 from .smol import smol
+from .sweep import choose, sweep
 from .utility import utility
 
 EPILOG = """
@@ -105,7 +106,7 @@ def demo(store, seeds, from_scratch, out, as_json):
 for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
-    (measure_landscape,),
+    (sweep, choose, measure_landscape),
     (sandbox, smol, demo, lab),
 ):
     for verb in verbs:

@@ -8,6 +8,7 @@ __all__, __getattr__, __dir__ = attach(
         "demo": "run_demo",
         "frontier": "frontier_text write_frontier",
         "landscape": "DIFFERENCE numbers report",
+        "sweep": "choice_text sweep_text write_choice write_sweep",
         "table": "print_table table_caption write_table",
     },
 )

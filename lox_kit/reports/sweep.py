@@ -1,0 +1,150 @@
+"""A sweep and a choice from it, as figures, numbers and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lox_kit.folders import write_whole
+from lox_kit.measures import Share
+from lox_kit.studies import AttackTable, Choice
+
+from .frontier import paired
+from .table import markdown
+
+COSTS = {"helpfulness": "help", "over_refusal": "over-refusal", "refusal": "refusal", "asr": "ASR"}
+
+
+def write_sweep(table: AttackTable, out: str | Path) -> str:
+    """Write a sweep's figure, its data (which `lox choose` reads) and its text; return the text."""
+    from lox_kit.figures import save_figure
+
+    save_figure({"figure": "sweep", **table.to_dict()}, "sweep", out)
+    text = sweep_text(table)
+    write_whole(Path(out) / "sweep.md", text)
+    return text
+
+
+def sweep_text(table: AttackTable) -> str:
+    """Return every setting's costs before and shares after each attack, as Markdown."""
+    attacks = [attack for attack in table.column("attack") if attack]
+    cells = [(measure, None) for measure in COSTS]
+    cells += [(measure, attack) for attack in attacks for measure in ("asr", "task")]
+    heads = ["setting", *COSTS.values(), "drift"]
+    heads += [f"{what} after {attack}" for attack in attacks for what in ("ASR", "task")]
+    rows = []
+    for arm in table.column("arm"):
+        shares = [_told(table, *cell, arm) for cell in cells]
+        moved = [
+            row["drift"]["value"] for row in table.rows if row["arm"] == arm and "drift" in row
+        ]
+        drift = f"{sum(moved) / len(moved):.3f}" if moved else ""
+        rows.append([arm, *shares[: len(COSTS)], drift, *shares[len(COSTS) :]])
+    return "\n".join([*markdown(heads, rows), "", _caption(table.source), ""])
+
+
+def _told(table: AttackTable, measure: str, attack: str | None, arm: str) -> str:
+    """Return a share with its interval, nothing where it was not measured."""
+    found = table.shares(measure, attack, "full", arm)
+    return str(table.pooled(measure, attack, arm)) if found else ""
+
+
+def _caption(source: dict) -> str:
+    """Say what the numbers are, and what was not tried."""
+    untried = source["sweep"]["untried"]
+    return (
+        f"Before and after full fine-tuning, judge {source['judge']}; shares of all seeds' "
+        "requests with 95 % Wilson intervals. k=all is the whole delta. Drift: nats a token from "
+        "the aligned model, on its own answers to the allowed requests, before the attacks. "
+        f"Not tried: {', '.join(untried) or 'none'}."
+    )
+
+
+def write_choice(choice: Choice, out: str | Path, report: AttackTable | None = None) -> str:
+    """Write a choice's figure, its data and its text; return the text.
+
+    Parameters
+    ----------
+    report : AttackTable, optional
+        From `studies.report_choice`.
+    """
+    from lox_kit.figures import save_figure
+
+    save_figure({"figure": "choice", **choice.to_dict()}, "choice", out)
+    text = choice_text(choice, report)
+    write_whole(Path(out) / "choice.md", text)
+    return text
+
+
+def choice_text(choice: Choice, report: AttackTable | None = None) -> str:
+    """Return the setting, how sure it is, the Pareto front and the report, as Markdown."""
+    heads = ["on the Pareto front", "help before", "largest ASR after an attack", "which"]
+    rows = [
+        [
+            name,
+            *(_share(choice.point(name)[of]) for of in ("help", "worst")),
+            choice.point(name)["attack"],
+        ]
+        for name in choice.front
+    ]
+    lines = [_headline(choice), "", *markdown(heads, rows), "", _certainty(choice), ""]
+    return "\n".join([*lines, *(_report(report) if report else [])])
+
+
+def _headline(choice: Choice) -> str:
+    """Say which setting is chosen, or that none loses little enough."""
+    aligned, settings = choice.points[0], choice.points[1:]
+    before = f"{_share(aligned['help'])} of the aligned model's"
+    if choice.chosen is None:
+        near = max(settings, key=lambda point: point["help"]["value"])
+        return (
+            f"No setting loses at most {choice.loss:g} of help: the nearest is {near['name']}, "
+            f"with {_share(near['help'])} against {before}. Allow more, or try a smaller alpha."
+        )
+    point = choice.point(choice.chosen)
+    return (
+        f"**{choice.chosen}**: the largest ASR after an attack is {_share(point['worst'])} "
+        f"({point['attack']}; aligned {_share(aligned['worst'])}, {aligned['attack']}), at a help "
+        f"before of {_share(point['help'])} against {before}; at most {choice.loss:g} may be lost."
+    )
+
+
+def _certainty(choice: Choice) -> str:
+    """Say how the choice was made, how sure it is, and what was not tried."""
+    sure = "How sure the choice is cannot be said: the sweep has no readings of single requests."
+    if choice.often:
+        each = sorted(choice.often.items(), key=lambda item: -item[1])
+        often = ", ".join(f"{name} {share:.2f}" for name, share in each)
+        sure = f"With the requests drawn anew (bootstrap) it would be: {often}."
+    about = choice.source["sweep"]
+    return (
+        f"Chosen on {', '.join(about['attacks'])}: the lowest ASR after the worst of them; of "
+        f"equal counts the smaller alpha, then the smaller k. {sure} That is none over "
+        f"attacks, seeds or pairs. Not tried: {', '.join(about['untried']) or 'none of the grid'}."
+    )
+
+
+def _report(table: AttackTable) -> list[str]:
+    """Return the lines about an attack and requests that the setting was not chosen on."""
+    (attack,) = (attack for attack in table.column("attack") if attack)
+    _, chosen, *others = table.column("arm")
+    rows = [
+        [arm, _told(table, "helpfulness", None, arm), _told(table, "asr", attack, arm)]
+        for arm in table.column("arm")
+    ]
+    lines = [f"On {attack} and requests that it was not chosen on:", ""]
+    lines += [*markdown(["setting", "help before", f"ASR after {attack}"], rows), ""]
+    for other in ("aligned", *others):
+        for kind, when in (("asr", attack), ("helpfulness", None)):
+            pair = paired(table, kind, (chosen, when), (other, when), "y")
+            fall, low, high = pair.difference
+            lines.append(
+                f"- {'help before' if when is None else 'ASR'}, {chosen} minus {other}: "
+                f"{fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against "
+                f"{pair.only_second} requests, exact McNemar p = {pair.p_value:.2g}."
+            )
+    return [*lines, ""]
+
+
+def _share(fields: dict) -> str:
+    """Return a share's value, interval and counts."""
+    return str(Share(fields["count"], fields["n"]))
