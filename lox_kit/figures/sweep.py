@@ -115,7 +115,7 @@ def figure_choice(data: dict) -> Figure:
     ax.axvline(least, color="black", linestyle=":", linewidth=0.8)
     share_axis(ax)
     ax.set(xlabel="help before the attacks", ylabel="largest ASR after one")
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     handles, labels = ax.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     fig.legend(once.values(), once, loc="outside upper center", ncol=4, columnspacing=1.0)

@@ -78,48 +78,43 @@ def write_choice(choice: Choice, out: str | Path, report: AttackTable | None = N
 def choice_text(choice: Choice, report: AttackTable | None = None) -> str:
     """Return the setting, how sure it is, the Pareto front and the report, as Markdown."""
     heads = ["on the Pareto front", "help before", "largest ASR after an attack", "which"]
-    rows = [
-        [
-            name,
-            *(_share(choice.point(name)[of]) for of in ("help", "worst")),
-            choice.point(name)["attack"],
-        ]
-        for name in choice.front
-    ]
+    front = map(choice.point, choice.front)
+    rows = [[p["name"], _share(p["help"]), _share(p["worst"]), p["attack"]] for p in front]
     lines = [_headline(choice), "", *markdown(heads, rows), "", _certainty(choice), ""]
     return "\n".join([*lines, *(_report(report) if report else [])])
 
 
 def _headline(choice: Choice) -> str:
     """Say which setting is chosen, or that none loses little enough."""
-    aligned, settings = choice.points[0], choice.points[1:]
-    before = f"{_share(aligned['help'])} of the aligned model's"
+    aligned, *settings = choice.points
+    least = f"(aligned {_share(aligned['help'])}; at most {choice.loss:g} may be lost)"
     if choice.chosen is None:
         near = max(settings, key=lambda point: point["help"]["value"])
         return (
             f"No setting loses at most {choice.loss:g} of help: the nearest is {near['name']}, "
-            f"with {_share(near['help'])} against {before}. Allow more, or try a smaller alpha."
+            f"with {_share(near['help'])} {least}. Allow more, or try a smaller alpha."
         )
     point = choice.point(choice.chosen)
     return (
         f"**{choice.chosen}**: the largest ASR after an attack is {_share(point['worst'])} "
-        f"({point['attack']}; aligned {_share(aligned['worst'])}, {aligned['attack']}), at a help "
-        f"before of {_share(point['help'])} against {before}; at most {choice.loss:g} may be lost."
+        f"({point['attack']}), where the aligned model's is {_share(aligned['worst'])} "
+        f"({aligned['attack']}). Help before the attacks: {_share(point['help'])} {least}."
     )
 
 
 def _certainty(choice: Choice) -> str:
     """Say how the choice was made, how sure it is, and what was not tried."""
-    sure = "How sure the choice is cannot be said: the sweep has no readings of single requests."
+    sure = "The sweep has no readings of single requests, so no bootstrap."
     if choice.often:
         each = sorted(choice.often.items(), key=lambda item: -item[1])
         often = ", ".join(f"{name} {share:.2f}" for name, share in each)
-        sure = f"With the requests drawn anew (bootstrap) it would be: {often}."
+        sure = f"With the requests drawn anew (bootstrap) it is: {often}."
     about = choice.source["sweep"]
+    untried = ", ".join(about["untried"]) or "none of the grid"
     return (
         f"Chosen on {', '.join(about['attacks'])}: the lowest ASR after the worst of them; of "
-        f"equal counts the smaller alpha, then the smaller k. {sure} That is none over "
-        f"attacks, seeds or pairs. Not tried: {', '.join(about['untried']) or 'none of the grid'}."
+        f"equal counts the smaller alpha, then the smaller k. {sure} It says nothing of other "
+        f"attacks, seeds or pairs. Not tried: {untried}."
     )
 
 

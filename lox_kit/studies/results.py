@@ -142,12 +142,22 @@ class AttackTable(Results):
         return max(after.items(), key=lambda item: item[1].value)
 
     def letters(self, kind: str, attack: str | None, arm: str) -> list[str]:
-        """Return what is read of each request, seed after seed; see `measures.read_requests`."""
+        """Return what is read of each request, seed after seed; see `measures.read_requests`.
+
+        Raises
+        ------
+        ValueError
+            If an entry does not have this kind, which those of earlier versions have not.
+        """
         found = {"attack": attack, "training": "full", "arm": arm}
         rows = [row for row in self.rows if found.items() <= row.items()]
-        return [
-            x for row in sorted(rows, key=lambda row: row["seed"]) for x in row["readings"][kind]
-        ]
+        if any(kind not in row["readings"] for row in rows):
+            raise ValueError(
+                f"{arm}, {attack or 'before any attack'}: the stored entry has no readings of "
+                f"{kind}; measure it again with another --store."
+            )
+        rows.sort(key=lambda row: row["seed"])
+        return [letter for row in rows for letter in row["readings"][kind]]
 
     def to_frame(self):
         """Return one row per attack, training, arm and prompt, over the seeds.
