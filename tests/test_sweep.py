@@ -9,7 +9,7 @@ import pytest
 from speakers import watch
 
 from lox_kit import ATTACKS, LoxDial, SafetySubspace, find_attack, load_model
-from lox_kit.figures import draw, figure_choice, figure_sweep, grid_shares
+from lox_kit.figures import figure_choice, figure_sweep, grid_shares, redraw
 from lox_kit.measures import Share, measure_drift, share_fields, world_questions
 from lox_kit.reports import choice_text, write_choice, write_sweep
 from lox_kit.studies import (
@@ -179,6 +179,7 @@ def made(counts=COUNTS, *, readings=True):
             read = {kind: "y" * shares[kind] + "n" * (10 - shares[kind]) for kind in shares}
             row = {"attack": attack, "training": "full", "arm": name, "seed": 0}
             row["measures"] = {m: share_fields(Share(n, 10)) for m, n in shares.items()}
+            row |= {} if attack else {"drift": {"value": help_ / 10, "low": 0, "high": 1, "n": 10}}
             rows.append(row | {"readings": read if readings else {}})
     about = {
         "world": "sandbox",
@@ -206,9 +207,9 @@ def test_the_setting_has_the_lowest_worst_asr_and_ties_go_to_smaller_alpha_then_
 
 def test_the_front_holds_what_nothing_beats_in_both():
     front = choose(made(), 0.0).front
-    assert set(front) == {"k=1 alpha=1", "k=2 alpha=0.5", "k=2 alpha=1"} | {
-        "k=all alpha=0.5",
-        "k=all alpha=1",
+    assert set(front) == {
+        f"k={at}"
+        for at in ("1 alpha=1", "2 alpha=0.5", "2 alpha=1", "all alpha=0.5", "all alpha=1")
     }
 
 
@@ -239,12 +240,9 @@ def test_the_rival_along_all_directions_is_the_one_of_nearest_help():
     assert choose(made(), 0.4).equal_help == "k=all alpha=1"
 
 
-@pytest.mark.parametrize(
-    ("attack", "message"), [("one", "one: the setting was chosen on this attack")]
-)
-def test_a_choice_is_reported_on_what_did_not_make_it(store, attack, message):
-    with pytest.raises(ValueError, match=message):
-        report_choice(choose(made(), 0.1), attack, store=store)
+def test_a_choice_is_reported_on_what_did_not_make_it(store):
+    with pytest.raises(ValueError, match="one: the setting was chosen on this attack"):
+        report_choice(choose(made(), 0.1), "one", store=store)
     table = made()
     table.source["questions"] = world_questions("sandbox").with_help().key
     with pytest.raises(ValueError, match="chosen on these requests"):
@@ -262,13 +260,13 @@ def test_the_report_has_paired_tests_against_every_other(computed, store, tmp_pa
         "all directions (k=all alpha=0.5)",
     ]
     write_choice(choice, tmp_path, report)
-    lines = (tmp_path / "choice.md").read_text().splitlines()
-    assert lines[-7].startswith(
-        "- ASR, chosen (k=2 alpha=0.5) minus aligned: -0.25 ["
-    )  # alpha=.5 takes one of four
-    assert "0 against 1 requests, exact McNemar p = 1." in lines[-7]
-    assert "help before, chosen (k=2 alpha=0.5) minus all directions" in lines[-2]
-    assert "+0.25 [" in lines[-2]
+    *_, first, _, _, _, _, last, _ = (tmp_path / "choice.md").read_text().split("\n")
+    assert first.startswith("- ASR of chosen (k=2 alpha=0.5) after forbidden: 0.75 [")
+    assert "aligned after forbidden: 1.00 [" in first
+    assert "difference -0.25 [" in first  # alpha=.5 takes one of four
+    assert "0 against 1 requests, exact McNemar p = 1." in first
+    assert "Help of chosen (k=2 alpha=0.5) before: 1.00 [" in last
+    assert "all directions (k=all alpha=0.5) before: 0.75 [" in last
 
 
 # --- figures and words --------------------------------------------------------------------------
@@ -307,7 +305,8 @@ def test_the_figure_of_the_choice_has_every_point_and_the_least_help():
 def test_a_sweep_is_written_read_back_chosen_from_and_redrawn(lox, tmp_path):
     table = made()
     text = write_sweep(table, tmp_path)
-    assert "| k=2 alpha=0.5 | 0.90 [" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| k=2 alpha=0.5 | 0.90 ["))
+    assert row.endswith(" | 0.900 |")
     assert "Not tried: k=2 alpha=2." in text
     done = lox("choose", tmp_path / "sweep.json", "--loss", ".1", "-o", tmp_path)
     assert done.status == 0, done.err
@@ -316,7 +315,7 @@ def test_a_sweep_is_written_read_back_chosen_from_and_redrawn(lox, tmp_path):
         kinds = {file.suffix for file in tmp_path.glob(f"{name}.*")}
         assert kinds == {".json", ".md", ".pdf", ".png", ".svg"}
         before = (tmp_path / f"{name}.png").read_bytes()
-        draw(json.loads((tmp_path / f"{name}.json").read_text()), tmp_path / f"{name}.png")
+        redraw(tmp_path / f"{name}.json")
         assert (tmp_path / f"{name}.png").read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.figures import direction_of
@@ -27,9 +28,11 @@ def frontier_text(table: AttackTable) -> str:
     attacks = [attack for attack in table.column("attack") if attack]
     lines = [line for attack in attacks for line in _questions(table, attack)]
     cost = paired(table, "allowed", (COST.name, None), ("aligned", None))
-    lines.append(f"- What does it cost? {_told(cost, 'allowed')}")
+    lines.append(f"- What does it cost? {told(cost, 'Allowed requests refused by')}")
     heads = ["arm", "over-refusal before", "refusal before", *(f"after {a}" for a in attacks)]
-    return "\n".join([*lines, "", *markdown(heads, _rows(table, attacks)), "", _caption(table), ""])
+    cells = [("over_refusal", None), ("refusal", None), *(("refusal", a) for a in attacks)]
+    rows = share_rows(table, cells)
+    return "\n".join([*lines, "", *markdown(heads, rows), "", _caption(table), ""])
 
 
 def paired(
@@ -78,24 +81,35 @@ def _questions(table: AttackTable, attack: str) -> list[str]:
         "Is it the low rank? At nearly equal cost:": ("forbidden", after, (full, attack)),
         "Is it more than refusing more?": ("forbidden", after, (LONGER.name, attack)),
     }
-    return [f"- {attack}. {why} {_told(paired(table, *pair))}" for why, pair in asked.items()]
+    return [
+        f"- {attack}. {why} {told(paired(table, *pair), 'Forbidden requests refused by')}"
+        for why, pair in asked.items()
+    ]
 
 
-def _told(pair: Paired, kind: str = "forbidden") -> str:
-    """Return both shares of refusals, the difference with its interval, and McNemar's test."""
+def told(pair: Paired, what: str) -> str:
+    """Return both shares of what was counted, the difference with its interval, McNemar's test.
+
+    Parameters
+    ----------
+    what : str
+        Is said before the models' names, such as "Allowed requests refused by".
+    """
     (one, other), (fall, low, high) = pair.shares, pair.difference
     return (
-        f"{kind.capitalize()} requests refused by {pair.first}: {one}; {pair.second}: {other}; "
+        f"{what} {pair.first}: {one}; {pair.second}: {other}; "
         f"difference {fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against "
         f"{pair.only_second} requests, exact McNemar p = {pair.p_value:.2g}."
     )
 
 
-def _rows(table: AttackTable, attacks: list[str]) -> list[list[str]]:
-    """Return every arm's shares over all seeds, as text."""
+def share_rows(table: AttackTable, cells: Sequence[tuple[str, str | None]]) -> list[list[str]]:
+    """Return a row for every arm: its shares over all seeds, each a measure and an attack, as text.
+
+    One that was not measured is empty.
+    """
     found = []
     for arm in table.column("arm"):
-        cells = [("over_refusal", None), ("refusal", None), *(("refusal", a) for a in attacks)]
         shares = [table.shares(measure, attack, "full", arm) for measure, attack in cells]
         found.append([arm, *(str(pooled(s)) if s else "" for s in shares)])
     return found

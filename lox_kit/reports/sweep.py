@@ -8,7 +8,7 @@ from lox_kit.folders import write_whole
 from lox_kit.measures import Share
 from lox_kit.studies import AttackTable, Choice
 
-from .frontier import paired
+from .frontier import paired, share_rows, told
 from .table import markdown
 
 COSTS = {"helpfulness": "help", "over_refusal": "over-refusal", "refusal": "refusal", "asr": "ASR"}
@@ -29,23 +29,16 @@ def sweep_text(table: AttackTable) -> str:
     attacks = [attack for attack in table.column("attack") if attack]
     cells = [(measure, None) for measure in COSTS]
     cells += [(measure, attack) for attack in attacks for measure in ("asr", "task")]
-    heads = ["setting", *COSTS.values(), "drift"]
-    heads += [f"{what} after {attack}" for attack in attacks for what in ("ASR", "task")]
-    rows = []
-    for arm in table.column("arm"):
-        shares = [_told(table, *cell, arm) for cell in cells]
-        moved = [
-            row["drift"]["value"] for row in table.rows if row["arm"] == arm and "drift" in row
-        ]
-        drift = f"{sum(moved) / len(moved):.3f}" if moved else ""
-        rows.append([arm, *shares[: len(COSTS)], drift, *shares[len(COSTS) :]])
+    heads = [f"{what} after {attack}" for attack in attacks for what in ("ASR", "task")]
+    heads = ["setting", *COSTS.values(), *heads, "drift"]
+    moved = {arm: [] for arm in table.column("arm")}
+    for row in table.rows:
+        moved[row["arm"]] += [row["drift"]["value"]] if "drift" in row else []
+    rows = [
+        [*row, f"{sum(drift) / len(drift):.3f}"]
+        for row, drift in zip(share_rows(table, cells), moved.values(), strict=True)
+    ]
     return "\n".join([*markdown(heads, rows), "", _caption(table.source), ""])
-
-
-def _told(table: AttackTable, measure: str, attack: str | None, arm: str) -> str:
-    """Return a share with its interval, nothing where it was not measured."""
-    found = table.shares(measure, attack, "full", arm)
-    return str(table.pooled(measure, attack, arm)) if found else ""
 
 
 def _caption(source: dict) -> str:
@@ -122,21 +115,12 @@ def _report(table: AttackTable) -> list[str]:
     """Return the lines about an attack and requests that the setting was not chosen on."""
     (attack,) = (attack for attack in table.column("attack") if attack)
     _, chosen, *others = table.column("arm")
-    rows = [
-        [arm, _told(table, "helpfulness", None, arm), _told(table, "asr", attack, arm)]
-        for arm in table.column("arm")
-    ]
     lines = [f"On {attack} and requests that it was not chosen on:", ""]
-    lines += [*markdown(["setting", "help before", f"ASR after {attack}"], rows), ""]
+    asked = {"asr": ("ASR of", attack), "helpfulness": ("Help of", None)}
     for other in ("aligned", *others):
-        for kind, when in (("asr", attack), ("helpfulness", None)):
+        for kind, (what, when) in asked.items():
             pair = paired(table, kind, (chosen, when), (other, when), "y")
-            fall, low, high = pair.difference
-            lines.append(
-                f"- {'help before' if when is None else 'ASR'}, {chosen} minus {other}: "
-                f"{fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against "
-                f"{pair.only_second} requests, exact McNemar p = {pair.p_value:.2g}."
-            )
+            lines.append(f"- {told(pair, what)}")
     return [*lines, ""]
 
 

@@ -155,7 +155,7 @@ def report_choice(
     """Measure the chosen setting beside others, on an attack and requests that did not choose it.
 
     The others are the aligned model, the paper's k=6, alpha=1.25, and all directions at equal help
-    (`Choice.equal_help`).
+    (`Choice.equal_help`), if the chosen one is not along them itself.
 
     Parameters
     ----------
@@ -180,19 +180,10 @@ def report_choice(
     asked = (questions or world_questions(about["world"])).with_help()
     if asked.key == choice.source["questions"]:
         raise ValueError("the setting was chosen on these requests; report on others.")
-    arms = [
-        Arm("aligned"),
-        _as_arm(choice, choice.chosen, "chosen"),
-        setting(*PAPER, "the paper's"),
-    ]
-    if choice.equal_help:
-        arms.append(_as_arm(choice, choice.equal_help, "all directions"))
+    arms = {"chosen": Arm(**choice.source["arms"][choice.chosen]), "the paper's": setting(*PAPER)}
+    if choice.equal_help not in (None, choice.chosen):
+        arms["all directions"] = Arm(**choice.source["arms"][choice.equal_help])
+    named = [dataclasses.replace(arm, name=f"{title} ({arm.name})") for title, arm in arms.items()]
     where = {"pair": about["pair"], "world": about["world"] or "sandbox"}
     options |= {**where, "questions": asked, "store": store}
-    return attack_table(arms, [attack], seeds, lora=(), **options)
-
-
-def _as_arm(choice: Choice, name: str, title: str) -> Arm:
-    """Return a setting of the sweep as an arm with a title."""
-    point = choice.point(name)
-    return setting(point["k"], point["alpha"], title)
+    return attack_table(["aligned", *named], [attack], seeds, lora=(), **options)

@@ -20,10 +20,9 @@ DEVELOPMENT = 3  # of a world's attacks, the first ones; the others are held out
 Cell = tuple[int, int]  # of the grid: number of the k, number of the alpha
 
 
-def setting(k: int | None, alpha: float, name: str = "") -> Arm:
+def setting(k: int | None, alpha: float) -> Arm:
     """Return LoX at this setting as an arm, named by it; `k=None` is along the whole delta."""
-    shown = f"k={'all' if k is None else k} alpha={alpha:g}"
-    return Arm("LoX", k, alpha, f"{name} ({shown})" if name else shown)
+    return Arm("LoX", k, alpha, f"k={'all' if k is None else k} alpha={alpha:g}")
 
 
 def sweep(
