@@ -129,9 +129,7 @@ def _on_dial(base: str, aligned: str, content: tuple[str, str], rank: int | str)
 
 @lru_cache(maxsize=1)
 def _made(base: str, aligned: str, content: tuple, rank: int | str, arm: Arm, seed: int) -> Model:
-    """Return a model that no dial turns, the one before it forgotten: an arm's entries are in a
-    row.
-    """
+    """Return a model that no dial turns; it is forgotten when the next arm begins."""
     model = load_model(aligned)
     if not arm.is_edit:
         return model
