@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lox_kit import attacks, measures, models, reports, studies, weights
+from lox_kit import attacks, models, reports, studies, weights
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
@@ -71,7 +71,7 @@ def _given(**settings):
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _find_attack(name, columns, *, form="chat", **settings):
+def find_attack(name, columns, *, form="chat", **settings):
     """Return the attack of this name, or that of a FILE or NAME=FILE of the user's own."""
     called, _, file = ("", "", name) if Path(name).is_file() else name.rpartition("=")
     if name not in attacks.ATTACKS and Path(file).is_file():
@@ -114,7 +114,7 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
     a file of your own. If it is interrupted, the same call resumes it.
     """
-    preset = _find_attack(name, columns, form=form, **_given(**settings))
+    preset = find_attack(name, columns, form=form, **_given(**settings))
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = _to_train(model, preset.settings, device, dtype)
@@ -202,18 +202,8 @@ def align(
     "[default: those five]",
 )
 @click.option("--seeds", type=NUMBERS, default="0,1,2,3")
-@click.option(
-    "--world",
-    type=click.Choice(["sandbox", "smol"]),
-    default="sandbox",
-    help="Whose families, without --pair.",
-)
-@click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own.")
-@options.prompts
-@options.allowed
-@click.option("--judge", help="Who judges the answers to --prompts.  [default: rule]")
-@options.template
-@click.option("--max-new-tokens", type=COUNT, help="For --prompts.  [default: 60, the paper's]")
+@options.pair_or_world
+@options.asking
 @click.option("-k", "k", default=6, help="LoX's directions.")
 @click.option("--alpha", default=1.0, help="LoX's factor.")
 @click.option("--lora/--no-lora", default=True, help="Attack aligned and LoX through LoRA too.")
@@ -234,25 +224,12 @@ def table(
     as the preset's. Every entry is kept as it is finished; if it is interrupted, the same call
     resumes it. Writes attack_table.json, .md, .png, .pdf and .svg.
     """
+    how = {"judge": judge, "template": template, "max_new_tokens": max_new_tokens}
     here = models.world_of(pair[1]) if pair else world
-    own = prompts or allowed or (judge, template, max_new_tokens) != (None, "chat", None)
-    if here and not prompts:
-        if own:
-            raise ValueError(
-                "--allowed, --judge, --template and --max-new-tokens go with --prompts FILE."
-            )
-        questions = measures.world_questions(here, limit=limit)
-    elif not pair or prompts is None:
-        raise ValueError(
-            "--pair of no built-in world and --prompts FILE, what it should refuse, go together."
-        )
-    else:
-        # A file of both kinds, as XSTest's, serves as both.
-        asked = options.forbidden(prompts, limit), options.benign(allowed, limit, None)
-        questions = measures.Questions(*asked, judge or "rule", template, max_new_tokens or 60)
+    questions = options.asked_of(pair, here, prompts, allowed, limit=limit, **how)
     given = _given(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
-    chosen = [_find_attack(name, columns, **given) for name in chosen]
+    chosen = [find_attack(name, columns, **given) for name in chosen]
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         found = studies.attack_table(
             arms or studies.TABLE_ARMS,

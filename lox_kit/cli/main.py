@@ -29,6 +29,7 @@ from .options import NUMBERS, PATH
 from .progress import say, stages
 from .research import overlaps
 from .smol import smol
+from .sweep import choose, sweep
 from .utility import utility
 
 EPILOG = """
@@ -106,7 +107,7 @@ def demo(store, seeds, from_scratch, out, as_json):
 for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
-    (measure_landscape, overlaps),
+    (sweep, choose, overlaps, measure_landscape),
     (sandbox, smol, demo, lab),
 ):
     for verb in verbs:

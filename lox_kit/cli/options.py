@@ -142,6 +142,22 @@ template = several(
         help="For the chat template, such as enable_thinking=false; may be repeated.",
     ),
 )
+pair_or_world = several(
+    click.option(
+        "--world",
+        type=click.Choice(["sandbox", "smol"]),
+        default="sandbox",
+        help="Whose families, without --pair.",
+    ),
+    click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own."),
+)
+asking = several(
+    prompts,
+    allowed,
+    click.option("--judge", help="Who judges the answers to --prompts.  [default: rule]"),
+    template,
+    click.option("--max-new-tokens", type=COUNT, help="For --prompts.  [default: 60, the paper's]"),
+)
 network = several(
     click.option("--base-url", help="Server of the policy judge: any OpenAI-compatible API."),
     click.option("--rubric", type=PATH, help="Another to grade by."),
@@ -287,3 +303,23 @@ def show_example(model, asked, template, system=None):
         *(f"  | {line}" for line in text.split("\n")),
         err=True,
     )
+
+
+def asked_of(
+    pair, world, prompts, allowed, *, split="test", limit=None, judge, template, max_new_tokens
+):
+    """Return the questions of a study: a world's own, or what --prompts and --allowed hold."""
+    own = prompts or allowed or (judge, template, max_new_tokens) != (None, "chat", None)
+    if world and not prompts:
+        if own:
+            raise ValueError(
+                "--allowed, --judge, --template and --max-new-tokens go with --prompts FILE."
+            )
+        return measures.world_questions(world, split, limit)
+    if not pair or prompts is None:
+        raise ValueError(
+            "--pair of no built-in world and --prompts FILE, what it should refuse, go together."
+        )
+    # A file of both kinds, as XSTest's, serves as both.
+    asked = forbidden(prompts, limit), benign(allowed, limit, None)
+    return measures.Questions(*asked, judge or "rule", template, max_new_tokens or 60)

@@ -19,5 +19,6 @@ __all__, __getattr__, __dir__ = attach(
         "rank": "attack_style figure_rank_and_r figure_rank_curve",
         "rank_data": "ALL in_layers kinds_shown rank_and_r_data",
         "spectrum": "figure_energy_map figure_explorer figure_spectrum",
+        "sweep": "figure_choice figure_sweep grid_shares",
     },
 )

@@ -25,6 +25,7 @@ from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_ma
 from .overlaps import figure_overlaps
 from .rank import figure_rank_and_r, figure_rank_curve
 from .spectrum import figure_energy_map, figure_explorer, figure_spectrum
+from .sweep import figure_choice, figure_sweep
 
 DRAW = {
     "spectrum": figure_spectrum,
@@ -44,6 +45,8 @@ DRAW = {
     "landscape_map": figure_landscape_map,
     "landscape_3d": figure_landscape_3d,
     "flatness": figure_flatness,
+    "sweep": figure_sweep,
+    "choice": figure_choice,
 }
 _MAKER = f"lox_kit {__version__}"
 METADATA = {  # no dates: an unchanged figure is an unchanged file

@@ -15,7 +15,9 @@ __all__, __getattr__, __dir__ = attach(
         "drift": "Drift measure_drift Reference",
         "gsm8k": "by_rule measure_gsm8k read_gsm8k",
         "intervals": "Mean sampled_share Share share_fields true_share",
-        "questions": "KINDS measure Questions task_prompts TOKENS world_questions WORLDS",
+        "questions": """
+            KINDS measure Questions read_requests task_prompts TOKENS world_questions WORLDS
+        """,
         "samples": "measure_samples Samples",
         "sheets": "PEOPLE read_labelled read_result write_sheet",
         "utility": "measure_helpfulness measure_over_refusal",

@@ -9,6 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "frontier": "frontier_text write_frontier",
         "landscape": "DIFFERENCE numbers report",
         "overlaps": "overlaps_text write_overlaps",
+        "sweep": "choice_text sweep_text write_choice write_sweep",
         "table": "print_table table_caption write_table",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.figures import direction_of
@@ -27,35 +28,37 @@ def frontier_text(table: AttackTable) -> str:
     attacks = [attack for attack in table.column("attack") if attack]
     lines = [line for attack in attacks for line in _questions(table, attack)]
     cost = paired(table, "allowed", (COST.name, None), ("aligned", None))
-    lines.append(f"- What does it cost? {_told(cost, 'allowed')}")
+    lines.append(f"- What does it cost? {told(cost, 'Allowed requests refused by')}")
     heads = ["arm", "over-refusal before", "refusal before", *(f"after {a}" for a in attacks)]
-    return "\n".join([*lines, "", *markdown(heads, _rows(table, attacks)), "", _caption(table), ""])
+    cells = [("over_refusal", None), ("refusal", None), *(("refusal", a) for a in attacks)]
+    rows = share_rows(table, cells)
+    return "\n".join([*lines, "", *markdown(heads, rows), "", _caption(table), ""])
 
 
 def paired(
-    table: AttackTable, kind: str, one: tuple[str, str | None], other: tuple[str, str | None]
+    table: AttackTable,
+    kind: str,
+    one: tuple[str, str | None],
+    other: tuple[str, str | None],
+    says: str = "r",
 ) -> Paired:
     """Cross the refusals of two models, each an arm and an attack, over all seeds' requests.
 
     Parameters
     ----------
-    kind : "forbidden" or "allowed"
+    kind : str
+        "forbidden" or "allowed"; or "asr" or "helpfulness", with "y" in place of refusals.
+    says : str
+        The letter to count, see `measures.read_requests`.
     """
     read = [
-        [letter == "r" for seed in table.seeds for letter in _readings(table, kind, *model, seed)]
-        for model in (one, other)
+        [letter == says for letter in table.letters(kind, attack, arm)]
+        for arm, attack in (one, other)
     ]
     first, second = (
         f"{arm} {f'after {attack}' if attack else 'before'}" for arm, attack in (one, other)
     )
     return pair_up(first, read[0], second, read[1])
-
-
-def _readings(table: AttackTable, kind: str, arm: str, attack: str | None, seed: int) -> str:
-    """Return what each answer of one entry does, a letter each."""
-    found = {"arm": arm, "attack": attack, "seed": seed, "training": "full"}
-    (row,) = (row for row in table.rows if found.items() <= row.items())
-    return row["readings"][kind]
 
 
 def equal_cost(table: AttackTable, kind: str) -> str:
@@ -78,24 +81,35 @@ def _questions(table: AttackTable, attack: str) -> list[str]:
         "Is it the low rank? At nearly equal cost:": ("forbidden", after, (full, attack)),
         "Is it more than refusing more?": ("forbidden", after, (LONGER.name, attack)),
     }
-    return [f"- {attack}. {why} {_told(paired(table, *pair))}" for why, pair in asked.items()]
+    return [
+        f"- {attack}. {why} {told(paired(table, *pair), 'Forbidden requests refused by')}"
+        for why, pair in asked.items()
+    ]
 
 
-def _told(pair: Paired, kind: str = "forbidden") -> str:
-    """Return both shares of refusals, the difference with its interval, and McNemar's test."""
+def told(pair: Paired, what: str) -> str:
+    """Return both shares of what was counted, the difference with its interval, McNemar's test.
+
+    Parameters
+    ----------
+    what : str
+        Is said before the models' names, such as "Allowed requests refused by".
+    """
     (one, other), (fall, low, high) = pair.shares, pair.difference
     return (
-        f"{kind.capitalize()} requests refused by {pair.first}: {one}; {pair.second}: {other}; "
+        f"{what} {pair.first}: {one}; {pair.second}: {other}; "
         f"difference {fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against "
         f"{pair.only_second} requests, exact McNemar p = {pair.p_value:.2g}."
     )
 
 
-def _rows(table: AttackTable, attacks: list[str]) -> list[list[str]]:
-    """Return every arm's shares over all seeds, as text."""
+def share_rows(table: AttackTable, cells: Sequence[tuple[str, str | None]]) -> list[list[str]]:
+    """Return a row for every arm: its shares over all seeds, each a measure and an attack, as text.
+
+    One that was not measured is empty.
+    """
     found = []
     for arm in table.column("arm"):
-        cells = [("over_refusal", None), ("refusal", None), *(("refusal", a) for a in attacks)]
         shares = [table.shares(measure, attack, "full", arm) for measure, attack in cells]
         found.append([arm, *(str(pooled(s)) if s else "" for s in shares)])
     return found

@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "arms": "Arm arm_model ARMS TABLE_ARMS",
+        "choice": "Choice choose NONE PAPER report_choice",
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
         "families": "build pair_of",
@@ -16,6 +17,7 @@ __all__, __getattr__, __dir__ = attach(
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
         "smol": "build_longer build_smol",
+        "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",
         "table": "attack_table compare_defences ON_BOTH",
         "whose": "Overlaps safety_overlaps",
     },

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lox_kit.attacks import Step
 from lox_kit.extrapolation import (
     CONTROL_NAMES,
+    FULL,
     LoxDial,
     SafetySubspace,
     control_of,
@@ -37,8 +38,9 @@ class Arm:
     kind : of `TABLE_ARMS`, or a control
         As `control_of` names it: bottom, kind:up_proj. SafeInst is the aligned model, with safety
         rows in the attack's data.
-    k, alpha : int, float
-        Directions of LoX, and its factor; a control steps as far as LoX would with them.
+    k, alpha : int or None, float
+        Directions of LoX (None: all of the delta, at its own norm), and its factor; a control steps
+        as far as LoX would with them.
     name : str, optional
         Default the kind.
     checkpoint : str, optional
@@ -47,7 +49,7 @@ class Arm:
     """
 
     kind: str
-    k: int = 6
+    k: int | None = 6
     alpha: float = 1.0
     name: str = ""
     checkpoint: str | None = None
@@ -57,6 +59,8 @@ class Arm:
             raise ValueError(
                 f"arm {self.kind!r}: use some of {', '.join(TABLE_ARMS)}, or {CONTROL_NAMES}."
             )
+        if self.k is None and self.is_edit and self.kind != "LoX":
+            raise ValueError(f"arm {self.kind!r}: a control steps as far as some top k; give k.")
         object.__setattr__(self, "name", self.name or self.kind)
 
     @property
@@ -66,13 +70,22 @@ class Arm:
 
     @property
     def rank(self) -> int | str:
-        """The rank that its subspace needs: a number, or "full"."""
-        named = _CONTROLS.get(self.kind, self.kind)
-        return self.k if self.kind == "LoX" else control_rank(named, self.k)
+        """Directions that the pair must be factored into for it: a number, or `FULL`."""
+        if not self.is_edit:
+            return 0
+        if self.kind == "LoX":
+            return FULL if self.k is None else self.k
+        return control_rank(_CONTROLS.get(self.kind, self.kind), self.k)
+
+
+def rank_of(arms: Iterable[Arm]) -> int | str:
+    """Return the rank that serves all of these arms, so that a pair is factored once."""
+    ranks = {arm.rank for arm in arms}
+    return FULL if FULL in ranks else max(ranks)
 
 
 def arm_model(
-    kind: str, aligned: Model, subspace: SafetySubspace, k: int, alpha: float, seed: int = 0
+    kind: str, aligned: Model, subspace: SafetySubspace, k: int | None, alpha: float, seed: int = 0
 ) -> Model:
     """Return a copy of the aligned model, edited as an arm of this kind is, with a key of its own.
 

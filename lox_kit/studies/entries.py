@@ -7,10 +7,10 @@ Every entry is computed on its own from plain data, in this process or in a work
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, nullcontext
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from lox_kit.attacks import (
@@ -25,27 +25,28 @@ from lox_kit.attacks import (
     run_attack,
     sets_folder,
 )
-from lox_kit.extrapolation import SafetySubspace
+from lox_kit.extrapolation import LoxDial, SafetySubspace
 from lox_kit.folders import locked, remove_folder
 from lox_kit.judges import find_judge
 from lox_kit.measures import (
-    KINDS,
     Questions,
+    Reference,
     measure,
-    measure_asr,
     measure_gsm8k,
     read_gsm8k,
+    read_requests,
     share_fields,
     task_prompts,
 )
 from lox_kit.models import Model, Prompt, load_model, load_tokenizer, pick_device, render
-from lox_kit.store import SHARES, MemoryStore, Store, content_key
+from lox_kit.store import NUMBER, SHARES, MemoryStore, Store, content_key
 from lox_kit.threads import OnStage, as_finished, tell
 from lox_kit.weights import Checkpoint
 
 from .arms import Arm, arm_model
 
 TASK_PROMPTS = 200
+MEAN = ("value", "low", "high", "n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Entry:
     lora: bool
     seed: int
     system: str | None  # a persona under which safety is measured as well
+    rank: int | str  # of the factoring that serves every arm of the table
 
     def find_attack(self):
         """Return the attack with this entry's settings."""
@@ -89,15 +91,15 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
 
     Returns
     -------
-    The shares (`measures.measure`), what each answer does (see `_readings`), and what to keep.
+    The shares (`measures.measure`), what each answer does (`read_requests`), and what to keep.
     """
-    model = _model(entry.base, entry.aligned, entry.content, entry.arm, entry.seed)
+    model = _model(entry)
     kept = MemoryStore()
     options = {"system": entry.system, "store": kept}
     task = task_prompts(entry.held_out())
     if entry.attack is None:
         measures = measure(model, questions, task, **options)
-        return measures, _readings(model, questions, kept), kept.kinds
+        return measures, read_requests(model, questions, store=kept), kept.kinds
     attack = entry.find_attack()
     folder = Path(runs) / attack_key(model, attack)[:32]
     there = folder.exists()
@@ -109,42 +111,51 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
         measures["task"] = share_fields(solved.asr())
     if not (keep or there):
         remove_folder(folder)
-    return measures, _readings(attacked, questions, kept), kept.kinds
-
-
-def _readings(model: Model, questions: Questions, answered: MemoryStore) -> dict[str, str]:
-    """Return what each answer does, a letter each, by kind of request: refuses, answers, neither.
-
-    For tests that pair two models prompt by prompt. The answers are there: nothing is generated.
-    """
-    asked = {kind: getattr(questions, kind) for kind in KINDS}
-    options = {**questions.how, "store": answered}
-    return {
-        kind: "".join(
-            reading[0] for reading in measure_asr(model, prompts, ["keyword"], **options).readings
-        )
-        for kind, prompts in asked.items()
-        if prompts
-    }
+    return measures, read_requests(attacked, questions, store=kept), kept.kinds
 
 
 @lru_cache(maxsize=1)
 def _subspace(base: str, aligned: str, content: tuple[str, str], rank: int | str):
-    """Return the pair's subspace, of no higher rank than an arm needs."""
+    """Return the pair's subspace; `content` says whether the checkpoints are still the same."""
     return SafetySubspace.from_pair(base, aligned, rank=rank)
 
 
 @lru_cache(maxsize=1)
-def _model(base: str, aligned: str, content: tuple[str, str], arm: Arm, seed: int) -> Model:
-    """Return the model of an arm, the one before it forgotten: an arm's entries follow each other.
+def _on_dial(base: str, aligned: str, content: tuple[str, str], rank: int | str):
+    """Return the aligned model and the dial that turns it to any k and alpha."""
+    model = load_model(aligned)
+    return model, LoxDial(model, _subspace(base, aligned, content, rank))
 
-    `content` says whether the checkpoints are still the same.
-    """
+
+@lru_cache(maxsize=1)
+def _made(base: str, aligned: str, content: tuple, rank: int | str, arm: Arm, seed: int) -> Model:
+    """Return a model that no dial turns; it is forgotten when the next arm begins."""
     model = load_model(aligned)
     if not arm.is_edit:
         return model
-    subspace = _subspace(base, aligned, content, arm.rank)
+    subspace = _subspace(base, aligned, content, rank)
     return arm_model(arm.kind, model, subspace, arm.k, arm.alpha, seed)
+
+
+def _model(entry: Entry) -> Model:
+    """Return the model of an arm. LoX at another k or alpha is the same model, turned."""
+    where, arm = (entry.base, entry.aligned, entry.content, entry.rank), entry.arm
+    if arm.kind != "LoX":
+        return _made(*where, arm, entry.seed)
+    model, dial = _on_dial(*where)
+    dial.set(k=arm.k, alpha=arm.alpha)
+    return model
+
+
+@lru_cache(maxsize=1)
+def _reference(aligned: str, content: tuple[str, str], questions: Questions) -> Reference:
+    """Return what the aligned model expects in its own answers to the allowed requests."""
+    return Reference(load_model(aligned), questions.allowed, **questions.how)
+
+
+def _drift(questions: Questions, entry: Entry) -> dict[str, float]:
+    """Return how far an arm's model is from the aligned one before any attack, in nats a token."""
+    return _reference(entry.aligned, entry.content, questions).compare(_model(entry)).to_dict()
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +189,8 @@ def fill(
     BusyError
         If another process fills a table of this store.
     """
-    keys = [(entry, _key(entry, questions)) for entry in entries]
+    asked, data = _asked(questions), cache(_data)  # made once, not for every entry
+    keys = [(entry, _key(entry, asked, data)) for entry in entries]
     keyed = {key: entry for entry, key in keys}
     found = {} if keep else store.get_many("table", keyed, SHARES)
     readings = store.get_many("readings", found, {...: str})
@@ -200,16 +212,44 @@ def fill(
     return [(entry, found[key], readings.get(key, {})) for entry, key in keys]
 
 
-def _key(entry: Entry, questions: Questions) -> str:
+def drifts(
+    entries: Iterable[Entry],
+    questions: Questions,
+    *,
+    store: Store,
+    executor: Executor | None = None,
+    on_stage: OnStage | None = None,
+) -> dict[Entry, dict]:
+    """Return the drift (value, low, high, n) of entries before any attack, computed as by `fill`.
+
+    It is that of the answers to the allowed requests; see `measures.Reference`.
+    """
+    asked, data = _asked(questions), cache(_data)
+    keys = {entry: content_key(drift=_key(entry, asked, data)) for entry in entries}
+    found = store.get_many("drift", keys.values(), dict.fromkeys(MEAN, NUMBER))
+    todo = {key: entry for entry, key in keys.items() if key not in found}
+    with closing(as_finished(partial(_drift, questions), todo, executor)) as finished:
+        for key, value in finished:
+            found[key] = value
+            store.put("drift", key, value)
+            tell(on_stage, "measuring drift", len(found), len(keys))
+    return {entry: found[key] for entry, key in keys.items()}
+
+
+def _asked(questions: Questions) -> dict:
+    """Return what all entries' keys have in common: the requests, who reads the answers, how."""
+    judges = [find_judge(judge).version for judge in (questions.judge, "rule", "keyword")]
+    return {"asked": questions.key, "judges": judges, "autocast": autocast_dtype(pick_device())}
+
+
+def _data(attack: Attack, aligned: str, fingerprint: str) -> str:
+    """Return the key of an attack's rows."""
+    return content_key(rows=attack.data(_tokenizer(aligned, fingerprint)))
+
+
+def _key(entry: Entry, asked: dict, data: Callable[[Attack, str, str], str]) -> str:
     """Return what an entry is stored under: the pair's content, the arm, data and settings."""
-    made = {
-        "asked": questions.key,
-        "system": entry.system,
-        "arm": entry.arm.kind,
-        "seed": entry.seed,
-    }
-    made["judges"] = [find_judge(judge).version for judge in (questions.judge, "rule", "keyword")]
-    made["autocast"] = autocast_dtype(pick_device())
+    made = {**asked, "system": entry.system, "arm": entry.arm.kind, "seed": entry.seed}
     base, aligned = entry.content
     if entry.arm.is_edit:
         made |= {"base": base, "k": entry.arm.k, "alpha": entry.arm.alpha}
@@ -219,7 +259,7 @@ def _key(entry: Entry, questions: Questions) -> str:
         made["task"] = content_key(rows=task)
     if entry.attack:
         attack = entry.find_attack()
-        made["rows"] = content_key(rows=attack.data(_tokenizer(entry.aligned, aligned)))
+        made["rows"] = data(attack, entry.aligned, aligned)
         made["settings"] = attack.settings.chosen()
     return content_key(aligned=aligned, **made)
 

@@ -12,7 +12,7 @@ from typing import Self
 from lox_kit.folders import write_whole
 from lox_kit.measures import Share
 
-DATA = ("measures", "readings")  # of a row, beside its names
+DATA = ("measures", "readings", "drift")  # of a row, beside its names
 MARGIN = 0.01  # the paper's: an ASR this close to the aligned model's counts as restored
 
 
@@ -123,6 +123,41 @@ class AttackTable(Results):
             arm = "aligned"  # its model before the attack
         group = {"attack": attack, "training": training, "arm": arm}
         return [share for seed in self.seeds for share in self.found(measure, **group, seed=seed)]
+
+    def pooled(self, measure: str, attack: str | None, arm: str) -> Share:
+        """Return one measure of an arm (attack None: before any), of all seeds' requests together.
+
+        Raises
+        ------
+        ValueError
+            If it was not measured there.
+        """
+        if found := self.shares(measure, attack, "full", arm):
+            return pooled(found)
+        raise ValueError(f"{arm}, {attack or 'before any attack'}: {measure} was not measured.")
+
+    def worst(self, arm: str) -> tuple[str, Share]:
+        """Return the attack after which an arm's ASR is largest, and that ASR."""
+        after = {a: self.pooled("asr", a, arm) for a in self.column("attack") if a}
+        return max(after.items(), key=lambda item: item[1].value)
+
+    def letters(self, kind: str, attack: str | None, arm: str) -> list[str]:
+        """Return what is read of each request, seed after seed; see `measures.read_requests`.
+
+        Raises
+        ------
+        ValueError
+            If an entry does not have this kind, which those of earlier versions have not.
+        """
+        found = {"attack": attack, "training": "full", "arm": arm}
+        rows = [row for row in self.rows if found.items() <= row.items()]
+        if any(kind not in row["readings"] for row in rows):
+            raise ValueError(
+                f"{arm}, {attack or 'before any attack'}: the stored entry has no readings of "
+                f"{kind}; measure it again with another --store."
+            )
+        rows.sort(key=lambda row: row["seed"])
+        return [letter for row in rows for letter in row["readings"][kind]]
 
     def to_frame(self):
         """Return one row per attack, training, arm and prompt, over the seeds.

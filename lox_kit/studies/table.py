@@ -13,8 +13,8 @@ from lox_kit.store import Store
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint, with_seed
 
-from .arms import ARMS, TABLE_ARMS, Arm
-from .entries import Entry, check_models, fill
+from .arms import ARMS, TABLE_ARMS, Arm, rank_of
+from .entries import Entry, check_models, drifts, fill
 from .families import pair_of
 from .results import AttackTable
 
@@ -36,6 +36,7 @@ def attack_table(
     store: Store,
     executor: Executor | None = None,
     keep: bool = False,
+    drift: bool = False,
     on_stage: OnStage | None = None,
 ) -> AttackTable:
     """Attack every arm with every attack, measure, and keep each entry as it is finished.
@@ -68,6 +69,9 @@ def attack_table(
     keep : bool
         Leave the attacked checkpoints in the store's folder; stored entries whose checkpoint is
         missing are then made again.
+    drift : bool
+        Measure how far every model is from the aligned one before any attack, on the allowed
+        requests: "drift" of its row, in nats a token.
     on_stage : callable, optional
         Told after every entry how many are done, of how many; before that, what is being built.
 
@@ -92,7 +96,7 @@ def attack_table(
     if questions is None and pair is not None:
         raise ValueError("a pair of your own needs questions=: which requests, which judge.")
     questions = questions or world_questions(world)
-    entries = []
+    entries, rank = [], rank_of(arms)
     for seed in seeds:
         base, aligned = pair or pair_of(seed, rebuild, world=world, on_stage=on_stage)
         for arm in arms:
@@ -100,8 +104,11 @@ def attack_table(
             content = tuple(Checkpoint(m).fingerprint for m in (base, model))
             check_models(str(model), content[1], attacks, questions)
             cell = {"base": str(base), "aligned": str(model), "content": content, "seed": seed}
-            entries += _entries({**cell, "arm": arm}, attacks, arm.name in lora)
-    shared = {"store": store, "executor": executor, "keep": keep, "on_stage": on_stage}
+            entries += _entries({**cell, "arm": arm, "rank": rank}, attacks, arm.name in lora)
+    shared = {"store": store, "executor": executor, "on_stage": on_stage}
+    filled = fill(entries, questions, keep=keep, **shared)
+    before = [entry for entry in entries if drift and not entry.attack]
+    moved = drifts(before, questions, **shared)
     rows = (
         {
             "attack": entry.attack and entry.attack.name,
@@ -110,8 +117,9 @@ def attack_table(
             "seed": entry.seed,
             "measures": measures,
             "readings": readings,
+            **({"drift": moved[entry]} if entry in moved else {}),
         }
-        for entry, measures, readings in fill(entries, questions, **shared)
+        for entry, measures, readings in filled
     )
     source = {
         "k": k,

@@ -1,0 +1,123 @@
+"""Figures of a sweep: shares on the grid of k and alpha, and what can be had for what help."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lox_kit.measures import Share
+from lox_kit.studies import pooled
+
+from .canvas import (
+    OKABE_ITO,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    bars,
+    columns,
+    new_figure,
+    share_axis,
+    styled,
+)
+
+POINTS = {
+    "aligned": {"fmt": "s", "color": OKABE_ITO[1]},
+    "setting": {"fmt": "o", "color": OKABE_ITO[0]},
+    "all directions": {"fmt": "o", "color": OKABE_ITO[0], "markerfacecolor": "white"},
+    "chosen": {"fmt": "*", "color": "black", "markersize": 9, "zorder": 5},
+}
+COSTS = {"helpfulness": "help before", "over_refusal": "over-refusal before"}
+
+
+def grid_shares(data: dict, measure: str, attack: str | None) -> dict[tuple, Share]:
+    """Return a sweep's shares by (k, alpha), of all seeds together; the aligned model's is (0, 0).
+
+    A setting that was not tried has none.
+    """
+    found: dict[tuple, list[Share]] = {}
+    for row in data["rows"]:
+        if row["attack"] == attack:
+            arm = data["source"]["arms"].get(row["arm"], {"k": 0, "alpha": 0})
+            share = row["measures"][measure]
+            found.setdefault((arm["k"], arm["alpha"]), []).append(Share(share["count"], share["n"]))
+    return {at: pooled(shares) for at, shares in found.items()}
+
+
+@styled
+def figure_sweep(data: dict) -> Figure:
+    """Draw what alpha and k do: what they cost before an attack, and the ASR after each.
+
+    As figure 5 of Perin et al. 2025, with the 95 % Wilson interval of every cell under its share.
+    The titles have the aligned model's; a cell without a number was not tried.
+    """
+    attacks = list(dict.fromkeys(r["attack"] for r in data["rows"] if r["attack"]))
+    panels = [(title, measure, None) for measure, title in COSTS.items()]
+    panels += [(f"ASR after {attack}", "asr", attack) for attack in attacks]
+    ks, alphas = (data["source"]["sweep"][axis] for axis in ("ks", "alphas"))
+    rows = -(-len(panels) // 2)
+    height = rows * (0.55 + 0.26 * len(alphas))
+    fig, axes = new_figure(rows, 2, figsize=(TWO_COLUMNS[0], height), squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    for ax, (title, measure, attack) in zip(axes.flat, panels, strict=False):
+        shares = grid_shares(data, measure, attack)
+        image = [[_value(shares.get((k, alpha))) for k in ks] for alpha in alphas]
+        mesh = ax.imshow(image, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
+        for (k, alpha), share in shares.items():
+            if k != 0:
+                _write(ax, ks.index(k), alphas.index(alpha), share)
+        ax.set_title(f"{title} (aligned {_short(shares[0, 0].value)})")
+        ax.set_xticks(range(len(ks)), ["all" if k is None else k for k in ks])
+        ax.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        ax.set(xlabel="k", ylabel="alpha")
+        ax.tick_params(length=0)
+    fig.colorbar(mesh, ax=axes, format=PercentFormatter(1.0), fraction=0.03, pad=0.01)
+    return fig
+
+
+def _value(share: Share | None) -> float:
+    """Return a share's value, NaN of none."""
+    return float("nan") if share is None else share.value
+
+
+def _short(value: float) -> str:
+    """Return a share with two digits, without its zero."""
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _write(ax, x: int, y: int, share: Share) -> None:
+    """Write a share and its interval into a cell, dark on what is light in grey as well."""
+    low, high = map(_short, share.interval)
+    style = {"ha": "center", "color": "black" if share.value > 0.55 else "white"}
+    ax.text(x, y, _short(share.value), va="bottom", fontsize=7, **style)
+    ax.text(x, y, f"{low} - {high}", va="top", fontsize=5.5, **style)
+
+
+@styled
+def figure_choice(data: dict) -> Figure:
+    """Draw every setting's worst ASR after the attacks against its help before them.
+
+    With 95 % Wilson intervals; a line along the Pareto front, a star for the setting that was
+    chosen, white inside where k is all, and a dotted line at the least help that was allowed.
+    """
+    fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
+    for point in data["points"]:
+        kind = {"aligned": "aligned", data["chosen"]: "chosen"}.get(point["name"], "setting")
+        if kind == "setting" and point["k"] is None:
+            kind = "all directions"
+        (x, xerr), (y, yerr) = (
+            (point[of]["value"], bars(*columns([point[of]]))) for of in ("help", "worst")
+        )
+        ax.errorbar(x, y, yerr, xerr, **POINTS[kind], elinewidth=0.4, label=kind)
+    on_front = (point for point in data["points"] if point["name"] in data["front"])
+    front = sorted((point["help"]["value"], point["worst"]["value"]) for point in on_front)
+    ax.step(*zip(*front, strict=True), where="pre", color="0.5", linewidth=0.8, zorder=0)
+    least = data["points"][0]["help"]["value"] - data["loss"]
+    ax.axvline(least, color="black", linestyle=":", linewidth=0.8)
+    share_axis(ax)
+    ax.set(xlabel="help before the attacks", ylabel="largest ASR after one")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    ax.locator_params(axis="x", nbins=4)
+    handles, labels = ax.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    fig.legend(once.values(), once, loc="outside upper center", ncol=4, columnspacing=1.0)
+    return fig
