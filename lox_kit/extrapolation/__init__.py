@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "controls": "bottom_subspace CONTROLS full_delta random_subspace",
         "file": "FULL",
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
+        "neighbours": "safe_lora",
         "places": "kinds_of map_layout module_of ORDER place_of",
         "spectrum": """
             energy_map_data explorer_data first_cell kind_summary largest_k spectrum_data VIEWS

@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "demo": "run_demo",
         "frontier": "frontier_text write_frontier",
+        "knowing": "knowing_text write_knowing",
         "landscape": "DIFFERENCE numbers report",
         "table": "print_table table_caption write_table",
     },

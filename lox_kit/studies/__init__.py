@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = attach(
             spread_steps Way""",
         "families": "build pair_of",
         "frontier": "COST frontier_arms LONGER smol_frontier",
+        "knowing": "knowing_attackers tune",
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
         """,
@@ -17,5 +18,6 @@ __all__, __getattr__, __dir__ = attach(
         "results": "AttackTable MARGIN pooled RankCurve",
         "smol": "build_longer build_smol",
         "table": "attack_table compare_defences ON_BOTH",
+        "treatments": "guess_step keep_out treated TREATMENTS",
     },
 )

@@ -101,17 +101,7 @@ def attack_table(
             cell = {"base": str(base), "aligned": str(model), "content": content, "seed": seed}
             entries += _entries({**cell, "arm": arm}, attacks, arm.name in lora)
     shared = {"store": store, "executor": executor, "keep": keep, "on_stage": on_stage}
-    rows = (
-        {
-            "attack": entry.attack and entry.attack.name,
-            "training": "LoRA" if entry.lora else "full",
-            "arm": entry.arm.name,
-            "seed": entry.seed,
-            "measures": measures,
-            "readings": readings,
-        }
-        for entry, measures, readings in fill(entries, questions, **shared)
-    )
+    rows = (entry.row(*found) for entry, *found in fill(entries, questions, **shared))
     source = {
         "k": k,
         "alpha": alpha,
