@@ -278,7 +278,7 @@ def table(
 @click.option("--world", type=click.Choice(["sandbox", "smol"]), default="sandbox")
 @click.option("-k", "k", default=6, help="LoX's directions.")
 @click.option("--alpha", default=1.0, help="LoX's factor.")
-@click.option("--only", "treatments", type=NAMES, help="Such as complement,ten rows.")
+@click.option("--only", "treatments", type=NAMES, help="Such as complement,ten rows.  [all]")
 @click.option("--trials", default=0, help="Also search settings, with Optuna: so many.")
 @click.option("--loss", default=0.05, help="Help and task that a trial may lose.")
 @options.limit
@@ -293,7 +293,7 @@ def knowing(store, attack, workers, out, **how):
     the same call resumes. Writes attack_table.json, .md, .png, .pdf, .svg and knowing.md.
     """
     with options.working(store) as shared, options.worker_pool(workers) as executor:
-        found = studies.knowing_attackers(attack, executor=executor, **how, **shared)
+        found = studies.knowing_attackers(attack, executor=executor, **_given(**how), **shared)
     text = reports.write_knowing(found, out)
     reports.print_table(found)
     say(*text.splitlines(), f"figure and numbers: {out}")

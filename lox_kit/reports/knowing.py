@@ -1,4 +1,4 @@
-"""The table of attackers who know LoX: its files, and what two pages of it say in words."""
+"""The table of attackers who know LoX: its files, and what it shows in words."""
 
 from __future__ import annotations
 

@@ -18,6 +18,6 @@ __all__, __getattr__, __dir__ = attach(
         "results": "AttackTable MARGIN pooled RankCurve",
         "smol": "build_longer build_smol",
         "table": "attack_table compare_defences ON_BOTH",
-        "treatments": "guess_step keep_out treated TREATMENTS",
+        "treatments": "guess_step keep_out treated TREATMENTS TUNED",
     },
 )

@@ -17,7 +17,7 @@ from .arms import Arm
 from .entries import Entry, check_models, fill
 from .families import pair_of
 from .results import AttackTable
-from .treatments import TREATMENTS
+from .treatments import TREATMENTS, TUNED
 
 UTILITY = ("helpfulness", "task")  # what a tuning attacker may not lose
 TOGETHER = 4  # trials that are asked for before any is known, whatever the number of workers
@@ -30,7 +30,7 @@ def knowing_attackers(
     world: str = "sandbox",
     k: int = 6,
     alpha: float = 1.0,
-    treatments: Sequence[str] | None = None,
+    treatments: Sequence[str] = tuple(TREATMENTS),
     trials: int = 0,
     loss: float = 0.05,
     limit: int | None = None,
@@ -47,9 +47,9 @@ def knowing_attackers(
     attack : str, optional
         A benign attack of the world, whose rows and settings all of them have; default its first.
     treatments : sequence of str, optional
-        Of `TREATMENTS`; default all but "tuned".
+        Of `TREATMENTS`; default all.
     trials : int
-        Of the search of "tuned", see `tune`; 0 leaves it out.
+        Of the search of settings, see `tune`; 0 leaves it out.
     loss : float
         Of helpfulness and of the task, as shares, that a trial may lose.
     limit : int, optional
@@ -69,10 +69,8 @@ def knowing_attackers(
         If there are trials and no Optuna.
     """
     preset = find_attack(attack or world_attacks(world)[0])
-    wanted = [name for name in TREATMENTS if name != "tuned"] if treatments is None else treatments
-    if unknown := [name for name in wanted if name not in TREATMENTS or name == "tuned"]:
-        known = ", ".join(name for name in TREATMENTS if name != "tuned")
-        raise ValueError(f"treatment {unknown[0]!r}: use some of {known}.")
+    if unknown := [name for name in treatments if name not in TREATMENTS]:
+        raise ValueError(f"treatment {unknown[0]!r}: use some of {', '.join(TREATMENTS)}.")
     if trials:
         import optuna  # noqa: F401 (missing, it is missed before the slow part)
     shared = {"store": store, "executor": executor, "on_stage": on_stage}
@@ -84,15 +82,15 @@ def knowing_attackers(
         for kind in ("aligned", "LoX"):
             arm = Arm(kind, k, alpha)
             bare.append(Entry(*pair, content, arm, None, preset, False, seed, preset.system))
-            entries += _entries(bare[-1], preset, wanted)
+            entries += _entries(bare[-1], preset, treatments)
     rows = [entry.row(*found) for entry, *found in fill(entries, questions, **shared)]
     source = {"k": k, "alpha": alpha, "judge": questions.judge, "questions": questions.key}
     source |= {"pair": f"the {world} family of each seed", "version": __version__}
     if trials:
         asked = world_questions(world, "dev", limit)
         searches = tune(bare, preset, trials, loss, questions=asked, **shared)
-        best = [max(tried, key=lambda trial: trial["value"])["entry"] for tried in searches]
-        found = fill(best, questions, **shared)
+        worst = [max(tried, key=lambda trial: trial["value"])["entry"] for tried in searches]
+        found = fill(worst, questions, **shared)
         # One group, whether full fine-tuning or LoRA is worse for a model.
         rows += [entry.row(*measured) | {"training": "either"} for entry, *measured in found]
         source["loss"], source["trials"] = loss, [_told(t) for tried in searches for t in tried]
@@ -187,7 +185,7 @@ def tune(
 def _trial(model: Entry, preset: Attack, *, lora: bool, **settings) -> Entry:
     """Return an attack with these settings on a model, to be done in memory."""
     attack = find_attack(preset, **settings)
-    return dataclasses.replace(model, attack=attack, task_of=preset, lora=lora, treatment="tuned")
+    return dataclasses.replace(model, attack=attack, task_of=preset, lora=lora, treatment=TUNED)
 
 
 def _told(trial: dict) -> dict:

@@ -79,7 +79,7 @@ def treated(
     base: str,
     pair: Callable[[int | str], SafetySubspace],
 ) -> Model:
-    """Return a copy of a released model after one of `TREATMENTS`, in memory, with its own key.
+    """Return a copy of a released model after one of `TREATMENTS` or `TUNED`, in memory.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def treated(
     causes |= {"k": arm.k, "alpha": alpha, "attack": attack and attack_key(released, attack)}
     name = f"{released.name}, {treatment}"
     made = Model(copy.deepcopy(released.module), released.tokenizer, content_key(**causes), name)
-    TREATMENTS[treatment](Case(released, made, attack, base, pair, arm.k, alpha))
+    TREATMENTS.get(treatment, Case.train)(Case(released, made, attack, base, pair, arm.k, alpha))
     return made
 
 
@@ -143,7 +143,7 @@ def guess_step(spectra: list[Tensor]) -> tuple[int, float]:
     """
     r = max(map(len, spectra))
     S = np.array([np.pad(s.cpu().double().numpy(), (0, r - len(s))) for s in spectra])
-    S[S <= 1e-5 * S[:, :1]] = np.nan  # beyond the rank, as of an adapter, is rounding
+    S[1e-5 * S[:, :1] >= S] = np.nan  # beyond the rank, as of an adapter, is rounding
     logs = np.log(S[:, :-1] / S[:, 1:])
     logs = logs[:, ~np.isnan(logs).all(axis=0)]
     if not logs.size:
@@ -231,7 +231,7 @@ TREATMENTS: dict[str, Callable[[Case], None]] = {
     "subtract by guess": subtract_by_guess,
     "complement": in_complement,
     "ten rows": overfit_ten,
-    "tuned": Case.train,  # by settings that `knowing` finds
     "Safe LoRA": partial(with_safe_lora, under=0.5),
     "Safe LoRA everywhere": partial(with_safe_lora, under=2.0),
 }
+TUNED = "tuned"  # trained by settings that `knowing.tune` finds
