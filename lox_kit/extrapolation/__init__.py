@@ -16,7 +16,7 @@ __all__, __getattr__, __dir__ = attach(
             energy_map_data explorer_data first_cell kind_summary largest_k spectrum_data VIEWS
         """,
         "subspace": "SafetySubspace UncertifiedRank",
-        "svd": "noise_edge top_factors",
+        "svd": "Factors noise_edge top_factors",
         "vocabulary": "direction_tokens",
     },
 )

@@ -18,7 +18,9 @@ from torch import Tensor
 from lox_kit.attacks import Attack, Step, attack_key, fine_tune
 from lox_kit.extrapolation import (
     FULL,
+    Factors,
     LowRank,
+    Part,
     ResidentWeights,
     SafetySubspace,
     safe_lora,
@@ -47,17 +49,17 @@ class Case:
     k: int
     alpha: float  # of the released step; 0 of the aligned model, to which nothing was added
 
-    def factors(self, rank: int | None) -> dict:
+    def factors(self, rank: int) -> dict[str, Factors]:
         """Factor W - W_base, for which the base is enough; top factors are LoX's, lengthened."""
         parts = between(self.base, self.released).parts
-        return {name: top_factors(parts[name], rank) for name in self.pair(self.k)}
+        return {name: top_factors(parts[name], rank) for name in Checkpoint(self.base).matrices}
 
-    def write(self, parts: Mapping[str, Tensor | LowRank]) -> None:
+    def write(self, parts: Mapping[str, Part]) -> None:
         """Set the copy to the released weights plus these parts."""
         weights = ResidentWeights(self.model, {name: tuple(p.shape) for name, p in parts.items()})
         weights.write(lambda name: [(1.0, parts[name])], self.model.key)
 
-    def subtract(self, factors: Mapping, k: int, share: float) -> None:
+    def subtract(self, factors: Mapping[str, Factors], k: int, share: float) -> None:
         """Take `share U_k S_k Vh_k` off every matrix of the released weights."""
         tops = {name: f.top(k) for name, f in factors.items()}
         self.write({name: LowRank(U * (-share * S), Vh) for name, (U, S, Vh) in tops.items()})
