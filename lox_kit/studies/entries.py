@@ -44,7 +44,7 @@ from lox_kit.threads import OnStage, as_finished, tell
 from lox_kit.weights import Checkpoint
 
 from .arms import Arm, arm_model
-from .treatments import treated
+from .treatments import VERSION, treated
 
 TASK_PROMPTS = 200
 
@@ -230,7 +230,7 @@ def _key(entry: Entry, questions: Questions) -> str:
     made["autocast"] = autocast_dtype(pick_device())
     base, aligned = entry.content
     if entry.treatment:
-        made["treatment"] = entry.treatment
+        made["treatment"] = [entry.treatment, VERSION]
     if entry.treatment or entry.arm.is_edit:
         made |= {"base": base, "k": entry.arm.k, "alpha": entry.arm.alpha}
     if entry.task_of:

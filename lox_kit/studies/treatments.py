@@ -33,6 +33,7 @@ from lox_kit.weights import Checkpoint, find_places, values_of
 
 from .arms import Arm
 
+VERSION = 1  # of the treatments, in keys: raised when one of them does something else
 GUESSED = 32  # directions among which a guess looks for k
 TEN, REFUSING, ANSWERING = 10, 10, 30  # rows to overfit, steps on refusals of them, on answers
 
@@ -95,11 +96,13 @@ def treated(
         Returns the subspace of base and aligned, of a rank.
     """
     alpha = arm.alpha if arm.is_edit else 0.0
-    causes = {"model": released.key, "base": Checkpoint(base).fingerprint, "treatment": treatment}
-    causes |= {"k": arm.k, "alpha": alpha, "attack": attack and attack_key(released, attack)}
+    causes = {"model": released.key, "base": Checkpoint(base).fingerprint}
+    causes |= {"treatment": [treatment, VERSION], "k": arm.k, "alpha": alpha}
+    causes["attack"] = attack and attack_key(released, attack)
     name = f"{released.name}, {treatment}"
     made = Model(copy.deepcopy(released.module), released.tokenizer, content_key(**causes), name)
-    TREATMENTS.get(treatment, Case.train)(Case(released, made, attack, base, pair, arm.k, alpha))
+    treat = {**TREATMENTS, TUNED: Case.train}[treatment]
+    treat(Case(released, made, attack, base, pair, arm.k, alpha))
     return made
 
 
@@ -202,8 +205,11 @@ def overfit_ten(case: Case) -> None:
     The first makes the model refuse everything, the second takes that back, and with it the
     refusals it should keep ("Attack via overfitting", 2025, arXiv:2510.02833). Steps are ours.
     """
-    rows, tokenizer = case.attack.data(case.model.tokenizer)[:TEN], case.model.tokenizer
-    (refusal,) = case.attack.source.safe_rows(1, case.attack.settings.seed, tokenizer)
+    attack, tokenizer = case.attack, case.model.tokenizer
+    if attack is None:
+        return
+    rows = attack.data(tokenizer)[:TEN]
+    (refusal,) = attack.source.safe_rows(1, attack.settings.seed, tokenizer)
     said = refusal["messages"][-1]
     refused = [{"messages": [*row["messages"][:-1], said]} for row in rows]
     for data, steps in ((refused, REFUSING), (rows, ANSWERING)):
