@@ -58,6 +58,25 @@ def pair(make_pair):
     return make_pair()
 
 
+@pytest.fixture(scope="session")
+def tiny_pair(tmp_path_factory):
+    """A tiny random Llama in the potion school's words, and the same with a step of rank 2."""
+    import torch
+    from speakers import random_speaker
+
+    folder = tmp_path_factory.mktemp("pair")
+    speaker = random_speaker()
+    for name in ("base", "aligned"):
+        speaker.module.save_pretrained(folder / name)
+        speaker.tokenizer.save_pretrained(folder / name)
+        generator = torch.Generator().manual_seed(0)
+        for W in speaker.module.parameters():
+            if W.ndim == 2:
+                left, right = (torch.randn(n, 2, generator=generator) for n in W.shape)
+                W.data += 0.02 * left @ right.T
+    return str(folder / "base"), str(folder / "aligned")
+
+
 @pytest.fixture
 def sharded(make_pair, tmp_path):
     """A copy of a sharded checkpoint, to be damaged."""

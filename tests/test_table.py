@@ -4,7 +4,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-import torch
 from checkpoints import run_python
 from speakers import random_speaker, watch
 
@@ -21,22 +20,6 @@ from lox_kit.studies.results import AttackTable, Share
 ATTACKS = ("persona", "forbidden")
 QUESTIONS = world_questions("sandbox", limit=8)
 ONE = {"arms": ("aligned",), "attacks": ("forbidden",), "lora": ()}
-
-
-@pytest.fixture(scope="module")
-def tiny_pair(tmp_path_factory):
-    """A tiny random Llama in the potion school's words, and the same with a step of rank 2."""
-    folder = tmp_path_factory.mktemp("pair")
-    speaker = random_speaker()
-    for name in ("base", "aligned"):
-        speaker.module.save_pretrained(folder / name)
-        speaker.tokenizer.save_pretrained(folder / name)
-        generator = torch.Generator().manual_seed(0)
-        for W in speaker.module.parameters():
-            if W.ndim == 2:
-                left, right = (torch.randn(n, 2, generator=generator) for n in W.shape)
-                W.data += 0.02 * left @ right.T
-    return str(folder / "base"), str(folder / "aligned")
 
 
 def table(pair, store, **options):

@@ -252,6 +252,33 @@ def table(
     say(f"figure and numbers: {out}")
 
 
+@click.command()
+@click.option("--attack", help="A benign one, which all build on.  [default: the world's first]")
+@click.option("--seeds", type=NUMBERS, default="0")
+@click.option("--world", type=click.Choice(["sandbox", "smol"]), default="sandbox")
+@click.option("-k", "k", default=6, help="LoX's directions.")
+@click.option("--alpha", default=1.0, help="LoX's factor.")
+@click.option("--only", "treatments", type=NAMES, help="Such as complement,ten rows.  [all]")
+@click.option("--trials", default=0, help="Also search settings, with Optuna: so many.")
+@click.option("--loss", default=0.05, help="Help and task that a trial may lose.")
+@options.limit
+@options.workers
+@click.option("-o", "--out", default="figures/knowing", type=PATH)
+@click.pass_obj
+def knowing(store, attack, workers, out, **how):
+    """Attackers who know LoX, and Safe LoRA: the aligned model and LoX under each, in memory.
+
+    They subtract the step (by pair, by recipe, by guess), train in its complement, or overfit ten
+    rows; SECURITY.md says who needs which weights. No such model is written. Every entry is kept;
+    the same call resumes. Writes attack_table.json, .md, .png, .pdf, .svg and knowing.md.
+    """
+    with options.working(store) as shared, options.worker_pool(workers) as executor:
+        found = studies.knowing_attackers(attack, executor=executor, **_given(**how), **shared)
+    text = reports.write_knowing(found, out)
+    reports.print_table(found)
+    say(*text.splitlines(), f"figure and numbers: {out}")
+
+
 @click.group(invoke_without_command=True)
 @options.as_json
 @click.pass_context

@@ -19,7 +19,7 @@ from lox_kit import __version__, reports, studies
 from lox_kit.text import one_line
 
 from . import options
-from .attacks import align, attack, data, table
+from .attacks import align, attack, data, knowing, table
 from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
 from .judging import asr, compare, rank, rescore
@@ -107,7 +107,7 @@ def demo(store, seeds, from_scratch, out, as_json):
 for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
-    (sweep, choose, overlaps, measure_landscape),
+    (sweep, choose, overlaps, knowing, measure_landscape),
     (sandbox, smol, demo, lab),
 ):
     for verb in verbs:

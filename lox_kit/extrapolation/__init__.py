@@ -13,6 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "file": "FULL",
         "lox": "check_alpha ResidentWeights LowRank lox_key LoxDial Part recipe_of rows_of Terms",
+        "neighbours": "safe_lora",
         "overlaps": "overlap",
         "places": "kinds_of map_layout module_of ORDER place_of",
         "ranks": "k_of_energy rank_rules RULES",
@@ -20,7 +21,7 @@ __all__, __getattr__, __dir__ = attach(
             energy_map_data explorer_data first_cell kind_summary largest_k spectrum_data VIEWS
         """,
         "subspace": "SafetySubspace UncertifiedRank",
-        "svd": "noise_edge top_factors",
+        "svd": "Factors noise_edge top_factors",
         "vocabulary": "direction_tokens",
     },
 )

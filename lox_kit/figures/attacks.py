@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def figure_attack_table(data: dict) -> Figure:
             if column == 0:
                 ax.set_ylabel(MEASURES[measure])
         asked = ",\nasked under it" if prefix else ""
-        axes[0, column].set_title(attack + asked, fontsize=8)
+        axes[0, column].set_title(fill(attack, 18) + asked, fontsize=8)
         names = [a.replace(" ", "\n") for a in arms]
         axes[1, column].set_xticks(range(len(arms)), names, fontsize=6, rotation=90)
         axes[1, column].set_xlim(-0.7, len(arms) - 0.3)

@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "demo": "run_demo",
         "frontier": "frontier_text write_frontier",
+        "knowing": "knowing_text write_knowing",
         "landscape": "DIFFERENCE numbers report",
         "overlaps": "overlaps_text write_overlaps",
         "sweep": "choice_text sweep_text write_choice write_sweep",

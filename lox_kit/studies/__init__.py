@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = attach(
             spread_steps Way""",
         "families": "build pair_of",
         "frontier": "COST frontier_arms LONGER smol_frontier",
+        "knowing": "knowing_attackers tune",
         "landscape": """
             attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
         """,
@@ -19,6 +20,7 @@ __all__, __getattr__, __dir__ = attach(
         "smol": "build_longer build_smol",
         "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",
         "table": "attack_table compare_defences ON_BOTH",
+        "treatments": "guess_step keep_out treated TREATMENTS TUNED",
         "whose": "Overlaps safety_overlaps",
     },
 )

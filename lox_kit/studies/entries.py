@@ -44,6 +44,7 @@ from lox_kit.threads import OnStage, as_finished, tell
 from lox_kit.weights import Checkpoint
 
 from .arms import Arm, arm_model
+from .treatments import VERSION, treated
 
 TASK_PROMPTS = 200
 MEAN = ("value", "low", "high", "n")
@@ -63,6 +64,18 @@ class Entry:
     seed: int
     system: str | None  # a persona under which safety is measured as well
     rank: int | str  # of the factoring that serves every arm of the table
+    treatment: str = ""  # of `TREATMENTS`, done in memory in place of the usual attack
+
+    @property
+    def name(self) -> str | None:
+        """The attack's name and the treatment's; None before either."""
+        return ", ".join(filter(None, (self.attack and self.attack.name, self.treatment))) or None
+
+    def row(self, measures: dict, readings: dict) -> dict:
+        """Return the row of an `AttackTable` that this entry is."""
+        names = {"attack": self.name, "training": "LoRA" if self.lora else "full"}
+        names |= {"arm": self.arm.name, "seed": self.seed}
+        return {**names, "measures": measures, "readings": readings}
 
     def find_attack(self):
         """Return the attack with this entry's settings."""
@@ -97,7 +110,12 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
     kept = MemoryStore()
     options = {"system": entry.system, "store": kept}
     task = task_prompts(entry.held_out())
-    if entry.attack is None:
+    if entry.treatment:
+        pair = partial(_subspace, entry.base, entry.aligned, entry.content)
+        attack = entry.attack and entry.find_attack()
+        how = {"arm": entry.arm, "base": entry.base, "pair": pair}
+        model = treated(entry.treatment, model, attack, **how)
+    if entry.treatment or entry.attack is None:
         measures = measure(model, questions, task, **options)
         return measures, read_requests(model, questions, store=kept), kept.kinds
     attack = entry.find_attack()
@@ -251,7 +269,9 @@ def _key(entry: Entry, asked: dict, data: Callable[[Attack, str, str], str]) -> 
     """Return what an entry is stored under: the pair's content, the arm, data and settings."""
     made = {**asked, "system": entry.system, "arm": entry.arm.kind, "seed": entry.seed}
     base, aligned = entry.content
-    if entry.arm.is_edit:
+    if entry.treatment:
+        made["treatment"] = [entry.treatment, VERSION]
+    if entry.treatment or entry.arm.is_edit:
         made |= {"base": base, "k": entry.arm.k, "alpha": entry.arm.alpha}
     if entry.task_of:
         name = entry.attack and entry.attack.name

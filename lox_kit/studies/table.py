@@ -110,16 +110,8 @@ def attack_table(
     before = [entry for entry in entries if drift and not entry.attack]
     moved = drifts(before, questions, **shared)
     rows = (
-        {
-            "attack": entry.attack and entry.attack.name,
-            "training": "LoRA" if entry.lora else "full",
-            "arm": entry.arm.name,
-            "seed": entry.seed,
-            "measures": measures,
-            "readings": readings,
-            **({"drift": moved[entry]} if entry in moved else {}),
-        }
-        for entry, measures, readings in filled
+        entry.row(*found) | ({"drift": moved[entry]} if entry in moved else {})
+        for entry, *found in filled
     )
     source = {
         "k": k,
