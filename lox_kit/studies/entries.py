@@ -132,7 +132,7 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
     return measures, read_requests(attacked, questions, store=kept), kept.kinds
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # of Safe LoRA all directions, beside those that the arms need
 def _subspace(base: str, aligned: str, content: tuple[str, str], rank: int | str):
     """Return the pair's subspace; `content` says whether the checkpoints are still the same."""
     return SafetySubspace.from_pair(base, aligned, rank=rank)
