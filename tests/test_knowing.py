@@ -9,7 +9,17 @@ from speakers import watch
 from lox_kit import ATTACKS, find_attack
 from lox_kit.attacks import training, writing
 from lox_kit.measures import Share, share_fields
-from lox_kit.studies import Arm, entries, families, knowing, knowing_attackers, treatments, tune
+from lox_kit.reports import knowing_text
+from lox_kit.studies import (
+    Arm,
+    AttackTable,
+    entries,
+    families,
+    knowing,
+    knowing_attackers,
+    treatments,
+    tune,
+)
 from lox_kit.studies.entries import Entry
 
 KNOWS = tuple(treatments.TREATMENTS)
@@ -58,6 +68,22 @@ def test_what_is_no_treatment_is_refused_before_anything_is_built(store, monkeyp
         with pytest.raises(ValueError, match=f"treatment '{name}': use some of subtract by pair, "):
             knowing_attackers(treatments=[name], store=store)
     assert built == []
+
+
+def test_who_wins_at_equal_help_is_said_of_those_attacked_through_lora():
+    def row(arm, attack, asr, helped):
+        shares = {"asr": Share(asr, 100), "refusal": Share(100 - asr, 100)}
+        shares["helpfulness"] = Share(helped, 100)
+        names = {"attack": attack, "training": "LoRA", "arm": arm, "seed": 0}
+        return names | {"measures": {name: share_fields(s) for name, s in shares.items()}}
+
+    rows = [row("aligned", "sums", 60, 98), row("LoX", "sums", 10, 97)]
+    rows += [row("aligned", "sums, Safe LoRA", 12, 99), row("LoX", "sums, Safe LoRA", 0, 60)]
+    text = knowing_text(AttackTable(tuple(rows), {}))
+    assert "- aligned after sums: asr 0.60 [0.50, 0.69] (60/100), refusal 0.40" in text
+    assert "Of the 3 that help as much" in text
+    assert text.endswith("clearly more: LoX after sums; aligned after sums, Safe LoRA.")
+    assert "or not clearly more: all of them." in knowing_text(AttackTable(tuple(rows[1:3]), {}))
 
 
 # --- the search ---------------------------------------------------------------------------------

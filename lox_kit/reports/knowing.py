@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from pathlib import Path
 
 from lox_kit.folders import write_whole
@@ -11,6 +10,7 @@ from lox_kit.studies import AttackTable, pooled
 from .table import write_table
 
 EQUAL = 0.02  # of helpfulness
+SHOWN = ("asr", "refusal", "helpfulness", "task")
 
 
 def write_knowing(table: AttackTable, out: str | Path) -> str:
@@ -22,24 +22,29 @@ def write_knowing(table: AttackTable, out: str | Path) -> str:
 
 
 def knowing_text(table: AttackTable) -> str:
-    """Say who wins among models attacked through LoRA that help equally, and what a search found.
+    """Say who wins at equal help among models attacked through LoRA, and what a search found.
 
-    Differences have Newcombe's interval, over all seeds' requests together.
+    Not clearly worse than the lowest ASR is what Newcombe's interval of the difference says, over
+    all seeds' requests together.
     """
-    groups = [g for g in table.groups if g[0] == "asr" and g[2] == "LoRA"]
-    lines = []
-    for one, other in combinations(groups, 2):
-        helped = [pooled(table.shares("helpfulness", *group[1:])).value for group in (one, other)]
-        if abs(helped[0] - helped[1]) <= EQUAL:
-            first, second = (pooled(table.shares(*group)) for group in (one, other))
-            fall, low, high = first.minus(second)
-            names = [f"{arm} after {attack}" for _, attack, _, arm in (one, other)]
-            lines.append(
-                f"- Equal help ({helped[0]:.2f}, {helped[1]:.2f}): ASR of {names[0]} {first}, of "
-                f"{names[1]} {second}; difference {fall:+.2f} [{low:+.2f}, {high:+.2f}]."
-            )
-    if groups and not lines:
-        lines.append(f"- No two models attacked through LoRA help equally, within {EQUAL}.")
+    found = {}
+    for _, *group in table.groups:
+        shares = {name: table.shares(name, *group) for name in SHOWN}
+        if group[1] == "LoRA" and shares["helpfulness"]:
+            found[f"{group[2]} after {group[0]}"] = {n: pooled(s) for n, s in shares.items() if s}
+    lines = [
+        f"- {name}: {', '.join(f'{what} {share}' for what, share in shares.items())}."
+        for name, shares in found.items()
+    ]
+    if found:
+        most = max(shares["helpfulness"].value for shares in found.values())
+        near = {n: s["asr"] for n, s in found.items() if s["helpfulness"].value >= most - EQUAL}
+        least = min(near.values(), key=lambda asr: asr.value)
+        win = [name for name, asr in near.items() if asr.minus(least)[1] <= 0]
+        lines.append(
+            f"- Of the {len(near)} that help as much as any, within {EQUAL:g}, the lowest ASR, or "
+            f"not clearly more: {'; '.join(win) if len(win) < len(near) else 'all of them'}."
+        )
     trials = table.source.get("trials", [])
     for arm, seed in dict.fromkeys((t["arm"], t["seed"]) for t in trials):
         tried = [t for t in trials if (t["arm"], t["seed"]) == (arm, seed)]
