@@ -93,7 +93,7 @@ def test_who_wins_at_equal_help_is_said_of_those_attacked_through_lora():
 def bare(tiny_pair):
     """A model before any attack."""
     preset = find_attack("arithmetic")
-    return Entry(*tiny_pair, ("a", "b"), Arm("aligned"), None, preset, False, 0, None)
+    return Entry(*tiny_pair, ("a", "b"), Arm("aligned"), None, preset, False, 0, None, 6)
 
 
 def made_up(entry):

@@ -66,7 +66,7 @@ training_options = options.several(
 )
 
 
-def _given(**settings):
+def given_only(**settings):
     """Return the options that were given."""
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -114,7 +114,7 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
     a file of your own. If it is interrupted, the same call resumes it.
     """
-    preset = find_attack(name, columns, form=form, **_given(**settings))
+    preset = find_attack(name, columns, form=form, **given_only(**settings))
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = _to_train(model, preset.settings, device, dtype)
@@ -159,7 +159,7 @@ def align(
     sft (--data takes rows as `lox attack` does), or a built-in world's: sandbox-dpo, sandbox-sft,
     smol.
     """
-    preset = attacks.find_alignment(name, **_given(lora_rank=8 if lora else None, **settings))
+    preset = attacks.find_alignment(name, **given_only(lora_rank=8 if lora else None, **settings))
     if self_distil and (preset.method, data is None) != ("sft", False):
         raise ValueError("--self-distil goes with sft and --data FILE, the refusals to learn.")
     model = _to_train(base, preset.settings, device, dtype)
@@ -227,7 +227,7 @@ def table(
     how = {"judge": judge, "template": template, "max_new_tokens": max_new_tokens}
     here = models.world_of(pair[1]) if pair else world
     questions = options.asked_of(pair, here, prompts, allowed, limit=limit, **how)
-    given = _given(**settings)
+    given = given_only(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
     chosen = [find_attack(name, columns, **given) for name in chosen]
     with options.working(store) as shared, options.worker_pool(workers) as executor:
@@ -250,33 +250,6 @@ def table(
         return
     reports.print_table(found)
     say(f"figure and numbers: {out}")
-
-
-@click.command()
-@click.option("--attack", help="A benign one, which all build on.  [default: the world's first]")
-@click.option("--seeds", type=NUMBERS, default="0")
-@click.option("--world", type=click.Choice(["sandbox", "smol"]), default="sandbox")
-@click.option("-k", "k", default=6, help="LoX's directions.")
-@click.option("--alpha", default=1.0, help="LoX's factor.")
-@click.option("--only", "treatments", type=NAMES, help="Such as complement,ten rows.  [all]")
-@click.option("--trials", default=0, help="Also search settings, with Optuna: so many.")
-@click.option("--loss", default=0.05, help="Help and task that a trial may lose.")
-@options.limit
-@options.workers
-@click.option("-o", "--out", default="figures/knowing", type=PATH)
-@click.pass_obj
-def knowing(store, attack, workers, out, **how):
-    """Attackers who know LoX, and Safe LoRA: the aligned model and LoX under each, in memory.
-
-    They subtract the step (by pair, by recipe, by guess), train in its complement, or overfit ten
-    rows; SECURITY.md says who needs which weights. No such model is written. Every entry is kept;
-    the same call resumes. Writes attack_table.json, .md, .png, .pdf, .svg and knowing.md.
-    """
-    with options.working(store) as shared, options.worker_pool(workers) as executor:
-        found = studies.knowing_attackers(attack, executor=executor, **_given(**how), **shared)
-    text = reports.write_knowing(found, out)
-    reports.print_table(found)
-    say(*text.splitlines(), f"figure and numbers: {out}")
 
 
 @click.group(invoke_without_command=True)

@@ -19,7 +19,7 @@ from lox_kit import __version__, reports, studies
 from lox_kit.text import one_line
 
 from . import options
-from .attacks import align, attack, data, knowing, table
+from .attacks import align, attack, data, table
 from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
 from .judging import asr, compare, rank, rescore
@@ -27,9 +27,8 @@ from .lab import lab
 from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .progress import say, stages
-from .research import overlaps
+from .research import choose, knowing, overlaps, sweep
 from .smol import smol
-from .sweep import choose, sweep
 from .utility import utility
 
 EPILOG = """

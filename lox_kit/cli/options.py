@@ -142,14 +142,12 @@ template = several(
         help="For the chat template, such as enable_thinking=false; may be repeated.",
     ),
 )
+world = click.option(
+    "--world", type=click.Choice(["sandbox", "smol"]), default="sandbox", help="Whose families."
+)
 pair_or_world = several(
-    click.option(
-        "--world",
-        type=click.Choice(["sandbox", "smol"]),
-        default="sandbox",
-        help="Whose families, without --pair.",
-    ),
-    click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own."),
+    world,
+    click.option("--pair", nargs=2, metavar="BASE ALIGNED", help="A pair of your own instead."),
 )
 asking = several(
     prompts,

@@ -1,20 +1,97 @@
-"""The `lox` verbs that test what the subspace is."""
+"""The `lox` verbs of research: which k and alpha, is it the subspace, and who gets past it."""
 
 from __future__ import annotations
 
 import click
 
-from lox_kit import attacks, measures, reports, studies
+from lox_kit import attacks, measures, models, reports, studies
 
 from . import options
-from .options import NAMES, NUMBERS, PATH
+from .attacks import find_attack, given_only
+from .options import COUNT, NAMES, NUMBERS, PATH, Commas, NumberOr
 from .progress import say
-
-WORLD = click.Choice(list(measures.WORLDS))
 
 
 @click.command()
-@click.option("--world", type=WORLD, default="sandbox")
+@click.option(
+    "-k", "ks", type=Commas(NumberOr("all")), default="1,2,6,16,all", help="Directions of LoX."
+)
+@click.option("--alphas", type=Commas(click.FLOAT), default="0.25,0.5,0.75,1,1.25,1.5")
+@click.option(
+    "--attacks", "names", type=NAMES, help="Or files.  [default: the world's first three]"
+)
+@click.option("--seeds", type=NUMBERS, default="0")
+@click.option("--budget", type=COUNT, help="Settings in all, coarse to fine.")
+@options.pair_or_world
+@options.asking
+@options.workers
+@options.limit
+@click.option("-o", "--out", default="figures/sweep", type=PATH)
+@click.pass_obj
+def sweep(
+    store, ks, alphas, names, seeds, budget, pair, world, prompts, allowed, workers, limit, out,
+    **how,
+):  # fmt: skip
+    """k x alpha before and after attacks, on development requests: the paper's Figure 5.
+
+    Every entry is kept as it is finished: the same call resumes, and a larger --budget computes the
+    difference. Writes sweep.json, for `lox choose`, .md, .png, .pdf and .svg.
+    """
+    here = models.world_of(pair[1]) if pair else world
+    asked = options.asked_of(pair, here, prompts, allowed, split="dev", limit=limit, **how)
+    names = names or attacks.world_attacks(here or "sandbox")[: studies.DEVELOPMENT]
+    with options.working(store) as shared, options.worker_pool(workers) as executor:
+        found = studies.sweep(
+            [None if k == "all" else k for k in ks],
+            alphas,
+            [find_attack(name, None) for name in names],
+            seeds,
+            budget=budget,
+            pair=pair or None,
+            world=world,
+            questions=asked,
+            executor=executor,
+            **shared,
+        )
+    say(reports.write_sweep(found, out), f"figure and numbers: {out}")
+
+
+@click.command()
+@click.argument("file", metavar="SWEEP.json", type=PATH)
+@click.option("--loss", default=0.02, help="Help that may be lost, as a share of requests.")
+@click.option("--report-attack", "name", metavar="NAME", help="Measure it on this attack as well.")
+@click.option("--seeds", type=NUMBERS, default="0", help="For --report-attack.")
+@options.asking
+@options.workers
+@options.limit
+@click.option("-o", "--out", default="figures/sweep", type=PATH)
+@click.pass_obj
+def choose(store, file, loss, name, seeds, prompts, allowed, workers, limit, out, **how):
+    """The setting of a sweep for a stated loss of help: lowest ASR after its worst attack.
+
+    With --report-attack it is measured beside the paper's setting and all directions, on that
+    attack and on test requests (of a pair of your own: --prompts and --allowed), with paired tests.
+    """
+    table = studies.AttackTable.load(file)
+    choice, report = studies.choose(table, loss), None
+    if name and choice.chosen:
+        pair, world = table.source["sweep"]["pair"], table.source["sweep"]["world"]
+        here = models.world_of(pair[1]) if pair else world
+        asked = options.asked_of(pair, here, prompts, allowed, limit=limit, **how)
+        with options.working(store) as shared, options.worker_pool(workers) as executor:
+            report = studies.report_choice(
+                choice,
+                find_attack(name, None),
+                seeds,
+                questions=asked,
+                executor=executor,
+                **shared,
+            )
+    say(*reports.write_choice(choice, out, report).splitlines(), f"figure and numbers: {out}")
+
+
+@click.command()
+@options.world
 @click.option("--attacks", "names", type=NAMES, help="Default: all of the world's.")
 @click.option("--seeds", type=NUMBERS, default="0", help="Such as 0,1,2,3.")
 @click.option("-k", "k", default=6, help="Directions of the alignment.")
@@ -32,3 +109,30 @@ def overlaps(store, world, names, seeds, k, limit, out):
     with options.working(store) as shared:
         found = studies.safety_overlaps(seeds, names, world=world, k=k, questions=asked, **shared)
     say(*reports.write_overlaps(found, out).rstrip().split("\n"), f"figure and numbers: {out}")
+
+
+@click.command()
+@click.option("--attack", help="A benign one, which all build on.  [default: the world's first]")
+@click.option("--seeds", type=NUMBERS, default="0")
+@options.world
+@click.option("-k", "k", default=6, help="LoX's directions.")
+@click.option("--alpha", default=1.0, help="LoX's factor.")
+@click.option("--only", "treatments", type=NAMES, help="Such as complement,ten rows.  [all]")
+@click.option("--trials", default=0, help="Also search settings, with Optuna: so many.")
+@click.option("--loss", default=0.05, help="Help and task that a trial may lose.")
+@options.limit
+@options.workers
+@click.option("-o", "--out", default="figures/knowing", type=PATH)
+@click.pass_obj
+def knowing(store, attack, workers, out, **how):
+    """Attackers who know LoX, and Safe LoRA: the aligned model and LoX under each, in memory.
+
+    They subtract the step (by pair, by recipe, by guess), train in its complement, or overfit ten
+    rows; SECURITY.md says who needs which weights. No such model is written. Every entry is kept;
+    the same call resumes. Writes attack_table.json, .md, .png, .pdf, .svg and knowing.md.
+    """
+    with options.working(store) as shared, options.worker_pool(workers) as executor:
+        found = studies.knowing_attackers(attack, executor=executor, **given_only(**how), **shared)
+    text = reports.write_knowing(found, out)
+    reports.print_table(found)
+    say(*text.splitlines(), f"figure and numbers: {out}")

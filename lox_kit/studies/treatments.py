@@ -101,6 +101,7 @@ def treated(
     causes["attack"] = attack and attack_key(released, attack)
     name = f"{released.name}, {treatment}"
     made = Model(copy.deepcopy(released.module), released.tokenizer, content_key(**causes), name)
+    made.in_memory = True
     treat = {**TREATMENTS, TUNED: Case.train}[treatment]
     treat(Case(released, made, attack, base, pair, arm.k, alpha))
     return made
