@@ -27,7 +27,7 @@ from .lab import lab
 from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .progress import say, stages
-from .research import choose, knowing, overlaps, sweep
+from .research import choose, controls, knowing, overlaps, sweep
 from .smol import smol
 from .utility import utility
 
@@ -106,7 +106,7 @@ def demo(store, seeds, from_scratch, out, as_json):
 for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
-    (sweep, choose, overlaps, knowing, measure_landscape),
+    (sweep, choose, controls, overlaps, knowing, measure_landscape),
     (sandbox, smol, demo, lab),
 ):
     for verb in verbs:

@@ -136,3 +136,34 @@ def knowing(store, attack, workers, out, **how):
     text = reports.write_knowing(found, out)
     reports.print_table(found)
     say(*text.splitlines(), f"figure and numbers: {out}")
+
+
+@click.command()
+@click.option("--attack", help="[default: the world's first]")
+@click.option(
+    "--arms",
+    type=NAMES,
+    default="random subspace,full delta,bottom,middle,shuffled",
+    help="Beside aligned and LoX; also kind:MATRIX and layers:A-B.",
+)
+@click.option("--seeds", type=NUMBERS, default="0", help="Such as 0,1,2,3.")
+@options.world
+@click.option("-k", "k", default=6, help="LoX's directions; controls step as far.")
+@click.option("--alpha", default=1.0, help="LoX's factor.")
+@options.limit
+@options.workers
+@click.option("-o", "--out", default="figures/controls", type=PATH)
+@click.pass_obj
+def controls(store, attack, arms, seeds, world, k, alpha, limit, workers, out):
+    """Is it the subspace? LoX beside steps as long in other directions, before and after an attack.
+
+    Paired tests over the requests of all seeds, adjusted by Holm's method. Every entry is kept as
+    it is finished; if it is interrupted, the same call resumes it.
+    """
+    attack = attack or attacks.world_attacks(world)[0]
+    how = {"world": world, "arms": ("aligned", "LoX", *arms), "limit": limit}
+    with options.working(store) as shared, options.worker_pool(workers) as executor:
+        shared |= {"k": k, "alpha": alpha, "executor": executor}
+        found = studies.compare_defences(seeds, attack, **how, **shared)
+    text = reports.write_controls(found, out)
+    say(*text.rstrip().split("\n"), f"figure and numbers: {out}")

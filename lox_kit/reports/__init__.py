@@ -5,6 +5,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
+        "controls": "controls_text holm write_controls",
         "demo": "run_demo",
         "frontier": "frontier_text write_frontier",
         "knowing": "knowing_text write_knowing",
