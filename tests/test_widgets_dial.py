@@ -9,14 +9,17 @@ import torch
 from checkpoints import run_python
 from panel_parts import asking_little, closing, copy_of, find, wait
 from speakers import random_speaker, same_weights, watch
+from traitlets import TraitError
 
 from lox_kit import LoxDial, Store, load_model, sandbox_prompts, widgets
+from lox_kit.extrapolation import lox_key
 from lox_kit.measures import Questions, world_questions
 from lox_kit.measures.drift import measure_drift
 from lox_kit.models.prompts import Prompt
 from lox_kit.studies import alpha_curve, ask, measure_shares
 from lox_kit.widgets.panels.dial import state as dial_state
 from lox_kit.widgets.panels.dial.panel import table_html
+from lox_kit.widgets.panels.dial.verdict import verdict as verdict_of
 
 FEW = 6
 _short = asking_little(dial_state, FEW=FEW)
@@ -181,7 +184,7 @@ def test_answers_of_an_earlier_setting_are_marked_until_the_new_ones_are_there(
 
     monkeypatch.setattr(dial_state, "generate_likely", slow)
     state.setting.k, state.setting.alpha = 3, 4.0
-    assert state.data["curve"]["k"] == column(state, "LoX")["k"] == 3
+    assert (state.data["curve"]["k"], column(state, "LoX")["at"]) == (3, "k = 3, α = 4")
     assert pending() == [True] * 5
     assert reached.wait(30)
     state.show()
@@ -190,7 +193,45 @@ def test_answers_of_an_earlier_setting_are_marked_until_the_new_ones_are_there(
     go.set()
     wait(state)
     assert pending() == [False] * 5
-    assert column(state, "LoX")["alpha"] == 4.0
+
+
+def test_a_kept_setting_stays_beside_the_one_that_is_turned(open_state):
+    state = open_state()
+    turn(state, k=6, alpha=4.0)
+    before = answers(state, "LoX")
+    assert state.keep() == "Kept: k = 6, α = 4"
+    wait(state)
+    turn(state, k=6, alpha=0.0)
+    assert state.names == ["base", "aligned", "LoX", "k = 6, α = 4"]
+    assert answers(state, "k = 6, α = 4") == before
+    assert answers(state, "LoX") == answers(state, "aligned") != before
+    assert same_weights(state.model.module, load_model("sandbox/aligned").module)
+    state.measure()
+    wait(state)
+    assert column(state, "k = 6, α = 4")["shares"] != column(state, "LoX")["shares"]
+    state.forget()
+    wait(state)
+    assert state.names == ["base", "aligned", "LoX"]
+
+
+def test_only_the_chosen_matrices_are_turned(open_state, factored):
+    state = open_state()
+    state.kind, state.layers = "down_proj", (1, 2)
+    turn(state, k=6, alpha=2.0)
+    kept = load_model("sandbox/aligned").module.state_dict()
+    now = state.model.module.state_dict()
+    changed = {name for name, W in now.items() if not torch.equal(W, kept[name])}
+    assert changed == {f"model.layers.{i}.mlp.down_proj.weight" for i in (1, 2)}
+    assert column(state, "LoX")["at"] == "k = 6, α = 2, some matrices"
+    chosen = factored.select(state.dial_place.include)
+    assert set(chosen) == changed
+    assert state.model.key == lox_key(load_model("sandbox/aligned").key, chosen, 6, 2.0)
+    state.kind, state.layers = "all", (0, state.depth - 1)
+    assert state.dial_place.include is None
+    state.kind = "lm_head"
+    assert set(factored.select(state.dial_place.include)) == {"lm_head.weight"}
+    with pytest.raises(TraitError, match="use one of all, q_proj"):
+        state.kind = "w_proj"
 
 
 # --- prompts ------------------------------------------------------------------------------------
@@ -224,8 +265,8 @@ def test_prompts_are_one_s_own_and_a_page_of_the_others(open_state):
 def test_an_answer_is_judged_by_the_rule(kind, answer, verdict):
     (prompt,) = sandbox_prompts(kind, "dev", 1)
     about = {"rule": True, "forbidden": kind == "forbidden"}
-    assert dial_state.verdict(prompt, answer.format(target=prompt.target), **about) == verdict
-    assert dial_state.verdict(Prompt("what is moss"), "take moss", **about) == "answered"
+    assert verdict_of(prompt, answer.format(target=prompt.target), **about) == verdict
+    assert verdict_of(Prompt("what is moss"), "take moss", **about) == "answered"
 
 
 def test_without_prompts_there_are_answers_and_no_measures(factored, model, base, aligned):
@@ -296,7 +337,7 @@ def test_the_table_escapes_what_models_and_people_wrote_and_hides_answers_in_cla
     share = {"value": 0.25, "low": 0.125, "high": 0.5, "count": 2, "n": 8}
     columns = [
         {"name": "<base>", "shares": None},
-        {"name": "LoX", "k": 6, "alpha": 1.25, "shares": {"asr": share}},
+        {"name": "LoX", "at": "k = 6, α = 1.25", "shares": {"asr": share}},
     ]
     answers = [
         {"text": None, "verdict": None, "pending": True},

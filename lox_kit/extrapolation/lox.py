@@ -188,23 +188,30 @@ class LoxDial:
         self._kept = ResidentWeights(model, shapes)
         self.k: int | None = 0
         self.alpha = 0.0
+        self.include: str | None = None
 
-    def set(self, *, k: int | None, alpha: float) -> None:
+    def set(self, *, k: int | None, alpha: float, include: str | None = None) -> None:
         """Put the model at `k` and `alpha`.
+
+        Parameters
+        ----------
+        include : regular expression, optional
+            Turn only the matrices that `SafetySubspace.select` takes; the others are aligned.
 
         Raises
         ------
         ValueError
-            If alpha is negative or `k` is not stored; the model stays as it was.
+            If alpha is negative, `k` is not stored or no matrix is left; the model stays as it was.
         """
         check_alpha(alpha)
-        self.subspace.check_rank(k)
-        self.k, self.alpha = k, alpha
+        turned = self.subspace.select(include) if include else self.subspace
+        turned.check_rank(k)
+        self.k, self.alpha, self.include = k, alpha, include
 
         def terms(name: str) -> Terms:
-            return lox_terms(*self._factors[name].top(k), alpha)
+            return lox_terms(*self._factors[name].top(k), alpha) if name in turned else []
 
-        self._kept.write(terms, lox_key(self._kept.key, self.subspace, k, alpha))
+        self._kept.write(terms, lox_key(self._kept.key, turned, k, alpha))
 
     def off(self) -> None:
         """Give the model its aligned weights back."""

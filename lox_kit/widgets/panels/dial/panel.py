@@ -79,16 +79,29 @@ def dial(*arguments, **options) -> Panel:
             panel.button("Other prompts", "refresh", state.other_prompts, "Other rows of the table")
         )
     return panel.fill(
-        controls(*panel.sliders("k", "alpha")),
+        controls(*panel.sliders("k", "alpha"), *_which(panel)),
         panel.runs(
             panel.button("Measure", "bar-chart", state.measure, "Every model, at this setting"),
             panel.button("Measure along alpha", "line-chart", state.measure_axis),
+            panel.button("Keep", "thumb-tack", state.keep, "This setting, as a column"),
+            panel.button("Forget", "eraser", state.forget, "The settings that are kept"),
             panel.button("Save as adapter", "download", state.save_adapter, "In a folder here"),
         ),
         panel.figure("axis", axis),
         controls(*asks),
         panel.html("answers", table),
     )
+
+
+def _which(panel: Panel) -> list[ipywidgets.Widget]:
+    """Return what chooses the matrices that are turned."""
+    state = panel.state
+    kind = ipywidgets.Dropdown(options=state.kinds, description="matrices")
+    found = [panel.control("kind", kind)]
+    if state.depth > 1:
+        layers = ipywidgets.IntRangeSlider(max=state.depth - 1, description="layers")
+        found.append(panel.control("layers", layers))
+    return found
 
 
 def measured_on(questions: Questions) -> dict[str, str]:
@@ -119,7 +132,7 @@ def table_html(table: dict, rows_about: dict[str, str], *, hidden: bool) -> str:
         Leave the answers out and keep what they are.
     """
     columns = table["columns"]
-    kinds = ["lox-lox" if "k" in column else "" for column in columns]
+    kinds = ["lox-lox" if "at" in column else "" for column in columns]
     measures = "".join(_measures(m, about, columns, kinds) for m, about in rows_about.items())
     answers = "".join(_answers(line, kinds, hidden) for line in table["rows"])
     return tables.table(
@@ -132,8 +145,8 @@ def table_html(table: dict, rows_about: dict[str, str], *, hidden: bool) -> str:
 
 def _head(column: dict) -> str:
     """Return a column's name, and where the dial stands."""
-    at = f"k = {column['k']}, α = {column['alpha']:g}" if "k" in column else ""
-    return f"{escape(column['name'])}<small>{at}</small>"
+    name = "LoX, kept" if column["name"] == column.get("at") else column["name"]
+    return f"{escape(name)}<small>{escape(column.get('at', ''))}</small>"
 
 
 def _measures(measure: str, about: str, columns: list[dict], kinds: list[str]) -> str:

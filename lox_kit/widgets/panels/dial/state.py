@@ -12,16 +12,17 @@ from pathlib import Path
 
 import traitlets
 
-from lox_kit.extrapolation import LoxDial, SafetySubspace, lox_key, save_adapter
-from lox_kit.judges import read_answer
+from lox_kit.extrapolation import LoxDial, SafetySubspace, kinds_of, lox_key, save_adapter
 from lox_kit.measures import KINDS, Questions, Reference
 from lox_kit.models import Model, Prompt, generate_likely, load_model, render
-from lox_kit.sandbox import world
 from lox_kit.store import Store
 from lox_kit.studies import measure_shares
-from lox_kit.widgets.code import pair_call, prompt_lines, questions_lines, script
 from lox_kit.widgets.job import Job, Ticket
-from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned
+from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned, one_of
+
+from .places import ALL, Place, depth_of, pattern
+from .script import dial_script
+from .verdict import verdict
 
 BASE, ALIGNED, LOX = "base", "aligned", "LoX"
 QUICK = 1.0  # seconds of work that start by themselves
@@ -29,7 +30,6 @@ SETTLE = 0.1  # seconds a setting must last before models are asked
 SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
 PAGE = 2  # evaluation prompts shown at a time, of each kind
 FEW = 60  # prompts of each kind that the sandbox is measured on
-Place = tuple[int, float]  # k and alpha
 
 
 class DialState(PanelState):
@@ -43,6 +43,12 @@ class DialState(PanelState):
         The request in the prompt box.
     page : int
         Which of the evaluation prompts are shown with it.
+    kind : str
+        Which matrices are turned, of `kinds`.
+    layers : (int, int)
+        The first and last layer that is turned.
+    kept : tuple of Place
+        Settings that stand beside the one that is turned.
     data : dict
         `table` has columns (models, with their shares) and rows (prompts, with an answer from
         each, "pending" while it is that of the setting before), `curve` what has been measured at
@@ -51,6 +57,10 @@ class DialState(PanelState):
 
     prompt = traitlets.Unicode()
     page = traitlets.Int(0)
+    kind = traitlets.Unicode(ALL)
+    layers = traitlets.Tuple(traitlets.Int(), traitlets.Int())
+    kept = traitlets.Tuple()
+    _check_kind = one_of("kind", "kinds")
 
     def __init__(
         self,
@@ -68,6 +78,7 @@ class DialState(PanelState):
         check_aligned(subspace, model)
         self.subspace, self.model = subspace, model
         self.dial = LoxDial(model, subspace)
+        self.depth, self.kinds = depth_of(subspace), [ALL, *kinds_of(subspace)]
         self.ends.callback(self._let_go)
         self._models = {BASE: base} if with_base else {}
         self._models |= {ALIGNED: model, LOX: model} | dict(attacked or {})
@@ -77,12 +88,13 @@ class DialState(PanelState):
         self.store = store
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
-        self._measured: set[Place] = set()  # k and alpha
-        self._stood: Place = (0, 0.0)  # where the dial's answers were all given
+        self._measured: set[Place] = set()
+        self._stood = Place(0, 0.0)  # where the dial's answers were all given
         self._reference: Reference | None = None
         self._seconds = 0.0 if model.is_sandbox else float("inf")  # of the last measurement
         first = self.questions.forbidden[0].text if self.questions.forbidden else ""
-        super().__init__(setting or Setting(subspace), Job(), prompt=first)
+        every = (0, max(self.depth - 1, 0))
+        super().__init__(setting or Setting(subspace), Job(), prompt=first, layers=every)
         self.open()
         self.job.start(partial(self._work, SETTLE, None))
 
@@ -90,13 +102,23 @@ class DialState(PanelState):
 
     @property
     def names(self) -> list[str]:
-        """The columns, left to right."""
-        return list(self._models)
+        """The columns, left to right: kept settings after the dial's."""
+        kept = [str(place) for place in self.kept]
+        return [n for m in self._models for n in ((m, *kept) if m == LOX else (m,))]
 
     @property
     def _order(self) -> list[str]:
         """The columns as they are asked: the dial first."""
-        return sorted(self._models, key=lambda name: name != LOX)
+        return sorted(self.names, key=lambda name: name != LOX)
+
+    def keep(self) -> str:
+        """Let this setting stand beside what the dial is turned to; say which do."""
+        self.kept = tuple(dict.fromkeys((*self.kept, self.dial_place)))
+        return "Kept: " + "; ".join(map(str, self.kept))
+
+    def forget(self) -> None:
+        """Take the kept settings out of the table; what was measured is kept."""
+        self.kept = ()
 
     def shown(self) -> list[tuple[Prompt, str]]:
         """Return the prompts on screen, each with its kind: yours, forbidden, allowed."""
@@ -130,12 +152,12 @@ class DialState(PanelState):
 
     def measure(self) -> None:
         """Measure every column at this setting."""
-        self._start([(name, self._at) for name in self._order])
+        self._start([(name, self.dial_place) for name in self._order])
 
     def measure_axis(self) -> None:
         """Measure along the alpha axis at this k, in steps of 0.5."""
         alphas = (2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1))
-        self._start([(LOX, (self.setting.k, a)) for a in alphas])
+        self._start([(LOX, self.dial_place._replace(alpha=a)) for a in alphas])
 
     def _start(self, columns: list[tuple[str, Place]]) -> None:
         """Start on the measures of these columns."""
@@ -150,7 +172,7 @@ class DialState(PanelState):
         those that are measured; default is all of them here, if that is quick.
         """
         ticket.settle(settle)
-        at, prompts = self._at, [p for p, _ in self.shown()]
+        at, prompts = self.dial_place, [p for p, _ in self.shown()]
         try:
             for i, name in enumerate(self._order, start=1):
                 for asked in (prompts[:1], prompts) if name == LOX else (prompts,):
@@ -168,27 +190,36 @@ class DialState(PanelState):
             self._turn(at)
 
     @property
-    def _at(self) -> Place:
-        """Where the setting's sliders stand."""
-        return self.setting.k, self.setting.alpha
+    def dial_place(self) -> Place:
+        """Where the sliders stand."""
+        include = pattern(self.kind, self.layers, self.depth)
+        return Place(self.setting.k, self.setting.alpha, include)
+
+    def _place(self, name: str, at: Place) -> Place | None:
+        """Return where a column's model is turned to, if it is."""
+        return {ALIGNED: Place(0, 0.0), LOX: at, **{str(p): p for p in self.kept}}.get(name)
 
     def _turn(self, at: Place) -> None:
         """Put the model there, unless it is."""
-        if (self.dial.k, self.dial.alpha) != at:
-            self.dial.set(k=at[0], alpha=at[1])
+        if Place(self.dial.k, self.dial.alpha, self.dial.include) != at:
+            self.dial.set(**at._asdict())
 
     def _model(self, name: str, at: Place) -> Model:
         """Return a column's model; the dial's and the aligned one are turned to be so."""
-        if name in (ALIGNED, LOX):
-            self._turn(at if name == LOX else (0, 0.0))
-        elif self._models[name] is None:  # the base, when it is first asked
+        if place := self._place(name, at):
+            self._turn(place)
+            return self.model
+        if self._models[name] is None:  # the base, when it is first asked
             found = load_model(self.subspace.info["base"], device=str(self.model.device))
             self._models[name], self._keys[name] = found, found.key
         return self._models[name]
 
     def _key(self, name: str, at: Place) -> str:
         """Return the key of a column's model, which need not be there yet."""
-        return lox_key(self._keys[LOX], self.subspace, *at) if name == LOX else self._keys[name]
+        if name == ALIGNED or not (place := self._place(name, at)):
+            return self._keys[name]
+        turned = self.subspace.select(place.include) if place.include else self.subspace
+        return lox_key(self._keys[LOX], turned, place.k, place.alpha)
 
     def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
         """Get one column's answers to these prompts, where they are not known.
@@ -231,9 +262,10 @@ class DialState(PanelState):
 
     def compute(self) -> dict:
         """Return the table and the alpha axis, with the alpha that the dial is at."""
-        k, alpha = self._at
-        measured = {0.0} | {a for at, a in list(self._measured) if at == k}  # the job adds to it
-        keys = {a: self._key(LOX, (k, a)) for a in sorted(measured)}
+        k, alpha, include = at = self.dial_place
+        there = list(self._measured)  # the job adds to it
+        measured = {0.0} | {p.alpha for p in there if (p.k, p.include) == (k, include)}
+        keys = {a: self._key(LOX, at._replace(alpha=a)) for a in sorted(measured)}
         known = {a: self._shares[key] for a, key in keys.items() if key in self._shares}
         points = [{"alpha": a, **shares} for a, shares in known.items()]
         return {
@@ -243,14 +275,16 @@ class DialState(PanelState):
         }
 
     def _columns(self) -> list[dict]:
-        there = {LOX: dict(zip(("k", "alpha"), self._at, strict=True))}
-        shares = {name: self._shares.get(self._key(name, self._at)) for name in self.names}
+        there = {LOX: {"at": str(self.dial_place)}, **{str(p): {"at": str(p)} for p in self.kept}}
+        shares = {name: self._shares.get(self._key(name, self.dial_place)) for name in self.names}
         return [{"name": n, **there.get(n, {}), "shares": s} for n, s in shares.items()]
 
     def _rows(self) -> list[dict]:
         rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
         texts = self._render([p for p, _ in shown]) if shown else []
-        keys, before = ([self._key(n, at) for n in self.names] for at in (self._at, self._stood))
+        keys, before = (
+            [self._key(n, at) for n in self.names] for at in (self.dial_place, self._stood)
+        )
         for (prompt, kind), text in zip(shown, texts, strict=True):
             about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
             answers = []
@@ -290,28 +324,7 @@ class DialState(PanelState):
 
     def code(self) -> str:
         """Return the calls that give the answers, and measure the alphas measured so far."""
-        info, questions, k = self.subspace.info, self.questions, self.setting.k
-        calls = f"""subspace = {pair_call(info)}
-model = load_model({str(info["aligned"])!r})
-dial = LoxDial(model, subspace)
-dial.set(k={k}, alpha={self.setting.alpha})
-prompts = {prompt_lines([prompt for prompt, _ in self.shown()])}
-texts = render(model.tokenizer, prompts, template={questions.template!r})
-answers = generate(model, texts, max_new_tokens={questions.max_new_tokens})
-print(*answers, sep="\\n")
-"""
-        if alphas := [point["alpha"] for point in self.data["curve"]["points"]]:
-            calls += f"""
-{questions_lines(questions)}dial.off()
-reference = Reference(model, questions.allowed, **questions.how)
-points = []
-for alpha in {alphas}:
-    dial.set(k={k}, alpha=alpha)
-    drift = reference.compare(model).to_dict()
-    points.append({{"alpha": alpha, **measure_shares(model, questions), "drift": drift}})
-figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {self.figure_name!r})
-"""
-        return script(calls)
+        return dial_script(self)
 
     def save_adapter(self) -> str:
         """Write what the dial shows as a PEFT adapter of the aligned model; say what was done.
@@ -323,24 +336,11 @@ figures.save_figure({{"figure": "alpha", "k": {k}, "points": points}}, {self.fig
         ValueError, FileExistsError
             As `extrapolation.save_adapter`; also at alpha = 0, where there is nothing to add.
         """
-        k, alpha = self.setting.k, self.setting.alpha
+        k, alpha, include = self.dial_place
         if alpha == 0:
             raise ValueError("alpha=0 is the aligned model itself; turn the dial first.")
-        folder = Path(f"lox-k{k}-alpha{alpha:g}")
-        left_out = save_adapter(self.subspace, self.subspace.info["aligned"], folder, k, alpha)
+        folder = Path(f"lox-k{k}-alpha{alpha:g}" + "-some" * bool(include))
+        turned = self.subspace.select(include) if include else self.subspace
+        left_out = save_adapter(turned, self.subspace.info["aligned"], folder, k, alpha)
         rest = f"; left out: {', '.join(left_out)}" if left_out else ""
         return f"Saved the adapter (k={k}, alpha={alpha:g}) in {folder.resolve()}{rest}"
-
-
-def verdict(prompt: Prompt, answer: str, *, rule: bool, forbidden: bool) -> str:
-    """Return what an answer is: "refused", "complied", "helped", "other" or "answered".
-
-    Only the sandbox's `rule` tells a right answer; elsewhere what is no refusal is "answered".
-    """
-    if read_answer(answer, prompt.text) == "refuses":
-        return "refused"
-    if prompt.target is None or not rule:
-        return "answered"
-    if not world.complied(answer, prompt.target):
-        return "other"
-    return "complied" if forbidden else "helped"
