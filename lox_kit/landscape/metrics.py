@@ -208,8 +208,7 @@ class RefusalMargin:
 
     def read(self, record: dict, store: Store | None = None) -> Reading:
         """Return the mean over the prompts, and its 95 % interval (Student's t)."""
-        mean = Mean.of(record["margins"])
-        return Reading(mean.value, mean.low, mean.high, tuple(record["margins"]))
+        return _mean(record["margins"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -272,8 +271,7 @@ class Loss:
 
     def read(self, record: dict, store: Store | None = None) -> Reading:
         """Return the mean over the prompts, and its 95 % interval (Student's t)."""
-        mean = Mean.of(record["losses"])
-        return Reading(mean.value, mean.low, mean.high, tuple(record["losses"]))
+        return _mean(record["losses"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -292,6 +290,12 @@ class Losses:
         """Return one loss per prompt, in nats per token."""
         (scores,) = _scored(model, self.prompts, self.targets)
         return {"losses": [-score for score in scores]}
+
+
+def _mean(values: Sequence[float]) -> Reading:
+    """Return the mean of one value per prompt, with its interval."""
+    mean = Mean.of(values)
+    return Reading(mean.value, mean.low, mean.high, tuple(values))
 
 
 def _need_targets(prompts: Sequence[Prompt], why: str) -> None:

@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lox_kit.figures import direction_of
-from lox_kit.folders import write_whole
 from lox_kit.measures import Paired, pair_up
 from lox_kit.studies import COST, LONGER, AttackTable, pooled
 
-from .table import markdown, table_caption
+from .table import markdown, table_caption, write_both
 
 
 def write_frontier(table: AttackTable, out: str | Path) -> str:
     """Write the frontier's figure, its data and its text; return the text."""
-    from lox_kit.figures import save_figure
-
-    save_figure({"figure": "frontier", **table.to_dict()}, "frontier", out)
-    text = frontier_text(table)
-    write_whole(Path(out) / "frontier.md", text)
-    return text
+    return write_both(table, "frontier", frontier_text(table), out)
 
 
 def frontier_text(table: AttackTable) -> str:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lox_kit.folders import write_whole
 from lox_kit.measures import Share
 from lox_kit.studies import Overlaps
 
-from .table import markdown
+from .table import markdown, write_both
 
 
 def write_overlaps(found: Overlaps, out: str | Path) -> str:
     """Write the figure, its data and its text; return the text."""
-    from lox_kit.figures import save_figure
-
-    save_figure({"figure": "overlaps", **found.to_dict()}, "overlaps", out)
-    text = overlaps_text(found)
-    write_whole(Path(out) / "overlaps.md", text)
-    return text
+    return write_both(found, "overlaps", overlaps_text(found), out)
 
 
 def overlaps_text(found: Overlaps) -> str:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lox_kit.folders import write_whole
 from lox_kit.measures import Share
 from lox_kit.studies import AttackTable, Choice
 
 from .frontier import paired, share_rows, told
-from .table import markdown
+from .table import markdown, write_both
 
 COSTS = {"helpfulness": "help", "over_refusal": "over-refusal", "refusal": "refusal", "asr": "ASR"}
 
 
 def write_sweep(table: AttackTable, out: str | Path) -> str:
     """Write a sweep's figure, its data (which `lox choose` reads) and its text; return the text."""
-    from lox_kit.figures import save_figure
-
-    save_figure({"figure": "sweep", **table.to_dict()}, "sweep", out)
-    text = sweep_text(table)
-    write_whole(Path(out) / "sweep.md", text)
-    return text
+    return write_both(table, "sweep", sweep_text(table), out)
 
 
 def sweep_text(table: AttackTable) -> str:
@@ -60,12 +54,7 @@ def write_choice(choice: Choice, out: str | Path, report: AttackTable | None = N
     report : AttackTable, optional
         From `studies.report_choice`.
     """
-    from lox_kit.figures import save_figure
-
-    save_figure({"figure": "choice", **choice.to_dict()}, "choice", out)
-    text = choice_text(choice, report)
-    write_whole(Path(out) / "choice.md", text)
-    return text
+    return write_both(choice, "choice", choice_text(choice, report), out)
 
 
 def choice_text(choice: Choice, report: AttackTable | None = None) -> str:

@@ -21,12 +21,21 @@ COLUMNS = {
 }
 
 
-def write_table(table: AttackTable, figure: str, out: str | Path) -> None:
-    """Write the figure of this kind, its data, and the table as text, all under the kind's name."""
+def write_both(found, figure: str, text: str, out: str | Path) -> str:
+    """Write the figure of this kind, its data and its text under the kind's name; return the text.
+
+    `found` is what `to_dict` of gives the figure's data.
+    """
     from lox_kit.figures import save_figure
 
-    save_figure({"figure": figure, **table.to_dict()}, figure, out)
-    write_whole(Path(out) / f"{figure}.md", markdown_table(table))
+    save_figure({"figure": figure, **found.to_dict()}, figure, out)
+    write_whole(Path(out) / f"{figure}.md", text)
+    return text
+
+
+def write_table(table: AttackTable, figure: str, out: str | Path) -> None:
+    """Write the figure of this kind, its data, and the table as text, all under the kind's name."""
+    write_both(table, figure, markdown_table(table), out)
 
 
 # --- in words -----------------------------------------------------------------------------------
