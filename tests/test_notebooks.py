@@ -23,6 +23,7 @@ from ipywidgets.widgets import widget as _widgets
 _sliders = [w for w in _widgets._instances.values() if hasattr(w, "step") and hasattr(w, "max")]
 for _slider in _sliders:
     for _value in (_slider.max, _slider.min, _slider.min + _slider.step):
+        _value = (_slider.min, _value) if isinstance(_slider.value, tuple) else _value
         _slider.value = _value
         assert _slider.value == _value
 _states = [w.state for w in _widgets._instances.values() if hasattr(w, "state")]
