@@ -41,7 +41,7 @@ def figure_defences(data: dict) -> Figure:
             x = arms.index(row["arm"]) + (0.19 if after else -0.19) + spread
             interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)
         names = [a.replace(" ", "\n") for a in arms]
-        ax.set_xticks(range(len(arms)), names, fontsize=6)
+        ax.set_xticks(range(len(arms)), names, fontsize=6, rotation=90 if len(arms) > 4 else 0)
         ax.set(title=title, xlim=(-0.6, len(arms) - 0.4))
         share_axis(ax)
         ax.tick_params(length=0)

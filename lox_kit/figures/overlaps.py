@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.extrapolation import place_of
 
-from .canvas import LINES, OKABE_ITO, TWO_COLUMNS, kind_style, new_figure, styled
+from .canvas import LINES, TWO_COLUMNS, kind_style, new_figure, styled
 
 MARKERS = "osD^vP*X"
 
@@ -26,13 +26,12 @@ def figure_overlaps(data: dict) -> Figure:
     fig, (left, right) = new_figure(1, 2, figsize=(TWO_COLUMNS[0], 3.2))
     for i, change in enumerate(changes):
         x, share, chance = _by_depth([r["layers"] for r in rows if r["change"] == change])
-        left.plot(x, share, label=change, **kind_style(i))
-        style = {"marker": MARKERS[i % len(MARKERS)], "linestyle": "", "color": OKABE_ITO[i % 7]}
+        style = kind_style(i) | {"marker": MARKERS[i % len(MARKERS)]}
+        left.plot(x, share, label=change, **style)
         made = [r for r in rows if r["change"] == change and r["gained"] is not None]
+        beyond, gained = ([r["share"] - r["chance"] for r in made], [r["gained"] for r in made])
         if made:
-            right.plot(
-                [r["share"] - r["chance"] for r in made], [r["gained"] for r in made], **style
-            )
+            right.plot(beyond, gained, **(style | {"linestyle": ""}))
     left.plot(x, chance, color="0.4", linestyle=LINES[3], label="chance")
     left.set(xlabel="layer", ylabel=f"share of |ΔW|² in the top {data['source']['k']}")
     left.set_ylim(bottom=0)
