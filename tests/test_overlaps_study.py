@@ -13,7 +13,7 @@ from lox_kit.folders import remove_folder
 from lox_kit.measures import world_questions
 from lox_kit.reports import overlaps_text, write_overlaps
 from lox_kit.sandbox import corpus
-from lox_kit.studies import Overlaps, safety_overlaps, whose
+from lox_kit.studies import Overlaps, overlaps, safety_overlaps
 from lox_kit.weights import Checkpoint, delta
 
 PAIR = "sandbox/base", "sandbox/aligned"
@@ -46,7 +46,7 @@ def test_every_change_has_the_share_that_float64_gives_and_is_made_only_once(
         kept.append(Checkpoint(shutil.copytree(folder, tmp_path / "kept" / folder.name)))
         remove_folder(folder)
 
-    monkeypatch.setattr(whose, "remove_folder", keep)
+    monkeypatch.setattr(overlaps, "remove_folder", keep)
     found = study(store)
     assert [row["change"] for row in found.rows] == CHANGES
     safety = SafetySubspace.from_pair(*PAIR, rank=3)
@@ -65,7 +65,7 @@ def test_every_change_has_the_share_that_float64_gives_and_is_made_only_once(
         assert row["measures"]["asr"]["n"] == 4
     gains = [row["measures"]["asr"]["value"] - row["before"]["value"] for row in found.rows]
     assert [row["gained"] for row in found.rows] == [gains[0], None, None, None]
-    monkeypatch.setattr(whose, "_compared", None)
+    monkeypatch.setattr(overlaps, "_compared", None)
     assert study(store).to_dict() == found.to_dict()
     assert not list((store.folder / "runs").rglob("*.safetensors"))
 

@@ -306,7 +306,7 @@ def test_a_sweep_is_written_read_back_chosen_from_and_redrawn(lox, tmp_path):
     table = made()
     text = write_sweep(table, tmp_path)
     (row,) = (line for line in text.splitlines() if line.startswith("| k=2 alpha=0.5 | 0.90 ["))
-    assert row.endswith(" | 0.900 |")
+    assert row.endswith(" | 0.9000 |")
     assert "Not tried: k=2 alpha=2." in text
     done = lox("choose", tmp_path / "sweep.json", "--loss", ".1", "-o", tmp_path)
     assert done.status == 0, done.err
@@ -322,6 +322,7 @@ def test_a_sweep_is_written_read_back_chosen_from_and_redrawn(lox, tmp_path):
 def test_the_verb_sweeps_a_world_with_settings_of_its_own(lox, computed, tmp_path):
     grid = ("-k", "1,all", "--alphas", ".5,1", "--attacks", "forbidden", "--limit", 2)
     done = lox("sweep", *grid, "--budget", 3, "-o", tmp_path)
+    assert (tmp_path / "sweep.md").read_text().rstrip() in done.out  # line by line
     assert done.status == 0, done.err
     about = json.loads((tmp_path / "sweep.json").read_text())["source"]["sweep"]
     assert (about["ks"], about["alphas"], about["attacks"]) == (

@@ -53,7 +53,7 @@ def sweep(
             executor=executor,
             **shared,
         )
-    say(reports.write_sweep(found, out), f"figure and numbers: {out}")
+    say(*reports.write_sweep(found, out).splitlines(), f"figure and numbers: {out}")
 
 
 @click.command()
@@ -108,7 +108,7 @@ def overlaps(store, world, names, seeds, k, limit, out):
     asked = measures.world_questions(world, limit=limit)
     with options.working(store) as shared:
         found = studies.safety_overlaps(seeds, names, world=world, k=k, questions=asked, **shared)
-    say(*reports.write_overlaps(found, out).rstrip().split("\n"), f"figure and numbers: {out}")
+    say(*reports.write_overlaps(found, out).splitlines(), f"figure and numbers: {out}")
 
 
 @click.command()
@@ -166,4 +166,4 @@ def controls(store, attack, arms, seeds, world, k, alpha, limit, workers, out):
         shared |= {"k": k, "alpha": alpha, "executor": executor}
         found = studies.compare_defences(seeds, attack, **how, **shared)
     text = reports.write_controls(found, out)
-    say(*text.rstrip().split("\n"), f"figure and numbers: {out}")
+    say(*text.splitlines(), f"figure and numbers: {out}")

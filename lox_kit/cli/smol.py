@@ -78,4 +78,4 @@ def smol_frontier(store, seeds, names, limit, workers, out):
     """
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         found = studies.smol_frontier(seeds, names, limit=limit, executor=executor, **shared)
-    say(reports.write_frontier(found, out), f"figure and numbers: {out}")
+    say(*reports.write_frontier(found, out).splitlines(), f"figure and numbers: {out}")

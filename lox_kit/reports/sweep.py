@@ -29,7 +29,7 @@ def sweep_text(table: AttackTable) -> str:
     for row in table.rows:
         moved[row["arm"]] += [row["drift"]["value"]] if "drift" in row else []
     rows = [
-        [*row, f"{sum(drift) / len(drift):.3f}"]
+        [*row, f"{sum(drift) / len(drift):.4f}"]
         for row, drift in zip(share_rows(table, cells), moved.values(), strict=True)
     ]
     return "\n".join([*markdown(heads, rows), "", _caption(table.source), ""])

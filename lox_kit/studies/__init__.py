@@ -21,6 +21,6 @@ __all__, __getattr__, __dir__ = attach(
         "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",
         "table": "attack_table compare_defences ON_BOTH",
         "treatments": "guess_step keep_out treated TREATMENTS TUNED",
-        "whose": "Overlaps safety_overlaps",
+        "overlaps": "Overlaps safety_overlaps",
     },
 )

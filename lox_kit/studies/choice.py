@@ -155,7 +155,7 @@ def report_choice(
     """Measure the chosen setting beside others, on an attack and requests that did not choose it.
 
     The others are the aligned model, the paper's k=6, alpha=1.25, and all directions at equal help
-    (`Choice.equal_help`), if the chosen one is not along them itself.
+    (`Choice.equal_help`); the last two if they are not what is chosen.
 
     Parameters
     ----------
@@ -180,7 +180,9 @@ def report_choice(
     asked = (questions or world_questions(about["world"])).with_help()
     if asked.key == choice.source["questions"]:
         raise ValueError("the setting was chosen on these requests; report on others.")
-    arms = {"chosen": Arm(**choice.source["arms"][choice.chosen]), "the paper's": setting(*PAPER)}
+    arms = {"chosen": Arm(**choice.source["arms"][choice.chosen])}
+    if choice.chosen != setting(*PAPER).name:
+        arms["the paper's"] = setting(*PAPER)
     if choice.equal_help not in (None, choice.chosen):
         arms["all directions"] = Arm(**choice.source["arms"][choice.equal_help])
     named = [dataclasses.replace(arm, name=f"{title} ({arm.name})") for title, arm in arms.items()]

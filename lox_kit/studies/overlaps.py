@@ -178,5 +178,6 @@ def _compared(
         remove_folder(folder)
     energy = changed.norms**2 / (changed.norms**2).sum()
     share, chance = (float((frame[n] * energy).sum()) for n in ("share", "share_chance"))
-    layers = frame[["layer", "share", "share_chance"]].to_numpy().tolist()
+    shown = frame[["layer", "share", "share_chance"]].astype(object)
+    layers = shown.where(shown.notna(), None).to_numpy().tolist()  # None: alignment left it alone
     return {"layers": layers, "share": share, "chance": chance, "measures": measures}
