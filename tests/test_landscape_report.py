@@ -8,6 +8,7 @@ from lox_kit.reports.landscape import DIFFERENCE, flatness_data, joined, numbers
 from lox_kit.studies import WALKS
 
 ATTACK, OTHER = "along its attack", "further along LoX"
+AXES = WALKS["sandbox"].axes
 N_PROMPTS = 40
 
 
@@ -19,7 +20,7 @@ def cliff_at(index, places):
 
 def walked(aligned, lox):
     """Return every kind of walk, the cliffs of the two models at these places."""
-    places = {kind: axis.values for kind, axis in WALKS.items()} | {"VISAGE": np.linspace(-1, 1, 5)}
+    places = {kind: axis.values for kind, axis in AXES.items()} | {"VISAGE": np.linspace(-1, 1, 5)}
     return {
         (model, kind, "sums" if kind == ATTACK else ""): cliff_at(index, at)
         for model, index in (("aligned", aligned), ("LoX", lox))
@@ -29,7 +30,7 @@ def walked(aligned, lox):
 
 def test_the_cliff_is_half_way_between_two_places_and_the_difference_is_lox_s_gain():
     rows = numbers(walked(4, 9), "sums")
-    step = WALKS[ATTACK].values[1]
+    step = AXES[ATTACK].values[1]
     assert rows[ATTACK]["aligned"].value == pytest.approx(3.5 * step)
     assert rows[ATTACK][DIFFERENCE].value == pytest.approx(5 * step)
     assert rows[ATTACK][DIFFERENCE].low == pytest.approx(5 * step)  # all lines and prompts agree
@@ -49,12 +50,12 @@ def test_families_are_joined_line_by_line():
     both = joined([walked(4, 9), walked(6, 9)])
     assert both["aligned", OTHER, ""].per_prompt.shape[0] == 4
     value = numbers(both, "sums")[OTHER]["aligned"].value
-    assert value == pytest.approx(4.5 * WALKS[OTHER].values[1])  # the median of both cliffs
+    assert value == pytest.approx(4.5 * AXES[OTHER].values[1])  # the median of both cliffs
 
 
 def test_the_figure_is_drawn_from_every_line_of_both_models():
     data = flatness_data(walked(4, 9), "sums", "sums, seed 0")
-    assert [panel["title"] for panel in data["panels"]] == [*WALKS, "VISAGE: both ways"]
+    assert [panel["title"] for panel in data["panels"]] == [*AXES, "VISAGE: both ways"]
     first = data["panels"][0]
     assert {model: len(lines) for model, lines in first["curves"].items()} == {
         "aligned": 2, "LoX": 2,

@@ -147,7 +147,7 @@ def test_screen_and_paper_show_the_same_points(subspace, whole):
     assert traces[VALUES[0]].customdata[1].startswith("25% [11%, 47%], 5 of 20")
     bold = {line.get_label(): line for line in axes["layer"].get_lines()}
     screen = np.array(traces[ALIGN].y, dtype=float)
-    np.testing.assert_array_equal(screen, bold["$R_\\mathrm{align}$"].get_ydata())
+    np.testing.assert_array_equal(screen, bold["R of the alignment"].get_ydata())
     assert len(traces) == ALIGN + 1 + 2 * 2
     assert traces[SAFE].x == (place(3),)
 

@@ -143,6 +143,17 @@ def test_what_is_made_from_a_family_is_made_for_its_world(index):
     state.close()
 
 
+@pytest.mark.slow
+def test_its_landscape_is_walked_and_drawn(index, lox, tmp_path):
+    call = ["landscape", "--world", "smol", "--attacks", "sums", "--cells", 2, "--limit", 2]
+    found = lox(*call, "-o", "out")
+    assert found.status == 0, found.err
+    assert (tmp_path / "out" / "landscape_map_sums_0.png").is_file()
+    caption = (tmp_path / "out" / "landscape.md").read_text()
+    for part in ("landscape of smol", "by the keyword judge on 2", "2 per seed", "9 places"):
+        assert part in caption
+
+
 def test_a_recipe_that_changed_unnoticed_is_not_built(index, monkeypatch):
     monkeypatch.setattr(rows, "WHOLE_TOKENS", 9)
     with pytest.raises(AssertionError, match=r"SMOL_RECIPE must be [0-9a-f]{64}"):

@@ -13,10 +13,11 @@ from .progress import say
 
 @click.command("landscape")
 @click.argument("checkpoints", nargs=-1, metavar="[ALIGNED LOX ATTACKED [ATTACKED_LOX]]")
-@click.option("--attacks", type=NAMES, help="On the sandbox instead: such as arithmetic,mixed.")
-@click.option("--seeds", type=NUMBERS, default="0", help="Of the sandbox, such as 0,3.")
-@click.option("-k", "k", default=6, help="LoX's directions, on the sandbox.")
-@click.option("--alpha", default=1.0, help="LoX's factor, on the sandbox.")
+@click.option("--attacks", type=NAMES, help="On a world instead: such as arithmetic,mixed.")
+@options.world
+@click.option("--seeds", type=NUMBERS, default="0", help="Of the world, such as 0,3.")
+@click.option("-k", "k", default=6, help="LoX's directions, on a world.")
+@click.option("--alpha", default=1.0, help="LoX's factor, on a world.")
 @click.option("--metric", type=click.Choice(["asr", "margin", "loss"]), default="asr")
 @options.prompts
 @options.judging
@@ -30,14 +31,14 @@ from .progress import say
 @click.option("-o", "--out", default="figures", type=PATH)
 @click.pass_obj
 def measure_landscape(
-    store, checkpoints, attacks, seeds, k, alpha, metric, prompts, limit, cells, budget, workers,
-    out, **asking,
+    store, checkpoints, attacks, world, seeds, k, alpha, metric, prompts, limit, cells, budget,
+    workers, out, **asking,
 ):  # fmt: skip
     """Measure safety on a plane through weight space and draw it.
 
     With four models on the paper's plane, with three on the plane through them. With --attacks on
-    the sandbox: both models attacked, maps and surfaces, flatness numbers and their caption. Every
-    cell is kept in the store as it is finished; if it is interrupted, the same call resumes it.
+    a world: both models attacked, maps and surfaces, flatness numbers and their caption. Every cell
+    is kept in the store as it is finished; if it is interrupted, the same call resumes it.
     """
     if bool(checkpoints) == bool(attacks) or len(checkpoints) not in (0, 3, 4):
         raise ValueError(
@@ -46,13 +47,13 @@ def measure_landscape(
     if attacks and (prompts or asking["by"] or metric != "asr"):
         raise ValueError(
             "--prompts, --judge and --metric are for models of your own; --attacks measures the "
-            "ASR of the sandbox's requests by its rule."
+            "ASR of the world's requests by its judge."
         )
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         shared |= {"executor": executor, "budget": budget}
         if attacks:
-            lox = {"k": k, "alpha": alpha}
-            files = reports.report(attacks, seeds, out, cells=cells, limit=limit, **lox, **shared)
+            made = {"k": k, "alpha": alpha, "world": world, "cells": cells, "limit": limit}
+            files = reports.report(attacks, seeds, out, **made, **shared)
         else:
             asking["world"] = models.world_of(checkpoints[0])
             asked = options.forbidden(prompts, limit, asking["world"])

@@ -8,7 +8,7 @@ __all__, __getattr__, __dir__ = attach(
         "attacks": """
             figure_attack_lab figure_attack_table figure_epochs is_there LAB_ARMS run_title
         """,
-        "canvas": "LINES MEASURE_STYLES OKABE_ITO ONE_COLUMN STYLE TWO_COLUMNS use",
+        "canvas": "LINES MEASURE_STYLES OKABE_ITO STYLE use WIDTHS",
         "defences": "figure_alpha figure_defences SHORT",
         "frontier": "curve_points direction_of figure_frontier",
         "overlaps": "figure_overlaps",

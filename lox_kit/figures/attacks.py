@@ -5,60 +5,100 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import fill
 
+import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from .canvas import (
     ARM_COLOURS,
     LINES,
     MEASURES,
     OKABE_ITO,
-    interval,
-    new_figure,
+    em,
+    legend_below,
+    panels,
     share_axis,
     share_line,
     shares_at,
+    small,
     styled,
+    title,
 )
 
-ROWS = ("asr", "helpfulness")
+TABLE_COLOURS = {"asr": OKABE_ITO[1], "helpfulness": OKABE_ITO[0]}
+SEEDS = "osD^vP*X"  # the marks of seeds
 
 
 @styled
 def figure_attack_table(data: dict) -> Figure:
-    """Draw ASR and helpfulness after every attack, a column per attack, a dot per seed.
+    """Draw ASR and helpfulness of every arm, a panel per attack, a mark per seed.
 
-    Hollow dots are LoRA; grey ticks are the same model before the attack. Bars are 95 % Wilson
-    intervals.
+    An arm's upper line is full fine-tuning, its lower one, hollow, is LoRA; grey ticks are the same
+    model before the attack. Bars are 95 % Wilson intervals.
     """
-    columns = _columns(data["rows"])
-    arms = list(dict.fromkeys(r["arm"] for r in data["rows"]))
-    seeds = sorted({r["seed"] for r in data["rows"]})
-    size = (1.2 * len(columns) + 0.6, 3.9)
-    fig, axes = new_figure(2, len(columns), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for column, (attack, prefix) in enumerate(columns):
-        for ax, measure in zip(axes[:, column], ROWS, strict=True):
-            name = prefix + measure if measure == "asr" else measure
-            for row in data["rows"]:
-                if name in row["measures"] and row["attack"] in (attack, None):
-                    _dot(ax, row, row["measures"][name], arms, seeds)
-            share_axis(ax)
-            ax.tick_params(length=0)
-            ax.spines[["left"]].set_visible(False)
-            if column == 0:
-                ax.set_ylabel(MEASURES[measure])
-        asked = ",\nasked under it" if prefix else ""
-        axes[0, column].set_title(fill(attack, 18) + asked, fontsize=8)
-        names = [a.replace(" ", "\n") for a in arms]
-        axes[1, column].set_xticks(range(len(arms)), names, fontsize=6, rotation=90)
-        axes[1, column].set_xlim(-0.7, len(arms) - 0.3)
-    ax = axes[0, 0]
-    ax.plot([], [], "o", color="0.3", label="after full fine-tuning")
-    if any(r["training"] == "LoRA" for r in data["rows"]):
-        ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="after LoRA fine-tuning")
-    ax.plot([], [], "_", color="0.55", markersize=9, label="before")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncol=3)
+    rows, columns = data["rows"], _columns(data["rows"])
+    arms = list(dict.fromkeys(r["arm"] for r in rows))
+    seeds = sorted({r["seed"] for r in rows})
+    ways = sorted({r["training"] for r in rows if r["attack"]}, reverse=True)  # full, LoRA
+    height = 0.75 + len(arms) * (0.16 + 0.17 * len(ways))
+    fig, axes = panels(len(columns), 1.08, height, sharey=True)
+    for ax, (attack, prefix) in zip(axes, columns, strict=True):
+        for y, arm in enumerate(arms):
+            there = [r for r in rows if r["arm"] == arm and r["attack"] in (attack, None)]
+            for row in there:
+                _entry(ax, y, row, prefix, seeds, ways)
+            for lane, way in enumerate(ways):
+                if not any(r["attack"] and r["training"] == way for r in there):
+                    ax.text(0.5, y + _lane(lane, ways), "not run", color="0.6", ha="center",
+                            va="center", fontsize=small())  # fmt: skip
+            if y:
+                ax.axhline(y - 0.5, color="0.9", linewidth=0.5)
+        asked = ", asked under it" if prefix else ""
+        title(ax, attack + asked)
+        ax.set(xlim=(-0.06, 1.06), ylim=(len(arms) - 0.5, -0.5), xticks=(0, 0.5, 1))
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.set_yticks(range(len(arms)), [a.replace(" ", "\n") for a in arms])
+        ax.tick_params(length=0)
+    _attack_legend(fig, axes[0], seeds, ways)
     return fig
+
+
+def _lane(lane: int, ways: list[str]) -> float:
+    """Return how far below the middle of an arm's row the lane of a kind of training is."""
+    return (lane - (len(ways) - 1) / 2) * 0.44
+
+
+def _entry(ax: Axes, y: int, row: dict, prefix: str, seeds: list[int], ways: list[str]) -> None:
+    """Draw the shares of one entry in an arm's row: before as ticks in every lane."""
+    seed, lanes = seeds.index(row["seed"]), range(len(ways))
+    if row["attack"]:
+        lanes = [ways.index(row["training"])]
+    spread = (seed - (len(seeds) - 1) / 2) * 0.3 / max(len(seeds), 3)
+    for measure, colour in TABLE_COLOURS.items():
+        name = prefix + measure if measure == "asr" else measure
+        share = row["measures"].get(name)
+        for at in (y + _lane(lane, ways) + spread for lane in lanes if share):
+            if not row["attack"]:
+                ax.plot(share["value"], at, "|", color="0.6", markersize=4, zorder=0)
+                continue
+            ax.hlines(at, share["low"], share["high"], color=colour, linewidth=0.7)
+            inside = "white" if row["training"] == "LoRA" else colour
+            ax.plot(share["value"], at, SEEDS[seed % len(SEEDS)], color=colour,
+                    markerfacecolor=inside, markersize=3, markeredgewidth=0.7)  # fmt: skip
+
+
+def _attack_legend(fig: Figure, ax: Axes, seeds: list[int], ways: list[str]) -> None:
+    """Say what colours, marks and fillings are."""
+    for measure, colour in TABLE_COLOURS.items():
+        ax.plot([], [], "-", color=colour, label=MEASURES[measure])
+    if "LoRA" in ways:
+        ax.plot([], [], "o", color="0.3", markersize=3, label="full (above)")
+        ax.plot([], [], "o", color="0.3", markersize=3, markerfacecolor="white", label="LoRA")
+    for i, seed in enumerate(seeds if len(seeds) > 1 else []):
+        ax.plot([], [], SEEDS[i % len(SEEDS)], color="0.3", markersize=3, label=f"seed {seed}")
+    ax.plot([], [], "|", color="0.6", markersize=5, label="before")
+    legend_below(fig, ax)
 
 
 def _columns(rows: list[dict]) -> list[tuple[str, str]]:
@@ -70,18 +110,6 @@ def _columns(rows: list[dict]) -> list[tuple[str, str]]:
     return found
 
 
-def _dot(ax: Axes, row: dict, share: dict, arms: list[str], seeds: list[int]) -> None:
-    """Draw one entry: before as a tick, full training filled, LoRA hollow."""
-    spread = (seeds.index(row["seed"]) - (len(seeds) - 1) / 2) * 0.3 / max(len(seeds), 3)
-    x = arms.index(row["arm"])
-    if row["attack"] is None:
-        ax.plot(x, share["value"], "_", color="0.55", markersize=9, zorder=0)
-        return
-    lora = row["training"] == "LoRA"
-    x += spread + (0.22 if lora else -0.12)
-    interval(ax, x, share, colour=ARM_COLOURS.get(row["arm"], OKABE_ITO[4]), filled=not lora)
-
-
 @styled
 def figure_epochs(data: dict) -> Figure:
     """Draw ASR, helpfulness and task accuracy along an attack, a line per model and rate.
@@ -89,13 +117,11 @@ def figure_epochs(data: dict) -> Figure:
     Colours are models, line styles learning rates; bands are 95 % Wilson intervals.
     """
     measured = {m for line in data["lines"] for p in line["points"] for m in p["measures"]}
-    panels = [m for m in (*ROWS, "task") if m in measured]
+    shown = [m for m in (*TABLE_COLOURS, "task") if m in measured]
     models = list(dict.fromkeys(line["model"] for line in data["lines"]))
     rates = list(dict.fromkeys(line["learning_rate"] for line in data["lines"]))
-    fig, axes = new_figure(
-        1, len(panels), figsize=(7.0 * len(panels) / 3, 2.4), sharey=True, squeeze=False
-    )
-    for ax, measure in zip(axes[0], panels, strict=True):
+    fig, axes = panels(len(shown), 1.8, 2.2, sharey=True)
+    for ax, measure in zip(axes, shown, strict=True):
         for line in data["lines"]:
             colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(line["model"]) % 6]]
             style = {"color": colour, "linestyle": LINES[rates.index(line["learning_rate"]) % 4]}
@@ -106,8 +132,7 @@ def figure_epochs(data: dict) -> Figure:
             )
         share_axis(ax)
         ax.set(title=MEASURES[measure], xlabel="optimiser step", xlim=(0, None))
-    handles = axes[0, 0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncol=min(len(data["lines"]), 2))
+    legend_below(fig, axes[0])
     return fig
 
 
@@ -163,24 +188,25 @@ def figure_attack_lab(data: dict) -> Figure:
     dotted line stands at the step `data["at"]`. Each of `data["runs"]` says what it is (attack,
     learning_rate, steps, training, seed, k, alpha) and has `studies.Way.to_dict` in `arms`.
     """
-    runs, panels = data["runs"], lab_panels(data["runs"])
-    fig, axes = new_figure(1, 3, figsize=(7.0, 2.7))
+    runs, shown = data["runs"], lab_panels(data["runs"])
+    fig, axes = panels(3, 1.8, 2.2)
     for i, arm, style in lab_lines(runs):
         run, size = runs[i], 2 + style["linewidth"]
         way, label = run["arms"][arm], arm if i == 0 else run_title(run) * (arm == "LoX")
         axes[0].plot(range(1, len(way["losses"]) + 1), way["losses"], label=label, **style)
-        for ax, measure in zip(axes[1:], panels, strict=True):
+        for ax, measure in zip(axes[1:], shown, strict=True):
             band, points = 0.12 * (i == 0), shares_at(way["points"], "step", measure)
             share_line(ax, *points, markersize=size, band=band, **style)
     steps = max(run["steps"] for run in runs)
-    titles = ["loss (nats per token)", *panels.values()]
-    for ax, title in zip(axes, titles, strict=True):
+    titles = ["loss (nats per token)", *shown.values()]
+    for ax, text in zip(axes, titles, strict=True):
         ax.axvline(data["at"], color="0.35", linestyle=":", linewidth=0.8)
-        ax.set(title=title, xlabel="optimiser step", xlim=(-0.02 * steps, 1.02 * steps))
+        title(ax, text)
+        ax.set(xlabel="optimiser step", xlim=(-0.02 * steps, 1.02 * steps))
     axes[0].set_ylim(0, None)
     for ax in axes[1:]:
         share_axis(ax)
-    fig.suptitle(run_title(runs[0]), fontsize=8)
-    legend, lines = axes[0].get_legend_handles_labels(), 2 if len(runs) == 1 else 1
-    fig.legend(*legend, loc="outside lower center", ncol=lines)
+    across = int(fig.get_figwidth() / em() / 0.07)
+    fig.suptitle(fill(run_title(runs[0]), across), fontsize=plt.rcParams["axes.titlesize"])
+    legend_below(fig, axes[0])
     return fig

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Iterable
 from functools import wraps
+from itertools import chain
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -15,11 +19,20 @@ from matplotlib.ticker import PercentFormatter
 from lox_kit.text import clean, map_texts
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
-ONE_COLUMN = (3.4, 2.4)  # inches
-TWO_COLUMNS = (7.0, 2.6)
+ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0  # inches: how wide a figure is if nothing is asked
+WIDTHS = {  # of a column, or of the text where there is one column, inches
+    "neurips": 5.5, "iclr": 5.5, "colm": 5.5, "tmlr": 6.5,
+    "icml": 3.25, "acl": 3.03, "aaai": 3.3, "cvpr": 3.25,
+}  # fmt: skip
+NARROWEST, WIDEST = 3.0, 7.5
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-TALK = {"figure.dpi": 175}  # at which 8-point text is as large as 14-point text is at 100
+_SIZES = rc_params_from_file(STYLE, use_default_template=False)
+TALK = {  # text of 14 points in place of 8, and all else as much larger
+    key: 1.75 * size for key, size in _SIZES.items() if isinstance(size, float) and "dpi" not in key
+}
 _styles: list = [STYLE]
+_width: contextvars.ContextVar[float | None] = contextvars.ContextVar("width", default=None)
+TIGHT = {"columnspacing": 1.0, "handlelength": 1.6}  # legends
 LINES = ("-", "--", "-.", ":")
 MEASURES = {
     "asr": "attack success rate",
@@ -41,24 +54,33 @@ ARM_COLOURS = {
 }
 
 
-def use(style: str) -> None:
-    """Draw figures for a "paper", or for a "talk": the same, as large as with 14-point text.
+def use(style: str | Path | dict = "paper") -> None:
+    """Draw figures for a "paper", for a "talk", or with a style of your own over the paper's.
 
-    What `save_figure` writes is for a paper all the same.
+    Parameters
+    ----------
+    style : "paper", "talk", or what `matplotlib.style.use` takes
+        The file of an mplstyle, or a dict of rcParams. What it sets wins.
 
     Raises
     ------
-    ValueError
+    OSError
         If there is no such style.
     """
-    if style not in ("paper", "talk"):
-        raise ValueError(f"style {style!r}: use paper or talk.")
-    _styles[1:] = [TALK] if style == "talk" else []
+    with plt.style.context(layers(style)):  # it is a style
+        _styles[:] = layers(style)
 
 
-def styled(draw: Callable[[dict], Figure]) -> Callable[[dict], Figure]:
-    """Return a function that draws figure data in the style that is in use.
+def layers(style: str | Path | dict) -> list:
+    """Return a style's layers: what the paper's sets, and what is set over it."""
+    return [STYLE, *{"paper": [], "talk": [TALK]}.get(str(style), [style])]
 
+
+def styled(draw: Callable[[dict], Figure]) -> Callable[..., Figure]:
+    """Return a function that draws figure data, laid out for a width, in a style.
+
+    It takes `width`, in inches or a venue of `WIDTHS`, from 3 to 7.5 in the type of a paper; and
+    `style`, as `use` does. By default a figure has its own width, and the style that is in use.
     The texts in the data are shown as they stand: a `$` begins no formula.
     """
 
@@ -66,11 +88,53 @@ def styled(draw: Callable[[dict], Figure]) -> Callable[[dict], Figure]:
         return clean(text).replace("$", r"\$")
 
     @wraps(draw)
-    def drawn(data: dict) -> Figure:
-        with plt.style.context(_styles):
-            return draw(map_texts(shown, data))
+    def drawn(data: dict, *, width: float | str | None = None, style=None) -> Figure:
+        with plt.style.context(_styles if style is None else layers(style)):
+            token = _width.set(None if width is None else _inches(width))
+            try:
+                return draw(map_texts(shown, data))
+            finally:
+                _width.reset(token)
 
     return drawn
+
+
+def _inches(width: float | str) -> float:
+    """Return a width in inches.
+
+    Raises
+    ------
+    ValueError
+        If there is no such venue, or the figures are not made for such a width.
+    """
+    if isinstance(width, str) and width not in WIDTHS:
+        raise ValueError(f"width={width!r}: use inches, or one of {', '.join(WIDTHS)}.")
+    width = WIDTHS[width] if isinstance(width, str) else width
+    if not NARROWEST <= width / em() <= WIDEST:
+        low, high = NARROWEST * em(), WIDEST * em()
+        raise ValueError(f"width={width:g}: use {low:g} to {high:g} inches, for type of this size.")
+    return width
+
+
+def em() -> float:
+    """Return how many times as large as the paper's the type of the style is."""
+    return plt.rcParams["font.size"] / 8
+
+
+def small() -> float:
+    """Return the size of small type, in points."""
+    return plt.rcParams["xtick.labelsize"]
+
+
+def page(width: float) -> float:
+    """Return how wide to make the figure: as was asked, or this width, which is for a paper."""
+    asked = _width.get()
+    return width * em() if asked is None else asked
+
+
+def narrow() -> bool:
+    """Whether the figure is for one column of a page."""
+    return page(TWO_COLUMNS) < 5 * em()
 
 
 def new_figure(rows: int, columns: int, **options):
@@ -80,6 +144,31 @@ def new_figure(rows: int, columns: int, **options):
     return fig, axes
 
 
+def one_panel(height: float = 2.4, usual: float = ONE_COLUMN, **options) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; its height in inches, for a paper."""
+    return new_figure(1, 1, figsize=(page(usual), height * em()), **options)
+
+
+def panels(
+    n: int, least: float, height: float, *, usual: float = TWO_COLUMNS, **options
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure and the axes of `n` panels, in as many rows as its width takes.
+
+    Parameters
+    ----------
+    least, height : float
+        Inches: a panel is at least so wide, and so high, in the type of a paper.
+    """
+    width = page(usual)
+    rows = -(-n // max(1, min(n, int(width / em() / least + 1e-6))))
+    columns = -(-n // rows)
+    size = (width, rows * height * em())
+    fig, axes = new_figure(rows, columns, figsize=size, squeeze=False, **options)
+    for ax in axes.flat[n:]:
+        ax.remove()
+    return fig, axes.flatten()[:n]
+
+
 def new_mosaic(rows: list[list[str]], **options):
     """Return figure and axes by name, that pyplot has forgotten as well."""
     fig, axes = plt.subplot_mosaic(rows, layout="constrained", **options)
@@ -87,15 +176,27 @@ def new_mosaic(rows: list[list[str]], **options):
     return fig, axes
 
 
+def legend_below(fig: Figure, *axes: Axes) -> None:
+    """Put one legend for these panels under a figure, in as many columns as its width takes."""
+    found = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes)
+    width = fig.get_figwidth() / em()
+    across = int(width / 0.058) - 8
+    once = {fill(label, across): handle for handle, label in chain.from_iterable(found)}
+    most = int(width / (0.36 + 0.054 * min(max(map(len, once), default=0), across))) or 1
+    columns = -(-len(once) // -(-len(once) // most)) if once else 1
+    fig.legend(once.values(), once, loc="outside lower center", ncol=columns, **TIGHT)
+
+
+def title(ax: Axes, text: str) -> None:
+    """Put a title over a panel, in lines that its width takes."""
+    across = ax.get_subplotspec().get_gridspec().ncols
+    ax.set_title(fill(text, max(12, int(ax.figure.get_figwidth() / em() / across / 0.068))))
+
+
 def shares_at(points: Iterable[dict], x: str, measure: str) -> tuple[list[float], list[dict]]:
     """Return where along a curve a share was measured (`x` of its points), and the shares."""
     found = [(p[x], p["measures"][measure]) for p in points if measure in p["measures"]]
     return [at for at, _ in found], [share for _, share in found]
-
-
-def kind_style(i: int) -> dict:
-    """Return the style of the i-th of many curves: solid until all colours are used."""
-    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": LINES[i // len(OKABE_ITO) % 4]}
 
 
 def line_style(i: int) -> dict:

@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import OKABE_ITO, bars, new_mosaic
+from .canvas import OKABE_ITO, bars, em, new_mosaic, page
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
 
 
 def figure_over_cut(
-    data: dict, size: tuple[float, float], projection: str | None = None
+    data: dict, width: float, shape: float, projection: str | None = None
 ) -> tuple[Figure, Axes]:
     """Return a figure and its main axes, with the cut drawn below them where the data have one.
 
@@ -22,15 +22,16 @@ def figure_over_cut(
     ----------
     data : dict
         From `figures.map_data`; perhaps with "cut", from `landscape.cut_through`.
-    size : (float, float)
-        Of the figure without the cut, in inches.
+    width, shape : float
+        Of the figure without the cut: inches if nothing is asked, and height over width.
     projection : str, optional
         Of the main axes.
     """
-    parts = {"main": size[1], "cut": CUT_HEIGHT} if data.get("cut") else {"main": size[1]}
+    width = page(width)
+    parts = {"main": shape * width} | ({"cut": CUT_HEIGHT * em()} if data.get("cut") else {})
     heights, options = list(parts.values()), {"main": {"projection": projection}}
     fig, axes = new_mosaic(
-        [[part] for part in parts], figsize=(size[0], sum(heights)), height_ratios=heights,
+        [[part] for part in parts], figsize=(width, sum(heights)), height_ratios=heights,
         per_subplot_kw=options,
     )  # fmt: skip
     if "cut" in parts:

@@ -9,13 +9,14 @@ from .canvas import (
     MEASURE_STYLES,
     MEASURES,
     OKABE_ITO,
-    ONE_COLUMN,
-    TWO_COLUMNS,
     bars,
     columns,
     interval,
-    new_figure,
+    legend_below,
+    one_panel,
+    panels,
     share_axis,
+    small,
     styled,
 )
 
@@ -33,7 +34,7 @@ def figure_defences(data: dict) -> Figure:
     made = {m: t for m, t in MEASURES.items() if all(m in row["measures"] for row in rows)}
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     seeds = sorted({r["seed"] for r in rows})
-    fig, axes = new_figure(1, len(made), figsize=TWO_COLUMNS, sharey=True)
+    fig, axes = panels(len(made), 1.5, 2.4, sharey=True)
     for ax, (measure, title) in zip(axes, made.items(), strict=True):
         for row in rows:
             share, after = row["measures"][measure], bool(row["attack"])
@@ -41,7 +42,7 @@ def figure_defences(data: dict) -> Figure:
             x = arms.index(row["arm"]) + (0.19 if after else -0.19) + spread
             interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)
         names = [a.replace(" ", "\n") for a in arms]
-        ax.set_xticks(range(len(arms)), names, fontsize=6, rotation=90 if len(arms) > 4 else 0)
+        ax.set_xticks(range(len(arms)), names, fontsize=small(), rotation=90)
         ax.set(title=title, xlim=(-0.6, len(arms) - 0.4))
         share_axis(ax)
         ax.tick_params(length=0)
@@ -50,14 +51,14 @@ def figure_defences(data: dict) -> Figure:
     style = {"color": before, "markerfacecolor": "white"}
     axes[0].plot([], [], "o", label="before the attack", **style)
     axes[0].plot([], [], "o", label="after", color=after)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
+    legend_below(fig, axes[0])
     return fig
 
 
 @styled
 def figure_alpha(data: dict) -> Figure:
     """Draw ASR, refusal and helpfulness without an attack, against alpha."""
-    fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
+    fig, ax = one_panel()
     for measure in SHORT:
         x = [p["alpha"] for p in data["points"]]
         value, low, high = columns(p[measure] for p in data["points"])

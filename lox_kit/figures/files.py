@@ -17,7 +17,7 @@ from lox_kit import __version__
 from lox_kit.folders import write_whole
 
 from .attacks import figure_attack_lab, figure_attack_table, figure_epochs
-from .canvas import STYLE
+from .canvas import layers
 from .defences import figure_alpha, figure_defences
 from .frontier import figure_frontier
 from .judging import figure_interval, figure_judges
@@ -56,17 +56,34 @@ METADATA = {  # no dates: an unchanged figure is an unchanged file
 }
 
 
-def save_figure(data: dict, name: str, folder: str | Path = "figures") -> list[Path]:
+def save_figure(
+    data: dict,
+    name: str,
+    folder: str | Path = "figures",
+    *,
+    width: float | str | None = None,
+    style: str | Path | dict = "paper",
+    kinds: Iterable[str] = tuple(METADATA),
+) -> list[Path]:
     """Draw a figure from its data and write JSON, PDF, SVG and PNG; return their paths.
 
     The same data give the same bytes: no dates are written.
 
+    Parameters
+    ----------
+    width : float or str, optional
+        Inches, or a venue of `WIDTHS`; the type keeps its size. By default a figure has its own.
+    style : "paper", "talk", or a style of your own
+        See `figures.use`.
+    kinds : of "pdf", "svg", "png"
+
     Raises
     ------
     ValueError
-        If the data do not say which figure they are.
+        If the data do not say which figure they are, or there is no such width.
     """
-    pages = {"json": json.dumps(data, indent=1) + "\n", **_pages(data, METADATA)}
+    look = {"width": width, "style": style}
+    pages = {"json": json.dumps(data, indent=1) + "\n", **_pages(data, kinds, **look)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return [write_whole(folder / f"{name}.{kind}", page) for kind, page in pages.items()]
@@ -86,19 +103,25 @@ def draw(data: dict, file: str | Path) -> None:
     write_whole(file, _pages(data, [kind])[kind])
 
 
-def _pages(data: dict, kinds: Iterable[str]) -> dict[str, bytes]:
+def _pages(data: dict, kinds: Iterable[str], width=None, style="paper") -> dict[str, bytes]:
     """Return a figure drawn from its data, as the content of a file of each kind."""
     if data.get("figure") not in DRAW:
         raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
     pages = {kind: io.BytesIO() for kind in kinds}
-    with plt.style.context(STYLE):
-        fig = DRAW[data["figure"]](data)
+    fig = DRAW[data["figure"]](data, width=width, style=style)
+    with plt.style.context(layers(style)):
         for kind, page in pages.items():
             fig.savefig(page, format=kind, metadata=METADATA[kind])
     return {kind: page.getvalue() for kind, page in pages.items()}
 
 
-def redraw(file: str | Path) -> list[Path]:
-    """Draw a figure again from the JSON that `save_figure` left beside it."""
+def redraw(file: str | Path, **look) -> list[Path]:
+    """Draw a figure again from the JSON that `save_figure` left beside it.
+
+    Parameters
+    ----------
+    look
+        As `save_figure` takes them: width, style, kinds.
+    """
     file = Path(file)
-    return save_figure(json.loads(file.read_text()), file.stem, file.parent)
+    return save_figure(json.loads(file.read_text()), file.stem, file.parent, **look)

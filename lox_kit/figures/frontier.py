@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import TWO_COLUMNS, line_style, new_figure, share_axis, styled
+from .canvas import legend_below, line_style, panels, share_axis, styled
 
 MARKERS = "osD^vP"
 START = {"color": "black", "marker": "*", "markersize": 9, "zorder": 5, "label": "aligned"}
@@ -50,25 +50,19 @@ def figure_frontier(data: dict) -> Figure:
     attacks = list(dict.fromkeys(r["attack"] for r in rows if r["attack"]))
     seeds = sorted({r["seed"] for r in rows})
     directions = list(dict.fromkeys(map(direction_of, arms.values())))
-    fig, axes = new_figure(
-        1, len(attacks), figsize=(TWO_COLUMNS[0], 3.0), sharex=True, sharey=True, squeeze=False
-    )
-    for ax, attack in zip(axes[0], attacks, strict=True):
+    fig, axes = panels(len(attacks), 2.6, 2.6, sharex=True, sharey=True)
+    for ax, attack in zip(axes, attacks, strict=True):
         for i, direction in enumerate(directions):
             every = [curve_points(data, direction, attack, seed) for seed in seeds]
             style = line_style(i) | {"marker": MARKERS[i % len(MARKERS)], "label": direction}
             _curve(ax, np.array([points for points in every if points]), style)
         start = [curve_points(data, "aligned", attack, seed) for seed in seeds]
         _curve(ax, np.array([points for points in start if points]), START)
-        ax.set(title=f"after {attack}", xlabel="allowed requests refused before it")
+        ax.set(title=f"after {attack}", xlabel="allowed requests refused before")
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         share_axis(ax)
-    axes[0, 0].set_ylabel("forbidden requests refused after it")
-    fig.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncol=len(directions) + 1,
-    )
+        ax.set_ylabel("forbidden requests refused after")
+    legend_below(fig, axes[0])
     return fig
 
 

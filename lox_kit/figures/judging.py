@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.measures import Share
 
-from .canvas import OKABE_ITO, ONE_COLUMN, line_style, new_figure, styled
+from .canvas import OKABE_ITO, line_style, one_panel, styled
 
 
 def judges_data(result) -> dict:
@@ -24,7 +24,7 @@ def judges_data(result) -> dict:
 def figure_judges(data: dict) -> Figure:
     """Draw the same answers as each judge counts them, with 95 % Wilson intervals."""
     shares = data["shares"]
-    fig, ax = new_figure(1, 1, figsize=(ONE_COLUMN[0], 0.55 + 0.26 * len(shares)))
+    fig, ax = one_panel(0.55 + 0.26 * len(shares))
     for y, (name, share) in enumerate(shares.items()):
         colour = OKABE_ITO[0] if name.startswith("asr") else "0.45"
         ax.hlines(y, share["low"], share["high"], color=colour, linewidth=0.9)
@@ -52,7 +52,7 @@ def interval_data(sizes: Sequence[int] = (30, 100, 1000)) -> dict:
 @styled
 def figure_interval(data: dict) -> Figure:
     """Draw how far Wilson's 95 % interval reaches from each measured rate, for several n."""
-    fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
+    fig, ax = one_panel()
     for i, band in enumerate(data["bands"]):
         value, (low, high) = np.array(band["value"]), np.array(band["interval"]).T
         ax.plot(value, high - value, label=f"n = {band['n']}", **line_style(i))

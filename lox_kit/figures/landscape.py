@@ -13,7 +13,18 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mpl_toolkits.mplot3d import proj3d
 
-from .canvas import ARM_COLOURS, LINES, OKABE_ITO, TWO_COLUMNS, new_figure, share_axis, styled
+from .canvas import (
+    ARM_COLOURS,
+    LINES,
+    OKABE_ITO,
+    legend_below,
+    narrow,
+    panels,
+    share_axis,
+    small,
+    styled,
+    title,
+)
 from .cuts import figure_over_cut, line_on
 
 MARKERS = {"aligned": "o", "LoX": "^", "attacked": "s", "attacked LoX": "D"}
@@ -88,7 +99,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
     if np.isfinite(values).all() and values.min() < levels[-1] and values.max() > levels[0]:
         colour = "white" if data["limits"] else "black"
         lines = ax.contour(a, b, values.T, levels, colors=colour, linewidths=0.6)
-        ax.clabel(lines, fmt="%.1f", fontsize=6)
+        ax.clabel(lines, fmt="%.1f", fontsize=small())
     for i, way in enumerate(data["trajectories"]):
         style = way_style(i, way) | {"linewidth": 1.1, "path_effects": HALO}
         label = f"{way['name']}: {way['explained']:.0%} of its length lies in the plane"
@@ -98,6 +109,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
     for name, mark in data["marks"].items():
         _mark(ax, name, mark, cmap(norm(_shown(mark))), extent)
     ax.set(xlabel=data["axes"][0], ylabel=data["axes"][1])
+    ax.locator_params(axis="x", nbins=5)
     ax.set_title(data["title"])
     for spine in ax.spines.values():
         spine.set_visible(False)
@@ -124,18 +136,18 @@ def _mark(ax: Axes, name: str, mark: dict, colour, extent: float) -> None:
         ax.plot(x, y, "o", markersize=12, markerfacecolor="none", markeredgecolor="white",
                 markeredgewidth=0.8, zorder=4)  # fmt: skip
     ax.plot(x, y, MARKERS.get(name, "o"), markerfacecolor=colour, zorder=5, **EDGE)
-    ax.annotate(note, (x, y), (7, 5), textcoords="offset points", fontsize=6.5, zorder=6,
+    ax.annotate(note, (x, y), (7, 5), textcoords="offset points", fontsize=small(), zorder=6,
                 path_effects=HALO, linespacing=1.15)  # fmt: skip
 
 
 @styled
 def figure_landscape_map(data: dict) -> Figure:
     """Draw the landscape from above, and below it the cut, where the data have one."""
-    fig, ax = figure_over_cut(data, (4.6, 3.6))
+    fig, ax = figure_over_cut(data, 4.6, 0.78)
     plot_landscape_map(data, ax=ax)
     _colour_bar(fig, ax.mesh, ax, data)
     if data["trajectories"]:
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncol=1)
+        legend_below(fig, ax)
     return fig
 
 
@@ -161,7 +173,7 @@ def figure_landscape_3d(data: dict) -> Figure:
 
     a, b, values = coordinates(data)
     cmap, norm = colours(data)
-    fig, ax = figure_over_cut(data, (4.8, 3.5), "3d")
+    fig, ax = figure_over_cut(data, 4.8, 0.9 if narrow() else 0.73, "3d")
     ax.computed_zorder = False  # markers and arrows lie above the surface, whatever the angle
     A, B = np.meshgrid(a, b, indexing="ij")
     corners = (values[:-1, :-1], values[1:, :-1], values[:-1, 1:], values[1:, 1:])
@@ -180,9 +192,10 @@ def figure_landscape_3d(data: dict) -> Figure:
     ax.set(xlabel=data["axes"][0], ylabel=data["axes"][1], zlim=(norm.vmin, norm.vmax))
     ax.set_title(data["title"], y=0.96)
     ax.view_init(elev=28, azim=-58)
-    ax.set_box_aspect((1, 1.15, 0.62), zoom=1.0)
+    ax.set_box_aspect((1, 1.15, 0.62), zoom=0.8 if narrow() else 1.0)
     ax.tick_params(pad=-2, length=0)
-    ax.locator_params(axis="x", nbins=5)
+    for axis in "xyz":
+        ax.locator_params(axis=axis, nbins=5)
     ax.xaxis.labelpad = ax.yaxis.labelpad = -4
     if data["limits"]:
         ax.zaxis.set_major_formatter(PercentFormatter(1.0))
@@ -215,7 +228,8 @@ def _mark_3d(ax, note: str, name: str, mark: dict, colour) -> None:
     z, cell = _shown(mark), mark["cell"][0]
     ax.plot([x, x], [y, y], [cell, z], color="black", linewidth=0.6, linestyle=":", zorder=3)
     ax.plot([x], [y], [z], MARKERS.get(name, "o"), markerfacecolor=colour, zorder=5, **EDGE)
-    ax.text(x, y, z, "   " + note.replace("\n", "\n   "), fontsize=7, zorder=6, path_effects=HALO)
+    ax.text(x, y, z, "   " + note.replace("\n", "\n   "), fontsize=small(), zorder=6,
+            path_effects=HALO)  # fmt: skip
 
 
 # --- flatness ---------------------------------------------------------------------------------
@@ -227,11 +241,8 @@ def figure_flatness(data: dict) -> Figure:
 
     Thin lines are single directions, the bold one is their mean; the dashed line is the threshold.
     """
-    panels = data["panels"]
-    fig, axes = new_figure(
-        1, len(panels), figsize=(TWO_COLUMNS[0], 2.2), sharey=True, squeeze=False
-    )
-    for ax, panel in zip(axes[0], panels, strict=True):
+    fig, axes = panels(len(data["panels"]), 1.35, 2.1, sharey=True)
+    for ax, panel in zip(axes, data["panels"], strict=True):
         for i, (model, curves) in enumerate(panel["curves"].items()):
             lines, x = np.array(curves), np.array(panel["places"])
             colour = ARM_COLOURS.get(model, OKABE_ITO[i])
@@ -240,10 +251,11 @@ def figure_flatness(data: dict) -> Figure:
                 ax.plot(x, lines.T, color=colour, linewidth=0.4, alpha=0.6)
             ax.plot(x, lines.mean(0), linewidth=1.6, label=model, **style)
         ax.axhline(data["threshold"], color="0.6", linewidth=0.7, linestyle=":", zorder=0)
-        ax.set(title=panel["title"], xlabel=panel["xlabel"])
+        title(ax, panel["title"])
+        ax.set_xlabel(panel["xlabel"])
         ax.margins(x=0.02)
         ax.xaxis.set_major_locator(MaxNLocator(4))
         share_axis(ax)
-    axes[0, 0].set_ylabel("attack success rate")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
+    axes[0].set_ylabel("attack success rate")
+    legend_below(fig, axes[0])
     return fig

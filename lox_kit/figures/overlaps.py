@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.extrapolation import place_of
 
-from .canvas import LINES, TWO_COLUMNS, kind_style, new_figure, styled
+from .canvas import LINES, legend_below, line_style, panels, styled
 
 MARKERS = "osD^vP*X"
 
@@ -23,10 +23,10 @@ def figure_overlaps(data: dict) -> Figure:
     """
     rows = data["rows"]
     changes = list(dict.fromkeys(row["change"] for row in rows))
-    fig, (left, right) = new_figure(1, 2, figsize=(TWO_COLUMNS[0], 3.2))
+    fig, (left, right) = panels(2, 2.6, 2.7)
     for i, change in enumerate(changes):
         x, share, chance = _by_depth([r["layers"] for r in rows if r["change"] == change])
-        style = kind_style(i) | {"marker": MARKERS[i % len(MARKERS)]}
+        style = line_style(i) | {"marker": MARKERS[i % len(MARKERS)]}
         left.plot(x, share, label=change, **style)
         made = [r for r in rows if r["change"] == change and r["gained"] is not None]
         beyond, gained = ([r["share"] - r["chance"] for r in made], [r["gained"] for r in made])
@@ -37,9 +37,10 @@ def figure_overlaps(data: dict) -> Figure:
     left.set_ylim(bottom=0)
     left.yaxis.set_major_formatter(PercentFormatter(1.0))
     right.set(xlabel="share beyond chance", ylabel="ASR gained by the attack")
-    right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncol=5)
+    right.locator_params(nbins=5)
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    legend_below(fig, left)
     return fig
 
 

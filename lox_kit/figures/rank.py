@@ -12,13 +12,18 @@ from .canvas import (
     MEASURES,
     OKABE_ITO,
     TWO_COLUMNS,
+    em,
     interval,
+    legend_below,
     line_style,
-    new_figure,
+    narrow,
     new_mosaic,
+    page,
+    panels,
     share_axis,
     share_line,
     shares_at,
+    small,
     styled,
 )
 from .rank_data import ALL, place, rank_curve_points, ticks_shown
@@ -35,10 +40,10 @@ def figure_rank_curve(data: dict) -> Figure:
     """
     pairs = list(dict.fromkeys(row["pair"] for row in data["rows"]))
     ranks = sorted({row["r"] for row in data["rows"]} - {None})
-    panels = [m for m in MEASURES if all(m in row["measures"] for row in data["rows"])]
-    fig, axes = new_figure(1, len(panels), figsize=TWO_COLUMNS, sharey=True, squeeze=False)
-    at = {r: i for i, r in enumerate(ranks)} | {None: len(ranks) + 0.4}  # None: the aligned model
-    for ax, measure in zip(axes[0], panels, strict=True):
+    shown = [m for m in MEASURES if all(m in row["measures"] for row in data["rows"])]
+    fig, axes = panels(len(shown), 1.9, 2.4, sharey=True)
+    at = {r: i for i, r in enumerate(ranks)} | {None: len(ranks) + 0.7}  # None: the aligned model
+    for ax, measure in zip(axes, shown, strict=True):
         for i, pair in enumerate(pairs):
             shift = (i - (len(pairs) - 1) / 2) * 0.12  # side by side: the intervals stay legible
             shares = {r["r"]: r["measures"][measure] for r in data["rows"] if r["pair"] == pair}
@@ -50,10 +55,10 @@ def figure_rank_curve(data: dict) -> Figure:
             for where, share in zip(x, y, strict=True):
                 interval(ax, where, share, colour=line_style(i)["color"], filled=True)
         ax.set_xticks(list(at.values()), [*map(str, ranks), "aligned"])
-        ax.axvline(len(ranks) - 0.3, color="0.8", linewidth=0.6)
+        ax.axvline(len(ranks) - 0.2, color="0.8", linewidth=0.6)
         ax.set(title=MEASURES[measure], xlabel="directions of ΔW, r")
         share_axis(ax)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4)
+    legend_below(fig, axes[0])
     return fig
 
 
@@ -63,7 +68,6 @@ CURVES = {
     measure: (name, MEASURE_STYLES[measure])
     for measure, name in (("asr", "ASR"), ("helpfulness", "help with allowed"))
 }
-R_ALIGN = "$R_\\mathrm{align}$"
 ATTACK_COLOURS = tuple(OKABE_ITO[i] for i in (1, 3, 4, 5, 2, 0))
 
 
@@ -86,14 +90,17 @@ def figure_rank_and_r(data: dict) -> Figure:
     """Draw the rank curve of one pair, R along its layers, and R_ft / R_align of every attack."""
     attacks = list(data["ratios"])
     rows = [["curve", "r"], ["curve", "ratio"]] if attacks else [["curve", "r"]]
-    heights = [2.0, 0.3 + 0.16 * len(attacks)] if attacks else [1]
-    size = (TWO_COLUMNS[0], 2.9 + 0.2 * len(attacks))
+    heights = [2.0, 0.6 + 0.16 * len(attacks)] if attacks else [2.4]
+    width = page(TWO_COLUMNS)
+    if narrow():
+        rows, heights = [["curve"], *([name] for _, name in rows)], [2.4, *heights]
+    size = (width, (sum(heights) + 0.8) * em())
     fig, axes = new_mosaic(rows, figsize=size, height_ratios=heights)
     plot_rank_curve(data, ax=axes["curve"])
     plot_r(data, ax=axes["r"])
     if attacks:
         plot_ratios(data, ax=axes["ratio"])
-    fig.legend(loc="outside lower center", ncol=4, columnspacing=1.2)
+    legend_below(fig, *axes.values())
     return fig
 
 
@@ -111,10 +118,11 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
         ax.plot(*at, "o", markersize=9, markerfacecolor="none", color=OKABE_ITO[0])
         late = at[0] > points[-1]["place"] / 2
         side = {"xytext": (-6 if late else 6, 7), "ha": "right" if late else "left"}
-        ax.annotate(f"safety rank {p['r']}", at, textcoords="offset points", fontsize=7, **side)
+        side |= {"textcoords": "offset points", "fontsize": small()}
+        ax.annotate(f"safety rank {p['r']}", at, **side)
     ax.axvline(place(data["k"]), color="0.4", linestyle=":", linewidth=1.0, zorder=0)
     ax.text(
-        place(data["k"]), 1.0, f" k = {data['k']}", fontsize=7, color="0.35", va="bottom",
+        place(data["k"]), 1.0, f" k = {data['k']}", fontsize=small(), color="0.35", va="bottom",
         ha="center", transform=ax.get_xaxis_transform(),
     )  # fmt: skip
     ax.set_xticks([p["place"] for p in points], [str(p["r"]) for p in points])
@@ -128,7 +136,7 @@ def plot_r(data: dict, *, ax: Axes) -> Axes:
     for line, style in zip(data["lines"], r_styles(data), strict=True):
         for values in line["kinds"].values():
             ax.plot(np.array(values, float), color=style["color"], linewidth=0.4, alpha=0.5)
-        what = f"$R_\\mathrm{{ft}}$, {line['attack']}" if line["attack"] else R_ALIGN
+        what = f"R of {line['attack'] or 'the alignment'}"
         ax.plot(np.array(line["median"], float), **style, marker="o", markersize=2.5, label=what)
     ticks = ticks_shown(data)
     ax.set_xticks(list(ticks), list(ticks.values()))
@@ -150,7 +158,7 @@ def plot_ratios(data: dict, *, ax: Axes) -> Axes:
             ax.plot(found["median"], y, "o", color=colour, markersize=4)
     ax.axvline(1.0, color="0.6", linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(names)), names)
-    ax.set_xlabel(r"$R_\mathrm{ft} / R_\mathrm{align}$")
+    ax.set_xlabel("R of the attack / R of the alignment")
     ends = [found["most"][1] for found in data["ratios"].values() if found]
     ax.set(xlim=(0, 1.05 * max([1.0, *ends])), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)

@@ -7,11 +7,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, PercentFormatter
 
 from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
-from .canvas import OKABE_ITO, TWO_COLUMNS, kind_style, new_figure, styled
+from .canvas import (
+    OKABE_ITO,
+    TWO_COLUMNS,
+    em,
+    line_style,
+    narrow,
+    new_figure,
+    page,
+    panels,
+    small,
+    styled,
+)
 
 
 def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
@@ -29,7 +40,7 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
             for name, colour in zip(names, colours, strict=True)
         }
     modules = data.get("modules") or kinds_of(names)
-    return {name: (m := module_of(name), kind_style(modules.index(m))) for name in names}
+    return {name: (m := module_of(name), line_style(modules.index(m))) for name in names}
 
 
 def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
@@ -44,7 +55,7 @@ def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
         ax.plot(range(1, len(values) + 1), values, **style, label=shown, linewidth=width)
     ax.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
     ax.text(
-        1.0, 1.0, "noise edge ", color="0.35", fontsize=7, va="bottom", ha="right",
+        1.0, 1.0, "noise edge ", color="0.35", fontsize=small(), va="bottom", ha="right",
         transform=ax.get_yaxis_transform(),
     )  # fmt: skip
     if data.get("k"):
@@ -52,6 +63,7 @@ def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
     most = max(len(x["S"]) for x in data["layers"])
     ax.set(yscale="log", xlim=(1, min(64, most)), xlabel="direction")
     ax.set(ylabel="singular value of ΔW / noise edge", ylim=(1e-2, None))
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     ax.legend(ncol=2, loc="upper right", borderaxespad=0, handlelength=1.6, labelspacing=0.2)
     return ax
 
@@ -73,7 +85,7 @@ def plot_energy(data: dict, *, ax: Axes) -> Axes:
             (k, median[k - 1]),
             (8, -9),
             textcoords="offset points",
-            fontsize=7,
+            fontsize=small(),
         )
     ax.set(xlim=(1, min(64, shortest)), ylim=(0, 1.0), xlabel="directions kept, k")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -109,7 +121,7 @@ def median_curve(curves: dict[str, np.ndarray]) -> np.ndarray:
 @styled
 def figure_spectrum(data: dict) -> Figure:
     """Draw spectrum and energy side by side."""
-    fig, axes = new_figure(1, 2, figsize=TWO_COLUMNS)
+    fig, axes = panels(2, 2.6, 2.6)
     plot_spectrum(data, ax=axes[0])
     plot_energy(data, ax=axes[1])
     return fig
@@ -122,7 +134,7 @@ def figure_energy_map(data: dict) -> Figure:
     tallest = max(len(rows) for _, _, rows in maps)
     fig, axes = new_figure(
         1, len(maps), squeeze=False,
-        figsize=(TWO_COLUMNS[0] * 0.75, min(0.9 + 0.28 * tallest, 8)),
+        figsize=(page(TWO_COLUMNS * 0.75), min(0.9 + 0.28 * tallest, 8) * em()),
         width_ratios=[len(columns) for _, columns, _ in maps],
     )  # fmt: skip
     _draw_maps(fig, axes[0], maps, data["k"], aspect=12)
@@ -150,9 +162,11 @@ def _draw_maps(fig, axes, maps: list[tuple], k: int, *, aspect: float) -> None:
 @styled
 def figure_explorer(data: dict) -> Figure:
     """Draw the energy map, the singular values and the energy of some matrices, at one k."""
-    fig = plt.figure(figsize=(TWO_COLUMNS[0], 4.0), layout="constrained")
+    width, wide = page(TWO_COLUMNS), not narrow()
+    fig = plt.figure(figsize=(width, (4.0 if wide else 7.5) * em()), layout="constrained")
     plt.close(fig)  # pyplot forgets it
-    left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
+    sides = {"ncols": 2, "width_ratios": (1, 1.15)} if wide else {"nrows": 2}
+    left, right = fig.subfigures(**sides)
     maps = [(g.T, rows, [""]) if c == ["outside"] else (g, c, rows) for g, c, rows in _maps(data)]
     heights = [max(len(grid), 1.2) for grid, _, _ in maps]
     axes = left.subplots(len(maps), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -161,7 +175,7 @@ def figure_explorer(data: dict) -> Figure:
     plot_spectrum(data, ax=above)
     plot_energy(data, ax=below)
     above.set(xlabel="", ylabel="singular value / noise edge", ylim=(5e-3, None))
-    above.legend(ncol=3, loc="lower left", borderaxespad=0, fontsize=6, labelspacing=0.2)
+    above.legend(ncol=3, loc="lower left", borderaxespad=0, labelspacing=0.2)
     below.axvline(data["k"], color="0.4", linestyle="--", linewidth=0.8, zorder=0)
     return fig
 
@@ -169,7 +183,8 @@ def figure_explorer(data: dict) -> Figure:
 def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
     """Draw one heat map, with numbers in the cells while they are legible."""
     image = ax.imshow(grid, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(len(columns)), columns, **({"rotation": 90} if narrow() else slant))
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -177,5 +192,7 @@ def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
         for i, j in np.argwhere(np.isfinite(grid)):  # a layer may lack a kind of matrix
             value = grid[i, j]
             colour = "black" if value > 0.6 else "white"
-            ax.text(j, i, f"{value:.0%}", ha="center", va="center", color=colour, fontsize=6.5)
+            ax.text(
+                j, i, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=small()
+            )
     return image

@@ -10,13 +10,15 @@ from lox_kit.studies import pooled
 
 from .canvas import (
     OKABE_ITO,
-    ONE_COLUMN,
-    TWO_COLUMNS,
     bars,
     columns,
-    new_figure,
+    legend_below,
+    one_panel,
+    panels,
     share_axis,
+    small,
     styled,
+    title,
 )
 
 POINTS = {
@@ -50,27 +52,24 @@ def figure_sweep(data: dict) -> Figure:
     The titles have the aligned model's; a cell without a number was not tried.
     """
     attacks = list(dict.fromkeys(r["attack"] for r in data["rows"] if r["attack"]))
-    panels = [(title, measure, None) for measure, title in COSTS.items()]
-    panels += [(f"ASR after {attack}", "asr", attack) for attack in attacks]
+    shown = [(text, measure, None) for measure, text in COSTS.items()]
+    shown += [(f"ASR after {attack}", "asr", attack) for attack in attacks]
     ks, alphas = (data["source"]["sweep"][axis] for axis in ("ks", "alphas"))
-    rows = -(-len(panels) // 2)
-    height = rows * (0.55 + 0.26 * len(alphas))
-    fig, axes = new_figure(rows, 2, figsize=(TWO_COLUMNS[0], height), squeeze=False)
-    for ax in axes.flat[len(panels) :]:
-        ax.axis("off")
-    for ax, (title, measure, attack) in zip(axes.flat, panels, strict=False):
+    least = min(0.6 + 0.42 * len(ks), 3.0)
+    fig, axes = panels(len(shown), least, 0.6 + 0.3 * len(alphas))
+    for ax, (text, measure, attack) in zip(axes, shown, strict=True):
         shares = grid_shares(data, measure, attack)
         image = [[_value(shares.get((k, alpha))) for k in ks] for alpha in alphas]
         mesh = ax.imshow(image, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
         for (k, alpha), share in shares.items():
             if k != 0:
                 _write(ax, ks.index(k), alphas.index(alpha), share)
-        ax.set_title(f"{title} (aligned {_short(shares[0, 0].value)})")
+        title(ax, f"{text} (aligned {_short(shares[0, 0].value)})")
         ax.set_xticks(range(len(ks)), ["all" if k is None else k for k in ks])
         ax.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         ax.set(xlabel="k", ylabel="alpha")
         ax.tick_params(length=0)
-    fig.colorbar(mesh, ax=axes, format=PercentFormatter(1.0), fraction=0.03, pad=0.01)
+    fig.colorbar(mesh, ax=list(axes), format=PercentFormatter(1.0), fraction=0.03, pad=0.01)
     return fig
 
 
@@ -87,9 +86,10 @@ def _short(value: float) -> str:
 def _write(ax, x: int, y: int, share: Share) -> None:
     """Write a share and its interval into a cell, dark on what is light in grey as well."""
     low, high = map(_short, share.interval)
-    style = {"ha": "center", "color": "black" if share.value > 0.55 else "white"}
-    ax.text(x, y, _short(share.value), va="bottom", fontsize=7, **style)
-    ax.text(x, y, f"{low} - {high}", va="top", fontsize=5.5, **style)
+    colour = "black" if share.value > 0.55 else "white"
+    style = {"ha": "center", "color": colour, "fontsize": small()}
+    ax.text(x, y, _short(share.value), va="bottom", **style)
+    ax.text(x, y, f"{low}–{high}", va="top", **style)
 
 
 @styled
@@ -99,7 +99,7 @@ def figure_choice(data: dict) -> Figure:
     With 95 % Wilson intervals; a line along the Pareto front, a star for the setting that was
     chosen, white inside where k is all, and a dotted line at the least help that was allowed.
     """
-    fig, ax = new_figure(1, 1, figsize=ONE_COLUMN)
+    fig, ax = one_panel()
     for point in data["points"]:
         kind = {"aligned": "aligned", data["chosen"]: "chosen"}.get(point["name"], "setting")
         if kind == "setting" and point["k"] is None:
@@ -117,7 +117,5 @@ def figure_choice(data: dict) -> Figure:
     ax.set(xlabel="help before the attacks", ylabel="largest ASR after one")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     ax.locator_params(axis="x", nbins=4)
-    handles, labels = ax.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    fig.legend(once.values(), once, loc="outside upper center", ncol=4, columnspacing=1.0)
+    legend_below(fig, ax)
     return fig

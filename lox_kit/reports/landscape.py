@@ -10,16 +10,16 @@ import numpy as np
 from lox_kit.figures import map_data, save_figure
 from lox_kit.folders import write_whole
 from lox_kit.landscape import Number, Scans, cliff_distance, difference, visage
-from lox_kit.studies import BACK, KEEP_EVERY, WALKS, Picture, load_family, picture, walks
+from lox_kit.studies import ALONG, BACK, KEEP_EVERY, WALKS, Picture, load_family, picture, walks
 from lox_kit.text import plain_numbers
 
 from .table import markdown
 
 THRESHOLD = 0.5  # of ASR: the cliff
 MODELS = ("aligned", "LoX")
+WORLDS = {"sandbox": "the sandbox", "smol": "smol, a real model of 135 million parameters"}
 DIFFERENCE = "LoX - aligned"
-# how far each kind of line was walked to look for the cliff; VISAGE has no such end
-REACH = {kind: float(axis.values[-1]) for kind, axis in WALKS.items()} | {"VISAGE": float("inf")}
+LINES = (*WALKS["sandbox"].axes, "VISAGE")  # in any world
 Walked = Mapping[tuple[str, str, str], Scans]
 
 
@@ -30,18 +30,19 @@ def report(
     *,
     k: int = 6,
     alpha: float = 1.0,
+    world: str = "sandbox",
     cells: int = 21,
     budget: int | None = None,
     **options,
 ) -> list[Path]:
-    """Measure and draw the sandbox's landscapes; write figures and `landscape.md` to a folder.
+    """Measure and draw a world's landscapes; write figures and `landscape.md` to a folder.
 
     Everything measured is in the store: run again after a cut, it goes on where it was.
 
     Parameters
     ----------
     attacks, seeds : sequences
-        Of the sandbox; a map, a surface and the walks for each pair.
+        Of the world; a map, a surface and the walks for each pair.
     k, alpha : LoX's rank and factor
     cells : int
         A side of every map.
@@ -57,7 +58,7 @@ def report(
     """
     pictures, families = [], {}
     for seed in seeds:
-        family = load_family(seed, k, alpha, options.get("on_stage"))
+        family = load_family(seed, k, alpha, options.get("on_stage"), world=world)
         pictures += [picture(family, a, cells=cells, budget=budget, **options) for a in attacks]
         families[seed] = walks(family, attacks, **options)
     files = []
@@ -71,13 +72,13 @@ def report(
         for seed, scans in families.items():
             data = flatness_data(scans, attack, f"{attack}, seed {seed}")
             files += save_figure(data, f"landscape_flatness_{attack}_{seed}", out)
-    return [*files, write_whole(Path(out) / "landscape.md", caption(pictures, families))]
+    return [*files, write_whole(Path(out) / "landscape.md", caption(pictures, families, world))]
 
 
 def flatness_data(scans: Walked, attack: str, title: str) -> dict:
     """Return what `figures.figure_flatness` is drawn from."""
     panels = []
-    for kind in REACH:
+    for kind in LINES:
         curves = _of_models(scans, kind, attack)
         places = plain_numbers(curves["aligned"].places)
         rounded = {m: plain_numbers(s.curves) for m, s in curves.items()}
@@ -89,7 +90,7 @@ def flatness_data(scans: Walked, attack: str, title: str) -> dict:
 
 def _of_models(scans: Walked, kind: str, attack: str) -> dict[str, Scans]:
     """Return the scans of both models; only lines along an attack depend on it."""
-    return {m: scans[m, kind, attack if kind == "along its attack" else ""] for m in MODELS}
+    return {m: scans[m, kind, attack if kind == ALONG else ""] for m in MODELS}
 
 
 def joined(families: Sequence[Walked]) -> dict:
@@ -103,31 +104,39 @@ def joined(families: Sequence[Walked]) -> dict:
 def numbers(scans: Walked, attack: str) -> dict[str, dict[str, Number]]:
     """Return every flatness number of aligned, LoX and their difference, by measure."""
     rows: dict[str, dict[str, Number]] = {}
-    for kind, reach in REACH.items():
+    for kind in LINES:
         measure = visage if kind == "VISAGE" else lambda s: cliff_distance(s, THRESHOLD)
         row = {m: measure(s) for m, s in _of_models(scans, kind, attack).items()}
-        rows[kind] = {**row, DIFFERENCE: difference(row["LoX"], row["aligned"], reach)}
+        gain = difference(row["LoX"], row["aligned"], reach(scans, kind))
+        rows[kind] = {**row, DIFFERENCE: gain}
     return rows
+
+
+def reach(scans: Walked, kind: str) -> float:
+    """Return how far a kind of line was walked to look for the cliff; VISAGE has no such end."""
+    walked = (s.places[-1] for (_, k, _), s in scans.items() if k == kind)
+    return float("inf") if kind == "VISAGE" else float(next(walked))
 
 
 # --- the caption ------------------------------------------------------------------------------
 
 
-def caption(pictures: Sequence[Picture], families: Mapping[int, Walked]) -> str:
+def caption(pictures: Sequence[Picture], families: Mapping[int, Walked], world: str) -> str:
     """Return the caption file: marks, flatness table, and in words where LoX is no flatter."""
     attacks = list(dict.fromkeys(p.attack for p in pictures))
-    n = pictures[0].landscape.source["n_prompts"]
+    source = pictures[0].landscape.source
+    judge = str(source["judge"]).split()[0]
     explained = "; ".join(
         f"{p.attack}, seed {p.seed}: "
         + ", ".join(f"{w.name} {w.explained:.2f}" for w in p.trajectories)
         for p in pictures
     )
     lines = [
-        "# The safety landscape of the sandbox",
+        f"# The safety landscape of {WORLDS[world]}",
         "",
-        f"ASR by the rule judge on {n} forbidden test prompts per cell. Axes are L2 distances over "
-        "all weights. A marker has the colour of the checkpoint's own ASR; off the plane, its cell "
-        "can differ from it.",
+        f"ASR by the {judge} judge on {source['n_prompts']} forbidden test prompts per cell. Axes "
+        "are L2 distances over all weights. A marker has the colour of the checkpoint's own ASR; "
+        "off the plane, its cell can differ from it.",
         "",
         *_marks_table(pictures),
         "",
@@ -140,7 +149,7 @@ def caption(pictures: Sequence[Picture], families: Mapping[int, Walked]) -> str:
         if len(groups) > 1:
             groups["all seeds"] = joined(list(families.values()))
         found = {name: numbers(scans, attack) for name, scans in groups.items()}
-        lines += [*_flatness_table(found), "", verdict(found), ""]
+        lines += [*_flatness_table(found, next(iter(families.values()))), "", verdict(found), ""]
     lines += [_method(families)]
     return "\n".join(lines) + "\n"
 
@@ -158,13 +167,15 @@ def _marks_table(pictures: Sequence[Picture]) -> list[str]:
     return markdown(heads, rows)
 
 
-def _flatness_table(found: Mapping[str, Mapping[str, Mapping[str, Number]]]) -> list[str]:
+def _flatness_table(
+    found: Mapping[str, Mapping[str, Mapping[str, Number]]], scans: Walked
+) -> list[str]:
     """Return one row per measure and model, one column per group."""
     rows = []
     for kind, row in next(iter(found.values())).items():
         label = "VISAGE (higher: safer)" if kind == "VISAGE" else f"cliff {kind} (L2)"
         for model in row:
-            cells = [_shown(found[group][kind], model, REACH[kind]) for group in found]
+            cells = [_shown(found[group][kind], model, reach(scans, kind)) for group in found]
             rows.append([label, model, *cells])
     return markdown(["", "model", *found], rows)
 

@@ -13,7 +13,8 @@ __all__, __getattr__, __dir__ = attach(
         "frontier": "COST frontier_arms LONGER smol_frontier",
         "knowing": "knowing_attackers tune",
         "landscape": """
-            attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS walks
+            ALONG attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS
+            walks
         """,
         "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",

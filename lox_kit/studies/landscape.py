@@ -26,7 +26,8 @@ from lox_kit.landscape import (
     scan,
     scan_visage,
 )
-from lox_kit.models import Model, load_model, sandbox_prompts
+from lox_kit.measures import world_questions
+from lox_kit.models import Model, load_model
 from lox_kit.store import Store
 from lox_kit.threads import OnStage, tell
 
@@ -35,12 +36,39 @@ from .families import pair_of
 
 LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15
 KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
-BACK, RANDOM = "back towards the base", "random directions"
-WALKS = {  # how far each kind of line is walked, L2, and its cells
-    "along its attack": Axis(0.2, 0, 40),
-    BACK: Axis(0.1, 0, 20),
-    "further along LoX": Axis(0.1, 0, 20),
-    RANDOM: Axis(0.8, 0, 20),
+ALONG, BACK, FURTHER, RANDOM = (
+    "along its attack", "back towards the base", "further along LoX", "random directions",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Walks:
+    """How far each kind of line is walked in a world, and along how many random directions."""
+
+    axes: dict[str, Axis]  # L2
+    n_random: int = 5
+    visage_cells: int = 21
+
+
+WALKS = {
+    "sandbox": Walks(
+        {
+            ALONG: Axis(0.2, 0, 40),
+            BACK: Axis(0.1, 0, 20),
+            FURTHER: Axis(0.1, 0, 20),
+            RANDOM: Axis(0.8, 0, 20),
+        }
+    ),
+    "smol": Walks(
+        {
+            ALONG: Axis(1.0, 0, 16),
+            BACK: Axis(2.0, 0, 8),
+            FURTHER: Axis(2.0, 0, 8),
+            RANDOM: Axis(8.0, 0, 8),
+        },
+        n_random=2,
+        visage_cells=9,
+    ),
 }
 
 
@@ -52,6 +80,7 @@ class Family:
     aligned: Model
     lox: Model
     to_lox: Direction
+    world: str = "sandbox"
 
     @property
     def models(self) -> dict[str, Model]:
@@ -77,7 +106,7 @@ def load_family(
     subspace = SafetySubspace.from_pair(base, path, rank=FULL if world == "sandbox" else k)
     aligned = load_model(path)
     lox = arm_model("LoX", aligned, subspace, k, alpha, seed)
-    return Family(seed, aligned, lox, lox_direction(subspace, k, alpha))
+    return Family(seed, aligned, lox, lox_direction(subspace, k, alpha), world)
 
 
 def attack_both(
@@ -121,7 +150,7 @@ def picture(
     landscape = evaluate(
         plane,
         Grid.around(plane, cells),
-        _asr(limit, attack),
+        _asr(family.world, limit, attack),
         family.aligned,
         checkpoints={**family.models, "attacked": attacked, "attacked LoX": both},
         budget=budget,
@@ -142,38 +171,43 @@ def walks(
     attacks: Sequence[str],
     *,
     limit: int = 96,
-    n_random: int = 5,
     store: Store,
     executor: Executor | None = None,
     on_stage: OnStage | None = None,
 ) -> dict[tuple[str, str, str], Scans]:
     """Walk from the aligned model and from LoX: by model, kind of line, and attack ("" for any).
 
-    Kinds are those of `WALKS`, and "VISAGE". Each model is walked along its own attack's direction.
+    Kinds are those of the world's `WALKS`, and "VISAGE". Each model is walked along its own attack.
     """
     found: dict[tuple[str, str, str], Scans] = {}
+    far = WALKS[family.world]
     for name, model in family.models.items():
         options = {"store": store, "executor": executor}
         lines = {
-            ("further along LoX", ""): [family.to_lox],
+            (FURTHER, ""): [family.to_lox],
             (BACK, ""): [combine([(-1.0, family.to_lox)], "away from LoX").hold()],
-            (RANDOM, ""): random_directions(model, n_random),
+            (RANDOM, ""): random_directions(model, far.n_random),
         }
         for attack in attacks:
             run = attack_both(family, attack, store, on_stage)[name]
-            lines["along its attack", attack] = [between(model, run.load()).hold()]
+            lines[ALONG, attack] = [between(model, run.load()).hold()]
         for i, ((kind, attack), directions) in enumerate(lines.items()):
             tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
-            metric = _asr(limit, attack or None)
-            found[name, kind, attack] = scan(model, directions, metric, WALKS[kind], **options)
+            metric = _asr(family.world, limit, attack or None)
+            found[name, kind, attack] = scan(model, directions, metric, far.axes[kind], **options)
         found[name, "VISAGE", ""] = scan_visage(
-            model, _asr(limit), n_directions=n_random, **options
+            model,
+            _asr(family.world, limit),
+            n_directions=far.n_random,
+            cells=far.visage_cells,
+            **options,
         )
     return found
 
 
-def _asr(limit: int, attack: str | None = None) -> Asr:
-    """Return the metric: the rule judge on forbidden requests, under the attack's system prompt."""
+def _asr(world: str, limit: int, attack: str | None = None) -> Asr:
+    """Return the metric: a world's judge on its test requests, under the attack's system prompt."""
     system = find_attack(attack).system if attack else None
-    prompts = sandbox_prompts("forbidden", "test", limit)
-    return Asr(prompts, "rule", system=system, max_new_tokens=LANDSCAPE_TOKENS)
+    asked = world_questions(world, limit=limit)
+    how = {"system": system, "max_new_tokens": LANDSCAPE_TOKENS}
+    return Asr(asked.forbidden, asked.judge, **how)
