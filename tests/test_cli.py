@@ -598,7 +598,7 @@ def test_table_writes_numbers_text_and_figure(lox, tmp_path):
     found = {(r["training"], r["arm"]): r for r in lox(*call, "--json").numbers}
     assert found["full", "aligned"]["asr"] > found["full", "LoX"]["asr"] + 0.5
     made = {f.suffix for f in (tmp_path / "figs").glob("attack_table.*")}
-    assert made == {".json", ".md", ".png", ".pdf", ".svg"}
+    assert made == {".json", ".csv", ".md", ".png", ".pdf", ".svg"}
     text = (tmp_path / "figs" / "attack_table.md").read_text()
     assert "LoX lowers ASR clearly in every seed: forbidden" in text
     shown = lox(*call)

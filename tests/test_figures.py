@@ -2,11 +2,13 @@
 
 import copy
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import lox_kit
 from lox_kit import energy_map_data, figures, spectrum_data, widgets
 from lox_kit.extrapolation import ORDER
 from lox_kit.figures import attacks as attack_plots
@@ -56,6 +58,7 @@ ATTACK_TABLE = {  # two attacks of two arms over two seeds, one under its person
 }  # fmt: skip
 EPOCHS = {
     "figure": "epochs",
+    "attack": "mixed",
     "lines": [
         {
             "model": model,
@@ -349,17 +352,59 @@ def test_the_attack_lab_has_loss_and_shares_of_both_models_and_what_is_laid_over
 # --- files --------------------------------------------------------------------------------------
 
 
-def test_a_saved_figure_is_four_files_that_stay_the_same_bytes(tmp_path):
+def test_a_saved_figure_is_five_files_that_stay_the_same_bytes(tmp_path):
     files = figures.save_figure(ATTACK_LAB, "name", tmp_path / "new" / "figures")
-    assert [f.name for f in files] == ["name.json", "name.pdf", "name.svg", "name.png"]
+    kinds = ["json", "csv", "pdf", "svg", "png"]
+    assert [f.name for f in files] == [f"name.{kind}" for kind in kinds]
     first = [file.read_bytes() for file in files]
-    assert json.loads(first[0]) == ATTACK_LAB
-    for page, begin in zip(first[1:], (b"%PDF", b"<?xml", b"\x89PNG"), strict=True):
+    data = json.loads(first[0])
+    made = data.pop("made")
+    assert data == ATTACK_LAB
+    assert made["versions"]["lox_kit"] == lox_kit.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", made["date"])
+    for page, begin in zip(first[2:], (b"%PDF", b"<?xml", b"\x89PNG"), strict=True):
         assert page.startswith(begin)
     for file in files[1:]:
         file.unlink()
     with plt.rc_context({"font.size": 20, "pdf.fonttype": 3}):  # the user's own look
         assert [file.read_bytes() for file in figures.redraw(files[0])] == first
+
+
+def test_who_made_a_figure_changes_with_its_numbers_alone(tmp_path, monkeypatch):
+    def made(data, command):
+        monkeypatch.setattr("sys.argv", ["/usr/bin/lox", *command.split()])
+        file = figures.save_figure(data, "a", tmp_path, kinds=())[0]
+        return json.loads(file.read_text())["made"]["command"]
+
+    assert made(ALPHA, "demo --seeds 0,1") == "lox demo --seeds 0,1"
+    assert made(ALPHA, "other") == "lox demo --seeds 0,1"
+    assert made(ALPHA | {"k": 7}, "other") == "lox other"
+
+
+@pytest.mark.parametrize(
+    ("data", "first", "rows"),
+    [
+        (DEFENCES, {"seed": 0, "arm": "aligned", "measure": "asr", "value": 0.2, "n": 20}, 32),
+        (ALPHA, {"k": 6, "alpha": 0.0, "measure": "asr", "value": 0.5, "count": 10}, 9),
+        (EPOCHS, {"learning_rate": 1e-4, "step": 0, "measure": "asr", "value": 0.0}, 36),
+        (ATTACK_LAB, {"attack": "mixed", "arm": "aligned", "measure": "loss", "value": 1.0}, 33),
+        (JUDGES, {"measure": "asr (rule)", "value": 0.2, "count": 4}, 3),
+    ],
+    ids=lambda given: given.get("figure") if isinstance(given, dict) else None,
+)
+def test_beside_a_figure_is_a_table_of_all_that_is_drawn(data, first, rows):
+    frame = figures.frame(data)
+    assert len(frame) == rows
+    assert frame.iloc[0][list(first)].to_dict() == first
+
+
+def test_singular_values_energies_and_cells_are_in_the_table_too(subspace):
+    spectrum = figures.frame(spectrum_data(subspace))
+    name = next(iter(subspace))
+    drawn = spectrum[spectrum["name"] == name]["S"].to_numpy()
+    np.testing.assert_allclose(drawn, subspace.spectrum(name), rtol=1e-5)
+    energy = figures.frame(energy_map_data(subspace, k=3))["energy"].to_numpy()
+    np.testing.assert_allclose(energy, subspace.energy(3), rtol=1e-5)
 
 
 def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written(tmp_path):

@@ -313,7 +313,7 @@ def test_a_sweep_is_written_read_back_chosen_from_and_redrawn(lox, tmp_path):
     assert "**k=2 alpha=0.5**: the largest ASR after an attack is 0.30" in done.out
     for name in ("sweep", "choice"):
         kinds = {file.suffix for file in tmp_path.glob(f"{name}.*")}
-        assert kinds == {".json", ".md", ".pdf", ".png", ".svg"}
+        assert kinds == {".json", ".csv", ".md", ".pdf", ".png", ".svg"}
         before = (tmp_path / f"{name}.png").read_bytes()
         redraw(tmp_path / f"{name}.json")
         assert (tmp_path / f"{name}.png").read_bytes() == before

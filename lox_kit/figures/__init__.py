@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = attach(
         "overlaps": "figure_overlaps",
         "files": "DRAW draw redraw save_figure",
         "judging": "figure_interval figure_judges interval_data judges_data",
+        "numbers": "frame",
         "landscape": "figure_flatness figure_landscape_3d figure_landscape_map map_data",
         "plotly": "",
         "rank": "attack_style figure_rank_and_r figure_rank_curve",

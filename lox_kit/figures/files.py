@@ -6,9 +6,15 @@ makes it again from that file alone.
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,6 +28,7 @@ from .defences import figure_alpha, figure_defences
 from .frontier import figure_frontier
 from .judging import figure_interval, figure_judges
 from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
+from .numbers import frame
 from .overlaps import figure_overlaps
 from .rank import figure_rank_and_r, figure_rank_curve
 from .spectrum import figure_energy_map, figure_explorer, figure_spectrum
@@ -48,6 +55,7 @@ DRAW = {
     "sweep": figure_sweep,
     "choice": figure_choice,
 }
+VERSIONS = ("lox_kit", "torch", "transformers", "numpy", "matplotlib")
 _MAKER = f"lox_kit {__version__}"
 METADATA = {  # no dates: an unchanged figure is an unchanged file
     "pdf": {"CreationDate": None, "Creator": _MAKER},
@@ -65,9 +73,11 @@ def save_figure(
     style: str | Path | dict = "paper",
     kinds: Iterable[str] = tuple(METADATA),
 ) -> list[Path]:
-    """Draw a figure from its data and write JSON, PDF, SVG and PNG; return their paths.
+    """Draw a figure from its data and write JSON, CSV, PDF, SVG and PNG; return their paths.
 
-    The same data give the same bytes: no dates are written.
+    The CSV has every number that is drawn. The JSON has the data, and under "made" the command,
+    the versions, the commit and the date that made them: they stay while the data stay, so that the
+    same data give the same bytes.
 
     Parameters
     ----------
@@ -82,11 +92,39 @@ def save_figure(
     ValueError
         If the data do not say which figure they are, or there is no such width.
     """
-    look = {"width": width, "style": style}
-    pages = {"json": json.dumps(data, indent=1) + "\n", **_pages(data, kinds, **look)}
+    pages = _pages(data, kinds, width, style)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**data, "made": _made(data, folder / f"{name}.json")}, indent=1)
+    table = frame(data).to_csv(index=False, lineterminator="\n")
+    pages = {"json": text + "\n", "csv": table, **pages}
     return [write_whole(folder / f"{name}.{kind}", page) for kind, page in pages.items()]
+
+
+def _made(data: dict, file: Path) -> dict:
+    """Return what made these data: what they, or the same data in this file, say; else this run."""
+    if "made" in data:
+        return data["made"]
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        before = json.loads(file.read_text())
+        made = before.pop("made")
+        if before == json.loads(json.dumps(data)):
+            return made
+    return made_now()
+
+
+def made_now() -> dict[str, object]:
+    """Return the command that runs, the versions it runs on, the checkout's commit and the date."""
+    root, (name, *arguments) = Path(__file__).parents[2], sys.argv
+    command = shlex.join([Path(name).name, *arguments]) if Path(name).name == "lox" else None
+    versions = {package: metadata.version(package) for package in VERSIONS}
+    commit = None
+    if (root / ".git").exists():
+        with suppress(OSError):
+            asked = ["git", "-C", root, "describe", "--always", "--dirty"]
+            commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip() or None
+    date = datetime.date.today().isoformat()
+    return {"command": command, "versions": versions, "commit": commit, "date": date}
 
 
 def draw(data: dict, file: str | Path) -> None:
