@@ -84,4 +84,11 @@ def test_five_questions_are_answered_with_counts_and_a_paired_test_at_nearly_equ
 def test_figure_data_and_text_are_written_together(table, tmp_path):
     text = write_frontier(table, tmp_path)
     assert (tmp_path / "frontier.md").read_text() == text
-    assert {f.suffix for f in tmp_path.iterdir()} == {".json", ".csv", ".md", ".pdf", ".png", ".svg"}
+    assert {f.suffix for f in tmp_path.iterdir()} == {
+        ".json",
+        ".csv",
+        ".md",
+        ".pdf",
+        ".png",
+        ".svg",
+    }

@@ -222,7 +222,7 @@ def table(
     A --pair of your own is asked --prompts and --allowed; the worlds, sandbox and smol, have their
     own requests. --steps and its like are for all attacks; through LoRA --lr is larger by as much
     as the preset's. Every entry is kept as it is finished; if it is interrupted, the same call
-    resumes it. Writes attack_table.json, .md, .png, .pdf and .svg.
+    resumes it. Writes attack_table.json, .csv, .md, .png, .pdf and .svg.
     """
     how = {"judge": judge, "template": template, "max_new_tokens": max_new_tokens}
     here = models.world_of(pair[1]) if pair else world

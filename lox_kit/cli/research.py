@@ -35,7 +35,7 @@ def sweep(
     """k x alpha before and after attacks, on development requests: the paper's Figure 5.
 
     Every entry is kept as it is finished: the same call resumes, and a larger --budget computes the
-    difference. Writes sweep.json, for `lox choose`, .md, .png, .pdf and .svg.
+    difference. Writes sweep.json, for `lox choose`, .csv, .md, .png, .pdf and .svg.
     """
     here = models.world_of(pair[1]) if pair else world
     asked = options.asked_of(pair, here, prompts, allowed, split="dev", limit=limit, **how)
@@ -129,7 +129,7 @@ def knowing(store, attack, workers, out, **how):
 
     They subtract the step (by pair, by recipe, by guess), train in its complement, or overfit ten
     rows; SECURITY.md says who needs which weights. No such model is written. Every entry is kept;
-    the same call resumes. Writes attack_table.json, .md, .png, .pdf, .svg and knowing.md.
+    the same call resumes. Writes attack_table.json, .csv, .md, .png, .pdf, .svg and knowing.md.
     """
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         found = studies.knowing_attackers(attack, executor=executor, **given_only(**how), **shared)

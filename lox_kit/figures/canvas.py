@@ -107,9 +107,11 @@ def _inches(width: float | str) -> float:
     ValueError
         If there is no such venue, or the figures are not made for such a width.
     """
-    if isinstance(width, str) and width not in WIDTHS:
-        raise ValueError(f"width={width!r}: use inches, or one of {', '.join(WIDTHS)}.")
-    width = WIDTHS[width] if isinstance(width, str) else width
+    try:
+        width = float(WIDTHS.get(width, width))
+    except ValueError:
+        names = ", ".join(WIDTHS)
+        raise ValueError(f"width={width!r}: use inches, or one of {names}.") from None
     if not NARROWEST <= width / em() <= WIDEST:
         low, high = NARROWEST * em(), WIDEST * em()
         raise ValueError(f"width={width:g}: use {low:g} to {high:g} inches, for type of this size.")

@@ -106,11 +106,16 @@ def _made(data: dict, file: Path) -> dict:
     if "made" in data:
         return data["made"]
     with suppress(FileNotFoundError, ValueError, KeyError):
-        before = json.loads(file.read_text())
-        made = before.pop("made")
-        if before == json.loads(json.dumps(data)):
-            return made
+        if holds(file, data):
+            return json.loads(file.read_text())["made"]
     return made_now()
+
+
+def holds(file: Path, data: dict) -> bool:
+    """Whether a figure's JSON has these data, whatever made them."""
+    kept = json.loads(file.read_text())
+    kept.pop("made", None)
+    return kept == json.loads(json.dumps(data))
 
 
 def made_now() -> dict[str, object]:

@@ -12,6 +12,6 @@ __all__, __getattr__, __dir__ = attach(
         "landscape": "DIFFERENCE numbers report",
         "overlaps": "overlaps_text write_overlaps",
         "sweep": "choice_text sweep_text write_choice write_sweep",
-        "table": "print_table table_caption write_table",
+        "table": "latex_table print_table table_caption write_table",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -52,6 +53,26 @@ def markdown_table(table: AttackTable) -> str:
 
     ASR has its spread over seeds and its interval.
     """
+    return "\n".join([*markdown(*_text_rows(table)), "", table_caption(table), ""])
+
+
+def latex_table(table: AttackTable) -> str:
+    """Return the table as LaTeX for the package booktabs, with its caption."""
+
+    def line(cells: Iterable[object]) -> str:
+        return " & ".join(re.sub(r"([#$%&_{}])", r"\\\1", str(cell)) for cell in cells) + r" \\"
+
+    heads, rows = _text_rows(table)
+    caption = re.sub(r"([#$%&_{}])", r"\\\1", table_caption(table))
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{lll{'r' * (len(heads) - 3)}}}",
+        r"\toprule", line(heads), r"\midrule", *map(line, rows), r"\bottomrule",
+        r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def _text_rows(table: AttackTable) -> tuple[list[str], list[list[str]]]:
+    """Return the table's heads and rows as text."""
     rows = []
     for row in table.to_frame().to_dict("records"):
         asked = ", asked under it" if row["prompt"] == "persona" else ""
@@ -59,8 +80,7 @@ def markdown_table(table: AttackTable) -> str:
         asr = f"{row['asr']:.2f}{spread} [{row['low']:.2f}-{row['high']:.2f}]"
         others = [_number(row[name]) for name in list(COLUMNS)[1:]]
         rows.append([row["attack"] + asked, row["training"], row["arm"], asr, *others])
-    lines = markdown(["attack", "training", "arm", *COLUMNS.values()], rows)
-    return "\n".join([*lines, "", table_caption(table), ""])
+    return ["attack", "training", "arm", *COLUMNS.values()], rows
 
 
 def table_caption(table: AttackTable) -> str:

@@ -6,7 +6,6 @@ has, and `sliders`, `control` and `button` change it.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from html import escape
@@ -17,7 +16,7 @@ from pathlib import Path
 import anywidget
 import ipywidgets
 
-from lox_kit.figures import save_figure
+from lox_kit.figures import holds, save_figure
 from lox_kit.figures.plotly import Spec
 
 from .drawing import Drawing
@@ -245,11 +244,10 @@ class Panel(ipywidgets.VBox):
 
 def free_name(data: dict, name: str) -> str:
     """Return the name of a figure, with a number if files of that name hold other data."""
-    known = json.loads(json.dumps(data))
     for i in count(1):
         numbered = name if i == 1 else f"{name}-{i}"
         file = Path(FOLDER, f"{numbered}.json")
-        if not file.exists() or json.loads(file.read_text()) == known:
+        if not file.exists() or holds(file, data):
             return numbered
 
 
