@@ -84,11 +84,5 @@ def test_five_questions_are_answered_with_counts_and_a_paired_test_at_nearly_equ
 def test_figure_data_and_text_are_written_together(table, tmp_path):
     text = write_frontier(table, tmp_path)
     assert (tmp_path / "frontier.md").read_text() == text
-    assert {f.suffix for f in tmp_path.iterdir()} == {
-        ".json",
-        ".csv",
-        ".md",
-        ".pdf",
-        ".png",
-        ".svg",
-    }
+    kinds = {f.suffix for f in tmp_path.iterdir()}
+    assert kinds == {".json", ".csv", ".md", ".pdf", ".png", ".svg"}

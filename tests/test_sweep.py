@@ -287,7 +287,7 @@ def test_the_cells_of_the_figure_hold_the_table_s_numbers_with_their_intervals()
     texts = {(text.get_position(), text.get_text()) for text in ax.texts}
     assert ((2, 0), ".30") in texts
     low, high = Share(3, 10).interval
-    assert ((2, 0), f"{low:.2f} - {high:.2f}".replace("0.", ".")) in texts
+    assert ((2, 0), f"{low:.2f}–{high:.2f}".replace("0.", ".")) in texts
     assert len(ax.texts) == 2 * 5  # (2, 1.0) was not tried
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "all"]
 

@@ -1,13 +1,12 @@
 """What every panel has around it."""
 
-import json
 import time
 
 import ipywidgets
 import pytest
 from panel_parts import find
 
-from lox_kit import widgets
+from lox_kit import figures, widgets
 from lox_kit.measures import Questions
 from lox_kit.widgets import shell
 
@@ -21,9 +20,8 @@ def panel(subspace, tmp_path, monkeypatch):
 def test_save_figure_writes_the_twin_with_its_data_and_says_where(panel, tmp_path):
     find(panel, "lox-save-figure").click()
     names = sorted(f.name for f in (tmp_path / "figures").iterdir())
-    assert names == [f"explorer-all-k6.{kind}" for kind in ("json", "pdf", "png", "svg")]
-    data = json.loads((tmp_path / "figures/explorer-all-k6.json").read_text())
-    assert data == json.loads(json.dumps(panel.state.data))
+    assert names == [f"explorer-all-k6.{kind}" for kind in ("csv", "json", "pdf", "png", "svg")]
+    assert figures.holds(tmp_path / "figures/explorer-all-k6.json", panel.state.data)
     assert str(tmp_path / "figures" / "explorer-all-k6") in panel.message.value
 
 

@@ -194,7 +194,7 @@ def test_the_code_makes_what_is_on_screen(pair, tmp_path, monkeypatch):
     state.selected, state.view, state.setting.k = Q1, "kind", 3
     exec(compile(state.code(), "code", "exec"), {})
     saved = tmp_path / "figures" / f"{state.figure_name}.json"
-    assert json.loads(saved.read_text()) == json.loads(json.dumps(state.figure_data()))
+    assert figures.holds(saved, state.figure_data())
 
 
 def test_a_control_has_no_code_that_would_make_it(subspace):
