@@ -76,6 +76,8 @@ def test_five_questions_are_answered_with_counts_and_a_paired_test_at_nearly_equ
     assert "LoX k=6 alpha=1 after chat: 0.70" in holds
     assert "8 against 0 requests, exact McNemar p = 0.0078" in holds
     assert "full delta k=6 alpha=2 after chat: 0.80" in rank  # .5 is nearer to .4 than .2 is
+    assert rank.endswith("Over-refusal before: LoX k=6 alpha=1 0.40, full delta k=6 alpha=2 0.50.")
+    assert "Over-refusal" not in erodes
     assert "longer aligned after chat: 0.20" in more
     assert "LoX k=6 alpha=1 before: 0.40" in cost
     assert "aligned before: 0.10" in cost

@@ -67,7 +67,10 @@ def equal_cost(table: AttackTable, kind: str) -> str:
 
 
 def _questions(table: AttackTable, attack: str) -> list[str]:
-    """Return the answers to the four questions about one attack, a line each."""
+    """Return the answers to the four questions about one attack, a line each.
+
+    Where two arms are compared, what both refuse too much before the attack is said as well.
+    """
     full, after = equal_cost(table, "full delta"), (COST.name, attack)
     asked = {
         "Does it erode?": ("forbidden", ("aligned", None), ("aligned", attack)),
@@ -75,10 +78,14 @@ def _questions(table: AttackTable, attack: str) -> list[str]:
         "Is it the low rank? At nearly equal cost:": ("forbidden", after, (full, attack)),
         "Is it more than refusing more?": ("forbidden", after, (LONGER.name, attack)),
     }
-    return [
-        f"- {attack}. {why} {told(paired(table, *pair), 'Forbidden requests refused by')}"
-        for why, pair in asked.items()
-    ]
+    lines = []
+    for why, pair in asked.items():
+        said = told(paired(table, *pair), "Forbidden requests refused by")
+        arms = dict.fromkeys(arm for arm, _ in pair[1:])
+        costs = (f"{arm} {table.pooled('over_refusal', None, arm).value:.2f}" for arm in arms)
+        before = f" Over-refusal before: {', '.join(costs)}." if len(arms) > 1 else ""
+        lines.append(f"- {attack}. {why} {said}{before}")
+    return lines
 
 
 def told(pair: Paired, what: str) -> str:
