@@ -42,7 +42,7 @@ from lox_kit import (
     load_model,
     measure_asr,
     run_attack,
-    sandbox_rank_curve,
+    world_rank_curve,
 )
 from lox_kit.extrapolation import explorer_data
 from lox_kit.figures import DRAW, STYLE, interval_data, judges_data, rank_and_r_data
@@ -180,7 +180,7 @@ def panels(store: Store) -> dict:
     route = plan_route(model, attack, questions, points=4, task_prompts_per_point=24)
     lab = {"attack": "mixed", "training": "full", "learning_rate": 4e-4, "steps": route.total}
     lab |= {"seed": 0, "k": K, "alpha": 1.0}
-    curve = sandbox_rank_curve((0,), ranks=(0, 2, K), split="dev", limit=24, store=store)
+    curve = world_rank_curve((0,), ranks=(0, 2, K), split="dev", limit=24, store=store)
     r_ft = {"mixed": subspace.r_ft_curve(PAIR[0], run.folder, K)}
     made = [
         alpha_curve(model, dial, K, [0, 1, 3], questions, store=store),
@@ -240,7 +240,7 @@ def attacks(store: Store) -> dict:
 
 def rank(store: Store) -> dict:
     """Return the counts of the rank curve, and the safety rank."""
-    curve = sandbox_rank_curve((0,), ranks=RANKS, store=store)
+    curve = world_rank_curve((0,), ranks=RANKS, store=store)
     counts = {
         "aligned" if row["r"] is None else f"r = {row['r']}": {
             measure: [share["count"], share["n"]] for measure, share in row["measures"].items()

@@ -72,7 +72,7 @@ __all__, __getattr__, __dir__ = attach(
             ALIGNMENTS ATTACKS align find_attack read_preferences read_training_rows run_attack
         """,
         "landscape": "Asr Grid Landscape Line Loss Plane RefusalMargin",
-        "studies": "attack_table compare_defences epoch_curve sandbox_rank_curve",
+        "studies": "attack_table compare_defences epoch_curve world_rank_curve",
         "store": "Store",
         "sandbox": "",
         "smol": "",

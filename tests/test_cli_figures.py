@@ -74,3 +74,25 @@ def test_what_cannot_be_drawn_is_one_line(lox, recorded, call, message):
 def test_figures_of_a_kind_that_cannot_be_joined_are_refused():
     with pytest.raises(ValueError, match="a, b are figures of judges: several of one kind can"):
         figures.overlay({"a": JUDGES, "b": JUDGES})
+
+
+def test_the_steps_of_lox_are_drawn_and_an_unknown_figure_is_refused(lox, tmp_path):
+    assert lox("figures", "--only", "1", "-o", "out").status == 0
+    assert (tmp_path / "out" / "pipeline.pdf").is_file()
+    found = lox("figures", "--only", "1,8")
+    assert found.status == 2
+    assert "figure '8': use some of 1, 2, 3" in found.err
+
+
+@pytest.mark.slow
+def test_figures_of_the_paper_are_made_and_a_second_call_only_draws(lox, tmp_path, monkeypatch):
+    call = ["figures", "--only", "3,4,7,spectrum", "--seeds", 0, "--limit", 4, "-o", "out"]
+    first = lox(*call)
+    assert first.status == 0, first.err
+    names = {"r_bars", "epochs", "rank_curve", "spectrum", "energy_map"}
+    assert {f.stem for f in (tmp_path / "out").iterdir()} == names
+    before = {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()}
+    for module in ("eroding.run_attack", "curves.fine_tune"):
+        monkeypatch.setattr(f"lox_kit.studies.{module}", None)
+    assert lox(*call).status == 0
+    assert {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()} == before

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from test_erosion import DATA as ERODED
 from test_figures import ALPHA, ATTACK_LAB, ATTACK_TABLE, DEFENCES, EPOCHS, JUDGES, RANKS
 
 from lox_kit import figures
 
 MADE = {data["figure"]: data for data in (ALPHA, ATTACK_LAB, ATTACK_TABLE, DEFENCES, EPOCHS)}
 MADE |= {data["figure"]: data for data in (JUDGES, RANKS, figures.interval_data())}
+MADE |= {name: {"figure": name, **ERODED} for name in ("retained", "r_bars")}
+MADE["pipeline"] = {"figure": "pipeline", "k": 6, "alpha": 1.25}
 DRAWN = sorted((Path(__file__).parent.parent / "figures").rglob("*.json"))
 DRAWN = [file for file in DRAWN if "figure" in json.loads(file.read_text())]
 

@@ -11,7 +11,7 @@ import lox_kit.studies.rank as module
 from lox_kit import SafetySubspace, Store, load_model, sandbox_prompts
 from lox_kit.measures import Questions, world_questions
 from lox_kit.measures.intervals import Share, share_fields
-from lox_kit.studies.rank import RankCurve, rank_curve, sandbox_rank_curve, stored_rank_curve
+from lox_kit.studies.rank import RankCurve, rank_curve, stored_rank_curve, world_rank_curve
 
 PAIR = ("sandbox/base", "sandbox/aligned")
 
@@ -96,7 +96,7 @@ def test_the_safety_rank_is_the_smallest_within_the_margin(found, expected):
 def sandbox(tmp_path_factory):
     """The curve of seed 0 on a few development prompts, and its store."""
     with Store(tmp_path_factory.mktemp("store")) as store:
-        found = sandbox_rank_curve([0], ranks=(4, 0, 1), split="dev", limit=24, store=store)
+        found = world_rank_curve([0], ranks=(4, 0, 1), split="dev", limit=24, store=store)
         yield found, store
 
 
@@ -120,7 +120,7 @@ def test_a_curve_is_measured_once_and_no_model_is_loaded_for_its_rows(
 ):
     found, store = sandbox
     asked = watch(monkeypatch, LlamaForCausalLM, "generate")
-    again = sandbox_rank_curve([0], ranks=(0, 1, 4), split="dev", limit=24, store=store)
+    again = world_rank_curve([0], ranks=(0, 1, 4), split="dev", limit=24, store=store)
     assert again.to_dict() == found.to_dict()
     assert asked == []
     loaded = watch(monkeypatch, module, "load_model")
@@ -192,4 +192,4 @@ def test_a_subspace_of_another_pair_too_few_directions_and_no_seeds_are_refused(
     with pytest.raises(ValueError, match="holds 2 directions: factor again with rank=3"):
         rank_curve(*PAIR, asked, ranks=(0, 3), subspace=few)
     with pytest.raises(ValueError, match="no seeds"):
-        sandbox_rank_curve([])
+        world_rank_curve([])

@@ -1,4 +1,4 @@
-"""The `lox plot` verb: recorded figures again, at another width, in another style, or together."""
+"""The verbs of figures: all of the paper's, and recorded ones drawn again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,30 @@ import click
 from lox_kit import figures, reports, studies
 from lox_kit.folders import write_whole
 
-from .options import NAMES, PATH
+from . import options
+from .options import NAMES, NUMBERS, PATH
 from .progress import say
+
+
+@click.command("figures")
+@click.option("--only", type=NAMES, default="1,2,3,4,5,6,7,spectrum,table,controls")
+@click.option("--seeds", type=NUMBERS, default="0,1")
+@options.world
+@options.limit
+@options.workers
+@click.option("-o", "--out", default="figures/paper", type=PATH)
+@click.pass_obj
+def all_figures(store, only, seeds, world, limit, workers, out):
+    """The paper's figures by number, and ours by name, of a world's families.
+
+    1 the steps of LoX, 2 and 3 what attacks leave of the subspace, 4 along an attack, 5 k and
+    alpha, 6 the landscape (5 and 6 of the first seed alone), 7 the ranks. What is computed is kept:
+    a call that was cut off resumes, and a second one only draws.
+    """
+    with options.working(store) as shared, options.worker_pool(workers) as executor:
+        shared |= {"executor": executor, "limit": limit}
+        reports.paper_figures(only, seeds, out, world=world, **shared)
+    say(f"figures and numbers: {out}")
 
 
 @click.command()

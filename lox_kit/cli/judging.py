@@ -260,7 +260,7 @@ def rank(
         elif base or prompts or allowed or judging["by"] or template != "chat":
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
         else:
-            curve = studies.sandbox_rank_curve(seeds, limit=limit, **shared)
+            curve = studies.world_rank_curve(seeds, limit=limit, **shared)
     if as_json:
         say(json.dumps(curve.to_dict()))
     else:

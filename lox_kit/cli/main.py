@@ -22,7 +22,7 @@ from . import options
 from .attacks import align, attack, data, table
 from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
-from .figures import plot
+from .figures import all_figures, plot
 from .judging import asr, compare, rank, rescore
 from .lab import lab
 from .landscape import measure_landscape
@@ -108,7 +108,7 @@ for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
     (sweep, choose, controls, overlaps, knowing, measure_landscape),
-    (sandbox, smol, demo, plot, lab),
+    (sandbox, smol, demo, all_figures, plot, lab),
 ):
     for verb in verbs:
         lox.add_command(verb)

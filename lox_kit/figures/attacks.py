@@ -114,26 +114,41 @@ def _columns(rows: list[dict]) -> list[tuple[str, str]]:
 def figure_epochs(data: dict) -> Figure:
     """Draw ASR, helpfulness and task accuracy along an attack, a line per model and rate.
 
-    Colours are models, line styles learning rates; bands are 95 % Wilson intervals.
+    Colours are models, line styles learning rates. Bands are 95 % Wilson intervals; where there are
+    several seeds, lines are means and bands go from the least to the most of them.
     """
     measured = {m for line in data["lines"] for p in line["points"] for m in p["measures"]}
     shown = [m for m in (*TABLE_COLOURS, "task") if m in measured]
-    models = list(dict.fromkeys(line["model"] for line in data["lines"]))
-    rates = list(dict.fromkeys(line["learning_rate"] for line in data["lines"]))
+    groups: dict[tuple, list[list[dict]]] = {}
+    for line in data["lines"]:
+        arm = line["model"].rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
+        name = "aligned" if "seed" in line and arm == line["model"] else arm
+        groups.setdefault((name, line["learning_rate"]), []).append(line["points"])
+    models, rates = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
     fig, axes = panels(len(shown), 1.8, 2.2, sharey=True)
     for ax, measure in zip(axes, shown, strict=True):
-        for line in data["lines"]:
-            colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(line["model"]) % 6]]
-            style = {"color": colour, "linestyle": LINES[rates.index(line["learning_rate"]) % 4]}
-            arm = line["model"].rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
-            style["label"] = f"{arm}, learning rate {line['learning_rate']:g}"
-            share_line(
-                ax, *shares_at(line["points"], "step", measure), markersize=2.5, band=0.12, **style
-            )
+        for (model, rate), points in groups.items():
+            colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(model) % 6]]
+            style = {"color": colour, "linestyle": LINES[rates.index(rate) % 4]}
+            style["label"] = f"{model}, learning rate {rate:g}"
+            steps, shares = shares_at(over_seeds(points, measure), "step", measure)
+            share_line(ax, steps, shares, markersize=2.5, band=0.12, **style)
         share_axis(ax)
         ax.set(title=MEASURES[measure], xlabel="optimiser step", xlim=(0, None))
     legend_below(fig, axes[0])
     return fig
+
+
+def over_seeds(seeds: list[list[dict]], measure: str) -> list[dict]:
+    """Return the points of one seed, or their means, from the least to the most of several."""
+    if len(seeds) == 1:
+        return seeds[0]
+    found = []
+    for at in zip(*seeds, strict=True):
+        values = [point["measures"][measure]["value"] for point in at]
+        share = {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
+        found.append({"step": at[0]["step"], "measures": {measure: share}})
+    return found
 
 
 # --- aligned and LoX under one attack ---------------------------------------------------------

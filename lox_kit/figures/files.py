@@ -25,11 +25,13 @@ from lox_kit.folders import write_whole
 from .attacks import figure_attack_lab, figure_attack_table, figure_epochs
 from .canvas import layers
 from .defences import figure_alpha, figure_defences
+from .erosion import figure_r_bars, figure_retained
 from .frontier import figure_frontier
 from .judging import figure_interval, figure_judges
 from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
 from .numbers import frame
 from .overlaps import figure_overlaps
+from .pipeline import figure_pipeline
 from .rank import figure_rank_and_r, figure_rank_curve
 from .spectrum import figure_energy_map, figure_explorer, figure_spectrum
 from .sweep import figure_choice, figure_sweep
@@ -44,6 +46,9 @@ DRAW = {
     "attack_lab": figure_attack_lab,
     "attack_table": figure_attack_table,
     "epochs": figure_epochs,
+    "retained": figure_retained,
+    "r_bars": figure_r_bars,
+    "pipeline": figure_pipeline,
     "overlaps": figure_overlaps,
     "rank_curve": figure_rank_curve,
     "rank_and_r": figure_rank_and_r,

@@ -20,7 +20,9 @@ def frame(data: dict):
 def _shares(data: dict) -> Iterator[dict]:
     """Yield the shares of a study's rows."""
     for row in data["rows"]:
-        names = {n: v for n, v in row.items() if n not in ("measures", "readings", "drift")}
+        names = {n: v for n, v in row.items() if n not in ("measures", "readings", "drift", "r")}
+        for k, (align, after) in row.get("r", {}).items():
+            yield {**names, "k": int(k), "r_align": align, "r_ft": after}
         for measure, share in row["measures"].items():
             yield {**names, "measure": measure, **share}
 
@@ -114,6 +116,7 @@ def _interval(data: dict) -> Iterator[dict]:
 
 
 _ROWS = {
+    "pipeline": lambda data: [{"k": data["k"], "alpha": data["alpha"]}],
     "spectrum": _spectrum,
     "energy_map": _explorer,
     "explorer": _explorer,

@@ -9,6 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "choice": "Choice choose NONE PAPER report_choice",
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
+        "eroding": "AMOUNTS Erosion erosion",
         "families": "build pair_of",
         "frontier": "COST frontier_arms LONGER smol_frontier",
         "knowing": "knowing_attackers tune",
@@ -16,7 +17,7 @@ __all__, __getattr__, __dir__ = attach(
             ALONG attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS
             walks
         """,
-        "rank": "rank_curve RANKS sandbox_rank_curve stored_rank_curve",
+        "rank": "rank_curve RANKS world_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
         "smol": "build_longer build_smol",
         "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",

@@ -162,34 +162,36 @@ def _check(ranks: Sequence[int], questions: Questions) -> None:
         raise ValueError(f"ranks={list(ranks)}: use different whole numbers from 0, at least one.")
 
 
-def sandbox_rank_curve(
+def world_rank_curve(
     seeds: Sequence[int] = (0,),
     *,
+    world: str = "sandbox",
     ranks: Sequence[int] = RANKS,
     split: str = "test",
     limit: int | None = None,
     store: Store | None = None,
     on_stage: OnStage | None = None,
 ) -> RankCurve:
-    """Measure the rank curves of sandbox families; one that does not exist is built first.
+    """Measure the rank curves of a world's families; one that does not exist is built first.
 
     Parameters
     ----------
-    split, limit : see `models.sandbox_prompts`
-        Default: all 348 forbidden and 216 allowed test prompts.
+    world : "sandbox" or "smol"
+    split, limit : see `world_questions`
     """
     if not seeds:
-        raise ValueError("no seeds: name at least one sandbox family.")
-    questions = world_questions("sandbox", split, limit)
+        raise ValueError("no seeds: name at least one family.")
+    questions = world_questions(world, split, limit)
     _check(ranks, questions)
     rows = []
     for seed in seeds:
-        pair = pair_of(seed, on_stage=on_stage)
+        pair = pair_of(seed, world=world, on_stage=on_stage)
+        rank = FULL if world == "sandbox" else max(*ranks, 1)
         curve = rank_curve(
             *pair,
             questions,
             ranks=ranks,
-            subspace=SafetySubspace.from_pair(*pair, rank=FULL),
+            subspace=SafetySubspace.from_pair(*pair, rank=rank),
             store=store,
             on_stage=on_stage,
         )

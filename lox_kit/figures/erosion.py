@@ -1,0 +1,75 @@
+"""Figures 2 and 3 of the paper: what attacks leave of the safety subspace, and the ASR gained."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from .canvas import ARM_COLOURS, OKABE_ITO, legend_below, one_panel, panels, small, styled, title
+
+MARKERS = "osD^vP*X"
+SIZES = (3.0, 4.5, 6.0, 8.0)  # of marks, by the amount of alignment data
+
+
+@styled
+def figure_retained(data: dict) -> Figure:
+    """Draw R_ft / R_align against the ASR gained, of the aligned models under every attack.
+
+    A colour for each k, a mark for each attack, larger where the alignment had more data. After
+    figure 2 of Perin et al. 2025.
+    """
+    rows = [row for row in data["rows"] if row["arm"] == "aligned"]
+    amounts = sorted({row["amount"] or np.inf for row in rows})
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    fig, ax = one_panel(3.0, 4.6)
+    for row in rows:
+        size = SIZES[-len(amounts) :][amounts.index(row["amount"] or np.inf)]
+        mark = MARKERS[attacks.index(row["attack"]) % len(MARKERS)]
+        for i, (align, after) in enumerate(row["r"].values()):
+            style = {"color": OKABE_ITO[i], "markersize": size, "alpha": 0.8, "markeredgewidth": 0}
+            ax.plot(after / align, row["gained"], mark, **style)
+    for i, k in enumerate(rows[0]["r"]):
+        ax.plot([], [], "o", color=OKABE_ITO[i], markersize=5, label=f"k = {k}")
+    for mark, attack in zip(MARKERS, attacks, strict=False):
+        ax.plot([], [], mark, color="0.4", markersize=5, label=attack)
+    for size, amount in zip(SIZES[-len(amounts) :], amounts, strict=True):
+        said = "all" if np.isinf(amount) else f"{amount:g}"
+        if len(amounts) > 1:
+            ax.plot([], [], "o", color="0.7", markersize=size, label=f"{said} rows of alignment")
+    ax.set(xlabel="R of the attack / R of the alignment", ylabel="ASR gained by the attack")
+    ax.locator_params(nbins=5)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    legend_below(fig, ax)
+    return fig
+
+
+@styled
+def figure_r_bars(data: dict) -> Figure:
+    """Draw R_ft of every attack as bars, aligned beside LoX, and the ASR after it on its own axis.
+
+    Means over seeds, dots for each seed. After figure 3 of Perin et al. 2025.
+    """
+    k = str(data["source"]["k"])
+    arms, attacks = (list(dict.fromkeys(row[n] for row in data["rows"])) for n in ("arm", "attack"))
+    fig, (left, right) = panels(2, 2.6, 2.3)
+    width = 0.8 / len(arms)
+    for i, arm in enumerate(arms):
+        colour = ARM_COLOURS.get(arm, OKABE_ITO[i])
+        for x, attack in enumerate(attacks):
+            rows = [r for r in data["rows"] if (r["arm"], r["attack"]) == (arm, attack)]
+            at = x + (i - (len(arms) - 1) / 2) * width
+            for ax, values in (
+                (left, [row["r"][k][1] for row in rows]),
+                (right, [row["measures"]["asr"]["value"] for row in rows]),
+            ):
+                fill = {"color": colour, "alpha": 0.45 + 0.25 * i, "label": arm if x == 0 else None}
+                ax.bar(at, np.mean(values), 0.9 * width, **fill)
+                ax.plot([at] * len(values), values, ".", color="black", markersize=3)
+    for ax, text in ((left, f"R after the attack, k = {k}"), (right, "attack success rate after")):
+        ax.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right", fontsize=small())
+        ax.set_ylim(0, 1.02)
+        title(ax, text)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    legend_below(fig, left)
+    return fig

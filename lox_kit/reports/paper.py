@@ -1,0 +1,176 @@
+"""Every figure of the paper, and ours, from the store: `lox figures`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from lox_kit import studies
+from lox_kit.attacks import find_attack, world_attacks
+from lox_kit.extrapolation import FULL, SafetySubspace, energy_map_data, spectrum_data
+from lox_kit.figures import save_figure
+from lox_kit.measures import world_questions
+
+from .controls import write_controls
+from .landscape import report
+from .sweep import write_sweep
+from .table import write_table
+
+CONTROLS = ("aligned", "LoX", "random subspace", "full delta", "bottom", "middle", "shuffled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """What the figures are drawn of, and where they go.
+
+    Parameters
+    ----------
+    shared : dict
+        store, executor and on_stage, as studies take them.
+    """
+
+    world: str
+    seeds: Sequence[int]
+    limit: int | None
+    out: Path
+    shared: dict
+
+    @property
+    def alone(self) -> dict:
+        """`shared`, for what takes no executor."""
+        return {name: value for name, value in self.shared.items() if name != "executor"}
+
+    @property
+    def attacks(self) -> list[str]:
+        """The attacks that are made for this world."""
+        return world_attacks(self.world)
+
+    def questions(self, split: str = "test"):
+        """Return what the models are asked."""
+        return world_questions(self.world, split, self.limit)
+
+    def save(self, data: dict, name: str) -> None:
+        """Write a figure."""
+        save_figure(data, name, self.out)
+
+
+def pipeline(d: Drawing) -> None:
+    """Figure 1: what LoX does."""
+    d.save({"figure": "pipeline", "k": 6, "alpha": 1.25}, "pipeline")
+
+
+def retained(d: Drawing) -> None:
+    """Figure 2: R_ft / R_align against the ASR gained, by k and by the alignment's data."""
+    amounts = studies.AMOUNTS if d.world == "sandbox" else (None,)
+    how = {"amounts": amounts, "arms": ("aligned",), "world": d.world, **d.alone}
+    found = studies.erosion(d.seeds, d.attacks[:1], questions=d.questions(), **how)
+    d.save({"figure": "retained", **found.to_dict()}, "retained")
+
+
+def r_bars(d: Drawing) -> None:
+    """Figure 3: R_ft of every attack, aligned beside LoX, and the ASR."""
+    how = {"world": d.world, "questions": d.questions(), **d.alone}
+    found = studies.erosion(d.seeds, d.attacks, **how)
+    d.save({"figure": "r_bars", **found.to_dict()}, "r_bars")
+
+
+def epochs(d: Drawing) -> None:
+    """Figure 4: safety and utility along an attack, at two learning rates."""
+    lines: list[dict] = []
+    for seed in d.seeds:
+        family = studies.load_family(seed, 6, 1.0, d.shared["on_stage"], world=d.world)
+        attack = find_attack(d.attacks[0], seed=seed)
+        rates = (attack.settings.learning_rate, 2 * attack.settings.learning_rate)
+        how = {"learning_rates": rates, "every": 10, **d.alone}
+        curve = studies.epoch_curve([family.aligned, family.lox], attack, d.questions(), **how)
+        lines += [{"seed": seed, **line} for line in curve["lines"]]
+    d.save({**curve, "lines": lines}, "epochs")
+
+
+def sweep(d: Drawing) -> None:
+    """Figure 5: k and alpha, before and after attacks, on development requests."""
+    names = d.attacks[: studies.DEVELOPMENT]
+    how = {"world": d.world, "questions": d.questions("dev"), **d.shared}
+    attacks = [find_attack(name) for name in names]
+    write_sweep(studies.sweep(studies.KS, studies.ALPHAS, attacks, d.seeds[:1], **how), d.out)
+
+
+def landscape(d: Drawing) -> None:
+    """Figure 6: the surface, the map, and flatness."""
+    size = {"cells": 21} if d.world == "sandbox" else {"cells": 15, "limit": 24}
+    report(d.attacks[:1], d.seeds[:1], d.out, world=d.world, **size, **d.shared)
+
+
+def rank_curve(d: Drawing) -> None:
+    """Figure 7: how many directions make the base as safe."""
+    found = studies.world_rank_curve(d.seeds, world=d.world, limit=d.limit, **d.alone)
+    d.save({"figure": "rank_curve", **found.to_dict()}, "rank_curve")
+
+
+def spectrum(d: Drawing) -> None:
+    """Ours: singular values and energy, and where in the model the energy is."""
+    pair = studies.pair_of(d.seeds[0], world=d.world, on_stage=d.shared["on_stage"])
+    found = SafetySubspace.from_pair(*pair, rank=FULL if d.world == "sandbox" else 64)
+    d.save(spectrum_data(found), "spectrum")
+    d.save(energy_map_data(found, k=6), "energy_map")
+
+
+def attack_table(d: Drawing) -> None:
+    """Ours, of the paper's Table 1: every attack on every defence, full and through LoRA."""
+    how = {"world": d.world, "questions": d.questions(), **d.shared}
+    found = studies.attack_table(attacks=d.attacks, seeds=d.seeds, **how)
+    write_table(found, "attack_table", d.out)
+
+
+def controls(d: Drawing) -> None:
+    """Ours: LoX beside steps as long in other directions."""
+    how = {"world": d.world, "arms": CONTROLS, "limit": d.limit, **d.shared}
+    write_controls(studies.compare_defences(d.seeds, d.attacks[0], **how), d.out / "controls")
+
+
+FIGURES = {
+    "1": pipeline,
+    "2": retained,
+    "3": r_bars,
+    "4": epochs,
+    "5": sweep,
+    "6": landscape,
+    "7": rank_curve,
+    "spectrum": spectrum,
+    "table": attack_table,
+    "controls": controls,
+}
+
+
+def paper_figures(
+    only: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    world: str = "sandbox",
+    limit: int | None = None,
+    **shared,
+) -> None:
+    """Draw figures of the paper by number, and ours by name, of a world's families.
+
+    All that is computed is kept in the store: with everything there it only draws.
+
+    Parameters
+    ----------
+    only : of `FIGURES`
+    limit : int, optional
+        Requests of each kind; default all.
+    shared
+        store, executor and on_stage.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure.
+    """
+    if unknown := [name for name in only if name not in FIGURES]:
+        raise ValueError(f"figure {unknown[0]!r}: use some of {', '.join(FIGURES)}.")
+    drawing = Drawing(world, seeds, limit, Path(out), shared)
+    for name in only:
+        FIGURES[name](drawing)

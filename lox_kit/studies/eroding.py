@@ -1,0 +1,145 @@
+"""What attacks leave of the safety subspace, beside the ASR they gain: the paper's figures 2 and 3.
+
+R_ft is the share of everything fine-tuning made of a model, alignment and attack together, that
+lies in the safety subspace (Perin et al. 2025, arXiv:2506.15606). An attack lowers it by adding to
+the weights elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+from lox_kit import __version__
+from lox_kit.attacks import Attack, Step, attack_key, find_attack, run_attack
+from lox_kit.extrapolation import SafetySubspace
+from lox_kit.folders import locked, remove_folder, whole
+from lox_kit.measures import Questions, measure, world_questions
+from lox_kit.models import Model, load_model
+from lox_kit.store import Store, content_key
+from lox_kit.threads import OnStage
+from lox_kit.weights import Checkpoint, family_folder, has_weights
+
+from .arms import arm_model, steps_of
+from .families import Recipe, build, pair_of
+from .results import Results
+
+AMOUNTS = (250, 500, 1000, None)  # of the sandbox's alignment rows; None: as many as it has
+RANKS = (1, 6, 16, 32)
+SHAPE = {"r": dict, "measures": dict}
+
+
+class Erosion(Results):
+    """Attacked models: how much of their change lies in the safety subspace, and their shares.
+
+    A row's names are seed, amount (rows of the alignment), attack and arm. "r" has the mean over
+    matrices of R_align and R_ft at each k; "gained" is the ASR after the attack less that before.
+    """
+
+
+def erosion(
+    seeds: Sequence[int] = (0,),
+    attacks: Sequence[str] = ("arithmetic", "context", "mixed", "persona", "forbidden"),
+    *,
+    amounts: Sequence[int | None] = (None,),
+    arms: Sequence[str] = ("aligned", "LoX"),
+    ranks: Sequence[int] = RANKS,
+    k: int = 6,
+    alpha: float = 1.0,
+    world: str = "sandbox",
+    questions: Questions | None = None,
+    store: Store,
+    on_stage: OnStage | None = None,
+) -> Erosion:
+    """Attack models and measure R_ft and ASR. Rows are kept as they are made; a call resumes.
+
+    Parameters
+    ----------
+    amounts : sequence of int or None
+        Of the sandbox: rows of alignment, of which each family gets another aligned model, built
+        where it does not exist. None: the family's own.
+    arms : sequence of str
+        What is attacked: "aligned", "LoX" with `k` and `alpha`, or a control.
+    ranks : sequence of int
+        The k at which R is taken.
+
+    Raises
+    ------
+    ValueError
+        If an attack is unknown, or not the world's.
+    """
+    questions, rows = questions or world_questions(world), []
+    for seed, amount in product(seeds, amounts):
+        base, own = _pair(seed, amount, world, on_stage)
+        subspace = SafetySubspace.from_pair(base, own, rank=max(*ranks, k))
+        aligned = load_model(own)
+        for arm in arms:
+            model = arm_model(arm, aligned, subspace, k, alpha, seed)
+            before = measure(model, questions, store=store)["asr"]["value"]
+            for name in attacks:
+                attack = find_attack(name, seed=seed)
+                key = content_key(run=attack_key(model, attack), safety=subspace.key)
+                key = content_key(eroded=key, ranks=list(ranks), asked=questions.key)
+                found = store.get("erosion", key, SHAPE)
+                if found is None:
+                    report = steps_of(on_stage, f"seed {seed}, {name} on {arm}")
+                    with _attacked(model, attack, store, report) as folder:
+                        r = _retained(subspace, base, folder, ranks)
+                        how = {"system": attack.system, "store": store}
+                        found = {"r": r, "measures": measure(load_model(folder), questions, **how)}
+                    store.put("erosion", key, found)
+                names = {"seed": seed, "amount": amount, "attack": name, "arm": arm}
+                gained = found["measures"]["asr"]["value"] - before
+                rows.append({**names, "gained": gained, **found})
+    about = {"world": world, "k": k, "alpha": alpha, "judge": str(questions.judge)}
+    about |= {"questions": questions.key, "version": __version__}
+    return Erosion(tuple(rows), about)
+
+
+@contextmanager
+def _attacked(
+    model: Model, attack: Attack, store: Store, on_step: Callable[[Step], None]
+) -> Iterator[Path]:
+    """Give the checkpoint of a model after an attack, and remove it once it has been read."""
+    folder = store.run_folder(content_key(erosion=attack_key(model, attack)))
+    with locked(folder.with_name(f"{folder.name} eroded")):
+        if not folder.exists():
+            run_attack(model, attack, folder, on_step=on_step)
+        yield folder
+        remove_folder(folder)
+
+
+def _retained(
+    subspace: SafetySubspace, base: str, attacked: Path, ranks: Sequence[int]
+) -> dict[str, list[float]]:
+    """Return R_align and R_ft at each k, means over the matrices that the alignment changed."""
+    curve = subspace.r_ft_curve(base, attacked, max(ranks))
+    moved = subspace.norms > 0
+    means = ((subspace.r_align(k)[moved].mean(), curve[moved, k].mean()) for k in ranks)
+    return {str(k): list(map(float, pair)) for k, pair in zip(ranks, means, strict=True)}
+
+
+def _pair(seed: int, amount: int | None, world: str, on_stage: OnStage | None) -> tuple[str, str]:
+    """Return a family's base, and its model aligned on so many rows, built if need be.
+
+    Raises
+    ------
+    ValueError
+        If a world's alignment cannot be made of another number of rows.
+    """
+    if amount is not None and world != "sandbox":
+        raise ValueError(f"amounts={amount}: only the sandbox is aligned on other numbers of rows.")
+    pair = pair_of(seed, world=world, on_stage=on_stage)
+    if amount is None:
+        return pair
+    recipe = dataclasses.replace(Recipe(), alignment_rows=amount)
+    folder = family_folder(seed, recipe.key)
+    if not has_weights(folder / "base"):
+        with whole(folder / "base") as work:
+            shutil.copytree(Checkpoint(pair[0]).path, work, dirs_exist_ok=True)
+    build(seed, folder, recipe=recipe, on_stage=on_stage)
+    return str(folder / "base"), str(folder / "aligned")
