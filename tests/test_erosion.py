@@ -26,7 +26,7 @@ def test_r_of_an_attacked_model_is_the_mean_over_matrices_and_the_asr_gained_is_
         (row,) = erosion([0], ["forbidden"], **how).rows
     run = run_attack(load_model(PAIR[1]), find_attack("forbidden", seed=0), tmp_path / "attacked")
     frame = SafetySubspace.from_pair(*PAIR, rank=6).r_ft(PAIR[0], run.folder, 6)
-    assert row["r"]["6"] == pytest.approx([frame["r_align"].mean(), frame["r_ft"].mean()], rel=1e-4)
+    assert row["R"]["6"] == pytest.approx([frame["r_align"].mean(), frame["r_ft"].mean()], rel=1e-4)
     assert row["gained"] == row["measures"]["asr"]["value"]  # it was 0 before
     assert (row["attack"], row["arm"], row["amount"]) == ("forbidden", "aligned", None)
 
@@ -52,7 +52,7 @@ def test_other_amounts_of_data_are_for_the_sandbox():
 def made(arm, attack, amount, seed, r, asr):
     measures = {"asr": share_fields(Share(asr, 20))}
     names = {"seed": seed, "amount": amount, "attack": attack, "arm": arm, "gained": asr / 20}
-    return {**names, "r": {"1": [0.5, r / 2], "6": [0.8, r]}, "measures": measures}
+    return {**names, "R": {"1": [0.5, r / 2], "6": [0.8, r]}, "measures": measures}
 
 
 ROWS = [

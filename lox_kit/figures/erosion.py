@@ -26,10 +26,10 @@ def figure_retained(data: dict) -> Figure:
     for row in rows:
         size = SIZES[-len(amounts) :][amounts.index(row["amount"] or np.inf)]
         mark = MARKERS[attacks.index(row["attack"]) % len(MARKERS)]
-        for i, (align, after) in enumerate(row["r"].values()):
+        for i, (align, after) in enumerate(row["R"].values()):
             style = {"color": OKABE_ITO[i], "markersize": size, "alpha": 0.8, "markeredgewidth": 0}
             ax.plot(after / align, row["gained"], mark, **style)
-    for i, k in enumerate(rows[0]["r"]):
+    for i, k in enumerate(rows[0]["R"]):
         ax.plot([], [], "o", color=OKABE_ITO[i], markersize=5, label=f"k = {k}")
     for mark, attack in zip(MARKERS, attacks, strict=False):
         ax.plot([], [], mark, color="0.4", markersize=5, label=attack)
@@ -60,7 +60,7 @@ def figure_r_bars(data: dict) -> Figure:
             rows = [r for r in data["rows"] if (r["arm"], r["attack"]) == (arm, attack)]
             at = x + (i - (len(arms) - 1) / 2) * width
             for ax, values in (
-                (left, [row["r"][k][1] for row in rows]),
+                (left, [row["R"][k][1] for row in rows]),
                 (right, [row["measures"]["asr"]["value"] for row in rows]),
             ):
                 fill = {"color": colour, "alpha": 0.45 + 0.25 * i, "label": arm if x == 0 else None}

@@ -20,8 +20,8 @@ def frame(data: dict):
 def _shares(data: dict) -> Iterator[dict]:
     """Yield the shares of a study's rows."""
     for row in data["rows"]:
-        names = {n: v for n, v in row.items() if n not in ("measures", "readings", "drift", "r")}
-        for k, (align, after) in row.get("r", {}).items():
+        names = {n: v for n, v in row.items() if n not in ("measures", "readings", "drift", "R")}
+        for k, (align, after) in row.get("R", {}).items():
             yield {**names, "k": int(k), "r_align": align, "r_ft": after}
         for measure, share in row["measures"].items():
             yield {**names, "measure": measure, **share}

@@ -30,13 +30,13 @@ from .results import Results
 
 AMOUNTS = (250, 500, 1000, None)  # of the sandbox's alignment rows; None: as many as it has
 RANKS = (1, 6, 16, 32)
-SHAPE = {"r": dict, "measures": dict}
+SHAPE = {"R": dict, "measures": dict}
 
 
 class Erosion(Results):
     """Attacked models: how much of their change lies in the safety subspace, and their shares.
 
-    A row's names are seed, amount (rows of the alignment), attack and arm. "r" has the mean over
+    A row's names are seed, amount (rows of the alignment), attack and arm. "R" has the mean over
     matrices of R_align and R_ft at each k; "gained" is the ASR after the attack less that before.
     """
 
@@ -90,7 +90,7 @@ def erosion(
                     with _attacked(model, attack, store, report) as folder:
                         r = _retained(subspace, base, folder, ranks)
                         how = {"system": attack.system, "store": store}
-                        found = {"r": r, "measures": measure(load_model(folder), questions, **how)}
+                        found = {"R": r, "measures": measure(load_model(folder), questions, **how)}
                     store.put("erosion", key, found)
                 names = {"seed": seed, "amount": amount, "attack": name, "arm": arm}
                 gained = found["measures"]["asr"]["value"] - before
