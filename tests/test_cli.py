@@ -13,9 +13,10 @@ from checkpoints import content, weights
 from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
-from lox_kit import AsrResult, sandbox_prompts
+from lox_kit import AsrResult, SafetySubspace, apply_lox, sandbox_prompts
 from lox_kit.cli import attacks, extrapolation
 from lox_kit.cli import main as cli
+from lox_kit.extrapolation import k_of_energy
 from lox_kit.sandbox import world
 
 PAIR = ("sandbox/base", "sandbox/aligned")
@@ -158,6 +159,18 @@ def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_
     assert len(tensors) == 60
     again = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
     assert_one_line(again, "lox-model exists; remove it")
+
+
+def test_each_matrix_gets_the_directions_that_hold_a_share_of_its_energy(lox, tmp_path):
+    assert lox("factor", *PAIR, "-o", "S", "--rank", "full").status == 0
+    done = lox("apply", "S", PAIR[1], "-o", "lox-model", "-k", "80%")
+    said = "lox-model: sandbox/aligned with LoX, 80% of the energy, alpha=1\n"
+    assert (done.status, done.out) == (0, said)
+    found = SafetySubspace.load(tmp_path / "S")
+    want = apply_lox(found.cut(k_of_energy(found, 0.8)), PAIR[1], tmp_path / "want", None, 1.0)
+    assert content(tmp_path / "lox-model") == content(want)
+    refused = lox("extrapolate", *PAIR, "-o", "one", "-k", "80%")
+    assert_one_line(refused, "-k 80%: needs the whole spectrum")
 
 
 def test_extrapolate_makes_the_factors_and_the_model_in_one_go(lox, tmp_path):

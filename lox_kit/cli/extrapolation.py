@@ -16,7 +16,12 @@ from .progress import print_rows, say, stages
 MOST_ROWS = 40  # of the matrices, listed one by one without being asked to
 edit_options = options.several(
     options.out,
-    click.option("-k", "k", type=NumberOr("all"), help="Directions, or 'all'."),
+    click.option(
+        "-k",
+        "k",
+        type=NumberOr("all", share=True),
+        help="Directions, 'all', or such as 90%: of each matrix as many as hold that much energy.",
+    ),
     click.option("--alpha", type=float, help="Extrapolation factor. [default: 1.0]"),
     click.option("--paper", is_flag=True, help="The paper's k=6, alpha=1.25."),
 )
@@ -38,7 +43,22 @@ def _k_alpha(k, alpha, paper):
 
 def _shown(k, alpha):
     """Return k and alpha for people."""
-    return f"k={'all' if k is None else k}, alpha={alpha:g}"
+    shown = f"{k:.0%} of the energy" if isinstance(k, float) else f"k={'all' if k is None else k}"
+    return f"{shown}, alpha={alpha:g}"
+
+
+def _directions(subspace, k):
+    """Return the subspace and its k: of a share of energy, cut to it and all that is left."""
+    found = extrapolation.SafetySubspace.load(subspace)
+    if isinstance(k, float):
+        return found.cut(extrapolation.k_of_energy(found, k)), None
+    return found, k
+
+
+def _whole_number(k, why):
+    """Raise ValueError if k is a share of energy."""
+    if isinstance(k, float):
+        raise ValueError(f"-k {k:.0%}: {why}")
 
 
 @click.command()
@@ -201,8 +221,8 @@ def apply(subspace, aligned, out, **edit):
     """Write the extrapolated model as a full checkpoint."""
     k, alpha = _k_alpha(**edit)
     with stages() as on_stage:
-        found = extrapolation.SafetySubspace.load(subspace)
-        extrapolation.apply_lox(found, aligned, out, k, alpha, on_stage=on_stage)
+        found, top = _directions(subspace, k)
+        extrapolation.apply_lox(found, aligned, out, top, alpha, on_stage=on_stage)
     say(f"{out}: {aligned} with LoX, {_shown(k, alpha)}")
 
 
@@ -224,6 +244,7 @@ def control(kind, subspace, aligned, out, seed, **edit):
     k, alpha = _k_alpha(**edit)
     if k is None:
         raise ValueError("-k all: a control steps as far as LoX's top k does; say which, -k 6.")
+    _whole_number(k, "a control steps as far as LoX's top k does; give a number, -k 6.")
     with stages() as on_stage:
         found = extrapolation.SafetySubspace.load(subspace)
         made = extrapolation.control_of(kind, found, k, seed)
@@ -247,6 +268,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
     To try several k, or to look at the spectrum, `lox factor` once.
     """
     k, alpha = _k_alpha(k, alpha, paper)
+    _whole_number(k, "needs the whole spectrum: `lox factor --rank full`, then `lox apply`.")
     device = models.pick_device(device)
     with stages() as on_stage:
         extrapolation.extrapolate(
@@ -264,9 +286,9 @@ def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
 def adapter(subspace, aligned, out, dtype, allow_partial, **edit):
     """Write the extrapolation as a PEFT adapter of ALIGNED."""
     k, alpha = _k_alpha(**edit)
-    found = extrapolation.SafetySubspace.load(subspace)
+    found, top = _directions(subspace, k)
     left_out = extrapolation.save_adapter(
-        found, aligned, out, k, alpha, dtype=dtype, allow_partial=allow_partial
+        found, aligned, out, top, alpha, dtype=dtype, allow_partial=allow_partial
     )
     say(f"{out}: adapter of {aligned}, {_shown(k, alpha)}")
     if left_out:

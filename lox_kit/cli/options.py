@@ -38,15 +38,17 @@ class Commas(click.ParamType):
 
 
 class NumberOr(click.ParamType):
-    """A whole number, or one word."""
+    """A whole number, or one word; with `share` also a share, such as 90%."""
 
     name = "integer"
 
-    def __init__(self, word: str):
-        self.word = word
+    def __init__(self, word: str, *, share: bool = False):
+        self.word, self.share = word, share
 
     def convert(self, value, param, ctx):
-        """Return the number, or the word."""
+        """Return the number, the word, or a share as a float."""
+        if self.share and str(value).endswith("%"):
+            return click.FLOAT.convert(value[:-1], param, ctx) / 100
         return value if value == self.word else click.INT.convert(value, param, ctx)
 
 
