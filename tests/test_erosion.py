@@ -93,3 +93,14 @@ def test_a_family_is_aligned_on_another_amount_of_data(asked, tmp_path, monkeypa
     (folder,) = (tmp_path / "cache" / "sandbox").iterdir()
     assert folder.name != family_folder(1, RECIPE).parent.name
     assert has_weights(folder / "seed0" / "aligned")
+
+
+def test_published_numbers_stand_in_grey_and_say_that_the_judge_was_another():
+    data = {"figure": "r_bars", "paper": True, "rows": ROWS, "source": {"k": 6}}
+    fig = figures.figure_r_bars(data)
+    ticks = [line for line in fig.axes[0].lines if line.get_marker() == "_"]
+    assert [float(tick.get_ydata()[0]) for tick in ticks] == [0.283, 0.530]  # mixed is Alpaca
+    assert {tick.get_color() for tick in ticks} == {"0.6"}
+    assert "another judge" in fig.legends[0].get_texts()[0].get_text()
+    (ax,) = figures.figure_retained({**data, "figure": "retained"}).axes
+    assert "k = 2000" in [text.get_text() for text in ax.texts]

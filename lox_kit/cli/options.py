@@ -119,6 +119,12 @@ def several(*given: Callable) -> Callable:
     return add
 
 
+with_paper = click.option(
+    "--with-paper",
+    "paper",
+    is_flag=True,
+    help="The published numbers as well, in grey.",
+)
 save = several(
     click.option("--save", type=PATH, help="Write answers and verdicts here."),
     click.option("--overwrite", is_flag=True, help="Let --save replace a file."),

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from .canvas import ARM_COLOURS, OKABE_ITO, legend_below, one_panel, panels, small, styled, title
+from .published import add_bars, add_retained
 
 MARKERS = "osD^vP*X"
 SIZES = (3.0, 4.5, 6.0, 8.0)  # of marks, by the amount of alignment data
@@ -29,6 +30,8 @@ def figure_retained(data: dict) -> Figure:
         for i, (align, after) in enumerate(row["R"].values()):
             style = {"color": OKABE_ITO[i], "markersize": size, "alpha": 0.8, "markeredgewidth": 0}
             ax.plot(after / align, row["gained"], mark, **style)
+    if data.get("paper"):
+        add_retained(ax)
     for i, k in enumerate(rows[0]["R"]):
         ax.plot([], [], "o", color=OKABE_ITO[i], markersize=5, label=f"k = {k}")
     for mark, attack in zip(MARKERS, attacks, strict=False):
@@ -66,6 +69,8 @@ def figure_r_bars(data: dict) -> Figure:
                 fill = {"color": colour, "alpha": 0.45 + 0.25 * i, "label": arm if x == 0 else None}
                 ax.bar(at, np.mean(values), 0.9 * width, **fill)
                 ax.plot([at] * len(values), values, ".", color="black", markersize=3)
+    if data.get("paper"):
+        add_bars(left, right, attacks, width / 2)
     for ax, text in ((left, f"R after the attack, k = {k}"), (right, "attack success rate after")):
         ax.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right", fontsize=small())
         ax.set_ylim(0, 1.02)

@@ -26,6 +26,7 @@ from .canvas import (
     small,
     styled,
 )
+from .published import add_ranks
 from .rank_data import ALL, place, rank_curve_points, ticks_shown
 
 # --- several pairs -----------------------------------------------------------
@@ -54,6 +55,8 @@ def figure_rank_curve(data: dict) -> Figure:
             share_line(ax, x[:-1], y[:-1], label=label, **line_style(i))
             for where, share in zip(x, y, strict=True):
                 interval(ax, where, share, colour=line_style(i)["color"], filled=True)
+        if data.get("paper") and measure == "asr":
+            add_ranks(ax, at)
         ax.set_xticks(list(at.values()), [*map(str, ranks), "aligned"])
         ax.axvline(len(ranks) - 0.2, color="0.8", linewidth=0.6)
         ax.set(title=MEASURES[measure], xlabel="directions of ΔW, r")

@@ -34,6 +34,7 @@ class Drawing:
     seeds: Sequence[int]
     limit: int | None
     out: Path
+    paper: bool
     shared: dict
 
     @property
@@ -52,7 +53,7 @@ class Drawing:
 
     def save(self, data: dict, name: str) -> None:
         """Write a figure."""
-        save_figure(data, name, self.out)
+        save_figure(data | ({"paper": True} if self.paper else {}), name, self.out)
 
 
 def pipeline(d: Drawing) -> None:
@@ -150,6 +151,7 @@ def paper_figures(
     *,
     world: str = "sandbox",
     limit: int | None = None,
+    paper: bool = False,
     **shared,
 ) -> None:
     """Draw figures of the paper by number, and ours by name, of a world's families.
@@ -161,6 +163,8 @@ def paper_figures(
     only : of `FIGURES`
     limit : int, optional
         Requests of each kind; default all.
+    paper : bool
+        Draw the published numbers as well, in grey, in figures 2, 3 and 7.
     shared
         store, executor and on_stage.
 
@@ -171,6 +175,6 @@ def paper_figures(
     """
     if unknown := [name for name in only if name not in FIGURES]:
         raise ValueError(f"figure {unknown[0]!r}: use some of {', '.join(FIGURES)}.")
-    drawing = Drawing(world, seeds, limit, Path(out), shared)
+    drawing = Drawing(world, seeds, limit, Path(out), paper, shared)
     for name in only:
         FIGURES[name](drawing)
