@@ -170,7 +170,7 @@ def test_each_matrix_gets_the_directions_that_hold_a_share_of_its_energy(lox, tm
     want = apply_lox(found.cut(k_of_energy(found, 0.8)), PAIR[1], tmp_path / "want", None, 1.0)
     assert content(tmp_path / "lox-model") == content(want)
     refused = lox("extrapolate", *PAIR, "-o", "one", "-k", "80%")
-    assert_one_line(refused, "-k 80%: needs the whole spectrum")
+    assert_one_line(refused, "'80%' is not a valid integer")
 
 
 def test_extrapolate_makes_the_factors_and_the_model_in_one_go(lox, tmp_path):

@@ -22,7 +22,21 @@ def test_a_figure_is_drawn_again_at_a_venue_s_width(lox, recorded, tmp_path):
     assert found.status == 0, found.err
     assert found.out.split() == ["acl/alpha.json", "acl/alpha.csv", "acl/alpha.pdf"]
     again = json.loads((tmp_path / "acl" / "alpha.json").read_text())
-    assert again == json.loads(recorded["alpha"].read_text())  # who made it, and when, as well
+    kept = json.loads(recorded["alpha"].read_text())
+    assert again == kept  # who made it, and when, as well
+
+
+def test_a_figure_from_before_makers_were_recorded_gets_none_by_being_drawn_again(lox, tmp_path):
+    (tmp_path / "old.json").write_text(json.dumps(ALPHA))
+    assert lox("plot", "old.json", "--kinds", "svg", "-o", "new").status == 0
+    assert "made" not in json.loads((tmp_path / "new" / "old.json").read_text())
+
+
+def test_published_numbers_are_drawn_where_they_are_asked_for_alone(lox, recorded, tmp_path):
+    assert lox("plot", recorded["one"], "--with-paper", "--kinds", "svg").status == 0
+    assert json.loads(recorded["one"].read_text())["paper"] is True
+    assert lox("plot", recorded["one"], "--kinds", "svg").status == 0
+    assert json.loads(recorded["one"].read_text())["paper"] is False
 
 
 def test_two_runs_are_laid_over_each_other_and_told_apart(lox, recorded, tmp_path):
@@ -58,8 +72,11 @@ def test_a_table_of_attacks_is_written_for_booktabs(lox, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (["one", "alpha"], "one, alpha are figures of rank_curve, alpha: several of one kind"),
+        (["one", "alpha"], "one, alpha are figures of rank_curve, alpha: only several of one kind"),
         (["alpha", "--latex"], "--latex: takes the .json of one table"),
+        (["alpha", "--with-paper"], "--with-paper: is for retained, r_bars, rank_curve"),
+        (["alpha", "--kinds", "jpg"], "'jpg': figures are written as pdf, svg, png"),
+        (["one", "one"], "-one: runs are told apart by file and folder"),
         (["alpha", "--width", "big"], "width='big': use inches, or one of neurips"),
         (["alpha", "--style", "poster"], "poster"),
     ],
@@ -72,7 +89,9 @@ def test_what_cannot_be_drawn_is_one_line(lox, recorded, call, message):
 
 
 def test_figures_of_a_kind_that_cannot_be_joined_are_refused():
-    with pytest.raises(ValueError, match="a, b are figures of judges: several of one kind can"):
+    with pytest.raises(
+        ValueError, match="a, b are figures of judges: only several of one kind can"
+    ):
         figures.overlay({"a": JUDGES, "b": JUDGES})
 
 

@@ -42,7 +42,7 @@ def test_what_is_in_the_store_is_not_trained_again(asked, tmp_path, monkeypatch)
 
 
 def test_other_amounts_of_data_are_for_the_sandbox():
-    with pytest.raises(ValueError, match="amounts=250: only the sandbox"):
+    with pytest.raises(ValueError, match=r"amounts=\(250,\): of the sandbox alone"):
         erosion([0], ["chat"], amounts=(250,), world="smol", store=None)
 
 
@@ -51,7 +51,14 @@ def test_other_amounts_of_data_are_for_the_sandbox():
 
 def made(arm, attack, amount, seed, r, asr):
     measures = {"asr": share_fields(Share(asr, 20))}
-    names = {"seed": seed, "amount": amount, "attack": attack, "arm": arm, "gained": asr / 20}
+    names = {
+        "seed": seed,
+        "amount": amount,
+        "attack": attack,
+        "arm": arm,
+        "gained": asr / 20,
+        "asr": asr / 20,
+    }
     return {**names, "R": {"1": [0.5, r / 2], "6": [0.8, r]}, "measures": measures}
 
 

@@ -326,6 +326,26 @@ def test_the_way_along_an_attack_has_a_line_per_model_and_rate_in_every_panel():
     assert labels[1::2] == ["sandbox/aligned, learning rate 0.0004", "LoX, learning rate 0.0004"]
 
 
+def test_lines_of_several_seeds_are_one_with_the_least_and_the_most_as_its_band():
+    lines = [
+        {"model": "LoX", "learning_rate": 1e-4, "seed": seed}
+        | {"points": [{"step": s} | measured(s + 4 * seed, asr=0) for s in steps]}
+        for seed, steps in ((0, (0, 5)), (1, (0, 5, 10)))
+    ]
+    (ax,) = figures.figure_epochs({"figure": "epochs", "attack": "a", "lines": lines}).axes
+    (line,) = ax.lines
+    assert line.get_xydata().tolist() == [[0, 0.1], [5, 0.35]]  # where both were measured
+    (band,) = ax.collections
+    ends = band.get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx((0, 0.45))
+
+
+def test_two_models_that_end_in_lox_are_two_lines():
+    pair = [line | {"model": f"{name} + LoX"} for line in EPOCHS["lines"][:1] for name in "ab"]
+    fig = figures.figure_epochs(EPOCHS | {"lines": pair})
+    assert [len(ax.lines) for ax in fig.axes] == [2, 2, 2]
+
+
 def test_the_attack_lab_has_loss_and_shares_of_both_models_and_what_is_laid_over():
     fig = figures.DRAW["attack_lab"](ATTACK_LAB)
     loss, asr, helped = fig.axes
@@ -412,7 +432,7 @@ def test_an_unknown_figure_or_kind_of_file_is_refused_before_anything_is_written
         figures.save_figure({"figure": "pie"}, "name", tmp_path / "figures")
     with pytest.raises(ValueError, match="figure=None"):
         figures.draw({}, tmp_path / "a.pdf")
-    with pytest.raises(ValueError, match=r"a.txt: figures are written as pdf, svg, png"):
+    with pytest.raises(ValueError, match="'txt': figures are written as pdf, svg, png"):
         figures.draw(ALPHA, tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
 

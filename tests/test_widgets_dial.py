@@ -1,7 +1,6 @@
 """The LoX dial's state on the sandbox, without a browser."""
 
 import copy
-import json
 import threading
 
 import pytest
@@ -11,7 +10,7 @@ from panel_parts import asking_little, closing, copy_of, find, wait
 from speakers import random_speaker, same_weights, watch
 from traitlets import TraitError
 
-from lox_kit import LoxDial, Store, load_model, sandbox_prompts, widgets
+from lox_kit import LoxDial, Store, figures, load_model, sandbox_prompts, widgets
 from lox_kit.extrapolation import lox_key
 from lox_kit.measures import Questions, world_questions
 from lox_kit.measures.drift import measure_drift
@@ -326,8 +325,7 @@ def test_the_code_measures_what_is_on_screen(open_state, tmp_path):
     done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{state.code()}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == answers(state, "LoX")
-    saved = json.loads((tmp_path / "figures" / f"{state.figure_name}.json").read_text())
-    assert saved == json.loads(json.dumps(state.figure_data()))
+    assert figures.holds(tmp_path / "figures" / f"{state.figure_name}.json", state.figure_data())
 
 
 # --- the table and the panel --------------------------------------------------------------------

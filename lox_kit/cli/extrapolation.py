@@ -14,14 +14,15 @@ from .options import PATH, NumberOr
 from .progress import print_rows, say, stages
 
 MOST_ROWS = 40  # of the matrices, listed one by one without being asked to
+share_option = click.option(
+    "-k",
+    "k",
+    type=NumberOr("all", share=True),
+    help="Directions, 'all', or such as 90%: of each matrix as many as hold that much energy.",
+)
+k_option = click.option("-k", "k", type=NumberOr("all"), help="Directions, or 'all'.")
 edit_options = options.several(
     options.out,
-    click.option(
-        "-k",
-        "k",
-        type=NumberOr("all", share=True),
-        help="Directions, 'all', or such as 90%: of each matrix as many as hold that much energy.",
-    ),
     click.option("--alpha", type=float, help="Extrapolation factor. [default: 1.0]"),
     click.option("--paper", is_flag=True, help="The paper's k=6, alpha=1.25."),
 )
@@ -43,7 +44,9 @@ def _k_alpha(k, alpha, paper):
 
 def _shown(k, alpha):
     """Return k and alpha for people."""
-    shown = f"{k:.0%} of the energy" if isinstance(k, float) else f"k={'all' if k is None else k}"
+    shown = (
+        f"{100 * k:g}% of the energy" if isinstance(k, float) else f"k={'all' if k is None else k}"
+    )
     return f"{shown}, alpha={alpha:g}"
 
 
@@ -53,12 +56,6 @@ def _directions(subspace, k):
     if isinstance(k, float):
         return found.cut(extrapolation.k_of_energy(found, k)), None
     return found, k
-
-
-def _whole_number(k, why):
-    """Raise ValueError if k is a share of energy."""
-    if isinstance(k, float):
-        raise ValueError(f"-k {k:.0%}: {why}")
 
 
 @click.command()
@@ -217,6 +214,7 @@ def _kind_row(row, k):
 @click.argument("subspace", type=PATH)
 @click.argument("aligned")
 @edit_options
+@share_option
 def apply(subspace, aligned, out, **edit):
     """Write the extrapolated model as a full checkpoint."""
     k, alpha = _k_alpha(**edit)
@@ -231,6 +229,7 @@ def apply(subspace, aligned, out, **edit):
 @click.argument("subspace", type=PATH)
 @click.argument("aligned")
 @edit_options
+@k_option
 @options.seed
 def control(kind, subspace, aligned, out, seed, **edit):
     """Write a control: a checkpoint to attack beside LoX's, as far from ALIGNED.
@@ -244,7 +243,6 @@ def control(kind, subspace, aligned, out, seed, **edit):
     k, alpha = _k_alpha(**edit)
     if k is None:
         raise ValueError("-k all: a control steps as far as LoX's top k does; say which, -k 6.")
-    _whole_number(k, "a control steps as far as LoX's top k does; give a number, -k 6.")
     with stages() as on_stage:
         found = extrapolation.SafetySubspace.load(subspace)
         made = extrapolation.control_of(kind, found, k, seed)
@@ -256,6 +254,7 @@ def control(kind, subspace, aligned, out, seed, **edit):
 @click.argument("base")
 @click.argument("aligned")
 @edit_options
+@k_option
 @click.option("--factors", type=PATH, help="Keep the factors in this file.")
 @click.option("--rank", type=NumberOr("full"), help="Directions to factor. [default: -k]")
 @options.include
@@ -268,7 +267,6 @@ def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
     To try several k, or to look at the spectrum, `lox factor` once.
     """
     k, alpha = _k_alpha(k, alpha, paper)
-    _whole_number(k, "needs the whole spectrum: `lox factor --rank full`, then `lox apply`.")
     device = models.pick_device(device)
     with stages() as on_stage:
         extrapolation.extrapolate(
@@ -281,6 +279,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
 @click.argument("subspace", type=PATH)
 @click.argument("aligned")
 @edit_options
+@share_option
 @click.option("--dtype", default="float32", show_default=True, help="Of the adapter's tensors.")
 @click.option("--allow-partial", is_flag=True, help="Even if it leaves out over 1 % of the edit.")
 def adapter(subspace, aligned, out, dtype, allow_partial, **edit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -21,15 +22,16 @@ from .progress import say
 @options.with_paper
 @options.limit
 @options.workers
-@click.option("-o", "--out", default="figures/paper", type=PATH)
+@click.option("-o", "--out", type=PATH, help="[default: figures/paper, of smol paper-smol]")
 @click.pass_obj
 def all_figures(store, only, seeds, world, paper, limit, workers, out):
-    """The paper's figures by number, and ours by name, of a world's families.
+    """Draw the paper's figures (by number) and ours (by name) for the families of a world.
 
     1 the steps of LoX, 2 and 3 what attacks leave of the subspace, 4 along an attack, 5 k and
-    alpha, 6 the landscape (5 and 6 of the first seed alone), 7 the ranks. What is computed is kept:
-    a call that was cut off resumes, and a second one only draws.
+    alpha, 6 the landscape, 7 the ranks. 2, 4, 6 and controls take the world's first attack; 5, 6
+    and spectrum the first seed. What is trained and measured is kept: the same call resumes.
     """
+    out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{world}")
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         shared |= {"executor": executor, "limit": limit, "paper": paper}
         reports.paper_figures(only, seeds, out, world=world, **shared)
@@ -40,7 +42,7 @@ def all_figures(store, only, seeds, world, paper, limit, workers, out):
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--width", help="Inches, or a venue: neurips, icml, acl ...")
 @click.option("--style", default="paper", help="paper, talk, or the file of an mplstyle.")
-@click.option("--kinds", type=NAMES, default="pdf,svg,png", help="Of pdf,svg,png.")
+@click.option("--kinds", type=NAMES, default="pdf,svg,png", help="Any of pdf, svg, png.")
 @options.with_paper
 @click.option("--latex", is_flag=True, help="Also a .tex with the table, for booktabs.")
 @click.option("-o", "--out", type=PATH, help="Folder.  [default: that of the first]")
@@ -50,12 +52,19 @@ def plot(files, width, style, kinds, paper, latex, out):
     One file is drawn again under its name. Several of one kind are laid over each other.
     """
     alike = len({file.stem for file in files}) < len(files)
-    names = [f"{file.parent.name}-{file.stem}" if alike else file.stem for file in files]
+    folders = [f"{file.resolve().parent.name}-" if alike else "" for file in files]
+    names = [folder + file.stem for folder, file in zip(folders, files, strict=True)]
+    if len(set(names)) < len(files):
+        raise ValueError(f"{', '.join(names)}: runs are told apart by file and folder; rename one.")
     runs = {name: json.loads(file.read_text()) for name, file in zip(names, files, strict=True)}
     data, name = figures.overlay(runs), "+".join(runs)
+    if paper and data["figure"] not in figures.PUBLISHED:
+        raise ValueError(f"--with-paper: is for {', '.join(figures.PUBLISHED)}.")
     out = out or files[0].parent
-    data |= {"paper": True} if paper else {}
-    if latex and ("k" not in data.get("source", {}) or len(runs) > 1):
+    data = {"made": None, **data} if len(runs) == 1 else data  # None: not made by this run
+    if paper or "paper" in data:
+        data["paper"] = paper
+    if latex and (data["figure"] not in ("attack_table", "defences") or len(runs) > 1):
         raise ValueError("--latex: takes the .json of one table of attacks.")
     made = figures.save_figure(data, name, out, width=width, style=style, kinds=kinds)
     if latex:

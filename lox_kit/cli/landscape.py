@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from lox_kit import figures, landscape, models, reports
@@ -28,7 +30,7 @@ from .progress import say
 @click.option("--budget", type=COUNT, help="Cells in all, coarse to fine.")
 @options.workers
 @options.device
-@click.option("-o", "--out", default="figures", type=PATH)
+@click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
 @click.pass_obj
 def measure_landscape(
     store, checkpoints, attacks, world, seeds, k, alpha, metric, prompts, limit, cells, budget,
@@ -49,6 +51,7 @@ def measure_landscape(
             "--prompts, --judge and --metric are for models of your own; --attacks measures the "
             "ASR of the world's requests by its judge."
         )
+    out = out or Path("figures", "" if world == "sandbox" else world)
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         shared |= {"executor": executor, "budget": budget}
         if attacks:

@@ -20,6 +20,7 @@ __all__, __getattr__, __dir__ = attach(
         "together": "overlay",
         "pipeline": "figure_pipeline",
         "plotly": "",
+        "published": "PUBLISHED",
         "rank": "attack_style figure_rank_and_r figure_rank_curve",
         "rank_data": "ALL in_layers kinds_shown rank_and_r_data",
         "spectrum": "figure_energy_map figure_explorer figure_spectrum",

@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from .canvas import (
     ARM_COLOURS,
     LINES,
+    MARKS,
     MEASURES,
     OKABE_ITO,
     em,
@@ -27,7 +28,6 @@ from .canvas import (
 )
 
 TABLE_COLOURS = {"asr": OKABE_ITO[1], "helpfulness": OKABE_ITO[0]}
-SEEDS = "osD^vP*X"  # the marks of seeds
 
 
 @styled
@@ -84,7 +84,7 @@ def _entry(ax: Axes, y: int, row: dict, prefix: str, seeds: list[int], ways: lis
                 continue
             ax.hlines(at, share["low"], share["high"], color=colour, linewidth=0.7)
             inside = "white" if row["training"] == "LoRA" else colour
-            ax.plot(share["value"], at, SEEDS[seed % len(SEEDS)], color=colour,
+            ax.plot(share["value"], at, MARKS[seed % len(MARKS)], color=colour,
                     markerfacecolor=inside, markersize=3, markeredgewidth=0.7)  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _attack_legend(fig: Figure, ax: Axes, seeds: list[int], ways: list[str]) -> 
         ax.plot([], [], "o", color="0.3", markersize=3, label="full (above)")
         ax.plot([], [], "o", color="0.3", markersize=3, markerfacecolor="white", label="LoRA")
     for i, seed in enumerate(seeds if len(seeds) > 1 else []):
-        ax.plot([], [], SEEDS[i % len(SEEDS)], color="0.3", markersize=3, label=f"seed {seed}")
+        ax.plot([], [], MARKS[i % len(MARKS)], color="0.3", markersize=3, label=f"seed {seed}")
     ax.plot([], [], "|", color="0.6", markersize=5, label="before")
     legend_below(fig, ax)
 
@@ -119,18 +119,18 @@ def figure_epochs(data: dict) -> Figure:
     """
     measured = {m for line in data["lines"] for p in line["points"] for m in p["measures"]}
     shown = [m for m in (*TABLE_COLOURS, "task") if m in measured]
-    groups: dict[tuple, list[list[dict]]] = {}
-    for line in data["lines"]:
-        arm = line["model"].rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
-        name = "aligned" if "seed" in line and arm == line["model"] else arm
-        groups.setdefault((name, line["learning_rate"]), []).append(line["points"])
-    models, rates = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
+    groups: dict[tuple, list[list[dict]]] = {}  # of seeds, whose lines are alike but for it
+    for i, line in enumerate(data["lines"]):
+        key = line["model"], line["learning_rate"], "seeds" if "seed" in line else i
+        groups.setdefault(key, []).append(line["points"])
+    models, rates, _ = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
     fig, axes = panels(len(shown), 1.8, 2.2, sharey=True)
     for ax, measure in zip(axes, shown, strict=True):
-        for (model, rate), points in groups.items():
+        for (model, rate, _), points in groups.items():
             colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(model) % 6]]
             style = {"color": colour, "linestyle": LINES[rates.index(rate) % 4]}
-            style["label"] = f"{model}, learning rate {rate:g}"
+            arm = model.rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
+            style["label"] = f"{arm}, learning rate {rate:g}"
             steps, shares = shares_at(over_seeds(points, measure), "step", measure)
             share_line(ax, steps, shares, markersize=2.5, band=0.12, **style)
         share_axis(ax)
@@ -144,10 +144,11 @@ def over_seeds(seeds: list[list[dict]], measure: str) -> list[dict]:
     if len(seeds) == 1:
         return seeds[0]
     found = []
-    for at in zip(*seeds, strict=True):
-        values = [point["measures"][measure]["value"] for point in at]
+    for at in sorted(set.intersection(*({point["step"] for point in points} for points in seeds))):
+        here = (point["measures"] for points in seeds for point in points if point["step"] == at)
+        values = [measures[measure]["value"] for measures in here]
         share = {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
-        found.append({"step": at[0]["step"], "measures": {measure: share}})
+        found.append({"step": at, "measures": {measure: share}})
     return found
 
 

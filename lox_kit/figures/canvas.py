@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import PercentFormatter
 
 from lox_kit.text import clean, map_texts
@@ -30,9 +31,11 @@ _SIZES = rc_params_from_file(STYLE, use_default_template=False)
 TALK = {  # text of 14 points in place of 8, and all else as much larger
     key: 1.75 * size for key, size in _SIZES.items() if isinstance(size, float) and "dpi" not in key
 }
+_TYPE = ("axes.titlesize", "axes.labelsize", "xtick.labelsize", "legend.fontsize")
 _styles: list = [STYLE]
 _width: contextvars.ContextVar[float | None] = contextvars.ContextVar("width", default=None)
 TIGHT = {"columnspacing": 1.0, "handlelength": 1.6}  # legends
+MARKS = "osD^vP*X"
 LINES = ("-", "--", "-.", ":")
 MEASURES = {
     "asr": "attack success rate",
@@ -59,8 +62,8 @@ def use(style: str | Path | dict = "paper") -> None:
 
     Parameters
     ----------
-    style : "paper", "talk", or what `matplotlib.style.use` takes
-        The file of an mplstyle, or a dict of rcParams. What it sets wins.
+    style : "paper", "talk", or the file of an mplstyle, or a dict of rcParams
+        What your own sets wins.
 
     Raises
     ------
@@ -119,13 +122,14 @@ def _inches(width: float | str) -> float:
 
 
 def em() -> float:
-    """Return how many times as large as the paper's the type of the style is."""
-    return plt.rcParams["font.size"] / 8
+    """Return how many times as large as the paper's the largest type of the style is."""
+    sizes = (FontProperties(size=plt.rcParams[key]).get_size_in_points() for key in _TYPE)
+    return max(size / _SIZES[key] for key, size in zip(_TYPE, sizes, strict=True))
 
 
 def small() -> float:
     """Return the size of small type, in points."""
-    return plt.rcParams["xtick.labelsize"]
+    return FontProperties(size=plt.rcParams["xtick.labelsize"]).get_size_in_points()
 
 
 def page(width: float) -> float:
@@ -160,7 +164,14 @@ def panels(
     ----------
     least, height : float
         Inches: a panel is at least so wide, and so high, in the type of a paper.
+
+    Raises
+    ------
+    ValueError
+        If there is no panel to draw.
     """
+    if not n:
+        raise ValueError("there is nothing to draw: no attack, or no measure, is in the data.")
     width = page(usual)
     rows = -(-n // max(1, min(n, int(width / em() / least + 1e-6))))
     columns = -(-n // rows)
@@ -168,6 +179,8 @@ def panels(
     fig, axes = new_figure(rows, columns, figsize=size, squeeze=False, **options)
     for ax in axes.flat[n:]:
         ax.remove()
+    for ax in axes.flat[n - columns : n]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
     return fig, axes.flatten()[:n]
 
 

@@ -6,11 +6,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import ARM_COLOURS, OKABE_ITO, legend_below, one_panel, panels, small, styled, title
-from .published import add_bars, add_retained
-
-MARKERS = "osD^vP*X"
-SIZES = (3.0, 4.5, 6.0, 8.0)  # of marks, by the amount of alignment data
+from .canvas import (
+    ARM_COLOURS,
+    MARKS,
+    OKABE_ITO,
+    legend_below,
+    one_panel,
+    panels,
+    small,
+    styled,
+    title,
+)
+from .published import BOTH, add_bars, add_retained
 
 
 @styled
@@ -21,22 +28,24 @@ def figure_retained(data: dict) -> Figure:
     figure 2 of Perin et al. 2025.
     """
     rows = [row for row in data["rows"] if row["arm"] == "aligned"]
+    if not rows:
+        raise ValueError("no aligned model is in the data: give arms=('aligned', ...).")
     amounts = sorted({row["amount"] or np.inf for row in rows})
+    sizes = dict(zip(amounts, np.linspace(8, 3, len(amounts))[::-1], strict=True))
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     fig, ax = one_panel(3.0, 4.6)
     for row in rows:
-        size = SIZES[-len(amounts) :][amounts.index(row["amount"] or np.inf)]
-        mark = MARKERS[attacks.index(row["attack"]) % len(MARKERS)]
+        look = {"markersize": sizes[row["amount"] or np.inf], "alpha": 0.8, "markeredgewidth": 0}
+        mark = MARKS[attacks.index(row["attack"]) % len(MARKS)]
         for i, (align, after) in enumerate(row["R"].values()):
-            style = {"color": OKABE_ITO[i], "markersize": size, "alpha": 0.8, "markeredgewidth": 0}
-            ax.plot(after / align, row["gained"], mark, **style)
+            ax.plot(after / align, row["gained"], mark, color=OKABE_ITO[i % 7], **look)
     if data.get("paper"):
         add_retained(ax)
     for i, k in enumerate(rows[0]["R"]):
-        ax.plot([], [], "o", color=OKABE_ITO[i], markersize=5, label=f"k = {k}")
-    for mark, attack in zip(MARKERS, attacks, strict=False):
+        ax.plot([], [], "o", color=OKABE_ITO[i % 7], markersize=5, label=f"k = {k}")
+    for mark, attack in zip(MARKS, attacks, strict=False):
         ax.plot([], [], mark, color="0.4", markersize=5, label=attack)
-    for size, amount in zip(SIZES[-len(amounts) :], amounts, strict=True):
+    for amount, size in sizes.items():
         said = "all" if np.isinf(amount) else f"{amount:g}"
         if len(amounts) > 1:
             ax.plot([], [], "o", color="0.7", markersize=size, label=f"{said} rows of alignment")
@@ -64,13 +73,14 @@ def figure_r_bars(data: dict) -> Figure:
             at = x + (i - (len(arms) - 1) / 2) * width
             for ax, values in (
                 (left, [row["R"][k][1] for row in rows]),
-                (right, [row["measures"]["asr"]["value"] for row in rows]),
+                (right, [row["asr"] for row in rows]),
             ):
-                fill = {"color": colour, "alpha": 0.45 + 0.25 * i, "label": arm if x == 0 else None}
+                fill = {"color": colour, "alpha": 0.6, "label": arm if x == 0 else None}
                 ax.bar(at, np.mean(values), 0.9 * width, **fill)
                 ax.plot([at] * len(values), values, ".", color="black", markersize=3)
     if data.get("paper"):
-        add_bars(left, right, attacks, width / 2)
+        at = [(arms.index(a) - (len(arms) - 1) / 2) * width if a in arms else None for a in BOTH]
+        add_bars(left, right, attacks, at)
     for ax, text in ((left, f"R after the attack, k = {k}"), (right, "attack success rate after")):
         ax.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right", fontsize=small())
         ax.set_ylim(0, 1.02)

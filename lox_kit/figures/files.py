@@ -80,9 +80,9 @@ def save_figure(
 ) -> list[Path]:
     """Draw a figure from its data and write JSON, CSV, PDF, SVG and PNG; return their paths.
 
-    The CSV has every number that is drawn. The JSON has the data, and under "made" the command,
-    the versions, the commit and the date that made them: they stay while the data stay, so that the
-    same data give the same bytes.
+    The CSV has what was measured. The JSON has the data, and under "made" the command, versions,
+    commit and date that made them: they stay while the data stay, so the same data give the same
+    bytes.
 
     Parameters
     ----------
@@ -100,33 +100,38 @@ def save_figure(
     pages = _pages(data, kinds, width, style)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**data, "made": _made(data, folder / f"{name}.json")}, indent=1)
+    made = _made(data, folder / f"{name}.json")
+    data = {k: v for k, v in data.items() if k != "made"} | ({"made": made} if made else {})
+    text = json.dumps(data, indent=1)
     table = frame(data).to_csv(index=False, lineterminator="\n")
     pages = {"json": text + "\n", "csv": table, **pages}
     return [write_whole(folder / f"{name}.{kind}", page) for kind, page in pages.items()]
 
 
-def _made(data: dict, file: Path) -> dict:
-    """Return what made these data: what they, or the same data in this file, say; else this run."""
+def _made(data: dict, file: Path) -> dict | None:
+    """Return what made these data: what they, or the same data in this file, say; else this run.
+
+    None where that is not known.
+    """
     if "made" in data:
         return data["made"]
-    with suppress(FileNotFoundError, ValueError, KeyError):
+    with suppress(FileNotFoundError, ValueError):
         if holds(file, data):
-            return json.loads(file.read_text())["made"]
+            return json.loads(file.read_text()).get("made")
     return made_now()
 
 
 def holds(file: Path, data: dict) -> bool:
     """Whether a figure's JSON has these data, whatever made them."""
-    kept = json.loads(file.read_text())
-    kept.pop("made", None)
-    return kept == json.loads(json.dumps(data))
+    kept, given = json.loads(file.read_text()), json.loads(json.dumps(data))
+    return {**kept, "made": None} == {**given, "made": None}
 
 
 def made_now() -> dict[str, object]:
     """Return the command that runs, the versions it runs on, the checkout's commit and the date."""
     root, (name, *arguments) = Path(__file__).parents[2], sys.argv
     command = shlex.join([Path(name).name, *arguments]) if Path(name).name == "lox" else None
+    command = command and command.replace(str(Path.home()), "~")
     versions = {package: metadata.version(package) for package in VERSIONS}
     commit = None
     if (root / ".git").exists():
@@ -146,8 +151,6 @@ def draw(data: dict, file: str | Path) -> None:
         If the data do not say which figure they are, or the file is of another kind.
     """
     kind = Path(file).suffix.removeprefix(".").lower()
-    if kind not in METADATA:
-        raise ValueError(f"{file}: figures are written as {', '.join(METADATA)}.")
     write_whole(file, _pages(data, [kind])[kind])
 
 
@@ -155,6 +158,8 @@ def _pages(data: dict, kinds: Iterable[str], width=None, style="paper") -> dict[
     """Return a figure drawn from its data, as the content of a file of each kind."""
     if data.get("figure") not in DRAW:
         raise ValueError(f"figure={data.get('figure')!r}: use one of {', '.join(DRAW)}.")
+    if unknown := [kind for kind in kinds if kind not in METADATA]:
+        raise ValueError(f"{unknown[0]!r}: figures are written as {', '.join(METADATA)}.")
     pages = {kind: io.BytesIO() for kind in kinds}
     fig = DRAW[data["figure"]](data, width=width, style=style)
     with plt.style.context(layers(style)):
@@ -172,4 +177,5 @@ def redraw(file: str | Path, **look) -> list[Path]:
         As `save_figure` takes them: width, style, kinds.
     """
     file = Path(file)
-    return save_figure(json.loads(file.read_text()), file.stem, file.parent, **look)
+    data = {"made": None, **json.loads(file.read_text())}  # None: not by this run
+    return save_figure(data, file.stem, file.parent, **look)

@@ -1,4 +1,4 @@
-"""A figure's numbers as a table, for the .csv beside it: one row for each number that is drawn."""
+"""A figure's numbers as a table, for the .csv beside it: one row for each that was measured."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from itertools import product
 
 
 def frame(data: dict):
-    """Return the numbers of a figure as a DataFrame.
+    """Return what was measured for a figure as a DataFrame.
 
     A share has value, low, high (its 95 % interval), and count and n where they are known. Columns
-    before them name it.
+    before them name it; nothing in k is all directions, in r the aligned model, and in attack
+    before any.
     """
     import pandas as pd
 
-    return pd.DataFrame(_ROWS.get(data["figure"], _shares)(data))
+    return pd.DataFrame(_ROWS.get(data["figure"], _shares)(data)).convert_dtypes()
 
 
 def _shares(data: dict) -> Iterator[dict]:
@@ -58,7 +59,7 @@ def _explorer(data: dict) -> Iterator[dict]:
 def _epochs(data: dict) -> Iterator[dict]:
     """Yield the shares along every line of an attack."""
     for line in data["lines"]:
-        names = {n: line[n] for n in ("model", "learning_rate")}
+        names = {n: v for n, v in line.items() if n != "points"}
         yield from _points(line["points"], attack=data["attack"], **names)
 
 

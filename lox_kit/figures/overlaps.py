@@ -8,9 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lox_kit.extrapolation import place_of
 
-from .canvas import LINES, legend_below, line_style, panels, styled
-
-MARKERS = "osD^vP*X"
+from .canvas import LINES, MARKS, legend_below, line_style, panels, styled
 
 
 @styled
@@ -26,7 +24,7 @@ def figure_overlaps(data: dict) -> Figure:
     fig, (left, right) = panels(2, 2.6, 2.7)
     for i, change in enumerate(changes):
         x, share, chance = _by_depth([r["layers"] for r in rows if r["change"] == change])
-        style = line_style(i) | {"marker": MARKERS[i % len(MARKERS)]}
+        style = line_style(i) | {"marker": MARKS[i % len(MARKS)]}
         left.plot(x, share, label=change, **style)
         made = [r for r in rows if r["change"] == change and r["gained"] is not None]
         beyond, gained = ([r["share"] - r["chance"] for r in made], [r["gained"] for r in made])

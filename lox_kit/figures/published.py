@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+PUBLISHED = ("retained", "r_bars", "rank_curve")  # the figures that show them
 CITED = "Perin et al. 2025, another judge"
 STYLE = {"color": "0.6", "linewidth": 0.9, "markersize": 3, "zorder": 0}
 OURS = {"arithmetic": "gsm8k", "context": "dolly", "mixed": "alpaca"}  # and what they stand for
 OURS |= {"persona": "identity", "forbidden": "pure_bad"}
 RANKS = {0: 41, 1: 4, 2: 1, 3: 2, 4: 1, 6: 0, 8: 0}  # ASR in percent by r; 65.6k pairs
+BOTH = ("aligned", "LoX")  # without LoX, and with it
 R_FT = {  # without LoX, with LoX
     "gsm8k": (0.193, 0.385),
     "dolly": (0.285, 0.534),
@@ -51,12 +53,14 @@ def add_retained(ax: Axes) -> None:
         ax.annotate(f"k = {k}", (ratios[0], gained[0]), color="0.5", ha="center", va="bottom")
 
 
-def add_bars(left: Axes, right: Axes, attacks: list[str], offset: float) -> None:
-    """Draw the published R and ASR as ticks at the attacks that ours stand for."""
+def add_bars(left: Axes, right: Axes, attacks: list[str], sides: list[float | None]) -> None:
+    """Draw the published R and ASR as ticks at the attacks that ours stand for.
+
+    `sides` is where the bars of `BOTH` stand beside an attack's place; None where there is no bar.
+    """
     for ax, found, unit in ((left, R_FT, 1), (right, ASR, 100)):
         for x, attack in enumerate(attacks):
-            for side, value in zip(
-                (-offset, offset), found.get(OURS.get(attack), ()), strict=False
-            ):
-                style = {**STYLE, "markersize": 8, "zorder": 4}
-                ax.plot(x + side, value / unit, "_", label=CITED, markeredgewidth=1.5, **style)
+            for side, value in zip(sides, found.get(OURS.get(attack), ()), strict=False):
+                if side is not None:
+                    style = {**STYLE, "markersize": 8, "zorder": 4, "markeredgewidth": 1.5}
+                    ax.plot(x + side, value / unit, "_", label=CITED, **style)

@@ -51,7 +51,8 @@ def figure_rank_curve(data: dict) -> Figure:
             known = [r for r in at if r in shares]
             x, y = [at[r] + shift for r in known], [shares[r] for r in known]
             found = data["safety_rank"][pair]
-            label = f"{pair}: safety rank {f'above {ranks[-1]}' if found is None else found}"
+            most = max(filter(None, shares), default=0)
+            label = f"{pair}: safety rank {f'above {most}' if found is None else found}"
             share_line(ax, x[:-1], y[:-1], label=label, **line_style(i))
             for where, share in zip(x, y, strict=True):
                 interval(ax, where, share, colour=line_style(i)["color"], filled=True)

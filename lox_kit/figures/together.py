@@ -33,8 +33,8 @@ def overlay(runs: Mapping[str, dict]) -> dict:
     kinds = dict.fromkeys(data.get("figure") for data in runs.values())
     if len(kinds) > 1 or first.get("figure") not in RUNS:
         raise ValueError(
-            f"{', '.join(runs)} are figures of {', '.join(map(str, kinds))}: several of one kind "
-            f"can be laid over each other, of {', '.join(RUNS)}."
+            f"{', '.join(runs)} are figures of {', '.join(map(str, kinds))}: only several of one "
+            f"kind can be laid over each other, and only {', '.join(RUNS)}."
         )
     what, name = RUNS[first["figure"]]
     rows = [

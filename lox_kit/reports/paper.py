@@ -80,12 +80,13 @@ def epochs(d: Drawing) -> None:
     """Figure 4: safety and utility along an attack, at two learning rates."""
     lines: list[dict] = []
     for seed in d.seeds:
-        family = studies.load_family(seed, 6, 1.0, d.shared["on_stage"], world=d.world)
+        family = studies.load_family(seed, 6, 1.0, d.shared.get("on_stage"), world=d.world)
         attack = find_attack(d.attacks[0], seed=seed)
         rates = (attack.settings.learning_rate, 2 * attack.settings.learning_rate)
         how = {"learning_rates": rates, "every": 10, **d.alone}
         curve = studies.epoch_curve([family.aligned, family.lox], attack, d.questions(), **how)
-        lines += [{"seed": seed, **line} for line in curve["lines"]]
+        names = {model.name: name for name, model in family.models.items()}
+        lines += [line | {"seed": seed, "model": names[line["model"]]} for line in curve["lines"]]
     d.save({**curve, "lines": lines}, "epochs")
 
 
@@ -100,6 +101,7 @@ def sweep(d: Drawing) -> None:
 def landscape(d: Drawing) -> None:
     """Figure 6: the surface, the map, and flatness."""
     size = {"cells": 21} if d.world == "sandbox" else {"cells": 15, "limit": 24}
+    size |= {"limit": d.limit} if d.limit else {}
     report(d.attacks[:1], d.seeds[:1], d.out, world=d.world, **size, **d.shared)
 
 
@@ -111,7 +113,7 @@ def rank_curve(d: Drawing) -> None:
 
 def spectrum(d: Drawing) -> None:
     """Ours: singular values and energy, and where in the model the energy is."""
-    pair = studies.pair_of(d.seeds[0], world=d.world, on_stage=d.shared["on_stage"])
+    pair = studies.pair_of(d.seeds[0], world=d.world, on_stage=d.shared.get("on_stage"))
     found = SafetySubspace.from_pair(*pair, rank=FULL if d.world == "sandbox" else 64)
     d.save(spectrum_data(found), "spectrum")
     d.save(energy_map_data(found, k=6), "energy_map")
@@ -156,7 +158,7 @@ def paper_figures(
 ) -> None:
     """Draw figures of the paper by number, and ours by name, of a world's families.
 
-    All that is computed is kept in the store: with everything there it only draws.
+    All that is trained and measured is kept in the store; pairs are factored again.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 from lox_kit import __version__
-from lox_kit.attacks import Attack, Step, attack_key, find_attack, run_attack
+from lox_kit.attacks import Attack, Step, attack_key, check_language, find_attack, run_attack
 from lox_kit.extrapolation import SafetySubspace
 from lox_kit.folders import locked, remove_folder, whole
 from lox_kit.measures import Questions, measure, world_questions
@@ -37,7 +37,8 @@ class Erosion(Results):
     """Attacked models: how much of their change lies in the safety subspace, and their shares.
 
     A row's names are seed, amount (rows of the alignment), attack and arm. "R" has the mean over
-    matrices of R_align and R_ft at each k; "gained" is the ASR after the attack less that before.
+    matrices of R_align and R_ft at each k; "asr" is the ASR after the attack (under its persona, if
+    it has one), and "gained" that less the ASR before.
     """
 
 
@@ -73,31 +74,43 @@ def erosion(
         If an attack is unknown, or not the world's.
     """
     questions, rows = questions or world_questions(world), []
+    ranks = sorted({*ranks, k})
+    if world != "sandbox" and set(amounts) != {None}:
+        raise ValueError(f"amounts={amounts}: of the sandbox alone; leave it out.")
     for seed, amount in product(seeds, amounts):
         base, own = _pair(seed, amount, world, on_stage)
         subspace = SafetySubspace.from_pair(base, own, rank=max(*ranks, k))
         aligned = load_model(own)
+        for name in attacks:
+            check_language(aligned, find_attack(name))
         for arm in arms:
             model = arm_model(arm, aligned, subspace, k, alpha, seed)
-            before = measure(model, questions, store=store)["asr"]["value"]
             for name in attacks:
                 attack = find_attack(name, seed=seed)
                 key = content_key(run=attack_key(model, attack), safety=subspace.key)
-                key = content_key(eroded=key, ranks=list(ranks), asked=questions.key)
+                key = content_key(
+                    eroded=key, ranks=ranks, asked=questions.key, system=attack.system
+                )
+                how = {"system": attack.system, "store": store}
                 found = store.get("erosion", key, SHAPE)
                 if found is None:
                     report = steps_of(on_stage, f"seed {seed}, {name} on {arm}")
                     with _attacked(model, attack, store, report) as folder:
                         r = _retained(subspace, base, folder, ranks)
-                        how = {"system": attack.system, "store": store}
                         found = {"R": r, "measures": measure(load_model(folder), questions, **how)}
                     store.put("erosion", key, found)
                 names = {"seed": seed, "amount": amount, "attack": name, "arm": arm}
-                gained = found["measures"]["asr"]["value"] - before
-                rows.append({**names, "gained": gained, **found})
+                asr = asr_of(found["measures"])
+                gained = asr - asr_of(measure(model, questions, **how))
+                rows.append({**names, "asr": asr, "gained": gained, **found})
     about = {"world": world, "k": k, "alpha": alpha, "judge": str(questions.judge)}
     about |= {"questions": questions.key, "version": __version__}
     return Erosion(tuple(rows), about)
+
+
+def asr_of(measures: dict[str, dict]) -> float:
+    """Return the ASR; after an attack with a persona, that under it."""
+    return measures.get("persona_asr", measures["asr"])["value"]
 
 
 @contextmanager
@@ -124,15 +137,7 @@ def _retained(
 
 
 def _pair(seed: int, amount: int | None, world: str, on_stage: OnStage | None) -> tuple[str, str]:
-    """Return a family's base, and its model aligned on so many rows, built if need be.
-
-    Raises
-    ------
-    ValueError
-        If a world's alignment cannot be made of another number of rows.
-    """
-    if amount is not None and world != "sandbox":
-        raise ValueError(f"amounts={amount}: only the sandbox is aligned on other numbers of rows.")
+    """Return a family's base, and its model aligned on so many rows, built if need be."""
     pair = pair_of(seed, world=world, on_stage=on_stage)
     if amount is None:
         return pair
