@@ -101,7 +101,7 @@ def test_spectrum_prints_a_table_or_json_and_draws(lox, subspace_file, tmp_path)
     assert all(0 < row["energy_3"] <= 1 for row in rows)
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     done = lox("spectrum", subspace_file, "--plot", "s.txt")
-    assert_one_line(done, "lox: s.txt: figures are written as pdf, svg, png.\n")
+    assert_one_line(done, "lox: 'txt': figures are written as pdf, svg, png.\n")
 
 
 def test_control_writes_a_checkpoint_that_no_adapter_is_made_of(lox, subspace_file, tmp_path):
@@ -494,7 +494,7 @@ def test_rank_measures_a_pair_or_families_and_draws(lox, tmp_path):
     assert rows == [("seed 0", None), ("seed 0", 0), ("seed 0", 2)]
     assert all(row["measures"]["helpfulness"]["n"] == 3 for row in found["rows"])
     files = sorted(f.name for f in (tmp_path / "figures").iterdir())
-    assert files == [f"rank_curve.{kind}" for kind in ("json", "pdf", "png", "svg")]
+    assert files == [f"rank_curve.{kind}" for kind in ("csv", "json", "pdf", "png", "svg")]
 
 
 def test_rank_reads_both_kinds_of_requests_from_files(lox, tmp_path):
