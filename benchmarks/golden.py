@@ -19,6 +19,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["MKL_CBWR"] = "COMPATIBLE"  # matrix products and decompositions: the same everywhere
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import sys
@@ -48,7 +49,7 @@ from lox_kit.extrapolation import explorer_data
 from lox_kit.figures import DRAW, STYLE, interval_data, judges_data, rank_and_r_data
 from lox_kit.measures import world_questions
 from lox_kit.reports import DIFFERENCE, numbers
-from lox_kit.studies import alpha_curve, load_family, plan_route, walks
+from lox_kit.studies import WALKS, alpha_curve, load_family, plan_route, walks
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -253,7 +254,8 @@ def rank(store: Store) -> dict:
 def cliffs(store: Store) -> dict:
     """Return how far the cliff is along each kind of line, VISAGE, and R_ft after the attack."""
     family = load_family(0, K, 1.0)
-    scans = walks(family, ["arithmetic"], limit=48, n_random=2, store=store)
+    WALKS["sandbox"] = dataclasses.replace(WALKS["sandbox"], n_random=2)
+    scans = walks(family, ["arithmetic"], limit=48, store=store)
     rows = numbers(scans, "arithmetic")
     run = run_attack(load_model(PAIR[1]), find_attack("arithmetic"), store=store)
     subspace = SafetySubspace.from_pair(*PAIR, rank=K, device="cpu")

@@ -20,7 +20,7 @@ def test_the_demo_writes_figures_and_a_table_and_a_second_one_computes_nothing(
     assert done.status == 0, done.err
     assert {row["seed"] for row in json.loads(done.out)} == {0}
     files = {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()}
-    assert len(files) == 3 * 4 + 1
+    assert len(files) == 3 * 5 + 1
     prompts = len(decoded)
     assert len(trained) == 4
     assert lox(*call).out == done.out
