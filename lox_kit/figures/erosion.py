@@ -46,10 +46,11 @@ def figure_retained(data: dict) -> Figure:
     for mark, attack in zip(MARKS, attacks, strict=False):
         ax.plot([], [], mark, color="0.4", markersize=5, label=attack)
     for amount, size in sizes.items():
-        said = "all" if np.isinf(amount) else f"{amount:g}"
+        said = "all" if np.isinf(amount) else f"{amount:,g}"
         if len(amounts) > 1:
             ax.plot([], [], "o", color="0.7", markersize=size, label=f"{said} rows of alignment")
     ax.set(xlabel="R of the attack / R of the alignment", ylabel="ASR gained by the attack")
+    ax.set_ylim(min(0, *(row["gained"] for row in rows)) - 0.03, 1.03)
     ax.locator_params(nbins=5)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     legend_below(fig, ax)
