@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -89,6 +89,19 @@ def locked(out: Path, *, new: bool = False, wait: float = 0.0) -> Iterator[None]
             with contextlib.suppress(OSError):
                 file.unlink()  # while it is still held: nobody else can have it by then
             lock.release()
+
+
+@contextlib.contextmanager
+def read_once(folder: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Give a folder, which `make` writes if it is not there, and remove it once the block is done.
+
+    After a block that fails it stays, for the next call. One at a time makes and reads it.
+    """
+    with locked(folder.with_name(f"{folder.name} read")):
+        if not folder.exists():
+            make(folder)
+        yield folder
+        remove_folder(folder)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from lox_kit import SafetySubspace
 from lox_kit.attacks import ALIGNMENTS, ATTACKS
 from lox_kit.figures import figure_overlaps
-from lox_kit.folders import remove_folder
+from lox_kit.folders import read_once
 from lox_kit.measures import world_questions
 from lox_kit.reports import overlaps_text, write_overlaps
 from lox_kit.sandbox import corpus
@@ -42,11 +43,13 @@ def test_every_change_has_the_share_that_float64_gives_and_is_made_only_once(
 ):
     kept = []
 
-    def keep(folder):
-        kept.append(Checkpoint(shutil.copytree(folder, tmp_path / "kept" / folder.name)))
-        remove_folder(folder)
+    @contextmanager
+    def keep(folder, make):
+        with read_once(folder, make) as made:
+            kept.append(Checkpoint(shutil.copytree(made, tmp_path / "kept" / made.name)))
+            yield made
 
-    monkeypatch.setattr(overlaps, "remove_folder", keep)
+    monkeypatch.setattr(overlaps, "read_once", keep)
     found = study(store)
     assert [row["change"] for row in found.rows] == CHANGES
     safety = SafetySubspace.from_pair(*PAIR, rank=3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from lox_kit.studies import AttackTable
+
 
 def frame(data: dict):
     """Return what was measured for a figure as a DataFrame.
@@ -20,12 +22,16 @@ def frame(data: dict):
 
 def _shares(data: dict) -> Iterator[dict]:
     """Yield the shares of a study's rows."""
+    yield from AttackTable(tuple(data["rows"]), {}).entries().to_dict("records")
+
+
+def _eroded(data: dict) -> Iterator[dict]:
+    """Yield R of every attacked model at each k, then the shares."""
     for row in data["rows"]:
-        names = {n: v for n, v in row.items() if n not in ("measures", "readings", "drift", "R")}
-        for k, (align, after) in row.get("R", {}).items():
+        names = {n: v for n, v in row.items() if n not in ("R", "measures")}
+        for k, (align, after) in row["R"].items():
             yield {**names, "k": int(k), "r_align": align, "r_ft": after}
-        for measure, share in row["measures"].items():
-            yield {**names, "measure": measure, **share}
+    yield from _shares(data)
 
 
 def _points(points: list[dict], **names) -> Iterator[dict]:
@@ -126,6 +132,8 @@ _ROWS = {
     "epochs": _epochs,
     "attack_lab": _attack_lab,
     "rank_and_r": _rank_and_r,
+    "retained": _eroded,
+    "r_bars": _eroded,
     "judges": lambda data: ({"measure": n, **share} for n, share in data["shares"].items()),
     "interval": _interval,
     "landscape_map": _landscape,

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 from lox_kit import __version__
-from lox_kit.attacks import Attack, Step, attack_key, check_language, find_attack, run_attack
+from lox_kit.attacks import attack_key, check_language, find_attack, run_attack
 from lox_kit.extrapolation import SafetySubspace
-from lox_kit.folders import locked, remove_folder, whole
+from lox_kit.folders import read_once, whole
 from lox_kit.measures import Questions, measure, world_questions
-from lox_kit.models import Model, load_model
+from lox_kit.models import load_model
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint, family_folder, has_weights
@@ -95,7 +95,8 @@ def erosion(
                 found = store.get("erosion", key, SHAPE)
                 if found is None:
                     report = steps_of(on_stage, f"seed {seed}, {name} on {arm}")
-                    with _attacked(model, attack, store, report) as folder:
+                    run = partial(run_attack, model, attack, on_step=report)
+                    with read_once(store.run_folder(key), run) as folder:
                         r = _retained(subspace, base, folder, ranks)
                         found = {"R": r, "measures": measure(load_model(folder), questions, **how)}
                     store.put("erosion", key, found)
@@ -111,19 +112,6 @@ def erosion(
 def asr_of(measures: dict[str, dict]) -> float:
     """Return the ASR; after an attack with a persona, that under it."""
     return measures.get("persona_asr", measures["asr"])["value"]
-
-
-@contextmanager
-def _attacked(
-    model: Model, attack: Attack, store: Store, on_step: Callable[[Step], None]
-) -> Iterator[Path]:
-    """Give the checkpoint of a model after an attack, and remove it once it has been read."""
-    folder = store.run_folder(content_key(erosion=attack_key(model, attack)))
-    with locked(folder.with_name(f"{folder.name} eroded")):
-        if not folder.exists():
-            run_attack(model, attack, folder, on_step=on_step)
-        yield folder
-        remove_folder(folder)
 
 
 def _retained(

@@ -17,7 +17,7 @@ import numpy as np
 from lox_kit import __version__
 from lox_kit.attacks import align, attack_key, find_alignment, find_attack, run_attack
 from lox_kit.extrapolation import FULL, SafetySubspace, overlap
-from lox_kit.folders import locked, remove_folder
+from lox_kit.folders import read_once
 from lox_kit.measures import Questions, measure, world_questions
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
@@ -168,14 +168,11 @@ def _compared(
     on_stage: OnStage | None,
 ) -> dict:
     """Make a change, compare it with the safety subspace, measure it, and remove it."""
-    folder = store.run_folder(content_key(overlap=change.key))
-    with locked(folder.with_name(f"{folder.name} compared")):
-        if not folder.exists():
-            change.make(folder, on_stage)
+    made = store.run_folder(content_key(overlap=change.key))
+    with read_once(made, lambda folder: change.make(folder, on_stage)) as folder:
         changed = SafetySubspace.from_pair(change.start, folder, rank=FULL)
         frame = overlap(safety, changed, k)
         measures = measure(load_model(folder), questions, store=store)
-        remove_folder(folder)
     energy = changed.norms**2 / (changed.norms**2).sum()
     share, chance = (float((frame[n] * energy).sum()) for n in ("share", "share_chance"))
     shown = frame[["layer", "share", "share_chance"]].astype(object)

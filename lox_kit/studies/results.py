@@ -12,7 +12,7 @@ from typing import Self
 from lox_kit.folders import write_whole
 from lox_kit.measures import Share
 
-DATA = ("measures", "readings", "drift")  # of a row, beside its names
+DATA = ("measures", "readings", "drift", "R")  # of a row, beside its names
 MARGIN = 0.01  # the paper's: an ASR this close to the aligned model's counts as restored
 
 
