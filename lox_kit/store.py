@@ -2,7 +2,8 @@
 
 One SQLite file in the user's data folder (`LOX_KIT_STORE` moves it). A record's key is a hash of
 its content's causes, so changed weights, prompts or settings never get a stale answer, and a run
-that was killed finds everything it had finished.
+that was killed finds everything it had finished. `LOX_KIT_CLASS` names another store below it, that
+of a class (`lox warm`): it is read as well, and never written.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import sqlite3
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lox_kit.folders import data_folder
 
 NUMBER = (int, float)
 SHARES = {...: dict.fromkeys(("value", "low", "high", "count", "n"), NUMBER)}  # see `_fits`
+FILE = "lox.sqlite"
 SCHEMA = 1  # of what is stored; raised where older records cannot be used any more
 
 
@@ -36,6 +39,18 @@ def content_key(**causes) -> str:
     """
     text = json.dumps(causes, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _opening(file: Path) -> Iterator[None]:
+    """Say of an error of SQLite which file it is about, and what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise OSError(
+            f"{file}: the store cannot be opened ({error}). Choose another folder with "
+            "--store or LOX_KIT_STORE, or move this file away."
+        ) from error
 
 
 class DamagedRecord(UserWarning):
@@ -78,35 +93,55 @@ class Store(contextlib.AbstractContextManager):
     Raises
     ------
     OSError
-        If the folder cannot be made, or the file cannot be opened or is of a newer lox_kit.
+        If the folder cannot be made, or the file cannot be opened or is of a newer lox_kit; or if
+        there is no store where `LOX_KIT_CLASS` says.
     """
 
     def __init__(self, folder: str | Path | None = None):
         self.folder = Path(folder) if folder else data_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "lox.sqlite"
         self._lock = threading.RLock()  # one connection, perhaps for the jobs of several panels
-        try:
-            self._db = sqlite3.connect(file, timeout=30, check_same_thread=False)
+        self._folders, self._table = [self.folder], "records"  # and what is read
+        with _opening(self.folder / FILE):
+            self._db = sqlite3.connect(
+                self.folder / FILE, timeout=30, check_same_thread=False, uri=True
+            )
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS records (kind TEXT, key TEXT, value TEXT NOT NULL, "
                 "made TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (kind, key)) WITHOUT ROWID"
             )
-            ((found,),) = self._rows("PRAGMA user_version")
-            if found < SCHEMA:
+            if self._schema("main") < SCHEMA:
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
-        except sqlite3.DatabaseError as error:
-            raise OSError(
-                f"{file}: the store cannot be opened ({error}). Choose another folder with "
-                "--store or LOX_KIT_STORE, or move this file away."
-            ) from error
+            if below := os.environ.get("LOX_KIT_CLASS"):
+                self._read_below(Path(below).resolve())
 
+    def _read_below(self, folder: Path) -> None:
+        """Read the records and runs of a class's store where there are none here."""
+        if folder == self.folder.resolve():  # while it is being filled
+            return
+        if not (folder / FILE).exists():
+            raise FileNotFoundError(
+                f"LOX_KIT_CLASS={folder}: no store there; `lox warm -o {folder}` makes one."
+            )
+        with _opening(folder / FILE):
+            self._db.execute("ATTACH ? AS class", [f"{(folder / FILE).as_uri()}?mode=ro"])
+            self._schema("class")
+            self._db.execute(
+                "CREATE TEMP VIEW known AS SELECT * FROM main.records UNION ALL "
+                "SELECT * FROM class.records AS below WHERE NOT EXISTS (SELECT 1 FROM main.records "
+                "AS own WHERE own.kind=below.kind AND own.key=below.key)"
+            )
+        self._folders, self._table = [self.folder, folder], "known"
+
+    def _schema(self, name: str) -> int:
+        """Return the schema of a database, which must not be newer than ours."""
+        ((found,),) = self._rows(f"PRAGMA {name}.user_version")
         if found > SCHEMA:
             self.close()
-            raise OSError(
-                f"{file}: written by a newer lox_kit (schema {found}, here {SCHEMA}): update "
-                "lox_kit, or choose another folder with --store or LOX_KIT_STORE."
+            raise sqlite3.DatabaseError(
+                f"written by a newer lox_kit (schema {found}, here {SCHEMA}): update lox_kit"
             )
+        return found
 
     def get(self, kind: str, key: str, like=object):
         """Return the stored value, or None."""
@@ -119,7 +154,7 @@ class Store(contextlib.AbstractContextManager):
         fields {...: shape}. What is left out is warned of (DamagedRecord).
         """
         wanted = "SELECT value FROM json_each(?)"  # one variable, however many keys
-        query = f"SELECT key, value FROM records WHERE kind=? AND key IN ({wanted})"
+        query = f"SELECT key, value FROM {self._table} WHERE kind=? AND key IN ({wanted})"
         return self._values(kind, self._rows(query, kind, json.dumps(list(keys))), like)
 
     def _values(self, kind: str, rows: Iterable[tuple], like=object) -> dict[str, object]:
@@ -133,7 +168,7 @@ class Store(contextlib.AbstractContextManager):
                 found[key] = value
             else:
                 warnings.warn(
-                    f"{self.folder / 'lox.sqlite'}: {kind} {key[:16]} is damaged or of another "
+                    f"{self.folder / FILE}: {kind} {key[:16]} is damaged or of another "
                     "lox_kit; it may be made again.",
                     DamagedRecord,
                     stacklevel=4,
@@ -155,12 +190,12 @@ class Store(contextlib.AbstractContextManager):
 
     def all(self, kind: str) -> dict[str, object]:
         """Return every record of a kind by its key, the one put last first."""
-        rows = self._rows("SELECT key, value FROM records WHERE kind=? ORDER BY made DESC", kind)
-        return self._values(kind, rows)
+        query = f"SELECT key, value FROM {self._table} WHERE kind=? ORDER BY made DESC"
+        return self._values(kind, self._rows(query, kind))
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""
-        return self._rows("SELECT COUNT(*) FROM records WHERE kind=?", kind)[0][0]
+        return self._rows(f"SELECT COUNT(*) FROM {self._table} WHERE kind=?", kind)[0][0]
 
     def _rows(self, query: str, *values: str) -> list[tuple]:
         """Return what a query finds."""
@@ -169,7 +204,11 @@ class Store(contextlib.AbstractContextManager):
 
     def run_folder(self, key: str) -> Path:
         """Return where the checkpoint of an attack run with this key belongs."""
-        return self.folder / "runs" / key[:32]
+        return self.run_folders(key)[0]
+
+    def run_folders(self, key: str) -> list[Path]:
+        """Return where that checkpoint may be: here, or in the class's store below."""
+        return [folder / "runs" / key[:32] for folder in self._folders]
 
     def close(self) -> None:
         """Close the file."""

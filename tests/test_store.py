@@ -97,6 +97,59 @@ def test_a_cause_that_is_not_plain_data_is_refused(cause):
         content_key(x=[cause])
 
 
+# --- a class's store below ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def class_store(tmp_path, monkeypatch):
+    """A store filled for a class, which is named from then on."""
+    with Store(tmp_path / "class") as store:
+        store.put_many("run", {"both": "theirs", "below": 1})
+        store.put("answer", "below", "an answer")
+    monkeypatch.setenv("LOX_KIT_CLASS", str(tmp_path / "class"))
+    return tmp_path / "class"
+
+
+def test_a_class_store_is_read_where_there_is_nothing_here_and_never_written(class_store, tmp_path):
+    before = (class_store / "lox.sqlite").read_bytes()
+    with Store(tmp_path / "own") as store:
+        store.put_many("run", {"both": "ours", "own": 2})
+        assert store.get_many("run", ["both", "below", "own", "none"]) == {
+            "both": "ours", "below": 1, "own": 2,
+        }  # fmt: skip
+        assert list(store.all("run")) == ["both", "own", "below"]
+        assert (store.count("run"), store.get("answer", "below")) == (3, "an answer")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            store._db.execute("INSERT INTO class.records (kind, key, value) VALUES ('a', 'b', '1')")
+    assert (class_store / "lox.sqlite").read_bytes() == before
+    assert [f.name for f in class_store.iterdir()] == ["lox.sqlite"]
+
+
+def test_a_class_store_is_filled_while_it_is_named(class_store):
+    with Store(class_store) as store:
+        store.put("run", "more", 3)
+        assert store.count("run") == 3
+
+
+def test_a_run_may_lie_in_the_class_store_and_is_made_here(class_store, tmp_path):
+    with Store(tmp_path / "own") as store:
+        assert store.run_folder("k") == tmp_path / "own" / "runs" / "k"
+        assert store.run_folders("k")[1:] == [class_store / "runs" / "k"]
+
+
+def test_a_class_store_that_is_none_is_named(class_store, tmp_path, monkeypatch):
+    with sqlite3.connect(class_store / "lox.sqlite") as db:
+        db.execute("PRAGMA user_version=7")
+    with pytest.raises(OSError, match=r"class/lox.sqlite: .*newer lox_kit \(schema 7"):
+        Store(tmp_path / "own")
+    (class_store / "lox.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(OSError, match=r"class/lox.sqlite: .*not a database"):
+        Store(tmp_path / "own")
+    monkeypatch.setenv("LOX_KIT_CLASS", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match=r"LOX_KIT_CLASS=.*none: no store.*lox warm -o"):
+        Store(tmp_path / "own")
+
+
 # --- the file -----------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "resuming": "past_steps resume_folder Step StoppedError work_folder",
         "rows": "identity_system read_preferences read_training_rows",
-        "run": "attack_key AttackRun check_language load_run PUBLISHED rows_key run_attack",
+        "run": """
+            attack_key AttackRun check_language finished_run load_run PUBLISHED rows_key run_attack
+        """,
         "sets": "SETS sets_folder",
         "tokens": "IGNORED tokenize",
         "training": "autocast_dtype fine_tune TrainSettings",

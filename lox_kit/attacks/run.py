@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -128,8 +129,10 @@ def run_attack(
     key = attack_key(model, attack, rows_key(rows))
     folder = Path(out) if out is not None else store.run_folder(key)
     with locked(folder, new=out is not None):
-        if folder.exists():
-            run = load_run(folder)
+        for there in [folder] if out is not None else store.run_folders(key):
+            if not there.exists():
+                continue
+            run = load_run(there)
             if not missing_steps(run.checkpoints, keep_every, len(run.losses)):
                 return run
         work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
@@ -166,6 +169,14 @@ def check_language(model: Model, attack: Attack) -> None:
             f"the {attack.name} attack is written in English, which {model.name} does not read: "
             f"use its counterpart in the sandbox, {PUBLISHED[attack.name]}."
         )
+
+
+def finished_run(store: Store, key: str) -> AttackRun | None:
+    """Return the run of an `attack_key` as `run_attack` left it in a store, if it did."""
+    for folder in store.run_folders(key):
+        with suppress(FileNotFoundError, ValueError):
+            return load_run(folder)
+    return None
 
 
 def load_run(folder: str | Path) -> AttackRun:

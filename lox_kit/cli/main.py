@@ -31,6 +31,7 @@ from .progress import say, stages
 from .research import choose, controls, knowing, overlaps, sweep
 from .smol import smol
 from .utility import utility
+from .warm import warm
 
 EPILOG = """
 MODEL, BASE and ALIGNED are checkpoint folders (safetensors), hub ids (org/name,
@@ -108,7 +109,7 @@ for verbs in (
     (check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
     (sweep, choose, controls, overlaps, knowing, measure_landscape),
-    (sandbox, smol, demo, all_figures, plot, lab),
+    (sandbox, smol, demo, all_figures, plot, lab, warm),
 ):
     for verb in verbs:
         lox.add_command(verb)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from lox_kit.attacks import (
     Attack,
-    AttackRun,
     Step,
     attack_key,
     check_language,
     fine_tune,
-    load_run,
+    finished_run,
     past_steps,
     resume_folder,
     rows_key,
@@ -152,7 +150,7 @@ def read_way(record: dict, store: Store) -> Way:
     keys = {int(step): key for step, key in record["points"].items()}
     found = store.get_many("curve", keys.values(), SHARES)
     points = {step: found[key] for step, key in keys.items() if key in found}
-    run = _finished_run(record, store)
+    run = finished_run(store, record["run"])
     losses = run.losses if run else store.get("losses", record["run"], [NUMBER]) or ()
     return Way(record["total"], tuple(keys), list(losses), points)
 
@@ -192,7 +190,7 @@ class Route:
 
         It measures at those steps with a checkpoint, or a point, that are nearest to `at`.
         """
-        if not (run := _finished_run(self.record, store)):
+        if not (run := finished_run(store, self.record["run"])):
             return self
         known = sorted({0, self.total, *run.checkpoints, *read_way(self.record, store).points})
         at = {min(known, key=lambda step: abs(step - wanted)) for wanted in self.at}
@@ -235,7 +233,7 @@ class Route:
         known = read_way(record, store)
         if known.finished:
             return known
-        found, run = dict(known.points), _finished_run(record, store)
+        found, run = dict(known.points), finished_run(store, record["run"])
         missing = {step: record["points"][str(step)] for step in self.at if step not in found}
         folder = store.run_folder(content_key(curve=record["run"]))
         losses = _losses_so_far(folder, min([s for s in missing if s], default=self.total))
@@ -327,13 +325,6 @@ def spread_steps(total: int, points: int) -> tuple[int, ...]:
     if points < 2:
         raise ValueError(f"points={points}: use at least 2, before the attack and after it.")
     return tuple(sorted({round(i * total / (points - 1)) for i in range(points)}))
-
-
-def _finished_run(record: dict, store: Store) -> AttackRun | None:
-    """Return a route's run as `run_attack` left it in a store, if it did."""
-    with suppress(FileNotFoundError, ValueError):
-        return load_run(store.run_folder(record["run"]))
-    return None
 
 
 def _losses_so_far(folder: Path, first: int) -> list[float]:
