@@ -145,6 +145,10 @@ def _room() -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
+def _fits(needs, room) -> str:
+    return "yes" if needs.peak < room else "-"
+
+
 def announced(command):
     """Return a command that first says on stderr what it takes, if that is much."""
     verb, work = command.name, command.callback
@@ -185,12 +189,8 @@ def plan(ctx, verb, arguments):
     there = {"as it is": _needs(verb, params, "cuda"), **_changed(verb, params, "cuda")}
     rows = []
     for option, gpu in there.items():
-        limits = {"fits": (here[option].peak, room)}
-        limits |= {f"{card} GB": (gpu.peak, 1e9 * card) for card in CARDS}
-        fits = {name: "yes" if size < limit else "-" for name, (size, limit) in limits.items()}
-        sizes = {
-            "here": f"{here[option].peak / 1e9:.1f} GB",
-            "on a GPU": f"{gpu.peak / 1e9:.1f} GB",
-        }
-        rows.append({"options": option} | sizes | fits)
+        sizes = [f"{needs.peak / 1e9:.1f} GB" for needs in (here[option], gpu)]
+        row = {"options": option, "here": sizes[0], "fits": _fits(here[option], room)}
+        row["on a GPU"] = sizes[1]
+        rows.append(row | {f"{card} GB": _fits(gpu, 1e9 * card) for card in CARDS})
     print_rows(f"What fits: here are {room / 1e9:.0f} GB", rows)

@@ -14,6 +14,7 @@ import platform
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from timeit import repeat
 
 import torch
@@ -173,7 +174,7 @@ def machine_rates(device: str) -> dict[str, float]:
     n, data, scratch = 1024 if device == "cpu" else 8192, bytes(1 << 26), file.with_suffix(".tmp")
 
     def rate(amount: float, work: Callable[[], object]) -> float:
-        return amount / min(repeat(work, number=1, repeat=4))
+        return amount / median(repeat(work, number=1, repeat=7))
 
     try:
         A = torch.ones(n, n, device=device)
