@@ -74,11 +74,12 @@ def retained(d: Drawing) -> None:
     """Figure 2: R_ft / R_align against the ASR gained, by k and by the alignment's data."""
     amounts = studies.AMOUNTS if d.world == "sandbox" else (None,)
     how = {"amounts": amounts, "arms": ("aligned",), "world": d.world, **d.alone}
+    names = d.attacks[: studies.DEVELOPMENT]
     text = (
-        f"R_ft / R_align after {d.attacks[0]}, full training, against the ASR gained: a point for "
-        "each family and amount of alignment data."
+        "R_ft / R_align after full training against the ASR gained: a point for each k, attack, "
+        "family and amount of alignment data."
     )
-    found = studies.erosion(d.seeds, d.attacks[:1], questions=d.questions(), **how)
+    found = studies.erosion(d.seeds, names, questions=d.questions(), **how)
     d.save({"figure": "retained", **found.to_dict()}, "retained", text)
 
 
