@@ -32,7 +32,7 @@ def all_figures(store, only, seeds, world, paper, limit, workers, out):
     the first three; 5, 6 and spectrum the first seed. What is trained and measured is kept: the
     same call resumes.
     """
-    out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{world}")
+    out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{Path(world).stem}")
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         shared |= {"executor": executor, "limit": limit, "paper": paper}
         reports.paper_figures(only, seeds, out, world=world, **shared)

@@ -91,6 +91,18 @@ class Workers(click.ParamType):
         return address if scheme and not where else COUNT.convert(value, param, ctx)
 
 
+class World(click.ParamType):
+    """A built-in world, or the TOML file of one's own."""
+
+    name = "[sandbox|smol|FILE.toml]"
+
+    def convert(self, value, param, ctx):
+        """Return the name, or the file."""
+        if value in measures.WORLDS or (value.endswith(".toml") and Path(value).is_file()):
+            return value
+        self.fail(f"{value!r}: use {', '.join(measures.WORLDS)}, or a .toml file.", param, ctx)
+
+
 NAMES, NUMBERS = Commas(click.STRING), Commas(click.INT)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print numbers as JSON.")
@@ -169,7 +181,7 @@ template = several(
     ),
 )
 world = click.option(
-    "--world", type=click.Choice(["sandbox", "smol"]), default="sandbox", help="Whose families."
+    "--world", "--models", "world", type=World(), default="sandbox", help="Whose families."
 )
 pair_or_world = several(
     world,

@@ -102,7 +102,7 @@ def epochs(d: Drawing) -> None:
         curve = studies.epoch_curve([family.aligned, family.lox], attack, d.questions(), **how)
         names = {model.name: name for name, model in family.models.items()}
         lines += [line | {"seed": seed, "model": names[line["model"]]} for line in curve["lines"]]
-    text = f"Along {d.attacks[0]}, full training, at two learning rates: bands span the seeds."
+    text = f"Along {attack.name}, full training, at two learning rates: bands span the seeds."
     d.save({**curve, "lines": lines}, "epochs", text)
 
 
