@@ -38,7 +38,9 @@ def controls_text(table: AttackTable) -> str:
         difference = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*pair.difference)
         counts = f"{pair.only_first} : {pair.only_second}"
         helped = table.pooled("helpfulness", None, arm)
-        rows.append([attack, arm, helped, *pair.shares, difference, counts, p_text(p)])
+        rows.append(
+            [attack, arm, helped, *pair.shares, difference, counts, p_text(p).removeprefix("p = ")]
+        )
     heads = ["after", "arm", "help before", "its ASR", "LoX's ASR", "difference", "only one", "p"]
     return "\n".join([*markdown(heads, rows), "", _caption(table), ""])
 
