@@ -1,0 +1,114 @@
+"""Check an exercise by its properties, give a hint, and keep what was passed.
+
+The exercises are in lesson1.toml to lesson5.toml: code that a check begins with (`given`), what
+holds of a right answer (`holds`, an expression), and what is said where it does not (`says`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from lox_kit.store import Store
+
+_here: set[str] = set()  # passed by what this session has defined
+
+
+@cache
+def exercises() -> dict[str, dict]:
+    """Return what the lessons say of every exercise, by its name, such as "3.1"."""
+    files = sorted(Path(__file__).parent.glob("lesson*.toml"))
+    return {n: e for f in files for n, e in tomllib.loads(f.read_text("utf-8")).items()}
+
+
+def exercise(name: str) -> dict:
+    """Return what is said of one exercise; ValueError if there is none of that name."""
+    if name not in exercises():
+        raise ValueError(f"exercise {name!r}: there are {', '.join(exercises())}.")
+    return exercises()[name]
+
+
+def check(name: str, answer: object) -> int:
+    """Print which properties of a right answer this one lacks, and where to look.
+
+    An answer that is `None` or `...`, returns one of them, or raises NotImplementedError, is not
+    written yet: that is no failure.
+
+    Parameters
+    ----------
+    name : str
+        Of the exercise, such as "3.1".
+    answer : callable or value
+        What the exercise asks for.
+
+    Returns
+    -------
+    int
+        1 if every property holds, else 0: the points that nbgrader takes from a cell's last value.
+    """
+    state, said = _judged(exercise(name), answer)
+    (_here.add if state == "passed" else _here.discard)(name)
+    with Store() as store:
+        tries = (store.get("course", name, dict) or {"tries": 0})["tries"] + (state != "not yet")
+        store.put("course", name, {"state": state, "tries": tries})
+    print("\n".join([f"{name} {exercise(name)['title']}: {state}", *said]))
+    return int(state == "passed")
+
+
+def _judged(asked: dict, answer: object) -> tuple[str, list[str]]:
+    """Return passed, failed or not yet, and what is to be said of it."""
+    properties, look = asked["property"], f"Where to look: {asked['where']}."
+    names = {"close": close}
+    try:
+        names["answer"] = _written(answer)
+        exec(asked["given"], names)
+        lacking = [p for p in properties if not eval(p["holds"], names)]
+    except NotImplementedError:
+        return "not yet", [look]
+    except Exception as error:  # whatever a student's code raises
+        return "failed", [f"It stopped with {type(error).__name__}: {error}", look]
+    if not lacking:
+        return "passed", [f"All {len(properties)} properties hold."]
+    hold = f"{len(properties) - len(lacking)} of {len(properties)} properties hold; not: "
+    told = lacking[0]["says"].strip().replace("\n", " ")
+    return "failed", [hold + ", ".join(p["name"] for p in lacking) + ".", told, look]
+
+
+def _written(answer: object):
+    """Return an answer; a function so that it raises NotImplementedError if it returns nothing."""
+    if answer is None or answer is ...:
+        raise NotImplementedError
+    return (lambda *given: _written(answer(*given))) if callable(answer) else answer
+
+
+def close(found: object, expected: object, tolerance: float = 1e-3) -> bool:
+    """Return whether numbers or tensors are of one shape and differ by at most the tolerance."""
+    import torch
+
+    one, other = (torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
+    same = one.shape == other.shape
+    return same and torch.allclose(one, other, rtol=tolerance, atol=tolerance / 10)
+
+
+def passed(name: str) -> bool:
+    """Return whether the last check of an exercise in this session found nothing lacking."""
+    return name in _here
+
+
+def hint(name: str) -> None:
+    """Print an exercise's hint."""
+    print(exercise(name)["hint"].strip())
+
+
+def status():
+    """Return a frame of all exercises: title, state, and how often an answer was checked."""
+    import pandas as pd
+
+    with Store() as store:
+        known = store.get_many("course", exercises(), dict)
+    none = {"state": "not yet", "tries": 0}
+    rows = [
+        {"exercise": n, "title": e["title"], **known.get(n, none)} for n, e in exercises().items()
+    ]
+    return pd.DataFrame(rows)
