@@ -13,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 STUB, TEXT = "...  # your code here", "*Your answer here.*"  # as TEACHING.md has nbgrader put them
+ATTACKS = ["arithmetic", "mixed"]
 REGION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION", re.M | re.S)
 
 
@@ -39,7 +40,7 @@ def record(file: Path) -> None:
     store, asked = Store(), world_questions("sandbox", limit=60)
     known = {"treatments": ["subtract by guess", "complement"], "limit": 60, "store": store}
     make = {
-        "overlaps": lambda: safety_overlaps(attacks=["arithmetic"], questions=asked, store=store),
+        "overlaps": lambda: safety_overlaps([0], ATTACKS, questions=asked, store=store),
         "knowing": lambda: knowing_attackers("arithmetic", **known),
     }
     for name, compute in make.items():
