@@ -13,8 +13,7 @@ from pathlib import Path
 
 from lox_kit.folders import data_folder, write_whole
 
-KEPT = "course.json"  # of your own, whatever the class's store has
-_here: set[str] = set()  # passed by what this session has defined
+KEPT = "course.json"  # in your own data folder: the store of a class has no part in it
 
 
 @cache
@@ -50,17 +49,13 @@ def check(name: str, answer: object) -> int:
         1 if every property holds, else 0: the points that nbgrader takes from a cell's last value.
     """
     state, said = _judged(exercise(name), answer)
-    (_here.add if state == "passed" else _here.discard)(name)
-    known = _known()
-    tries = known.get(name, {"tries": 0})["tries"] + (state != "not yet")
-    known[name] = {"state": state, "tries": tries}
-    write_whole(data_folder() / KEPT, json.dumps(known))
+    write_whole(data_folder() / KEPT, json.dumps(_known() | {name: state}))
     print("\n".join([f"{name} {exercise(name)['title']}: {state}", *said]))
     return int(state == "passed")
 
 
-def _known() -> dict[str, dict]:
-    """Return state and tries of every exercise that was checked, by name."""
+def _known() -> dict[str, str]:
+    """Return the state of every exercise that was checked, by name."""
     file = data_folder() / KEPT
     return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
@@ -68,9 +63,8 @@ def _known() -> dict[str, dict]:
 def _judged(asked: dict, answer: object) -> tuple[str, list[str]]:
     """Return passed, failed or not yet, and what is to be said of it."""
     properties, look = asked["property"], f"Where to look: {asked['where']}."
-    names = {"close": close}
     try:
-        names["answer"] = _written(answer)
+        names = {"close": close, "answer": _written(answer)}
         exec(asked["given"], names)
         lacking = [p for p in properties if not eval(p["holds"], names)]
     except NotImplementedError:
@@ -101,8 +95,8 @@ def close(found: object, expected: object, tolerance: float = 1e-3) -> bool:
 
 
 def passed(name: str) -> bool:
-    """Return whether the last check of an exercise in this session found nothing lacking."""
-    return name in _here
+    """Return whether the last check of an exercise found nothing lacking."""
+    return _known().get(name) == "passed"
 
 
 def hint(name: str) -> None:
@@ -111,11 +105,9 @@ def hint(name: str) -> None:
 
 
 def status():
-    """Return a frame of all exercises: title, state, and how often an answer was checked."""
+    """Return a frame of all exercises: title, and state by the last check."""
     import pandas as pd
 
-    known, none = _known(), {"state": "not yet", "tries": 0}
-    rows = [
-        {"exercise": n, "title": e["title"], **known.get(n, none)} for n, e in exercises().items()
-    ]
-    return pd.DataFrame(rows)
+    known, told = _known(), exercises().items()
+    rows = [(n, e["title"], known.get(n, "not yet")) for n, e in told]
+    return pd.DataFrame(rows, columns=["exercise", "title", "state"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -26,9 +25,8 @@ def delivered() -> dict[str, Path]:
     top = Path(__file__).resolve().parents[2] / "notebooks"
     found = {f.relative_to(top).as_posix(): f for pattern in OURS for f in top.glob(pattern)}
     if not found:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            places = {f: str(f).partition("notebooks/") for f in metadata.files("lox-kit") or []}
-            found = {at[2]: Path(f.locate()) for f, at in places.items() if "share" in at[0]}
+        places = {f: str(f).partition("notebooks/") for f in metadata.files("lox-kit") or []}
+        found = {at[2]: Path(f.locate()) for f, at in places.items() if "share" in at[0]}
     if not found:
         raise FileNotFoundError("no notebooks were installed with lox_kit; name a folder.")
     return dict(sorted(found.items()))
