@@ -26,7 +26,7 @@ from .job import INTERVAL, Ticket
 from .shell import CSS, HERE, Panel
 
 SIZE = 13  # of the figures' text in pixels; the page's script makes it larger on a large screen
-CELL = re.compile("(?=<(?:th|td|div)[ >])")  # where HTML is parted: what repeats is kept once
+CELL = re.compile("(?=<(?:th|td|/?div)[ >])")  # where HTML is parted: what repeats is kept once
 
 
 class Recording(NamedTuple):
@@ -69,7 +69,8 @@ class PagePanel(Panel):
         answers : bool, optional
             Put the answers into the page; with False they are not in the file at all. Default is
             True in the sandbox alone: what another model says stays in your store unless you
-            decide to hand it on. Prompts are in the page, and in the calls that it shows.
+            decide to hand it on. Prompts are in the page either way; the calls that make what is on
+            screen are not, as they have the prompts' targets.
         on_stage : callable, optional
             Told what is being done, how much of it is done, and how much there is.
         grid
@@ -94,13 +95,17 @@ class PagePanel(Panel):
             raise
         if not ended:
             raise RuntimeError(job.error or "cancelled; what was measured is kept.")
-        return write_page(file, self, recording, on_stage)
+        return write_page(file, self, recording, hidden, on_stage)
 
 
 def write_page(
-    file: str | Path, panel: Panel, recording: Recording, on_stage: OnStage | None = None
+    file: str | Path,
+    panel: Panel,
+    recording: Recording,
+    hidden: bool,
+    on_stage: OnStage | None = None,
 ) -> Path:
-    """Write a panel's recording as a page; return its path."""
+    """Write a panel's recording as a page, without its calls if answers are hidden."""
     from plotly.offline import get_plotlyjs
 
     pool: dict[str, int] = {}  # plain data as JSON, each once, with its place
@@ -117,7 +122,7 @@ def write_page(
         views.append([*figure, *([put(cell) for cell in CELL.split(html)] for html in parts)])
         tell(on_stage, "settings of the page", i, total)
     try:
-        code = panel.state.code()
+        code = "# left out with the answers" if hidden else panel.state.code()
     except ValueError as problem:  # of a control, or of a metric of your own
         code = f"# {problem}"
     data = {
