@@ -99,11 +99,7 @@ class PagePanel(Panel):
 
 
 def write_page(
-    file: str | Path,
-    panel: Panel,
-    recording: Recording,
-    hidden: bool,
-    on_stage: OnStage | None = None,
+    file: str | Path, panel: Panel, recording: Recording, hidden: bool, on_stage: OnStage | None
 ) -> Path:
     """Write a panel's recording as a page, without its calls if answers are hidden."""
     from plotly.offline import get_plotlyjs
