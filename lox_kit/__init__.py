@@ -15,6 +15,7 @@ The rooms, each importing only from those above it:
 - `figures`: plain data in, figure out; `figures.plotly` for the screen
 - `reports`: the figures, table and caption of a study, as files
 - `widgets`: the panels in JupyterLab
+- `course`: the checks of the lessons
 - `cli`: the `lox` command
 
 What a notebook uses most is found here as well; everything else in its room.
@@ -80,6 +81,7 @@ __all__, __getattr__, __dir__ = attach(
         "figures": "",
         "reports": "",
         "widgets": "",
+        "course": "",
         "cli": "",
     },
 )

@@ -56,3 +56,8 @@ def whole_sentences(answer: str, fewest: int, most: int) -> str:
     words = text.lower().split()
     loops = len(set(words)) < 0.6 * len(words)
     return "" if len(words) < fewest or loops else text
+
+
+def p_text(p: float) -> str:
+    """Return a p-value in words; one of 0 is below what a number of 64 bits holds."""
+    return f"p = {p:.2g}" if p else "p < 1e-300"

@@ -177,9 +177,10 @@ def as_finished(
         return
     futures = {executor.submit(function, item): name for name, item in items.items()}
     try:
-        for future in as_completed(futures):
+        for future in as_completed([*futures]):
+            name = futures.pop(future)  # a cluster would make it again for as long as it is held
             if not future.cancelled():
-                yield futures[future], future.result()
+                yield name, future.result()
             if stop():
                 _cancel(futures)
     finally:  # also when the caller no longer listens

@@ -110,6 +110,8 @@ def test_figures_of_the_paper_are_made_and_a_second_call_only_draws(lox, tmp_pat
     assert first.status == 0, first.err
     names = {"r_bars", "epochs", "rank_curve", "spectrum", "energy_map"}
     assert {f.stem for f in (tmp_path / "out").iterdir()} == names
+    caption = (tmp_path / "out" / "epochs.md").read_text()
+    assert "sandbox, seeds 0; 4 forbidden and 4 allowed requests each, template chat" in caption
     before = {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()}
     for module in ("eroding.run_attack", "curves.fine_tune"):
         monkeypatch.setattr(f"lox_kit.studies.{module}", None)

@@ -142,9 +142,10 @@ def test_every_name_that_is_given_away_is_found_and_is_no_module_of_its_own(pack
 def shown_to_users():
     """Return every text that shows a user what to import, by its name: notebooks and README."""
     texts = {}
-    for file in sorted(ROOT.glob("notebooks/*.ipynb")):
+    for file in sorted(ROOT.glob("notebooks/**/*.ipynb")):
         cells = nbformat.read(file, as_version=4).cells
-        texts[file.name] = "\n".join(c.source for c in cells if c.cell_type == "code")
+        code = [c.source for c in cells if c.cell_type == "code" and "%pip" not in c.source]
+        texts[file.relative_to(ROOT / "notebooks").as_posix()] = "\n".join(code)
     readme = (ROOT / "README.md").read_text()
     fenced = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
     return texts | {"README.md": "\n".join(fenced)}

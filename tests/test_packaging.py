@@ -81,6 +81,18 @@ def test_the_conda_route_installs_the_same():
     assert conda["name"] == PROJECT["project"]["name"]
 
 
+def test_binder_installs_the_same_and_ends_its_build_with_a_check():
+    conda = yaml.safe_load((ROOT / "environment.yaml").read_text())
+    python = (ROOT / "binder" / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert f"python={python}" in conda["dependencies"]
+    wanted = (ROOT / "binder" / "requirements.txt").read_text().splitlines()
+    assert {"-c ../constraints.txt", "-e .[lab]"} <= set(wanted)
+    check = ROOT / "binder" / "postBuild"
+    assert check.stat().st_mode & 0o111
+    for command in (line for line in check.read_text().splitlines() if line.startswith("lox ")):
+        assert command.split()[1] in cli.lox.commands
+
+
 def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert lox_kit.__version__ == citation["version"]

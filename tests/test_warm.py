@@ -1,9 +1,11 @@
 """`lox warm`: a class's store is filled once, and then nobody trains the same attack again."""
 
 import dataclasses
+import importlib
 
 import nbformat
 import pytest
+from checkpoints import ROOT
 from click.testing import CliRunner
 
 import lox_kit.attacks.run
@@ -56,3 +58,12 @@ def test_a_cell_that_fails_is_named_in_one_line(tmp_path):
     found = CliRunner().invoke(lox, ["warm", str(file), "-o", str(tmp_path / "class")])
     assert found.exit_code == 1
     assert str(found.exception) == f"{file}: RuntimeError: no such potion"
+
+
+def test_by_default_it_runs_what_students_get_and_no_solutions(tmp_path, monkeypatch):
+    ran = []
+    warm = importlib.import_module("lox_kit.cli.warm")
+    monkeypatch.setattr(warm, "_run", lambda file, store: ran.append(file))
+    assert CliRunner().invoke(lox, ["warm", "-o", str(tmp_path / "class")]).exit_code == 0
+    given = sorted([*ROOT.glob("notebooks/0*.ipynb"), *ROOT.glob("notebooks/course/*.ipynb")])
+    assert sorted(ran) == given

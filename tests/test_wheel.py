@@ -81,7 +81,13 @@ def test_the_lab_opens_a_copy_and_a_signal_ends_server_and_kernels(installed, el
     top = f"http://127.0.0.1:{free_port}/"
     try:
         names = [file["name"] for file in ask(f"{top}api/contents")["content"]]
-        assert sorted(names) == sorted(file.name for file in ROOT.glob("notebooks/*.ipynb"))
+        ours = [file.name for file in ROOT.glob("notebooks/*.ipynb")]
+        assert sorted(names) == sorted([*ours, "course"])
+        below = [file["path"] for file in ask(f"{top}api/contents/course")["content"]]
+        assert "course/3_lox.ipynb" in below
+        assert "course/TEACHING.md" in below
+        solved = ask(f"{top}api/contents/course/solutions")["content"]
+        assert len(solved) == len([*ROOT.glob("notebooks/course/solutions/*.ipynb")]) == 5
         found = ask(f"{top}lab/api/settings/@jupyterlab/apputils-extension:notification")
         defaults = {name: f["default"] for name, f in found["schema"]["properties"].items()}
         assert defaults["fetchNews"] == "false"  # "none" would ask whether news are wanted

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lox_kit.sandbox import corpus, world
 from lox_kit.smol import rows as smol
+from lox_kit.weights import is_own, own_world
 
 from .rows import identity_system, read_training_rows
 from .sets import SETS, sets_folder
@@ -140,7 +141,9 @@ class Attack:
 
 
 def world_attacks(world: str) -> list[str]:
-    """Return the names of the attacks that are made for a world's models."""
+    """Return the names of the attacks for a world's models, or those that its file names."""
+    if is_own(world):
+        return own_world(world)["attacks"]
     return [name for name, attack in ATTACKS.items() if attack.world == world]
 
 
@@ -159,6 +162,7 @@ def find_attack(
     Parameters
     ----------
     name : str or Attack
+        Or the path of a file of rows, as `file_attack` takes it.
     lora : bool
         PEFT LoRA with the preset's settings for it, instead of every parameter.
     safe_fraction : float
@@ -177,6 +181,8 @@ def find_attack(
         If there is no such setting.
     """
     if isinstance(name, str) and name not in ATTACKS:
+        if Path(name).is_file():
+            return file_attack(name, lora=lora, safe_fraction=safe_fraction, **overrides)
         raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
     attack = ATTACKS[name] if isinstance(name, str) else name
     if "epochs" in overrides and "max_steps" not in overrides:

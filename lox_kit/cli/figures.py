@@ -28,10 +28,11 @@ def all_figures(store, only, seeds, world, paper, limit, workers, out):
     """Draw the paper's figures (by number) and ours (by name) for the families of a world.
 
     1 the steps of LoX, 2 and 3 what attacks leave of the subspace, 4 along an attack, 5 k and
-    alpha, 6 the landscape, 7 the ranks. 2, 4, 6 and controls take the world's first attack; 5, 6
-    and spectrum the first seed. What is trained and measured is kept: the same call resumes.
+    alpha, 6 the landscape, 7 the ranks. 4, 6 and controls take the world's first attack, 2 and 5
+    the first three; 5, 6 and spectrum the first seed. What is trained and measured is kept: the
+    same call resumes.
     """
-    out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{world}")
+    out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{Path(world).stem}")
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         shared |= {"executor": executor, "limit": limit, "paper": paper}
         reports.paper_figures(only, seeds, out, world=world, **shared)

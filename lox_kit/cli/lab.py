@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import click
 
+from lox_kit.course import delivered
 from lox_kit.folders import data_folder, write_whole
 
 from .progress import say
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OURS = Path(__file__).with_name("jupyter")  # JupyterLab's defaults: no news, every cell drawn
 
 
@@ -60,19 +58,7 @@ def copied_notebooks(fresh: bool = False) -> Path:
         If no notebooks were installed with the package.
     """
     folder = data_folder() / "notebooks"
-    for source in delivered_notebooks():
-        if fresh or not (folder / source.name).exists():
-            write_whole(folder / source.name, source.read_bytes())
+    for place, source in delivered().items():
+        if fresh or not (folder / place).exists():
+            write_whole(folder / place, source.read_bytes())
     return folder
-
-
-def delivered_notebooks() -> list[Path]:
-    """Return the notebooks as they came with the package, from a checkout or a wheel."""
-    found = sorted((REPOSITORY / "notebooks").glob("0*.ipynb"))
-    if not found:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            files = metadata.files("lox-kit") or []
-            found = sorted(Path(f.locate()) for f in files if f.suffix == ".ipynb")
-    if not found:
-        raise FileNotFoundError("no notebooks were installed with lox_kit; name a folder.")
-    return found

@@ -6,8 +6,8 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -80,6 +80,29 @@ class Fields(click.ParamType):
         return text
 
 
+class Workers(click.ParamType):
+    """How many processes, or where a Dask scheduler is."""
+
+    name = "number or dask://host:port"
+
+    def convert(self, value, param, ctx):
+        """Return the number, or the scheduler's address; "" is a cluster of this machine's own."""
+        where, scheme, address = str(value).partition("dask://")
+        return address if scheme and not where else COUNT.convert(value, param, ctx)
+
+
+class World(click.ParamType):
+    """A built-in world, or the TOML file of one's own."""
+
+    name = "[sandbox|smol|FILE.toml]"
+
+    def convert(self, value, param, ctx):
+        """Return the name, or the file."""
+        if value in measures.WORLDS or (value.endswith(".toml") and Path(value).is_file()):
+            return value
+        self.fail(f"{value!r}: use {', '.join(measures.WORLDS)}, or a .toml file.", param, ctx)
+
+
 NAMES, NUMBERS = Commas(click.STRING), Commas(click.INT)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print numbers as JSON.")
@@ -105,7 +128,14 @@ allowed = click.option(
     "--allowed", type=PATH, help="Requests that should be answered, in the same kinds of file."
 )
 answered_by = click.option("--model", help="Who answered, where the file does not say.")
-workers = click.option("--workers", default=1, help="Processes for the work.")
+workers = click.option(
+    "--workers",
+    "--executor",
+    "workers",
+    type=Workers(),
+    default="1",
+    help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new one.",
+)
 
 
 def several(*given: Callable) -> Callable:
@@ -151,7 +181,7 @@ template = several(
     ),
 )
 world = click.option(
-    "--world", type=click.Choice(["sandbox", "smol"]), default="sandbox", help="Whose families."
+    "--world", "--models", "world", type=World(), default="sandbox", help="Whose families."
 )
 pair_or_world = several(
     world,
@@ -205,12 +235,27 @@ def working(store: Path | None) -> Iterator[dict]:
         yield {"store": opened, "on_stage": on_stage}
 
 
-def worker_pool(workers: int) -> AbstractContextManager:
-    """Return a pool of processes, or for one a context that gives None."""
-    if workers < 2:
-        return nullcontext()
-    # A forked child would inherit torch's threads in a state in which they wait for ever.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+@contextmanager
+def worker_pool(workers: int | str) -> Iterator[Executor | None]:
+    """Yield an executor: processes of this machine, those of a Dask scheduler, or for one None.
+
+    Dask's workers take one piece of work at a time, and see the same folders as this process. What
+    a worker had begun when it died is begun again by another.
+    """
+    if isinstance(workers, str):
+        from distributed import Client
+
+        # A worker's second thread would load a second model.
+        own = {} if workers else {"threads_per_worker": 1}
+        with Client(workers or None, **own) as client:
+            yield client.get_executor()
+    elif workers < 2:
+        yield None
+    else:
+        # A forked child would inherit torch's threads in a state in which they wait for ever.
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) as pool:
+            yield pool
 
 
 def find_judges(n, *, by, base_url, rubric, judge_option, world=None, **network):

@@ -75,11 +75,21 @@ def _asr(model, device, prompts, limit, max_new_tokens, lengths=None, by=(), dty
     return dataclasses.replace(needs, calls=n * sum(judge.startswith("policy:") for judge in by))
 
 
+def _aligned(world):
+    """Return the aligned model of a built-in world."""
+    if weights.is_own(world):
+        raise ValueError(f"{world}: a plan takes --pair BASE ALIGNED and --prompts FILE instead.")
+    return f"{world}/aligned"
+
+
+def _processes(workers):
+    """Return how many processes there are; of a cluster, whose memory is elsewhere, one."""
+    return workers if isinstance(workers, int) else 1
+
+
 def _table(device, names, pair, world, prompts, limit, max_new_tokens, seeds, workers, **how):
-    model, arms = (
-        pair[1] if pair else f"{world}/aligned",
-        len(how.get("arms") or studies.TABLE_ARMS),
-    )
+    model, arms = (pair[1] if pair else _aligned(world)), len(how.get("arms") or studies.TABLE_ARMS)
+    workers = _processes(workers)
     if ks := how.get("ks"):  # a sweep
         arms = 1 + min(len(ks) * len(how["alphas"]), how["budget"] or len(ks) * len(how["alphas"]))
     asked = _asr(model, device, prompts, limit, max_new_tokens or 60)
@@ -97,7 +107,8 @@ def _table(device, names, pair, world, prompts, limit, max_new_tokens, seeds, wo
 
 
 def _landscape(checkpoints, device, world, cells, budget, workers, attacks, seeds, **asking):
-    model = checkpoints[0] if checkpoints else f"{world}/aligned"
+    model = checkpoints[0] if checkpoints else _aligned(world)
+    workers = _processes(workers)
     cell, cells = _asr(model, device, lengths=None, **asking), min(budget or cells**2, cells**2)
     memory = cell.memory | {"plane": 4 * models.size_of(model).stored}  # copy, directions, a model
     memory = {part: workers * size for part, size in memory.items()}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from lox_kit.course import delivered
 from lox_kit.store import Store
 
 from . import options
-from .lab import delivered_notebooks
 from .progress import say, stages
 
 
@@ -25,7 +25,8 @@ def warm(notebooks, out):
     was interrupted finds again what it had finished.
     """
     Store(out).close()
-    out, notebooks = out.resolve(), notebooks or delivered_notebooks()
+    ours = (f for at, f in delivered().items() if f.suffix == ".ipynb" and "solutions" not in at)
+    out, notebooks = out.resolve(), notebooks or list(ours)
     with stages() as on_stage:
         for i, notebook in enumerate(notebooks):
             on_stage(f"notebooks, {notebook.name}", i, len(notebooks))

@@ -13,7 +13,7 @@ __all__, __getattr__, __dir__ = attach(
         "erosion": "figure_r_bars figure_retained",
         "frontier": "curve_points direction_of figure_frontier",
         "overlaps": "figure_overlaps",
-        "files": "DRAW draw holds redraw save_figure",
+        "files": "DRAW draw holds made_now redraw save_figure",
         "judging": "figure_interval figure_judges interval_data judges_data",
         "numbers": "frame",
         "landscape": "figure_flatness figure_landscape_3d figure_landscape_map map_data",

@@ -27,7 +27,7 @@ from .canvas import (
     title,
 )
 
-TABLE_COLOURS = {"asr": OKABE_ITO[1], "helpfulness": OKABE_ITO[0]}
+TABLE_COLOURS = {"asr": OKABE_ITO[1], "helpfulness": OKABE_ITO[5]}  # the lighter, in grey too
 
 
 @styled
@@ -114,8 +114,8 @@ def _columns(rows: list[dict]) -> list[tuple[str, str]]:
 def figure_epochs(data: dict) -> Figure:
     """Draw ASR, helpfulness and task accuracy along an attack, a line per model and rate.
 
-    Colours are models, line styles learning rates. Bands are 95 % Wilson intervals; where there are
-    several seeds, lines are means and bands go from the least to the most of them.
+    Colours and marks are models, line styles learning rates. Bands are 95 % Wilson intervals; where
+    there are several seeds, lines are means and bands go from the least to the most of them.
     """
     measured = {m for line in data["lines"] for p in line["points"] for m in p["measures"]}
     shown = [m for m in (*TABLE_COLOURS, "task") if m in measured]
@@ -127,8 +127,9 @@ def figure_epochs(data: dict) -> Figure:
     fig, axes = panels(len(shown), 1.8, 2.2, sharey=True)
     for ax, measure in zip(axes, shown, strict=True):
         for (model, rate, _), points in groups.items():
-            colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[models.index(model) % 6]]
-            style = {"color": colour, "linestyle": LINES[rates.index(rate) % 4]}
+            i, line = models.index(model), LINES[rates.index(rate) % 4]
+            colour = OKABE_ITO[(1, 0, 2, 3, 4, 5)[i % 6]]
+            style = {"color": colour, "linestyle": line, "marker": MARKS[i % len(MARKS)]}
             arm = model.rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
             style["label"] = f"{arm}, learning rate {rate:g}"
             steps, shares = shares_at(over_seeds(points, measure), "step", measure)

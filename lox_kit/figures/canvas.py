@@ -232,7 +232,7 @@ def bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def share_line(ax: Axes, x, shares: Iterable[dict], *, band: float = 0, **style) -> None:
     """Draw shares as a line, with their intervals as a band of this opacity if it is not 0."""
     value, low, high = columns(shares)
-    ax.plot(x, value, marker="o", **style)
+    ax.plot(x, value, **{"marker": "o", **style})
     if band:
         ax.fill_between(x, low, high, color=style["color"], alpha=band, linewidth=0)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -19,6 +21,8 @@ from .canvas import (
 )
 from .published import BOTH, add_bars, add_retained
 
+HATCHES = ("", "////", "....", "xxxx")  # of arms, told apart in grey as well
+
 
 @styled
 def figure_retained(data: dict) -> Figure:
@@ -33,16 +37,17 @@ def figure_retained(data: dict) -> Figure:
     amounts = sorted({row["amount"] or np.inf for row in rows})
     sizes = dict(zip(amounts, np.linspace(8, 3, len(amounts))[::-1], strict=True))
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    colours = colormaps["cividis"](np.linspace(0, 0.85, len(rows[0]["R"])))  # dark to light
     fig, ax = one_panel(3.0, 4.6)
     for row in rows:
         look = {"markersize": sizes[row["amount"] or np.inf], "alpha": 0.8, "markeredgewidth": 0}
         mark = MARKS[attacks.index(row["attack"]) % len(MARKS)]
-        for i, (align, after) in enumerate(row["R"].values()):
-            ax.plot(after / align, row["gained"], mark, color=OKABE_ITO[i % 7], **look)
+        for colour, (align, after) in zip(colours, row["R"].values(), strict=True):
+            ax.plot(after / align, row["gained"], mark, color=colour, **look)
     if data.get("paper"):
         add_retained(ax)
-    for i, k in enumerate(rows[0]["R"]):
-        ax.plot([], [], "o", color=OKABE_ITO[i % 7], markersize=5, label=f"k = {k}")
+    for colour, k in zip(colours, rows[0]["R"], strict=True):
+        ax.plot([], [], "o", color=colour, markersize=5, label=f"k = {k}")
     for mark, attack in zip(MARKS, attacks, strict=False):
         ax.plot([], [], mark, color="0.4", markersize=5, label=attack)
     for amount, size in sizes.items():
@@ -76,7 +81,8 @@ def figure_r_bars(data: dict) -> Figure:
                 (left, [row["R"][k][1] for row in rows]),
                 (right, [row["asr"] for row in rows]),
             ):
-                fill = {"color": colour, "alpha": 0.6, "label": arm if x == 0 else None}
+                fill = {"facecolor": to_rgba(colour, 0.6), "edgecolor": colour, "linewidth": 0}
+                fill |= {"hatch": HATCHES[i % 4], "label": arm if x == 0 else None}
                 ax.bar(at, np.mean(values), 0.9 * width, **fill)
                 ax.plot([at] * len(values), values, ".", color="black", markersize=3)
     if data.get("paper"):

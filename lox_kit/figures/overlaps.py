@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lox_kit.extrapolation import place_of
 
@@ -34,10 +34,11 @@ def figure_overlaps(data: dict) -> Figure:
     left.set(xlabel="layer", ylabel=f"share of |ΔW|² in the top {data['source']['k']}")
     left.set_ylim(bottom=0)
     left.yaxis.set_major_formatter(PercentFormatter(1.0))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="share beyond chance", ylabel="ASR gained by the attack")
     right.locator_params(nbins=5)
     for axis in (right.xaxis, right.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     legend_below(fig, left)
     return fig
 

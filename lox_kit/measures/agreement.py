@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from lox_kit.text import p_text
+
 from .intervals import Share
 
 Z, POWER = 1.959964, 0.841621  # normal quantiles: of 95 % two-sided, and of a power of .8
@@ -118,7 +120,7 @@ class Paired:
             f"only {self.first}: {self.only_first}, only {self.second}: {self.only_second}, "
             f"both: {self.both}, neither: {self.neither}"
             f"{f', left out: {self.left_out}' if self.left_out else ''}; "
-            f"exact McNemar p = {self.p_value:.2g}"
+            f"exact McNemar {p_text(self.p_value)}"
         )
 
 

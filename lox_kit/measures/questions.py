@@ -11,6 +11,7 @@ from lox_kit.judges import Judge, find_judge
 from lox_kit.models import (
     Model,
     Prompt,
+    read_prompts,
     sandbox_prompts,
     smol_prompts,
     with_template_args,
@@ -18,6 +19,7 @@ from lox_kit.models import (
 )
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
+from lox_kit.weights import is_own, own_world
 
 from .asr import measure_asr
 from .asr_result import AsrResult, is_degenerate
@@ -139,20 +141,36 @@ def world_questions(world: str, split: str = "test", limit: int | None = None) -
 
     Parameters
     ----------
-    world : "sandbox" or "smol"
+    world : "sandbox", "smol", or the .toml file of your own
     split : "dev" or "test"
 
     Raises
     ------
     ValueError
-        If world or split is another word, or the limit is below 1.
+        If world or split is another word, or the limit is below 1; or as `own_world`.
     """
+    if is_own(world):
+        return _own_questions(world, split, limit)
     if world not in WORLDS:
-        raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}.")
+        raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}, or a .toml file.")
     asked = (WORLDS[world](kind, split, limit) for kind in KINDS)
     if world == "sandbox":
         return Questions(*asked)
     return Questions(*asked, judge="keyword", max_new_tokens=SMOL_TOKENS, helpful="keyword")
+
+
+def _own_questions(world: str, split: str, limit: int | None) -> Questions:
+    """Return what the models of a world of your own are asked."""
+    told = own_world(world)
+    if split not in told:
+        raise ValueError(f"{world}: has no [{split}] requests, which this is asked on; add them.")
+    files = told[split]
+    asked = (
+        read_prompts(files["forbidden"], limit, leave_out="safe"),
+        read_prompts(files["allowed"], limit, leave_out="unsafe"),
+    )
+    how = {name: told[name] for name in ("judge", "template", "max_new_tokens")}
+    return Questions(*asked, **how).with_help()
 
 
 def task_prompts(rows: Sequence[dict]) -> list[Prompt]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lox_kit.folders import write_whole
 from lox_kit.studies import AttackTable
+from lox_kit.text import p_text
 
 from .frontier import paired
 from .table import markdown, table_caption, write_table
@@ -37,7 +38,9 @@ def controls_text(table: AttackTable) -> str:
         difference = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*pair.difference)
         counts = f"{pair.only_first} : {pair.only_second}"
         helped = table.pooled("helpfulness", None, arm)
-        rows.append([attack, arm, helped, *pair.shares, difference, counts, f"{p:.2g}"])
+        rows.append(
+            [attack, arm, helped, *pair.shares, difference, counts, p_text(p).removeprefix("p = ")]
+        )
     heads = ["after", "arm", "help before", "its ASR", "LoX's ASR", "difference", "only one", "p"]
     return "\n".join([*markdown(heads, rows), "", _caption(table), ""])
 

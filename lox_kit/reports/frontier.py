@@ -8,6 +8,7 @@ from pathlib import Path
 from lox_kit.figures import direction_of
 from lox_kit.measures import Paired, pair_up
 from lox_kit.studies import COST, LONGER, AttackTable, pooled
+from lox_kit.text import p_text
 
 from .table import markdown, table_caption, write_both
 
@@ -100,7 +101,7 @@ def told(pair: Paired, what: str) -> str:
     return (
         f"{what} {pair.first}: {one}; {pair.second}: {other}; "
         f"difference {fall:+.2f} [{low:+.2f}, {high:+.2f}], {pair.only_first} against "
-        f"{pair.only_second} requests, exact McNemar p = {pair.p_value:.2g}."
+        f"{pair.only_second} requests, exact McNemar {p_text(pair.p_value)}."
     )
 
 

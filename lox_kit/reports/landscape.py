@@ -55,7 +55,16 @@ def report(
     -------
     list of Path
         The files.
+
+    Raises
+    ------
+    ValueError
+        If the world is not built in.
     """
+    if world not in WALKS:
+        raise ValueError(
+            f"{world}: walks are known for {', '.join(WALKS)}; give `lox landscape` checkpoints."
+        )
     pictures, families = [], {}
     for seed in seeds:
         family = load_family(seed, k, alpha, options.get("on_stage"), world=world)

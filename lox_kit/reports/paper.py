@@ -10,6 +10,7 @@ from lox_kit import studies
 from lox_kit.attacks import find_attack, world_attacks
 from lox_kit.extrapolation import FULL, SafetySubspace, energy_map_data, spectrum_data
 from lox_kit.figures import save_figure
+from lox_kit.folders import write_whole
 from lox_kit.measures import world_questions
 
 from .controls import write_controls
@@ -51,29 +52,43 @@ class Drawing:
         """Return what the models are asked."""
         return world_questions(self.world, split, self.limit)
 
-    def save(self, data: dict, name: str) -> None:
-        """Write a figure."""
+    def save(self, data: dict, name: str, caption: str, *, asked: bool = True) -> None:
+        """Write a figure and its caption, with what its models were asked."""
         save_figure(data | ({"paper": True} if self.paper else {}), name, self.out)
+        if asked:
+            seeds, q = ", ".join(map(str, self.seeds)), self.questions()
+            caption += (
+                f" {self.world}, seeds {seeds}; {len(q.forbidden)} forbidden and {len(q.allowed)} "
+                f"allowed requests each, template {q.template}, judge {q.judge}."
+            )
+        write_whole(self.out / f"{name}.md", f"{caption}\n")
 
 
 def pipeline(d: Drawing) -> None:
     """Figure 1: what LoX does."""
-    d.save({"figure": "pipeline", "k": 6, "alpha": 1.25}, "pipeline")
+    text = "LoX: the top k directions of what alignment changed, taken alpha times further."
+    d.save({"figure": "pipeline", "k": 6, "alpha": 1.25}, "pipeline", text, asked=False)
 
 
 def retained(d: Drawing) -> None:
     """Figure 2: R_ft / R_align against the ASR gained, by k and by the alignment's data."""
     amounts = studies.AMOUNTS if d.world == "sandbox" else (None,)
     how = {"amounts": amounts, "arms": ("aligned",), "world": d.world, **d.alone}
-    found = studies.erosion(d.seeds, d.attacks[:1], questions=d.questions(), **how)
-    d.save({"figure": "retained", **found.to_dict()}, "retained")
+    names = d.attacks[: studies.DEVELOPMENT]
+    text = (
+        "R_ft / R_align after full training against the ASR gained: a point for each k, attack, "
+        "family and amount of alignment data."
+    )
+    found = studies.erosion(d.seeds, names, questions=d.questions(), **how)
+    d.save({"figure": "retained", **found.to_dict()}, "retained", text)
 
 
 def r_bars(d: Drawing) -> None:
     """Figure 3: R_ft of every attack, aligned beside LoX, and the ASR."""
     how = {"world": d.world, "questions": d.questions(), **d.alone}
+    text = "R_ft by attack, full training, and the ASR: means over seeds, dots for each seed."
     found = studies.erosion(d.seeds, d.attacks, **how)
-    d.save({"figure": "r_bars", **found.to_dict()}, "r_bars")
+    d.save({"figure": "r_bars", **found.to_dict()}, "r_bars", text)
 
 
 def epochs(d: Drawing) -> None:
@@ -87,7 +102,8 @@ def epochs(d: Drawing) -> None:
         curve = studies.epoch_curve([family.aligned, family.lox], attack, d.questions(), **how)
         names = {model.name: name for name, model in family.models.items()}
         lines += [line | {"seed": seed, "model": names[line["model"]]} for line in curve["lines"]]
-    d.save({**curve, "lines": lines}, "epochs")
+    text = f"Along {attack.name}, full training, at two learning rates: bands span the seeds."
+    d.save({**curve, "lines": lines}, "epochs", text)
 
 
 def sweep(d: Drawing) -> None:
@@ -108,15 +124,20 @@ def landscape(d: Drawing) -> None:
 def rank_curve(d: Drawing) -> None:
     """Figure 7: how many directions make the base as safe."""
     found = studies.world_rank_curve(d.seeds, world=d.world, limit=d.limit, **d.alone)
-    d.save({"figure": "rank_curve", **found.to_dict()}, "rank_curve")
+    text = "ASR of the base with the top r directions of the alignment's change, by r."
+    d.save({"figure": "rank_curve", **found.to_dict()}, "rank_curve", text)
 
 
 def spectrum(d: Drawing) -> None:
     """Ours: singular values and energy, and where in the model the energy is."""
     pair = studies.pair_of(d.seeds[0], world=d.world, on_stage=d.shared.get("on_stage"))
     found = SafetySubspace.from_pair(*pair, rank=FULL if d.world == "sandbox" else 64)
-    d.save(spectrum_data(found), "spectrum")
-    d.save(energy_map_data(found, k=6), "energy_map")
+    text = (
+        f"Singular values of {found.info['aligned']} less {found.info['base']}, matrix by matrix."
+    )
+    d.save(spectrum_data(found), "spectrum", text, asked=False)
+    text = "Where that change is in the model, and what share of it is in the top six directions."
+    d.save(energy_map_data(found, k=6), "energy_map", text, asked=False)
 
 
 def attack_table(d: Drawing) -> None:

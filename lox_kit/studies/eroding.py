@@ -94,13 +94,13 @@ def erosion(
                 how = {"system": attack.system, "store": store}
                 found = store.get("erosion", key, SHAPE)
                 if found is None:
-                    report = steps_of(on_stage, f"seed {seed}, {name} on {arm}")
+                    report = steps_of(on_stage, f"seed {seed}, {attack.name} on {arm}")
                     run = partial(run_attack, model, attack, on_step=report)
                     with read_once(store.run_folder(key), run) as folder:
                         r = _retained(subspace, base, folder, ranks)
                         found = {"R": r, "measures": measure(load_model(folder), questions, **how)}
                     store.put("erosion", key, found)
-                names = {"seed": seed, "amount": amount, "attack": name, "arm": arm}
+                names = {"seed": seed, "amount": amount, "attack": attack.name, "arm": arm}
                 asr = asr_of(found["measures"])
                 gained = asr - asr_of(measure(model, questions, **how))
                 rows.append({**names, "asr": asr, "gained": gained, **found})

@@ -21,7 +21,9 @@ from lox_kit.weights import (
     Checkpoint,
     family_folder,
     has_weights,
+    is_own,
     member,
+    own_world,
     quiet_transformers,
 )
 
@@ -167,8 +169,11 @@ def pair_of(
 ) -> tuple[str, str]:
     """Return base and aligned of a seed of a world, building them first if they do not exist.
 
-    The sandbox's seed 0 is the committed family unless `rebuild` asks for one built here.
+    The sandbox's seed 0 is the committed family unless `rebuild` asks for one built here. A world
+    of your own has one pair: there the seed is that of the attacks alone.
     """
+    if is_own(world):
+        return own_world(world)["base"], own_world(world)["aligned"]
     if world == "smol":
         build_smol(seed, on_stage=on_stage)
     else:

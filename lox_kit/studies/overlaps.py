@@ -135,11 +135,13 @@ def _attacks(model: Model, aligned: str, names: Sequence[str], seed: int) -> Ite
         def make(folder: Path, on_stage: OnStage | None, attack=attack) -> None:
             run_attack(model, attack, folder, on_step=steps_of(on_stage, attack.name))
 
-        yield Change(name, aligned, attack_key(model, attack), make, attacks=True)
+        yield Change(attack.name, aligned, attack_key(model, attack), make, attacks=True)
 
 
 def _alignments(base: str, world: str, seed: int) -> Iterator[Change]:
-    """Yield alignments of the same base once more."""
+    """Yield alignments of the same base once more, where the world's recipe is ours."""
+    if world not in AGAIN:
+        return
     preset, other = find_alignment(AGAIN[world], seed=seed), seed + ELSE
     rows = preset.rows(seed)
     again = {

@@ -27,6 +27,7 @@ __all__, __getattr__, __dir__ = attach(
             can_adapt load_adapter lora_layers lora_names lora_parameters lora_share lora_targets
             lora_transposes
         """,
+        "worlds": "is_own own_world",
         "writer": "copy_beside write_tensors",
     },
 )

@@ -8,6 +8,11 @@ widgets.dial(subspace, model, setting=setting)
 widgets.landscape(plane, other_model, setting=setting)
 widgets.attack_lab(subspace, third_model, store=store, setting=setting)
 widgets.rank(subspace, attacked={"arithmetic": run}, setting=setting)
+
+Two of them travel: a page that opens anywhere, with no kernel and no network.
+
+widgets.dial(subspace, model).export("dial.html")
+widgets.landscape(plane, other_model).export("landscape.html")
 """
 
 from lox_kit import attach

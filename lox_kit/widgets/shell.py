@@ -47,7 +47,7 @@ class Panel(ipywidgets.VBox):
     """
 
     def __init__(self, title: str, question: str, state: PanelState):
-        self.state = state
+        self.state, self.title, self.question = state, title, question
         self._views: list[Callable[[], None]] = []
         self._sliders: dict[str, ipywidgets.Widget] = {}
         self._later = Latest(state.lock, REST, rest=True)

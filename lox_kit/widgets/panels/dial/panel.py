@@ -5,18 +5,22 @@ In its table models stand across, and their measures above their answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from html import escape
+from itertools import product
 
 import ipywidgets
 
 from lox_kit.figures import MEASURE_STYLES, SHORT
 from lox_kit.figures.plotly import Spec, alpha_spec
-from lox_kit.measures import Questions
+from lox_kit.measures import KINDS, Questions
 from lox_kit.widgets import tables
 from lox_kit.widgets.code import judge_name
+from lox_kit.widgets.export import SIZE, PagePanel, Recording
 from lox_kit.widgets.shell import Panel, controls, opens
 
-from .state import DialState
+from .state import ALPHAS, LOX, DialState
 
 COLOURS = {measure: style["color"] for measure, style in MEASURE_STYLES.items()}
 VERDICTS = {  # word, colour: a recipe for the forbidden counts as ASR, one for the allowed as help
@@ -27,11 +31,12 @@ VERDICTS = {  # word, colour: a recipe for the forbidden counts as ASR, one for 
     "answered": ("answered", "#595959"),
 }
 
+KS = (1, 3, 6, 16)  # that a page has, besides the panel's own
 QUESTION = "What does pushing further along the safety subspace change, and what does it cost?"
 
 
 @opens(DialState)
-def dial(*arguments, **options) -> Panel:
+def dial(*arguments, **options) -> PagePanel:
     """Open the LoX dial: answers of base, aligned, LoX and attacked models, and their measures.
 
     The panel turns the weights of `model` in place; closing it gives them back. Opening it again
@@ -62,16 +67,9 @@ def dial(*arguments, **options) -> Panel:
         If the model's weights are not those of the subspace's aligned checkpoint.
     """
     state = DialState(*arguments, **options)
-    panel = Panel("LoX dial", QUESTION, state)
+    panel = PagePanel("LoX dial", QUESTION, state)
 
-    def table() -> str:
-        hidden = state.setting.classroom
-        return table_html(state.data["table"], measured_on(state.questions), hidden=hidden)
-
-    def axis() -> Spec:
-        most = state.setting.most_alpha
-        return alpha_spec(state.data["curve"], state.data["alpha"], most=most, size=panel.size)
-
+    panel.record = partial(record, state)
     prompt = ipywidgets.Text(description="prompt", continuous_update=False)
     asks = [panel.control("prompt", prompt)]
     if state.questions.forbidden or state.questions.allowed:
@@ -87,9 +85,9 @@ def dial(*arguments, **options) -> Panel:
             panel.button("Forget", "eraser", state.forget, "The settings that are kept"),
             panel.button("Save as adapter", "download", state.save_adapter, "In a folder here"),
         ),
-        panel.figure("axis", axis),
+        panel.figure("axis", lambda: axis(state, state.data, panel.size)),
         controls(*asks),
-        panel.html("answers", table),
+        panel.html("answers", lambda: table(state, state.data, state.setting.classroom)),
     )
 
 
@@ -102,6 +100,47 @@ def _which(panel: Panel) -> list[ipywidgets.Widget]:
         layers = ipywidgets.IntRangeSlider(max=state.depth - 1, description="layers")
         found.append(panel.control("layers", layers))
     return found
+
+
+def axis(state: DialState, data: dict, size: int) -> Spec:
+    """Return the figure."""
+    return alpha_spec(data["curve"], data["alpha"], most=state.setting.most_alpha, size=size)
+
+
+def table(state: DialState, data: dict, hidden: bool) -> str:
+    """Return the table of the models."""
+    return table_html(data["table"], measured_on(state.questions), hidden=hidden)
+
+
+def record(
+    state: DialState,
+    hidden: bool,
+    ks: Sequence[int] | None = None,
+    alphas: Sequence[float] = ALPHAS,
+    pages: int = 3,
+) -> Recording:
+    """Return what is shown on a grid, which the panel's own k and alpha are on."""
+    here, asked = state.setting, state.questions
+    ks = [k for k in KS if k <= here.most_k] if ks is None else ks
+    axes = {"prompts": range(pages)}
+    for name, values in (("k", ks), ("alpha", alphas)):
+        most = getattr(here, f"most_{name}")
+        if bad := [x for x in values if not 0 <= x <= most]:
+            raise ValueError(f"{name}={bad[0]}: use 0 to {most:g}.")
+        axes[name] = sorted({getattr(here, name), *values})
+    start = [0, axes["k"].index(here.k), axes["alpha"].index(here.alpha)]
+    places = [state.dial_place._replace(k=k, alpha=a) for k, a in product(axes["k"], axes["alpha"])]
+    columns = [(name, state.dial_place) for name in state.names] + [(LOX, p) for p in places]
+    shown = (state.at(place, page) for page in range(pages) for place in places)
+    views = ((axis(state, data, SIZE), [table(state, data, hidden)]) for data in shown)
+    judges = {field: f"{judge.name} {judge.version}" for field, judge in asked.judges.items()}
+    facts = {
+        "models": {name: state.keys[name][:16] for name in state.names if name in state.keys},
+        "subspace": {n: state.subspace.info[n] for n in ("base", "aligned", "rank", "seed")},
+        "questions": {kind: len(getattr(asked, kind)) for kind in KINDS} | asked.how | judges,
+    }
+    work = state.measuring(columns, range(pages))
+    return Recording(work, axes, start, (2, None), views, facts)
 
 
 def measured_on(questions: Questions) -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
-from lox_kit.extrapolation import place_of
+from lox_kit.extrapolation import SafetySubspace, place_of, save_adapter
 
 ALL = "all"
 
@@ -39,3 +40,23 @@ def pattern(kind: str, layers: tuple[int, int], depth: int) -> str | None:
         return of_kind or None
     some = "|".join(map(str, range(first, last + 1)))
     return rf"\.({some})\..*{of_kind}"
+
+
+def save_at(place: Place, subspace: SafetySubspace) -> str:
+    """Write the dial at a place as a PEFT adapter of the aligned model; say what was done.
+
+    It is in a folder named by k and alpha, below the one the notebook runs in.
+
+    Raises
+    ------
+    ValueError, FileExistsError
+        As `extrapolation.save_adapter`; also at alpha = 0, where there is nothing to add.
+    """
+    k, alpha, include = place
+    if alpha == 0:
+        raise ValueError("alpha=0 is the aligned model itself; turn the dial first.")
+    folder = Path(f"lox-k{k}-alpha{alpha:g}" + "-some" * bool(include))
+    turned = subspace.select(include) if include else subspace
+    left_out = save_adapter(turned, subspace.info["aligned"], folder, k, alpha)
+    rest = f"; left out: {', '.join(left_out)}" if left_out else ""
+    return f"Saved the adapter (k={k}, alpha={alpha:g}) in {folder.resolve()}{rest}"

@@ -8,19 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import traitlets
 
-from lox_kit.extrapolation import LoxDial, SafetySubspace, kinds_of, lox_key, save_adapter
+from lox_kit.extrapolation import LoxDial, SafetySubspace, kinds_of, lox_key
 from lox_kit.measures import KINDS, Questions, Reference
 from lox_kit.models import Model, Prompt, generate_likely, load_model, render
-from lox_kit.store import Store
+from lox_kit.store import MemoryStore, Store
 from lox_kit.studies import measure_shares
 from lox_kit.widgets.job import Job, Ticket
 from lox_kit.widgets.setting import STEP, PanelState, Setting, check_aligned, one_of
 
-from .places import ALL, Place, depth_of, pattern
+from .places import ALL, Place, depth_of, pattern, save_at
 from .script import dial_script
 from .verdict import verdict
 
@@ -29,6 +28,7 @@ QUICK = 1.0  # seconds of work that start by themselves
 SETTLE = 0.1  # seconds a setting must last before models are asked
 SETTLE_K = 0.3  # of a new k, which other panels draw meanwhile
 PAGE = 2  # evaluation prompts shown at a time, of each kind
+ALPHAS = tuple(2 * STEP * i for i in range(int(Setting.most_alpha / (2 * STEP)) + 1))
 FEW = 60  # prompts of each kind that the sandbox is measured on
 
 
@@ -82,10 +82,10 @@ class DialState(PanelState):
         self.ends.callback(self._let_go)
         self._models = {BASE: base} if with_base else {}
         self._models |= {ALIGNED: model, LOX: model} | dict(attacked or {})
-        self._keys = {name: m.key for name, m in self._models.items() if m}
-        self._keys.setdefault(BASE, subspace.info["base_fingerprint"])
+        self.keys = {name: m.key for name, m in self._models.items() if m}
+        self.keys.setdefault(BASE, subspace.info["base_fingerprint"])
         self.questions = (questions or Questions.default(model, FEW)).with_help()
-        self.store = store
+        self.store = store or MemoryStore()  # answers that were measured are shown as well
         self._answers: dict[tuple[str, str], str] = {}  # by the model's key and the rendered text
         self._shares: dict[str, dict] = {}  # by the model's key
         self._measured: set[Place] = set()
@@ -120,14 +120,15 @@ class DialState(PanelState):
         """Take the kept settings out of the table; what was measured is kept."""
         self.kept = ()
 
-    def shown(self) -> list[tuple[Prompt, str]]:
-        """Return the prompts on screen, each with its kind: yours, forbidden, allowed."""
+    def shown(self, page: int | None = None) -> list[tuple[Prompt, str]]:
+        """Return the prompts on a page, default this one, with kinds: yours, forbidden, allowed."""
+        page = self.page if page is None else page
         known = {p.text: p for p in (*self.questions.forbidden, *self.questions.allowed)}
         text = self.prompt.strip()
         rows = [(known.get(text, Prompt(text)), "your prompt")] if text else []
         for kind in KINDS:
             prompts = getattr(self.questions, kind)
-            first = self.page * PAGE + 1  # the one before is in the box at the start
+            first = page * PAGE + 1  # the one before is in the box at the start
             places = range(first, first + min(PAGE, len(prompts)))
             rows += [(prompts[i % len(prompts)], kind) for i in places]
         return rows
@@ -152,27 +153,31 @@ class DialState(PanelState):
 
     def measure(self) -> None:
         """Measure every column at this setting."""
-        self._start([(name, self.dial_place) for name in self._order])
+        self.job.start(self.measuring([(name, self.dial_place) for name in self._order]))
 
     def measure_axis(self) -> None:
         """Measure along the alpha axis at this k, in steps of 0.5."""
-        alphas = (2 * STEP * i for i in range(int(self.setting.most_alpha / (2 * STEP)) + 1))
-        self._start([(LOX, self.dial_place._replace(alpha=a)) for a in alphas])
+        axis = [(LOX, self.dial_place._replace(alpha=a)) for a in ALPHAS]
+        self.job.start(self.measuring(axis))
 
-    def _start(self, columns: list[tuple[str, Place]]) -> None:
-        """Start on the measures of these columns."""
+    def measuring(
+        self, columns: list[tuple[str, Place]], pages: Sequence[int | None] = (None,)
+    ) -> Callable[[Ticket], None]:
+        """Return the work that measures columns, and asks them the prompts of these pages."""
         if not self._can_measure:
             raise ValueError("nothing to measure on: give the panel questions= of both kinds.")
-        self.job.start(partial(self._work, 0.0, columns))
+        return partial(self._work, 0.0, columns, pages=pages)
 
-    def _work(self, settle: float, columns: list | None, ticket: Ticket) -> None:
+    def _work(
+        self, settle: float, columns: list | None, ticket: Ticket, pages: Sequence = (None,)
+    ) -> None:
         """Ask the dial first, then the others, what they have not been asked; then measure.
 
         The dial is asked the first prompt alone, so that one answer is there soon. `columns` are
         those that are measured; default is all of them here, if that is quick.
         """
         ticket.settle(settle)
-        at, prompts = self.dial_place, [p for p, _ in self.shown()]
+        at, prompts = self.dial_place, [p for page in pages for p, _ in self.shown(page)]
         try:
             for i, name in enumerate(self._order, start=1):
                 for asked in (prompts[:1], prompts) if name == LOX else (prompts,):
@@ -185,6 +190,7 @@ class DialState(PanelState):
             for i, (name, place) in enumerate(columns or (), start=1):
                 what = f"measures of {name}" + f" at alpha = {place[1]:g}" * (name == LOX)
                 self._measure(name, place, partial(ticket.step, what, i - 1, len(columns)))
+                self._ask(name, place, prompts)
                 ticket.step(what, i, len(columns), self.show)
         finally:
             self._turn(at)
@@ -211,15 +217,15 @@ class DialState(PanelState):
             return self.model
         if self._models[name] is None:  # the base, when it is first asked
             found = load_model(self.subspace.info["base"], device=str(self.model.device))
-            self._models[name], self._keys[name] = found, found.key
+            self._models[name], self.keys[name] = found, found.key
         return self._models[name]
 
     def _key(self, name: str, at: Place) -> str:
         """Return the key of a column's model, which need not be there yet."""
         if name == ALIGNED or not (place := self._place(name, at)):
-            return self._keys[name]
+            return self.keys[name]
         turned = self.subspace.select(place.include) if place.include else self.subspace
-        return lox_key(self._keys[LOX], turned, place.k, place.alpha)
+        return lox_key(self.keys[LOX], turned, place.k, place.alpha)
 
     def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
         """Get one column's answers to these prompts, where they are not known.
@@ -262,7 +268,11 @@ class DialState(PanelState):
 
     def compute(self) -> dict:
         """Return the table and the alpha axis, with the alpha that the dial is at."""
-        k, alpha, include = at = self.dial_place
+        return self.at(self.dial_place, self.page)
+
+    def at(self, at: Place, page: int) -> dict:
+        """Return `data` with the dial at a place and on a page of prompts, as far as known."""
+        k, alpha, include = at
         there = list(self._measured)  # the job adds to it
         measured = {0.0} | {p.alpha for p in there if (p.k, p.include) == (k, include)}
         keys = {a: self._key(LOX, at._replace(alpha=a)) for a in sorted(measured)}
@@ -270,21 +280,19 @@ class DialState(PanelState):
         points = [{"alpha": a, **shares} for a, shares in known.items()]
         return {
             "alpha": alpha,
-            "table": {"columns": self._columns(), "rows": self._rows()},
+            "table": {"columns": self._columns(at), "rows": self._rows(at, page)},
             "curve": {"figure": "alpha", "k": k, "points": points},
         }
 
-    def _columns(self) -> list[dict]:
-        there = {LOX: {"at": str(self.dial_place)}, **{str(p): {"at": str(p)} for p in self.kept}}
-        shares = {name: self._shares.get(self._key(name, self.dial_place)) for name in self.names}
+    def _columns(self, at: Place) -> list[dict]:
+        there = {LOX: {"at": str(at)}, **{str(p): {"at": str(p)} for p in self.kept}}
+        shares = {name: self._shares.get(self._key(name, at)) for name in self.names}
         return [{"name": n, **there.get(n, {}), "shares": s} for n, s in shares.items()]
 
-    def _rows(self) -> list[dict]:
-        rows, shown, rule = [], self.shown(), self.questions.judge == "rule"
+    def _rows(self, at: Place, page: int) -> list[dict]:
+        rows, shown, rule = [], self.shown(page), self.questions.judge == "rule"
         texts = self._render([p for p, _ in shown]) if shown else []
-        keys, before = (
-            [self._key(n, at) for n in self.names] for at in (self.dial_place, self._stood)
-        )
+        keys, before = ([self._key(n, p) for n in self.names] for p in (at, self._stood))
         for (prompt, kind), text in zip(shown, texts, strict=True):
             about = {"rule": rule, "forbidden": prompt in self.questions.forbidden}
             answers = []
@@ -327,20 +335,5 @@ class DialState(PanelState):
         return dial_script(self)
 
     def save_adapter(self) -> str:
-        """Write what the dial shows as a PEFT adapter of the aligned model; say what was done.
-
-        It is in a folder named by k and alpha, below the one the notebook runs in.
-
-        Raises
-        ------
-        ValueError, FileExistsError
-            As `extrapolation.save_adapter`; also at alpha = 0, where there is nothing to add.
-        """
-        k, alpha, include = self.dial_place
-        if alpha == 0:
-            raise ValueError("alpha=0 is the aligned model itself; turn the dial first.")
-        folder = Path(f"lox-k{k}-alpha{alpha:g}" + "-some" * bool(include))
-        turned = self.subspace.select(include) if include else self.subspace
-        left_out = save_adapter(turned, self.subspace.info["aligned"], folder, k, alpha)
-        rest = f"; left out: {', '.join(left_out)}" if left_out else ""
-        return f"Saved the adapter (k={k}, alpha={alpha:g}) in {folder.resolve()}{rest}"
+        """Write what the dial shows as an adapter, see `save_at`; say what was done."""
+        return save_at(self.dial_place, self.subspace)

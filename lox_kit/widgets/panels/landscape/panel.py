@@ -6,12 +6,14 @@ Below it: the cell looked at with its answer, and the cliffs. What was written i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from html import escape
 
 import ipywidgets
 
 from lox_kit.figures.plotly import MAP, SURFACE, shown_value, viewer_spec
 from lox_kit.landscape import Index, nearest_cell
+from lox_kit.widgets.export import SIZE, PagePanel, Recording
 from lox_kit.widgets.shell import Panel, controls, opens
 from lox_kit.widgets.tables import NONE, folded, row, table
 
@@ -21,7 +23,7 @@ QUESTION = "How far is it from each model to the cliff, and how flat is the grou
 
 
 @opens(LandscapeState)
-def landscape(*arguments, **options) -> Panel:
+def landscape(*arguments, **options) -> PagePanel:
     """Open the landscape viewer: surface, map, a cut and its cliffs, filled in coarse to fine.
 
     **Run** moves the weights of `model` in place, so give it a model of its own (not one under a
@@ -53,7 +55,8 @@ def landscape(*arguments, **options) -> Panel:
         plane, or there is no metric and the model is not of the sandbox.
     """
     state = LandscapeState(*arguments, **options)
-    panel, setting = Panel("Landscape viewer", QUESTION, state), state.setting
+    panel, setting = PagePanel("Landscape viewer", QUESTION, state), state.setting
+    panel.record = partial(record, state)
     viewer = panel.figure(
         "viewer",
         lambda: viewer_spec(state.data, panel.size, hidden=setting.classroom),
@@ -122,6 +125,18 @@ def _cut(panel: Panel) -> ipywidgets.Widget:
     return panel.control("cut", cut)
 
 
+def record(state: LandscapeState, hidden: bool) -> Recording:
+    """Return what is shown of every cell."""
+    axes = {name: axis.values.tolist() for name, axis in zip("ab", state.grid.axes, strict=True)}
+    shown = map(state.at, state.grid.indices)
+    views = (
+        (viewer_spec(d, SIZE, hidden=hidden), [here_html(d, hidden=hidden), cliffs_html(d)])
+        for d in shown
+    )
+    source = state.landscape.source
+    return Recording(state.measure, axes, state.looked_at, (0, 1), views, source)
+
+
 def here_html(data: dict, *, hidden: bool) -> str:
     """Return a line for the cell that is looked at, and what the model says there.
 
@@ -137,7 +152,8 @@ def here_html(data: dict, *, hidden: bool) -> str:
     if here["value"] is None:
         return f"<div>{where}: not measured.</div>"
     numbers = _interval(data, [here[n] for n in ("value", "low", "high")])
-    line = f"<div>{where}: {escape(data['metric'])} {numbers}</div>"
+    count = f"{here['value'] * here['n']:.0f} of " if data["limits"] else ""
+    line = f"<div>{where}: {escape(data['metric'])} {numbers}, {count}{here['n']} prompts</div>"
     if here["prompt"] is None or hidden:
         return line
     said = folded(here["answer"] or "(nothing)")

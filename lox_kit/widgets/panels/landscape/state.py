@@ -129,11 +129,15 @@ class LandscapeState(PanelState):
         return ["a", "b", *pairs]
 
     @property
-    def line(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Where the cut starts, and a point that it goes towards."""
+    def looked_at(self) -> Index:
+        """The cell that is chosen."""
+        return nearest_cell(self.grid, (self.a, self.b))
+
+    def line(self, cell: Index) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return where the cut of a cell starts, and a point that it goes towards."""
         if isinstance(self.cut, tuple):
             return tuple(self.plane.points[name].at for name in self.cut)
-        a, b = self.grid.at(nearest_cell(self.grid, (self.a, self.b)))
+        a, b = self.grid.at(cell)
         return (a, b), (a + 1, b) if self.cut == "a" else (a, b + 1)
 
     @property
@@ -141,12 +145,11 @@ class LandscapeState(PanelState):
         """What has been measured on the way between the two models of the cut."""
         return self._ways.get(self.cut, {})
 
-    @property
-    def label(self) -> str:
-        """What the axis along the cut says."""
+    def label(self, cell: Index) -> str:
+        """Return what the axis along the cut of a cell says."""
         if isinstance(self.cut, tuple):
             return "distance from {} towards {}".format(*self.cut)
-        return "distance from ({:.2f}, {:.2f}) along {}".format(*self.line[0], self.cut)
+        return "distance from ({:.2f}, {:.2f}) along {}".format(*self.grid.at(cell), self.cut)
 
     def look_at(self, a: float, b: float) -> None:
         """Look at the cell nearest to a point."""
@@ -164,9 +167,9 @@ class LandscapeState(PanelState):
 
     def run(self) -> None:
         """Measure what is missing: coarse grid and models, where neighbours differ, the cut."""
-        self.job.start(self._measure)
+        self.job.start(self.measure)
 
-    def _measure(self, ticket: Ticket) -> None:
+    def measure(self, ticket: Ticket) -> None:
         """Measure coarse grid and models, the grid that is chosen, and the way along the cut."""
         fine, cut, plane, asked = self.grid, self.cut, self.plane, (self.metric, self.model)
         options = {"store": self.store, "stop": ticket.cancelled.is_set}
@@ -197,15 +200,18 @@ class LandscapeState(PanelState):
 
     def compute(self) -> dict:
         """Return what is on screen: map, cut and cliffs, and the cell that is looked at."""
-        landscape, points = self.landscape, self.plane.points
-        cut = cut_through(landscape, *self.line, way=self.way, label=self.label)
-        shown = self.pointed or nearest_cell(landscape.grid, (self.a, self.b))
+        return self.at(self.looked_at, self.pointed)
+
+    def at(self, cell: Index, pointed: Index | None = None) -> dict:
+        """Return `data` with this cell chosen, and perhaps another one under the pointer."""
+        landscape, line = self.landscape, self.line(cell)
+        cut = cut_through(landscape, *line, way=self.way, label=self.label(cell))
         return {
             "figure": self.figure,
             **map_data(landscape.to_dict(), self.trajectories, cut=cut),
-            "points": {n: asdict(p) for n, p in points.items()},
-            "here": self._here(landscape, cut, shown),
-            "cliffs": self._cliffs(landscape, cut),
+            "points": {n: asdict(p) for n, p in self.plane.points.items()},
+            "here": self._here(landscape, cut, pointed or cell),
+            "cliffs": self._cliffs(landscape, cut, line),
             "measured": [len(landscape.cells), landscape.grid.size],
         }
 
@@ -219,9 +225,9 @@ class LandscapeState(PanelState):
             prompt, answer = landscape.prompts[i], cell.answers[i]
         return {"index": list(index), "at": at, "place": place,
                 **{n: cell and getattr(cell, n) for n in ("value", "low", "high")},
-                "prompt": prompt, "answer": answer}  # fmt: skip
+                "n": cell and len(cell.per_prompt), "prompt": prompt, "answer": answer}  # fmt: skip
 
-    def _cliffs(self, landscape: Landscape, cut: dict) -> list[dict]:
+    def _cliffs(self, landscape: Landscape, cut: dict, line: tuple) -> list[dict]:
         """Return the cliffs on both sides of the cut's start, and of every model's cell that way.
 
         Of each: name, at (where it starts), value (with its interval, None where it is not
@@ -236,7 +242,7 @@ class LandscapeState(PanelState):
         rows = [start | cut["cliffs"]]
         for model, point in self.plane.points.items():
             at = landscape.grid.at(nearest_cell(landscape.grid, point.at))
-            toward = [x + end - start for x, start, end in zip(at, *self.line, strict=True)]
+            toward = [x + end - start for x, start, end in zip(at, *line, strict=True)]
             mark = landscape.marks.get(model)
             reading = mark and (mark.own or mark.cell)
             value = reading and [reading.value, reading.low, reading.high]
@@ -279,7 +285,7 @@ class LandscapeState(PanelState):
         paths = {n: str(c) for n, c in self.checkpoints.items() if isinstance(c, str | Path)}
         left_out = [n for n in self.checkpoints if n not in paths]
         note = f"  # in the panel also, from memory: {', '.join(left_out)}" if left_out else ""
-        start, toward, way, measured = *self.line, "", ""
+        start, toward, way, measured = *self.line(self.looked_at), "", ""
         if isinstance(self.cut, tuple):
             start, toward = (f"plane.points[{name!r}].at" for name in self.cut)
             if self.way:
@@ -295,7 +301,7 @@ landscape = evaluate(
     plane, grid, metric, model, checkpoints=checkpoints, budget={budget}
 )
 start, toward = {start}, {toward}
-{measured}cut = cut_through(landscape, start, toward, {way}label={self.label!r})
+{measured}cut = cut_through(landscape, start, toward, {way}label={self.label(self.looked_at)!r})
 print(cut["cliffs"])
 ways = {self.trajectories!r}
 data = {{"figure": {self.figure!r}, **figures.map_data(landscape.to_dict(), ways, cut=cut)}}

@@ -1,0 +1,113 @@
+"""Check an exercise by its properties, give a hint, and keep what was passed.
+
+The exercises are in lesson1.toml to lesson5.toml: code that a check begins with (`given`), what
+holds of a right answer (`holds`, an expression), and what is said where it does not (`says`).
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from lox_kit.folders import data_folder, write_whole
+
+KEPT = "course.json"  # in your own data folder: the store of a class has no part in it
+
+
+@cache
+def exercises() -> dict[str, dict]:
+    """Return what the lessons say of every exercise, by its name, such as "3.1"."""
+    files = sorted(Path(__file__).parent.glob("lesson*.toml"))
+    return {n: e for f in files for n, e in tomllib.loads(f.read_text("utf-8")).items()}
+
+
+def exercise(name: str) -> dict:
+    """Return what is said of one exercise; ValueError if there is none of that name."""
+    if name not in exercises():
+        raise ValueError(f"exercise {name!r}: there are {', '.join(exercises())}.")
+    return exercises()[name]
+
+
+def check(name: str, answer: object) -> int:
+    """Print which properties of a right answer this one lacks, and where to look.
+
+    An answer that is `None` or `...`, returns one of them, or raises NotImplementedError, is not
+    written yet: that is no failure.
+
+    Parameters
+    ----------
+    name : str
+        Of the exercise, such as "3.1".
+    answer : callable or value
+        What the exercise asks for.
+
+    Returns
+    -------
+    int
+        1 if every property holds, else 0: the points that nbgrader takes from a cell's last value.
+    """
+    state, said = _judged(exercise(name), answer)
+    write_whole(data_folder() / KEPT, json.dumps(_known() | {name: state}))
+    print("\n".join([f"{name} {exercise(name)['title']}: {state}", *said]))
+    return int(state == "passed")
+
+
+def _known() -> dict[str, str]:
+    """Return the state of every exercise that was checked, by name."""
+    file = data_folder() / KEPT
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+
+def _judged(asked: dict, answer: object) -> tuple[str, list[str]]:
+    """Return passed, failed or not yet, and what is to be said of it."""
+    properties, look = asked["property"], f"Where to look: {asked['where']}."
+    try:
+        names = {"close": close, "answer": _written(answer)}
+        exec(asked["given"], names)
+        lacking = [p for p in properties if not eval(p["holds"], names)]
+    except NotImplementedError:
+        return "not yet", [look]
+    except Exception as error:  # whatever a student's code raises
+        return "failed", [f"It stopped with {type(error).__name__}: {error}", look]
+    if not lacking:
+        return "passed", [f"All {len(properties)} properties hold."]
+    hold = f"{len(properties) - len(lacking)} of {len(properties)} properties hold; not: "
+    told = lacking[0]["says"].strip().replace("\n", " ")
+    return "failed", [hold + ", ".join(p["name"] for p in lacking) + ".", told, look]
+
+
+def _written(answer: object):
+    """Return an answer; a function so that it raises NotImplementedError if it returns nothing."""
+    if answer is None or answer is ...:
+        raise NotImplementedError
+    return (lambda *given: _written(answer(*given))) if callable(answer) else answer
+
+
+def close(found: object, expected: object, tolerance: float = 1e-3) -> bool:
+    """Return whether numbers or tensors are of one shape and differ by at most the tolerance."""
+    import torch
+
+    one, other = (torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
+    same = one.shape == other.shape
+    return same and torch.allclose(one, other, rtol=tolerance, atol=tolerance / 10)
+
+
+def passed(name: str) -> bool:
+    """Return whether the last check of an exercise found nothing lacking."""
+    return _known().get(name) == "passed"
+
+
+def hint(name: str) -> None:
+    """Print an exercise's hint."""
+    print(exercise(name)["hint"].strip())
+
+
+def status():
+    """Return a frame of all exercises: title, and state by the last check."""
+    import pandas as pd
+
+    known, told = _known(), exercises().items()
+    rows = [(n, e["title"], known.get(n, "not yet")) for n, e in told]
+    return pd.DataFrame(rows, columns=["exercise", "title", "state"])
