@@ -14,7 +14,7 @@ from judge_server import JudgeServer, answers
 from safetensors.torch import load_file
 
 from lox_kit import AsrResult, SafetySubspace, apply_lox, sandbox_prompts
-from lox_kit.cli import attacks, extrapolation
+from lox_kit.cli import extrapolation
 from lox_kit.cli import main as cli
 from lox_kit.extrapolation import k_of_energy
 from lox_kit.sandbox import world
@@ -575,13 +575,6 @@ def test_data_lists_the_sets_and_takes_in_a_file(lox, tmp_path, monkeypatch):
     assert_one_line(lox("data", "import", "dolly", "mine.jsonl"), "exists; remove it")
     assert_one_line(lox("data", "import", "gsm8k", "mine.jsonl"), "")
     assert not list((tmp_path / "data folder" / "data").glob("*gsm8k*"))
-
-
-def test_training_says_what_memory_it_takes_where_that_is_much(lox, monkeypatch):
-    monkeypatch.setattr(attacks, "MUCH", 1e6)
-    call = ("attack", "arithmetic", PAIR[1], "-o", "attacked", "--steps", 1, "--batch-size", 2)
-    told = "sandbox/aligned: training takes 0.0 GB, and what batches of 2 rows of up to 1024 tokens"
-    assert told in lox(*call).err
 
 
 def test_align_writes_a_pair_to_factor(lox):

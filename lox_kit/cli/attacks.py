@@ -13,8 +13,6 @@ from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
 from .progress import print_rows, say, stages, stop_on_interrupt
 
-MUCH = 1e9  # bytes of memory that are worth a word
-
 
 def _read_columns(ctx, param, text):
     """Return the mapping that --columns gives."""
@@ -85,16 +83,11 @@ def find_attack(name, columns, *, form="chat", **settings):
 
 
 def _to_train(name, settings, device, dtype):
-    """Return a model that is to be trained; say how much LoRA reaches of it, or what it takes."""
+    """Return a model that is to be trained; say how much LoRA reaches of it."""
     model = models.load_model(name, device=device, dtype=dtype or "auto")
-    # the model, the copy that is trained, its gradients and Adam's two moments, all float32
-    needed = 5 * 4 * sum(W.numel() for W in model.module.parameters())
     if settings.lora_rank:
         share = weights.lora_share(model.module)
         say(f"{name}: LoRA is on matrices with {share:.1%} of the weights", err=True)
-    elif needed > MUCH:
-        of = f"batches of {settings.batch_size} rows of up to {settings.max_length} tokens"
-        say(f"{name}: training takes {needed / 1e9:.1f} GB, and what {of} need", err=True)
     return model
 
 

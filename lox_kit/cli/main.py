@@ -27,6 +27,7 @@ from .judging import asr, compare, rank, rescore
 from .lab import lab
 from .landscape import measure_landscape
 from .options import NUMBERS, PATH
+from .plan import VERBS, announced, plan
 from .progress import say, stages
 from .research import choose, controls, knowing, overlaps, sweep
 from .smol import smol
@@ -106,13 +107,13 @@ def demo(store, seeds, from_scratch, out, as_json):
 
 
 for verbs in (
-    (check, factor, spectrum, apply, adapter, extrapolate, control),
+    (plan, check, factor, spectrum, apply, adapter, extrapolate, control),
     (data, align, attack, asr, rescore, label, judge_card, compare, utility, rank, table),
     (sweep, choose, controls, overlaps, knowing, measure_landscape),
     (sandbox, smol, demo, all_figures, plot, lab, warm),
 ):
     for verb in verbs:
-        lox.add_command(verb)
+        lox.add_command(announced(verb) if verb.name in VERBS else verb)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
 FULL = ("No space left", "File too large", "Disk quota")

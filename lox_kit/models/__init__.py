@@ -12,6 +12,7 @@ __all__, __getattr__, __dir__ = attach(
         "load": """
             load_model load_module load_tokenizer Model pick_device world_of
         """,
+        "plan": "answering editing Needs Size size_of training",
         "prefixes": "positions prefill Tokens",
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render

@@ -18,7 +18,7 @@ __all__, __getattr__, __dir__ = attach(
         "library": """
             class_and_config quiet_transformers refuse_code skeleton transformers_for
         """,
-        "names": "family_folder hub_ids member RECIPE SMOL_RECIPE smol_folder with_seed WORLD",
+        "names": "family_folder find hub_ids member RECIPE SMOL_RECIPE smol_folder with_seed WORLD",
         "pair": "both check_pair delta matching PairReport ROWS",
         "quantised": "plain_config",
         "smol": "convert_gguf fetch_base",
