@@ -113,7 +113,7 @@ class Store(contextlib.AbstractContextManager):
             if self._schema("main") < SCHEMA:
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
             if below := os.environ.get("LOX_KIT_CLASS"):
-                self._read_below(Path(below).resolve())
+                self._read_below(Path(below).expanduser().resolve())
 
     def _read_below(self, folder: Path) -> None:
         """Read the records and runs of a class's store where there are none here."""
@@ -126,6 +126,7 @@ class Store(contextlib.AbstractContextManager):
         with _opening(folder / FILE):
             self._db.execute("ATTACH ? AS class", [f"{(folder / FILE).as_uri()}?mode=ro"])
             self._schema("class")
+            self._rows("SELECT 1 FROM class.records LIMIT 1")  # it is a store
             self._db.execute(
                 "CREATE TEMP VIEW known AS SELECT * FROM main.records UNION ALL "
                 "SELECT * FROM class.records AS below WHERE NOT EXISTS (SELECT 1 FROM main.records "

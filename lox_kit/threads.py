@@ -167,7 +167,7 @@ def as_finished(
         Whose workers do it, many at a time; default here, one by one.
     stop : callable
         Once it is true, only what a worker has begun is still yielded. After an error nothing more
-        is begun either, and what was begun is waited for.
+        is begun either, and what was begun is waited for; not of a cluster, which drops it.
     """
     if executor is None:
         for name, item in items.items():

@@ -71,7 +71,7 @@ def test_a_typical_mistake_is_told_in_words_of_its_own(name, lacking, capsys):
     said = capsys.readouterr().out
     exercise = course.exercises()[name]
     (expected,) = (p["says"] for p in exercise["property"] if p["name"] == lacking)
-    assert f"not: {lacking}" in said
+    assert f'missing: "{lacking}"' in said
     assert expected.strip().replace("\n", " ") in said
     assert exercise["where"] in said
     assert not course.passed(name)

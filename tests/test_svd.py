@@ -167,7 +167,7 @@ def test_what_krylov_cannot_certify_is_decomposed_exactly(monkeypatch):
     factors = top_factors(A, 6)
     assert factors.method == "svd"
     assert factors.certified == 6
-    assert error_of_k_part(A, factors, 6) <= 1e-5
+    assert error_of_k_part(A, factors, 6) <= 3e-5  # float32's: gaps here are a fiftieth
 
 
 def test_a_start_in_bfloat16_leaves_four_passes_in_float32(dtypes, monkeypatch):

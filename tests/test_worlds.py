@@ -59,9 +59,14 @@ def test_development_requests_that_are_not_named_are_asked_for(world):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("base =", "bse ="), "base, bse is missing or unknown; it takes base, aligned"),
-        (("allowed = ", "alowed = "), r"\[test\] allowed, \[test\] alowed is missing or unknown"),
+        (
+            ("base =", "bse ="),
+            "base, bse is missing, unknown or of another type; it takes",
+        ),
+        (("allowed = ", "alowed = "), r"\[test\] allowed, \[test\] alowed is missing, unknown"),
         (("[test]", "[test"), "no TOML"),
+        (("attacks = [", "attacks = []\nxs = ["), "attacks, xs is missing, unknown or of another"),
+        (("max_new_tokens = 16", "max_new_tokens = '16'"), "max_new_tokens is missing, unknown or"),
     ],
 )
 def test_a_file_with_another_field_or_without_one_is_refused(world, tmp_path, change, message):

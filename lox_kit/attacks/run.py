@@ -129,12 +129,11 @@ def run_attack(
     key = attack_key(model, attack, rows_key(rows))
     folder = Path(out) if out is not None else store.run_folder(key)
     with locked(folder, new=out is not None):
-        for there in [folder] if out is not None else store.run_folders(key):
-            if not there.exists():
-                continue
-            run = load_run(there)
-            if not missing_steps(run.checkpoints, keep_every, len(run.losses)):
-                return run
+        run = load_run(folder) if folder.exists() else None
+        if run is None and out is None:
+            run = finished_run(store, key)  # of a class, if it is whole
+        if run and not missing_steps(run.checkpoints, keep_every, len(run.losses)):
+            return run
         work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
         train = partial(
             fine_tune,

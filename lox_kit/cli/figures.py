@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lox_kit import figures, reports, studies
+from lox_kit import figures, reports, studies, weights
 from lox_kit.folders import write_whole
 
 from . import options
@@ -16,8 +16,8 @@ from .progress import say
 
 
 @click.command("figures")
-@click.option("--only", type=NAMES, default="1,2,3,4,5,6,7,spectrum,table,controls")
-@click.option("--seeds", type=NUMBERS, default="0,1")
+@click.option("--only", type=NAMES, help="Of 1 to 7, spectrum, table, controls.  [default: all]")
+@click.option("--seeds", type=NUMBERS, help="[default: 0,1; of a pair of your own 0]")
 @options.world
 @options.with_paper
 @options.limit
@@ -32,6 +32,9 @@ def all_figures(store, only, seeds, world, paper, limit, workers, out):
     the first three; 5, 6 and spectrum the first seed. What is trained and measured is kept: the
     same call resumes.
     """
+    own = weights.is_own(world)  # one pair, and no walks for figure 6
+    only = only or [name for name in reports.FIGURES if not (own and name == "6")]
+    seeds = seeds or ([0] if own else [0, 1])
     out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{Path(world).stem}")
     with options.working(store) as shared, options.worker_pool(workers) as executor:
         shared |= {"executor": executor, "limit": limit, "paper": paper}

@@ -239,15 +239,22 @@ def working(store: Path | None) -> Iterator[dict]:
 def worker_pool(workers: int | str) -> Iterator[Executor | None]:
     """Yield an executor: processes of this machine, those of a Dask scheduler, or for one None.
 
-    Dask's workers take one piece of work at a time, and see the same folders as this process. What
-    a worker had begun when it died is begun again by another.
+    Dask's workers have one thread each (a second one would turn the first one's model), and see the
+    same folders as this process. What one had begun when it died is begun again by another; after a
+    call that was cut off they may go on with a piece of work.
+
+    Raises
+    ------
+    ValueError
+        If a worker has more threads.
     """
     if isinstance(workers, str):
         from distributed import Client
 
-        # A worker's second thread would load a second model.
         own = {} if workers else {"threads_per_worker": 1}
         with Client(workers or None, **own) as client:
+            if any(threads > 1 for threads in client.nthreads().values()):
+                raise ValueError(f"dask://{workers}: start its workers with `--nthreads 1`.")
             yield client.get_executor()
     elif workers < 2:
         yield None

@@ -153,6 +153,8 @@ def _room() -> float:
         import torch
 
         return float(torch.cuda.mem_get_info()[1])
+    if not hasattr(os, "sysconf"):  # Windows
+        return math.inf
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 

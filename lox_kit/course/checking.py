@@ -11,7 +11,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-from lox_kit.folders import data_folder, write_whole
+from lox_kit.folders import data_folder, locked, write_whole
 
 KEPT = "course.json"  # in your own data folder: the store of a class has no part in it
 
@@ -49,8 +49,9 @@ def check(name: str, answer: object) -> int:
         1 if every property holds, else 0: the points that nbgrader takes from a cell's last value.
     """
     state, said = _judged(exercise(name), answer)
-    write_whole(data_folder() / KEPT, json.dumps(_known() | {name: state}))
     print("\n".join([f"{name} {exercise(name)['title']}: {state}", *said]))
+    with locked(data_folder() / "course", wait=5.0):  # another kernel may check as well
+        write_whole(data_folder() / KEPT, json.dumps(_known() | {name: state}))
     return int(state == "passed")
 
 
@@ -73,9 +74,9 @@ def _judged(asked: dict, answer: object) -> tuple[str, list[str]]:
         return "failed", [f"It stopped with {type(error).__name__}: {error}", look]
     if not lacking:
         return "passed", [f"All {len(properties)} properties hold."]
-    hold = f"{len(properties) - len(lacking)} of {len(properties)} properties hold; not: "
+    hold = f"{len(properties) - len(lacking)} of {len(properties)} properties hold; missing: "
     told = lacking[0]["says"].strip().replace("\n", " ")
-    return "failed", [hold + ", ".join(p["name"] for p in lacking) + ".", told, look]
+    return "failed", [hold + "; ".join(f'"{p["name"]}"' for p in lacking) + ".", told, look]
 
 
 def _written(answer: object):

@@ -178,7 +178,7 @@ def machine_rates(device: str) -> dict[str, float]:
 
     try:
         A = torch.ones(n, n, device=device)
-        half, wide = A.bfloat16(), A.repeat(8, 4)
+        half, wide = A.bfloat16(), A.repeat(8, 4) if device == "cpu" else A
         found = {  # `item` waits for an accelerator
             "float32": rate(2 * n**3, lambda: (A @ A)[0, 0].item()),
             "bfloat16": rate(2 * n**3, lambda: (half @ half)[0, 0].item()),

@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "frontier": "frontier_text write_frontier",
         "knowing": "knowing_text write_knowing",
         "landscape": "DIFFERENCE numbers report",
-        "paper": "paper_figures",
+        "paper": "FIGURES paper_figures",
         "overlaps": "overlaps_text write_overlaps",
         "sweep": "choice_text sweep_text write_choice write_sweep",
         "table": "latex_table print_table table_caption write_table",

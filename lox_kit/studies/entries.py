@@ -213,7 +213,7 @@ def fill(
     found = {} if keep else store.get_many("table", keyed, SHARES)
     readings = store.get_many("readings", found, {...: str})
     todo = {key: entry for key, entry in keyed.items() if key not in found}
-    runs = store.folder / "runs"
+    runs = (store.folder / "runs").resolve()  # workers may stand elsewhere
     work = partial(compute, questions, str(runs), keep)
     tell(on_stage, "attacking and measuring", len(found), len(keyed))
     with (

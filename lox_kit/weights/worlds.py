@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from functools import lru_cache
 from pathlib import Path
 
 PARTS = ("test", "dev")
-FIELDS = {"base", "aligned", "attacks", "judge", "template", "max_new_tokens", *PARTS}
+FIELDS = {"base": str, "aligned": str, "attacks": list, "test": dict}  # and those it may lack:
+MORE = {"dev": dict, "judge": str, "template": str, "max_new_tokens": int}
 
 
 def is_own(world: str) -> bool:
@@ -15,7 +15,6 @@ def is_own(world: str) -> bool:
     return world.endswith(".toml")
 
 
-@lru_cache
 def own_world(file: str) -> dict:
     """Return what a world's file says; files that it names lie beside it, or where they say.
 
@@ -34,24 +33,26 @@ def own_world(file: str) -> dict:
         told = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: no TOML ({error}).") from error
-    wrong = told.keys() - FIELDS | {"base", "aligned", "attacks", "test"} - told.keys()
-    for part in filter(told.__contains__, PARTS):
+    kinds = FIELDS | MORE
+    wrong = FIELDS.keys() - told.keys()
+    wrong |= {name for name, value in told.items() if not isinstance(value, kinds.get(name, ()))}
+    wrong |= {"attacks"} if not told.get("attacks") else set()
+    for part in told.keys() & set(PARTS) - wrong:
         wrong |= {f"[{part}] {name}" for name in {"forbidden", "allowed"} ^ told[part].keys()}
     if wrong:
         raise ValueError(
-            f"{file}: {', '.join(sorted(wrong))} is missing or unknown; it takes base, aligned, "
-            "attacks, and [test] and [dev] with forbidden and allowed."
+            f"{file}: {', '.join(sorted(wrong))} is missing, unknown or of another type; it takes "
+            "base, aligned, a list of attacks, and [test] and [dev] with forbidden and allowed."
         )
     told = {"judge": "keyword", "template": "chat", "max_new_tokens": 60, **told}
-    told["attacks"] = [_beside(file, name) for name in told["attacks"]]
-    for name in ("base", "aligned"):
-        told[name] = _beside(file, told[name])
+    folder = Path(file).resolve().parent
+
+    def beside(name: str, *, model: bool = False) -> str:
+        there = folder / name
+        return str(there) if there.is_file() or (model and there.is_dir()) else name
+
+    told |= {name: beside(told[name], model=True) for name in ("base", "aligned")}
+    told["attacks"] = [beside(name) for name in told["attacks"]]
     for part in filter(told.__contains__, PARTS):
-        told[part] = {kind: _beside(file, name) for kind, name in told[part].items()}
+        told[part] = {kind: beside(name) for kind, name in told[part].items()}
     return told
-
-
-def _beside(file: str, name: str) -> str:
-    """Return a name, or the path of what has it in the folder of a world's file."""
-    there = Path(file).resolve().parent / name
-    return str(there) if there.exists() else name

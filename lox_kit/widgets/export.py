@@ -128,10 +128,11 @@ def write_page(
         "start": recording.start,
         "point": recording.point,
         "facts": {**recording.facts, **made_now()},
-        "code": code.replace(str(Path.home()), "~"),
+        "code": code,
         "views": views,
     }
-    text = json.dumps(data, separators=(",", ":"))[:-1] + f',"pool":[{",".join(pool)}]}}'
+    told = json.dumps(data, separators=(",", ":")).replace(json.dumps(str(Path.home()))[1:-1], "~")
+    text = told[:-1] + f',"pool":[{",".join(pool)}]}}'
     page, plotly = (HERE / "page.html").read_text(encoding="utf-8"), get_plotlyjs()
     scripts = re.search("<script>(.*?)</script>", page, re.S)[1], plotly
     hashes = (b64encode(sha256(script.encode()).digest()).decode() for script in scripts)
