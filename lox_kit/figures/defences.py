@@ -13,6 +13,7 @@ from .canvas import (
     columns,
     interval,
     legend_below,
+    narrow,
     one_panel,
     panels,
     share_axis,
@@ -41,7 +42,8 @@ def figure_defences(data: dict) -> Figure:
             spread = (seeds.index(row["seed"]) - (len(seeds) - 1) / 2) * 0.26 / max(len(seeds), 3)
             x = arms.index(row["arm"]) + (0.19 if after else -0.19) + spread
             interval(ax, x, share, colour=OKABE_ITO[1] if after else OKABE_ITO[0], filled=after)
-        names = [a.replace(" ", "\n") for a in arms]
+        crowded = narrow() and len(arms) > 4
+        names = arms if crowded else [a.replace(" ", "\n") for a in arms]
         ax.set_xticks(range(len(arms)), names, fontsize=small(), rotation=90)
         ax.set(title=title, xlim=(-0.6, len(arms) - 0.4))
         share_axis(ax)

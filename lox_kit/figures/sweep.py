@@ -85,7 +85,7 @@ def _short(value: float) -> str:
 
 def _write(ax, x: int, y: int, share: Share) -> None:
     """Write a share and its interval into a cell, dark on what is light in grey as well."""
-    low, high = map(_short, share.interval)
+    low, high = (_short(end).replace("1.00", "1.0") for end in share.interval)  # it has to fit
     colour = "black" if share.value > 0.55 else "white"
     style = {"ha": "center", "color": colour, "fontsize": small()}
     ax.text(x, y, _short(share.value), va="bottom", **style)
