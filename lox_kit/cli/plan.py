@@ -189,9 +189,9 @@ def plan(ctx, verb, arguments):
     """Does it fit? What VERB would take with these ARGUMENTS, and what to change.
 
     Memory by part, time on this machine (within a factor of two), disk and calls of judges, and
-    what fits on GPUs. A folder with a MODEL's config.json is enough (a hub id is fetched whole); -o is
-    not needed. Where the rows to train
-    on are not here, they are taken to be as long as --max-length.
+    what fits on GPUs. A folder with a MODEL's config.json is enough (a hub id is fetched whole);
+    -o is not needed. Where the rows to train on are not here, they are taken to be as long as
+    --max-length.
     """
     command = ctx.parent.command.commands[verb]
     out = ["-o", "OUT"] if any(p.name == "out" and p.required for p in command.params) else []
