@@ -11,6 +11,7 @@ from lox_kit import attacks, models, reports, studies, weights
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
+from .pools import worker_pool, workers_option
 from .progress import print_rows, say, stages, stop_on_interrupt
 
 
@@ -201,7 +202,7 @@ def align(
 @click.option("--alpha", default=1.0, help="LoX's factor.")
 @click.option("--lora/--no-lora", default=True, help="Attack aligned and LoX through LoRA too.")
 @step_options
-@options.workers
+@workers_option
 @options.limit
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
@@ -223,7 +224,7 @@ def table(
     given = given_only(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
     chosen = [find_attack(name, columns, **given) for name in chosen]
-    with options.working(store) as shared, options.worker_pool(workers) as executor:
+    with options.working(store) as shared, worker_pool(workers) as executor:
         found = studies.attack_table(
             arms or studies.TABLE_ARMS,
             chosen,

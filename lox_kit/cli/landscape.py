@@ -10,6 +10,7 @@ from lox_kit import figures, landscape, models, reports
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
+from .pools import worker_pool, workers_option
 from .progress import say
 
 
@@ -28,7 +29,7 @@ from .progress import say
 @click.option("--limit", type=COUNT, default=96, help="Prompts.")
 @click.option("--cells", type=click.IntRange(2), default=21, help="A side.")
 @click.option("--budget", type=COUNT, help="Cells in all, coarse to fine.")
-@options.workers
+@workers_option
 @options.device
 @click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
 @click.pass_obj
@@ -52,7 +53,7 @@ def measure_landscape(
             "ASR of the world's requests by its judge."
         )
     out = out or Path("figures", "" if world == "sandbox" else world)
-    with options.working(store) as shared, options.worker_pool(workers) as executor:
+    with options.working(store) as shared, worker_pool(workers) as executor:
         shared |= {"executor": executor, "budget": budget}
         if attacks:
             made = {"k": k, "alpha": alpha, "world": world, "cells": cells, "limit": limit}

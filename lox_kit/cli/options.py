@@ -6,16 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
 
 from lox_kit import judges, measures, models
 from lox_kit.store import Store
-from lox_kit.threads import end_with_parent
 
 from .progress import say, stages
 
@@ -80,17 +77,6 @@ class Fields(click.ParamType):
         return text
 
 
-class Workers(click.ParamType):
-    """How many processes, or where a Dask scheduler is."""
-
-    name = "number or dask://host:port"
-
-    def convert(self, value, param, ctx):
-        """Return the number, or the scheduler's address; "" is a cluster of this machine's own."""
-        where, scheme, address = str(value).partition("dask://")
-        return address if scheme and not where else COUNT.convert(value, param, ctx)
-
-
 class World(click.ParamType):
     """A built-in world, or the TOML file of one's own."""
 
@@ -128,14 +114,6 @@ allowed = click.option(
     "--allowed", type=PATH, help="Requests that should be answered, in the same kinds of file."
 )
 answered_by = click.option("--model", help="Who answered, where the file does not say.")
-workers = click.option(
-    "--workers",
-    "--executor",
-    "workers",
-    type=Workers(),
-    default="1",
-    help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new one.",
-)
 
 
 def several(*given: Callable) -> Callable:
@@ -233,36 +211,6 @@ def working(store: Path | None) -> Iterator[dict]:
     """Yield the arguments that long work takes: the store, and a progress bar on stderr."""
     with Store(store) as opened, stages() as on_stage:
         yield {"store": opened, "on_stage": on_stage}
-
-
-@contextmanager
-def worker_pool(workers: int | str) -> Iterator[Executor | None]:
-    """Yield an executor: processes of this machine, those of a Dask scheduler, or for one None.
-
-    Dask's workers have one thread each (a second one would turn the first one's model), and see the
-    same folders as this process. What one had begun when it died is begun again by another; after a
-    call that was cut off they may go on with a piece of work.
-
-    Raises
-    ------
-    ValueError
-        If a worker has more threads.
-    """
-    if isinstance(workers, str):
-        from distributed import Client
-
-        own = {} if workers else {"threads_per_worker": 1}
-        with Client(workers or None, **own) as client:
-            if any(threads > 1 for threads in client.nthreads().values()):
-                raise ValueError(f"dask://{workers}: start its workers with `--nthreads 1`.")
-            yield client.get_executor()
-    elif workers < 2:
-        yield None
-    else:
-        # A forked child would inherit torch's threads in a state in which they wait for ever.
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) as pool:
-            yield pool
 
 
 def find_judges(n, *, by, base_url, rubric, judge_option, world=None, **network):
