@@ -4,6 +4,8 @@ import copy
 
 import pytest
 
+from lox_kit.landscape.directions import random_direction, weights_of
+from lox_kit.landscape.plane import Plane
 from lox_kit.models.load import Model
 
 
@@ -57,3 +59,10 @@ def closing(make):
     yield open_state
     for state in opened:
         state.close()
+
+
+def plane_to_base():
+    """Return a plane back to the base, where everything is complied with, and any other way."""
+    weights = weights_of("sandbox/aligned")
+    step = random_direction(weights, 1).hold(weights)
+    return Plane.through("sandbox/aligned", "sandbox/base", step)

@@ -432,6 +432,7 @@ def test_bad_rows_of_a_file_are_left_out_and_counted_if_asked_for(tmp_path):
         file_attack(file).data()
     with pytest.warns(UserWarning, match=r"1 bad rows left out, 1 read; the first: .*line 2"):
         assert file_attack(file, on_bad_row="skip").data() == [corpus.row("a", "b")]
+    assert find_attack(str(file), on_bad_row="skip") == file_attack(file, on_bad_row="skip")
 
 
 def test_lora_settings_are_the_preset_s_own(speaker, tmp_path):

@@ -5,13 +5,12 @@ from itertools import product
 
 import pytest
 from pages import Page
-from panel_parts import asking_little, copy_of
+from panel_parts import asking_little, copy_of, plane_to_base
 from speakers import watch
 
 from lox_kit import SafetySubspace, Store, load_model, widgets
 from lox_kit.figures.plotly import alpha_spec, viewer_spec
-from lox_kit.landscape import Asr, Grid, Plane
-from lox_kit.landscape.directions import random_direction, weights_of
+from lox_kit.landscape import Asr, Grid
 from lox_kit.measures import Questions
 from lox_kit.models import Prompt, answers
 from lox_kit.widgets.export import SIZE
@@ -37,9 +36,7 @@ def dial(factored, model, base):
 
 @pytest.fixture(scope="module")
 def plane():
-    weights = weights_of("sandbox/aligned")
-    step = random_direction(weights, 1).hold(weights)
-    return Plane.through("sandbox/aligned", "sandbox/base", step)
+    return plane_to_base()
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import threading
 import numpy as np
 import pytest
 import traitlets
-from panel_parts import asking_little, closing, copy_of, find, run
+from panel_parts import asking_little, closing, copy_of, find, plane_to_base, run
 from speakers import other_tokenizer, random_speaker, same_weights, watch
 
 from lox_kit import figures, load_model, widgets
 from lox_kit.figures.plotly.surface import MAP, SURFACE, facets
 from lox_kit.figures.plotly.viewer import viewer_spec
-from lox_kit.landscape.directions import random_direction, weights_of
 from lox_kit.landscape.flatness import Scans, cliff_distance
 from lox_kit.landscape.grid import Grid
 from lox_kit.landscape.landscape import evaluate
@@ -30,9 +29,7 @@ _short = asking_little(landscape_state, FEW=FEW)
 @pytest.fixture(scope="module")
 def plane():
     """Back to the base, where everything is complied with, and any other way."""
-    weights = weights_of("sandbox/aligned")
-    step = random_direction(weights, 1).hold(weights)
-    return Plane.through("sandbox/aligned", "sandbox/base", step)
+    return plane_to_base()
 
 
 @pytest.fixture

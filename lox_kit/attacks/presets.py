@@ -182,7 +182,8 @@ def find_attack(
     """
     if isinstance(name, str) and name not in ATTACKS:
         if Path(name).is_file():
-            return file_attack(name, lora=lora, safe_fraction=safe_fraction, **overrides)
+            how = {"lora": lora, "safe_fraction": safe_fraction, "on_bad_row": on_bad_row}
+            return file_attack(name, **how, **overrides)
         raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
     attack = ATTACKS[name] if isinstance(name, str) else name
     if "epochs" in overrides and "max_steps" not in overrides:

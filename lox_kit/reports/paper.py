@@ -58,8 +58,8 @@ class Drawing:
         if asked:
             seeds, q = ", ".join(map(str, self.seeds)), self.questions()
             caption += (
-                f" {self.world}, seeds {seeds}; {len(q.forbidden)} forbidden and {len(q.allowed)} "
-                f"allowed requests each, template {q.template}, judge {q.judge}."
+                f" {Path(self.world).stem}, seeds {seeds}; {len(q.forbidden)} forbidden and "
+                f"{len(q.allowed)} allowed requests each, template {q.template}, judge {q.judge}."
             )
         write_whole(self.out / f"{name}.md", f"{caption}\n")
 

@@ -4,13 +4,12 @@ import json
 
 import pytest
 from pages import Page
-from panel_parts import copy_of
+from panel_parts import copy_of, plane_to_base
 from playwright.sync_api import expect
 
 from lox_kit import widgets
 from lox_kit.figures.plotly import alpha_spec, viewer_spec
-from lox_kit.landscape import Asr, Grid, Plane
-from lox_kit.landscape.directions import random_direction, weights_of
+from lox_kit.landscape import Asr, Grid
 from lox_kit.models import Prompt, sandbox_prompts
 from lox_kit.widgets.export import SIZE
 from lox_kit.widgets.panels.dial import state as dial_state
@@ -99,9 +98,7 @@ def dial(factored, aligned, base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plane():
-    weights = weights_of("sandbox/aligned")
-    step = random_direction(weights, 1).hold(weights)
-    return Plane.through("sandbox/aligned", "sandbox/base", step)
+    return plane_to_base()
 
 
 @pytest.fixture(scope="module")
