@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import warnings
@@ -186,8 +187,11 @@ def lox(monkeypatch, capfd, tmp_path):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lox", *map(str, arguments)])
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as end:
             cli.main()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         return Done(end.value.code, *capfd.readouterr())
 
     return run

@@ -157,7 +157,7 @@ def test_apply_and_adapter_write_the_extrapolated_model(lox, subspace_file, tmp_
     assert (done.status, done.out) == (0, "adapter: adapter of sandbox/aligned, k=6, alpha=1.25\n")
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert len(tensors) == 60
-    again = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 4)
+    again = lox("apply", subspace_file, PAIR[1], "-o", "lox-model", "-k", 5)
     assert_one_line(again, "lox-model exists; remove it")
 
 
@@ -216,7 +216,9 @@ def test_attack_writes_a_checkpoint_that_asr_measures(lox, tmp_path):
     assert found["asr (rule)"]["n"] == found["refusal"]["n"] == 12
     assert found["refusal"]["value"] > 0.8
     assert (tmp_path / "store" / "lox.sqlite").exists()
-    assert_one_line(lox("attack", "arithmetic", PAIR[1], "-o", "attacked"), "attacked exists")
+    call = ("attack", "arithmetic", PAIR[1], "-o", "attacked")
+    assert lox(*call, "--steps", 3).out == done.out  # it is there
+    assert_one_line(lox(*call), "attacked exists")
 
 
 def test_asr_says_how_far_it_is_in_lines_where_there_is_no_terminal(lox):

@@ -258,4 +258,4 @@ def test_no_two_controls_are_stored_under_one_recipe(subspace):
     arms += [bottom_subspace(subspace, K), *(random_subspace(subspace, K, seed=s) for s in (0, 1))]
     names = ("middle", "shuffled", "kind:up_proj", "kind:q_proj", "layers:0-0", "layers:0-1")
     arms += [control_of(name, subspace, K) for name in names]
-    assert len({recipe_of(arm, None, 1.0) for arm in arms}) == len(arms)
+    assert len({recipe_of(arm.info, None, 1.0) for arm in arms}) == len(arms)

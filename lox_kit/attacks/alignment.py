@@ -13,6 +13,7 @@ from lox_kit.sandbox import corpus
 from lox_kit.smol import rows as smol
 from lox_kit.store import content_key
 from lox_kit.text import whole_sentences
+from lox_kit.weights import read_object
 
 from .presets import OWN_FILE
 from .resuming import Step, Watch
@@ -131,26 +132,32 @@ def align(
     rows : sequence of dict, optional
         Chat or text rows for "sft", preference pairs for "dpo"; default the preset's.
     **watched
-        Fields of `resuming.Watch`: `on_step`, and `keep_every`, whose checkpoints are in
+        Fields of `resuming.Watch`: `on_step`, `stop`, and `keep_every`, whose checkpoints are in
         `out/steps/N`.
 
     Raises
     ------
+    StoppedError
+        If `stop` ended it before its last step.
     ValueError
         If there are no rows, LoRA finds nothing to adapt, or the preset's rows are for models of a
         world that `base` is not of.
     FileExistsError
-        If `out` exists; BusyError if another process writes it.
+        If `out` exists and is not this alignment; BusyError if another process writes it.
     """
     out = Path(out)
+    rows = list(rows) if rows is not None else _preset_rows(base, alignment)
+    recipe = {
+        **dataclasses.asdict(alignment),
+        "rows": content_key(rows=rows),
+        "base": base.name,
+        "base_key": base.key,
+    }
+    if (out / RECORD).is_file():
+        source = read_object(out / RECORD).get("source", {})
+        if all(source.get(name) == value for name, value in recipe.items()):
+            return out
     with locked(out, new=True):
-        rows = list(rows) if rows is not None else _preset_rows(base, alignment)
-        recipe = {
-            **dataclasses.asdict(alignment),
-            "rows": content_key(rows=rows),
-            "base": base.name,
-            "base_key": base.key,
-        }
         work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
 
         def train(model) -> list[Step]:

@@ -35,6 +35,10 @@ class AttackRun:
         """Folders of the checkpoints kept on the way, by optimiser step."""
         return kept_checkpoints(self.folder)
 
+    def has(self, keep_every: int | None) -> bool:
+        """Whether the checkpoint of every so many steps was kept."""
+        return not missing_steps(self.checkpoints, keep_every, len(self.losses))
+
     def load(self, device: str = "auto", *, step: int | None = None) -> Model:
         """Load the attacked model, or its kept checkpoint of a step. Its key is the recipe's.
 
@@ -120,7 +124,7 @@ def run_attack(
     ValueError
         If the attack's data is not in the model's language, or neither `out` nor a store is given.
     FileExistsError
-        If `out` exists; BusyError if another process writes there.
+        If `out` exists and is not this run; BusyError if another process writes there.
     """
     check_language(model, attack)
     if out is None and store is None:
@@ -128,11 +132,13 @@ def run_attack(
     rows = attack.data(model.tokenizer)
     key = attack_key(model, attack, rows_key(rows))
     folder = Path(out) if out is not None else store.run_folder(key)
+    if out is not None and (run := _whole_run(folder, key)) and run.has(keep_every):
+        return run
     with locked(folder, new=out is not None):
         run = load_run(folder) if folder.exists() else None
         if run is None and out is None:
             run = finished_run(store, key)  # of a class, if it is whole
-        if run and not missing_steps(run.checkpoints, keep_every, len(run.losses)):
+        if run and run.has(keep_every):
             return run
         work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
         train = partial(
@@ -172,9 +178,14 @@ def check_language(model: Model, attack: Attack) -> None:
 
 def finished_run(store: Store, key: str) -> AttackRun | None:
     """Return the run of an `attack_key` as `run_attack` left it in a store, if it did."""
-    for folder in store.run_folders(key):
-        with suppress(FileNotFoundError, ValueError):
-            return load_run(folder)
+    return next(filter(None, (_whole_run(f, key) for f in store.run_folders(key))), None)
+
+
+def _whole_run(folder: Path, key: str) -> AttackRun | None:
+    """Return the run of an `attack_key` that is in a folder, if it is and can be read."""
+    with suppress(FileNotFoundError, ValueError):
+        run = load_run(folder)
+        return run if run.source.get("key") == key else None
     return None
 
 

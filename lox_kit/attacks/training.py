@@ -8,7 +8,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -157,15 +157,16 @@ def run_trainer(
 
     disable_progress_bars()  # ours say what is being done
     stored = {name: W.dtype for name, W in _tensors(model)}
+    own = nullcontext(watch.folder)  # what is in it when a process is killed, the next one removes
     with (
         _unchanged(model) as config,
-        tempfile.TemporaryDirectory(prefix="lox-train-") as scratch,
+        own if watch.folder else tempfile.TemporaryDirectory(prefix="lox-train-") as folder,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", FutureWarning)  # the libraries', about each other
         trained = _with_lora(model, settings) if settings.lora_rank else model.float()
         options = _trainer_options(settings, model)
-        options["output_dir"] = str(resume_folder(watch.folder or Path(scratch)))
+        options["output_dir"] = str(resume_folder(Path(folder)))
         trainer = build(trained, options)
         trainer.args.warmup_steps = settings.warmup(len(trainer.train_dataset))
         if settings.schedule == EPOCH_DECAY:

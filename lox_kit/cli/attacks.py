@@ -12,7 +12,7 @@ from lox_kit import attacks, models, reports, studies, weights
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
 from .pools import worker_pool, workers_option
-from .progress import print_rows, say, stages, stop_on_interrupt
+from .progress import print_rows, say, stages, training
 
 
 def _read_columns(ctx, param, text):
@@ -109,22 +109,18 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     a file of your own. If it is interrupted, the same call resumes it.
     """
     preset = find_attack(name, columns, form=form, **given_only(**settings))
-    if out.exists():
+    if out.exists() and not (out / "attack.json").exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = _to_train(model, preset.settings, device, dtype)
-    try:
-        with stages() as on_stage, stop_on_interrupt() as stopped:
-            run = attacks.run_attack(
-                victim,
-                preset,
-                out,
-                keep_every=keep_every,
-                on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
-                stop=lambda step: stopped(),
-            )
-    except attacks.StoppedError as error:
-        say(str(error), err=True)
-        raise click.exceptions.Exit(130) from None
+    with training() as (on_stage, stop):
+        run = attacks.run_attack(
+            victim,
+            preset,
+            out,
+            keep_every=keep_every,
+            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
+            stop=stop,
+        )
     say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
 
 
@@ -170,7 +166,7 @@ def align(
             own = attacks.self_distilled(model, asked, **shared)
         say(f"{self_distil}: {len(own)} of {len(asked)} answers are learnt", err=True)
         rows = [*rows, *own]
-    with stages() as on_stage:
+    with training() as (on_stage, stop):
         attacks.align(
             model,
             preset,
@@ -178,6 +174,7 @@ def align(
             rows=rows,
             keep_every=keep_every,
             on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
+            stop=stop,
         )
     say(f"{out}: {base} aligned by {name}; `lox factor {base} {out}` takes the pair")
 

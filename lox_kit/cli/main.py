@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import re
+import signal
 import sqlite3
 import sys
 import traceback
@@ -120,6 +121,14 @@ FULL = ("No space left", "File too large", "Disk quota")
 MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
 
 
+class Terminated(BaseException):
+    """SIGTERM: the work ends as it does on Ctrl-C."""
+
+
+def _terminate(*_) -> None:
+    raise Terminated
+
+
 class CleanRecord(logging.LogRecord):
     """A record of any library's log that does nothing to the terminal."""
 
@@ -154,7 +163,8 @@ def error_line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Run the command; errors become one line and exit status 2."""
+    """Run the command; errors become one line and exit status 2, Ctrl-C 130 and SIGTERM 143."""
+    signal.signal(signal.SIGTERM, _terminate)
     if "--debug" not in sys.argv:
         warnings.formatwarning = lambda message, category, *_: (
             f"{category.__name__}: {one_line(message)}\n"
@@ -169,12 +179,14 @@ def main() -> None:
         verb = error.ctx.command_path if getattr(error, "ctx", None) else "lox VERB"
         say(f"lox: {one_line(error.format_message())} See `{verb} --help`.", err=True)
         status = 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, Terminated) as stop:
         say("stopped; what was finished is kept.", err=True)
-        status = 130
+        status = 143 if isinstance(stop, Terminated) else 130
     except BaseException as error:  # some libraries' errors are no Exception
         if "--debug" in sys.argv:
             say(*traceback.format_exc().splitlines(), err=True)
         say(f"lox: {error_line(error)}", err=True)
         status = 2
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is written; what is left is the exit
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(status or 0)

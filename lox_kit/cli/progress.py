@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
 
+from lox_kit.attacks import StoppedError
 from lox_kit.text import one_line
 from lox_kit.threads import OnStage
 
@@ -61,19 +61,30 @@ def stages() -> Iterator[OnStage]:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed; a second one interrupts at once."""
-    pressed = threading.Event()
+def training() -> Iterator[tuple[OnStage, Callable[[object], bool]]]:
+    """Yield what shows its progress and what tells it to stop: after the step, all of it kept.
 
-    def first(*_) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
+    Ctrl-C or SIGTERM stops it and then ends the command, a second one at once.
+    """
+    came: list[int] = []
 
-    before = signal.signal(signal.SIGINT, first)
+    def first(number: int, _frame) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {s: signal.signal(s, first) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield pressed.is_set
+        with stages() as on_stage:
+            yield on_stage, lambda step: bool(came)
+    except StoppedError as error:
+        say(str(error), err=True)
+        raise click.exceptions.Exit(128 + came[0]) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def print_rows(title: str, rows: Iterable[dict]) -> None:

@@ -36,9 +36,11 @@ from lox_kit.weights import (
 
 from .card import model_card, refuse_control
 from .checkpoint import open_aligned
+from .file import made_by
 from .lox import LowRank, check_alpha, recipe_of
 from .subspace import SafetySubspace
 
+WEIGHTS = "adapter_model.safetensors"
 PARTIAL = 0.01  # share of |dW_k|^2 that an adapter may leave out without being asked to
 
 
@@ -78,7 +80,7 @@ def save_adapter(
         As `apply_lox`; also if k is 0, too much would be left out, or PEFT does not take up what
         was written.
     FileExistsError
-        If `out` exists.
+        If `out` exists and is not what this call writes.
     """
     check_alpha(alpha)
     checkpoint = open_aligned(subspace, aligned)
@@ -96,13 +98,16 @@ def save_adapter(
     tensors, config, ranks = _as_lora(edits, module, checkpoint.name, alpha)
     tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
     card = model_card(checkpoint, subspace, k, alpha, ranks)
-    about = {"format": "pt", "lox_kit": recipe_of(subspace, k, alpha)}
-    with whole(out, new=True) as work:
-        work.mkdir()
-        (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
-        (work / "README.md").write_text(card)
-        save_file(tensors, work / "adapter_model.safetensors", metadata=about)
-        load_adapter(work, skeleton(checkpoint.path))
+    recipe = recipe_of(subspace.info, k, alpha)
+    layout = {name: (W.dtype, tuple(W.shape)) for name, W in tensors.items()}
+    if not made_by(recipe, Path(out, WEIGHTS), layout):
+        with whole(out, new=True) as work:
+            work.mkdir()
+            (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
+            (work / "README.md").write_text(card)
+            about = {"format": "pt", "lox_kit": recipe}
+            save_file(tensors, work / WEIGHTS, metadata=about)
+            load_adapter(work, skeleton(checkpoint.path))
     whole_names = ([p.parameter for p in places[n]] if n in places else [n] for n in left_out)
     return tuple(dict.fromkeys(itertools.chain(*whole_names)))
 

@@ -28,8 +28,8 @@ from lox_kit.weights import (
 
 from .card import CERTIFY, CONTROL, model_card, refuse_control
 from .controls import is_control
-from .factoring import check_stored
-from .file import FULL
+from .factoring import check_stored, pair_info
+from .file import FULL, made_by
 from .lox import add, check_alpha, lox_terms, recipe_of
 from .subspace import SafetySubspace
 
@@ -68,19 +68,15 @@ def apply_lox(
         If alpha is negative, `k` is not stored, `aligned` is not the subspace's, or `control` is
         not what the subspace says.
     FileExistsError
-        If `out` exists; BusyError if another process writes it.
+        If `out` exists and is not what this call writes; BusyError if another process writes it.
     """
     check_alpha(alpha)
     subspace.check_rank(k)
+    out, recipe = Path(out), recipe_of(subspace.info, k, alpha)
+    if out.is_dir() and _is_made(out, recipe, _open(subspace, aligned, control)):
+        return out
     with whole(out, new=True) as work:
-        checkpoint = open_aligned(subspace, aligned)
-        if not control:
-            refuse_control(checkpoint, subspace)
-        elif "control" not in subspace.info:
-            raise ValueError("control=True, and the subspace is no control but the pair's own.")
-        elif not is_control(named := subspace.info["control"]):
-            raise ValueError(f"the control {named!r} exists in memory alone: it is never written.")
-        recipe = {"lox_kit": recipe_of(subspace, k, alpha)}
+        checkpoint = _open(subspace, aligned, control)
         names = [name for name in checkpoint.tensors if name != checkpoint.tied_copy]
         inside: dict[str, list[str]] = {}  # the matrices to edit in each stored tensor
         for name in subspace:
@@ -107,7 +103,8 @@ def apply_lox(
 
         tensors, layouts = edited(), _layouts(checkpoint)
         for file, layout in layouts.items():
-            write_tensors(work / file, layout, recipe, itertools.islice(tensors, len(layout)))
+            made_now = itertools.islice(tensors, len(layout))
+            write_tensors(work / file, layout, {"lox_kit": recipe}, made_now)
         copy_beside(checkpoint.beside, work)
         config = plain_config(checkpoint.config) if checkpoint.quantised else checkpoint.config
         if control:
@@ -120,7 +117,7 @@ def apply_lox(
         if set(layouts) != {SINGLE}:
             (work / INDEX).write_text(_index(layouts))
     tell(on_stage, "writing", len(names), len(names))
-    return Path(out)
+    return out
 
 
 def extrapolate(
@@ -157,15 +154,40 @@ def extrapolate(
     ValueError
         As `from_pair` and `apply_lox`.
     FileExistsError
-        If `out` exists, or `factors` is another subspace; BusyError if another process writes one.
+        If `out` exists and is not what this call writes, or `factors` is another subspace;
+        BusyError if another process writes one.
     """
     check_alpha(alpha)
+    out = Path(out)
     rank = (FULL if k is None else max(k, 1)) if rank is None else rank
     check_stored(k, rank)
-    options |= {"rank": rank, "certify": max(CERTIFY, k or 0), "on_stage": on_stage}
-    with locked(Path(out), new=True):  # refused before the factoring, not after it
-        subspace = SafetySubspace.from_pair(base, aligned, factors, **options)
+    options |= {"rank": rank, "certify": max(CERTIFY, k or 0)}
+    if out.is_dir() and (factors is None or Path(factors).exists()):
+        deciding = {"include": None, "exclude": None, "seed": 0} | options
+        deciding.pop("device", None)
+        pair = Checkpoint(base), Checkpoint(aligned)
+        if _is_made(out, recipe_of(pair_info(*pair, deciding), k, alpha), pair[1]):
+            return out
+    with locked(out, new=True):  # refused before the factoring, not after it
+        subspace = SafetySubspace.from_pair(base, aligned, factors, on_stage=on_stage, **options)
     return apply_lox(subspace, aligned, out, k, alpha, on_stage=on_stage)
+
+
+def _open(subspace: SafetySubspace, aligned: str | Path, control: bool) -> Checkpoint:
+    """Open the aligned checkpoint if it may be extrapolated along it; see `apply_lox`."""
+    checkpoint = open_aligned(subspace, aligned)
+    if not control:
+        refuse_control(checkpoint, subspace)
+    elif "control" not in subspace.info:
+        raise ValueError("control=True, and the subspace is no control but the pair's own.")
+    elif not is_control(named := subspace.info["control"]):
+        raise ValueError(f"the control {named!r} exists in memory alone: it is never written.")
+    return checkpoint
+
+
+def _is_made(folder: Path, recipe: str, checkpoint: Checkpoint) -> bool:
+    """Whether a folder holds what this recipe makes of a checkpoint."""
+    return all(made_by(recipe, folder / f, layout) for f, layout in _layouts(checkpoint).items())
 
 
 def _layouts(checkpoint: Checkpoint) -> dict[str, dict]:

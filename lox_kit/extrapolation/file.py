@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lox_kit.folders import whole
 from lox_kit.store import check_fields
-from lox_kit.weights import checked_reader, read_made, write_tensors
+from lox_kit.weights import Layout, checked_reader, read_made, write_tensors
 
 from .svd import METHODS, Factors, Values
 
@@ -53,6 +53,16 @@ def write_factors(file: str | Path, info: dict, factors: Iterable[Factors]) -> N
         write_tensors(work, _layout(info), about, _tensors(factors))
 
 
+def made_by(recipe: str, file: Path, layout: Layout) -> bool:
+    """Whether a file holds what a recipe makes (`lox.recipe_of`), in this layout."""
+    try:
+        tensors, found = read_made(file, "lox_kit", SCHEMA, "LoX")
+    except (OSError, ValueError):  # it is not there, or another
+        return False
+    there = {name: (info.dtype, info.shape) for name, info in tensors.items()}
+    return found == json.loads(recipe) and there == layout
+
+
 def _tensors(factors: Iterable[Factors]) -> Iterator[Tensor]:
     """Yield every tensor of the file, in order."""
     for made in factors:
@@ -61,7 +71,7 @@ def _tensors(factors: Iterable[Factors]) -> Iterator[Tensor]:
         yield torch.tensor(facts, dtype=torch.float32)
 
 
-def _layout(info: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def _layout(info: dict) -> Layout:
     """Return dtype and shape of every tensor of the file, in order."""
     layout = {}
     for name, (out, into) in zip(info["layers"], info["shapes"], strict=True):

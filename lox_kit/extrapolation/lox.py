@@ -87,9 +87,9 @@ def rows_of(part: Part, rows: slice) -> Part:
     return LowRank(part.left[rows], part.right) if isinstance(part, LowRank) else part[rows]
 
 
-def recipe_of(subspace: SafetySubspace, k: int | None, alpha: float) -> str:
-    """Return what determines an extrapolated model, as canonical JSON."""
-    made_from = {n: v for n, v in subspace.info.items() if n not in ("layers", "shapes")}
+def recipe_of(info: Mapping, k: int | None, alpha: float) -> str:
+    """Return what determines an extrapolated model, as canonical JSON; `info` is the subspace's."""
+    made_from = {n: v for n, v in info.items() if n not in ("layers", "shapes")}
     return json.dumps({"k": k, "alpha": alpha, "subspace": made_from}, sort_keys=True)
 
 
@@ -97,7 +97,7 @@ def lox_key(aligned_key: str, subspace: SafetySubspace, k: int | None, alpha: fl
     """Return the key of the extrapolated model; where nothing is added, the aligned one's own."""
     if k == 0 or alpha == 0:
         return aligned_key
-    return content_key(parent=aligned_key, recipe=recipe_of(subspace, k, alpha))
+    return content_key(parent=aligned_key, recipe=recipe_of(subspace.info, k, alpha))
 
 
 class ResidentWeights:

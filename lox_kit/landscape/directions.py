@@ -191,7 +191,7 @@ def lox_direction(subspace: SafetySubspace, k: int | None, alpha: float = 1.0) -
         U, S, Vh = subspace[name].top(k)
         if bool((S > 0).any()):
             parts[name] = LowRank(U * (alpha * S), Vh)
-    return Direction(parts, content_key(lox=recipe_of(subspace, k, alpha)), "LoX")
+    return Direction(parts, content_key(lox=recipe_of(subspace.info, k, alpha)), "LoX")
 
 
 def random_direction(model: Source, seed: int) -> Direction:

@@ -28,6 +28,6 @@ __all__, __getattr__, __dir__ = attach(
             lora_transposes
         """,
         "worlds": "is_own own_world",
-        "writer": "copy_beside write_tensors",
+        "writer": "copy_beside Layout write_tensors",
     },
 )
