@@ -101,9 +101,10 @@ def asr(
     """
     if (name is None) != (served is None) or (model is None) == (served is None):
         raise ValueError("name a model: MODEL, or --served URL --model NAME.")
-    options.check_place(save, overwrite)
     world = models.world_of(model) if model else None
     asked = options.forbidden(prompts, limit, world)
+    again = save and not overwrite and _is_of(save, model or name, asked)
+    options.check_place(save, overwrite or again)
     judges = options.find_judges(len(asked), world=world, **judging)
     how = {"template": template, "system": _system(system, system_from)}
     if served:
@@ -128,6 +129,8 @@ def asr(
         how["lengths"] = lengths or [max_new_tokens]
         found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
     *_, longest = found.values()
+    if again and not longest.is_in(save):
+        options.check_place(save, overwrite)
     if save:
         longest.save(save)
     if not as_json:
@@ -138,6 +141,15 @@ def asr(
         say(json.dumps({"model": longest.source["model"], "lengths": by_length}))
     else:
         say(json.dumps(_as_data(longest, card)))
+
+
+def _is_of(file, model, asked):
+    """Whether a saved result is of this model and these requests: perhaps of the same call."""
+    try:
+        found = measures.AsrResult.load(file)
+    except (OSError, ValueError):
+        return False
+    return (found.source["model"], found.prompts) == (model, tuple(asked))
 
 
 def _say_samples(drawn, temperature, as_json):

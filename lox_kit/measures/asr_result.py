@@ -196,7 +196,14 @@ class AsrResult:
 
     def save(self, file: str | Path) -> Path:
         """Write everything, answers included, as JSON."""
-        return write_whole(file, json.dumps(dataclasses.asdict(self), indent=1))
+        return write_whole(file, self._text())
+
+    def is_in(self, file: str | Path) -> bool:
+        """Whether a file is what `save` writes."""
+        return Path(file).read_text(encoding="utf-8") == self._text()
+
+    def _text(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
     def load(cls, file: str | Path) -> AsrResult:

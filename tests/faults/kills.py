@@ -39,8 +39,8 @@ class Call:
         return self.argv[0]
 
 
-ASKED = ["--prompts", "forbidden.txt", "--max-new-tokens", "4"]
-ON_PAIR = ["--pair", "base", "aligned", *ASKED, "--allowed", "allowed.txt", "--judge", "keyword"]
+ASKED = ["--prompts", "forbidden.txt", "--max-new-tokens", "4", "--judge", "keyword"]
+ON_PAIR = ["--pair", "base", "aligned", *ASKED, "--allowed", "allowed.txt"]
 OWN = ["--attacks", "chat=rows.jsonl", "-o", "out"]
 CALLS = {
     "factor": Call(["factor", "base", "aligned", "--rank", "4", "-o", "out"], "out"),
