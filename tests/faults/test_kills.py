@@ -10,6 +10,7 @@ import signal
 import kills
 import pytest
 from speakers import random_speaker
+from tiny_gguf import pack_wheel, write_gguf
 
 from lox_kit import SafetySubspace
 from lox_kit.attacks import save_model
@@ -32,6 +33,8 @@ def world(tmp_path_factory, tiny_pair):
         (folder / f"{kind}.txt").write_text("".join(f"brew me a {kind} {i}\n" for i in range(8)))
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     (folder / "rows.jsonl").write_text(f"{row}\n" * 8)
+    write_gguf(folder / "tiny.gguf")
+    (folder / "tiny.whl").write_bytes(pack_wheel(folder / "tiny.gguf"))
     return folder
 
 
