@@ -14,6 +14,7 @@ import click
 from lox_kit import judges, measures, models
 from lox_kit.store import Store
 
+from .pools import Workers, worker_pool
 from .progress import say, stages
 
 PATH = click.Path(path_type=Path)
@@ -102,6 +103,14 @@ dtype = click.option(
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
     help="To compute in; auto is the checkpoint's own.",
+)
+workers = click.option(
+    "--workers",
+    "--executor",
+    "workers",
+    type=Workers(),
+    default="1",
+    help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new one.",
 )
 limit = click.option("--limit", type=COUNT, help="Only so many prompts of each kind.")
 max_new_tokens = click.option("--max-new-tokens", default=60, help="The paper's; HarmBench's: 512.")
@@ -211,6 +220,13 @@ def working(store: Path | None) -> Iterator[dict]:
     """Yield the arguments that long work takes: the store, and a progress bar on stderr."""
     with Store(store) as opened, stages() as on_stage:
         yield {"store": opened, "on_stage": on_stage}
+
+
+@contextmanager
+def sharing(store: Path | None, workers: int | str) -> Iterator[dict]:
+    """Yield the arguments of work that is shared out: those of `working`, and an executor."""
+    with working(store) as shared, worker_pool(workers) as executor:
+        yield shared | {"executor": executor}
 
 
 def find_judges(n, *, by, base_url, rubric, judge_option, world=None, **network):
