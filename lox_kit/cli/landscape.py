@@ -58,8 +58,8 @@ def measure_landscape(
             made = {"k": k, "alpha": alpha, "world": world, "cells": cells, "limit": limit}
             files = reports.report(attacks, seeds, out, **made, **shared)
         else:
-            asking["world"] = models.world_of(checkpoints[0])
-            asked = options.forbidden(prompts, limit, asking["world"])
+            asking["world"] = models.world_of(checkpoints[0]) or "sandbox"
+            asked = options.requests("forbidden", prompts, limit, asking["world"])
             files = _draw_plane(checkpoints, out, cells, metric, asked, **shared, **asking)
     for file in files:
         say(str(file))

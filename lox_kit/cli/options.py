@@ -229,13 +229,13 @@ def sharing(store: Path | None, workers: int | str) -> Iterator[dict]:
         yield shared | {"executor": executor}
 
 
-def find_judges(n, *, by, base_url, rubric, judge_option, world=None, **network):
+def find_judges(n, *, by, base_url, rubric, judge_option, world="sandbox", **network):
     """Return the judges of these names, those over the network for up to `n` answers.
 
     Without a name it is the judge of a world; default the sandbox's.
     """
     found = []
-    for name in by or (measures.world_questions(world or "sandbox", limit=1).judge,):
+    for name in by or (measures.world_questions(world, limit=1).judge,):
         options = {}
         if name.split(":")[0] == "policy":
             options = {"rubric": models.read_text(rubric) if rubric else None}
@@ -291,18 +291,11 @@ def one_judge(n, *, by, **network):
     return find_judges(n, by=by, **network)[0]
 
 
-def forbidden(file, limit, world=None):
-    """Return the requests that should be refused: the file's, or a world's; default the sandbox."""
+def requests(kind, file, limit, world=None):
+    """Return forbidden or allowed requests: the file's, or a world's if there is one."""
     if file:
-        return models.read_prompts(file, limit, leave_out="safe")
-    return measures.WORLDS[world or "sandbox"](limit=limit)
-
-
-def benign(file, limit, world):
-    """Return the requests that should be answered: the file's, or a world's if there is one."""
-    if file:
-        return models.read_prompts(file, limit, leave_out="unsafe")
-    return measures.WORLDS[world]("allowed", limit=limit) if world else []
+        return models.read_prompts(file, limit, leave_out=measures.KINDS[kind])
+    return measures.WORLDS[world](kind, limit=limit) if world else []
 
 
 def check_place(save, overwrite):
@@ -343,5 +336,5 @@ def asked_of(
             "--pair of no built-in world and --prompts FILE, what it should refuse, go together."
         )
     # A file of both kinds, as XSTest's, serves as both.
-    asked = forbidden(prompts, limit), benign(allowed, limit, None)
+    asked = requests("forbidden", prompts, limit), requests("allowed", allowed, limit)
     return measures.Questions(*asked, judge or "rule", template, max_new_tokens or 60)
