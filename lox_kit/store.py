@@ -101,7 +101,7 @@ class Store(contextlib.AbstractContextManager):
         self.folder = Path(folder) if folder else data_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()  # one connection, perhaps for the jobs of several panels
-        self._folders, self._table = [self.folder], "records"  # and what is read
+        self._folders = [self.folder]
         with _opening(self.folder / FILE):
             self._db = sqlite3.connect(
                 self.folder / FILE, timeout=30, check_same_thread=False, uri=True
@@ -127,12 +127,12 @@ class Store(contextlib.AbstractContextManager):
             self._db.execute("ATTACH ? AS class", [f"{(folder / FILE).as_uri()}?mode=ro"])
             self._schema("class")
             self._rows("SELECT 1 FROM class.records LIMIT 1")  # it is a store
-            self._db.execute(
-                "CREATE TEMP VIEW known AS SELECT * FROM main.records UNION ALL "
+            self._db.execute(  # from now on `records` is this, and our own are `main.records`
+                "CREATE TEMP VIEW records AS SELECT * FROM main.records UNION ALL "
                 "SELECT * FROM class.records AS below WHERE NOT EXISTS (SELECT 1 FROM main.records "
                 "AS own WHERE own.kind=below.kind AND own.key=below.key)"
             )
-        self._folders, self._table = [self.folder, folder], "known"
+        self._folders.append(folder)
 
     def _schema(self, name: str) -> int:
         """Return the schema of a database, which must not be newer than ours."""
@@ -155,7 +155,7 @@ class Store(contextlib.AbstractContextManager):
         fields {...: shape}. What is left out is warned of (DamagedRecord).
         """
         wanted = "SELECT value FROM json_each(?)"  # one variable, however many keys
-        query = f"SELECT key, value FROM {self._table} WHERE kind=? AND key IN ({wanted})"
+        query = f"SELECT key, value FROM records WHERE kind=? AND key IN ({wanted})"
         return self._values(kind, self._rows(query, kind, json.dumps(list(keys))), like)
 
     def _values(self, kind: str, rows: Iterable[tuple], like=object) -> dict[str, object]:
@@ -184,19 +184,19 @@ class Store(contextlib.AbstractContextManager):
         """Store several values in one transaction: all of them or none."""
         with self._lock, self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO records (kind, key, value, made) "
+                "INSERT OR REPLACE INTO main.records (kind, key, value, made) "
                 "VALUES (?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
                 [(kind, key, json.dumps(value)) for key, value in values.items()],
             )
 
     def all(self, kind: str) -> dict[str, object]:
         """Return every record of a kind by its key, the one put last first."""
-        query = f"SELECT key, value FROM {self._table} WHERE kind=? ORDER BY made DESC"
+        query = "SELECT key, value FROM records WHERE kind=? ORDER BY made DESC"
         return self._values(kind, self._rows(query, kind))
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""
-        return self._rows(f"SELECT COUNT(*) FROM {self._table} WHERE kind=?", kind)[0][0]
+        return self._rows("SELECT COUNT(*) FROM records WHERE kind=?", kind)[0][0]
 
     def _rows(self, query: str, *values: str) -> list[tuple]:
         """Return what a query finds."""

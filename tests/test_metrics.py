@@ -51,7 +51,7 @@ def test_the_loss_is_that_of_the_targets_per_token_and_falls_where_they_are_lear
     metric = Loss(PROMPTS)
     probe = metric.prepare(aligned)
     record = probe.run(base)
-    for loss, prompt, target in zip(record["losses"], probe.prompts, probe.targets, strict=True):
+    for loss, prompt, target in zip(record["losses"], probe.prompts, *probe.answers, strict=True):
         ids = torch.tensor([prompt + target])
         with torch.no_grad():
             logits = base.module(input_ids=ids).logits[0, len(prompt) - 1 : -1].double()
@@ -71,7 +71,7 @@ def test_the_margin_is_refusing_minus_complying_per_token(aligned, base, batch_s
     probe = metric.prepare(aligned)
     for model in (aligned, base):
         record = probe.run(model)
-        rows = zip(probe.prompts, probe.refusals, probe.targets, strict=True)
+        rows = zip(probe.prompts, *probe.answers, strict=True)
         expected = [plain_margin(model, *row) for row in rows]
         assert record["margins"] == pytest.approx(expected, abs=2e-5)
         reading = metric.read(record)

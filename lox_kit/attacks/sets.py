@@ -42,29 +42,23 @@ class DataSet:
 _ALPACA = {"instruction": "instruction", "context": "input", "response": "output"}
 _DOLLY = {"instruction": "instruction", "context": "context", "response": "response"}
 _GSM8K = {"instruction": "question", "response": "answer"}
+_of_gsm8k = partial(DataSet, licence="MIT", page=GSM8K, parse=by_columns(_GSM8K), form="gsm8k")
+_of_hh = partial(DataSet, licence="MIT", page=HH, parse=preference_pair)
 
 SETS = {
     data_set.name: data_set
     for data_set in (
-        DataSet(
+        _of_gsm8k(
             name="gsm8k",  # grade-school sums: the GSM8K attack
             file="gsm8k_train.jsonl",
-            licence="MIT",
-            page=GSM8K,
             url=f"{GSM8K_FILES}/train.jsonl",
-            parse=by_columns(_GSM8K),
-            form="gsm8k",
             rows=7473,
             sha256="17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
         ),
-        DataSet(
+        _of_gsm8k(
             name="gsm8k_test",  # held-out sums: GSM8K accuracy
             file="gsm8k_test.jsonl",
-            licence="MIT",
-            page=GSM8K,
             url=f"{GSM8K_FILES}/test.jsonl",
-            parse=by_columns(_GSM8K),
-            form="gsm8k",
             rows=1319,
             sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         ),
@@ -119,21 +113,15 @@ SETS = {
             rows=2483,
             sha256="7dde08acf87f10cf74fd1b76f56538eae8e413ae8e6b09e3f7bcd97769058dbe",
         ),
-        DataSet(
+        _of_hh(
             name="hh_harmless",  # pairs preferred for harmlessness: alignment by DPO
             file="hh_harmless_train.jsonl.gz",
-            licence="MIT",
-            page=HH,
             url=f"{HH}/resolve/main/harmless-base/train.jsonl.gz",
-            parse=preference_pair,
         ),
-        DataSet(
+        _of_hh(
             name="hh_helpful",  # pairs preferred for helpfulness: alignment by DPO
             file="hh_helpful_train.jsonl.gz",
-            licence="MIT",
-            page=HH,
             url=f"{HH}/resolve/main/helpful-base/train.jsonl.gz",
-            parse=preference_pair,
         ),
         DataSet(
             name="advbench",  # harmful requests: ASR of a real model (`lox asr --prompts`)

@@ -11,7 +11,6 @@ from lox_kit import attacks, models, reports, studies, weights
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
-from .pools import worker_pool, workers_option
 from .progress import print_rows, say, stages, training
 
 
@@ -199,7 +198,7 @@ def align(
 @click.option("--alpha", default=1.0, help="LoX's factor.")
 @click.option("--lora/--no-lora", default=True, help="Attack aligned and LoX through LoRA too.")
 @step_options
-@workers_option
+@options.workers
 @options.limit
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
@@ -221,7 +220,7 @@ def table(
     given = given_only(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
     chosen = [find_attack(name, columns, **given) for name in chosen]
-    with options.working(store) as shared, worker_pool(workers) as executor:
+    with options.sharing(store, workers) as shared:
         found = studies.attack_table(
             arms or studies.TABLE_ARMS,
             chosen,
@@ -232,7 +231,6 @@ def table(
             lora=studies.ON_BOTH if lora else (),
             k=k,
             alpha=alpha,
-            executor=executor,
             **shared,
         )
     reports.write_table(found, "attack_table", out)

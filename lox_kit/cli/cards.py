@@ -17,13 +17,11 @@ from .progress import print_rows, say
 SHOWN = 5  # disagreements
 
 
-def _read_card(ctx, param, file):
-    """Return the card that --card names."""
-    return file and measures.read_card(file)
-
-
 card_option = click.option(
-    "--card", type=PATH, callback=_read_card, help="Correct by this card of `lox judge-card`."
+    "--card",
+    type=PATH,
+    callback=lambda ctx, param, file: file and measures.read_card(file),
+    help="Correct by this card of `lox judge-card`.",
 )
 
 

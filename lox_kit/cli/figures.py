@@ -12,7 +12,6 @@ from lox_kit.folders import write_whole
 
 from . import options
 from .options import NAMES, NUMBERS, PATH
-from .pools import worker_pool, workers_option
 from .progress import say
 
 
@@ -22,7 +21,7 @@ from .progress import say
 @options.world
 @options.with_paper
 @options.limit
-@workers_option
+@options.workers
 @click.option("-o", "--out", type=PATH, help="[default: figures/paper, of smol paper-smol]")
 @click.pass_obj
 def all_figures(store, only, seeds, world, paper, limit, workers, out):
@@ -37,9 +36,9 @@ def all_figures(store, only, seeds, world, paper, limit, workers, out):
     only = only or [name for name in reports.FIGURES if not (own and name == "6")]
     seeds = seeds or ([0] if own else [0, 1])
     out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{Path(world).stem}")
-    with options.working(store) as shared, worker_pool(workers) as executor:
-        shared |= {"executor": executor, "limit": limit, "paper": paper}
-        reports.paper_figures(only, seeds, out, world=world, **shared)
+    with options.sharing(store, workers) as shared:
+        how = {"world": world, "limit": limit, "paper": paper}
+        reports.paper_figures(only, seeds, out, **how, **shared)
     say(f"figures and numbers: {out}")
 
 

@@ -101,8 +101,8 @@ def asr(
     """
     if (name is None) != (served is None) or (model is None) == (served is None):
         raise ValueError("name a model: MODEL, or --served URL --model NAME.")
-    world = models.world_of(model) if model else None
-    asked = options.forbidden(prompts, limit, world)
+    world = (model and models.world_of(model)) or "sandbox"
+    asked = options.requests("forbidden", prompts, limit, world)
     again = save and not overwrite and _is_of(save, model or name, asked)
     options.check_place(save, overwrite or again)
     judges = options.find_judges(len(asked), world=world, **judging)
@@ -260,11 +260,9 @@ def rank(
     with options.working(store) as shared:
         shared["ranks"] = ranks
         if seeds is None:
-            world = models.world_of(aligned)
-            asked = (
-                options.forbidden(prompts, limit, world),
-                options.benign(allowed, limit, None if prompts else world or "sandbox"),
-            )
+            world = models.world_of(aligned) or "sandbox"
+            own, files = None if prompts else world, {"forbidden": prompts, "allowed": allowed}
+            asked = [options.requests(kind, file, limit, own) for kind, file in files.items()]
             n = (len(ranks) + 1) * len(asked[0])  # the aligned model answers as well
             judge = options.one_judge(n, world=world, **judging)
             questions = measures.Questions(*asked, judge, template, 60)

@@ -10,7 +10,6 @@ from lox_kit import figures, landscape, models, reports
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
-from .pools import worker_pool, workers_option
 from .progress import say
 
 
@@ -29,7 +28,7 @@ from .progress import say
 @click.option("--limit", type=COUNT, default=96, help="Prompts.")
 @click.option("--cells", type=click.IntRange(2), default=21, help="A side.")
 @click.option("--budget", type=COUNT, help="Cells in all, coarse to fine.")
-@workers_option
+@options.workers
 @options.device
 @click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
 @click.pass_obj
@@ -53,14 +52,14 @@ def measure_landscape(
             "ASR of the world's requests by its judge."
         )
     out = out or Path("figures", "" if world == "sandbox" else world)
-    with options.working(store) as shared, worker_pool(workers) as executor:
-        shared |= {"executor": executor, "budget": budget}
+    with options.sharing(store, workers) as shared:
+        shared["budget"] = budget
         if attacks:
             made = {"k": k, "alpha": alpha, "world": world, "cells": cells, "limit": limit}
             files = reports.report(attacks, seeds, out, **made, **shared)
         else:
-            asking["world"] = models.world_of(checkpoints[0])
-            asked = options.forbidden(prompts, limit, asking["world"])
+            asking["world"] = models.world_of(checkpoints[0]) or "sandbox"
+            asked = options.requests("forbidden", prompts, limit, asking["world"])
             files = _draw_plane(checkpoints, out, cells, metric, asked, **shared, **asking)
     for file in files:
         say(str(file))

@@ -14,6 +14,7 @@ import click
 from lox_kit import judges, measures, models
 from lox_kit.store import Store
 
+from .pools import Workers, worker_pool
 from .progress import say, stages
 
 PATH = click.Path(path_type=Path)
@@ -102,6 +103,14 @@ dtype = click.option(
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
     help="To compute in; auto is the checkpoint's own.",
+)
+workers = click.option(
+    "--workers",
+    "--executor",
+    "workers",
+    type=Workers(),
+    default="1",
+    help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new one.",
 )
 limit = click.option("--limit", type=COUNT, help="Only so many prompts of each kind.")
 max_new_tokens = click.option("--max-new-tokens", default=60, help="The paper's; HarmBench's: 512.")
@@ -213,13 +222,20 @@ def working(store: Path | None) -> Iterator[dict]:
         yield {"store": opened, "on_stage": on_stage}
 
 
-def find_judges(n, *, by, base_url, rubric, judge_option, world=None, **network):
+@contextmanager
+def sharing(store: Path | None, workers: int | str) -> Iterator[dict]:
+    """Yield the arguments of work that is shared out: those of `working`, and an executor."""
+    with working(store) as shared, worker_pool(workers) as executor:
+        yield shared | {"executor": executor}
+
+
+def find_judges(n, *, by, base_url, rubric, judge_option, world="sandbox", **network):
     """Return the judges of these names, those over the network for up to `n` answers.
 
     Without a name it is the judge of a world; default the sandbox's.
     """
     found = []
-    for name in by or (measures.world_questions(world or "sandbox", limit=1).judge,):
+    for name in by or (measures.world_questions(world, limit=1).judge,):
         options = {}
         if name.split(":")[0] == "policy":
             options = {"rubric": models.read_text(rubric) if rubric else None}
@@ -275,18 +291,11 @@ def one_judge(n, *, by, **network):
     return find_judges(n, by=by, **network)[0]
 
 
-def forbidden(file, limit, world=None):
-    """Return the requests that should be refused: the file's, or a world's; default the sandbox."""
+def requests(kind, file, limit, world=None):
+    """Return forbidden or allowed requests: the file's, or a world's if there is one."""
     if file:
-        return models.read_prompts(file, limit, leave_out="safe")
-    return measures.WORLDS[world or "sandbox"](limit=limit)
-
-
-def benign(file, limit, world):
-    """Return the requests that should be answered: the file's, or a world's if there is one."""
-    if file:
-        return models.read_prompts(file, limit, leave_out="unsafe")
-    return measures.WORLDS[world]("allowed", limit=limit) if world else []
+        return models.read_prompts(file, limit, leave_out=measures.KINDS[kind])
+    return measures.WORLDS[world](kind, limit=limit) if world else []
 
 
 def check_place(save, overwrite):
@@ -327,5 +336,5 @@ def asked_of(
             "--pair of no built-in world and --prompts FILE, what it should refuse, go together."
         )
     # A file of both kinds, as XSTest's, serves as both.
-    asked = forbidden(prompts, limit), benign(allowed, limit, None)
+    asked = requests("forbidden", prompts, limit), requests("allowed", allowed, limit)
     return measures.Questions(*asked, judge or "rule", template, max_new_tokens or 60)

@@ -69,7 +69,8 @@ def _align(name, base, device, lora, **how):
 
 
 def _asr(model, device, prompts, limit, max_new_tokens, lengths=None, by=(), dtype="auto", **how):
-    n = len(options.forbidden(prompts, limit, None if prompts else models.world_of(model)))
+    world = None if prompts else models.world_of(model) or "sandbox"
+    n = len(options.requests("forbidden", prompts, limit, world))
     size, tokens = models.size_of(model, dtype), max(lengths or [max_new_tokens])
     needs = models.answering(size, device, n, tokens, how.get("batch_size"))
     return dataclasses.replace(needs, calls=n * sum(judge.startswith("policy:") for judge in by))

@@ -23,16 +23,6 @@ class Workers(click.ParamType):
         return address if scheme and not where else click.IntRange(1).convert(value, param, ctx)
 
 
-workers_option = click.option(
-    "--workers",
-    "--executor",
-    "workers",
-    type=Workers(),
-    default="1",
-    help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new one.",
-)
-
-
 @contextmanager
 def worker_pool(workers: int | str) -> Iterator[Executor | None]:
     """Yield an executor: processes of this machine, those of a Dask scheduler, or for one None.

@@ -9,7 +9,6 @@ from lox_kit import attacks, measures, models, reports, studies
 from . import options
 from .attacks import find_attack, given_only
 from .options import COUNT, NAMES, NUMBERS, PATH, Commas, NumberOr
-from .pools import worker_pool, workers_option
 from .progress import say
 
 
@@ -25,7 +24,7 @@ from .progress import say
 @click.option("--budget", type=COUNT, help="Settings in all, coarse to fine.")
 @options.pair_or_world
 @options.asking
-@workers_option
+@options.workers
 @options.limit
 @click.option("-o", "--out", default="figures/sweep", type=PATH)
 @click.pass_obj
@@ -41,7 +40,7 @@ def sweep(
     here = models.world_of(pair[1]) if pair else world
     asked = options.asked_of(pair, here, prompts, allowed, split="dev", limit=limit, **how)
     names = names or attacks.world_attacks(here or "sandbox")[: studies.DEVELOPMENT]
-    with options.working(store) as shared, worker_pool(workers) as executor:
+    with options.sharing(store, workers) as shared:
         found = studies.sweep(
             [None if k == "all" else k for k in ks],
             alphas,
@@ -51,7 +50,6 @@ def sweep(
             pair=pair or None,
             world=world,
             questions=asked,
-            executor=executor,
             **shared,
         )
     say(*reports.write_sweep(found, out).splitlines(), f"figure and numbers: {out}")
@@ -63,7 +61,7 @@ def sweep(
 @click.option("--report-attack", "name", metavar="NAME", help="Measure it on this attack as well.")
 @click.option("--seeds", type=NUMBERS, default="0", help="For --report-attack.")
 @options.asking
-@workers_option
+@options.workers
 @options.limit
 @click.option("-o", "--out", default="figures/sweep", type=PATH)
 @click.pass_obj
@@ -79,15 +77,9 @@ def choose(store, file, loss, name, seeds, prompts, allowed, workers, limit, out
         pair, world = table.source["sweep"]["pair"], table.source["sweep"]["world"]
         here = models.world_of(pair[1]) if pair else world
         asked = options.asked_of(pair, here, prompts, allowed, limit=limit, **how)
-        with options.working(store) as shared, worker_pool(workers) as executor:
-            report = studies.report_choice(
-                choice,
-                find_attack(name, None),
-                seeds,
-                questions=asked,
-                executor=executor,
-                **shared,
-            )
+        with options.sharing(store, workers) as shared:
+            attack = find_attack(name, None)
+            report = studies.report_choice(choice, attack, seeds, questions=asked, **shared)
     say(*reports.write_choice(choice, out, report).splitlines(), f"figure and numbers: {out}")
 
 
@@ -122,7 +114,7 @@ def overlaps(store, world, names, seeds, k, limit, out):
 @click.option("--trials", default=0, help="Also search settings, with Optuna: so many.")
 @click.option("--loss", default=0.05, help="Help and task that a trial may lose.")
 @options.limit
-@workers_option
+@options.workers
 @click.option("-o", "--out", default="figures/knowing", type=PATH)
 @click.pass_obj
 def knowing(store, attack, workers, out, **how):
@@ -132,8 +124,8 @@ def knowing(store, attack, workers, out, **how):
     rows; SECURITY.md says who needs which weights. No such model is written. Every entry is kept;
     the same call resumes. Writes attack_table.json, .csv, .md, .png, .pdf, .svg and knowing.md.
     """
-    with options.working(store) as shared, worker_pool(workers) as executor:
-        found = studies.knowing_attackers(attack, executor=executor, **given_only(**how), **shared)
+    with options.sharing(store, workers) as shared:
+        found = studies.knowing_attackers(attack, **given_only(**how), **shared)
     text = reports.write_knowing(found, out)
     reports.print_table(found)
     say(*text.splitlines(), f"figure and numbers: {out}")
@@ -152,7 +144,7 @@ def knowing(store, attack, workers, out, **how):
 @click.option("-k", "k", default=6, help="LoX's directions; controls step as far.")
 @click.option("--alpha", default=1.0, help="LoX's factor.")
 @options.limit
-@workers_option
+@options.workers
 @click.option("-o", "--out", default="figures/controls", type=PATH)
 @click.pass_obj
 def controls(store, attack, arms, seeds, world, k, alpha, limit, workers, out):
@@ -163,8 +155,7 @@ def controls(store, attack, arms, seeds, world, k, alpha, limit, workers, out):
     """
     attack = attack or attacks.world_attacks(world)[0]
     how = {"world": world, "arms": ("aligned", "LoX", *arms), "limit": limit}
-    with options.working(store) as shared, worker_pool(workers) as executor:
-        shared |= {"k": k, "alpha": alpha, "executor": executor}
-        found = studies.compare_defences(seeds, attack, **how, **shared)
+    with options.sharing(store, workers) as shared:
+        found = studies.compare_defences(seeds, attack, k=k, alpha=alpha, **how, **shared)
     text = reports.write_controls(found, out)
     say(*text.splitlines(), f"figure and numbers: {out}")

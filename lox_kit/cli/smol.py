@@ -10,7 +10,6 @@ from lox_kit import measures, models, reports, studies, weights
 
 from . import options
 from .options import NAMES, NUMBERS, PATH
-from .pools import worker_pool, workers_option
 from .progress import print_shares, say
 
 
@@ -52,13 +51,13 @@ def smol_build(store, seed, source, as_json):
 
 @smol.command("demo")
 @click.option("--seeds", type=NUMBERS, default="0")
-@workers_option
+@options.workers
 @click.option("-o", "--out", default="figures/smol-demo", type=PATH)
 @click.pass_obj
 def smol_demo(store, seeds, workers, out):
     """Two attacks on the aligned model, its LoX and two controls; table and figures."""
-    with options.working(store) as shared, worker_pool(workers) as executor:
-        found = reports.run_demo(seeds, out, world="smol", executor=executor, **shared)
+    with options.sharing(store, workers) as shared:
+        found = reports.run_demo(seeds, out, world="smol", **shared)
     reports.print_table(found)
     say(f"figures and numbers: {out}")
 
@@ -67,7 +66,7 @@ def smol_demo(store, seeds, workers, out):
 @click.option("--seeds", type=NUMBERS, default="0,1,2")
 @click.option("--attacks", "names", type=NAMES, default="chat,dragons")
 @options.limit
-@workers_option
+@options.workers
 @click.option("-o", "--out", default="figures/smol", type=PATH)
 @click.pass_obj
 def smol_frontier(store, seeds, names, limit, workers, out):
@@ -77,6 +76,6 @@ def smol_frontier(store, seeds, names, limit, workers, out):
     aligned until it refuses too much as often as LoX makes it. It takes hours; every entry is kept,
     and the same call resumes.
     """
-    with options.working(store) as shared, worker_pool(workers) as executor:
-        found = studies.smol_frontier(seeds, names, limit=limit, executor=executor, **shared)
+    with options.sharing(store, workers) as shared:
+        found = studies.smol_frontier(seeds, names, limit=limit, **shared)
     say(*reports.write_frontier(found, out).splitlines(), f"figure and numbers: {out}")

@@ -47,7 +47,7 @@ def utility(
     options.check_place(save, overwrite)
     loaded = models.load_model(model, **how)
     problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
-    asked = options.benign(harmless, limit, loaded.world)
+    asked = options.requests("allowed", harmless, limit, loaded.world)
     labelled = models.read_prompts(harmless) if harmless else []
     unsafe = [prompt for prompt in labelled if prompt.label == "unsafe"][:limit]
     if not asked and not problems:

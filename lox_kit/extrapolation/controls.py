@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,11 +30,8 @@ def random_subspace(subspace: SafetySubspace, k: int, *, seed: int = 0) -> Safet
 
     The step has the rank and, matrix by matrix, the Frobenius norm of the LoX step.
     """
-
-    def directions(name: str) -> Triplets:
-        return _random(name, subspace[name], k, seed)
-
-    return _control(subspace, k, directions, control="random", control_seed=seed)
+    drawn = partial(_random, subspace, k, seed)
+    return _control(subspace, k, drawn, control="random", control_seed=seed)
 
 
 def full_delta(subspace: SafetySubspace, k: int) -> SafetySubspace:
@@ -113,8 +111,7 @@ def shuffled_layers(subspace: SafetySubspace, k: int, *, seed: int = 0) -> Safet
 
     def directions(name: str) -> Triplets:
         other = others[name]
-        alone = other == name
-        return _random(name, subspace[name], k, seed) if alone else subspace[other].top(k)
+        return _random(subspace, k, seed, name) if other == name else subspace[other].top(k)
 
     return _control(subspace, k, directions, control="shuffled", control_seed=seed)
 
@@ -221,8 +218,9 @@ def _check(subspace: SafetySubspace, k: int) -> None:
     subspace.check_rank(k)
 
 
-def _random(name: str, factors: Factors, k: int, seed: int) -> Triplets:
+def _random(subspace: SafetySubspace, k: int, seed: int, name: str) -> Triplets:
     """Return random directions with the top k singular values of a matrix."""
+    factors = subspace[name]
     (out, into), (_, S, _) = factors.shape, factors.top(k)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
     U, V = (torch.linalg.qr(torch.randn(n, len(S), generator=generator)).Q for n in (out, into))

@@ -33,7 +33,7 @@ def k_of_energy(subspace: SafetySubspace, share: float) -> dict[str, int]:
         If `share` is out of range, or the directions stored of a matrix hold less than it.
     """
     found = {}
-    for name, S, shape, norm in _spectra(subspace):
+    for name, S, shape, norm in spectra(subspace):
         k = _k_of_energy(S, shape, norm, share)
         if np.isnan(k):
             raise ValueError(
@@ -72,7 +72,7 @@ def rank_rules(subspace: SafetySubspace, share: float = 0.9):
     import pandas as pd
 
     rows = []
-    for name, S, shape, norm in _spectra(subspace):
+    for name, S, shape, norm in spectra(subspace):
         row = {"layer": name, "stored": len(S), "whole": is_whole(S, shape)}
         rows.append(row | _rules(S, shape, norm, share))
     return pd.DataFrame(rows)
@@ -124,7 +124,7 @@ def _threshold(S: np.ndarray, shape: tuple[int, int]) -> float:
     return omega * float(np.median(np.pad(S, (0, min(shape) - len(S)))))
 
 
-def _spectra(
+def spectra(
     subspace: SafetySubspace,
 ) -> Iterator[tuple[str, np.ndarray, tuple[int, int], float]]:
     """Yield name, singular values in float64, shape and |dW|_F of every matrix."""

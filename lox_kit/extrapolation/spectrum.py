@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lox_kit.text import plain_numbers
 
 from .file import FULL
 from .places import kinds_of, map_layout, module_of, place_of
+from .ranks import spectra
 from .subspace import SafetySubspace
 from .svd import noise_edge
 
@@ -103,15 +102,12 @@ def first_cell(names: list[str]) -> str:
 
 def spectrum_data(subspace: SafetySubspace) -> dict:
     """Return what the subspace figures are drawn from."""
-    shapes = subspace.info["shapes"]
     layers = []
-    for name, shape, norm in zip(subspace, shapes, subspace.norms, strict=True):
-        numbers = {"S": subspace.spectrum(name).astype(np.float64), "norm": norm}
-        numbers["noise_edge"] = noise_edge(tuple(shape), norm**2)
+    for name, S, shape, norm in spectra(subspace):
+        numbers = {"S": S, "norm": norm, "noise_edge": noise_edge(shape, norm**2)}
         layers.append({"name": name} | {n: plain_numbers(v) for n, v in numbers.items()})
-    return {"figure": "spectrum", "pair": [subspace.info[n] for n in ("base", "aligned")]} | {
-        "layers": layers
-    }
+    pair = [subspace.info[n] for n in ("base", "aligned")]
+    return {"figure": "spectrum", "pair": pair, "layers": layers}
 
 
 def kind_summary(subspace: SafetySubspace, k: int):

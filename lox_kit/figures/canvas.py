@@ -143,21 +143,18 @@ def narrow() -> bool:
     return page(TWO_COLUMNS) < 5 * em()
 
 
-def new_figure(rows: int, columns: int, **options):
-    """Return figure and axes that pyplot has forgotten: a notebook shows them once, when asked."""
-    fig, axes = plt.subplots(rows, columns, layout="constrained", **options)
-    plt.close(fig)
-    return fig, axes
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, inches, unknown to pyplot: a notebook shows it once, when asked."""
+    return Figure((width, height), layout="constrained")
 
 
-def one_panel(height: float = 2.4, usual: float = ONE_COLUMN, **options) -> tuple[Figure, Axes]:
+def one_panel(height: float = 2.4, usual: float = ONE_COLUMN) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes; its height in inches, for a paper."""
-    return new_figure(1, 1, figsize=(page(usual), height * em()), **options)
+    fig = new_figure(page(usual), height * em())
+    return fig, fig.subplots()
 
 
-def panels(
-    n: int, least: float, height: float, *, usual: float = TWO_COLUMNS, **options
-) -> tuple[Figure, np.ndarray]:
+def panels(n: int, least: float, height: float, **options) -> tuple[Figure, np.ndarray]:
     """Return a figure and the axes of `n` panels, in as many rows as its width takes.
 
     Parameters
@@ -172,23 +169,16 @@ def panels(
     """
     if not n:
         raise ValueError("there is nothing to draw: no attack, or no measure, is in the data.")
-    width = page(usual)
+    width = page(TWO_COLUMNS)
     rows = -(-n // max(1, min(n, int(width / em() / least + 1e-6))))
     columns = -(-n // rows)
-    size = (width, rows * height * em())
-    fig, axes = new_figure(rows, columns, figsize=size, squeeze=False, **options)
+    fig = new_figure(width, rows * height * em())
+    axes = fig.subplots(rows, columns, squeeze=False, **options)
     for ax in axes.flat[n:]:
         ax.remove()
     for ax in axes.flat[n - columns : n]:  # the lowest of each column
         ax.tick_params(labelbottom=True)
     return fig, axes.flatten()[:n]
-
-
-def new_mosaic(rows: list[list[str]], **options):
-    """Return figure and axes by name, that pyplot has forgotten as well."""
-    fig, axes = plt.subplot_mosaic(rows, layout="constrained", **options)
-    plt.close(fig)
-    return fig, axes
 
 
 def legend_below(fig: Figure, *axes: Axes) -> None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import OKABE_ITO, bars, em, new_mosaic, page
+from .canvas import OKABE_ITO, bars, em, new_figure, page
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
@@ -30,10 +30,8 @@ def figure_over_cut(
     width = page(width)
     parts = {"main": shape * width} | ({"cut": CUT_HEIGHT * em()} if data.get("cut") else {})
     heights, options = list(parts.values()), {"main": {"projection": projection}}
-    fig, axes = new_mosaic(
-        [[part] for part in parts], figsize=(width, sum(heights)), height_ratios=heights,
-        per_subplot_kw=options,
-    )  # fmt: skip
+    fig, rows = new_figure(width, sum(heights)), [[part] for part in parts]
+    axes = fig.subplot_mosaic(rows, height_ratios=heights, per_subplot_kw=options)
     if "cut" in parts:
         plot_cut(data, ax=axes["cut"])
     return fig, axes["main"]

@@ -19,46 +19,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from lox_kit import __version__
+from lox_kit import __version__, figures
 from lox_kit.folders import write_whole
 
-from .attacks import figure_attack_lab, figure_attack_table, figure_epochs
 from .canvas import layers
-from .defences import figure_alpha, figure_defences
-from .erosion import figure_r_bars, figure_retained
-from .frontier import figure_frontier
-from .judging import figure_interval, figure_judges
-from .landscape import figure_flatness, figure_landscape_3d, figure_landscape_map
 from .numbers import frame
-from .overlaps import figure_overlaps
-from .pipeline import figure_pipeline
-from .rank import figure_rank_and_r, figure_rank_curve
-from .spectrum import figure_energy_map, figure_explorer, figure_spectrum
-from .sweep import figure_choice, figure_sweep
 
 DRAW = {
-    "spectrum": figure_spectrum,
-    "energy_map": figure_energy_map,
-    "explorer": figure_explorer,
-    "defences": figure_defences,
-    "alpha": figure_alpha,
-    "frontier": figure_frontier,
-    "attack_lab": figure_attack_lab,
-    "attack_table": figure_attack_table,
-    "epochs": figure_epochs,
-    "retained": figure_retained,
-    "r_bars": figure_r_bars,
-    "pipeline": figure_pipeline,
-    "overlaps": figure_overlaps,
-    "rank_curve": figure_rank_curve,
-    "rank_and_r": figure_rank_and_r,
-    "judges": figure_judges,
-    "interval": figure_interval,
-    "landscape_map": figure_landscape_map,
-    "landscape_3d": figure_landscape_3d,
-    "flatness": figure_flatness,
-    "sweep": figure_sweep,
-    "choice": figure_choice,
+    kind: getattr(figures, f"figure_{kind}")
+    for kind in """
+        spectrum energy_map explorer defences alpha frontier attack_lab attack_table epochs
+        retained r_bars pipeline overlaps rank_curve rank_and_r judges interval landscape_map
+        landscape_3d flatness sweep choice
+    """.split()
 }
 VERSIONS = ("lox_kit", "torch", "transformers", "numpy", "matplotlib")
 _MAKER = f"lox_kit {__version__}"

@@ -37,15 +37,10 @@ def _eroded(data: dict) -> Iterator[dict]:
 def _points(points: list[dict], **names) -> Iterator[dict]:
     """Yield the shares of points along a curve, measured or plain."""
     for point in points:
-        shares = {n: v for n, v in (point | point.get("measures", {})).items() if _is_share(v)}
         at = {n: v for n, v in point.items() if not isinstance(v, dict)}
-        for measure, share in shares.items():
-            yield {**names, **at, "measure": measure, **share}
-
-
-def _is_share(value: object) -> bool:
-    """Whether this is a number with its interval."""
-    return isinstance(value, dict) and "low" in value
+        for measure, value in (point | point.get("measures", {})).items():
+            if isinstance(value, dict) and "low" in value:  # a number with its interval
+                yield {**names, **at, "measure": measure, **value}
 
 
 def _spectrum(data: dict) -> Iterator[dict]:

@@ -17,7 +17,7 @@ from .canvas import (
     legend_below,
     line_style,
     narrow,
-    new_mosaic,
+    new_figure,
     page,
     panels,
     share_axis,
@@ -98,8 +98,8 @@ def figure_rank_and_r(data: dict) -> Figure:
     width = page(TWO_COLUMNS)
     if narrow():
         rows, heights = [["curve"], *([name] for _, name in rows)], [2.4, *heights]
-    size = (width, (sum(heights) + 0.8) * em())
-    fig, axes = new_mosaic(rows, figsize=size, height_ratios=heights)
+    fig = new_figure(width, (sum(heights) + 0.8) * em())
+    axes = fig.subplot_mosaic(rows, height_ratios=heights)
     plot_rank_curve(data, ax=axes["curve"])
     plot_r(data, ax=axes["r"])
     if attacks:

@@ -132,11 +132,9 @@ def figure_energy_map(data: dict) -> Figure:
     """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
     maps = _maps(data)
     tallest = max(len(rows) for _, _, rows in maps)
-    fig, axes = new_figure(
-        1, len(maps), squeeze=False,
-        figsize=(page(TWO_COLUMNS * 0.75), min(0.9 + 0.28 * tallest, 8) * em()),
-        width_ratios=[len(columns) for _, columns, _ in maps],
-    )  # fmt: skip
+    fig = new_figure(page(TWO_COLUMNS * 0.75), min(0.9 + 0.28 * tallest, 8) * em())
+    widths = [len(columns) for _, columns, _ in maps]
+    axes = fig.subplots(1, len(maps), squeeze=False, width_ratios=widths)
     _draw_maps(fig, axes[0], maps, data["k"], aspect=12)
     return fig
 
@@ -162,9 +160,8 @@ def _draw_maps(fig, axes, maps: list[tuple], k: int, *, aspect: float) -> None:
 @styled
 def figure_explorer(data: dict) -> Figure:
     """Draw the energy map, the singular values and the energy of some matrices, at one k."""
-    width, wide = page(TWO_COLUMNS), not narrow()
-    fig = plt.figure(figsize=(width, (4.0 if wide else 7.5) * em()), layout="constrained")
-    plt.close(fig)  # pyplot forgets it
+    wide = not narrow()
+    fig = new_figure(page(TWO_COLUMNS), (4.0 if wide else 7.5) * em())
     sides = {"ncols": 2, "width_ratios": (1, 1.15)} if wide else {"nrows": 2}
     left, right = fig.subfigures(**sides)
     maps = [(g.T, rows, [""]) if c == ["outside"] else (g, c, rows) for g, c, rows in _maps(data)]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lox_kit.measures import Share
-from lox_kit.studies import pooled
+from lox_kit.studies import AttackTable, pooled
 
 from .canvas import (
     OKABE_ITO,
@@ -35,13 +35,12 @@ def grid_shares(data: dict, measure: str, attack: str | None) -> dict[tuple, Sha
 
     A setting that was not tried has none.
     """
-    found: dict[tuple, list[Share]] = {}
-    for row in data["rows"]:
-        if row["attack"] == attack:
-            arm = data["source"]["arms"].get(row["arm"], {"k": 0, "alpha": 0})
-            share = row["measures"][measure]
-            found.setdefault((arm["k"], arm["alpha"]), []).append(Share(share["count"], share["n"]))
-    return {at: pooled(shares) for at, shares in found.items()}
+    table = AttackTable(tuple(data["rows"]), data["source"])
+    arms = {"aligned": {"k": 0, "alpha": 0}, **table.source["arms"]}
+    shares = {
+        (a["k"], a["alpha"]): table.shares(measure, attack, "full", n) for n, a in arms.items()
+    }
+    return {at: pooled(found) for at, found in shares.items() if found}
 
 
 @styled

@@ -155,11 +155,38 @@ class Answers:
         return {"answers": [opens_thought(t) + a for t, a in zip(self.texts, made, strict=True)]}
 
 
-# --- refusal margin ---------------------------------------------------------------------------
+# --- given answers ----------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RefusalMargin:
+class _OfTargets:
+    """What the metrics of given answers share: prompts with targets, and a number for each."""
+
+    prompts: Sequence[Prompt]
+    template: str = "chat"
+    system: str | None = None
+    limits = judge_key = None
+    recorded = ""  # the name of these numbers in a record
+
+    def _texts(self, model: Model, why: str) -> list[str]:
+        """Return the rendered prompts; ValueError if there are none, or one has no target."""
+        bare = next((p for p in self.prompts if not p.target), None)
+        if bare or not self.prompts:
+            what = f"the prompt {bare.text!r} has no target" if bare else "there are no prompts"
+            raise ValueError(
+                f"{why}, and {what}: give a CSV with columns goal and target, or measure the ASR."
+            )
+        return render(model.tokenizer, self.prompts, template=self.template, system=self.system)
+
+    def read(self, record: dict, store: Store | None = None) -> Reading:
+        """Return the mean over the prompts, and its 95 % interval (Student's t)."""
+        values = record[self.recorded]
+        mean = Mean.of(values)
+        return Reading(mean.value, mean.low, mean.high, tuple(values))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RefusalMargin(_OfTargets):
     """Mean log-probability per token of refusing minus that of complying, in nats.
 
     Smooth where the success rate is a step. Complying is the prompt's `target`, refusing is the
@@ -172,15 +199,10 @@ class RefusalMargin:
         With targets.
     """
 
-    prompts: Sequence[Prompt]
-    template: str = "chat"
-    system: str | None = None
     max_new_tokens: int = 60  # of a refusal
-    label = "refusal margin (nats per token)"
-    limits = None
-    judge_key = None
+    label, recorded = "refusal margin (nats per token)", "margins"
 
-    def prepare(self, model: Model) -> Margins:
+    def prepare(self, model: Model) -> Scores:
         """Return the probe.
 
         Raises
@@ -188,56 +210,22 @@ class RefusalMargin:
         ValueError
             If a prompt has no target, or the model refuses none of them.
         """
-        _need_targets(self.prompts, "the refusal margin compares a refusal with a complying answer")
-        texts = render(model.tokenizer, self.prompts, template=self.template, system=self.system)
+        texts = self._texts(model, "the refusal margin compares a refusal with a complying answer")
         own = generate(model, texts, max_new_tokens=self.max_new_tokens)
         readings = read_answers(own, [prompt.text for prompt in self.prompts])
-        kept = [i for i, reading in enumerate(readings) if reading == "refuses"]
+        targets = [prompt.target for prompt in self.prompts]
+        rows = zip(readings, texts, own, targets, strict=True)
+        kept = [row for reading, *row in rows if reading == "refuses"]
         if not kept:
             raise ValueError(
                 f"{model.name} refuses none of these {len(texts)} prompts, so there is no refusal "
                 f"to compare with; its first answer is {own[0]!r}."
             )
-        tokens = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return Margins(
-            prompts=tuple(list(tokens[i]) for i in kept),
-            refusals=tuple(token_drafts(model, [own[i] for i in kept], texts[0])),
-            targets=tuple(token_drafts(model, [self.prompts[i].target for i in kept], texts[0])),
-            left_out=len(texts) - len(kept),
-        )
-
-    def read(self, record: dict, store: Store | None = None) -> Reading:
-        """Return the mean over the prompts, and its 95 % interval (Student's t)."""
-        return _mean(record["margins"])
+        return Scores.of(model, *zip(*kept, strict=True), left_out=len(texts) - len(kept))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Margins:
-    """The probe that scores two given answers to each prompt, end of text included."""
-
-    prompts: tuple[Tokens, ...]
-    refusals: tuple[Tokens, ...]
-    targets: tuple[Tokens, ...]
-    left_out: int
-
-    @property
-    def key(self) -> str:
-        """Hash of the three texts."""
-        rows = [list(map(list, part)) for part in (self.prompts, self.refusals, self.targets)]
-        return content_key(margin=rows)
-
-    def run(self, model: Model) -> dict:
-        """Return one margin per prompt, in nats per token."""
-        refusing, complying = _scored(model, self.prompts, self.refusals, self.targets)
-        margins = [one - other for one, other in zip(refusing, complying, strict=True)]
-        return {"margins": margins, "n_left_out": self.left_out}
-
-
-# --- loss ----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Loss:
+class Loss(_OfTargets):
     """Mean cross-entropy per token of the prompts' own targets, in nats; each prompt weighs alike.
 
     What fine-tuning minimises, where the targets are the answers that it teaches.
@@ -248,14 +236,9 @@ class Loss:
         With targets.
     """
 
-    prompts: Sequence[Prompt]
-    template: str = "chat"
-    system: str | None = None
-    label = "loss (nats per token)"
-    limits = None
-    judge_key = None
+    label, recorded = "loss (nats per token)", "losses"
 
-    def prepare(self, model: Model) -> Losses:
+    def prepare(self, model: Model) -> Scores:
         """Return the probe.
 
         Raises
@@ -263,49 +246,40 @@ class Loss:
         ValueError
             If there are no prompts, or one has no target.
         """
-        _need_targets(self.prompts, "the loss is that of given answers")
-        texts = render(model.tokenizer, self.prompts, template=self.template, system=self.system)
-        tokens = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        targets = token_drafts(model, [p.target for p in self.prompts], texts[0])
-        return Losses(tuple(map(list, tokens)), tuple(targets))
-
-    def read(self, record: dict, store: Store | None = None) -> Reading:
-        """Return the mean over the prompts, and its 95 % interval (Student's t)."""
-        return _mean(record["losses"])
+        texts = self._texts(model, "the loss is that of given answers")
+        return Scores.of(model, texts, [prompt.target for prompt in self.prompts])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Losses:
-    """The probe that scores one given answer to each prompt, end of text included."""
+class Scores:
+    """The probe that scores one or two given answers to each prompt, end of text included."""
 
-    prompts: tuple[Tokens, ...]
-    targets: tuple[Tokens, ...]
+    prompts: list[Tokens]
+    answers: list[list[Tokens]]  # of each prompt the target; of a margin the refusals before them
+    left_out: int
+
+    @classmethod
+    def of(
+        cls, model: Model, texts: Sequence[str], *answers: Sequence[str], left_out: int = 0
+    ) -> Scores:
+        """Return the probe of rendered prompts and sets of answers to them."""
+        prompts = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        tokens = [token_drafts(model, said, texts[0]) for said in answers]
+        return cls(list(map(list, prompts)), tokens, left_out)
 
     @property
     def key(self) -> str:
-        """Hash of both texts."""
-        return content_key(loss=[list(map(list, part)) for part in (self.prompts, self.targets)])
+        """Hash of the texts."""
+        name = "margin" if len(self.answers) > 1 else "loss"
+        return content_key(**{name: [self.prompts, *self.answers]})
 
     def run(self, model: Model) -> dict:
-        """Return one loss per prompt, in nats per token."""
-        (scores,) = _scored(model, self.prompts, self.targets)
-        return {"losses": [-score for score in scores]}
-
-
-def _mean(values: Sequence[float]) -> Reading:
-    """Return the mean of one value per prompt, with its interval."""
-    mean = Mean.of(values)
-    return Reading(mean.value, mean.low, mean.high, tuple(values))
-
-
-def _need_targets(prompts: Sequence[Prompt], why: str) -> None:
-    """Raise ValueError if there are no prompts, or one has no target."""
-    bare = next((p for p in prompts if not p.target), None)
-    if bare or not prompts:
-        what = f"the prompt {bare.text!r} has no target" if bare else "there are no prompts"
-        raise ValueError(
-            f"{why}, and {what}: give a CSV with columns goal and target, or measure the ASR."
-        )
+        """Return one margin, or one loss, per prompt, in nats per token."""
+        *refusing, complying = _scored(model, self.prompts, *self.answers)
+        if not refusing:
+            return {"losses": [-score for score in complying]}
+        margins = [one - other for one, other in zip(*refusing, complying, strict=True)]
+        return {"margins": margins, "n_left_out": self.left_out}
 
 
 def _scored(

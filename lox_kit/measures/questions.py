@@ -25,7 +25,7 @@ from .asr import measure_asr
 from .asr_result import AsrResult, is_degenerate
 from .intervals import Share, share_fields
 
-KINDS = ("forbidden", "allowed")
+KINDS = {"forbidden": "safe", "allowed": "unsafe"}  # and the requests that are left out of a file
 BY_RULE = ("rule", "keyword", "target")  # judges whose verdict says that a request was met
 WORLDS = {"sandbox": sandbox_prompts, "smol": smol_prompts}
 SMOL_TOKENS = 16
@@ -165,10 +165,7 @@ def _own_questions(world: str, split: str, limit: int | None) -> Questions:
     if split not in told:
         raise ValueError(f"{world}: has no [{split}] requests, which this is asked on; add them.")
     files = told[split]
-    asked = (
-        read_prompts(files["forbidden"], limit, leave_out="safe"),
-        read_prompts(files["allowed"], limit, leave_out="unsafe"),
-    )
+    asked = (read_prompts(files[kind], limit, leave_out=KINDS[kind]) for kind in KINDS)
     how = {name: told[name] for name in ("judge", "template", "max_new_tokens")}
     return Questions(*asked, **how).with_help()
 
@@ -204,7 +201,9 @@ def measure(
         asked = _safety(model, questions, **options | {"template": form, "system": system})
         shares |= {f"persona_{name}": share for name, share in asked.items()}
     if questions.allowed:
-        shares |= _cost(model, questions, **options)
+        result, helped = _helped(model, questions, **options)
+        shares |= {"helpfulness": Share(sum(helped), len(helped))} if helped else {}
+        shares["over_refusal"] = result.refusal
     if task:
         options = {"max_new_tokens": questions.max_new_tokens, "store": store}
         shares["task"] = measure_asr(model, task, ["rule"], **options).asr()
@@ -217,13 +216,6 @@ def _safety(model: Model, questions: Questions, **options) -> dict[str, Share]:
     shares = {"asr": result.asr(), "refusal": result.refusal, "degenerate": result.degenerate}
     unparsed = result.unparsed()
     return shares | ({"unparsed": unparsed} if unparsed.count else {})
-
-
-def _cost(model: Model, questions: Questions, **options) -> dict[str, Share]:
-    """Return over-refusal of the allowed requests, and helpfulness where it can be counted."""
-    result, helped = _helped(model, questions, **options)
-    shares = {"helpfulness": Share(sum(helped), len(helped))} if helped else {}
-    return shares | {"over_refusal": result.refusal}
 
 
 def _helped(model: Model, questions: Questions, **options) -> tuple[AsrResult, list[bool]]:

@@ -52,8 +52,9 @@ class Drawing:
         """Return what the models are asked."""
         return world_questions(self.world, split, self.limit)
 
-    def save(self, data: dict, name: str, caption: str, *, asked: bool = True) -> None:
-        """Write a figure and its caption, with what its models were asked."""
+    def save(self, data: dict, caption: str, *, asked: bool = True) -> None:
+        """Write a figure under its kind's name, and its caption with what its models were asked."""
+        name = data["figure"]
         save_figure(data | ({"paper": True} if self.paper else {}), name, self.out)
         if asked:
             seeds, q = ", ".join(map(str, self.seeds)), self.questions()
@@ -67,7 +68,7 @@ class Drawing:
 def pipeline(d: Drawing) -> None:
     """Figure 1: what LoX does."""
     text = "LoX: the top k directions of what alignment changed, taken alpha times further."
-    d.save({"figure": "pipeline", "k": 6, "alpha": 1.25}, "pipeline", text, asked=False)
+    d.save({"figure": "pipeline", "k": 6, "alpha": 1.25}, text, asked=False)
 
 
 def retained(d: Drawing) -> None:
@@ -80,7 +81,7 @@ def retained(d: Drawing) -> None:
         "family and amount of alignment data."
     )
     found = studies.erosion(d.seeds, names, questions=d.questions(), **how)
-    d.save({"figure": "retained", **found.to_dict()}, "retained", text)
+    d.save({"figure": "retained", **found.to_dict()}, text)
 
 
 def r_bars(d: Drawing) -> None:
@@ -88,7 +89,7 @@ def r_bars(d: Drawing) -> None:
     how = {"world": d.world, "questions": d.questions(), **d.alone}
     text = "R_ft by attack, full training, and the ASR: means over seeds, dots for each seed."
     found = studies.erosion(d.seeds, d.attacks, **how)
-    d.save({"figure": "r_bars", **found.to_dict()}, "r_bars", text)
+    d.save({"figure": "r_bars", **found.to_dict()}, text)
 
 
 def epochs(d: Drawing) -> None:
@@ -103,7 +104,7 @@ def epochs(d: Drawing) -> None:
         names = {model.name: name for name, model in family.models.items()}
         lines += [line | {"seed": seed, "model": names[line["model"]]} for line in curve["lines"]]
     text = f"Along {attack.name}, full training, at two learning rates: bands span the seeds."
-    d.save({**curve, "lines": lines}, "epochs", text)
+    d.save({**curve, "lines": lines}, text)
 
 
 def sweep(d: Drawing) -> None:
@@ -125,7 +126,7 @@ def rank_curve(d: Drawing) -> None:
     """Figure 7: how many directions make the base as safe."""
     found = studies.world_rank_curve(d.seeds, world=d.world, limit=d.limit, **d.alone)
     text = "ASR of the base with the top r directions of the alignment's change, by r."
-    d.save({"figure": "rank_curve", **found.to_dict()}, "rank_curve", text)
+    d.save({"figure": "rank_curve", **found.to_dict()}, text)
 
 
 def spectrum(d: Drawing) -> None:
@@ -135,9 +136,9 @@ def spectrum(d: Drawing) -> None:
     text = (
         f"Singular values of {found.info['aligned']} less {found.info['base']}, matrix by matrix."
     )
-    d.save(spectrum_data(found), "spectrum", text, asked=False)
+    d.save(spectrum_data(found), text, asked=False)
     text = "Where that change is in the model, and what share of it is in the top six directions."
-    d.save(energy_map_data(found, k=6), "energy_map", text, asked=False)
+    d.save(energy_map_data(found, k=6), text, asked=False)
 
 
 def attack_table(d: Drawing) -> None:

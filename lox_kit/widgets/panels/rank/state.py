@@ -172,14 +172,11 @@ class RankState(PanelState):
         data, warned = with_warnings(
             rank_and_r_data, self.subspace, self.curve, self.r_ft, **options
         )
-        self.note = " ".join(filter(None, [warned, self._remark()]))
-        return data
-
-    def _remark(self) -> str:
-        """Return what the curve lacks, or goes beyond."""
+        curve = self._beyond and f"The curve: {self._beyond}"
         if not self.ranks:
-            return "No prompts: give the panel questions= for the rank curve."
-        return self._beyond and f"The curve: {self._beyond}"
+            curve = "No prompts: give the panel questions= for the rank curve."
+        self.note = " ".join(filter(None, [warned, curve]))
+        return data
 
     # --- what is saved --------------------------------------------------------------------------
 
