@@ -116,8 +116,9 @@ for verbs in (
         lox.add_command(announced(verb) if verb.name in VERBS else verb)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
-FULL = ("No space left", "File too large", "Disk quota")
+FULL = ("No space left", "File too large", "Disk quota", "iostream error")
 MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
+MEMORY += ("failed to map segment",)
 
 
 class CleanRecord(logging.LogRecord):
@@ -139,12 +140,15 @@ def missing_extra(module: str) -> str:
 
 def error_line(error: BaseException) -> str:
     """Return what went wrong on one line, with advice where the error alone says little."""
-    text = str(error)
+    text = whole = str(error)
+    before = error.__cause__ or error.__context__
+    while before:  # what a library says last may hide what went wrong first
+        whole, before = f"{whole} {before}", before.__cause__ or before.__context__
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name}: {missing_extra(error.name)}"
-    if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
+    if isinstance(error, MemoryError) or any(words in whole for words in MEMORY):
         hint = "There is not enough memory: close other programs, or take a smaller model or batch."
-    elif any(words in text for words in FULL):
+    elif any(words in whole for words in FULL):
         hint = "Make room on the disk, or write elsewhere; what was finished is kept."
     elif isinstance(error, EXPECTED) and text:
         return text

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lox_kit.folders import whole
@@ -32,6 +31,7 @@ from lox_kit.weights import (
     refuse_nonfinite,
     skeleton,
     tied_parameters,
+    write_tensors,
 )
 
 from .card import model_card, refuse_control
@@ -96,12 +96,13 @@ def save_adapter(
     tensors, config, ranks = _as_lora(edits, module, checkpoint.name, alpha)
     tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
     card = model_card(checkpoint, subspace, k, alpha, ranks)
-    about = {"format": "pt", "lox_kit": recipe_of(subspace, k, alpha)}
+    about = {"lox_kit": recipe_of(subspace, k, alpha)}
+    layout = {name: (W.dtype, tuple(W.shape)) for name, W in tensors.items()}
     with whole(out, new=True) as work:
         work.mkdir()
         (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
         (work / "README.md").write_text(card)
-        save_file(tensors, work / "adapter_model.safetensors", metadata=about)
+        write_tensors(work / "adapter_model.safetensors", layout, about, tensors.values())
         load_adapter(work, skeleton(checkpoint.path))
     whole_names = ([p.parameter for p in places[n]] if n in places else [n] for n in left_out)
     return tuple(dict.fromkeys(itertools.chain(*whole_names)))
