@@ -1,4 +1,4 @@
-"""Two processes at once, into one output and one store: one whole result, and a line for the other."""
+"""Two processes at once, into one output and one store: one whole result, and no harm."""
 
 import re
 import time

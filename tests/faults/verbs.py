@@ -129,7 +129,8 @@ class Verbs:
         assert_nothing_half(found, whole)
         if found != whole:  # or it was about to say so
             again = self.run(folder, verb)
-            assert done.status and again.status == 0, (done.said, again.said)
+            assert done.status != 0
+            assert again.status == 0, (done.said, again.said)
             assert left(folder) == whole, done.said
 
 
