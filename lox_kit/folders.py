@@ -135,9 +135,19 @@ def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
 
 def write_whole(file: str | Path, data: str | bytes) -> Path:
     """Write a small file that appears under its name only when it is whole; return its path."""
-    with whole(file) as work:
+    with whole(file) as work, naming(file):
         work.write_bytes(data.encode() if isinstance(data, str) else data)
     return Path(file)
+
+
+@contextlib.contextmanager
+def naming(file: str | Path, part: str = "") -> Iterator[None]:
+    """Say of an error of writing which file it is about, and which part of it."""
+    try:
+        yield
+    except OSError as error:
+        said = f"{file}: writing {part + ' ' if part else ''}failed ({error.strerror})."
+        raise OSError(error.errno, said) from error
 
 
 def remove_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ import sqlite3
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lox_kit.folders import data_folder
@@ -24,6 +25,7 @@ from lox_kit.folders import data_folder
 NUMBER = (int, float)
 SHARES = {...: dict.fromkeys(("value", "low", "high", "count", "n"), NUMBER)}  # see `_fits`
 FILE = "lox.sqlite"
+MADE = len("2025-06-18 12:00:00.000")  # the time a record was made; older ones have no more
 SCHEMA = 1  # of what is stored; raised where older records cannot be used any more
 
 
@@ -42,13 +44,13 @@ def content_key(**causes) -> str:
 
 
 @contextlib.contextmanager
-def _opening(file: Path) -> Iterator[None]:
+def _naming(file: Path, done: str) -> Iterator[None]:
     """Say of an error of SQLite which file it is about, and what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         raise OSError(
-            f"{file}: the store cannot be opened ({error}). Choose another folder with "
+            f"{file}: the store cannot be {done} ({error}). Make room, choose another folder with "
             "--store or LOX_KIT_STORE, or move this file away."
         ) from error
 
@@ -79,6 +81,11 @@ def _fits(value: object, shape) -> bool:
     return not isinstance(shape, dict) and isinstance(value, shape)
 
 
+def _checksum(*parts: str) -> str:
+    """Return what follows the time in the column `made`: " " and a hash of kind, key and value."""
+    return f" {hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"
+
+
 class Store(contextlib.AbstractContextManager):
     """Records by kind and key, each a JSON value.
 
@@ -102,10 +109,11 @@ class Store(contextlib.AbstractContextManager):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()  # one connection, perhaps for the jobs of several panels
         self._folders = [self.folder]
-        with _opening(self.folder / FILE):
+        with _naming(self.folder / FILE, "opened"):
             self._db = sqlite3.connect(
                 self.folder / FILE, timeout=30, check_same_thread=False, uri=True
             )
+            self._db.text_factory = lambda text: text.decode(errors="replace")  # see `_values`
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS records (kind TEXT, key TEXT, value TEXT NOT NULL, "
                 "made TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (kind, key)) WITHOUT ROWID"
@@ -123,10 +131,10 @@ class Store(contextlib.AbstractContextManager):
             raise FileNotFoundError(
                 f"LOX_KIT_CLASS={folder}: no store there; `lox warm -o {folder}` makes one."
             )
-        with _opening(folder / FILE):
+        with _naming(folder / FILE, "opened"):
             self._db.execute("ATTACH ? AS class", [f"{(folder / FILE).as_uri()}?mode=ro"])
             self._schema("class")
-            self._rows("SELECT 1 FROM class.records LIMIT 1")  # it is a store
+            self._db.execute("SELECT 1 FROM class.records LIMIT 1")  # it is a store
             self._db.execute(  # from now on `records` is this, and our own are `main.records`
                 "CREATE TEMP VIEW records AS SELECT * FROM main.records UNION ALL "
                 "SELECT * FROM class.records AS below WHERE NOT EXISTS (SELECT 1 FROM main.records "
@@ -136,7 +144,7 @@ class Store(contextlib.AbstractContextManager):
 
     def _schema(self, name: str) -> int:
         """Return the schema of a database, which must not be newer than ours."""
-        ((found,),) = self._rows(f"PRAGMA {name}.user_version")
+        (found,) = self._db.execute(f"PRAGMA {name}.user_version").fetchone()
         if found > SCHEMA:
             self.close()
             raise sqlite3.DatabaseError(
@@ -155,21 +163,21 @@ class Store(contextlib.AbstractContextManager):
         fields {...: shape}. What is left out is warned of (DamagedRecord).
         """
         wanted = "SELECT value FROM json_each(?)"  # one variable, however many keys
-        query = f"SELECT key, value FROM records WHERE kind=? AND key IN ({wanted})"
+        query = f"SELECT key, value, made FROM records WHERE kind=? AND key IN ({wanted})"
         return self._values(kind, self._rows(query, kind, json.dumps(list(keys))), like)
 
     def _values(self, kind: str, rows: Iterable[tuple], like=object) -> dict[str, object]:
         """Return records by key, without those that are damaged or not `like` this."""
         found = {}
-        for key, text in rows:
-            value = None
+        for key, text, made in rows:
+            value, whole = None, str(made or "")[MADE:] in ("", _checksum(kind, key, text))
             with contextlib.suppress(TypeError, ValueError, RecursionError):
                 value = json.loads(text)
-            if value is not None and _fits(value, like):
+            if whole and value is not None and _fits(value, like):
                 found[key] = value
             else:
                 warnings.warn(
-                    f"{self.folder / FILE}: {kind} {key[:16]} is damaged or of another "
+                    f"{self.folder / FILE}: {kind} {str(key)[:16]} is damaged or of another "
                     "lox_kit; it may be made again.",
                     DamagedRecord,
                     stacklevel=4,
@@ -182,17 +190,19 @@ class Store(contextlib.AbstractContextManager):
 
     def put_many(self, kind: str, values: Mapping[str, object]) -> None:
         """Store several values in one transaction: all of them or none."""
-        with self._lock, self._db:
+        texts, now = {k: json.dumps(v) for k, v in values.items()}, datetime.now(UTC)
+        time = f"{now:%Y-%m-%d %H:%M:%S.%f}"[:MADE]
+        with _naming(self.folder / FILE, "written"), self._lock, self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO main.records (kind, key, value, made) "
-                "VALUES (?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
-                [(kind, key, json.dumps(value)) for key, value in values.items()],
+                "INSERT OR REPLACE INTO main.records (kind, key, value, made) VALUES (?, ?, ?, ?)",
+                [(kind, key, t, time + _checksum(kind, key, t)) for key, t in texts.items()],
             )
 
     def all(self, kind: str) -> dict[str, object]:
         """Return every record of a kind by its key, the one put last first."""
-        query = "SELECT key, value FROM records WHERE kind=? ORDER BY made DESC"
-        return self._values(kind, self._rows(query, kind))
+        query = "SELECT key, value, made FROM records WHERE kind=? "
+        rows = self._rows(f"{query} ORDER BY substr(made, 1, {MADE}) DESC", kind)
+        return self._values(kind, rows)
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""
@@ -200,7 +210,7 @@ class Store(contextlib.AbstractContextManager):
 
     def _rows(self, query: str, *values: str) -> list[tuple]:
         """Return what a query finds."""
-        with self._lock:
+        with _naming(self.folder / FILE, "read"), self._lock:
             return self._db.execute(query, values).fetchall()
 
     def run_folder(self, key: str) -> Path:

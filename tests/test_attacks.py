@@ -53,7 +53,7 @@ def test_a_run_leaves_its_model_as_it_was_and_the_attacked_one_under_its_own_key
 def test_a_run_whose_weights_or_record_were_changed_is_not_taken_for_what_it_was(speaker, tmp_path):
     folder = run_attack(speaker, SHORT, tmp_path / "out").folder
     speaker.module.save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"out.*not those that the attack left"):
+    with pytest.raises(ValueError, match=r"out.*not those that attack.json says"):
         load_run(folder).load(device="cpu")
     for text, message in (('{"attack": 1}', "damaged"), ("{", "not valid JSON")):
         (folder / "attack.json").write_text(text)

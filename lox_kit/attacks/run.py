@@ -10,7 +10,7 @@ from pathlib import Path
 from lox_kit.folders import locked
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
-from lox_kit.weights import Checkpoint, read_object
+from lox_kit.weights import read_object
 
 from .presets import ATTACKS, Attack
 from .resuming import kept_checkpoints, missing_steps
@@ -48,11 +48,6 @@ class AttackRun:
             If no checkpoint of this step was kept, or the weights were changed since.
         """
         end = step in (None, self.source["steps"])
-        if end and Checkpoint(self.folder).weight_hashes != self.source["weights"]:
-            raise ValueError(
-                f"{self.folder}: its weights are not those that the attack left; remove the "
-                "folder, and the attack runs again."
-            )
         folder = self.folder if end else self.checkpoints.get(step)
         if folder is None:
             raise ValueError(

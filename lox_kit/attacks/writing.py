@@ -96,6 +96,7 @@ def train_copy(
         raise StoppedError(
             f"stopped after step {steps[-1].step} of {steps[-1].total}; the same call resumes it."
         )
+    (work / record).unlink(missing_ok=True)  # of this run, cut off at its very end
     save_model(copied, model.tokenizer, work)
     copy_beside(model.beside, work)
     _refuse_other(work, copied)

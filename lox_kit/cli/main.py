@@ -117,8 +117,18 @@ for verbs in (
         lox.add_command(announced(verb) if verb.name in VERBS else verb)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
-FULL = ("No space left", "File too large", "Disk quota")
-MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
+HINTS = {  # what to do about an error, by words that the system or a library has for it
+    "There is not enough memory: close other programs, or take a smaller model or batch.": (
+        *("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread"),
+        *("MemoryError", "failed to map segment"),
+    ),
+    "Make room on the disk, or write elsewhere; what was finished is kept.": (
+        *("No space left", "File too large", "Disk quota", "iostream error"),
+    ),
+    "See who may read and write there, or choose another place.": (
+        *("Read-only file system", "Permission denied"),
+    ),
+}
 
 
 class Terminated(BaseException):
@@ -148,17 +158,15 @@ def missing_extra(module: str) -> str:
 
 def error_line(error: BaseException) -> str:
     """Return what went wrong on one line, with advice where the error alone says little."""
-    text = str(error)
+    text, whole, before = str(error), "", error
+    while before:  # what a library says last may hide what went wrong first
+        whole, before = f"{whole} {before!r}", before.__cause__ or before.__context__
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name}: {missing_extra(error.name)}"
-    if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
-        hint = "There is not enough memory: close other programs, or take a smaller model or batch."
-    elif any(words in text for words in FULL):
-        hint = "Make room on the disk, or write elsewhere; what was finished is kept."
-    elif isinstance(error, EXPECTED) and text:
+    hint = next((h for h, words in HINTS.items() if any(word in whole for word in words)), None)
+    if hint is None and isinstance(error, EXPECTED) and text:
         return text
-    else:
-        hint = "Unexpected; `lox --debug VERB ...` shows where it was."
+    hint = hint or "Unexpected; `lox --debug VERB ...` shows where it was."
     return f"{': '.join(filter(None, (type(error).__name__, text.rstrip('.'))))}. {hint}"
 
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lox_kit.folders import whole
@@ -32,6 +31,7 @@ from lox_kit.weights import (
     refuse_nonfinite,
     skeleton,
     tied_parameters,
+    write_tensors,
 )
 
 from .card import model_card, refuse_control
@@ -105,8 +105,7 @@ def save_adapter(
             work.mkdir()
             (work / "adapter_config.json").write_text(json.dumps(config, indent=2))
             (work / "README.md").write_text(card)
-            about = {"format": "pt", "lox_kit": recipe}
-            save_file(tensors, work / WEIGHTS, metadata=about)
+            write_tensors(work / WEIGHTS, layout, {"lox_kit": recipe}, tensors.values())
             load_adapter(work, skeleton(checkpoint.path))
     whole_names = ([p.parameter for p in places[n]] if n in places else [n] for n in left_out)
     return tuple(dict.fromkeys(itertools.chain(*whole_names)))

@@ -13,6 +13,7 @@ from lox_kit.threads import importing
 from lox_kit.weights import (
     WORLD,
     Checkpoint,
+    check_sums,
     class_and_config,
     read_object,
     refuse_code,
@@ -140,8 +141,8 @@ def load_model(
     Raises
     ------
     FileNotFoundError, ValueError
-        If the checkpoint is not whole (`Checkpoint`), holds code or NaN, or does not fit its
-        config; or the device is not there, or a map leaves weights on disk.
+        If the checkpoint is not whole (`Checkpoint`), damaged, holds code or NaN, or does not fit
+        its config; or the device is not there, or a map leaves weights on disk.
     """
     checkpoint, place = Checkpoint(model), pick_device(device)
     with importing("transformers.modeling_utils"):
@@ -175,6 +176,7 @@ def load_module(
 ) -> torch.nn.Module:
     """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
     refuse_code(checkpoint.path)
+    _refuse_damage(checkpoint)
     with transformers_for(checkpoint.path) as library:
         made, config = class_and_config(library, checkpoint.path)
         source: Path | None = checkpoint.path
@@ -210,6 +212,21 @@ def load_module(
     for name, W in module.state_dict().items():
         refuse_nonfinite(W, f"{name} in {checkpoint.name}, loaded as {W.dtype}")
     return module
+
+
+def _refuse_damage(checkpoint: Checkpoint) -> None:
+    """Raise if weights are not as lox_kit wrote them, as their checksums or a run's record say."""
+    for file in {info.file for info in checkpoint.tensors.values()}:
+        check_sums(file)
+    for record in ("attack.json", "alignment.json"):
+        file = checkpoint.path / record
+        source = read_object(file).get("source") if file.is_file() else None
+        said = source.get("weights") if isinstance(source, dict) else None
+        if said not in (None, (checkpoint.base or checkpoint).weight_hashes):
+            raise ValueError(
+                f"{checkpoint.name}: its weights are not those that {record} says the run left. "
+                "Remove the folder and the same call makes it again, or the file if you know why."
+            )
 
 
 def _refuse_gaps(name: str, found: dict) -> None:

@@ -120,14 +120,15 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
         return measures, read_requests(model, questions, store=kept), kept.kinds
     attack = entry.find_attack()
     folder = Path(runs) / attack_key(model, attack)[:32]
-    there = folder.exists()
-    run = load_run(folder) if there else run_attack(model, attack, folder)
+    once = not (keep or folder.exists())
+    folder = folder.with_name(f".{folder.name}.once") if once else folder  # until it is measured
+    run = load_run(folder) if folder.exists() else run_attack(model, attack, folder)
     attacked = run.load()
     measures = measure(attacked, questions, task, **options)
     if problems := _gsm8k_problems(attack.name):
         solved = measure_gsm8k(attacked, problems, template=questions.template, store=kept)
         measures["task"] = share_fields(solved.asr())
-    if not (keep or there):
+    if once:
         remove_folder(folder)
     return measures, read_requests(attacked, questions, store=kept), kept.kinds
 

@@ -22,7 +22,7 @@ __all__, __getattr__, __dir__ = attach(
         "pair": "both check_pair delta matching PairReport ROWS",
         "quantised": "plain_config",
         "smol": "convert_gguf fetch_base",
-        "sums": "check_schema checked_reader",
+        "sums": "check_schema check_sums checked_reader",
         "targets": """
             can_adapt load_adapter lora_layers lora_names lora_parameters lora_share lora_targets
             lora_transposes

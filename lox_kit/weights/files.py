@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lox_kit.folders import cache_folder, write_whole
 
-from .sums import check_schema, checked_reader
+from .sums import check_header, check_schema, checked_reader
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -175,11 +175,12 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     Raises
     ------
     ValueError
-        If the file is not whole or holds a dtype that torch does not have.
+        If the file is damaged or holds a dtype that torch does not have.
     """
     tensors = {}
     try:
         with safe_open(file, "pt") as f:
+            check_header(f, file)
             for name in f.offset_keys():
                 part = f.get_slice(name)
                 dtype = DTYPES.get(part.get_dtype())
@@ -320,7 +321,7 @@ def file_hash(file: Path) -> str:
         try:
             write_whole(note, _note(known, value))
         except OSError as error:
-            _warn_once(folder, error.strerror or str(error))
+            _warn_once(folder, os.strerror(error.errno) if error.errno else str(error))
     return value
 
 

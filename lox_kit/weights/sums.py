@@ -1,7 +1,8 @@
-"""A checksum of each tensor of a safetensors file, in the file's own header.
+"""A checksum of each tensor of a safetensors file, and of its header, in that header itself.
 
 Against damage, not against forgery: a bad copy, a disk that lost a page, a flipped bit. They are in
-file order, 16 hexadecimal digits each, as one string of the header's metadata.
+file order, 16 hexadecimal digits each, as one string of the header's metadata; the last one is that
+of the header with zeros in its place, which older files lack.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 SUMS = "sums"  # their name in the metadata
@@ -60,6 +61,30 @@ def checked_reader(f, file: Path) -> Callable[[str], Tensor]:
         return tensor
 
     return read
+
+
+def check_sums(file: Path) -> None:
+    """Raise ValueError if a tensor does not match its checksum; files of others have none."""
+    with safe_open(file, "pt") as f:
+        read = checked_reader(f, file)
+        for name in f.offset_keys() if SUMS in (f.metadata() or {}) else ():
+            read(name)
+
+
+def check_header(f, file: Path) -> None:
+    """Raise ValueError if the header of an open file does not match its checksum."""
+    sums, n = (f.metadata() or {}).get(SUMS, ""), len(f.offset_keys())
+    if len(sums) in (0, n * DIGITS):  # files of others, and older ones
+        return
+    with file.open("rb") as raw_file:
+        size = raw_file.read(8)
+        header = size + raw_file.read(int.from_bytes(size, "little"))
+    whole = header.replace(sums.encode(), b"0" * (n + 1) * DIGITS, 1)
+    if checksum(whole) != sums[n * DIGITS :]:
+        raise ValueError(
+            f"{file}: its header is damaged, it does not match its checksum; make or copy the file "
+            "again."
+        )
 
 
 def check_schema(file: Path, found: object, known: int) -> None:

@@ -12,11 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from io import RawIOBase
+from io import FileIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from lox_kit.folders import naming
 
 from .files import DTYPES
 from .sums import DIGITS, SUMS, checksum, raw
@@ -59,23 +61,18 @@ def write_tensors(
         )
     sums, unflushed = "", 0
     with file.open("wb", buffering=0) as out:
-        _append(out, header)
+        _append(out, header, "its header")
         for (name, expected), tensor in zip(layout.items(), tensors, strict=True):
             assert (tensor.dtype, tuple(tensor.shape)) == expected, f"{name}: not of the layout"
             data = raw(tensor)
-            try:
-                _append(out, data)
-            except OSError as error:
-                raise OSError(
-                    error.errno, f"{file}: writing {name} failed ({error.strerror})."
-                ) from error
+            _append(out, data, name)
             sums += checksum(data)
             unflushed += len(data)
             if unflushed > FLUSHED:
                 os.fsync(out.fileno())
                 unflushed = 0
         out.seek(FIRST_SUM)
-        _append(out, sums.encode())
+        _append(out, (sums + checksum(header)).encode(), "its checksums")
         os.fsync(out.fileno())
 
 
@@ -87,15 +84,16 @@ def copy_beside(files: Mapping[str, Path], out: Path) -> None:
             shutil.copyfile(file, out / name)
 
 
-def _append(out: RawIOBase, data: bytes | memoryview) -> None:
+def _append(out: FileIO, data: bytes | memoryview, what: str) -> None:
     """Write bytes where the file is at: all of them, in as many calls as that takes."""
-    while data:
-        data = data[out.write(data) :]
+    with naming(str(out.name), what):
+        while data:
+            data = data[out.write(data) :]
 
 
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, int]:
     """Return the header's bytes and how many bytes of tensors follow."""
-    none = "0" * DIGITS * len(layout)  # where the checksums come once there are tensors
+    none = "0" * DIGITS * (len(layout) + 1)  # where the checksums come once there are tensors
     entries: dict[str, object] = {"__metadata__": {SUMS: none, "format": "pt", **metadata}}
     offset = 0
     for name, (dtype, shape) in layout.items():

@@ -1,0 +1,60 @@
+"""`lox` in processes of its own, each with a fault set up in it; one starts in milliseconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([
+    *("lox_kit.cli.main", "lox_kit.attacks", "lox_kit.studies.table", "trl.trainer.sft_trainer"),
+    *("transformers.models.llama.modeling_llama", "peft", "datasets", "scipy.stats"),
+    *("matplotlib.pyplot", "mpl_toolkits.mplot3d"),
+])  # fmt: skip
+Fault = Callable[[], AbstractContextManager]
+
+
+class Done(NamedTuple):
+    """How a process ended, and the lines that it said on stderr."""
+
+    status: int  # below 0: by a signal
+    said: list[str]
+
+
+class Lox:
+    """`lox` with these arguments, running in `folder/here`, with its store in `folder/store`."""
+
+    def __init__(self, folder: Path, cache: Path, call: list[object], fault: Fault = nullcontext):
+        self.reading, writing = SERVER.Pipe(duplex=False)
+        arguments = (writing, folder, cache, ["lox", *map(str, call)], fault)
+        self.process: BaseProcess = SERVER.Process(target=_run, args=arguments)
+        self.process.start()
+        writing.close()
+
+    def wait(self) -> Done:
+        """Wait for its end."""
+        with self.reading, open(os.dup(self.reading.fileno()), errors="replace") as text:
+            said = text.read().splitlines()
+        self.process.join()
+        return Done(self.process.exitcode or 0, said)
+
+
+def _run(writing: Connection, folder: Path, cache: Path, call: list[str], fault: Fault) -> None:
+    """Be `lox`."""
+    from lox_kit.cli.main import main
+
+    os.dup2(writing.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.environ |= {"LOX_KIT_STORE": str(folder / "store"), "LOX_KIT_CACHE": str(cache)}
+    sys.argv = call
+    with fault():
+        (folder / "here").mkdir(exist_ok=True)
+        os.chdir(folder / "here")
+        main()
