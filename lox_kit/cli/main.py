@@ -116,6 +116,7 @@ for verbs in (
         lox.add_command(announced(verb) if verb.name in VERBS else verb)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
+LINE = 1500  # characters of an error, about
 FULL = ("No space left", "File too large", "Disk quota")
 MEMORY = ("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread")
 
@@ -140,6 +141,8 @@ def missing_extra(module: str) -> str:
 def error_line(error: BaseException) -> str:
     """Return what went wrong on one line, with advice where the error alone says little."""
     text = str(error)
+    if len(text) > LINE:  # it quotes what may be of any length
+        text = f"{text[: LINE - 300]} [...] {text[-300:]}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name}: {missing_extra(error.name)}"
     if isinstance(error, MemoryError) or any(words in text for words in MEMORY):

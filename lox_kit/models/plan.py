@@ -115,7 +115,9 @@ def size_of(model: str, dtype: str = "auto", lora_rank: int = 0) -> Size:
     said, module = read_object(folder / "config.json"), skeleton(folder).train()
     if dtype == "auto":
         dtype = said.get("dtype") or said.get("torch_dtype") or "float32"
-    config, stored = module.config.get_text_config(), getattr(torch, dtype)
+    config, stored = module.config.get_text_config(), getattr(torch, str(dtype), None)
+    if not isinstance(stored, torch.dtype):
+        raise ValueError(f"{folder}: {dtype!r} is no dtype; use one such as bfloat16.")
     config._attn_implementation = "sdpa"
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
