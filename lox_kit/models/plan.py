@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from lox_kit.folders import cache_folder, write_whole
+from lox_kit.folders import cache_folder, reading, write_whole
 from lox_kit.weights import (
     Checkpoint,
     find,
@@ -172,7 +172,8 @@ def machine_rates(device: str) -> dict[str, float]:
     """
     file = cache_folder() / f"rates-{platform.node()}-{device}.json"
     if file.is_file():
-        return json.loads(file.read_text())
+        with reading(file, "damaged; remove it"):
+            return {name: float(rate) for name, rate in json.loads(file.read_text()).items()}
     n, data, scratch = 1024 if device == "cpu" else 8192, bytes(1 << 26), file.with_suffix(".tmp")
 
     def rate(amount: float, work: Callable[[], object]) -> float:

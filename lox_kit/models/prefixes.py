@@ -30,8 +30,8 @@ def running(model: Model) -> Iterator[None]:
 
         if should_reduce_batch_size(error):
             raise
-        said = " ".join(str(error).split())[:300]
-        raise ValueError(f"{model.name}: cannot answer ({type(error).__name__}: {said}).") from error
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ValueError(f"{model.name}: cannot answer ({said}).") from error
 
 
 def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Tensor]:

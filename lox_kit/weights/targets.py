@@ -143,7 +143,8 @@ def lora_names(layer) -> tuple[str, str]:
 def _name_targets(config, module: nn.Module, tensors: Iterable[str]) -> None:
     """Have a config name what an adapter's tensors are of, in place of regular expressions."""
     wanted = tuple(f".{name}" for name in config.target_parameters or ())
-    stacks = {n.rpartition(".")[0] for n, _ in module.named_parameters() if f".{n}".endswith(wanted)}
+    changed = [name for name, _ in module.named_parameters() if f".{name}".endswith(wanted)]
+    stacks = {name.rpartition(".")[0] for name in changed}
     paths = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors}
     config.target_modules = paths & {n for n, _ in module.named_modules() if n not in stacks}
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
