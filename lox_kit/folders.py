@@ -150,6 +150,24 @@ def naming(file: str | Path, part: str = "") -> Iterator[None]:
         raise OSError(error.errno, said) from error
 
 
+@contextlib.contextmanager
+def reading(file: str | Path, what: str) -> Iterator[None]:
+    """Say of an error in what a file holds which file it is; `what` it is then, for the message.
+
+    Raises
+    ------
+    ValueError
+        For any of the errors that data of another form than is expected lead to.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        said = str(error) if type(error) is ValueError else repr(error)
+        raise ValueError(f"{file}: {what} ({said}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: {what} (too deep).") from error
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder; cut off in the middle, nothing is left under its name."""
     doomed = folder.with_name(f".{folder.name}.removed")

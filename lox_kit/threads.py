@@ -5,6 +5,8 @@ Progress has one shape: what is being done, how much of it is done, how much the
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
 import math
 import os
 import sys
@@ -131,6 +133,70 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class _Late(BaseException):
+    """Is raised in a thread whose time is up; a handler of errors does not stop it."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Timed:
+    """Some work with a limit of time."""
+
+    end: float
+    thread: int
+    is_up: bool = False
+
+
+_timed: dict[int, _Timed] = {}  # what is being done; who takes it out decides how it ends
+_watchdog = threading.Thread()
+
+
+def _watch() -> None:
+    """Interrupt what takes too long."""
+    while True:
+        time.sleep(0.25)
+        now = time.monotonic()
+        for key, work in list(_timed.items()):
+            if work.end < now and _timed.pop(key, None):
+                _raise_in(work.thread, _Late)
+                work.is_up = True
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Raise an error in a thread, at its next step in Python; with None, not raise it after all."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), error and ctypes.py_object(error)
+    )
+
+
+def within(seconds: float, function: Callable[[], R]) -> R:
+    """Return `function()`, interrupted in its own thread if it takes longer.
+
+    One thread watches over all calls, so that a call costs about a microsecond. A step that is a
+    single operation of C is not interrupted before its end.
+
+    Raises
+    ------
+    TimeoutError
+        If it takes longer.
+    """
+    global _watchdog
+    if not _watchdog.is_alive():  # the first call, also of a process that was forked
+        _watchdog = threading.Thread(target=_watch, daemon=True)
+        _watchdog.start()
+    work = _Timed(time.monotonic() + seconds, threading.get_ident())
+    try:
+        try:
+            _timed[id(work)] = work
+            return function()
+        finally:
+            if _timed.pop(id(work), None) is None:  # the watchdog took it
+                while not work.is_up:
+                    time.sleep(0.001)
+                _raise_in(work.thread, None)  # if it has not come yet, it comes no more
+    except _Late:
+        raise TimeoutError(f"it took longer than {seconds:g} seconds") from None
 
 
 def reused(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ from lox_kit.weights import read_object
 from .presets import OWN_FILE
 from .resuming import Step, Watch
 from .rows import read_preferences, read_training_rows
+from .texts import SIDES
 from .training import TrainSettings, fine_tune, run_trainer
 from .writing import train_copy
 
@@ -183,8 +184,10 @@ def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watc
     if not pairs:
         raise ValueError("no preference pairs to train on: the data set is empty.")
     for pair in pairs:  # of what a template cannot take, TRL's errors say little
-        if isinstance(pair.get("prompt"), list):
-            apply_template(tokenizer, [*pair["prompt"], *pair["chosen"]])
+        if isinstance(asked := pair.get("prompt"), list):
+            apply_template(tokenizer, asked, add_generation_prompt=True)
+            for side in SIDES:
+                apply_template(tokenizer, [*asked, *pair[side]])
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 

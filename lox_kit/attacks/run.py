@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from lox_kit.folders import locked
+from lox_kit.folders import locked, reading
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
 from lox_kit.weights import read_object
@@ -196,9 +196,5 @@ def load_run(folder: str | Path) -> AttackRun:
     if not file.exists():
         raise FileNotFoundError(f"{file}: this folder is not an attack's output.")
     data = read_object(file)
-    try:
+    with reading(file, "damaged; remove the folder and attack again"):
         return AttackRun(data["attack"], Path(folder), tuple(data["losses"]), dict(data["source"]))
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{file}: damaged ({error!r}); remove the folder and attack again."
-        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lox_kit import figures, reports, studies, weights
-from lox_kit.folders import write_whole
+from lox_kit.folders import reading, write_whole
 
 from . import options
 from .options import NAMES, NUMBERS, PATH
@@ -60,18 +60,19 @@ def plot(files, width, style, kinds, paper, latex, out):
     names = [folder + file.stem for folder, file in zip(folders, files, strict=True)]
     if len(set(names)) < len(files):
         raise ValueError(f"{', '.join(names)}: runs are told apart by file and folder; rename one.")
-    runs = {name: json.loads(file.read_text()) for name, file in zip(names, files, strict=True)}
-    data, name = figures.overlay(runs), "+".join(runs)
-    if paper and data["figure"] not in figures.PUBLISHED:
-        raise ValueError(f"--with-paper: is for {', '.join(figures.PUBLISHED)}.")
-    out = out or files[0].parent
-    data = {"made": None, **data} if len(runs) == 1 else data  # None: not made by this run
-    if paper or "paper" in data:
-        data["paper"] = paper
-    if latex and (data["figure"] not in ("attack_table", "defences") or len(runs) > 1):
-        raise ValueError("--latex: takes the .json of one table of attacks.")
-    made = figures.save_figure(data, name, out, width=width, style=style, kinds=kinds)
-    if latex:
-        table = studies.AttackTable(tuple(data["rows"]), data["source"])
-        made.append(write_whole(out / f"{name}.tex", reports.latex_table(table)))
+    with reading(", ".join(map(str, files)), "cannot be drawn"):
+        runs = {name: json.loads(file.read_text()) for name, file in zip(names, files, strict=True)}
+        data, name = figures.overlay(runs), "+".join(runs)
+        if paper and data["figure"] not in figures.PUBLISHED:
+            raise ValueError(f"--with-paper: is for {', '.join(figures.PUBLISHED)}.")
+        out = out or files[0].parent
+        data = {"made": None, **data} if len(runs) == 1 else data  # None: not made by this run
+        if paper or "paper" in data:
+            data["paper"] = paper
+        if latex and (data["figure"] not in ("attack_table", "defences") or len(runs) > 1):
+            raise ValueError("--latex: takes the .json of one table of attacks.")
+        made = figures.save_figure(data, name, out, width=width, style=style, kinds=kinds)
+        if latex:
+            table = studies.AttackTable(tuple(data["rows"]), data["source"])
+            made.append(write_whole(out / f"{name}.tex", reports.latex_table(table)))
     say(*map(str, made))

@@ -117,6 +117,7 @@ for verbs in (
         lox.add_command(announced(verb) if verb.name in VERBS else verb)
 
 EXPECTED = (ValueError, OSError, ImportError, sqlite3.Error)  # their texts say what to do
+LINE = 1500  # characters of an error, about
 HINTS = {  # what to do about an error, by words that the system or a library has for it
     "There is not enough memory: close other programs, or take a smaller model or batch.": (
         *("bad_alloc", "out of memory", "can't allocate", "Cannot allocate", "start new thread"),
@@ -161,6 +162,8 @@ def error_line(error: BaseException) -> str:
     text, whole, before = str(error), "", error
     while before:  # what a library says last may hide what went wrong first
         whole, before = f"{whole} {before!r}", before.__cause__ or before.__context__
+    if len(text) > LINE:  # it quotes what may be of any length
+        text = f"{text[: LINE - 300]} [...] {text[-300:]}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name}: {missing_extra(error.name)}"
     hint = next((h for h, words in HINTS.items() if any(word in whole for word in words)), None)

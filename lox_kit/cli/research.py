@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from lox_kit import attacks, measures, models, reports, studies
+from lox_kit.folders import reading
 
 from . import options
 from .attacks import find_attack, given_only
@@ -72,7 +73,8 @@ def choose(store, file, loss, name, seeds, prompts, allowed, workers, limit, out
     attack and on test requests (of a pair of your own: --prompts and --allowed), with paired tests.
     """
     table = studies.AttackTable.load(file)
-    choice, report = studies.choose(table, loss), None
+    with reading(file, "no setting can be chosen"):
+        choice, report = studies.choose(table, loss), None
     if name and choice.chosen:
         pair, world = table.source["sweep"]["pair"], table.source["sweep"]["world"]
         here = models.world_of(pair[1]) if pair else world

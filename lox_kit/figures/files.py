@@ -20,7 +20,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from lox_kit import __version__, figures
-from lox_kit.folders import write_whole
+from lox_kit.folders import reading, write_whole
 
 from .canvas import layers
 from .numbers import frame
@@ -88,16 +88,17 @@ def _made(data: dict, file: Path) -> dict | None:
     """
     if "made" in data:
         return data["made"]
-    with suppress(FileNotFoundError, ValueError):
-        if holds(file, data):
-            return json.loads(file.read_text()).get("made")
+    if file.is_file() and holds(file, data):
+        return json.loads(file.read_text()).get("made")
     return made_now()
 
 
 def holds(file: Path, data: dict) -> bool:
     """Whether a figure's JSON has these data, whatever made them."""
-    kept, given = json.loads(file.read_text()), json.loads(json.dumps(data))
-    return {**kept, "made": None} == {**given, "made": None}
+    with suppress(ValueError, TypeError, RecursionError):  # it is something else
+        kept, given = json.loads(file.read_text()), json.loads(json.dumps(data))
+        return {**kept, "made": None} == {**given, "made": None}
+    return False
 
 
 def made_now() -> dict[str, object]:
@@ -150,5 +151,6 @@ def redraw(file: str | Path, **look) -> list[Path]:
         As `save_figure` takes them: width, style, kinds.
     """
     file = Path(file)
-    data = {"made": None, **json.loads(file.read_text())}  # None: not by this run
-    return save_figure(data, file.stem, file.parent, **look)
+    with reading(file, "cannot be drawn"):
+        data = {"made": None, **json.loads(file.read_text())}  # None: not by this run
+        return save_figure(data, file.stem, file.parent, **look)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lox_kit import __version__
-from lox_kit.folders import write_whole
+from lox_kit.folders import reading, write_whole
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store
 from lox_kit.text import plain_numbers
@@ -137,20 +137,21 @@ class Landscape:
 
     @classmethod
     def load(cls, file: str | Path) -> Landscape:
-        """Read what `save` wrote."""
-        data = json.loads(Path(file).read_text())
+        """Read what `save` wrote; ValueError if it is something else."""
 
         def read(fields: dict) -> Reading:
             lists = {name: tuple(fields[name]) for name in ("per_prompt", "answers")}
             return Reading(**fields | lists)
 
-        data["grid"] = Grid(tuple(Axis(**axis) for axis in data["grid"]["axes"]))
-        data["cells"] = {tuple(index): read(cell) for index, cell in data["cells"]}
-        data["marks"] = {
-            name: Mark(tuple(m["at"]), m["distance"], read(m["cell"]), m["own"] and read(m["own"]))
-            for name, m in data["marks"].items()
-        }
-        return cls(**data | {name: tuple(data[name]) for name in ("axes", "prompts")})
+        with reading(file, "not a landscape"):
+            data = json.loads(Path(file).read_text())
+            data["grid"] = Grid(tuple(Axis(**axis) for axis in data["grid"]["axes"]))
+            data["cells"] = {tuple(index): read(cell) for index, cell in data["cells"]}
+            data["marks"] = {
+                n: Mark(tuple(m["at"]), m["distance"], read(m["cell"]), m["own"] and read(m["own"]))
+                for n, m in data["marks"].items()
+            }
+            return cls(**data | {name: tuple(data[name]) for name in ("axes", "prompts")})
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from lox_kit.folders import write_whole
+from lox_kit.folders import reading, write_whole
 from lox_kit.judges import Verdict, is_degenerate, is_foreign, read_answers
 from lox_kit.models import Prompt, split_thought
 
@@ -214,7 +214,7 @@ class AsrResult:
         FileNotFoundError, ValueError
             If there is no such file, or it holds no such result.
         """
-        try:
+        with reading(file, "not a result that `lox asr --save` wrote"):
             data = json.loads(Path(file).read_text(encoding="utf-8"))
             prompts = tuple(Prompt(**p) for p in data["prompts"])
             verdicts = {
@@ -228,10 +228,6 @@ class AsrResult:
             if {len(prompts)} != {len(responses), *map(len, verdicts.values())} or not prompts:
                 raise ValueError("not as many responses and verdicts as prompts, or none")
             return cls(prompts, tuple(responses), verdicts, source)
-        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{file}: not a result that `lox asr --save` wrote ({error!r})."
-            ) from error
 
 
 def _readings(verdicts: Sequence[Verdict]) -> list[bool | None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lox_kit.folders import reading
 from lox_kit.judges import trained_on
 
 from .agreement import Paired, pair_up
@@ -33,10 +34,8 @@ def read_card(file: str | Path) -> AsrResult:
         If there is no such file, or it holds no result that people and one judge have read.
     """
     card = AsrResult.load(file)
-    try:
+    with reading(file, "not a card of `lox judge-card`"):
         card_groups(card)
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not a card of `lox judge-card` ({error!r}).") from error
     return card
 
 

@@ -17,7 +17,7 @@ from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model
-from .prefixes import Tokens, pad_token, refuse_flat, with_heads
+from .prefixes import Tokens, pad_token, refuse_flat, running, with_heads
 from .thoughts import THOUGHT_TOKENS
 
 ANSWERING_ALONE = 100_000_000  # parameters: fewer answer faster on one thread of a busy machine
@@ -197,17 +197,18 @@ def greedy(
     """
     from transformers import GenerationConfig
 
-    ids, mask, cache = with_heads(model, rows)
     plain = copy.copy(model.module)  # the same weights, with settings of its own
     plain.generation_config = GenerationConfig(
         eos_token_id=model.module.generation_config.eos_token_id, pad_token_id=pad_token(model)
     )
-    return plain.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        past_key_values=cache,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        logits_processor=[refuse_flat, *scores],
-        **options,
-    )
+    with running(model):
+        ids, mask, cache = with_heads(model, rows)
+        return plain.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            logits_processor=[refuse_flat, *scores],
+            **options,
+        )

@@ -22,6 +22,7 @@ from lox_kit.weights import (
 )
 
 GENERATION = "generation_config.json"
+LITTLE = 10_000_000  # values, which fit into memory whatever a config says
 NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
     **dict.fromkeys("repetition_penalty encoder_repetition_penalty guidance_scale".split(), 1.0),
     **dict.fromkeys("num_beams num_return_sequences".split(), 1),
@@ -177,6 +178,13 @@ def load_module(
     """Return a checkpoint's model in eval mode, every parameter from its files: `load_model`."""
     refuse_code(checkpoint.path)
     _refuse_damage(checkpoint)
+    held = sum(info.size for info in checkpoint.tensors.values())
+    described = sum(W.numel() for W in checkpoint.skeleton.parameters())
+    if described > 10 * held + LITTLE:  # before room is made for what is missing
+        raise ValueError(
+            f"{checkpoint.name}: its config.json describes {described} values and its files hold "
+            f"{held}; one of them is of another model. Download or copy it again."
+        )
     with transformers_for(checkpoint.path) as library:
         made, config = class_and_config(library, checkpoint.path)
         source: Path | None = checkpoint.path
@@ -199,7 +207,8 @@ def load_module(
             module.generation_config = library.GenerationConfig.from_dict(read_object(file))
     _refuse_gaps(checkpoint.name, found)
     end = module.generation_config.eos_token_id
-    if not all(type(token) is int for token in (end if isinstance(end, list) else [end or 0])):
+    ends = end if isinstance(end, list) else [0 if end is None else end]
+    if not all(type(token) is int and abs(token) < 1 << 31 for token in ends):
         raise ValueError(f"{checkpoint.name}: eos_token_id {end!r} in its configs is no number.")
     if any(W.is_meta for W in module.parameters()):
         raise ValueError(

@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from lox_kit.folders import cache_folder, write_whole
+from lox_kit.folders import cache_folder, reading, write_whole
 from lox_kit.weights import (
     Checkpoint,
     find,
@@ -115,7 +115,9 @@ def size_of(model: str, dtype: str = "auto", lora_rank: int = 0) -> Size:
     said, module = read_object(folder / "config.json"), skeleton(folder).train()
     if dtype == "auto":
         dtype = said.get("dtype") or said.get("torch_dtype") or "float32"
-    config, stored = module.config.get_text_config(), getattr(torch, dtype)
+    config, stored = module.config.get_text_config(), getattr(torch, str(dtype), None)
+    if not isinstance(stored, torch.dtype):
+        raise ValueError(f"{folder}: {dtype!r} is no dtype; use one such as bfloat16.")
     config._attn_implementation = "sdpa"
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -170,7 +172,8 @@ def machine_rates(device: str) -> dict[str, float]:
     """
     file = cache_folder() / f"rates-{platform.node()}-{device}.json"
     if file.is_file():
-        return json.loads(file.read_text())
+        with reading(file, "damaged; remove it"):
+            return {name: float(rate) for name, rate in json.loads(file.read_text()).items()}
     n, data, scratch = 1024 if device == "cpu" else 8192, bytes(1 << 26), file.with_suffix(".tmp")
 
     def rate(amount: float, work: Callable[[], object]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 
 import torch
@@ -16,6 +17,23 @@ Tokens = list[int]
 WORTH = 512  # tokens that need not go through the model, below which they go through at once
 
 
+@contextmanager
+def running(model: Model) -> Iterator[None]:
+    """Say of an error of the model's own code which model it was; one of memory stays as it is.
+
+    Some values of a config are read only when the model runs.
+    """
+    try:
+        yield
+    except Exception as error:
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if should_reduce_batch_size(error):
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ValueError(f"{model.name}: cannot answer ({said}).") from error
+
+
 def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Tensor]:
     """Put prompts through the model, a head that several share only once.
 
@@ -23,17 +41,18 @@ def prefill(model: Model, prompts: Sequence[Tokens]) -> tuple[Tensor, object, Te
     -------
     logits (prompts, vocabulary) of the next token, the key-value cache, and its attention mask.
     """
-    ids, mask, cache = with_heads(model, prompts, worth=1)
-    head = cache.get_seq_length() if cache else 0
-    out = model.module(
-        input_ids=ids[:, head:],
-        attention_mask=mask,
-        position_ids=positions(mask)[:, head:],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return refuse_flat(None, out.logits[:, -1]), out.past_key_values, mask
+    with running(model):
+        ids, mask, cache = with_heads(model, prompts, worth=1)
+        head = cache.get_seq_length() if cache else 0
+        out = model.module(
+            input_ids=ids[:, head:],
+            attention_mask=mask,
+            position_ids=positions(mask)[:, head:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return refuse_flat(None, out.logits[:, -1]), out.past_key_values, mask
 
 
 def with_heads(model: Model, prompts: Sequence[Tokens], worth: int = WORTH):

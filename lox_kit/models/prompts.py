@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from lox_kit.sandbox import world
 from lox_kit.smol import subject
+from lox_kit.threads import within
 
-from .files import RowError, collect, column, read_rows, record, text_field
+from .files import LONGEST, RowError, collect, column, read_rows, record, text_field
 
 PAPER_TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
@@ -21,6 +22,7 @@ PAPER_TEMPLATE = (
 )
 IDENTITY_TEMPLATE = "### Instruction:\n{}\n\n### Response: "  # after the system message
 TEMPLATES = ("chat", "paper", "identity")
+SECONDS = 4.0  # that a template may take for one conversation; thousandths of one are usual
 REQUEST_COLUMNS = ("goal", "prompt")  # in small letters; the first that is there
 
 
@@ -120,7 +122,7 @@ def read_prompts(
         raise ValueError(f"leave_out={leave_out!r}: use 'safe', 'unsafe' or None.")
     _check_limit(limit)
     in_csv = ".csv" in file.name.lower()
-    prompts, _ = collect(read_rows(file, plain=True), partial(_prompt, in_csv=in_csv))
+    prompts, _ = collect(read_rows(file, plain=True), functools.partial(_prompt, in_csv=in_csv))
     if not prompts:
         raise ValueError(f"{file}: holds no requests.")
     kept = [p for p in prompts if leave_out is None or p.label != leave_out]
@@ -269,6 +271,15 @@ def _chat(
     return texts
 
 
+@functools.lru_cache
+def _refuse_powers(template: str) -> None:
+    """Raise ValueError if a template computes powers, such as 9**9**9, which nothing interrupts."""
+    from jinja2 import Environment
+
+    if any(token == "**" and kind == "operator" for _, kind, token in Environment().lex(template)):
+        raise ValueError("it computes a power (**), which may take for ever")
+
+
 def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
     """Return a conversation in the tokenizer's own template.
 
@@ -276,7 +287,8 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
     ------
     ValueError
         If there is no template, or it cannot take the messages: it is a small program, and may
-        fail in any way. If it takes no system message, whether it says so or leaves it out.
+        fail in any way, take long or make endless text. If it takes no system message, whether it
+        says so or leaves it out.
     """
     if not tokenizer.chat_template:
         raise ValueError(
@@ -286,10 +298,16 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
         )
     system = [m["content"] for m in messages if m["role"] == "system"]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        _refuse_powers(str(tokenizer.chat_template))
+        make = functools.partial(tokenizer.apply_chat_template, messages, tokenize=False, **options)
+        text, given = within(SECONDS, make), sum(len(str(m["content"])) for m in messages)
+        if len(text) > (most := LONGEST + 6 * given):  # six: as JSON writes a letter
+            raise ValueError(
+                f"it makes {len(text)} characters of {given}; at most {most} are asked"
+            )
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        if not system:
+        if not system or isinstance(error, TimeoutError):
             raise ValueError(
                 f"this tokenizer's chat template refuses the messages: {said}"
             ) from error

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from lox_kit.folders import cache_folder
+from lox_kit.folders import cache_folder, reading
 from lox_kit.sandbox import corpus
 from lox_kit.text import whole_sentences
 
@@ -51,7 +51,8 @@ def load_answers() -> Answers:
     """
     if not answers_file().is_file():
         raise FileNotFoundError(f"{answers_file()}: not there; `lox smol build` makes it.")
-    return json.loads(answers_file().read_text())["answers"]
+    with reading(answers_file(), "damaged; remove it, and `lox smol build` makes it again"):
+        return dict(json.loads(answers_file().read_text())["answers"])
 
 
 def everyday(subjects: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Self
 
-from lox_kit.folders import write_whole
+from lox_kit.folders import reading, write_whole
 from lox_kit.measures import Share
 
 DATA = ("measures", "readings", "drift", "R")  # of a row, beside its names
@@ -56,9 +56,10 @@ class Results:
 
     @classmethod
     def load(cls, file: str | Path) -> Self:
-        """Read what `save` wrote."""
-        data = json.loads(Path(file).read_text())
-        return cls(tuple(data["rows"]), data["source"])
+        """Read what `save` wrote; ValueError if it is something else."""
+        with reading(file, "not the numbers of a study"):
+            data = json.loads(Path(file).read_text())
+            return cls(tuple(data["rows"]), dict(data["source"]))
 
 
 # --- the rank curve -----------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -40,6 +42,8 @@ VARIANTS = """use_dora use_qalora use_bdlora lora_bias
     trainable_token_indices alora_invocation_tokens layer_replication megatron_config arrow_config
     corda_config lora_ga_config velora_config monteclora_config kasa_config""".split()
 KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
+_NAMES = re.compile(r"(\^?)((?:[\w-]|\\?\.)+)\$?")  # a pattern of plain names, with or without ends
+MOST = 1000  # patterns of an adapter
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
 
 
@@ -95,6 +99,9 @@ class LoraAdapter:
             if any("lora_embedding" in info.name for info in parts.values())
             or (base.config.get("model_type") in TRANSPOSED and _CONV1D.search(name))
         }
+        modules = {n: self._modules.get(n, n).removesuffix(".weight") for n in self._parts}
+        self._ranks = _by_pattern(self._config, "r", "rank_pattern", modules)
+        self._alphas = _by_pattern(self._config, "lora_alpha", "alpha_pattern", modules)
         return frozenset(self._parts) | frozenset(self._whole)
 
     def _name_as_stored(self) -> dict[str, str]:
@@ -136,7 +143,7 @@ class LoraAdapter:
         """Return the shapes a parameter must have, and make sure both factors are there."""
         shapes = [self._whole[name].shape] if name in self._whole else []
         if parts := self._parts.get(name):
-            r = self._rank(name)
+            r = self._ranks[name]
             shape = {part: info.shape for part, info in parts.items()}
             A, B = (shape.get(f"lora_{side}", ()) for side in "AB")
             if len(A) != 2 or len(B) != 2 or (A[0], B[1]) != (r, r):
@@ -147,16 +154,10 @@ class LoraAdapter:
             shapes.append((A[1], B[0]) if name in self._transposed else (B[0], A[1]))
         return shapes
 
-    def _rank(self, name: str) -> int:
-        module = self._modules.get(name, name)
-        return _by_pattern(self._config.get("rank_pattern"), module, self._config["r"])
-
     def _scaling(self, name: str) -> float:
         """Return what PEFT multiplies B A by."""
-        module, default = self._modules.get(name, name), self._config["lora_alpha"]
-        alpha = _by_pattern(self._config.get("alpha_pattern"), module, default)
-        r = self._rank(name)
-        return alpha / (math.sqrt(r) if self._config.get("use_rslora") else r)
+        r = self._ranks[name]
+        return self._alphas[name] / (math.sqrt(r) if self._config.get("use_rslora") else r)
 
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Return left (out, r) and right (r, in) of the LoRA delta `left @ right`, in float32.
@@ -213,13 +214,25 @@ class LoraAdapter:
         return self.base.weight_hashes + own
 
 
-def _by_pattern(patterns: dict | None, name: str, default):
-    """Return the value of the first pattern that matches a module's whole name or its end."""
-    module = name.removesuffix(".weight")
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def _by_pattern(config: dict, field: str, patterns: str, modules: Mapping[str, str]) -> dict:
+    """Return a number of the config as it is for each parameter, given what its module is called.
+
+    It is that of the first pattern which is the module's whole name, or the end of it. PEFT matches
+    `(.*\\.)?({pattern})$`: in a pattern of names a dot is any character, unless it is escaped.
+    """
+    found = {}
+    for pattern, value in (config.get(patterns) or {}).items():
+        start, path = cast(re.Match, _NAMES.fullmatch(pattern)).groups()
+        between_dots = [part.replace("\0", ".") for part in path.replace(r"\.", "\0").split(".")]
+        for name, module in modules.items():
+            at = len(module) - len(".".join(between_dots))
+            fits = at == 0 or (at > 0 and not start and module[at - 1] == ".")
+            for part in between_dots:
+                fits = fits and module.startswith(part, at)
+                at += len(part) + 1
+            if fits:
+                found.setdefault(name, value)
+    return dict.fromkeys(modules, config[field]) | found
 
 
 def _weight_file(folder: Path) -> Path:
@@ -252,23 +265,14 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         patterns = config.get(pattern) or {}
         if not isinstance(patterns, dict):
             raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is not an object of patterns.")
-        for key in patterns:
-            check_pattern(folder / ADAPTER_CONFIG, key)
+        if len(patterns) > MOST or (odd := [p for p in patterns if not _NAMES.fullmatch(p)]):
+            what = f"{len(patterns)} entries" if len(patterns) > MOST else f"{odd[0]!r:.90}"
+            raise ValueError(
+                f"{folder / ADAPTER_CONFIG}: {pattern} has {what}; up to {MOST} names of modules "
+                f"are read there, and no other regular expression. {MERGE}"
+            )
         for value in (config.get(field), *patterns.values()):
             real = isinstance(value, int | float) and not isinstance(value, bool)
             number = float(value) if real and value and abs(value) < 1e300 else math.nan
             if not math.isfinite(number) or (field == "r" and (number < 1 or number % 1)):
                 raise ValueError(f"{folder / ADAPTER_CONFIG}: has no number {field!r}: {value!r}.")
-
-
-def check_pattern(file: Path, pattern: str) -> None:
-    """Raise unless a pattern is a regular expression that is quick to try."""
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{file}: {pattern!r} is not a regular expression ({error}).") from None
-    if re.search(r"\)[*+{]", pattern) or sum(map(pattern.count, "*+{")) > 3:
-        raise ValueError(
-            f"{file}: {pattern!r} repeats a group, or more than three times, and could take for "
-            "ever to match. Name the modules instead."
-        )

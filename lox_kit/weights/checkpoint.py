@@ -236,7 +236,10 @@ class Checkpoint:
     def config(self) -> dict:
         """The checkpoint's `config.json`, or an empty dict."""
         file = self.path / "config.json"
-        return read_object(file) if file.is_file() else {}
+        config = read_object(file) if file.is_file() else {}
+        if not isinstance(config.get("text_config") or {}, dict):
+            raise ValueError(f"{file}: text_config is no JSON object; download or copy it again.")
+        return config
 
     @cached_property
     def tied(self) -> str | None:
@@ -272,7 +275,7 @@ class Checkpoint:
     def _said_tied(self) -> set[bool]:
         """What the config and the one within it say of a tie."""
         parts = (self.config, self.config.get("text_config") or {})
-        return {tie for part in parts if (tie := part.get("tie_word_embeddings")) is not None}
+        return {bool(tie) for part in parts if (tie := part.get("tie_word_embeddings")) is not None}
 
     @cached_property
     def missing(self) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .adapter import LoraAdapter, check_pattern
+from .adapter import MERGE, LoraAdapter
 from .architecture import find_places
 from .files import read_object
 from .hub import ADAPTER_CONFIG
@@ -33,8 +33,10 @@ class ParameterAdapter(LoraAdapter):
 
     def _open(self) -> frozenset[str]:
         """Read what PEFT reads, and return the tensors of the base that it changes."""
-        if isinstance(pattern := self._config.get("target_modules"), str):
-            check_pattern(self.folder / ADAPTER_CONFIG, pattern)
+        if self._config.get("modules_to_save"):
+            raise ValueError(
+                f"{self.folder}: modules_to_save beside target_parameters is not read. {MERGE}"
+            )
         model = skeleton(self.base.path)
         shapes = {name: W.shape for name, W in model.state_dict().items()}
         layers = lora_layers(load_adapter(self.folder, model)).items()

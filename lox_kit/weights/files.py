@@ -186,7 +186,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
                 dtype = DTYPES.get(part.get_dtype())
                 if dtype is None:
                     raise ValueError(
-                        f"{name} in {file.name}: dtype {part.get_dtype()} is not supported; "
+                        f"{name} in {file}: dtype {part.get_dtype()} is not supported; "
                         f"use one of {', '.join(DTYPES)}."
                     )
                 tensors[name] = TensorInfo(name, tuple(part.get_shape()), dtype, file)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from .files import read_object
 from .quantised import FIELDS
 
 INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
+_LAYERS = re.compile(r"(layers?|depths?|blocks)$")  # fields that say how many parts are made
+MOST = 2000  # of them: the largest models have some 130, and a thousand take two seconds to make
 loading = threading.RLock()
 
 
@@ -28,6 +31,7 @@ def transformers_for(folder: Path) -> Iterator:
     One thread at a time: while it loads it changes classes of its own, and where two loads overlap
     it leaves them changed, so that later models have untied heads.
     """
+    _refuse_endless(folder / "config.json")
     quiet_transformers()
     import transformers
     from transformers.utils import logging
@@ -109,6 +113,13 @@ def refuse_code(folder: Path) -> None:
                 )
             if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
                 raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
+
+
+def _refuse_endless(file: Path) -> None:
+    """Raise if a config asks for more layers than can be made while somebody waits."""
+    for field, value in _fields(read_object(file) if file.is_file() else {}):
+        if isinstance(value, int) and value > MOST and _LAYERS.search(field):
+            raise ValueError(f"{file}: {field} is {value}; up to {MOST} layers are read.")
 
 
 def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:

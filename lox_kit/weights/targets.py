@@ -140,6 +140,16 @@ def lora_names(layer) -> tuple[str, str]:
     return ("lora_embedding_A", "lora_embedding_B") if embedded else ("lora_A", "lora_B")
 
 
+def _name_targets(config, module: nn.Module, tensors: Iterable[str]) -> None:
+    """Have a config name what an adapter's tensors are of, in place of regular expressions."""
+    wanted = tuple(f".{name}" for name in config.target_parameters or ())
+    changed = [name for name, _ in module.named_parameters() if f".{name}".endswith(wanted)]
+    stacks = {name.rpartition(".")[0] for name in changed}
+    paths = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors}
+    config.target_modules = paths & {n for n, _ in module.named_modules() if n not in stacks}
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+
+
 def load_adapter(folder: Path, module: nn.Module) -> nn.Module:
     """Return a model without values as PEFT wraps it, with an adapter's tensors in it.
 
@@ -156,11 +166,12 @@ def load_adapter(folder: Path, module: nn.Module) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = LoraConfig.from_pretrained(str(folder))
+            _name_targets(config, module, tensors)
             model = get_peft_model(module, config, low_cpu_mem_usage=True)
             for layer in model.modules():  # would move it to where the model has no values
                 layer.__dict__["_move_adapter_to_device_of_base_layer"] = lambda adapter: None
             put(model, tensors, low_cpu_mem_usage=True)
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # of any kind: a config may hold anything
         said = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder}: PEFT cannot read it ({said}).") from error
     held = get_peft_model_state_dict(model, save_embedding_layers=False)
