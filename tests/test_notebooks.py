@@ -213,3 +213,18 @@ def test_a_cell_shows_one_bar_for_all_that_it_waits_for(tmp_path, monkeypatch):
     (cell,) = run(empty, tmp_path, monkeypatch, COUNTING).cells
     (bar,) = cell.outputs
     assert bar.data["text/plain"].startswith("counting:   0%")
+
+
+DRAWING = """
+from lox_kit import figures
+fig = figures.figure_interval(figures.interval_data([30]))
+fig
+"""
+
+
+def test_a_cell_shows_a_figure_once_and_as_an_image(tmp_path, monkeypatch):
+    empty = tmp_path / "00.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), empty)
+    (cell,) = run(empty, tmp_path, monkeypatch, DRAWING).cells
+    (shown,) = cell.outputs
+    assert "image/png" in shown.data

@@ -144,8 +144,10 @@ def narrow() -> bool:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, inches, unknown to pyplot: a notebook shows it once, when asked."""
-    return Figure((width, height), layout="constrained")
+    """Return an empty figure, inches, that pyplot forgets: a notebook shows it once, when asked."""
+    fig = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(fig)
+    return fig
 
 
 def one_panel(height: float = 2.4, usual: float = ONE_COLUMN) -> tuple[Figure, Axes]:
