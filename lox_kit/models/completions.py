@@ -164,11 +164,15 @@ def check_address(base_url: str) -> None:
         raise ValueError(f"base_url={base_url!r}: use an address such as http://localhost:8000/v1.")
 
 
+def is_here(base_url: str) -> bool:
+    """Whether an address is of this machine."""
+    host = urlsplit(base_url).hostname
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def is_private(base_url: str) -> bool:
     """Whether nobody on the way reads what is sent there: https, or this machine."""
-    parts = urlsplit(base_url)
-    try:
-        here = ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        here = parts.hostname == "localhost"
-    return here or parts.scheme == "https"
+    return is_here(base_url) or urlsplit(base_url).scheme == "https"

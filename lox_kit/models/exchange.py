@@ -17,7 +17,7 @@ from functools import cache
 
 from openai import DefaultAsyncHttpxClient
 
-from .completions import FILTERED, LONGEST_WAIT, read_completion, retry_after
+from .completions import FILTERED, LONGEST_WAIT, is_here, read_completion, retry_after
 
 httpx = sys.modules[DefaultAsyncHttpxClient.__base__.__module__]  # or httpx2, from openai 3 on
 LARGEST_REPLY = 1 << 20  # bytes
@@ -60,11 +60,14 @@ class GuardedClient(DefaultAsyncHttpxClient):
         For one exchange.
     count : callable
         Called before each. What it raises ends the run if it is no Exception.
+    base_url : str
+        Of this machine no proxy is asked, which would read what is sent over http.
     """
 
-    def __init__(self, seconds: float, count: Callable[[], None]):
+    def __init__(self, seconds: float, count: Callable[[], None], base_url: str):
+        how = {"follow_redirects": False, "trust_env": not is_here(base_url)}
         # A compressed reply could grow a thousandfold.
-        super().__init__(follow_redirects=False, headers={"Accept-Encoding": "identity"})
+        super().__init__(headers={"Accept-Encoding": "identity"}, **how)
         self.seconds, self.count = seconds, count
 
     async def send(self, request, **options):

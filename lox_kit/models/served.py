@@ -161,7 +161,7 @@ class ChatModel:
             base_url=self.base_url,
             max_retries=self.limits.tries - 1,
             timeout=None,  # which would be of each piece of a reply
-            http_client=GuardedClient(self.limits.timeout, self._count_call),
+            http_client=GuardedClient(self.limits.timeout, self._count_call, self.base_url),
         )
         return client, background_loop()
 

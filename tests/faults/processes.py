@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -16,7 +16,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
     *("lox_kit.cli.main", "lox_kit.attacks", "lox_kit.studies.table", "trl.trainer.sft_trainer"),
     *("transformers.models.llama.modeling_llama", "peft", "datasets", "scipy.stats"),
-    *("matplotlib.pyplot", "mpl_toolkits.mplot3d"),
+    *("matplotlib.pyplot", "mpl_toolkits.mplot3d", "openai"),
 ])  # fmt: skip
 Fault = Callable[[], AbstractContextManager]
 
@@ -31,9 +31,19 @@ class Done(NamedTuple):
 class Lox:
     """`lox` with these arguments, running in `folder/here`, with its store in `folder/store`."""
 
-    def __init__(self, folder: Path, cache: Path, call: list[object], fault: Fault = nullcontext):
+    def __init__(
+        self,
+        folder: Path,
+        cache: Path,
+        call: list[object],
+        *,
+        fault: Fault = nullcontext,
+        environment: Mapping[str, str] | None = None,
+    ):
         self.reading, writing = SERVER.Pipe(duplex=False)
-        arguments = (writing, folder, cache, ["lox", *map(str, call)], fault)
+        places = {"LOX_KIT_STORE": str(folder / "store"), "LOX_KIT_CACHE": str(cache)}
+        arguments = (writing, folder, ["lox", *map(str, call)], fault)
+        arguments += (places | dict(environment or {}),)
         self.process: BaseProcess = SERVER.Process(target=_run, args=arguments)
         self.process.start()
         writing.close()
@@ -46,13 +56,15 @@ class Lox:
         return Done(self.process.exitcode or 0, said)
 
 
-def _run(writing: Connection, folder: Path, cache: Path, call: list[str], fault: Fault) -> None:
+def _run(
+    writing: Connection, folder: Path, call: list[str], fault: Fault, environment: dict[str, str]
+) -> None:
     """Be `lox`."""
     from lox_kit.cli.main import main
 
     os.dup2(writing.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.environ |= {"LOX_KIT_STORE": str(folder / "store"), "LOX_KIT_CACHE": str(cache)}
+    os.environ |= environment
     sys.argv = call
     with fault():
         (folder / "here").mkdir(exist_ok=True)
