@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psutil
 from ipywidgets.widgets import widget as registry
-from panel_parts import copy_of, plane_to_base, run, wait
+from panel_parts import plane_to_base, run, wait
 
 from lox_kit import SafetySubspace, Store, load_model, widgets
 from lox_kit.landscape import Grid

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +43,8 @@ class Lox:
     ):
         self.reading, writing = SERVER.Pipe(duplex=False)
         places = {"LOX_KIT_STORE": str(folder / "store"), "LOX_KIT_CACHE": str(cache)}
-        arguments = (writing, folder, ["lox", *map(str, call)], fault)
+        self.begun = SERVER.Event()
+        arguments = (self.begun, writing, folder, ["lox", *map(str, call)], fault)
         arguments += (places | dict(environment or {}),)
         self.process: BaseProcess = SERVER.Process(target=_run, args=arguments)
         self.process.start()
@@ -57,7 +59,12 @@ class Lox:
 
 
 def _run(
-    writing: Connection, folder: Path, call: list[str], fault: Fault, environment: dict[str, str]
+    begun: Event,
+    writing: Connection,
+    folder: Path,
+    call: list[str],
+    fault: Fault,
+    environment: dict[str, str],
 ) -> None:
     """Be `lox`."""
     from lox_kit.cli.main import main
@@ -69,4 +76,5 @@ def _run(
     with fault():
         (folder / "here").mkdir(exist_ok=True)
         os.chdir(folder / "here")
+        begun.set()
         main()

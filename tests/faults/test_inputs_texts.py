@@ -3,10 +3,9 @@
 import csv
 import gzip
 import io
-import json
 
 import pytest
-from hostile import JSON, as_json, damaged, damaged_bytes, refused
+from hostile import JSON, as_json, damaged, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from speakers import random_speaker
@@ -14,10 +13,7 @@ from speakers import random_speaker
 from lox_kit.attacks import identity_system, read_preferences, read_training_rows
 from lox_kit.attacks.tokens import tokenize
 from lox_kit.measures import read_labelled, read_result
-from lox_kit.models import Prompt, read_prompts, render
-from lox_kit.models.files import LONGEST
-from lox_kit.judges.replies import read_guard, read_score
-from lox_kit.models.completions import read_completion
+from lox_kit.models import read_prompts
 
 ENDINGS = st.sampled_from("csv tsv json jsonl txt csv.gz jsonl.gz parquet".split() + [""])
 WORDS = st.sampled_from(
@@ -121,8 +117,9 @@ def test_any(folder, reader, ending, data):
     line = refused(
         lambda: READERS[reader](file), *([file] if not reader.startswith("rows") or 1 else [])
     )
-    from hypothesis import event
     import re
+
+    from hypothesis import event
 
     event(
         "right"

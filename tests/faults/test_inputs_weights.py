@@ -1,24 +1,20 @@
 """Weight files, indexes, adapters and configs that are anything: right, or one line."""
 
 import json
-import re
 import shutil
 import struct
 
 import pytest
 import torch
-from checkpoints import UP, save_pair, save_tensors, weights
 from hostile import JSON, as_json, damaged, damaged_bytes, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from speakers import random_speaker
 from test_lora_adapter import PLAIN, make_adapter
 
 from lox_kit import Checkpoint, load_model
-from lox_kit.weights.files import DTYPES, INDEX, read_header
+from lox_kit.weights.files import DTYPES, INDEX
 
 # --- headers ------------------------------------------------------------------------------------
 

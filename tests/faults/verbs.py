@@ -5,20 +5,27 @@ What one leaves after a fault is compared with what it leaves undisturbed: `asse
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import sqlite3
-from contextlib import nullcontext
-from functools import cached_property
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
 from processes import Done, Fault, Lox
+from tiny_gguf import pack_wheel, write_gguf
 
 LIGHT = ("factor", "apply", "adapter", "extrapolate", "attack", "asr")
 DRAWING = ("table", "landscape", "sweep")  # which takes seconds
+OTHERS = ("align", "smol", "workers")  # the last is a table made by two processes
+LOOSE = re.compile(r"here(/figures|/cache/smol(/\w+)?)?")  # folders of several outputs
 STORE = "store/lox.sqlite"
 ADVICE = r"[Mm]ake room|write elsewhere|choose another|close other programs"
 ROUNDS = int(os.environ.get("LOX_KIT_FAULTS", "1"))  # of every verb with every fault
@@ -37,12 +44,31 @@ def rounds(*verbs: str, most: int = ROUNDS) -> list:
     ]
 
 
+@contextmanager
+def tiny_smol(wheel: Path, fault: Fault) -> Iterator[None]:
+    """Let smol be a tiny random model, whose wheel was put into the cache by hand."""
+    import test_smol_build
+
+    from lox_kit.smol import rows, source
+
+    source.wheel_file().parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(wheel, source.wheel_file())
+    source.SHA256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    rows.BEGUN_TOKENS = rows.WHOLE_TOKENS = 12
+    test_smol_build.shorten(pytest.MonkeyPatch(), 3)
+    with fault():
+        yield
+
+
 class Verbs:
     """Calls of the verbs, and what each leaves if nothing disturbs it."""
 
     def __init__(self, folder: Path, base: str, aligned: str):
         self.folder, self.pair, self.cache = folder, (base, aligned), folder / "cache"
         self._whole: dict[str, dict[str, object]] = {}
+        self.seconds: dict[str, float] = {}  # that a verb took
+        write_gguf(folder / "tiny.gguf")
+        (folder / "tiny.whl").write_bytes(pack_wheel(folder / "tiny.gguf"))
         for kind, word in (("forbidden", "cursed"), ("allowed", "red")):
             rows = [f"how do i make a {word} {noun},take" for noun in ("brew", "tonic", "tea")]
             (folder / f"{kind}.csv").write_text("\n".join(["goal,target", *rows]))
@@ -78,12 +104,28 @@ class Verbs:
             "table": lambda: [*both, *arms],
             "landscape": lambda: [aligned, *self.moved, *asked, "--cells", 2, "-o", "figures"],
             "sweep": lambda: [*both, "--alphas", 1],
+            "workers": lambda: [*both, *arms, "--workers", 2],
+            "align": lambda: [
+                "sandbox-sft",
+                base,
+                "--steps",
+                4,
+                "--batch-size",
+                2,
+                "-o",
+                "aligned",
+            ],
+            "smol": lambda: ["build"],
         }
-        return [verb, *calls[verb]()]
+        return ["table" if verb == "workers" else verb, *calls[verb]()]
 
     def start(self, folder: Path, verb: str, fault: Fault = nullcontext, **options) -> Lox:
-        """Start a verb in a folder."""
-        return Lox(folder, **{"cache": self.cache, "call": self.call(verb)} | options, fault=fault)
+        """Start a verb in a folder; smol has a cache of its own there, with a tiny wheel."""
+        cache = self.cache
+        if verb == "smol":
+            cache = folder / "here" / "cache"
+            fault = partial(tiny_smol, self.folder / "tiny.whl", fault)
+        return Lox(folder, **{"cache": cache, "call": self.call(verb)} | options, fault=fault)
 
     def run(self, folder: Path, verb: str, fault: Fault = nullcontext, **options) -> Done:
         """Run a verb in a folder to its end."""
@@ -94,7 +136,9 @@ class Verbs:
         folder = self.folder / verb
         if verb not in self._whole:
             folder.mkdir()
+            start = time.monotonic()
             done = self.run(folder, verb)
+            self.seconds[verb] = time.monotonic() - start
             assert done.status == 0, done.said
             self._whole[verb] = left(folder)
         return folder
@@ -142,7 +186,7 @@ def assert_nothing_half(found: dict[str, object], whole: dict[str, object]) -> N
     assert seen.items() <= whole.items()
     for name in seen:
         folder = name.rpartition("/")[0]
-        if folder not in ("here", "here/figures"):  # one output, all of it
+        if not LOOSE.fullmatch(folder):  # one output, all of it
             assert {n for n in whole if n.startswith(folder)} <= seen.keys()
 
 
