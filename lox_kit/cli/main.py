@@ -140,6 +140,18 @@ def _terminate(*_) -> None:
     raise Terminated
 
 
+def _lost(found) -> None:
+    """Raise an end once more that met code whose errors Python only prints, such as `__del__`."""
+    if not issubclass(found.exc_type, Terminated | KeyboardInterrupt):
+        return sys.__unraisablehook__(found)
+
+    def again(*_) -> None:
+        raise found.exc_type
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
 class CleanRecord(logging.LogRecord):
     """A record of any library's log that does nothing to the terminal."""
 
@@ -176,6 +188,8 @@ def error_line(error: BaseException) -> str:
 def main() -> None:
     """Run the command; errors become one line and exit status 2, Ctrl-C 130 and SIGTERM 143."""
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "setitimer"):  # not on Windows
+        sys.unraisablehook = _lost
     if "--debug" not in sys.argv:
         warnings.formatwarning = lambda message, category, *_: (
             f"{category.__name__}: {one_line(message)}\n"

@@ -86,6 +86,30 @@ def test_after_many_kills_the_same_call_ends_as_if_undisturbed(verbs, tmp_path, 
     kill(verbs, verb, tmp_path, number, i + 1)
 
 
+@contextmanager
+def deaf():
+    """Work whose SIGTERM comes where Python passes errors by."""
+    from lox_kit import extrapolation
+
+    class Deaf:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def work(*arguments, **options):
+        Deaf()
+        time.sleep(5)
+
+    extrapolation.SafetySubspace.from_pair = work
+    yield
+
+
+def test_a_signal_that_meets_a_destructor_ends_the_command_all_the_same(verbs, tmp_path):
+    start = time.monotonic()
+    assert verbs.run(tmp_path, "factor", deaf) == (143, ["stopped; what was finished is kept."])
+    assert time.monotonic() - start < 4
+
+
 @pytest.mark.parametrize("verb", LIGHT)
 def test_a_call_that_was_done_says_so_and_writes_nothing_anew(verbs, verb):
     folder, whole = verbs.undisturbed(verb), verbs.whole(verb)
