@@ -43,6 +43,7 @@ def write(tmp_path):
             "one\u2028more\r\n[two\n{three}\n",
             [("one\u2028more",), ("[two",), ("{three}",)],
         ),
+        ("a.txt", "one\x0bmore\x0c, and\x85more\n", [("one\x0bmore\x0c, and\x85more",)]),
         ("requests", "a goal, my prompt\n", [("a goal, my prompt",)]),
     ],
 )
@@ -73,6 +74,7 @@ def test_a_table_gives_goals_and_targets_and_plain_text_one_request_a_line(
             "id,prompt\n1,one, two\n",
             "line 2: expected 2 fields as in the heading, it has 3",
         ),
+        ("a.csv", "goal\none, two\n", "line 2: expected 1 fields as in the heading, it has 2"),
         ("a.csv", "goal,Goal\none,two\n", "expected each column once, 'goal' is there twice"),
         ("a.json", '[{"goal": ["one"]}]', "row 0 .*: expected text in 'goal', it holds a list"),
         ("a.jsonl", "3\n", "line 1: expected a record, it is a int"),
@@ -100,7 +102,7 @@ def test_a_missing_file_an_unknown_label_or_an_empty_limit_is_refused(tmp_path):
         read_prompts(file, 0)
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.yaml", "a.gz.bz2"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.yaml", "a.html", "a.gz.bz2"])
 def test_a_file_of_a_kind_that_is_not_read_is_refused(write, name):
     with pytest.raises(ValueError, match=rf"{name}: use a file that ends in .jsonl, .*, .txt"):
         read_prompts(write(name, "one\n"))

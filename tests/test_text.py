@@ -221,6 +221,29 @@ def test_a_name_in_a_figure_is_no_formula(drawn_from, name):
         assert not acts(text)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("overlaps/overlaps.json", "arithmetic"),
+        ("sweep/sweep.json", "arithmetic"),
+        ("smol/frontier.json", "chat"),
+        ("landscape_flatness_arithmetic_0.json", "LoX"),
+        ("controls/defences.json", "random subspace"),
+    ],
+)
+def test_a_name_in_a_committed_figure_is_no_formula_either(file, name):
+    data = json.loads((ROOT / "figures" / file).read_text())
+    hostile = map_texts(lambda text: NAME if text == name else text, data)
+    assert hostile != data
+    with warnings.catch_warnings(action="ignore"):  # of too little room
+        fig = DRAW[data["figure"]](hostile)
+        fig.draw_without_rendering()
+    shown = [t.get_text() for t in fig.findobj(lambda a: isinstance(a, Text))]
+    shown = [text for text in shown if "a_{" in text]
+    assert shown
+    assert not [t for t in shown if t.count("$") != t.count(r"\$") or acts(t)]
+
+
 def test_a_name_on_the_screen_is_no_html(drawn_from):
     explorer = explorer_spec(drawn_from["explorer"])
     land = landscape(drawn_from["landscape_map"]).to_dict()

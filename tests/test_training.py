@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from checkpoints import TINY
+from checkpoints import TINY, flip_bit
 from peft import PeftModel
 from speakers import KINDS, byte_tokenizer, other_tokenizer, random_speaker, same_weights
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -291,14 +291,29 @@ def test_a_checkpoint_of_another_model_is_not_resumed_from(tmp_path):
         train(folder=tmp_path, kind="qwen3_moe")
 
 
-def test_a_run_does_not_resume_from_a_half_written_checkpoint(tmp_path):
-    for step, state in ((2, "{}\n"), (5, "")):
-        (tmp_path / "resume" / f"checkpoint-{step}").mkdir(parents=True)
-        (tmp_path / "resume" / f"checkpoint-{step}" / "in-training.pt").touch()
-        (tmp_path / "resume" / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+def test_a_run_does_not_resume_from_a_half_written_or_damaged_checkpoint(tmp_path):
+    for step, state in ((2, "{}\n"), (3, "{}\n"), (4, '{"losses": []}\n'), (5, "")):
+        folder = tmp_path / "resume" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        torch.save({"a": torch.ones(99)}, folder / "in-training.pt")
+        (folder / "trainer_state.json").write_text(state)
+    damaged = tmp_path / "resume" / "checkpoint-3" / "in-training.pt"
+    flip_bit(damaged, damaged.read_bytes().index(torch.ones(9).numpy().tobytes()) + 7)
     (tmp_path / "resume" / "checkpoint-6").mkdir()  # without weights
     (tmp_path / "resume" / "checkpoint-6" / "trainer_state.json").write_text("{}\n")
     assert newest_whole(tmp_path).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize("file", ["in-training.pt", "optimizer.pt", "trainer_state.json"])
+def test_a_run_whose_checkpoint_lost_what_was_written_ends_as_if_undisturbed(tmp_path, file):
+    undisturbed, steps = train()
+    train(folder=tmp_path, stop=lambda step: step.step == 3)
+    (file,) = (tmp_path / "resume").rglob(file)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))  # as after a power cut
+    module, again = train(folder=tmp_path)
+    assert again == steps
+    assert same_weights(module, undisturbed)
 
 
 def test_the_learning_rate_decays_epoch_by_epoch_and_epochs_count_when_no_steps_are_given(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,20 +156,37 @@ def work_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if newest_whole(folder) is None and not kept_checkpoints(folder):
+            if not _saved(folder) and not kept_checkpoints(folder):
                 shutil.rmtree(folder)
             raise
 
 
-def newest_whole(folder: Path | None) -> Path | None:
-    """Return the newest checkpoint that a run can resume from, or None."""
+def _saved(folder: Path | None) -> list[Path]:
+    """Return the checkpoints that a trainer wrote to their end, the newest first."""
     files = resume_folder(folder).glob(f"checkpoint-*/{STATE}") if folder else ()
-    whole_ones = [
+    ended = [
         file.parent
         for file in files
-        if file.read_text().endswith("}\n") and file.with_name(WEIGHTS).exists()
+        if file.read_bytes().endswith(b"}\n") and file.with_name(WEIGHTS).exists()
     ]
-    return max(whole_ones, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    return sorted(ended, key=lambda folder: -int(folder.name.rpartition("-")[2]))
+
+
+def newest_whole(folder: Path | None) -> Path | None:
+    """Return the newest checkpoint that a run can resume from, or None."""
+    return next((found for found in _saved(folder) if not _is_damaged(found)), None)
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Whether a checkpoint is not as it was written, as after a power cut."""
+    from transformers import TrainerState
+
+    try:
+        TrainerState.load_from_json(folder / STATE)
+        files = [file for file in folder.iterdir() if file.suffix in (".pt", ".pth")]
+        return any(zipfile.ZipFile(file).testzip() for file in files)  # torch does not test them
+    except Exception:  # of any kind: they may hold anything
+        return True
 
 
 def past_steps(folder: Path | None) -> list[Step]:

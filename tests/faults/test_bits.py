@@ -20,7 +20,7 @@ from lox_kit.landscape.flat import Flat
 from lox_kit.store import DamagedRecord
 from lox_kit.weights.sums import DIGITS, SUMS, raw
 
-FLIPS = 60 * ROUNDS  # of every kind of file and part of it
+FLIPS = 25 * ROUNDS  # of every kind of file and part of it
 PARTS = ("U", "S", "Vh", "residual")
 
 

@@ -31,14 +31,14 @@ ADVICE = r"[Mm]ake room|write elsewhere|choose another|close other programs"
 ROUNDS = int(os.environ.get("LOX_KIT_FAULTS", "1"))  # of every verb with every fault
 
 
-def rounds(*verbs: str, most: int = ROUNDS) -> list:
+def rounds(*quick: str, verbs: tuple[str, ...] = LIGHT + DRAWING, most: int = ROUNDS) -> list:
     """Return verbs with the numbers of their rounds, as parameters.
 
-    All are slow but the first round of a verb that draws nothing.
+    All are slow but the first round of those that are to be `quick`.
     """
     slow = pytest.mark.slow
     return [
-        pytest.param(verb, i, marks=slow if verb in DRAWING or i else ())
+        pytest.param(verb, i, marks=() if verb in quick and i == 0 else slow)
         for verb in verbs
         for i in range(min(most, ROUNDS))
     ]
