@@ -104,6 +104,12 @@ def read_once(folder: Path, make: Callable[[Path], object]) -> Iterator[Path]:
         remove_folder(folder)
 
 
+def refuse_special(file: Path) -> None:
+    """Raise ValueError for a device, pipe or socket: to read or write one may take for ever."""
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError(f"{file}: a device, pipe or socket, not a file; choose another name.")
+
+
 @contextlib.contextmanager
 def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
     """Give a hidden name to write a file or folder under, which is `out` once the block is done.
@@ -119,8 +125,7 @@ def whole(out: str | Path, *, new: bool = False) -> Iterator[Path]:
         As `locked`.
     """
     out = Path(os.path.realpath(out) if os.path.islink(out) else out)  # a link stays one
-    if out.exists() and not (out.is_file() or out.is_dir()):
-        raise ValueError(f"{out}: a device, pipe or socket, not a file; choose another name.")
+    refuse_special(out)
     with locked(out, new=new, wait=0.0 if new else 60.0):
         work = out.with_name(f".partial.{out.name}")  # with its ending, which may say how to read
         discard(work)
@@ -157,8 +162,9 @@ def reading(file: str | Path, what: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        For any of the errors that data of another form than is expected lead to.
+        For any of the errors that data of another form than is expected lead to; if it is no file.
     """
+    refuse_special(Path(file))
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:

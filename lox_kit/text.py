@@ -21,7 +21,7 @@ def clean(text: object) -> str:
 
 def one_line(text: object) -> str:
     """Return a cleaned text on one line."""
-    return clean(re.sub(r"[ \t\r]*\n[ \t]*", " ", str(text).strip("\r\n")))
+    return clean(re.sub(r"(?<![ \t\r])[ \t\r]*\n[ \t]*", " ", str(text).strip("\r\n")))
 
 
 def map_texts(function: Callable[[str], str], data):

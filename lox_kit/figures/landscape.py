@@ -65,11 +65,13 @@ def way_style(i: int, way: dict) -> dict:
 
 def coordinates(data: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a (n_a,), b (n_b,) and the values (n_a, n_b), NaN where nothing was measured."""
-    axes = [np.arange(g["first"], g["last"] + 1) * g["step"] for g in data["grid"]]
     values = np.array([[np.nan if v is None else v for v in row] for row in data["values"]])
-    if len(axes) != 2:
+    if len(data["grid"]) != 2:
         raise ValueError("a map needs a landscape over a plane; this one is over a line.")
-    return *axes, values
+    if values.shape != (cells := tuple(g["last"] - g["first"] + 1 for g in data["grid"])):
+        raise ValueError(f"it holds {values.shape} values, and its grid has {cells} cells.")
+    a, b = (np.arange(g["first"], g["last"] + 1) * g["step"] for g in data["grid"])
+    return a, b, values
 
 
 def colours(data: dict) -> tuple[Colormap, Normalize]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lox_kit.folders import reading
 from lox_kit.models import Model, greedy
 from lox_kit.threads import fitting_threads
 
@@ -96,10 +97,8 @@ class ClassifierJudge(LocalJudge):
         file = Path(file)
         if not file.exists():
             raise FileNotFoundError(f"{file}: no such judge file.")
-        try:
+        with reading(file, "not TOML"):
             given = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: not TOML ({error}).") from None
         fields = {"name": file.stem, **given}
         for field, kind in FIELDS.items():
             value = fields.get(field)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from lox_kit import __version__
-from lox_kit.folders import write_whole
+from lox_kit.folders import refuse_special, write_whole
 from lox_kit.judges import Verdict
 from lox_kit.models import (
     RowError,
@@ -52,6 +52,7 @@ def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
     """
     file = Path(file)
     of_rows = {ending.lower() for ending in file.suffixes} & {".jsonl", ".csv", ".tsv", ".parquet"}
+    refuse_special(file)
     if not of_rows and file.read_text(errors="replace")[:99].lstrip("\ufeff \n\r\t")[:1] != "[":
         result = AsrResult.load(file)
         source = result.source | ({"model": model} if model else {})

@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from lox_kit.folders import refuse_special
+
 HALF = re.compile(r"[\ud800-\udfff]")  # of a character that is written in two halves, alone
 NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # a byte that is not UTF-8, as `_text` keeps it
 LONGEST = csv.field_size_limit()  # characters of a field: Python's own limit for CSV, 131,072
+PACKED = 200  # times its size that a file may be unpacked; of text three to twenty are usual
+BLANK = 2_000_000  # lines: twice as many as a spreadsheet has
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
 
 
@@ -54,6 +58,7 @@ def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
     file = Path(file)
     if not file.exists() or file.is_dir():
         raise FileNotFoundError(f"{file}: no such data file.")
+    refuse_special(file)
     endings = [ending.lower() for ending in file.suffixes]
     packed = endings[-1:] == [".gz"]
     kind = "".join(endings[:-1][-1:] if packed else endings[-1:])
@@ -85,6 +90,7 @@ def read_text(file: str | Path, opened: Callable = open) -> str:
         If it is none, with the line. Other encodings are refused, not guessed: any byte is some
         letter in most of them.
     """
+    refuse_special(Path(file))
     text = _text(file, opened)
     if found := NOT_UTF8.search(text):
         line = text.count("\n", 0, found.start())
@@ -95,7 +101,10 @@ def read_text(file: str | Path, opened: Callable = open) -> str:
 def _text(file: str | Path, opened: Callable) -> str:
     """Return the text of a file, with bytes that are not UTF-8 as lone halves of characters."""
     with opened(file, "rb") as f:
-        data = f.read()
+        most = PACKED * Path(file).stat().st_size + (1 << 20)
+        data = f.read() if opened is open else f.read(most)
+    if len(data) == most:
+        raise ValueError(f"{file}: unpacks to {PACKED} times its size or more; is it damaged?")
     encoding = json.detect_encoding(data)  # by the mark in front, or the NULs of the first letter
     try:
         text = data.decode(encoding, "surrogateescape" if "utf-8" in encoding else "strict")
@@ -129,10 +138,11 @@ def _not_text(row: object) -> RowError | None:
 
 def _lines(file: Path, opened: Callable) -> Iterator[Placed]:
     """Yield the lines of plain text."""
-    # Split at \n only: some requests and answers hold U+2028, at which splitlines would cut.
-    for number, line in enumerate(_text(file, opened).split("\n"), start=1):
-        if line := line.strip():
-            yield f"{file}, line {number}", line
+    # Lines end at \n only: some requests and answers hold U+2028, at which splitlines would cut.
+    text, at, number = _text(file, opened), 0, 1
+    for found in re.finditer(r"\S[^\n]*", text):  # which is quick about millions of blank lines
+        number, at = number + text.count("\n", at, found.start()), found.start()
+        yield f"{file}, line {number}", found[0].rstrip()
 
 
 def _jsonl(file: Path, opened: Callable) -> Iterator[Placed]:
@@ -217,7 +227,8 @@ def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[
     """Yield the records of a CSV file as lists of fields, its heading first; no empty lines."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     row: list[str] | None = []
-    while row is not None:
+    empty = 0
+    while row is not None and empty < BLANK:
         place = f"{file}, line {reader.line_num + 1}"
         try:
             row = next(reader, None)
@@ -226,8 +237,12 @@ def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[
                 f"{place}: not CSV ({error}). Text that begins with a quote ends with one and "
                 'doubles those inside: "so ""to"" say".'
             ) from error
+        empty += 1
         if row and any(row):
+            empty = 0
             yield place, row
+    if empty == BLANK:
+        raise ValueError(f"{file}: has {BLANK} empty lines one after the other; remove them.")
 
 
 def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:

@@ -172,7 +172,7 @@ def _refuse_cut(after: Sequence[tuple[str, str]]) -> None:
 def _plain(line: str) -> str:
     """Return a line of plain text; RowError if it is a line of JSON or the heading of a table."""
     kind = ""
-    if {*re.split(r"\s*[,\t]\s*", line.lower())} & {*REQUEST_COLUMNS}:
+    if {field.strip() for field in re.split(r"[,\t]", line.lower())} & {*REQUEST_COLUMNS}:
         kind = ".csv or .tsv"
     with contextlib.suppress(ValueError, RecursionError):
         kind = ".jsonl" if isinstance(json.loads(line), dict | list) else kind

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lox_kit.folders import cache_folder, write_whole
+from lox_kit.folders import cache_folder, refuse_special, write_whole
 
 from .sums import check_header, check_schema, checked_reader
 
@@ -178,6 +178,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         If the file is damaged or holds a dtype that torch does not have.
     """
     tensors = {}
+    refuse_special(file)
     try:
         with safe_open(file, "pt") as f:
             check_header(f, file)
@@ -275,6 +276,7 @@ def read_object(file: Path) -> dict:
     ValueError
         If the file is not a JSON object.
     """
+    refuse_special(file)
     return _object(file.read_bytes(), str(file))
 
 

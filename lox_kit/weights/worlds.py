@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from lox_kit.folders import reading
+
 PARTS = ("test", "dev")
 FIELDS = {"base": str, "aligned": str, "attacks": list, "test": dict}  # and those it may lack:
 MORE = {"dev": dict, "judge": str, "template": str, "max_new_tokens": int}
@@ -13,6 +15,10 @@ MORE = {"dev": dict, "judge": str, "template": str, "max_new_tokens": int}
 def is_own(world: str) -> bool:
     """Whether a world is named by its file."""
     return world.endswith(".toml")
+
+
+def _texts(values) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def own_world(file: str) -> dict:
@@ -29,16 +35,15 @@ def own_world(file: str) -> dict:
     ValueError
         If it is no TOML, lacks one of these or has another.
     """
-    try:
+    with reading(file, "no TOML"):
         told = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: no TOML ({error}).") from error
     kinds = FIELDS | MORE
     wrong = FIELDS.keys() - told.keys()
     wrong |= {name for name, value in told.items() if not isinstance(value, kinds.get(name, ()))}
-    wrong |= {"attacks"} if not told.get("attacks") else set()
+    wrong |= {"attacks"} if not _texts(told.get("attacks") or [None]) else set()
     for part in told.keys() & set(PARTS) - wrong:
         wrong |= {f"[{part}] {name}" for name in {"forbidden", "allowed"} ^ told[part].keys()}
+        wrong |= {f"[{part}]"} if not _texts(told[part].values()) else set()
     if wrong:
         raise ValueError(
             f"{file}: {', '.join(sorted(wrong))} is missing, unknown or of another type; it takes "
