@@ -17,9 +17,15 @@ from typing import NamedTuple
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # tiny matrices
 
+import hypothesis
 import pytest
 
 from lox_kit import SafetySubspace, Store
+
+# HYPOTHESIS_PROFILE=long tries fifty times as many inputs, others each time.
+hypothesis.settings.register_profile("quick", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=5000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 LONGEST = ("test_sandbox.py", "test_golden.py")  # of the slow tests
 

@@ -14,7 +14,9 @@ from .asr import measure_asr
 from .asr_result import AsrResult
 from .intervals import Share
 
-_MARKED = re.compile(r"####\s*([-+]?)\s*\$?\s*([-+]?)((?:\d[\d,]*)?\.?\d+|\d[\d,]*)")
+_MARKED = re.compile(  # *+ gives no blank back: thousands of them would take for ever
+    r"####\s*+([-+]?)\s*+\$?\s*+([-+]?)((?:\d[\d,]*)?\.?\d+|\d[\d,]*)"
+)
 _ANY = re.compile(
     r"""
     (?<![\w.]) (-?) (?:[$€£¥]\s?)? (-?)  # no sign: the minus between two numbers

@@ -163,9 +163,11 @@ def load_tokenizer(checkpoint: Checkpoint):
     """Return a checkpoint's tokenizer, without its weights; see `load_model`."""
     refuse_code(checkpoint.tokenizer_folder)
     with transformers_for(checkpoint.tokenizer_folder) as library:
-        return library.AutoTokenizer.from_pretrained(
+        tokenizer = library.AutoTokenizer.from_pretrained(
             checkpoint.tokenizer_folder, trust_remote_code=False
         )
+        tokenizer.decode(tokenizer("a")["input_ids"])  # some settings are read only then
+        return tokenizer
 
 
 def load_module(

@@ -260,15 +260,21 @@ def _chat(
     """Return requests in the tokenizer's own template."""
     used = tokenizer.chat_template or ""
     if unknown := [name for name in options if not re.search(rf"\b{re.escape(name)}\b", str(used))]:
-        raise ValueError(f"this tokenizer's chat template does not use {', '.join(unknown)}.")
+        raise ValueError(f"{_this(tokenizer)}'s chat template does not use {', '.join(unknown)}.")
     before = [{"role": "system", "content": system}] if system else []
     conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]
     texts = [
         apply_template(tokenizer, c, add_generation_prompt=True, **options) for c in conversations
     ]
     if not all(text.strip() for text in texts):
-        raise ValueError("this tokenizer's chat template makes an empty text of a request.")
+        raise ValueError(f"{_this(tokenizer)}'s chat template makes an empty text of a request.")
     return texts
+
+
+def _this(tokenizer) -> str:
+    """Return what a message calls a tokenizer, with the folder that it is of."""
+    folder = getattr(tokenizer, "name_or_path", "")
+    return f"{folder}: this tokenizer" if folder else "this tokenizer"
 
 
 @functools.lru_cache
@@ -292,9 +298,9 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
     """
     if not tokenizer.chat_template:
         raise ValueError(
-            "this tokenizer has no chat template (a base model's often has none): use the paper's "
-            "text, template='paper' to ask (--template paper) and form='paper' to train (--form "
-            "paper)."
+            f"{_this(tokenizer)} has no chat template (a base model's often has none): use the "
+            "paper's text, template='paper' to ask (--template paper) and form='paper' to train "
+            "(--form paper)."
         )
     system = [m["content"] for m in messages if m["role"] == "system"]
     try:
@@ -309,7 +315,7 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
         said = " ".join(str(error).split()) or type(error).__name__
         if not system or isinstance(error, TimeoutError):
             raise ValueError(
-                f"this tokenizer's chat template refuses the messages: {said}"
+                f"{_this(tokenizer)}'s chat template refuses the messages: {said}"
             ) from error
         # Whether it is the system message that it refuses.
         apply_template(tokenizer, [m for m in messages if m["role"] != "system"], **options)
@@ -318,6 +324,6 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
         if all(content.strip() in text for content in system):
             return text
     raise ValueError(
-        f"this tokenizer's chat template takes no system message ({said}): leave it out, or put it "
-        "at the start of what the user says."
+        f"{_this(tokenizer)}'s chat template takes no system message ({said}): leave it out, or "
+        "put it at the start of what the user says."
     )

@@ -141,7 +141,10 @@ def lora_names(layer) -> tuple[str, str]:
 
 
 def _name_targets(config, module: nn.Module, tensors: Iterable[str]) -> None:
-    """Have a config name what an adapter's tensors are of, in place of regular expressions."""
+    """Have a config that has regular expressions name what the adapter's tensors are of instead."""
+    patterns = (config.target_modules, config.exclude_modules)
+    if not config.layers_pattern and not any(isinstance(pattern, str) for pattern in patterns):
+        return
     wanted = tuple(f".{name}" for name in config.target_parameters or ())
     changed = [name for name, _ in module.named_parameters() if f".{name}".endswith(wanted)]
     stacks = {name.rpartition(".")[0] for name in changed}
