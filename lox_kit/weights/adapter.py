@@ -265,8 +265,9 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         patterns = config.get(pattern) or {}
         if not isinstance(patterns, dict):
             raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is not an object of patterns.")
-        if len(patterns) > MOST or (odd := [p for p in patterns if not _NAMES.fullmatch(p)]):
-            what = f"{len(patterns)} entries" if len(patterns) > MOST else f"{odd[0]!r:.90}"
+        many = f"{len(patterns)} entries" if len(patterns) > MOST else ""
+        odd = next((p for p in patterns if not many and not _NAMES.fullmatch(p)), None)
+        if what := many or (odd is not None and f"{odd!r:.90}"):
             raise ValueError(
                 f"{folder / ADAPTER_CONFIG}: {pattern} has {what}; up to {MOST} names of modules "
                 f"are read there, and no other regular expression. {MERGE}"
