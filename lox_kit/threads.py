@@ -31,6 +31,7 @@ OnStage = Callable[[str, int, int], None]  # what is being done, done of it, in 
 Stop = Callable[[], bool]  # asked between pieces of work: once it is true, no more is begun
 
 SMALL = 10_000_000  # parameters
+TICK = 0.25  # seconds between two looks at what has a limit of time
 
 _kept = threading.local()  # by each thread: room for the largest matrix it has met
 
@@ -145,7 +146,8 @@ class _Timed:
 
     end: float
     thread: int
-    is_up: bool = False
+    is_late: bool = False  # it is being interrupted
+    is_told: bool = False  # it has been
 
 
 _timed: dict[int, _Timed] = {}  # what is being done; who takes it out decides how it ends
@@ -155,12 +157,13 @@ _watchdog = threading.Thread()
 def _watch() -> None:
     """Interrupt what takes too long."""
     while True:
-        time.sleep(0.25)
+        time.sleep(TICK)
         now = time.monotonic()
         for key, work in list(_timed.items()):
             if work.end < now and _timed.pop(key, None):
+                work.is_late = True
                 _raise_in(work.thread, _Late)
-                work.is_up = True
+                work.is_told = True
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
@@ -192,10 +195,12 @@ def within(seconds: float, function: Callable[[], R]) -> R:
             return function()
         finally:
             if _timed.pop(id(work), None) is None:  # the watchdog took it
-                while not work.is_up:
+                while not work.is_told:
                     time.sleep(0.001)
                 _raise_in(work.thread, None)  # if it has not come yet, it comes no more
     except _Late:
+        if not work.is_late:  # this is for work around it
+            raise
         raise TimeoutError(f"it took longer than {seconds:g} seconds") from None
 
 

@@ -1,11 +1,14 @@
 import os
+import random
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
 
-from lox_kit.threads import fitting_threads, map_in_order
+from lox_kit import threads
+from lox_kit.threads import fitting_threads, map_in_order, within
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -85,3 +88,75 @@ def test_small_models_have_one_thread_and_larger_ones_too_when_the_machine_is_bu
     with fitting_threads(module, **({"when_busy": when_busy} if when_busy else {})):
         assert now[-1] == threads
     assert now[-1] == 3
+
+
+# --- a limit of time ----------------------------------------------------------------------------
+
+
+def spin(seconds):
+    """Compute in Python for so long, and return the argument."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return seconds
+
+
+def fail():
+    raise KeyError("a")
+
+
+def test_work_within_its_time_returns_or_raises_what_it_does():
+    assert within(5.0, lambda: spin(0.001)) == 0.001
+    assert within(5.0, lambda: within(5.0, lambda: 3)) == 3
+    with pytest.raises(KeyError, match="a"):
+        within(5.0, fail)
+    assert not threads._timed
+
+
+def swallow():
+    """Go on after any error."""
+    while True:
+        try:
+            spin(1.0)
+        except Exception:
+            continue
+
+
+@pytest.mark.parametrize(
+    "work", [lambda: spin(60), swallow, lambda: within(60.0, lambda: spin(60))]
+)
+def test_work_that_takes_too_long_is_interrupted(work):
+    since = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"it took longer than 0.1 seconds"):
+        within(0.1, work)
+    assert time.monotonic() - since < 10
+    assert not threads._timed
+
+
+def test_an_interruption_comes_to_its_own_work_alone_however_close_the_end(monkeypatch):
+    monkeypatch.setattr(threads, "TICK", 0.0005)
+    within(5.0, lambda: spin(0.3))  # until the watchdog has looked at its watch
+    ends = {"in time": 0, "late": 0, "elsewhere": 0}
+
+    def run(seed):
+        rng = random.Random(seed)
+        for _ in range(200):
+            limit = 0.001 + 0.001 * rng.random()
+            try:
+                within(limit, partial(spin, limit + 0.002 * rng.random() - 0.0007))
+                ends["in time"] += 1
+            except TimeoutError:
+                ends["late"] += 1
+            try:
+                sum(range(200))
+            except BaseException:
+                ends["elsewhere"] += 1
+
+    workers = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert ends["late"] > 10
+    assert ends == {"in time": 800 - ends["late"], "late": ends["late"], "elsewhere": 0}
+    assert not threads._timed

@@ -18,7 +18,7 @@ __all__, __getattr__, __dir__ = attach(
         "classifier": "ClassifierJudge",
         "guard": "LlamaGuardJudge",
         "names": "find_judge JUDGES",
-        "protocol": "Judge JudgingError Verdict verdict_key",
+        "protocol": "Judge JudgingError STORED Verdict verdict_key",
         "rubric": "ChatModel HelpfulnessJudge Limits PolicyJudge RubricJudge",
         "refusals": """
             answer_hash is_degenerate is_foreign is_refusal read_answer read_answers

@@ -6,16 +6,18 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 from lox_kit.folders import reading, write_whole
-from lox_kit.judges import Verdict, is_degenerate, is_foreign, read_answers
+from lox_kit.judges import STORED, Verdict, is_degenerate, is_foreign, read_answers
 from lox_kit.models import Prompt, split_thought
+from lox_kit.store import check_fields
 
 from .agreement import Paired, pair_up
 from .intervals import Mean, Share, share_fields
 
+ASKED = {"text": str, **dict.fromkeys(("target", "label"), (str, type(None)))}  # of a prompt
 FOREIGN = 0.05  # share of answers that do not seem English above which a summary says so
 
 
@@ -222,9 +224,18 @@ class AsrResult:
             }
             responses, source = data["responses"], data["source"]
             texts = isinstance(responses, list) and all(isinstance(r, str) for r in responses)
-            needed = {"model": str, "sandbox": bool, "judges": dict}
-            if not texts or not all(isinstance(source[n], kind) for n, kind in needed.items()):
-                raise TypeError("responses or source of another kind")
+            if not texts:
+                raise TypeError("responses of another kind")
+            check_fields(file, source, {"model": str, "sandbox": bool, "judges": dict})
+            for prompt in prompts:
+                check_fields(file, vars(prompt), ASKED)
+            for verdict in chain.from_iterable(verdicts.values()):
+                check_fields(file, vars(verdict), STORED)
+            labelled, refused = source.get("labelled", {}), source.get("refused", {})
+            if not all(0 <= int(i) < len(prompts) for i in refused):
+                raise ValueError("refused are prompts that are none")
+            if any({*map(type, x)} != {str} or len(x) != len(prompts) for x in labelled.values()):
+                raise ValueError("labels are not of every prompt")
             if {len(prompts)} != {len(responses), *map(len, verdicts.values())} or not prompts:
                 raise ValueError("not as many responses and verdicts as prompts, or none")
             return cls(prompts, tuple(responses), verdicts, source)
