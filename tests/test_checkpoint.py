@@ -76,7 +76,7 @@ def test_a_truncated_shard_is_named_with_its_size(sharded, size):
         Checkpoint(sharded)
 
 
-@pytest.mark.parametrize("text", ["", '{"weight_map": {"a"', "{}", "[]"])
+@pytest.mark.parametrize("text", ["", '{"weight_map": {"a"', '{"weight_map": {}}', "{}", "[]"])
 def test_a_damaged_index_is_named(sharded, text):
     (sharded / INDEX).write_text(text)
     with pytest.raises(ValueError, match=f"{INDEX}: "):
