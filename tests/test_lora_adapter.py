@@ -333,10 +333,8 @@ def test_the_fingerprint_is_of_the_content_of_base_and_adapter(pair, adapter, tm
         ({"r": 0}, "has no number 'r': 0"),
         ({"rank_pattern": {"q_proj": "3"}}, "has no number 'r': '3'"),
         ({"rank_pattern": ["q_proj"]}, "adapter_config.json: .*rank_pattern is not an object"),
-        ({"rank_pattern": {"(": 3}}, r"adapter_config.json: .*'\(' is not a regular expression"),
-        ({"rank_pattern": {"a{99999999999}": 3}}, "is not a regular expression"),
-        ({"rank_pattern": {"(([a-z_0-9.]+)+)+!": 3}}, "could take for ever"),
-        ({"alpha_pattern": {".*.*.*.*!": 3}}, "adapter_config.json: .*could take for ever"),
+        ({"rank_pattern": {"(q|v)_proj": 3}}, r"json: rank_pattern has '.*; up to 1000 names of"),
+        ({"alpha_pattern": {r".*\.q_proj": 3}}, r"alpha_pattern has '\.\*.*Merge it with PEFT"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused(adapter, fields, message):
