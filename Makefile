@@ -57,7 +57,7 @@ test-oldest: install
 # Hundreds of kills and faults, thousands of bad inputs, an hour of panels.
 test-kills: install
 	LOX_KIT_KILLS=8 LOX_KIT_FAULTS=10 LOX_KIT_SECONDS=3600 HYPOTHESIS_PROFILE=long \
-		$(PYTEST) tests/faults -m "slow or not slow" $(IN_TWO)
+		$(PYTEST) tests/faults $(IN_TWO)
 
 # All browser tests, in the order in which one builds on another.
 test-panels: install browser

@@ -94,7 +94,7 @@ def test_a_dtype_without_a_torch_counterpart_is_refused(tmp_path):
     header = json.dumps({"w": {"dtype": "U16", "shape": [1], "data_offsets": [0, 2]}}).encode()
     file = tmp_path / "model.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-    with pytest.raises(ValueError, match=r"w in model.safetensors: dtype U16 is not supported"):
+    with pytest.raises(ValueError, match=r"w in .*/model.safetensors: dtype U16 is not supported"):
         Checkpoint(tmp_path)
 
 
