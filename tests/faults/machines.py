@@ -11,6 +11,7 @@ import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000  # of unshare(2)
@@ -68,6 +69,7 @@ def not_allowed(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
+@cache
 def can_mount() -> bool:
     """Whether a process of this user may have mounts of its own."""
     child = os.fork()
@@ -82,9 +84,11 @@ def can_mount() -> bool:
 
 def _own_mounts() -> None:
     """Let what is mounted from here on be seen by this process alone."""
-    user, group = os.geteuid(), os.getegid()
-    _call("unshare", NEW_MOUNTS | (NEW_USER if user else 0))
-    if user:  # be root of what is one's own
+    try:
+        _call("unshare", NEW_MOUNTS)
+    except PermissionError:  # be root of what is one's own
+        user, group = os.geteuid(), os.getegid()
+        _call("unshare", NEW_MOUNTS | NEW_USER)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
