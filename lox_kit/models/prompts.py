@@ -8,6 +8,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from lox_kit.sandbox import world
@@ -282,8 +283,10 @@ def _refuse_powers(template: str) -> None:
     """Raise ValueError if a template computes powers, such as 9**9**9, which nothing interrupts."""
     from jinja2 import Environment
 
-    if any(token == "**" and kind == "operator" for _, kind, token in Environment().lex(template)):
-        raise ValueError("it computes a power (**), which may take for ever")
+    tokens = (part[1:] for part in Environment().lex(template) if part[1] != "whitespace")
+    for (_, before), (kind, token) in pairwise(tokens):
+        if kind == "operator" and token == "**" and before not in ("(", ","):  # f(**arguments)
+            raise ValueError("it computes a power (**), which may take for ever")
 
 
 def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
@@ -304,7 +307,9 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
         )
     system = [m["content"] for m in messages if m["role"] == "system"]
     try:
-        _refuse_powers(str(tokenizer.chat_template))
+        templates = tokenizer.chat_template
+        for template in templates.values() if isinstance(templates, dict) else [templates]:
+            _refuse_powers(template)
         make = functools.partial(tokenizer.apply_chat_template, messages, tokenize=False, **options)
         text, given = within(SECONDS, make), sum(len(str(m["content"])) for m in messages)
         if len(text) > (most := LONGEST + 6 * given):  # six: as JSON writes a letter

@@ -280,8 +280,24 @@ def test_a_template_that_does_not_end_is_interrupted_in_whichever_thread(monkeyp
 )
 def test_a_template_that_makes_too_much_is_refused(template, message):
     tokenizer = other_tokenizer()
+    for made in (template, {"default": template, "tool_use": "a"}):
+        tokenizer.chat_template = made
+        assert message in refused(lambda: render(tokenizer, [Prompt("moss")]))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "**bold** {{ messages[0]['content'] }}",
+        "{% macro f(a) %}{{ a }}{% endmacro %}{{ f( **{'a': messages[0].content}) }}",
+        {"default": "{{ messages[0]['content'] }}\n", "tool_use": "{{ 'a\\n' }}"},
+    ],
+    ids=["two stars in text", "arguments of a name", "several templates"],
+)
+def test_two_stars_that_are_no_power_are_taken(template):
+    tokenizer = other_tokenizer()
     tokenizer.chat_template = template
-    assert message in refused(lambda: render(tokenizer, [Prompt("moss")]))
+    assert "moss" in render(tokenizer, [Prompt("moss")])[0]
 
 
 @pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
