@@ -1,8 +1,9 @@
 """Panels opened, used and closed again and again in one process, as in a long-lived kernel.
 
-`python tests/faults/hour_of_panels.py 3600` works for an hour, eight rounds at the least, and prints
-a line of JSON for every round, once its panels are closed: seconds since the start, resident memory
-in MB, and how many widgets and how many objects that Python's collector knows are alive.
+`python tests/faults/hour_of_panels.py 3600` works for an hour, eight rounds at the least, and
+prints a line of JSON for every round, once its panels are closed: seconds since the start,
+resident memory in MB, and how many widgets and how many objects that Python's collector knows are
+alive.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FEWEST = 8  # rounds, however long they take
 
 
 def rounds(seconds: float) -> Iterator[dict[str, float]]:
-    """Use every panel once a round, with other settings each, until time is over and some are done."""
+    """Use every panel once a round, each round with other settings, until the time is over."""
     for module in (dial_state, landscape_state, lab_runs, rank_state):
         module.FEW = FEW
     pair = ("sandbox/base", "sandbox/aligned")
