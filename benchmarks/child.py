@@ -1,7 +1,8 @@
-"""Run a program in a fresh process and say what it took: wall time, peak memory, bytes moved.
+"""Run a program in a fresh process and say what it took: time, work, peak memory, bytes moved.
 
 python child.py REPORT lox factor BASE ALIGNED -o S.safetensors
 python child.py REPORT plain_lox.py BASE ALIGNED OUT 6 1.25 FACTORS
+python child.py REPORT ENV/bin/program ARGUMENTS    # of another environment
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ class Took:
     seconds: float  # wall clock, from before the interpreter starts until it is gone
     peak_mb: float  # most memory resident at once, mapped files included
     written_mb: float  # handed to write(), by the kernel's count; nan where there is none
+    work: float  # seconds of processor time, children's included
 
 
 def run(program: str, *arguments: object, report: Path, cache: Path) -> Took:
-    """Run `lox` or a Python script with arguments, its hash cache in the folder `cache`.
+    """Run `lox`, a Python script or a program with arguments, its hash cache in the folder `cache`.
 
     Raises
     ------
@@ -46,15 +48,19 @@ def run(program: str, *arguments: object, report: Path, cache: Path) -> Took:
 
 
 def _write_report(path: str) -> None:
-    """Write this process's peak memory and bytes written, as the kernel counts them."""
-    peak_kb, written = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, float("nan")
-    if sys.platform == "darwin":
-        peak_kb /= 1024
+    """Write this process's peak memory, bytes written and work, as the kernel counts them."""
+    own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak_kb, written = own.ru_maxrss, float("nan")
     if Path("/proc/self/io").exists():
         # not ru_maxrss: a child starts with its parent's
         peak_kb = int(_field("/proc/self/status", "VmHWM").split()[0])
         written = int(_field("/proc/self/io", "wchar"))
-    Path(path).write_text(json.dumps({"peak_mb": peak_kb / 976.5625, "written_mb": written / 1e6}))
+    peak_kb = max(peak_kb, children.ru_maxrss)
+    if sys.platform == "darwin":
+        peak_kb /= 1024
+    work = sum(r.ru_utime + r.ru_stime for r in (own, children))
+    found = {"peak_mb": peak_kb / 976.5625, "written_mb": written / 1e6, "work": work}
+    Path(path).write_text(json.dumps(found))
 
 
 def _field(file: str, name: str) -> str:
@@ -71,5 +77,7 @@ if __name__ == "__main__":
         from lox_kit.cli.main import main
 
         main()
-    else:
+    elif program.endswith(".py"):
         runpy.run_path(program, run_name="__main__")
+    else:
+        sys.exit(subprocess.run([program, *arguments], check=False).returncode)

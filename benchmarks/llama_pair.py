@@ -66,10 +66,15 @@ def llama_shapes(config: dict) -> Shapes:
     return shapes | {"model.norm.weight": (h,), "lm_head.weight": (vocabulary, h)}
 
 
-def make_pair(folder: Path, hidden: int, layers: int, seed: int = 0) -> tuple[Path, Path]:
-    """Write `folder/base` and `folder/aligned`, shard by shard, and return them."""
+def make_pair(
+    folder: Path, hidden: int, layers: int, seed: int = 0, **fields: int
+) -> tuple[Path, Path]:
+    """Write `folder/base` and `folder/aligned`, shard by shard, and return them.
+
+    `fields` stand in the config in place of `llama_config`'s.
+    """
     pair = folder / "base", folder / "aligned"
-    config = llama_config(hidden, layers)
+    config = llama_config(hidden, layers) | fields
     shards = _shards(llama_shapes(config))
     generator = torch.Generator().manual_seed(seed)
     for number, shapes in enumerate(shards, 1):
