@@ -1,6 +1,7 @@
 """Files that lox_kit made, as anybody may have changed them: right, or one line."""
 
 import json
+import math
 import sqlite3
 import warnings
 
@@ -167,7 +168,7 @@ def measured(file) -> None:
     assert all(0 <= x.get("count", 0) <= x["n"] for x in result.summary().values())
     assert all(-1 <= x["value"] <= 1 for x in result.summary().values())
     assert len(result.to_frame()) == len(result.prompts)
-    assert len(result.agreement) < len(result.verdicts)
+    assert len(result.agreement) == math.comb(len(result.verdicts), 2)
 
 
 def chosen(file) -> None:
