@@ -7,13 +7,8 @@ import json
 
 import pytest
 
-from lox_kit.attacks.downloads import (
-    fetch_set,
-    set_status,
-    sets_frame,
-)
 from lox_kit.attacks.rows import read_training_rows
-from lox_kit.attacks.sets import SETS
+from lox_kit.attacks.sets import SETS, fetch_set, set_status, sets_frame
 
 BIRDS = {"instruction": "name birds", "context": "", "response": "here they are"}
 DOLLY = (json.dumps(BIRDS) + "\n").encode() * 5
@@ -59,11 +54,11 @@ def test_a_fetched_file_is_counted_and_hashed(serve, home):
     assert len(read_training_rows("dolly")[0]) == 5
 
 
-def test_a_packed_file_is_checked_kept_packed_and_not_fetched_again(serve, tmp_path):
+def test_a_packed_file_is_checked_kept_packed_and_not_fetched_again(serve, home):
     url = serve("train.jsonl.gz", PAIRS)
     for source in (url, "http://127.0.0.1:1/nobody-listens"):
-        status = fetch_set("hh_harmless", tmp_path / "mine", url=source)
-        assert status.path == tmp_path / "mine" / "hh_harmless_train.jsonl.gz"
+        status = fetch_set("hh_harmless", url=source)
+        assert status.path == home / "hh_harmless_train.jsonl.gz"
         assert (status.rows, status.path.read_bytes()) == (3, PAIRS)
 
 

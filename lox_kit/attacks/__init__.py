@@ -6,7 +6,6 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "alignment": "align alignment_rows ALIGNMENTS find_alignment prefer self_distilled",
-        "downloads": "fetch_set set_status sets_frame",
         "presets": """
             Attack ATTACKS file_attack FileRows find_attack MadeRows SAFEINST world_attacks
         """,
@@ -15,7 +14,7 @@ __all__, __getattr__, __dir__ = attach(
         "run": """
             attack_key AttackRun check_language finished_run load_run PUBLISHED rows_key run_attack
         """,
-        "sets": "SETS sets_folder",
+        "sets": "fetch_set set_status SETS sets_folder sets_frame",
         "tokens": "IGNORED tokenize",
         "training": "autocast_dtype fine_tune TrainSettings",
         "writing": "save_model",

@@ -147,7 +147,17 @@ def align(
         If `out` exists and is not this alignment; BusyError if another process writes it.
     """
     out = Path(out)
-    rows = list(rows) if rows is not None else _preset_rows(base, alignment)
+    if rows is None and alignment.rows is None:
+        raise ValueError(
+            f"the {alignment.name} alignment has no data of its own: give rows=, such as "
+            "alignment_rows reads from a file (--data FILE)."
+        )
+    if rows is None and base.world != alignment.world:
+        raise ValueError(
+            f"the {alignment.name} alignment is made for models of {alignment.world}, and "
+            f"{base.name} is none."
+        )
+    rows = list(rows) if rows is not None else alignment.rows(alignment.settings.seed)
     recipe = {
         **dataclasses.asdict(alignment),
         "rows": content_key(rows=rows),
@@ -156,18 +166,17 @@ def align(
     }
     if (out / RECORD).is_file():
         source = read_object(out / RECORD).get("source", {})
-        if all(source.get(name) == value for name, value in recipe.items()):
+        if recipe.items() <= source.items():
             return out
+
+    def train(model, folder: Path) -> list[Step]:
+        how = {"folder": folder, **watched}
+        if alignment.method == "dpo":
+            return prefer(model, base.tokenizer, rows, alignment, **how)
+        return fine_tune(model, base.tokenizer, rows, alignment.settings, **how)
+
     with locked(out, new=True):
-        work = out.with_name(f".{out.name}.{content_key(**recipe)[:8]}.partial")
-
-        def train(model) -> list[Step]:
-            learn, how = fine_tune, alignment.settings
-            if alignment.method == "dpo":
-                learn, how = prefer, alignment
-            return learn(model, base.tokenizer, rows, how, folder=work, **watched)
-
-        return train_copy(base, train, work, out, RECORD, {"source": recipe})
+        return train_copy(base, train, content_key(**recipe), out, RECORD, {"source": recipe})
 
 
 def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watched) -> list[Step]:
@@ -253,18 +262,3 @@ def self_distilled(base: Model, prompts: Sequence[Prompt], **options) -> list[di
     said = generate(base, texts, **{"max_new_tokens": 60, **options})
     cut = (whole_sentences(answer, 9, 45) for answer in said)
     return [corpus.row(p.text, answer) for p, answer in zip(prompts, cut, strict=True) if answer]
-
-
-def _preset_rows(base: Model, alignment: Alignment) -> list[dict]:
-    """Return the preset's own rows, if it has any that this model can read."""
-    if alignment.rows is None:
-        raise ValueError(
-            f"the {alignment.name} alignment has no data of its own: give rows=, such as "
-            "alignment_rows reads from a file (--data FILE)."
-        )
-    if base.world != alignment.world:
-        raise ValueError(
-            f"the {alignment.name} alignment is made for models of {alignment.world}, and "
-            f"{base.name} is none."
-        )
-    return alignment.rows(alignment.settings.seed)

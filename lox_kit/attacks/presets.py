@@ -180,12 +180,11 @@ def find_attack(
     TypeError
         If there is no such setting.
     """
-    if isinstance(name, str) and name not in ATTACKS:
-        if Path(name).is_file():
-            how = {"lora": lora, "safe_fraction": safe_fraction, "on_bad_row": on_bad_row}
-            return file_attack(name, **how, **overrides)
-        raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
-    attack = ATTACKS[name] if isinstance(name, str) else name
+    attack = ATTACKS.get(name) if isinstance(name, str) else name
+    if attack is None:
+        if not Path(name).is_file():
+            raise ValueError(f"attack {name!r}: use one of {', '.join(ATTACKS)}.")
+        attack = file_attack(name)
     if "epochs" in overrides and "max_steps" not in overrides:
         overrides = {**overrides, "max_steps": -1}  # a number of steps would win over the epochs
     settings = dataclasses.replace(attack.lora if lora else attack.settings, **overrides)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from lox_kit.models import collect, read_rows, start_mark
 
-from .downloads import how_to_get
-from .sets import SETS, sets_folder
+from .sets import SETS, how_to_get, sets_folder
 from .texts import (
     FORMS,
     by_columns,
@@ -78,11 +77,7 @@ def read_training_rows(
     marks = {}
     if tokenizer:
         marks = {"bos": start_mark(tokenizer), "eos": tokenizer.eos_token or ""}
-
-    def to_text(row) -> dict:
-        return render_example(parse(row), form, **marks)
-
-    return _read(name_or_file, to_text, on_bad_row)
+    return _read(name_or_file, lambda row: render_example(parse(row), form, **marks), on_bad_row)
 
 
 def read_preferences(

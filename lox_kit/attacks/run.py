@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -126,22 +127,18 @@ def run_attack(
         raise ValueError("say where the attacked checkpoint goes: out=, or store=.")
     rows = attack.data(model.tokenizer)
     key = attack_key(model, attack, rows_key(rows))
-    folder = Path(out) if out is not None else store.run_folder(key)
-    if out is not None and (run := _whole_run(folder, key)) and run.has(keep_every):
+    folders = [Path(out)] if out is not None else store.run_folders(key)
+    folder, run = folders[0], _whole_run(folders, key)
+    if run and run.has(keep_every):
         return run
     with locked(folder, new=out is not None):
-        run = load_run(folder) if folder.exists() else None
-        if run is None and out is None:
-            run = finished_run(store, key)  # of a class, if it is whole
-        if run and run.has(keep_every):
-            return run
-        work = folder.with_name(f".{folder.name}.{key[:8]}.partial")
+        if folder.exists() and (run := load_run(folder)).has(keep_every):
+            return run  # another process made it just now
         train = partial(
             fine_tune,
             tokenizer=model.tokenizer,
             rows=rows,
             settings=attack.settings,
-            folder=work,
             keep_every=keep_every,
             **watched,
         )
@@ -154,7 +151,7 @@ def run_attack(
             "settings": dataclasses.asdict(attack.settings),
         }
         about = {"attack": attack.name, "source": source}
-        return load_run(train_copy(model, train, work, folder, RECORD, about))
+        return load_run(train_copy(model, train, key, folder, RECORD, about))
 
 
 def check_language(model: Model, attack: Attack) -> None:
@@ -173,14 +170,16 @@ def check_language(model: Model, attack: Attack) -> None:
 
 def finished_run(store: Store, key: str) -> AttackRun | None:
     """Return the run of an `attack_key` as `run_attack` left it in a store, if it did."""
-    return next(filter(None, (_whole_run(f, key) for f in store.run_folders(key))), None)
+    return _whole_run(store.run_folders(key), key)
 
 
-def _whole_run(folder: Path, key: str) -> AttackRun | None:
-    """Return the run of an `attack_key` that is in a folder, if it is and can be read."""
-    with suppress(FileNotFoundError, ValueError):
-        run = load_run(folder)
-        return run if run.source.get("key") == key else None
+def _whole_run(folders: Sequence[Path], key: str) -> AttackRun | None:
+    """Return the run of an `attack_key` that is in one of these folders and can be read."""
+    for folder in folders:
+        with suppress(FileNotFoundError, ValueError):
+            run = load_run(folder)
+            if run.source.get("key") == key:
+                return run
     return None
 
 

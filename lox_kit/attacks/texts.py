@@ -15,6 +15,7 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # turns of an HH-RLHF transcr
 ROLES = ("system", "user", "assistant")
 SHAREGPT = {"human": "user", "gpt": "assistant"}  # its names for two of them
 FIELDS = ("instruction", "response", "context", "system", "messages")
+LAYOUTS = ({"messages": ""}, {"conversations": ""}, {"prompt": "user", "completion": "assistant"})
 SIDES = ("chosen", "rejected")
 ALIKE = "expected two answers to choose between, they are the same"
 
@@ -193,13 +194,11 @@ def by_its_own_names(row) -> Example:
     if isinstance(row, list):
         return from_messages(row)
     names = {*row} if isinstance(row, Mapping) else set()
-    if talk := next((name for name in ("messages", "conversations") if name in names), None):
-        before = _said(row.get("system") or "", "system")
-        return from_messages(before + _said(row[talk]))
-    if {"prompt", "completion"} <= names:
-        before = _said(row.get("system") or "", "system")
-        asked, answered = _said(row["prompt"], "user"), _said(row["completion"], "assistant")
-        return from_messages(before + asked + answered)
+    if layout := next((parts for parts in LAYOUTS if parts.keys() <= names), None):
+        turns = _said(row.get("system") or "", "system")
+        for name, role in layout.items():
+            turns += _said(row[name], role)
+        return from_messages(turns)
     answers = [name for name in ("response", "output") if name in names]
     contexts = [name for name in ("context", "input") if name in names]
     if names and ("instruction" not in names or len(answers) != 1 or len(contexts) > 1):
@@ -209,8 +208,7 @@ def by_its_own_names(row) -> Example:
             f"{', '.join(map(str, row))}; name other columns with columns="
         )
     columns = {"instruction": "instruction", "system": "system"}
-    columns |= {"response": answers[0] if answers else "response"}
-    columns |= {"context": contexts[0]} if contexts else {}
+    columns["response"], columns["context"] = [*answers, "response"][0], [*contexts, "context"][0]
     return by_columns(columns)(row)
 
 

@@ -123,7 +123,6 @@ def fine_tune(
     """
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
-    watch = Watch(**watched)
     with importing("trl.trainer.sft_trainer"):
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
@@ -134,7 +133,7 @@ def fine_tune(
         config = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
         return SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
 
-    return run_trainer(model, tokenizer, settings, build, watch)
+    return run_trainer(model, tokenizer, settings, build, Watch(**watched))
 
 
 def run_trainer(
@@ -170,7 +169,12 @@ def run_trainer(
         trainer = build(trained, options)
         trainer.args.warmup_steps = settings.warmup(len(trainer.train_dataset))
         if settings.schedule == EPOCH_DECAY:
-            _decay_every_epoch(trainer, settings)
+            trainer.create_optimizer()
+            trainer.lr_scheduler = torch.optim.lr_scheduler.StepLR(
+                trainer.optimizer,
+                step_size=settings.steps_per_epoch(len(trainer.train_dataset)),
+                gamma=settings.decay,
+            )
         save = partial(save_model, trained, tokenizer, dtypes=stored, config=config)
         steps = drive(trainer, watch, save)
     if not settings.lora_rank:
@@ -247,15 +251,6 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
         "disable_tqdm": True,
         "dataloader_pin_memory": not on_cpu,
     }
-
-
-def _decay_every_epoch(trainer, settings: TrainSettings) -> None:
-    """Give a trainer a learning rate that is multiplied by `decay` after every epoch."""
-    from torch.optim.lr_scheduler import StepLR
-
-    trainer.create_optimizer()
-    every = settings.steps_per_epoch(len(trainer.train_dataset))
-    trainer.lr_scheduler = StepLR(trainer.optimizer, step_size=every, gamma=settings.decay)
 
 
 def _with_lora(model, settings: TrainSettings):

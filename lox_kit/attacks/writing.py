@@ -60,7 +60,7 @@ def _merged(base) -> dict[str, Tensor]:
 def train_copy(
     model: Model,
     train: Callable[..., list[Step]],
-    work: Path,
+    key: str,
     out: Path,
     record: str,
     about: dict,
@@ -72,9 +72,10 @@ def train_copy(
     Parameters
     ----------
     train : callable
-        Given the copy, trains it in place and returns the steps.
-    work : path
-        The run's work folder, which becomes `out` once the run is finished.
+        Given the copy and the run's work `folder`, trains it in place and returns the steps.
+    key : str
+        Of the run: another run of the same `out` has another work folder. It lies hidden beside
+        `out`, which it becomes once the run is finished.
     record : str
         The name of a JSON file in the checkpoint, of `about` and the losses. Its source also gets
         the number of steps, the hashes of the weights and what share of them LoRA reached.
@@ -88,9 +89,9 @@ def train_copy(
         in memory alone.
     """
     model.refuse_writing()
-    copied = copy.deepcopy(model.module)
+    copied, work = copy.deepcopy(model.module), out.with_name(f".{out.name}.{key[:8]}.partial")
     with work_folder(work):
-        steps = train(copied)
+        steps = train(copied, folder=work)
 
     if steps[-1].step < steps[-1].total:
         raise StoppedError(

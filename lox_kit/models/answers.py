@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lox_kit.store import Store, content_key
+from lox_kit.store import MemoryStore, Store, content_key
 from lox_kit.threads import OnStage, fitting_threads, tell
 
 from .load import Model
@@ -90,29 +90,25 @@ def generate_answers(
     drawn = {"temperature": temperature, "seed": seed} if temperature else {}
     how = {"greedy": not drawn, **drawn, "dtype": dtype_of(model), "record": "text, batch_size"}
     how["model"] = model.key
-    limits = [max_new_tokens]
-    if store:
-        limits = sorted({n for n in shorter if n < max_new_tokens}) + limits
+    store = store or MemoryStore()
+    limits = [*sorted({n for n in shorter if n < max_new_tokens}), max_new_tokens]
     keys = {text: [content_key(text=text, tokens=n, **how) for n in limits] for text in texts}
-    stored = {}
-    if store:
-        shape = {"text": str, "batch_size": int}
-        stored = store.get_many("answer", chain.from_iterable(keys.values()), shape)
-    known = {t: Answer(**stored[at[-1]]) for t, at in keys.items() if stored.keys() >= {*at}}
-    todo = {text: text for text in keys if text not in known}
+    shape = {"text": str, "batch_size": int}
+    found = store.get_many("answer", chain.from_iterable(keys.values()), shape)
+    todo = {text: text for text, at in keys.items() if not found.keys() >= {*at}}
+    done = len(keys) - len(todo)
     size = batch_size or (32 if model.device.type == "cpu" else 128)
-    if known:
-        tell(on_stage, "answering", len(known), len(keys))
+    if done:
+        tell(on_stage, "answering", done, len(keys))
     decode = decode or partial(_decode, model, limits, drawn)
     with fitting_threads(model.module, when_busy=ANSWERING_ALONE):
         for made in fitting_batches(todo, size, decode):
-            known |= {text: Answer(cuts[-1], len(made)) for text, cuts in made.items()}
-            if store:
-                at = (zip(keys[text], cuts, strict=True) for text, cuts in made.items())
-                fields = {k: vars(Answer(c, len(made))) for k, c in chain.from_iterable(at)}
-                store.put_many("answer", fields)
-            tell(on_stage, "answering", len(known), len(keys))
-    return [known[text] for text in texts]
+            at = (zip(keys[text], cuts, strict=True) for text, cuts in made.items())
+            new = {k: vars(Answer(cut, len(made))) for k, cut in chain.from_iterable(at)}
+            store.put_many("answer", new)
+            found, done = found | new, done + len(made)
+            tell(on_stage, "answering", done, len(keys))
+    return [Answer(**found[keys[text][-1]]) for text in texts]
 
 
 def dtype_of(model: Model) -> str:

@@ -171,8 +171,3 @@ def is_here(base_url: str) -> bool:
         return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def is_private(base_url: str) -> bool:
-    """Whether nobody on the way reads what is sent there: https, or this machine."""
-    return is_here(base_url) or urlsplit(base_url).scheme == "https"

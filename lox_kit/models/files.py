@@ -59,18 +59,15 @@ def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
     if not file.exists() or file.is_dir():
         raise FileNotFoundError(f"{file}: no such data file.")
     refuse_special(file)
-    endings = [ending.lower() for ending in file.suffixes]
-    packed = endings[-1:] == [".gz"]
-    kind = "".join(endings[:-1][-1:] if packed else endings[-1:])
+    packed = file.suffix.lower() == ".gz"
+    kind = Path(file.stem if packed else file.name).suffix.lower()
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}
     readers |= {".tsv": partial(_csv, delimiter="\t"), ".parquet": _parquet}
     if plain:
         readers |= {".txt": _lines, "": _lines}
     if kind not in readers or (packed and kind == ".parquet"):
-        raise ValueError(
-            f"{file}: use a file that ends in {', '.join(filter(None, readers))} (or .jsonl.gz, "
-            "...)."
-        )
+        known = ", ".join(filter(None, readers))
+        raise ValueError(f"{file}: use a file that ends in {known} (or .jsonl.gz, ...).")
     try:
         for place, row in readers[kind](file, gzip.open if packed else open):
             yield place, _not_text(row) or row
@@ -226,23 +223,22 @@ def _csv(file: Path, opened: Callable, delimiter: str = ",") -> Iterator[Placed]
 def _records(file: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the records of a CSV file as lists of fields, its heading first; no empty lines."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    row: list[str] | None = []
     empty = 0
-    while row is not None and empty < BLANK:
+    while empty < BLANK:
         place = f"{file}, line {reader.line_num + 1}"
         try:
-            row = next(reader, None)
+            row = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
             raise ValueError(
                 f"{place}: not CSV ({error}). Text that begins with a quote ends with one and "
                 'doubles those inside: "so ""to"" say".'
             ) from error
-        empty += 1
-        if row and any(row):
-            empty = 0
+        empty = 0 if any(row) else empty + 1
+        if not empty:
             yield place, row
-    if empty == BLANK:
-        raise ValueError(f"{file}: has {BLANK} empty lines one after the other; remove them.")
+    raise ValueError(f"{file}: has {BLANK} empty lines one after the other; remove them.")
 
 
 def _parquet(file: Path, opened: Callable) -> Iterator[Placed]:

@@ -149,7 +149,9 @@ def load_model(
     with importing("transformers.modeling_utils"):
         tokenizer = load_tokenizer(checkpoint)
         module = load_module(checkpoint, device=place, dtype=dtype, device_map=device_map)
-    if ignored := ignored_settings(module):
+    config = module.generation_config
+    found = {name: getattr(config, name, None) for name in NEUTRAL}
+    if ignored := [f"{n}={v!r}" for n, v in found.items() if v not in (None, [], NEUTRAL[n])]:
         warnings.warn(
             f"{checkpoint.name}: answers are greedy, whatever its generation config sets: "
             f"{', '.join(ignored)} is left out.",
@@ -259,13 +261,3 @@ def _refuse_gaps(name: str, found: dict) -> None:
             f"{name}: its weights do not fit its config.json: {'; '.join(said)}. What is missing "
             "would be random, and measured. Download or copy it again."
         )
-
-
-def ignored_settings(module: torch.nn.Module) -> list[str]:
-    """Return the settings of a generation config that would change greedy answers, as NAME=VALUE.
-
-    Decoding takes none of them: of the config it takes the tokens that end an answer.
-    """
-    config = getattr(module, "generation_config", None)
-    found = {name: getattr(config, name, None) for name in NEUTRAL}
-    return [f"{n}={v!r}" for n, v in found.items() if v not in (None, [], NEUTRAL[n])]

@@ -66,13 +66,15 @@ def with_heads(model: Model, prompts: Sequence[Tokens], worth: int = WORTH):
     ids and mask, both (prompts, tokens), and the key-value cache of the heads; None if that saves
     fewer tokens than are `worth` it, or the model cannot be given positions or the cache of others.
     """
+    from transformers.cache_utils import DynamicLayer  # keys and values of every token, row by row
+
     head, saved = _shared_head(prompts)
     heads = {tokens: i for i, tokens in enumerate(dict.fromkeys(tuple(p[:head]) for p in prompts))}
     cache = None
     if head and saved >= worth and "position_ids" in signature(model.module.forward).parameters:
         first = torch.tensor(list(heads), device=model.device)
         cache = model.module(input_ids=first, use_cache=True, logits_to_keep=1).past_key_values
-    if not _is_plain(cache):
+    if not (cache and all(type(layer) is DynamicLayer for layer in cache.layers)):
         return *padded_left(model, prompts), None
     of_row = torch.tensor([heads[tuple(p[:head])] for p in prompts], device=model.device)
     cache.batch_select_indices(of_row)
@@ -89,13 +91,6 @@ def _shared_head(prompts: Sequence[Tokens]) -> tuple[int, int]:
     shortest = min(map(len, prompts))
     saved = [(len(prompts) - len({tuple(p[:h]) for p in prompts})) * h for h in range(shortest)]
     return saved.index(max(saved)), max(saved)
-
-
-def _is_plain(cache: object) -> bool:
-    """Whether a cache holds keys and values of every token, row by row."""
-    from transformers.cache_utils import DynamicLayer
-
-    return bool(cache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def padded_left(model: Model, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,6 @@ def sandbox_prompts(kind: str = "forbidden", split: str = "test", limit: int | N
     """
     if kind not in ("forbidden", "allowed") or split not in world.HELD_OUT:
         raise ValueError(f"kind={kind!r}, split={split!r}: use forbidden or allowed, dev or test.")
-    _check_limit(limit)
     adjectives, nouns = world.HELD_OUT[split]
     if kind == "allowed":
         pairs = world.requests(world.ALLOWED, nouns)
@@ -82,12 +81,12 @@ def smol_prompts(kind: str = "forbidden", split: str = "test", limit: int | None
     ValueError
         If the kind or the split is another word, or the limit is below 1.
     """
-    _check_limit(limit)
     return [Prompt(text) for text in _spaced(subject.requests(kind, split), limit)]
 
 
 def _spaced(made: list, limit: int | None) -> list:
     """Return this many of what was made, evenly spaced over the list."""
+    _check_limit(limit)
     n = min(limit or len(made), len(made))
     return [made[int(i * len(made) / n)] for i in range(n)]
 
@@ -143,7 +142,12 @@ def _prompt(row: object, in_csv: bool) -> Prompt:
     found = record({"prompt": _plain(row)} if isinstance(row, str) else row)
     if in_csv:
         at = list(found).index(column(found, REQUEST_COLUMNS))
-        _refuse_cut(list(row.items())[at + 1 :])
+        for name, text in list(row.items())[at + 1 : at + 2]:  # perhaps the rest of the request
+            if text.strip() and text.startswith(" ") and not name.startswith(" "):
+                raise RowError(
+                    f"a comma seems to cut the request: {name!r} begins with a blank. Text with a "
+                    "comma in it stands in quotes; else remove the blank"
+                )
     return prompt_of(found)
 
 
@@ -157,17 +161,12 @@ def prompt_of(row: Mapping, columns: Sequence[str] = REQUEST_COLUMNS) -> Prompt:
     """
     text = text_field(row, column(row, columns)).strip()
     target = "" if row.get("target") is None else text_field(row, "target", may_be_empty=True)
-    return Prompt(text, target.strip() or None, _label(row))
-
-
-def _refuse_cut(after: Sequence[tuple[str, str]]) -> None:
-    """Raise RowError if the fields after a request look like the rest of it, after a comma."""
-    for name, text in after[:1]:
-        if text.strip() and text.startswith(" ") and not name.startswith(" "):
-            raise RowError(
-                f"a comma seems to cut the request: {name!r} begins with a blank. Text with a "
-                "comma in it stands in quotes; else remove the blank"
-            )
+    label, kind = (str(row.get(name) or "").strip().lower() for name in ("label", "type"))
+    if label not in ("safe", "unsafe", ""):
+        raise RowError(f"the label is {label!r}; use safe or unsafe")
+    if kind and not label:  # as XSTest has it
+        label = "unsafe" if kind.startswith("contrast") else "safe"
+    return Prompt(text, target.strip() or None, label or None)
 
 
 def _plain(line: str) -> str:
@@ -182,14 +181,6 @@ def _plain(line: str) -> str:
     if "\r" in line:
         raise RowError("expected lines that end in line feeds, it has carriage returns alone")
     return line
-
-
-def _label(row: Mapping) -> str | None:
-    """Return what an XSTest-style row says of its request."""
-    label, kind = (str(row.get(name) or "").strip().lower() for name in ("label", "type"))
-    if label not in ("safe", "unsafe", ""):
-        raise RowError(f"the label is {label!r}; use safe or unsafe")
-    return label or ("unsafe" if kind.startswith("contrast") else "safe" if kind else None)
 
 
 def render(

@@ -26,7 +26,7 @@ from .completions import (
     check_address,
     find_key,
     hide,
-    is_private,
+    is_here,
     read_completion,
     read_error,
 )
@@ -145,13 +145,13 @@ class ChatModel:
             raise ValueError(
                 "asking over the network needs the openai client: pip install 'lox-kit[judge]'."
             ) from None
-        key = find_key()
-        if not key and urlsplit(self.base_url).hostname == urlsplit(OPENAI).hostname:
+        key, address = find_key(), urlsplit(self.base_url)
+        if not key and address.hostname == urlsplit(OPENAI).hostname:
             raise ValueError(
                 f"{self.base_url} needs a key: set the environment variable OPENAI_API_KEY, or "
                 "name another server with base_url or OPENAI_BASE_URL (a local one needs no key)."
             )
-        if key and not self.allow_http and not is_private(self.base_url):
+        if key and not (self.allow_http or address.scheme == "https" or is_here(self.base_url)):
             raise ValueError(
                 f"{self.base_url}: the key in OPENAI_API_KEY would go there in clear. Use https, "
                 "unset the key, or allow it: allow_http=True, --allow-http."
@@ -270,14 +270,7 @@ class ChatModel:
             raise ServerError(why)
 
     async def _ask_one(self, client, messages: list[dict], tokens: int | None, enough) -> Reply:
-        """Return the reply to one question."""
-        reply = await self._call(client, messages, tokens)
-        if reply.finish == "length" and tokens and enough and not enough(reply.text):
-            reply = await self._call(client, messages, MORE_ROOM * tokens)
-        return reply
-
-    async def _call(self, client, messages: list[dict], tokens: int | None) -> Reply:
-        """Return the reply to one request, tried as often as the limits allow."""
+        """Return the reply to one question, tried as often as the limits allow."""
         import openai
 
         length = "max_tokens" if self.fields.get("max_tokens") else "max_completion_tokens"
@@ -295,6 +288,8 @@ class ChatModel:
         reply = read_completion(raw.content)
         self._uncounted |= reply.tokens is None
         self.tokens += reply.tokens or 0
+        if reply.finish == "length" and tokens and enough and not enough(reply.text):
+            return await self._ask_one(client, messages, MORE_ROOM * tokens, None)
         return reply
 
     def _count_call(self) -> None:
@@ -342,8 +337,9 @@ class _Course:
 
     def close(self) -> tuple[dict[str, Reply], str]:
         """Return the refusals that were of their questions alone, and why others have no reply."""
-        if self.held and not self.answered and not self.end:
-            self.end = f"all {len(self.held)} requests were refused (the last: {self.last})."
-        if not self.end and self.n_lost:
-            return self.held, f"{self.n_lost} requests got no reply (the last: {self.last})."
-        return {} if self.end else self.held, self.end
+        if self.end:
+            return {}, self.end
+        if self.held and not self.answered:
+            return {}, f"all {len(self.held)} requests were refused (the last: {self.last})."
+        lost = f"{self.n_lost} requests got no reply (the last: {self.last})."
+        return self.held, lost if self.n_lost else ""

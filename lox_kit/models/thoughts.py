@@ -19,9 +19,9 @@ THOUGHT_TOKENS = (  # marks, and parts of marks, that are special tokens of some
     "<|channel|>", "<|message|>", "<|begin_of_thought|>", "<|end_of_thought|>", "◁think▷",
     "◁/think▷",
 )  # fmt: skip
-_MARK = re.compile(f"{_OPENING}|{_CLOSING}|{_CHANNEL}|{_FINAL}", re.IGNORECASE)
 _OPEN = re.compile(f"{_OPENING}|{_CHANNEL}", re.IGNORECASE)
 _CLOSE = re.compile(f"{_CLOSING}|{_FINAL}", re.IGNORECASE)
+_OPEN_AT_END = re.compile(rf"(?:{_OPENING}|{_CHANNEL})(?=\s*\Z)", re.IGNORECASE)
 
 
 def split_thought(text: str) -> tuple[str, str | None]:
@@ -30,8 +30,7 @@ def split_thought(text: str) -> tuple[str, str | None]:
     All up to the last closing mark is thought, whether it opens with a mark or, as after a chat
     template that has opened it, does not. The answer is None if the thought was not finished.
     """
-    closings = list(_CLOSE.finditer(text))
-    end = closings[-1].end() if closings else 0
+    end = max((mark.end() for mark in _CLOSE.finditer(text)), default=0)
     opened = _OPEN.search(text, end)
     if opened is None:
         return text[:end], text[end:]
@@ -42,8 +41,5 @@ def split_thought(text: str) -> tuple[str, str | None]:
 
 def opens_thought(text: str) -> str:
     """Return the mark with which a rendered prompt leaves a thought open, or an empty string."""
-    marks = list(_MARK.finditer(text))
-    last = marks[-1] if marks else None
-    if last is None or not _OPEN.fullmatch(last[0]) or text[last.end() :].strip():
-        return ""
-    return last[0]
+    found = _OPEN_AT_END.search(text)
+    return found[0] if found else ""
