@@ -103,7 +103,7 @@ class _Basis:
     def __init__(self, A: Tensor, start: Tensor):
         rows, columns = A.shape
         limit = int(MAX_BASIS * columns)
-        self.A, self.size = A, 0
+        self.A = A
         self._Q = torch.empty(limit, rows, device=A.device)  # what is not used is not touched
         self._B = torch.empty(limit, columns, device=A.device)
         self.Q, self.B = self._Q[:0], self._B[:0]  # (size, rows), (size, columns)
@@ -113,7 +113,7 @@ class _Basis:
     @property
     def has_room(self) -> bool:
         """Whether another block may be added."""
-        return self.size + BLOCK <= len(self._Q)
+        return len(self.Q) + BLOCK <= len(self._Q)
 
     def step(self) -> Tensor:
         """Return what of A A^T times the newest block is outside the basis, shape (BLOCK, rows)."""
@@ -138,11 +138,9 @@ class _Basis:
             gone = torch.linalg.vector_norm(new, dim=1) < 0.1
             others = torch.randn(new.shape, generator=self._others).to(new)
             new = _orthonormal_rows(torch.where(gone[:, None], others, new))
-        block = slice(self.size, self.size + BLOCK)
-        self._Q[block] = new
-        self._B[block] = _product(new, self.A)
-        self.size += BLOCK
-        self.Q, self.B = self._Q[: self.size], self._B[: self.size]
+        size = len(self.Q) + BLOCK
+        self.Q, self.B = self._Q[:size], self._B[:size]
+        self.Q[-BLOCK:], self.B[-BLOCK:] = new, _product(new, self.A)
 
     def triplets(self, r: int, passed: bool) -> Triplets:
         """Return the r leading triplets of Q^T B, their residuals measured."""
@@ -179,7 +177,7 @@ def _rough(A: Tensor, start: Tensor, certify: int) -> Tensor | None:
     basis = _Basis(A, _product(start, A.T))
     while basis.has_room:
         step = basis.step()
-        if basis.size > BLOCK:
+        if len(basis.Q) > BLOCK:
             outside = basis.outside(step, BLOCK)
             if _worst(torch.linalg.vector_norm(outside, dim=0), certify) <= ROUGH:
                 return basis.ritz(BLOCK)[0].T @ basis.Q + outside.T
@@ -197,8 +195,8 @@ def _iterated(basis: _Basis, r: int, certify: int, first: int) -> Triplets:
                 return found
             expected = False
         step = basis.step()
-        if basis.size >= first:
-            first = math.ceil(GROWTH * basis.size)
+        if len(basis.Q) >= first:
+            first = math.ceil(GROWTH * len(basis.Q))
             worst = _worst(torch.linalg.vector_norm(basis.outside(step, r), dim=0), certify)
             if worst <= TOLERANCE:
                 return basis.triplets(r, True)

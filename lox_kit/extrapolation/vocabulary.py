@@ -87,10 +87,10 @@ def direction_tokens(
     rows = []
     for i, s in enumerate(S.tolist()):
         for end, sign in (("+", 1), ("-", -1)):
-            found = (sign * z[i]).topk(min(top, z.shape[1]))
-            rows.append({"direction": i + 1, "s": s, "end": end, "peak": float(found.values[0])})
-            rows[-1]["chance"] = float(by_chance)
-            rows[-1]["tokens"] = [_shown(tokenizer, token) for token in found.indices.tolist()]
+            scores, tokens = (sign * z[i]).topk(min(top, z.shape[1]))
+            row = {"direction": i + 1, "s": s, "end": end, "peak": float(scores[0])}
+            texts = [_shown(tokenizer, token) for token in tokens.tolist()]
+            rows.append(row | {"chance": float(by_chance), "tokens": texts})
     return pd.DataFrame(rows)
 
 

@@ -2,8 +2,9 @@
 
 PEFT adds `scaling * B A` to a linear weight (out, in), and the transpose of that to an embedding
 (tokens, width) and to a Conv1D (in, out); the scaling is lora_alpha / r, or / sqrt(r) with rsLoRA
-(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place. Those
-with `target_parameters` are in `experts`.
+(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place. An
+adapter of experts, or other parameters that are no linear layers (`target_parameters`), has the
+factors that PEFT puts into the model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .architecture import same_tensors
+from .architecture import find_places, same_tensors
 from .files import (
     TensorInfo,
     is_embedding,
@@ -27,6 +28,8 @@ from .files import (
     refuse_nonfinite,
 )
 from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from .library import skeleton
+from .targets import load_adapter, lora_factors, lora_layers
 
 TRANSPOSED = ("gpt2", "openai-gpt", "gpt_bigcode")  # with linear layers that store (in, out)
 _CONV1D = re.compile(r"\.(c_attn|q_attn|c_fc|c_proj)\.weight")
@@ -62,7 +65,9 @@ class LoraAdapter:
     ------
     FileNotFoundError, ValueError
         If the weights are missing or pickled, the adapter is another kind than plain LoRA, or it
-        does not fit the base.
+        does not fit the base; of one with `target_parameters`, also if PEFT does not take up all.
+    ImportError
+        If it has `target_parameters`, without PEFT.
     """
 
     def __init__(self, folder: Path, base):
@@ -71,14 +76,20 @@ class LoraAdapter:
         _refuse_variants(self._config, folder)
         # By parameter: its lora_A and lora_B, and what takes its place whole.
         self._parts: dict[str, dict[str, TensorInfo]] = {}
-        self._header = read_header(_weight_file(folder))
-        self.names = self._open()
+        self._held: dict[str, tuple[Tensor, Tensor]] = {}  # factors, by matrix of the base
+        self._inside: dict[str, list[str]] = {}  # the matrices in each of its tensors
+        header = read_header(_weight_file(folder))
+        if self._config.get("target_parameters"):
+            self._open_with_peft()
+        else:
+            self._open(header)
+        self.names = frozenset(self._parts) | frozenset(self._inside)
         self._check()
 
-    def _open(self) -> frozenset[str]:
-        """Read what there is, and return the tensors of the base that it changes."""
+    def _open(self, header: dict[str, TensorInfo]) -> None:
+        """Find out what each tensor of a plain adapter is of."""
         folder, base = self.folder, self.base
-        for key, info in self._header.items():
+        for key, info in header.items():
             name = key.removeprefix("base_model.model.")
             if match := _KEY.fullmatch(name):
                 name, part = f"{match['module']}.weight", match["part"].replace("embedding_", "")
@@ -101,7 +112,29 @@ class LoraAdapter:
         }
         self._ranks = _by_pattern(self._config, "r", "rank_pattern", modules)
         self._alphas = _by_pattern(self._config, "lora_alpha", "alpha_pattern", modules)
-        return frozenset(self._parts)
+
+    def _open_with_peft(self) -> None:
+        """Have PEFT put the adapter into the model, and keep the factors that it has there."""
+        if self._config.get("modules_to_save"):
+            raise ValueError(
+                f"{self.folder}: modules_to_save beside target_parameters is not read. {MERGE}"
+            )
+        model = skeleton(self.base.path)
+        shapes = {name: W.shape for name, W in model.state_dict().items()}
+        layers = lora_layers(load_adapter(self.folder, model)).items()
+        held = {parameter: lora_factors(layer) for parameter, layer in layers}
+        found = set()
+        for name, place in find_places(self.base.skeleton, self.base.parts).items():
+            piece, *others = place
+            if others or piece.parameter not in held:
+                continue
+            matrix, rows, transposed = piece.within(shapes[piece.parameter])
+            left, right = held[piece.parameter][matrix]
+            self._held[name] = (right.T, left[rows].T) if transposed else (left[rows], right)
+            self._inside.setdefault(self.base.parts[name].info.name, []).append(name)
+            found.add(piece.parameter)
+        if lost := sorted(held.keys() - found):
+            raise self._not_there(lost[0])
 
     def _check(self) -> None:
         """Raise if the adapter cannot be added to the base's tensors."""
@@ -146,11 +179,11 @@ class LoraAdapter:
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Return left (out, r) and right (r, in) of the LoRA delta `left @ right`, in float32.
 
-        None if this tensor has no factors.
+        None if this part of the base has no factors.
         """
         parts = self._parts.get(name, {})
         if "lora_A" not in parts:
-            return None
+            return self._held.get(name)
         A, B = (read_tensor(parts[f"lora_{side}"]).to(torch.float32) for side in "AB")
         left, right = (A.T, B.T) if name in self._transposed else (B, A)
         r = self._ranks[name]
@@ -176,14 +209,15 @@ class LoraAdapter:
         if WHOLE in parts:
             W = read_tensor(parts[WHOLE]).to(W.dtype)
         if parts.keys() != {WHOLE}:
-            W = self._add(name, W.to(torch.float32, copy=True)).to(W.dtype)
+            total = W.to(torch.float32, copy=True)
+            if factors := self.factors(name):
+                total.addmm_(*factors)
+            else:
+                for expert in self._inside[name]:
+                    self.base.parts[expert].of(total).addmm_(*self._held[expert])
+            W = total.to(W.dtype)
         refuse_nonfinite(W, f"{name} with the adapter {self.folder}")
         return W
-
-    def _add(self, name: str, W: Tensor) -> Tensor:
-        """Add the delta of a tensor to its values in float32, and return these."""
-        factors = self.factors(name)
-        return W.addmm_(*factors) if factors else W
 
 
 def _by_pattern(config: dict, field: str, patterns: str, modules: Mapping[str, str]) -> dict:

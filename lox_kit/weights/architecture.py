@@ -130,9 +130,11 @@ def stored_places(
                 W = W.mT  # transposed when it is loaded
             if not any(is_convolution(module, piece.parameter) for piece in published[name]):
                 within |= _experts(name, _piece(name, W))
-        elif (parameter := _renamed(module, name, own) if name not in own else name) in own:
-            inside = {n: p for n, p in matrices.items() if {q.parameter for q in p} == {parameter}}
-            within |= {n: p[0]._replace(parameter=name) for n, p in inside.items() if len(p) == 1}
+        else:
+            parameter = name if name in own else _renamed(module, name, own)
+            for matrix, (piece, *others) in matrices.items():
+                if piece.parameter == parameter and not others:
+                    within[matrix] = piece._replace(parameter=name)
     return within
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .adapter import MERGE
+from .adapter import MERGE, LoraAdapter
 from .architecture import (
     Piece,
     same_tensors,
@@ -24,7 +24,6 @@ from .architecture import (
     tied_parameters,
     unfilled_parameters,
 )
-from .experts import open_adapter
 from .files import (
     SETTINGS,
     TEMPLATES,
@@ -122,7 +121,7 @@ class Checkpoint:
                 "sandbox/base, sandbox/aligned@3 or smol/aligned."
             )
         self.base = None if base is None else self._open_base(base)
-        self.adapter = open_adapter(folder, self.base) if self.base else None
+        self.adapter = LoraAdapter(folder, self.base) if self.base else None
         self.path = self.base.path if self.base else folder
         if self.base:
             self.tensors: dict[str, TensorInfo] = self.base.tensors
@@ -281,15 +280,13 @@ class Checkpoint:
 
         transformers is asked where the layers are not as many as the config says, or not alike.
         """
-        outside, layers = 0, defaultdict(set)
-        for name in self.tensors:
-            if match := _LAYER.search(name):
-                layers[match[1]].add(match[2])
-            else:
-                outside += 1
+        places, layers = [_LAYER.search(name) for name in self.tensors], defaultdict(set)
+        for place in filter(None, places):
+            layers[place[1]].add(place[2])
         alike = all(held == next(iter(layers.values())) for held in layers.values())
         fewest = 3 if self.has_head else 2 if self._said_tied == {True} else math.inf
-        counted = len(layers) == self.config.get("num_hidden_layers") and outside >= fewest
+        outside = places.count(None) >= fewest
+        counted = outside and len(layers) == self.config.get("num_hidden_layers")
         if not self.is_known or (alike and counted):
             return []
         try:
@@ -300,9 +297,7 @@ class Checkpoint:
     @property
     def tokenizer_folder(self) -> Path:
         """Where the tokenizer is: with the adapter if it was saved there, else with the base."""
-        if self.adapter is None:
-            return self.path
-        own = self.adapter.folder
+        own = self.adapter.folder if self.adapter else self.path
         return own if (own / "tokenizer_config.json").exists() else self.path
 
     @property

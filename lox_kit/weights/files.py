@@ -251,8 +251,7 @@ def refuse_nonfinite(W: Tensor, what: str) -> None:
     wide = W if W.dtype.itemsize > 1 else W.to(torch.bfloat16)  # which holds every 8-bit value
     if bool(wide.sum().isfinite()):  # the cheapest pass; a sum of finite values may overflow
         return
-    if not all(bool(x.isfinite()) for x in wide.aminmax()):
-        bad = int((~wide.isfinite()).sum())
+    if bad := int((~wide.isfinite()).sum()):
         raise ValueError(
             f"{what}: {bad} of {W.numel()} values are NaN or infinite. Such a model answers "
             "nothing, which looks safe. Download or copy it again, or take an earlier save."
