@@ -124,16 +124,15 @@ def _edits(
     k: int | None,
 ) -> tuple[dict[str, Edit], tuple[str, ...]]:
     """Return what is added to each parameter, and the matrices that are left out."""
-    tied = set()
-    if not checkpoint.has_head:
-        tied.update(*tied_parameters(module).items())
+    tied = {} if checkpoint.has_head else tied_parameters(module)
+    fixed = {*tied, *tied.values()}
     edits: dict[str, Edit] = {}
     left_out = []
     for name in subspace:
         U, S, Vh = subspace[name].top(k)
         own = S > 0  # a delta that is LoRA has fewer than k
         pieces = places.get(name, ())
-        can = all(p.parameter not in tied and can_adapt(module, p.parameter) for p in pieces)
+        can = all(p.parameter not in fixed and can_adapt(module, p.parameter) for p in pieces)
         if not own.any() or not pieces or not can:
             left_out.append(name)
             continue

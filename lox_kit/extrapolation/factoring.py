@@ -6,7 +6,7 @@ Factor what alignment changed, or measure how much of a change lies in a subspac
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -111,21 +111,16 @@ def factor_one(
     """
     rank = None if info["rank"] == FULL else info["rank"]
     try:
-        if product := _product(base, aligned, name):
-            return product_factors(*product, rank, device=device)
+        if aligned.is_adapter_of(base) and not aligned.adapter.replaces(name):
+            out, into = aligned.matrices[name].shape
+            none = torch.zeros(out, 0), torch.zeros(0, into)
+            left, right = aligned.adapter.factors(name) or none
+            return product_factors(left, right, rank, device=device)
         dW = delta(base, aligned, name, device, reused)
         return top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith(name) else f"{name}: {said}") from error
-
-
-def _product(base: Checkpoint, aligned: Checkpoint, name: str) -> tuple[Tensor, Tensor] | None:
-    """Return left (out, q) and right (q, in) whose product is the delta, if an adapter has them."""
-    if not aligned.is_adapter_of(base) or aligned.adapter.replaces(name):
-        return None
-    out, into = aligned.matrices[name].shape
-    return aligned.adapter.factors(name) or (torch.zeros(out, 0), torch.zeros(0, into))
 
 
 # --- what lies in a subspace --------------------------------------------------------------------
@@ -144,14 +139,10 @@ def check_shapes(info: dict, checkpoint: Checkpoint) -> None:
 
 
 def shares_curve(
-    factors: Mapping[str, Factors],
-    info: dict,
-    base: str | Path,
-    finetuned: str | Path,
-    most: int | None,
-    on_stage: OnStage | None,
+    subspace, base: str | Path, finetuned: str | Path, most: int | None, on_stage: OnStage | None
 ) -> np.ndarray:
     """Return R_ft of every matrix at every k; see `SafetySubspace.r_ft_curve`."""
+    info = subspace.info
     if most is not None:
         check_stored(most, info["rank"])
     first, second = (Checkpoint(m).like(info["layers"]) for m in (base, finetuned))
@@ -162,9 +153,9 @@ def shares_curve(
             f"{first.name} is not the base this subspace was made from ({info['base']})."
         )
     rows = []
-    for i, name in enumerate(factors):
-        M, (U, S, _) = delta(first, second, name, "cpu"), factors[name].top(most)
-        tell(on_stage, "reading", i, len(factors))
+    for i, name in enumerate(subspace):
+        M, (U, S, _) = delta(first, second, name, "cpu"), subspace[name].top(most)
+        tell(on_stage, "reading", i, len(subspace))
         rows.append(_shares_held(U.cpu(), S.cpu(), M))
     wide = max(map(len, rows)) if most is None else most + 1
     return np.array([np.pad(row, (0, wide - len(row)), mode="edge") for row in rows])

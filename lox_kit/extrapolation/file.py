@@ -94,8 +94,6 @@ def read_info(file: Path) -> dict:
         raise FileNotFoundError(f"{file}: no such file. `lox factor BASE ALIGNED -o` makes it.")
     if file.is_dir():
         raise FileExistsError(f"{file} is a folder; a subspace is one file: name that.")
-    if not file.is_file():
-        raise ValueError(f"{file}: not a file; `lox factor` makes subspace files.")
     tensors, info = read_made(file, "lox_kit", SCHEMA, "`lox factor`")
     check_fields(file, info, FIELDS)
     if len(set(info["layers"])) < len(info["layers"]):
@@ -153,17 +151,18 @@ def read_values(file: Path, info: dict) -> dict[str, Values]:
 def _values(file: Path, name: str, read: Callable[[str], Tensor]) -> Values:
     """Return the small part of one matrix, its singular values held against its norm."""
     S, residual, facts = (read(f"{name}.{part}") for part in ("S", "residual", "info"))
-    norm, number = facts.tolist()
-    if number not in range(len(METHODS)):
-        raise _not_factors(file, f"{name}.info", f"of a method {number:g}")
-    if not 0 <= norm < math.inf:
-        raise _not_factors(file, f"{name}.info", f"of a matrix with norm {norm}")
-    if not (S.isfinite().all() and S.min() >= 0 and (S.diff() <= 1e-6 * S[0]).all()):
-        raise _not_factors(file, f"{name}.S", "not finite, descending and at least 0")
-    if (length := float(S.double().norm())) > norm * (1 + NORM_SLACK):
-        raise _not_factors(file, f"{name}.S", f"of length {length:.3g}, the matrix of {norm:.3g}")
-    if not residual.min() >= 0:
-        raise _not_factors(file, f"{name}.residual", "not at least 0")
+    (norm, number), length = facts.tolist(), float(S.double().norm())
+    within = length <= norm * (1 + NORM_SLACK)
+    descending = S.isfinite().all() and S.min() >= 0 and (S.diff() <= 1e-6 * S[0]).all()
+    for part, fine, what in (
+        ("info", number in range(len(METHODS)), f"of a method {number:g}"),
+        ("info", 0 <= norm < math.inf, f"of a matrix with norm {norm}"),
+        ("S", descending, "not finite, descending and at least 0"),
+        ("S", within, f"of length {length:.3g}, the matrix of {norm:.3g}"),
+        ("residual", residual.min() >= 0, "not at least 0"),
+    ):
+        if not fine:
+            raise _not_factors(file, f"{name}.{part}", what)
     return Values(S=S, residual=residual, norm=norm, method=METHODS[int(number)])
 
 

@@ -103,7 +103,7 @@ class _Basis:
     def __init__(self, A: Tensor, start: Tensor):
         rows, columns = A.shape
         limit = int(MAX_BASIS * columns)
-        self.A, self.size = A, 0
+        self.A = A
         self._Q = torch.empty(limit, rows, device=A.device)  # what is not used is not touched
         self._B = torch.empty(limit, columns, device=A.device)
         self.Q, self.B = self._Q[:0], self._B[:0]  # (size, rows), (size, columns)
@@ -113,7 +113,7 @@ class _Basis:
     @property
     def has_room(self) -> bool:
         """Whether another block may be added."""
-        return self.size + BLOCK <= len(self._Q)
+        return len(self.Q) + BLOCK <= len(self._Q)
 
     def step(self) -> Tensor:
         """Return what of A A^T times the newest block is outside the basis, shape (BLOCK, rows)."""
@@ -138,21 +138,20 @@ class _Basis:
             gone = torch.linalg.vector_norm(new, dim=1) < 0.1
             others = torch.randn(new.shape, generator=self._others).to(new)
             new = _orthonormal_rows(torch.where(gone[:, None], others, new))
-        block = slice(self.size, self.size + BLOCK)
-        self._Q[block] = new
-        self._B[block] = _product(new, self.A)
-        self.size += BLOCK
-        self.Q, self.B = self._Q[: self.size], self._B[: self.size]
+        size = len(self.Q) + BLOCK
+        self.Q, self.B = self._Q[:size], self._B[:size]
+        self.Q[-BLOCK:], self.B[-BLOCK:] = new, _product(new, self.A)
 
-    def triplets(self, r: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return U (rows, r), S (r,) and Vh (r, columns) of the r leading triplets of Q^T B."""
-        W, S = self._ritz(r)
+    def triplets(self, r: int, passed: bool) -> Triplets:
+        """Return the r leading triplets of Q^T B, their residuals measured."""
+        W, S = self.ritz(r)
         least = ZERO * float(S[0])
         Vh = (W.T @ self.B) / S.clamp(min=least)[:, None]
         if float(S[-1]) <= least:  # these have no v of length 1 yet
             V, R = torch.linalg.qr(Vh.T)
             Vh = (V * torch.where(R.diagonal() < 0, -1.0, 1.0)).T
-        return (W.T @ self.Q).T, without_rounding(S), Vh
+        U, S = (W.T @ self.Q).T, without_rounding(S)
+        return Triplets(U, S, Vh, residuals(self.A, U, S, Vh), passed)
 
     def outside(self, step: Tensor, r: int) -> Tensor:
         """Return (A V - U S) / S of the r leading triplets, shape (rows, r), from the next step.
@@ -160,12 +159,12 @@ class _Basis:
         A B = A A^T Q lies in the basis but for its last block, A B_last = A newest R, and what of
         that lies outside is step^T R. Rounding, which grows with s_1 / s, is not in it.
         """
-        W, S = self._ritz(r)
+        W, S = self.ritz(r)
         safe = S.clamp(min=ZERO * float(S[0]))
         outside = step.T @ (self._R @ W[-BLOCK:] / safe) / safe
         return torch.where(without_rounding(S) == 0, 0.0, outside)
 
-    def _ritz(self, r: int) -> tuple[Tensor, Tensor]:
+    def ritz(self, r: int) -> tuple[Tensor, Tensor]:
         """Return W (size, r) and S (r,) of the top triplets: eigenvectors of B B^T in float64."""
         B = (self.B.cpu() if self.B.device.type == "mps" else self.B).to(torch.float64)
         values, W = torch.linalg.eigh(B @ B.T)
@@ -178,10 +177,10 @@ def _rough(A: Tensor, start: Tensor, certify: int) -> Tensor | None:
     basis = _Basis(A, _product(start, A.T))
     while basis.has_room:
         step = basis.step()
-        if basis.size > BLOCK:
+        if len(basis.Q) > BLOCK:
             outside = basis.outside(step, BLOCK)
             if _worst(torch.linalg.vector_norm(outside, dim=0), certify) <= ROUGH:
-                return (basis.triplets(BLOCK)[0] + outside).T
+                return basis.ritz(BLOCK)[0].T @ basis.Q + outside.T
         basis.add(step)
     return None
 
@@ -191,23 +190,20 @@ def _iterated(basis: _Basis, r: int, certify: int, first: int) -> Triplets:
     previous, expected = None, False
     while basis.has_room:
         if expected:
-            found = basis.triplets(r)
-            residual = residuals(basis.A, *found)
-            if _worst(residual, certify) <= TOLERANCE:
-                return Triplets(*found, residual, True)
+            found = basis.triplets(r, True)
+            if _worst(found.residual, certify) <= TOLERANCE:
+                return found
             expected = False
         step = basis.step()
-        if basis.size >= first:
-            first = math.ceil(GROWTH * basis.size)
+        if len(basis.Q) >= first:
+            first = math.ceil(GROWTH * len(basis.Q))
             worst = _worst(torch.linalg.vector_norm(basis.outside(step, r), dim=0), certify)
             if worst <= TOLERANCE:
-                found = basis.triplets(r)
-                return Triplets(*found, residuals(basis.A, *found), True)
+                return basis.triplets(r, True)
             expected = worst * (worst / previous if previous else GAIN) <= TOLERANCE
             previous = worst
         basis.add(step)
-    found = basis.triplets(r)
-    return Triplets(*found, residuals(basis.A, *found), False)
+    return basis.triplets(r, False)
 
 
 def _worst(residual: Tensor, certify: int) -> float:

@@ -17,9 +17,8 @@ def module_of(name: str) -> str:
 
 def _in_order(modules: Iterable[str]) -> list[str]:
     """Return each kind of matrix once, in the order in which a block applies them."""
-    found = dict.fromkeys(modules)
-    known = [m for m in ORDER if m in found]
-    return known + [m for m in found if m not in known]
+    place = {module: i for i, module in enumerate(ORDER)}
+    return sorted(dict.fromkeys(modules), key=lambda module: place.get(module, len(ORDER)))
 
 
 def kinds_of(names: Iterable[str]) -> list[str]:
@@ -43,13 +42,9 @@ def map_layout(names: Iterable[str]) -> list[tuple[list[list[str | None]], list[
         Names as a list of rows, None where a layer lacks a kind of matrix. Layers go down and kinds
         of matrix across; those outside the layers are one column.
     """
-    cells, outside = {}, {}
-    for name in names:
-        depth, path = place_of(name)
-        if depth is None:
-            outside[path] = name
-        else:
-            cells[depth, path] = name
+    places = {place_of(name): name for name in names}
+    cells = {(d, path): name for (d, path), name in places.items() if d is not None}
+    outside = {path: name for (d, path), name in places.items() if d is None}
     maps = []
     if cells:
         depths = sorted({d for d, _ in cells})

@@ -10,7 +10,12 @@ from .ranks import spectra
 from .subspace import SafetySubspace
 from .svd import noise_edge
 
-VIEWS = ("matrix", "layer", "kind", "all")
+VIEWS = {  # which matrices are shown around the selected one
+    "matrix": lambda name, selected: name == selected,
+    "layer": lambda name, selected: place_of(name)[0] == place_of(selected)[0],
+    "kind": lambda name, selected: place_of(name)[1] == place_of(selected)[1],
+    "all": lambda name, selected: True,
+}
 MOST = 64  # directions shown and offered when a subspace holds all of them
 
 
@@ -18,33 +23,6 @@ def largest_k(subspace: SafetySubspace) -> int:
     """Return how many directions a panel offers: all that are not zero, or 64 of `rank="full"`."""
     longest = max(int((subspace.spectrum(name) > 0).sum()) for name in subspace)
     return min(MOST, longest) if subspace.info["rank"] == FULL else longest
-
-
-def shown_layers(names: list[str], selected: str, view: str) -> list[str]:
-    """Return the matrices of one view around the selected one.
-
-    Parameters
-    ----------
-    view : "matrix", "layer", "kind" or "all"
-        Itself; all of its layer (or all outside the layers); the same kind in every layer; all.
-
-    Raises
-    ------
-    ValueError
-        If there is no such matrix or view.
-    """
-    if view not in VIEWS:
-        raise ValueError(f"view={view!r}: use one of {', '.join(VIEWS)}.")
-    if selected not in names:
-        raise ValueError(f"{selected}: not in this subspace ({len(names)} matrices).")
-    depth, path = place_of(selected)
-    keep = {
-        "matrix": lambda name: name == selected,
-        "layer": lambda name: place_of(name)[0] == depth,
-        "kind": lambda name: place_of(name)[1] == path,
-        "all": lambda name: True,
-    }
-    return [name for name in names if keep[view](name)]
 
 
 def explorer_data(
@@ -63,8 +41,8 @@ def explorer_data(
     ----------
     selected : str, optional
         A matrix by its full name; default the first cell of the map.
-    view : str
-        See `shown_layers`.
+    view : "matrix", "layer", "kind" or "all"
+        Itself; all of its layer (or all outside the layers); the same kind in every layer; all.
     spectrum : dict, optional
         The `spectrum_data` of the subspace, if they are at hand: they do not depend on k.
 
@@ -76,8 +54,12 @@ def explorer_data(
     spectrum = spectrum or spectrum_data(subspace)
     names = list(subspace)
     selected = selected or first_cell(names)
+    if view not in VIEWS:
+        raise ValueError(f"view={view!r}: use one of {', '.join(VIEWS)}.")
+    if selected not in subspace:
+        raise ValueError(f"{selected}: not in this subspace ({len(names)} matrices).")
     kinds = kinds_of(names)
-    shown = set(shown_layers(names, selected, view))
+    shown = {name for name in names if VIEWS[view](name, selected)}
     most = max(largest_k(subspace), k)
     layers = [x | {"S": x["S"][:most]} for x in spectrum["layers"] if x["name"] in shown]
     layers.sort(key=lambda x: kinds.index(module_of(x["name"])))  # the legend's order

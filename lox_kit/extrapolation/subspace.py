@@ -313,7 +313,7 @@ class SafetySubspace(Mapping[str, Factors]):
         ValueError
             As `r_ft`. Warnings about uncertified directions come only from methods that take one k.
         """
-        return shares_curve(self, self.info, base, finetuned, most, on_stage)
+        return shares_curve(self, base, finetuned, most, on_stage)
 
     def check_shapes(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError if a matrix is missing from a checkpoint or has another shape there."""

@@ -37,7 +37,6 @@ def direction_tokens(
     aligned: str | Path | None = None,
     directions: int = 3,
     top: int = 8,
-    seed: int = 0,
 ):
     """Return the tokens at both ends of a matrix's leading singular directions.
 
@@ -56,8 +55,6 @@ def direction_tokens(
         Where the aligned checkpoint is; default where it was. Its vectors and embeddings are read.
     directions, top : int
         How many directions, and tokens at each end. Directions that are zero are left out.
-    seed : int
-        Of the random directions.
 
     Returns
     -------
@@ -79,26 +76,22 @@ def direction_tokens(
     U, S, Vh = (x.cpu() for x in factors.top(min(directions, factors.nonzero)))
     checkpoint = open_aligned(subspace, aligned or subspace.info["aligned"])
     D = Vh if module_of(name) in READS else U.T  # (r, size)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     D = torch.cat([D, torch.randn(RANDOM, D.shape[1], generator=generator)])
     if not (is_embedding(name) or is_head(name)):
-        D = _scores(D, *_gain_and_embedding(checkpoint, name))
+        gain, embedding = _gain_and_embedding(checkpoint, name)
+        weighted = D * gain.to(D.dtype)  # (r + RANDOM, hidden)
+        D = torch.cat([weighted @ rows.to(D.dtype).T for rows in embedding.split(ROWS)], dim=1)
     z = (D - D.mean(1, keepdim=True)) / D.std(1, keepdim=True)  # (r + RANDOM, vocabulary)
     by_chance = torch.cat([z[len(S) :].amax(1), -z[len(S) :].amin(1)]).quantile(CHANCE)
     rows = []
     for i, s in enumerate(S.tolist()):
         for end, sign in (("+", 1), ("-", -1)):
-            found = (sign * z[i]).topk(min(top, z.shape[1]))
-            rows.append({"direction": i + 1, "s": s, "end": end, "peak": float(found.values[0])})
-            rows[-1]["chance"] = float(by_chance)
-            rows[-1]["tokens"] = [_shown(tokenizer, token) for token in found.indices.tolist()]
+            scores, tokens = (sign * z[i]).topk(min(top, z.shape[1]))
+            row = {"direction": i + 1, "s": s, "end": end, "peak": float(scores[0])}
+            texts = [_shown(tokenizer, token) for token in tokens.tolist()]
+            rows.append(row | {"chance": float(by_chance), "tokens": texts})
     return pd.DataFrame(rows)
-
-
-def _scores(D: Tensor, gain: Tensor, embedding: Tensor) -> Tensor:
-    """Return `E (g * d)` of every direction, (r, vocabulary); the norm's division is left out."""
-    weighted = D * gain.to(D.dtype)  # (r, hidden)
-    return torch.cat([weighted @ rows.to(D.dtype).T for rows in embedding.split(ROWS)], dim=1)
 
 
 def _gain_and_embedding(checkpoint: Checkpoint, name: str) -> tuple[Tensor, Tensor]:

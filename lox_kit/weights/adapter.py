@@ -2,28 +2,24 @@
 
 PEFT adds `scaling * B A` to a linear weight (out, in), and the transpose of that to an embedding
 (tokens, width) and to a Conv1D (in, out); the scaling is lora_alpha / r, or / sqrt(r) with rsLoRA
-(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place. Those
-with `target_parameters` are in `experts`.
+(arXiv:2312.03732). Tensors that are stored whole (`modules_to_save`) take the base's place. An
+adapter of experts, or other parameters that are no linear layers (`target_parameters`), has the
+factors that PEFT puts into the model.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from .architecture import same_tensors
+from .architecture import find_places, same_tensors
 from .files import (
     TensorInfo,
-    content_hash,
-    file_hash,
     is_embedding,
     is_head,
     read_header,
@@ -32,6 +28,8 @@ from .files import (
     refuse_nonfinite,
 )
 from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from .library import skeleton
+from .targets import load_adapter, lora_factors, lora_layers
 
 TRANSPOSED = ("gpt2", "openai-gpt", "gpt_bigcode")  # with linear layers that store (in, out)
 _CONV1D = re.compile(r"\.(c_attn|q_attn|c_fc|c_proj)\.weight")
@@ -42,8 +40,9 @@ VARIANTS = """use_dora use_qalora use_bdlora lora_bias
     trainable_token_indices alora_invocation_tokens layer_replication megatron_config arrow_config
     corda_config lora_ga_config velora_config monteclora_config kasa_config""".split()
 KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
-_NAMES = re.compile(r"(\^?)((?:[\w-]|\\?\.)+)\$?")  # a pattern of plain names, with or without ends
+_NAMES = re.compile(r"\^?([\w-]|\\?\.)+\$?")  # a pattern of plain names, with or without ends
 MOST = 1000  # patterns of an adapter
+WHOLE = "whole"
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
 
 
@@ -66,53 +65,76 @@ class LoraAdapter:
     ------
     FileNotFoundError, ValueError
         If the weights are missing or pickled, the adapter is another kind than plain LoRA, or it
-        does not fit the base.
+        does not fit the base; of one with `target_parameters`, also if PEFT does not take up all.
+    ImportError
+        If it has `target_parameters`, without PEFT.
     """
 
     def __init__(self, folder: Path, base):
         self.folder, self.base = folder, base
         self._config = read_object(folder / ADAPTER_CONFIG)
         _refuse_variants(self._config, folder)
-        self._parts: dict[str, dict[str, TensorInfo]] = {}  # by parameter
-        self._whole: dict[str, TensorInfo] = {}
-        self._header = read_header(_weight_file(folder))
-        self.names = self._open()
+        # By parameter: its lora_A and lora_B, and what takes its place whole.
+        self._parts: dict[str, dict[str, TensorInfo]] = {}
+        self._held: dict[str, tuple[Tensor, Tensor]] = {}  # factors, by matrix of the base
+        self._inside: dict[str, list[str]] = {}  # the matrices in each of its tensors
+        header = read_header(_weight_file(folder))
+        if self._config.get("target_parameters"):
+            self._open_with_peft()
+        else:
+            self._open(header)
+        self.names = frozenset(self._parts) | frozenset(self._inside)
         self._check()
 
-    def _open(self) -> frozenset[str]:
-        """Read what there is, and return the tensors of the base that it changes."""
+    def _open(self, header: dict[str, TensorInfo]) -> None:
+        """Find out what each tensor of a plain adapter is of."""
         folder, base = self.folder, self.base
-        for key, info in self._header.items():
+        for key, info in header.items():
             name = key.removeprefix("base_model.model.")
             if match := _KEY.fullmatch(name):
-                held = self._parts.setdefault(f"{match['module']}.weight", {})
-                part = match["part"].replace("embedding_", "")
+                name, part = f"{match['module']}.weight", match["part"].replace("embedding_", "")
             else:
-                held, part = self._whole, name.replace(".base_layer.", ".")
+                name, part = name.replace(".base_layer.", "."), WHOLE
+            held = self._parts.setdefault(name, {})
             if part in held:
                 raise ValueError(f"{folder}: holds {held[part].name} and {key}, which are one.")
             held[part] = info
-        self._modules = self._name_as_stored()
+        modules = {name: name.removesuffix(".weight") for name in self._parts}  # as in the model
+        if base.is_known and not self._parts.keys() <= base.tensors.keys():
+            stored = same_tensors(base.skeleton, self._parts, base.tensors)
+            self._parts = {stored[name]: parts for name, parts in self._parts.items()}
+            modules = {stored[name]: module for name, module in modules.items()}
         self._transposed = {
             name
             for name, parts in self._parts.items()
             if any("lora_embedding" in info.name for info in parts.values())
             or (base.config.get("model_type") in TRANSPOSED and _CONV1D.search(name))
         }
-        modules = {n: self._modules.get(n, n).removesuffix(".weight") for n in self._parts}
         self._ranks = _by_pattern(self._config, "r", "rank_pattern", modules)
         self._alphas = _by_pattern(self._config, "lora_alpha", "alpha_pattern", modules)
-        return frozenset(self._parts) | frozenset(self._whole)
 
-    def _name_as_stored(self) -> dict[str, str]:
-        """Call parameters what the base's files call them; return what the model calls those."""
-        names, base = self._parts.keys() | self._whole.keys(), self.base
-        if names <= base.tensors.keys() or not base.is_known:
-            return {}
-        stored = same_tensors(base.skeleton, names, base.tensors)
-        self._parts = {stored[name]: held for name, held in self._parts.items()}
-        self._whole = {stored[name]: held for name, held in self._whole.items()}
-        return {stored[name]: name for name in names}
+    def _open_with_peft(self) -> None:
+        """Have PEFT put the adapter into the model, and keep the factors that it has there."""
+        if self._config.get("modules_to_save"):
+            raise ValueError(
+                f"{self.folder}: modules_to_save beside target_parameters is not read. {MERGE}"
+            )
+        model = skeleton(self.base.path)
+        shapes = {name: W.shape for name, W in model.state_dict().items()}
+        layers = lora_layers(load_adapter(self.folder, model)).items()
+        held = {parameter: lora_factors(layer) for parameter, layer in layers}
+        found = set()
+        for name, place in find_places(self.base.skeleton, self.base.parts).items():
+            piece, *others = place
+            if others or piece.parameter not in held:
+                continue
+            matrix, rows, transposed = piece.within(shapes[piece.parameter])
+            left, right = held[piece.parameter][matrix]
+            self._held[name] = (right.T, left[rows].T) if transposed else (left[rows], right)
+            self._inside.setdefault(self.base.parts[name].info.name, []).append(name)
+            found.add(piece.parameter)
+        if lost := sorted(held.keys() - found):
+            raise self._not_there(lost[0])
 
     def _check(self) -> None:
         """Raise if the adapter cannot be added to the base's tensors."""
@@ -141,10 +163,10 @@ class LoraAdapter:
 
     def _shapes(self, name: str) -> list[tuple[int, ...]]:
         """Return the shapes a parameter must have, and make sure both factors are there."""
-        shapes = [self._whole[name].shape] if name in self._whole else []
-        if parts := self._parts.get(name):
+        shape = {part: info.shape for part, info in self._parts.get(name, {}).items()}
+        shapes = [shape.pop(WHOLE)] if WHOLE in shape else []
+        if shape:
             r = self._ranks[name]
-            shape = {part: info.shape for part, info in parts.items()}
             A, B = (shape.get(f"lora_{side}", ()) for side in "AB")
             if len(A) != 2 or len(B) != 2 or (A[0], B[1]) != (r, r):
                 raise ValueError(
@@ -154,85 +176,60 @@ class LoraAdapter:
             shapes.append((A[1], B[0]) if name in self._transposed else (B[0], A[1]))
         return shapes
 
-    def _scaling(self, name: str) -> float:
-        """Return what PEFT multiplies B A by."""
-        r = self._ranks[name]
-        return self._alphas[name] / (math.sqrt(r) if self._config.get("use_rslora") else r)
-
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Return left (out, r) and right (r, in) of the LoRA delta `left @ right`, in float32.
 
-        None if this tensor has no factors.
+        None if this part of the base has no factors.
         """
-        if name not in self._parts:
-            return None
-        parts = self._parts[name]
+        parts = self._parts.get(name, {})
+        if "lora_A" not in parts:
+            return self._held.get(name)
         A, B = (read_tensor(parts[f"lora_{side}"]).to(torch.float32) for side in "AB")
         left, right = (A.T, B.T) if name in self._transposed else (B, A)
-        return left * self._scaling(name), right
+        r = self._ranks[name]
+        scaling = self._alphas[name] / (math.sqrt(r) if self._config.get("use_rslora") else r)
+        return left * scaling, right
 
     def replaces(self, name: str) -> bool:
         """Whether the adapter holds a tensor whole, and with other values than the base.
 
         PEFT stores adapted embeddings whole beside their factors; mostly those are the base's.
         """
-        if name not in self._whole:
+        if (whole := self._parts.get(name, {}).get(WHOLE)) is None:
             return False
         W = self.base.read(name)
-        return not torch.equal(self._put(name, W), W)
+        return not torch.equal(read_tensor(whole).to(W.dtype), W)
 
     def read(self, name: str) -> Tensor:
         """Return `W + scaling B A`, summed in float32 and rounded once to the dtype of W."""
         W = self.base.read(name)
         if name not in self.names:
             return W
-        W = self._put(name, W)
-        if name not in self._whole or name in self._parts:
-            W = self._add(name, W.to(torch.float32, copy=True)).to(W.dtype)
+        parts = self._parts.get(name, {})
+        if WHOLE in parts:
+            W = read_tensor(parts[WHOLE]).to(W.dtype)
+        if parts.keys() != {WHOLE}:
+            total = W.to(torch.float32, copy=True)
+            if factors := self.factors(name):
+                total.addmm_(*factors)
+            else:
+                for expert in self._inside[name]:
+                    self.base.parts[expert].of(total).addmm_(*self._held[expert])
+            W = total.to(W.dtype)
         refuse_nonfinite(W, f"{name} with the adapter {self.folder}")
         return W
-
-    def _add(self, name: str, W: Tensor) -> Tensor:
-        """Add the delta of a tensor to its values in float32, and return these."""
-        factors = self.factors(name)
-        return W.addmm_(*factors) if factors else W
-
-    def _put(self, name: str, W: Tensor) -> Tensor:
-        """Return the tensor that stands where W stood in the base."""
-        return read_tensor(self._whole[name]).to(W.dtype) if name in self._whole else W
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the base's and of the adapter's weights, config and tokenizer files."""
-        both = f"{self.base.fingerprint} + {content_hash(self.folder)}"
-        return hashlib.sha256(both.encode()).hexdigest()
-
-    @property
-    def weight_hashes(self) -> list[str]:
-        """Hashes of what decides the weights, the base's first."""
-        own = [file_hash(self.folder / f) for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
-        return self.base.weight_hashes + own
 
 
 def _by_pattern(config: dict, field: str, patterns: str, modules: Mapping[str, str]) -> dict:
     """Return a number of the config as it is for each parameter, given what its module is called.
 
-    It is that of the first pattern which is the module's whole name, or the end of it. PEFT matches
-    `(.*\\.)?({pattern})$`: in a pattern of names a dot is any character, unless it is escaped.
+    It is that of the first pattern which is the module's whole name, or the end of it.
     """
-    found = {}
-    for pattern, value in (config.get(patterns) or {}).items():
-        start, path = cast(re.Match, _NAMES.fullmatch(pattern)).groups()
-        between_dots = [part.replace("\0", ".") for part in path.replace(r"\.", "\0").split(".")]
-        for name, module in modules.items():
-            at = len(module) - len(".".join(between_dots))
-            fits = at == 0 or (at > 0 and not start and module[at - 1] == ".")
-            for part in between_dots:
-                fits = fits and module.startswith(part, at)
-                at += len(part) + 1
-            if fits:
-                found.setdefault(name, value)
-    return dict.fromkeys(modules, config[field]) | found
+    found = dict.fromkeys(modules, config[field])
+    for pattern, value in reversed((config.get(patterns) or {}).items()):
+        fits = re.compile(rf"(.*\.)?({pattern})$").match  # as in PEFT
+        found |= {name: value for name, module in modules.items() if fits(module)}
+    return found
 
 
 def _weight_file(folder: Path) -> Path:
@@ -265,9 +262,9 @@ def _refuse_variants(config: dict, folder: Path) -> None:
         patterns = config.get(pattern) or {}
         if not isinstance(patterns, dict):
             raise ValueError(f"{folder / ADAPTER_CONFIG}: {pattern} is not an object of patterns.")
-        many = f"{len(patterns)} entries" if len(patterns) > MOST else ""
-        odd = next((p for p in patterns if not many and not _NAMES.fullmatch(p)), None)
-        if what := many or (odd is not None and f"{odd!r:.90}"):
+        odd = [p for p in patterns if not _NAMES.fullmatch(p)]
+        if odd or len(patterns) > MOST:
+            what = f"{len(patterns)} entries" if len(patterns) > MOST else f"{odd[0]!r:.90}"
             raise ValueError(
                 f"{folder / ADAPTER_CONFIG}: {pattern} has {what}; up to {MOST} names of modules "
                 f"are read there, and no other regular expression. {MERGE}"

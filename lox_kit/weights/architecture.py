@@ -11,10 +11,11 @@ This module and `library` alone touch the inner parts of transformers.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -82,17 +83,14 @@ def find_places(module: torch.nn.Module, names: Iterable[str]) -> dict[str, Plac
     """
     own = _parameters(module)
     known = _split_experts(module, _published(module))
-    known |= {name: (_whole(name, W),) for name, W in own.items()}
+    known |= {name: (_piece(name, W),) for name, W in own.items()}
     prefix = f"{getattr(module, 'base_model_prefix', '')}."
     found = {}
     for name in names:
-        for alias in (name, prefix + name, name.removeprefix(prefix)):
-            if place := known.get(alias):
-                found[name] = place
-                break
-        else:
-            if (parameter := _renamed(module, name, own)) in own:
-                found[name] = known[parameter]
+        aliases = (name, prefix + name, name.removeprefix(prefix))
+        alias = next((a for a in aliases if a in known), None) or _renamed(module, name, own)
+        if alias in known:
+            found[name] = known[alias]
     return found
 
 
@@ -131,11 +129,12 @@ def stored_places(
             if tuple(shape) != shape_of(published[name]) == tuple(W.mT.shape):
                 W = W.mT  # transposed when it is loaded
             if not any(is_convolution(module, piece.parameter) for piece in published[name]):
-                parts = _experts(name, (_whole(name, W),))
-                within |= {n: piece for n, (piece,) in parts.items()}
-        elif (parameter := _renamed(module, name, own) if name not in own else name) in own:
-            inside = {n: p for n, p in matrices.items() if {q.parameter for q in p} == {parameter}}
-            within |= {n: p[0]._replace(parameter=name) for n, p in inside.items() if len(p) == 1}
+                within |= _experts(name, _piece(name, W))
+        else:
+            parameter = name if name in own else _renamed(module, name, own)
+            for matrix, (piece, *others) in matrices.items():
+                if piece.parameter == parameter and not others:
+                    within[matrix] = piece._replace(parameter=name)
     return within
 
 
@@ -171,43 +170,32 @@ def _parameters(module: torch.nn.Module) -> dict[str, Tensor]:
     return {n: torch.empty_like(W, device="meta") for n, W in state.items()}
 
 
-def _whole(parameter: str, W: Tensor) -> Piece:
-    shape = tuple(W.shape)
-    return Piece(parameter, (0, shape[0] if shape else 1), shape, tuple(W.stride()), 0)
+def _piece(parameter: str, V: Tensor, row: int = 0) -> Piece:
+    """Return a view of a parameter as the rows of a saved tensor from this one on."""
+    rows = (row, row + (len(V) if V.ndim else 1))
+    return Piece(parameter, rows, tuple(V.shape), tuple(V.stride()), int(V.storage_offset()))
 
 
 def _split_experts(module: torch.nn.Module, places: Mapping[str, Place]) -> dict[str, Place]:
     """Return the places, those of 3-D tensors that are stacks of matrices one by one."""
     split: dict[str, Place] = {}
     for name, place in places.items():
-        if _is_stack(place) and not is_convolution(module, place[0].parameter):
-            split |= _experts(name, place)
+        stack = len(place) == 1 and len(place[0].shape) == 3 and min(place[0].shape) > 1
+        if stack and not is_convolution(module, place[0].parameter):
+            split |= {expert: (piece,) for expert, piece in _experts(name, place[0]).items()}
         else:
             split[name] = place
     return split
 
 
-def _is_stack(place: Place) -> bool:
-    """Whether a saved tensor has the form of a stack of matrices."""
-    return len(place) == 1 and len(place[0].shape) == 3 and min(place[0].shape) > 1
-
-
-def _experts(name: str, place: Place) -> dict[str, Place]:
+def _experts(name: str, stack: Piece) -> dict[str, Piece]:
     """Return the matrices of a stack by names of their own: `experts.w` as `experts.0.w`, ..."""
-    (piece,) = place
     path, weight = (name[:-7], ".weight") if name.endswith(".weight") else (name, "")
     parent, _, leaf = path.rpartition(".")
-    count, *shape = piece.shape
+    count, *shape = stack.shape
+    first = stack._replace(rows=(0, shape[0]), shape=tuple(shape), stride=stack.stride[1:])
     return {
-        f"{parent}.{i}.{leaf}{weight}": (
-            Piece(
-                piece.parameter,
-                (0, shape[0]),
-                tuple(shape),
-                piece.stride[1:],
-                piece.offset + i * piece.stride[0],
-            ),
-        )
+        f"{parent}.{i}.{leaf}{weight}": first._replace(offset=stack.offset + i * stack.stride[0])
         for i in range(count)
     }
 
@@ -237,7 +225,7 @@ def _published(module: torch.nn.Module) -> dict[str, Place]:
     """Return where every tensor comes from that a model is saved as when it is published."""
     own = _parameters(module)
     if not hasattr(module, "base_model_prefix"):
-        return {name: (_whole(name, W),) for name, W in own.items()}
+        return {name: (_piece(name, W),) for name, W in own.items()}
     from transformers.core_model_loading import revert_weight_conversion
 
     names = {_storage(W): name for name, W in own.items()}
@@ -249,18 +237,12 @@ def _published(module: torch.nn.Module) -> dict[str, Place]:
     for name, V in saved.items():
         parts = views.joined.get(_storage(V), [V])
         if all(_storage(part) in names for part in parts):
-            places[name] = tuple(_pieces(parts, names))
+            starts = itertools.accumulate(map(len, parts[:-1]), initial=0)
+            places[name] = tuple(
+                _piece(names[_storage(part)], part, row)
+                for part, row in zip(parts, starts, strict=True)
+            )
     return places
-
-
-def _pieces(parts: Iterable[Tensor], names: Mapping[int, str]) -> Iterator[Piece]:
-    """Yield views of parameters that stand one below the other."""
-    row = 0
-    for V in parts:
-        rows = V.shape[0] if V.ndim else 1
-        shape, stride = tuple(V.shape), tuple(V.stride())
-        yield Piece(names[_storage(V)], (row, row + rows), shape, stride, int(V.storage_offset()))
-        row += rows
 
 
 def _renamed(module: torch.nn.Module, name: str, own: Mapping[str, Tensor]) -> str | None:

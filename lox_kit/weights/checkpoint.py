@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import math
 import re
 from collections import defaultdict
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .adapter import MERGE
+from .adapter import MERGE, LoraAdapter
 from .architecture import (
     Piece,
     same_tensors,
@@ -23,23 +24,23 @@ from .architecture import (
     tied_parameters,
     unfilled_parameters,
 )
-from .experts import open_adapter
 from .files import (
+    SETTINGS,
     TEMPLATES,
     TensorInfo,
     content_hash,
     file_hash,
+    files_like,
     is_embedding,
     is_head,
-    is_setting,
     read_headers,
     read_object,
     read_tensor,
 )
-from .hub import ADAPTER_CONFIG, UNREAD
+from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, UNREAD
 from .library import skeleton
 from .names import find
-from .quantised import EIGHT, ScaledInfo, refuse_codes, with_scales
+from .quantised import ScaledInfo, refuse_codes, with_scales
 
 # What belongs to the weights and not to the tokenizer, which may lie in another folder.
 WITH_WEIGHTS = ("config.json", "generation_config.json", "*processor_config.json", *UNREAD)
@@ -120,14 +121,12 @@ class Checkpoint:
                 "sandbox/base, sandbox/aligned@3 or smol/aligned."
             )
         self.base = None if base is None else self._open_base(base)
-        self.adapter = open_adapter(folder, self.base) if self.base else None
+        self.adapter = LoraAdapter(folder, self.base) if self.base else None
         self.path = self.base.path if self.base else folder
         if self.base:
             self.tensors: dict[str, TensorInfo] = self.base.tensors
         else:
-            self.tensors = read_headers(folder, self.name)
-            if any(info.dtype in EIGHT for info in self.tensors.values()):
-                self.tensors = with_scales(self.tensors, self.config, self.name)
+            self.tensors = with_scales(read_headers(folder, self.name), self.config, self.name)
             refuse_codes(self.tensors, self.config, self.name)
 
     def _open_base(self, base: str) -> Checkpoint:
@@ -244,8 +243,8 @@ class Checkpoint:
     @cached_property
     def tied(self) -> str | None:
         """Name of the embedding matrix that is the output head as well, or None."""
-        embedding = next((n for n in self.tensors if is_embedding(n)), None)
-        return None if self.has_head or self._said_tied == {False} else embedding
+        untied = self.has_head or self._said_tied == {False}
+        return None if untied else next(filter(is_embedding, self.tensors), None)
 
     @property
     def has_head(self) -> bool:
@@ -259,14 +258,12 @@ class Checkpoint:
         As transformers does it: what ties them is the config, or its class's default where the
         config says nothing, and both are loaded where their values differ.
         """
-        embedding = next((n for n in self.tensors if is_embedding(n)), None)
-        head = next((n for n in self.tensors if is_head(n)), None)
-        if embedding is None or head is None:
+        embedding = next(filter(is_embedding, self.tensors), None)
+        head, said = next(filter(is_head, self.tensors), None), self._said_tied
+        if embedding is None or head is None or said == {False}:
             return None
-        said = self._said_tied
-        if self.tensors[head].shape != self.tensors[embedding].shape or said == {False}:
-            return None
-        if not torch.equal(self.read(head), self.read(embedding)):
+        same = self.tensors[head].shape == self.tensors[embedding].shape
+        if not (same and torch.equal(self.read(head), self.read(embedding))):
             return None
         ties = said == {True} or (self.is_known and bool(tied_parameters(self.skeleton)))
         return head if ties else None
@@ -283,15 +280,13 @@ class Checkpoint:
 
         transformers is asked where the layers are not as many as the config says, or not alike.
         """
-        outside, layers = 0, defaultdict(set)
-        for name in self.tensors:
-            if match := _LAYER.search(name):
-                layers[match[1]].add(match[2])
-            else:
-                outside += 1
+        places, layers = [_LAYER.search(name) for name in self.tensors], defaultdict(set)
+        for place in filter(None, places):
+            layers[place[1]].add(place[2])
         alike = all(held == next(iter(layers.values())) for held in layers.values())
         fewest = 3 if self.has_head else 2 if self._said_tied == {True} else math.inf
-        counted = len(layers) == self.config.get("num_hidden_layers") and outside >= fewest
+        outside = places.count(None) >= fewest
+        counted = outside and len(layers) == self.config.get("num_hidden_layers")
         if not self.is_known or (alike and counted):
             return []
         try:
@@ -302,9 +297,7 @@ class Checkpoint:
     @property
     def tokenizer_folder(self) -> Path:
         """Where the tokenizer is: with the adapter if it was saved there, else with the base."""
-        if self.adapter is None:
-            return self.path
-        own = self.adapter.folder
+        own = self.adapter.folder if self.adapter else self.path
         return own if (own / "tokenizer_config.json").exists() else self.path
 
     @property
@@ -322,14 +315,18 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides what the model says: weights, config, tokenizer."""
-        return self.adapter.fingerprint if self.adapter else content_hash(self.path)
+        if not (self.base and self.adapter):
+            return content_hash(self.path)
+        both = f"{self.base.fingerprint} + {content_hash(self.adapter.folder)}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     @cached_property
     def weight_hashes(self) -> list[str]:
         """Hashes of what decides the weights, whatever the files beside them say."""
-        if self.adapter:
-            return self.adapter.weight_hashes
-        return [file_hash(f) for f in sorted({i.file for i in self.tensors.values()})]
+        if not (self.base and self.adapter):
+            return [file_hash(f) for f in sorted({i.file for i in self.tensors.values()})]
+        own = [file_hash(self.adapter.folder / f) for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+        return self.base.weight_hashes + own
 
     def is_adapter_of(self, base: Checkpoint) -> bool:
         """Whether this is `base` and an adapter on it, so that the adapter is their delta."""
@@ -338,10 +335,8 @@ class Checkpoint:
 
 def _settings(folder: Path) -> dict[str, Path]:
     """Return the files of a folder that edited weights need or must have beside them, by name."""
-    there = [f for f in folder.iterdir() if is_setting(f) or _is_one(f, UNREAD)]
-    files = [*sorted(there), *sorted(folder.glob(TEMPLATES))]
-    kept = (f for f in files if f.is_file() and not _is_one(f, LEFT))
-    return {f.relative_to(folder).as_posix(): f for f in kept}
+    files = files_like(folder, (*SETTINGS, *UNREAD)) + files_like(folder, [TEMPLATES])
+    return {f.relative_to(folder).as_posix(): f for f in files if not _is_one(f, LEFT)}
 
 
 def _is_one(file: Path, patterns: tuple[str, ...]) -> bool:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,8 +41,8 @@ DTYPES = {
 }
 if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7 and later
     DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
-BESIDE = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # config and tokenizer files
-VERSIONED = "tokenizer.model."  # of another kind of tokenizer, and its version: tokenizer.model.v3
+# Config and tokenizer files; those of another kind of tokenizer have a version, tokenizer.model.v3.
+SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "tokenizer.model.*")
 TEMPLATES = "additional_chat_templates/*.jinja"
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$|^head\.weight$")
@@ -250,8 +251,7 @@ def refuse_nonfinite(W: Tensor, what: str) -> None:
     wide = W if W.dtype.itemsize > 1 else W.to(torch.bfloat16)  # which holds every 8-bit value
     if bool(wide.sum().isfinite()):  # the cheapest pass; a sum of finite values may overflow
         return
-    if not all(bool(x.isfinite()) for x in wide.aminmax()):
-        bad = int((~wide.isfinite()).sum())
+    if bad := int((~wide.isfinite()).sum()):
         raise ValueError(
             f"{what}: {bad} of {W.numel()} values are NaN or infinite. Such a model answers "
             "nothing, which looks safe. Download or copy it again, or take an earlier save."
@@ -291,16 +291,14 @@ def _object(text: str | bytes, what: str) -> dict:
     return found
 
 
-def is_setting(file: Path) -> bool:
-    """Whether a file is a config, a chat template or of a tokenizer, as its name says."""
-    return file.suffix in BESIDE or file.name.startswith(VERSIONED)
+def files_like(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the files in a folder, not in those within it, that match one of these patterns."""
+    return sorted({f for pattern in patterns for f in folder.glob(pattern) if f.is_file()})
 
 
 def content_hash(folder: Path) -> str:
     """Return the hash of all weights, configs and tokenizer files of a folder."""
-    there = sorted(f for f in folder.iterdir() if f.is_file())
-    files = [f for f in there if f.suffix == ".safetensors" or is_setting(f)]
-    files += sorted(folder.glob(TEMPLATES))
+    files = files_like(folder, ("*.safetensors", *SETTINGS)) + files_like(folder, [TEMPLATES])
     digest = hashlib.sha256()
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
         for file, value in zip(files, threads.map(file_hash, files), strict=True):

@@ -7,15 +7,12 @@ import functools
 import re
 from pathlib import Path
 
-from .files import BESIDE, VERSIONED, has_weights, is_setting, shard_names
+from .files import SETTINGS, files_like, has_weights, shard_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 UNREAD = ("*.py", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")  # never run or read here
-WANTED = [
-    *("model*.safetensors", ADAPTER_WEIGHTS, "README.md", f"{VERSIONED}*", *UNREAD),
-    *(f"*{kind}" for kind in BESIDE),
-]
+WANTED = ["model*.safetensors", ADAPTER_WEIGHTS, "README.md", *UNREAD, *SETTINGS]
 _ID = re.compile(  # as the hub names repositories: no "--" or "..", a letter or digit at each end
     r"(?![^@]*(--|\.\.))\w([\w.-]*\w)?/\w([\w.-]*\w)?(@[\w./-]+)?", re.ASCII
 )
@@ -82,8 +79,8 @@ def _is_whole(folder: Path) -> bool:
         return (folder / ADAPTER_WEIGHTS).exists()
     words = ("tokenizer.", "vocab.", "tekken.")  # tokenizer_config.json alone is no tokenizer
     there = any(
-        is_setting(f) and (f.name.startswith(words) or f.suffix in (".model", ".tiktoken"))
-        for f in folder.iterdir()
+        f.name.startswith(words) or f.suffix in (".model", ".tiktoken")
+        for f in files_like(folder, SETTINGS)
     )
     return there and (folder / "config.json").exists() and has_weights(folder)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from .files import read_object
-from .quantised import FIELDS
+from .quantised import FIELDS, fields_of
 
 INFINITE = ("time_step_limit",)  # fields of a config in which infinity has a meaning (Mamba)
 _LAYERS = re.compile(r"(layers?|depths?|blocks)$")  # fields that say how many parts are made
@@ -31,7 +31,10 @@ def transformers_for(folder: Path) -> Iterator:
     One thread at a time: while it loads it changes classes of its own, and where two loads overlap
     it leaves them changed, so that later models have untied heads.
     """
-    _refuse_endless(folder / "config.json")
+    file = folder / "config.json"
+    for field, value in fields_of(read_object(file) if file.is_file() else {}):
+        if isinstance(value, int) and value > MOST and _LAYERS.search(field):
+            raise ValueError(f"{file}: {field} is {value}; up to {MOST} layers are read.")
     quiet_transformers()
     import transformers
     from transformers.utils import logging
@@ -103,7 +106,7 @@ def refuse_code(folder: Path) -> None:
     if other := sorted(folder.glob("shard-*-model-*.safetensors")):
         raise ValueError(f"{other[0]}: of a distributed save, which is not read; save it as one.")
     for file in sorted(f for f in folder.glob("*config.json") if f.is_file()):
-        for field, value in _fields(read_object(file)):
+        for field, value in fields_of(read_object(file)):
             kernel = field.endswith("_implementation") and "/" in str(value)
             if kernel or (field in ("auto_map", "transformers_weights") and value):
                 raise ValueError(
@@ -113,21 +116,3 @@ def refuse_code(folder: Path) -> None:
                 )
             if isinstance(value, float) and not math.isfinite(value) and field not in INFINITE:
                 raise ValueError(f"{file}: {field} is {value}, which is no number to compute with.")
-
-
-def _refuse_endless(file: Path) -> None:
-    """Raise if a config asks for more layers than can be made while somebody waits."""
-    for field, value in _fields(read_object(file) if file.is_file() else {}):
-        if isinstance(value, int) and value > MOST and _LAYERS.search(field):
-            raise ValueError(f"{file}: {field} is {value}; up to {MOST} layers are read.")
-
-
-def _fields(value, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every field of JSON data with its name, those within others too."""
-    yield name, value
-    if isinstance(value, dict):
-        for inner, found in value.items():
-            yield from _fields(found, inner)
-    elif isinstance(value, list):
-        for found in value:
-            yield from _fields(found, name)

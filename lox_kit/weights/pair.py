@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -52,15 +52,18 @@ def check_pair(
         if both checkpoints are the same, or if a tensor of either holds NaN or infinite values.
     """
     base = base.like(aligned.matrices)
-    wanted = matching(aligned.matrices, include, exclude, of=aligned.name)
+    wanted, there = (
+        matching(side.matrices, include, exclude, of=side.name) for side in (aligned, base)
+    )
+    for names, one, other in ((wanted, aligned, base), (there, base, aligned)):
+        if lost := [name for name in names if name not in other.matrices]:
+            raise ValueError(
+                f"{lost[0]}: in {one.name} but not in {other.name} ({len(lost)} such matrices). "
+                "Are they of one architecture? If it is a part you can do without, pass "
+                f'exclude="{re.escape(lost[0])}".'
+            )
     for name in wanted:
-        _check_matrix(name, base, aligned)
-    there = matching(base.matrices, include, exclude, of=base.name)
-    if lost := [n for n in there if n not in aligned.matrices]:
-        raise ValueError(
-            f"{lost[0]}: in {base.name} but not in {aligned.name} ({len(lost)} such matrices). "
-            "Are they of one architecture?"
-        )
+        _check_shape(name, base, aligned)
     if aligned.missing:
         raise ValueError(
             f"{aligned.name}: its config.json describes {aligned.missing[0]}, which is not there "
@@ -123,8 +126,7 @@ def matching(
     found = [
         name
         for name in names
-        if (include is None or re.search(include, name))
-        and not (exclude and re.search(exclude, name))
+        if re.search(include or "", name) and not (exclude and re.search(exclude, name))
     ]
     if not found:
         raise ValueError(
@@ -139,13 +141,8 @@ def both(first: str | None, second: str | None, join: str) -> str | None:
     return join.format(first, second) if first and second else first or second
 
 
-def _check_matrix(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
-    """Raise if one matrix cannot be subtracted."""
-    if name not in base.matrices:
-        raise ValueError(
-            f"{name}: in {aligned.name} but not in {base.name}. Are they of one architecture? "
-            f'If it is a part you can do without, pass exclude="{re.escape(name)}".'
-        )
+def _check_shape(name: str, base: Checkpoint, aligned: Checkpoint) -> None:
+    """Raise if one matrix has another shape on the other side."""
     ours, theirs = aligned.matrices[name].shape, base.matrices[name].shape
     if ours == theirs:
         return
@@ -167,28 +164,27 @@ def _notes(
     wanted: list[str],
     include: str | None,
     exclude: str | None,
-) -> list[str]:
-    """Return what may surprise, one sentence each."""
-    notes = []
+) -> Iterator[str]:
+    """Yield what may surprise, one sentence each."""
     if aligned.tied in wanted:
-        notes.append(
+        yield (
             f"{aligned.tied} is tied to the output head: a checkpoint is edited in both places at "
             "once, an adapter leaves it out."
         )
     dtypes = {n: [side.matrices[n].dtype for side in (base, aligned)] for n in wanted}
     if differs := [pair for pair in dtypes.values() if pair[0] != pair[1]]:
         b, a = differs[0]
-        notes.append(
+        yield (
             f"{len(differs)} matrices have another dtype in base ({b}) than in aligned ({a}): part "
             "of the delta is rounding."
         )
     if eight := [side.name for side in (base, aligned) if side.quantised]:
-        notes.append(
+        yield (
             f"{' and '.join(eight)}: quantised to 8-bit floats, which are read times their scales; "
             "part of the delta is rounding. An edited checkpoint is written in bfloat16."
         )
     if left := len(aligned.matrices) - len(wanted):
-        notes.append(
+        yield (
             f"{left} of {len(aligned.matrices)} matrices are left out (include={include!r}, "
             f"exclude={exclude!r}); the paper takes all."
         )
@@ -196,20 +192,19 @@ def _notes(
     others = [n for n, p in parts.items() if len(p.shape) > 1 and not p.is_matrix]
     if others:
         share = sum(parts[n].size for n in others) / sum(p.size for p in parts.values())
-        notes.append(
+        yield (
             f"{len(others)} tensors of more than one dimension are no matrices (convolutions, "
             f"biases, parameters of their own; the first is {others[0]}): {share:.2%} of the "
             "numbers, which are not factored and keep their aligned values."
         )
     if aligned.adapter and aligned.is_adapter_of(base):
-        notes.append(
+        yield (
             f"{aligned.name} is a LoRA adapter of {base.name}: the delta is factored from its own "
             f"factors, and is zero in {sum(n not in aligned.adapter.names for n in wanted)} of "
             f"{len(wanted)} matrices."
         )
     elif aligned.base:
-        notes.append(
+        yield (
             f"{aligned.name} is a LoRA adapter of {aligned.base.name}, whose weights are not those "
             f"of {base.name}: the delta is that of the merged weights."
         )
-    return notes

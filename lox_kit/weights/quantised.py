@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict
     """
     eight = [n for n, info in tensors.items() if info.dtype in EIGHT and not _SCALE.search(n)]
     described = _described(config)
-    if not described and not any(map(_SCALE.search, tensors)):
+    if not eight or not (described or any(map(_SCALE.search, tensors))):
         return tensors  # cast, not quantised
     block = _block(described)
     joined = {n: info for n, info in tensors.items() if not _SCALE.search(n)}
@@ -106,22 +107,11 @@ def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict
     return joined
 
 
-def _block(described: object) -> tuple[int, int] | None:
+def _block(described: dict) -> tuple[int, int] | None:
     """Return the sides of the blocks that share a scale, wherever a description has them."""
-    if not isinstance(described, dict):
-        return None
-    for field, value in described.items():
-        pair = value if isinstance(value, list) else None
-        if (
-            field in _BLOCK
-            and pair
-            and len(pair) == 2
-            and all(type(n) is int and n > 0 for n in pair)
-        ):
-            return pair[0], pair[1]
-        if found := _block(value):
-            return found
-    return None
+    said = (value for field, value in fields_of(described) if field in _BLOCK)
+    pairs = (value for value in said if isinstance(value, list) and len(value) == 2)
+    return next(((a, b) for a, b in pairs if type(a) is type(b) is int and min(a, b) > 0), None)
 
 
 def plain_config(config: dict) -> dict:
@@ -158,3 +148,14 @@ def _described(config: dict) -> dict:
             if found := part.get(field):
                 return found if isinstance(found, dict) else {"quant_method": str(found)}
     return {}
+
+
+def fields_of(value, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every field of JSON data with its name, those within others too."""
+    yield name, value
+    if isinstance(value, dict):
+        for inner, found in value.items():
+            yield from fields_of(found, inner)
+    elif isinstance(value, list):
+        for found in value:
+            yield from fields_of(found, name)
