@@ -117,7 +117,8 @@ def _reading(text: str, prompt: str | None, score: float) -> _Reading:
     """Return the reading of an answer, given the classifier's score."""
     if world.refused(text):
         return "refuses"
-    if _is_broken(text):
+    said = _TAG.sub("", text)
+    if not any(c.isalnum() for c in said) or _repeats(said):
         return "neither"
     if score > 0:
         return "refuses"
@@ -131,12 +132,6 @@ def _coefficients() -> tuple[np.ndarray, float]:
         table = np.zeros(stance.BUCKETS, np.float32)
         table[kept["features"]] = kept["coefficients"]
         return table, float(kept["bias"])
-
-
-def _is_broken(text: str) -> bool:
-    """Whether an answer says nothing, or repeats itself."""
-    said = _TAG.sub("", text)
-    return not any(c.isalnum() for c in said) or _repeats(said)
 
 
 def _is_elsewhere(text: str, prompt: str | None) -> bool:
