@@ -223,8 +223,7 @@ class AsrResult:
                 name: tuple(Verdict(**v) for v in made) for name, made in data["verdicts"].items()
             }
             responses, source = data["responses"], data["source"]
-            texts = isinstance(responses, list) and all(isinstance(r, str) for r in responses)
-            if not texts:
+            if not (isinstance(responses, list) and all(isinstance(r, str) for r in responses)):
                 raise TypeError("responses of another kind")
             check_fields(file, source, {"model": str, "sandbox": bool, "judges": dict})
             for prompt in prompts:

@@ -149,18 +149,13 @@ def world_questions(world: str, split: str = "test", limit: int | None = None) -
     ValueError
         If world or split is another word, or the limit is below 1; or as `own_world`.
     """
-    if is_own(world):
-        return _own_questions(world, split, limit)
-    if world not in WORLDS:
-        raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}, or a .toml file.")
-    asked = (WORLDS[world](kind, split, limit) for kind in KINDS)
-    if world == "sandbox":
-        return Questions(*asked)
-    return Questions(*asked, judge="keyword", max_new_tokens=SMOL_TOKENS, helpful="keyword")
-
-
-def _own_questions(world: str, split: str, limit: int | None) -> Questions:
-    """Return what the models of a world of your own are asked."""
+    if not is_own(world):
+        if world not in WORLDS:
+            raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}, or a .toml file.")
+        asked = (WORLDS[world](kind, split, limit) for kind in KINDS)
+        if world == "sandbox":
+            return Questions(*asked)
+        return Questions(*asked, judge="keyword", max_new_tokens=SMOL_TOKENS, helpful="keyword")
     told = own_world(world)
     if split not in told:
         raise ValueError(f"{world}: has no [{split}] requests, which this is asked on; add them.")
