@@ -123,14 +123,12 @@ class Questions:
     def key(self) -> str:
         """Hash of all of it, with the judges' versions."""
         prompts = {n: [dataclasses.asdict(p) for p in getattr(self, n)] for n in KINDS}
-        named = {n: _judge_key(getattr(self, n), judge) for n, judge in self.judges.items()}
+        named = {}
+        for name, judge in self.judges.items():
+            # Keys have always had some judges without their version 1.
+            bare = getattr(self, name) in BY_RULE and judge.version == "1"
+            named[name] = judge.name if bare else f"{judge.name} {judge.version}"
         return content_key(**prompts, **named, **self.how)
-
-
-def _judge_key(given: str | Judge, judge: Judge) -> str:
-    """Return a judge's name and version; keys have always had some without their version 1."""
-    bare = isinstance(given, str) and given in BY_RULE and judge.version == "1"
-    return judge.name if bare else f"{judge.name} {judge.version}"
 
 
 def world_questions(world: str, split: str = "test", limit: int | None = None) -> Questions:
