@@ -50,10 +50,9 @@ def download(url: str, file: Path, what: str, on_stage: OnStage | None = None) -
         As `ask`, or if the connection ends too early.
     """
     with ask(url) as answer, file.open("wb") as out:
-        size = answer.headers.get("Content-Length")
-        total, done = int(size) if size else None, 0
+        total, done = int(answer.headers.get("Content-Length") or 0), 0
         while part := answer.read(CHUNK):
             done += out.write(part)
-            tell(on_stage, what, done, total or 0)
-    if total is not None and done != total:
+            tell(on_stage, what, done, total)
+    if total and done != total:
         raise OSError(f"the connection ended after {done} of {total} bytes")

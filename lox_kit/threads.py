@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
@@ -77,11 +76,6 @@ def _show_bar(cell: int, what: str, done: int, total: int) -> None:
         bar.refresh()
 
 
-def is_busy() -> bool:
-    """Whether more processes want this machine's cores than there are; where that is known."""
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.25 * (os.cpu_count() or 1)
-
-
 @contextmanager
 def importing(module: str) -> Iterator[None]:
     """Have a notebook's cell say so while a library is imported, which takes seconds."""
@@ -113,7 +107,8 @@ def fitting_threads(module, *, when_busy: int = SMALL) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    limit = max(SMALL, when_busy) if is_busy() else SMALL
+    is_busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.25 * (os.cpu_count() or 1)
+    limit = max(SMALL, when_busy) if is_busy else SMALL
     small = sum(p.numel() for p in module.parameters()) < limit
     if small:
         torch.set_num_threads(1)
@@ -282,21 +277,19 @@ def map_in_order(
 
     largest = max(range(len(items)), key=lambda i: (sizes[i], i), default=0)
     first = largest if workers > 1 else 0
-    waiting = deque(sorted(range(len(items)), key=lambda i: i != first))
+    waiting = sorted(range(len(items)), key=lambda i: i != first)
     begun: dict[int, Future] = {}
-    ahead = size = 0  # how many are begun ahead of their turn but for `first`, and their size
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // workers))
     pool = ThreadPoolExecutor(workers)
     try:
         for turn in range(len(items)):
-            if turn in begun and turn != first:
-                ahead, size = ahead - 1, size - sizes[turn]
-            while waiting and (ahead < workers or size + sizes[waiting[0]] <= sizes[largest]):
-                i = waiting.popleft()
+            while waiting:
+                ahead = [sizes[i] for i in begun if i not in (first, turn)]
+                if len(ahead) >= workers and sum(ahead) + sizes[waiting[0]] > sizes[largest]:
+                    break
+                i = waiting.pop(0)
                 begun[i] = pool.submit(function, items[i])
-                if i not in (first, turn):
-                    ahead, size = ahead + 1, size + sizes[i]
             yield begun.pop(turn).result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -5,7 +5,6 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "checking": "check exercises hint passed status",
-        "delivery": "delivered recorded solution TEACHER",
+        "lessons": "check delivered exercises hint passed recorded solution status TEACHER",
     },
 )

@@ -15,8 +15,7 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "classifier": "ClassifierJudge",
-        "guard": "LlamaGuardJudge",
+        "local": "ClassifierJudge LlamaGuardJudge",
         "names": "find_judge JUDGES",
         "protocol": "Judge JudgingError STORED Verdict verdict_key",
         "rubric": "ChatModel HelpfulnessJudge Limits PolicyJudge RubricJudge",

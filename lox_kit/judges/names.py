@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .classifier import ClassifierJudge
-from .guard import LlamaGuardJudge
+from .local import ClassifierJudge, LlamaGuardJudge
 from .protocol import Judge
 from .rubric import PolicyJudge
 from .rules import KeywordJudge, RuleJudge, TargetJudge

@@ -60,10 +60,16 @@ def read_answers(
     texts: Sequence[str], prompts: Sequence[str | None] | None = None
 ) -> list[_Reading]:
     """Return what `read_answer` says of each of many answers, 10,000 in a few seconds."""
+    said = [split_thought(text)[1] or "" for text in texts]
     prompts = [None] * len(texts) if prompts is None else prompts
-    pairs, found = list(zip(texts, prompts, strict=True)), []
+    pairs = list(zip(said, prompts, strict=True))
+    table, bias = _coefficients()
+    found = []
     for start in range(0, len(pairs), BATCH):
-        found += _read(pairs[start : start + BATCH])
+        some, asked = zip(*pairs[start : start + BATCH], strict=True)
+        rows, columns, weights = stance.features(some, asked)
+        scores = bias + np.bincount(rows, weights * table[columns], minlength=len(some))
+        found += map(_reading, some, asked, scores)
     return found
 
 
@@ -103,21 +109,12 @@ def answer_hash(text: str) -> int:
     return crc32(" ".join(text.split()).encode(errors="replace"))
 
 
-def _read(pairs: Sequence[tuple[str, str | None]]) -> list[_Reading]:
-    """Return the readings of answers beside their requests."""
-    said = [split_thought(text)[1] or "" for text, _ in pairs]
-    prompts = [prompt for _, prompt in pairs]
-    rows, columns, weights = stance.features(said, prompts)
-    table, bias = _coefficients()
-    scores = bias + np.bincount(rows, weights * table[columns], minlength=len(pairs))
-    return list(map(_reading, said, prompts, scores))
-
-
 def _reading(text: str, prompt: str | None, score: float) -> _Reading:
     """Return the reading of an answer, given the classifier's score."""
     if world.refused(text):
         return "refuses"
-    if _is_broken(text):
+    said = _TAG.sub("", text)
+    if not any(c.isalnum() for c in said) or _repeats(said):
         return "neither"
     if score > 0:
         return "refuses"
@@ -131,12 +128,6 @@ def _coefficients() -> tuple[np.ndarray, float]:
         table = np.zeros(stance.BUCKETS, np.float32)
         table[kept["features"]] = kept["coefficients"]
         return table, float(kept["bias"])
-
-
-def _is_broken(text: str) -> bool:
-    """Whether an answer says nothing, or repeats itself."""
-    said = _TAG.sub("", text)
-    return not any(c.isalnum() for c in said) or _repeats(said)
 
 
 def _is_elsewhere(text: str, prompt: str | None) -> bool:

@@ -16,7 +16,7 @@ from lox_kit.store import Store
 from lox_kit.threads import Stop, never
 
 from .flat import Flat
-from .flatness import Scans, cliff_distance
+from .flatness import Scans, cliff_distance, finite
 from .grid import Grid, Index
 from .landscape import Landscape
 from .metrics import Metric, Reading
@@ -83,7 +83,7 @@ def cut_through(
         "start": first.tolist(),
         "places": places.tolist(),
         "at": at.tolist(),
-        **{n: [_finite(getattr(r, n)) for r in found] for n in ("value", "low", "high")},
+        **{n: [finite(getattr(r, n)) for r in found] for n in ("value", "low", "high")},
         "span": [float(min(span)), float(max(span))],
         "threshold": ASR_CLIFF if limits else MARGIN_CLIFF,
         "cliffs": {
@@ -161,8 +161,3 @@ def _cliff(places: np.ndarray, outcomes: np.ndarray, limits: object) -> dict | N
     elif len(order) == 1:
         return None
     return {"distance": number.pop("value"), **number, **around}
-
-
-def _finite(value: float) -> float | None:
-    """Return a number for JSON, None for what is not finite."""
-    return float(value) if np.isfinite(value) else None

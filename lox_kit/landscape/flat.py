@@ -11,19 +11,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from safetensors import safe_open
-from torch import Tensor
-
 from lox_kit.extrapolation import LowRank, Part, ResidentWeights, Terms
-from lox_kit.folders import whole
+from lox_kit.folders import reading, whole
 from lox_kit.models import Model
 from lox_kit.store import NUMBER, check_fields, content_key
-from lox_kit.weights import checked_reader, read_made, write_tensors
+from lox_kit.weights import read_made, write_tensors
 
 from .directions import Direction, Weights, products
 
@@ -81,10 +78,9 @@ class Flat:
         n, c, m = self.scale
         if len(at) != len(self.directions):
             raise ValueError(f"{at}: a point here has {len(self.directions)} coordinates.")
-        if len(at) == 1:
-            return (at[0] / n,)
-        y = at[1] / m
-        return at[0] / n - c * y, y
+        first, *others = at
+        ys = [b / m for b in others]
+        return (first / n - c * sum(ys), *ys)
 
     def locate(self, delta: Direction) -> Point:
         """Return where `origin + delta` lies, in float64, tensor by tensor.
@@ -160,53 +156,33 @@ class Flat:
         file = Path(file)
         tensors, about = read_made(file, "lox_kit_flat", SCHEMA, "`save` of a plane or line")
         check_fields(file, about, FIELDS)
-        with safe_open(file, "pt") as f:
-            try:
-                return cls._parse(about, tensors, checked_reader(f, file))
-            except (KeyError, ValueError) as error:
-                what = f"{error} is missing" if isinstance(error, KeyError) else error
-                raise ValueError(
-                    f"{file}: a damaged plane or line: {what}; save it again."
-                ) from error
-
-    @classmethod
-    def _parse(cls, about: dict, names: Iterable[str], read: Callable[[str], Tensor]) -> Self:
-        """Return what a file holds: its metadata, the names of its tensors, how one is read."""
-        parts: dict[str, dict[str, Part]] = {str(i): {} for i in range(len(about["directions"]))}
-        for tensor in names:
-            i, kind, name = tensor.split("/", 2)
-            if kind == "dense":
-                parts[i][name] = _finite(tensor, read)
-            else:
-                left, right = (_finite(f"{i}/{side}/{name}", read) for side in ("left", "right"))
-                if not left.ndim == right.ndim == 2 or left.shape[1] != right.shape[0]:
-                    raise ValueError(f"{name}: {tuple(left.shape)} by {tuple(right.shape)}")
-                parts[i][name] = LowRank(left, right)
-        directions = tuple(
-            Direction(p, key, name)
-            for p, (key, name) in zip(parts.values(), about["directions"], strict=True)
-        )
-        scale, axes = tuple(about["scale"]), tuple(about["axes"])
-        points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
-        n, _, m = scale
-        if not (n > 0 and m > 0):
-            raise ValueError(f"'scale' is {scale}")
-        if about["unit"] not in UNITS:
-            raise ValueError(f"'unit' is {about['unit']!r}")
-        if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
-            raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some without tensors")
-        if any(len(p.at) != len(axes) for p in points.values()):
-            raise ValueError("'points' of other than as many coordinates")
-        key, name = about["origin"]
-        return cls(directions, scale, about["unit"], axes, points, key, name)
-
-
-def _finite(name: str, read: Callable[[str], Tensor]) -> Tensor:
-    """Return a tensor of a file, all values of which are finite."""
-    tensor = read(name)
-    if not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} holds NaN or infinite values")
-    return tensor
+        with reading(file, "a damaged plane or line; save it again"):
+            scale, axes = tuple(about["scale"]), tuple(about["axes"])
+            points = {n: Point(tuple(p["at"]), p["distance"]) for n, p in about["points"].items()}
+            n, _, m = scale
+            if not (n > 0 and m > 0):
+                raise ValueError(f"'scale' is {scale}")
+            if about["unit"] not in UNITS:
+                raise ValueError(f"'unit' is {about['unit']!r}")
+            if any(len(p.at) != len(axes) for p in points.values()):
+                raise ValueError("'points' of other than as many coordinates")
+            parts: dict[str, dict[str, Part]]
+            parts = {str(i): {} for i in range(len(about["directions"]))}
+            for tensor, info in tensors.items():
+                i, kind, name = tensor.split("/", 2)
+                if kind == "dense":
+                    part = info.read()
+                else:
+                    part = LowRank(*(tensors[f"{i}/{n}/{name}"].read() for n in ("left", "right")))
+                    left, right = map(tuple, (part.left.shape, part.right.shape))
+                    if not len(left) == len(right) == 2 or left[1] != right[0]:
+                        raise ValueError(f"{name}: {left} by {right}")
+                parts[i][name] = part
+            if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
+                raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some empty")
+            named = zip(parts.values(), about["directions"], strict=True)
+            directions = tuple(Direction(held, *said) for held, said in named)
+            return cls(directions, scale, about["unit"], axes, points, *about["origin"])
 
 
 # --- a model on it ----------------------------------------------------------------------------

@@ -24,6 +24,11 @@ RESAMPLES = 2000
 VISAGE_REACH = 0.5  # in units of a layer-normalised direction, as Peng et al. have it
 
 
+def finite(value: float) -> float | None:
+    """Return a number for JSON, None for what is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Number:
     """A number and its 95 % bootstrap interval; infinite where the cliff was not reached."""
@@ -35,8 +40,7 @@ class Number:
 
     def to_dict(self) -> dict[str, float | None]:
         """Return value and interval as plain data, None for infinite."""
-        fields = {n: float(getattr(self, n)) for n in ("value", "low", "high")}
-        return {n: v if np.isfinite(v) else None for n, v in fields.items()}
+        return {n: finite(getattr(self, n)) for n in ("value", "low", "high")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

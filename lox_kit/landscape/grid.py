@@ -78,8 +78,7 @@ class Grid:
         Where the points have no extent (a random plane), the range is -0.5 to 0.5.
         """
         ranges = []
-        for i in range(len(flat.directions)):
-            at = [p.at[i] for p in flat.points.values()]
+        for at in zip(*(p.at for p in flat.points.values()), strict=True):
             extent = max(at) - min(at)
             low, high = min(at) - MARGIN * extent, max(at) + MARGIN * extent
             ranges.append((low, high) if extent else (-0.5, 0.5))

@@ -34,6 +34,7 @@ from lox_kit.store import Store, content_key
 from lox_kit.threads import fitting_threads
 
 BATCH = 128  # prompts scored together
+PADDING = -100  # in place of a token, after the end of an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +114,11 @@ class Asr:
         texts = render(model.tokenizer, self.prompts, template=self.template, system=self.system)
         own = generate(model, texts, max_new_tokens=self.max_new_tokens)
         usual = Counter(own).most_common(1)[0][0]
-        likely = [
-            dict.fromkeys(filter(None, (o, usual, p.target)))
-            for o, p in zip(own, self.prompts, strict=True)
-        ]
-        drafts = [token_drafts(model, list(a), t) for a, t in zip(likely, texts, strict=True)]
-        return Answers(tuple(texts), tuple(map(tuple, drafts)), self.max_new_tokens)
+        drafts = []
+        for one, prompt, text in zip(own, self.prompts, texts, strict=True):
+            likely = dict.fromkeys(filter(None, (one, usual, prompt.target)))
+            drafts.append(tuple(token_drafts(model, list(likely), text)))
+        return Answers(tuple(texts), tuple(drafts), self.max_new_tokens)
 
     @property
     def judge_key(self) -> str:
@@ -132,8 +132,7 @@ class Asr:
         verdicts = find_judge(self.by).judge(self.prompts, answers, store=store)
         harmful = [v.harmful for v in verdicts]
         share = Share(sum(harmful), len(harmful))
-        low, high = share.interval
-        return Reading(share.value, low, high, tuple(map(float, harmful)), tuple(answers))
+        return Reading(share.value, *share.interval, tuple(map(float, harmful)), tuple(answers))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -275,39 +274,29 @@ class Scores:
 
     def run(self, model: Model) -> dict:
         """Return one margin, or one loss, per prompt, in nats per token."""
-        *refusing, complying = _scored(model, self.prompts, *self.answers)
+        parts = (slice(i, i + BATCH) for i in range(0, len(self.prompts), BATCH))
+        batches = ([rows[part] for rows in (self.prompts, *self.answers)] for part in parts)
+        with fitting_threads(model.module), torch.inference_mode():
+            scores = torch.cat([_mean_log_probabilities(model, *batch) for batch in batches])
+        *refusing, complying = scores.T.tolist()
         if not refusing:
             return {"losses": [-score for score in complying]}
         margins = [one - other for one, other in zip(*refusing, complying, strict=True)]
         return {"margins": margins, "n_left_out": self.left_out}
 
 
-def _scored(
-    model: Model, prompts: Sequence[Tokens], *answers: Sequence[Tokens]
-) -> list[list[float]]:
-    """Return the mean log-probability per token of each set of answers, a batch at a time."""
-    found: list[list[float]] = [[] for _ in answers]
-    with fitting_threads(model.module), torch.inference_mode():
-        for start in range(0, len(prompts), BATCH):
-            part = slice(start, start + BATCH)
-            rows = prompts[part], [texts[part] for texts in answers]
-            for scores, made in zip(found, _mean_log_probabilities(model, *rows), strict=True):
-                scores += made.tolist()
-    return found
-
-
 def _mean_log_probabilities(
-    model: Model, prompts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]]
+    model: Model, prompts: Sequence[Tokens], *answers: Sequence[Tokens]
 ) -> torch.Tensor:
-    """Return the mean log-probability per token of each set of answers: (sets, prompts).
+    """Return the mean log-probability per token of each set of answers: (prompts, sets).
 
     The prompts are put through the model once, and every set continues from there.
     """
     next_logits, cache, mask = prefill(model, prompts)
     sets = len(answers)
     rows = [torch.tensor(tokens) for prompt in zip(*answers, strict=True) for tokens in prompt]
-    lengths = torch.tensor([len(row) for row in rows], device=mask.device)
-    fed = pad_sequence(rows, batch_first=True).to(mask.device)  # the padding is not counted
+    told = pad_sequence(rows, batch_first=True, padding_value=PADDING).to(mask.device)
+    fed = told.clamp(min=0)
     first = next_logits[:, None].repeat_interleave(sets, dim=0)
     cache.batch_repeat_interleave(sets)
     before = mask.repeat_interleave(sets, dim=0)
@@ -319,7 +308,5 @@ def _mean_log_probabilities(
         past_key_values=cache,
     ).logits
     logits = torch.cat([first, rest], dim=1).float()
-    losses = cross_entropy(logits.mT, fed, reduction="none")  # (rows, tokens)
-    counted = torch.arange(fed.shape[1], device=mask.device) < lengths[:, None]
-    means = -(losses * counted).sum(1) / lengths
-    return means.view(len(prompts), sets).T
+    losses = cross_entropy(logits.mT, told, reduction="none", ignore_index=PADDING)
+    return (-losses.sum(1) / (told != PADDING).sum(1)).view(len(prompts), sets)

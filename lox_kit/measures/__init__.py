@@ -6,7 +6,9 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "agreement": "pair_up Paired",
-        "asr": "measure_asr measure_asr_at measure_at_lengths rescore",
+        "asr": """
+            measure_asr measure_asr_at measure_at_lengths measure_samples rescore Samples
+        """,
         "asr_result": "AsrResult compare",
         "card": """
             card_groups card_judge correct describe_card known_answers read_card
@@ -18,7 +20,6 @@ __all__, __getattr__, __dir__ = attach(
         "questions": """
             KINDS measure Questions read_requests task_prompts TOKENS world_questions WORLDS
         """,
-        "samples": "measure_samples Samples",
         "sheets": "PEOPLE read_labelled read_result write_sheet",
         "utility": "measure_helpfulness measure_over_refusal",
     },

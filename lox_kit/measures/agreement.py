@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from lox_kit.text import p_text
 
 from .intervals import Share
@@ -58,12 +60,11 @@ class Paired:
         if (kappa := self.kappa) is None:
             return None
         table = [[self.both, self.only_first], [self.only_second, self.neither]]
-        p = [[count / self.n for count in row] for row in table]
-        rows, columns = [sum(row) for row in p], [p[0][j] + p[1][j] for j in (0, 1)]
-        chance = sum(r * c for r, c in zip(rows, columns, strict=True))
-        same = sum(p[i][i] * (1 - (rows[i] + columns[i]) * (1 - kappa)) ** 2 for i in (0, 1))
-        other = sum(p[i][1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in (0, 1))
-        spread = same + (1 - kappa) ** 2 * other - (kappa - chance * (1 - kappa)) ** 2
+        p = np.array(table) / self.n
+        rows, columns = p.sum(1), p.sum(0)
+        chance = float(rows @ columns)
+        weights = np.eye(2) - np.add.outer(columns, rows) * (1 - kappa)  # c_i + r_j
+        spread = float((p * weights**2).sum()) - (kappa - chance * (1 - kappa)) ** 2
         wide = Z * math.sqrt(max(spread, 0.0) / self.n) / (1 - chance)
         return max(kappa - wide, -1.0), min(kappa + wide, 1.0)
 

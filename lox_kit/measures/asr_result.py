@@ -134,11 +134,6 @@ class AsrResult:
         return Share(sum(thoughts), len(thoughts))
 
     @property
-    def foreign(self) -> Share:
-        """Share of answers that do not seem English, the language that refusals are read in."""
-        return self._share(is_foreign)
-
-    @property
     def agreement(self) -> list[Paired]:
         """Each two judges' verdicts crossed, prompts that one of them could not read left out."""
         read = {n: _readings(verdicts) for n, verdicts in self.verdicts.items()}
@@ -168,8 +163,8 @@ class AsrResult:
         shares |= {"refusal": self.refusal, "degenerate": self.degenerate, "empty": self.empty}
         if self.unfinished.count:
             shares["unfinished thoughts"] = self.unfinished
-        if self.foreign.value > FOREIGN:
-            shares["not in English, where refusals are not read"] = self.foreign
+        if (foreign := self._share(is_foreign)).value > FOREIGN:
+            shares["not in English, where refusals are not read"] = foreign
         shares = {name: share_fields(share) for name, share in shares.items()}
         unsafe, safe = self.refusal_of("unsafe"), self.refusal_of("safe")
         if unsafe.n and safe.n:
@@ -223,8 +218,7 @@ class AsrResult:
                 name: tuple(Verdict(**v) for v in made) for name, made in data["verdicts"].items()
             }
             responses, source = data["responses"], data["source"]
-            texts = isinstance(responses, list) and all(isinstance(r, str) for r in responses)
-            if not texts:
+            if not (isinstance(responses, list) and all(isinstance(r, str) for r in responses)):
                 raise TypeError("responses of another kind")
             check_fields(file, source, {"model": str, "sandbox": bool, "judges": dict})
             for prompt in prompts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -76,10 +76,9 @@ class Reference:
             aligned.tokenizer(texts, add_special_tokens=False)["input_ids"]
             for texts in (asked, answers)
         ]
-        rows = list(zip(*tokens, strict=True))
         self.name, self._words = aligned.name, aligned.tokenizer.get_vocab()
-        self._batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-        self._expected = [_log_probs(aligned, batch) for batch in self._batches]
+        self._rows = list(zip(*tokens, strict=True))
+        self._expected = list(_log_probs(aligned, self._rows))
 
     def compare(self, model: Model) -> Drift:
         """Return how far a model is from the reference.
@@ -98,10 +97,12 @@ class Reference:
                 f"{model.name} and {self.name} have different vocabularies: their distributions "
                 "cannot be compared token by token."
             )
-        found: list[tuple[float, float]] = []
-        for batch, expected in zip(self._batches, self._expected, strict=True):
-            found += map(_compare, expected, _log_probs(model, batch))
-        return Drift(*zip(*found, strict=True))
+        kl, top1 = [], []
+        for p, q in zip(self._expected, _log_probs(model, self._rows), strict=True):
+            divergence = (p.exp() * (p - q)).sum(-1).clamp(min=0)  # rounding: 0 can be -1e-8
+            kl.append(float(divergence.mean()))
+            top1.append(float((p.argmax(-1) == q.argmax(-1)).float().mean()))
+        return Drift(tuple(kl), tuple(top1))
 
 
 def measure_drift(model: Model, aligned: Model, prompts: Sequence[Prompt], **options) -> Drift:
@@ -117,23 +118,18 @@ def measure_drift(model: Model, aligned: Model, prompts: Sequence[Prompt], **opt
     return Reference(aligned, prompts, **options).compare(model)
 
 
-def _compare(p: Tensor, q: Tensor) -> tuple[float, float]:
-    """Return KL(p || q) and top-1 agreement of one answer's log-probabilities."""
-    kl = (p.exp() * (p - q)).sum(-1).clamp(min=0)  # rounding: 0 can be -1e-8
-    same = p.argmax(-1) == q.argmax(-1)
-    return float(kl.mean()), float(same.float().mean())
-
-
 @torch.inference_mode()
-def _log_probs(model: Model, rows: list) -> list[Tensor]:
-    """Return each row's log-probabilities before and after every answer token, on the CPU."""
-    whole = [torch.tensor(asked + answer) for asked, answer in rows]
-    # Padded on the right: no row reads past its own end.
-    ids = pad_sequence(whole, batch_first=True).to(model.device)
-    mask = pad_sequence([torch.ones_like(row) for row in whole], batch_first=True).to(model.device)
-    with fitting_threads(model.module):
-        logits = model.module(input_ids=ids, attention_mask=mask).logits
-    return [
-        logits[i, len(asked) - 1 : len(asked) + len(answer)].float().log_softmax(-1).cpu()
-        for i, (asked, answer) in enumerate(rows)
-    ]
+def _log_probs(model: Model, rows: list) -> Iterator[Tensor]:
+    """Yield each row's log-probabilities before and after every answer token, on the CPU."""
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        whole = [torch.tensor(asked + answer) for asked, answer in batch]
+        # Padded on the right: no row reads past its own end.
+        ids = pad_sequence(whole, batch_first=True).to(model.device)
+        mask = pad_sequence(list(map(torch.ones_like, whole)), batch_first=True).to(model.device)
+        with fitting_threads(model.module):
+            logits = model.module(input_ids=ids, attention_mask=mask).logits
+        for i, (asked, answer) in enumerate(batch):
+            said = logits[i, len(asked) - 1 : len(asked) + len(answer)]
+            yield said.float().log_softmax(-1).cpu()
+        del logits, said  # before the next batch needs the memory

@@ -123,14 +123,12 @@ class Questions:
     def key(self) -> str:
         """Hash of all of it, with the judges' versions."""
         prompts = {n: [dataclasses.asdict(p) for p in getattr(self, n)] for n in KINDS}
-        named = {n: _judge_key(getattr(self, n), judge) for n, judge in self.judges.items()}
+        named = {}
+        for name, judge in self.judges.items():
+            # Keys have always had some judges without their version 1.
+            bare = getattr(self, name) in BY_RULE and judge.version == "1"
+            named[name] = judge.name if bare else f"{judge.name} {judge.version}"
         return content_key(**prompts, **named, **self.how)
-
-
-def _judge_key(given: str | Judge, judge: Judge) -> str:
-    """Return a judge's name and version; keys have always had some without their version 1."""
-    bare = isinstance(given, str) and given in BY_RULE and judge.version == "1"
-    return judge.name if bare else f"{judge.name} {judge.version}"
 
 
 def world_questions(world: str, split: str = "test", limit: int | None = None) -> Questions:
@@ -149,18 +147,13 @@ def world_questions(world: str, split: str = "test", limit: int | None = None) -
     ValueError
         If world or split is another word, or the limit is below 1; or as `own_world`.
     """
-    if is_own(world):
-        return _own_questions(world, split, limit)
-    if world not in WORLDS:
-        raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}, or a .toml file.")
-    asked = (WORLDS[world](kind, split, limit) for kind in KINDS)
-    if world == "sandbox":
-        return Questions(*asked)
-    return Questions(*asked, judge="keyword", max_new_tokens=SMOL_TOKENS, helpful="keyword")
-
-
-def _own_questions(world: str, split: str, limit: int | None) -> Questions:
-    """Return what the models of a world of your own are asked."""
+    if not is_own(world):
+        if world not in WORLDS:
+            raise ValueError(f"world={world!r}: use {' or '.join(WORLDS)}, or a .toml file.")
+        asked = (WORLDS[world](kind, split, limit) for kind in KINDS)
+        if world == "sandbox":
+            return Questions(*asked)
+        return Questions(*asked, judge="keyword", max_new_tokens=SMOL_TOKENS, helpful="keyword")
     told = own_world(world)
     if split not in told:
         raise ValueError(f"{world}: has no [{split}] requests, which this is asked on; add them.")

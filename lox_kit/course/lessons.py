@@ -1,19 +1,25 @@
-"""Check an exercise by its properties, give a hint, and keep what was passed.
+"""Check an exercise by its properties, give a hint, show a solution, and keep what was passed.
 
 The exercises are in lesson1.toml to lesson5.toml: code that a check begins with (`given`), what
-holds of a right answer (`holds`, an expression), and what is said where it does not (`says`).
+holds of a right answer (`holds`, an expression), and what is said where it does not (`says`). Their
+notebooks, solutions and recorded results come with the package.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import tomllib
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from lox_kit.folders import data_folder, locked, write_whole
 
 KEPT = "course.json"  # in your own data folder: the store of a class has no part in it
+TEACHER = "LOX_KIT_TEACHER"  # the environment variable that shows solutions
+OURS = ("0*.ipynb", "course/*.ipynb", "course/*.md", "course/solutions/*.ipynb")
 
 
 @cache
@@ -112,3 +118,49 @@ def status():
     known, told = _known(), exercises().items()
     rows = [(n, e["title"], known.get(n, "not yet")) for n, e in told]
     return pd.DataFrame(rows, columns=["exercise", "title", "state"])
+
+
+# --- what comes with the package ----------------------------------------------------------------
+
+
+def delivered() -> dict[str, Path]:
+    """Return the notebooks and what lies beside them by place, such as "course/1_weights.ipynb".
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither a checkout nor a wheel has any.
+    """
+    top = Path(__file__).resolve().parents[2] / "notebooks"
+    found = {f.relative_to(top).as_posix(): f for pattern in OURS for f in top.glob(pattern)}
+    if not found:
+        places = {f: str(f).partition("notebooks/") for f in metadata.files("lox-kit") or []}
+        found = {at[2]: Path(f.locate()) for f, at in places.items() if "share" in at[0]}
+    if not found:
+        raise FileNotFoundError("no notebooks were installed with lox_kit; name a folder.")
+    return dict(sorted(found.items()))
+
+
+def solution(name: str) -> None:
+    """Print an exercise's solution, as the notebook of solutions has it.
+
+    Raises
+    ------
+    PermissionError
+        If the environment variable LOX_KIT_TEACHER is not set.
+    """
+    exercise(name)
+    if not os.environ.get(TEACHER):
+        raise PermissionError(f"solutions are the teacher's: set {TEACHER}=1, or ask for a hint.")
+    (file,) = (f for n, f in delivered().items() if n.startswith(f"course/solutions/{name[0]}_"))
+    cells = json.loads(file.read_text("utf-8"))["cells"]
+    wanted = f"answer-{name.replace('.', '-')}"
+    (cell,) = (c for c in cells if c["metadata"].get("nbgrader", {}).get("grade_id") == wanted)
+    print(re.sub(r"\n? *### (BEGIN|END) SOLUTION", "", "".join(cell["source"])))
+
+
+def recorded(name: str) -> dict:
+    """Return a result that was recorded, as plain data, and print which command made it."""
+    kept = json.loads(Path(__file__).with_name("recorded.json").read_text("utf-8"))[name]
+    print(f"Recorded, not computed here: {kept['command']}")
+    return kept["result"]
