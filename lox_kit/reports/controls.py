@@ -29,7 +29,7 @@ def controls_text(table: AttackTable) -> str:
     The requests of all seeds are paired one by one (exact McNemar); the p-values of all tests
     together are adjusted by Holm's method.
     """
-    attacks = [attack for attack in table.column("attack") if attack]
+    attacks = table.attacks
     others = [arm for arm in table.column("arm") if arm != "LoX"]
     cells = [(attack, arm) for attack in attacks for arm in others]
     pairs = [paired(table, "asr", (arm, at), ("LoX", at), "y") for at, arm in cells]

@@ -20,7 +20,7 @@ def write_frontier(table: AttackTable, out: str | Path) -> str:
 
 def frontier_text(table: AttackTable) -> str:
     """Return the answers to the five questions, then every arm's shares, as Markdown."""
-    attacks = [attack for attack in table.column("attack") if attack]
+    attacks = table.attacks
     lines = [line for attack in attacks for line in _questions(table, attack)]
     cost = paired(table, "allowed", (COST.name, None), ("aligned", None))
     lines.append(f"- What does it cost? {told(cost, 'Allowed requests refused by')}")

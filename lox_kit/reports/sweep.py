@@ -20,7 +20,7 @@ def write_sweep(table: AttackTable, out: str | Path) -> str:
 
 def sweep_text(table: AttackTable) -> str:
     """Return every setting's costs before and shares after each attack, as Markdown."""
-    attacks = [attack for attack in table.column("attack") if attack]
+    attacks = table.attacks
     cells = [(measure, None) for measure in COSTS]
     cells += [(measure, attack) for attack in attacks for measure in ("asr", "task")]
     heads = [f"{what} after {attack}" for attack in attacks for what in ("ASR", "task")]
@@ -102,7 +102,7 @@ def _certainty(choice: Choice) -> str:
 
 def _report(table: AttackTable) -> list[str]:
     """Return the lines about an attack and requests that the setting was not chosen on."""
-    (attack,) = (attack for attack in table.column("attack") if attack)
+    (attack,) = table.attacks
     _, chosen, *others = table.column("arm")
     lines = [f"On {attack} and requests that it was not chosen on:", ""]
     asked = {"asr": ("ASR of", attack), "helpfulness": ("Help of", None)}

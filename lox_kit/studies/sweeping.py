@@ -90,8 +90,7 @@ def sweep(
         gains |= {cell: _gain(found, grid[cell].name) for cell in tried}
     assert found is not None
     about = {"pair": pair and [*map(str, pair)], "world": None if pair else world}
-    about |= {"attacks": [attack for attack in found.column("attack") if attack]}
-    about |= {"ks": ks, "alphas": alphas, "budget": budget}
+    about |= {"attacks": found.attacks, "ks": ks, "alphas": alphas, "budget": budget}
     about["untried"] = [arm.name for cell, arm in grid.items() if cell not in gains]
     return AttackTable(found.rows, {**found.source, "sweep": about})
 
