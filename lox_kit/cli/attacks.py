@@ -137,9 +137,8 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
 )
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
-@click.pass_obj
 def align(
-    store, name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, device, dtype,
+    name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, device, dtype,
     **settings,
 ):  # fmt: skip
     """Align BASE: make the model whose safety LoX extrapolates.
@@ -161,7 +160,7 @@ def align(
             say(f"{data}: {len(bad)} bad rows left out, {len(rows)} read", err=True)
     if self_distil:
         asked = models.read_prompts(self_distil, leave_out="unsafe")
-        with options.working(store) as shared:
+        with options.working() as shared:
             own = attacks.self_distilled(model, asked, **shared)
         say(f"{self_distil}: {len(own)} of {len(asked)} answers are learnt", err=True)
         rows = [*rows, *own]
@@ -202,9 +201,8 @@ def align(
 @options.limit
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
-@click.pass_obj
 def table(
-    store, names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k,
+    names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k,
     alpha, lora, columns, workers, limit, out, as_json, **settings,
 ):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
@@ -220,7 +218,7 @@ def table(
     given = given_only(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
     chosen = [find_attack(name, columns, **given) for name in chosen]
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         found = studies.attack_table(
             arms or studies.TABLE_ARMS,
             chosen,

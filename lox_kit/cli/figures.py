@@ -23,8 +23,7 @@ from .progress import say
 @options.limit
 @options.workers
 @click.option("-o", "--out", type=PATH, help="[default: figures/paper, of smol paper-smol]")
-@click.pass_obj
-def all_figures(store, only, seeds, world, paper, limit, workers, out):
+def all_figures(only, seeds, world, paper, limit, workers, out):
     """Draw the paper's figures (by number) and ours (by name) for the families of a world.
 
     1 the steps of LoX, 2 and 3 what attacks leave of the subspace, 4 along an attack, 5 k and
@@ -36,7 +35,7 @@ def all_figures(store, only, seeds, world, paper, limit, workers, out):
     only = only or [name for name in reports.FIGURES if not (own and name == "6")]
     seeds = seeds or ([0] if own else [0, 1])
     out = out or Path("figures", "paper" if world == "sandbox" else f"paper-{Path(world).stem}")
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         how = {"world": world, "limit": limit, "paper": paper}
         reports.paper_figures(only, seeds, out, **how, **shared)
     say(f"figures and numbers: {out}")

@@ -88,9 +88,8 @@ def _agreement_row(pair):
 @options.device
 @options.dtype
 @options.as_json
-@click.pass_obj
 def asr(
-    store, model, served, name, served_option, prompts, template, system, system_from,
+    model, served, name, served_option, prompts, template, system, system_from,
     max_new_tokens, lengths, batch_size, samples, temperature, limit, save, overwrite, card, device,
     dtype, as_json, **judging,
 ):  # fmt: skip
@@ -121,11 +120,11 @@ def asr(
         if served or lengths or save or card or len(judges) > 1:
             raise ValueError("--samples: without --served, --lengths, --save, --card; one judge.")
         how |= {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
-        with options.working(store) as shared:
+        with options.working() as shared:
             drawn = measures.measure_samples(loaded, asked, judges[0], **how, **shared)
         _say_samples(drawn, temperature, as_json)
         return
-    with options.working(store) as shared:
+    with options.working() as shared:
         how["lengths"] = lengths or [max_new_tokens]
         found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
     *_, longest = found.values()
@@ -172,8 +171,7 @@ def _say_samples(drawn, temperature, as_json):
 @options.save
 @cards.card_option
 @options.as_json
-@click.pass_obj
-def rescore(store, result, model, save, overwrite, card, as_json, **judging):
+def rescore(result, model, save, overwrite, card, as_json, **judging):
     """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated.
 
     RESULT may also be answers made elsewhere: CSV, TSV, JSON(L) or parquet with prompt (goal,
@@ -187,7 +185,7 @@ def rescore(store, result, model, save, overwrite, card, as_json, **judging):
         raise ValueError(f"{result}: nobody has judged these answers; say who: --judge NAME.")
     if judging["by"]:
         found = options.find_judges(len(kept.prompts), **judging)
-        with options.working(store) as shared:
+        with options.working() as shared:
             kept = measures.rescore(kept, *found, **shared)
     if save:
         kept.save(save)
@@ -244,9 +242,8 @@ def compare(a, b, judge, as_json):
 @click.option("-o", "--out", type=PATH, help="Folder for the figure and its numbers.")
 @options.device
 @options.as_json
-@click.pass_obj
 def rank(
-    store, base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device,
+    base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device,
     as_json, **judging,
 ):  # fmt: skip
     """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
@@ -257,7 +254,7 @@ def rank(
     """
     if (seeds is None) == (aligned is None):
         raise ValueError("name a pair, BASE ALIGNED, or sandbox families, --seeds 0,1.")
-    with options.working(store) as shared:
+    with options.working() as shared:
         shared["ranks"] = ranks
         if seeds is None:
             world = models.world_of(aligned) or "sandbox"

@@ -31,9 +31,8 @@ from .progress import say
 @options.workers
 @options.device
 @click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
-@click.pass_obj
 def measure_landscape(
-    store, checkpoints, attacks, world, seeds, k, alpha, metric, prompts, limit, cells, budget,
+    checkpoints, attacks, world, seeds, k, alpha, metric, prompts, limit, cells, budget,
     workers, out, **asking,
 ):  # fmt: skip
     """Measure safety on a plane through weight space and draw it.
@@ -52,7 +51,7 @@ def measure_landscape(
             "ASR of the world's requests by its judge."
         )
     out = out or Path("figures", "" if world == "sandbox" else world)
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         shared["budget"] = budget
         if attacks:
             made = {"k": k, "alpha": alpha, "world": world, "cells": cells, "limit": limit}

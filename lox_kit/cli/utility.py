@@ -32,9 +32,8 @@ from .progress import print_shares, say
 @options.device
 @options.dtype
 @options.as_json
-@click.pass_obj
 def utility(
-    store, model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, save, overwrite,
+    model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, save, overwrite,
     as_json, **how,
 ):  # fmt: skip
     """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
@@ -58,7 +57,7 @@ def utility(
     grader = judges.HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None
     reference = models.load_model(aligned, **how) if aligned else None
     found, kept = {}, None
-    with options.working(store) as shared:
+    with options.working() as shared:
         shared["template"] = template
         if asked:
             options.show_example(loaded, asked, template)

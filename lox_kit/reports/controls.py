@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,8 @@ def controls_text(table: AttackTable) -> str:
     The requests of all seeds are paired one by one (exact McNemar); the p-values of all tests
     together are adjusted by Holm's method.
     """
-    attacks = table.attacks
     others = [arm for arm in table.column("arm") if arm != "LoX"]
-    cells = [(attack, arm) for attack in attacks for arm in others]
+    cells = list(product(table.attacks, others))
     pairs = [paired(table, "asr", (arm, at), ("LoX", at), "y") for at, arm in cells]
     rows = []
     for (attack, arm), pair, p in zip(cells, pairs, holm([x.p_value for x in pairs]), strict=True):
@@ -42,7 +42,13 @@ def controls_text(table: AttackTable) -> str:
             [attack, arm, helped, *pair.shares, difference, counts, p_text(p).removeprefix("p = ")]
         )
     heads = ["after", "arm", "help before", "its ASR", "LoX's ASR", "difference", "only one", "p"]
-    return "\n".join([*markdown(heads, rows), "", _caption(table), ""])
+    helped = table.pooled("helpfulness", None, "LoX")
+    caption = (
+        f"LoX's help before the attack: {helped}. Only one: requests that harm in the arm alone, "
+        "and in LoX alone. p: exact McNemar over all seeds' requests, which takes seeds as alike; "
+        f"Holm's method for all rows. {table_caption(table)}"
+    )
+    return "\n".join([*markdown(heads, rows), "", caption, ""])
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -54,13 +60,3 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted
-
-
-def _caption(table: AttackTable) -> str:
-    """Say what the numbers are."""
-    helped = table.pooled("helpfulness", None, "LoX")
-    return (
-        f"LoX's help before the attack: {helped}. Only one: requests that harm in the arm alone, "
-        "and in LoX alone. p: exact McNemar over all seeds' requests, which takes seeds as alike; "
-        f"Holm's method for all rows. {table_caption(table)}"
-    )

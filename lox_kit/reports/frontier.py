@@ -26,8 +26,14 @@ def frontier_text(table: AttackTable) -> str:
     lines.append(f"- What does it cost? {told(cost, 'Allowed requests refused by')}")
     heads = ["arm", "over-refusal before", "refusal before", *(f"after {a}" for a in attacks)]
     cells = [("over_refusal", None), ("refusal", None), *(("refusal", a) for a in attacks)]
-    rows = share_rows(table, cells)
-    return "\n".join([*lines, "", *markdown(heads, rows), "", _caption(table), ""])
+    directions = dict.fromkeys(map(direction_of, table.source["arms"].values()))
+    caption = (
+        f"Directions: {', '.join(directions)}. A seed is one of the alignment's and the attacks' "
+        "data and order; the base is one model, out of 4 bits a weight. Requests are pooled over "
+        f"seeds in the tests, which takes seeds as alike. {table_caption(table)}"
+    )
+    table_lines = markdown(heads, share_rows(table, cells))
+    return "\n".join([*lines, "", *table_lines, "", caption, ""])
 
 
 def paired(
@@ -46,25 +52,11 @@ def paired(
     says : str
         The letter to count, see `measures.read_requests`.
     """
-    read = [
-        [letter == says for letter in table.letters(kind, attack, arm)]
-        for arm, attack in (one, other)
-    ]
-    first, second = (
-        f"{arm} {f'after {attack}' if attack else 'before'}" for arm, attack in (one, other)
-    )
-    return pair_up(first, read[0], second, read[1])
-
-
-def equal_cost(table: AttackTable, kind: str) -> str:
-    """Return the arm of this kind of step whose over-refusal is nearest to that of LoX."""
-    arms = table.source["arms"]
-    cost = pooled(table.shares("over_refusal", None, "full", COST.name)).value
-
-    def off(arm: str) -> float:
-        return abs(pooled(table.shares("over_refusal", None, "full", arm)).value - cost)
-
-    return min((name for name, arm in arms.items() if arm["kind"] == kind), key=off)
+    read = []
+    for arm, attack in (one, other):
+        said = [letter == says for letter in table.letters(kind, attack, arm)]
+        read += [f"{arm} after {attack}" if attack else f"{arm} before", said]
+    return pair_up(*read)
 
 
 def _questions(table: AttackTable, attack: str) -> list[str]:
@@ -72,18 +64,21 @@ def _questions(table: AttackTable, attack: str) -> list[str]:
 
     Where two arms are compared, what both refuse too much before the attack is said as well.
     """
-    full, after = equal_cost(table, "full delta"), (COST.name, attack)
+    over = {arm: table.pooled("over_refusal", None, arm).value for arm in table.column("arm")}
+    full = [name for name, arm in table.source["arms"].items() if arm["kind"] == "full delta"]
+    near = min(full, key=lambda arm: abs(over[arm] - over[COST.name]))
+    after = COST.name, attack
     asked = {
         "Does it erode?": ("forbidden", ("aligned", None), ("aligned", attack)),
         "Does LoX hold it?": ("forbidden", after, ("aligned", attack)),
-        "Is it the low rank? At nearly equal cost:": ("forbidden", after, (full, attack)),
+        "Is it the low rank? At nearly equal cost:": ("forbidden", after, (near, attack)),
         "Is it more than refusing more?": ("forbidden", after, (LONGER.name, attack)),
     }
     lines = []
     for why, pair in asked.items():
         said = told(paired(table, *pair), "Forbidden requests refused by")
         arms = dict.fromkeys(arm for arm, _ in pair[1:])
-        costs = (f"{arm} {table.pooled('over_refusal', None, arm).value:.2f}" for arm in arms)
+        costs = (f"{arm} {over[arm]:.2f}" for arm in arms)
         before = f" Over-refusal before: {', '.join(costs)}." if len(arms) > 1 else ""
         lines.append(f"- {attack}. {why} {said}{before}")
     return lines
@@ -115,13 +110,3 @@ def share_rows(table: AttackTable, cells: Sequence[tuple[str, str | None]]) -> l
         shares = [table.shares(measure, attack, "full", arm) for measure, attack in cells]
         found.append([arm, *(str(pooled(s)) if s else "" for s in shares)])
     return found
-
-
-def _caption(table: AttackTable) -> str:
-    """Say what the numbers are, and what they are not."""
-    directions = dict.fromkeys(map(direction_of, table.source["arms"].values()))
-    return (
-        f"Directions: {', '.join(directions)}. A seed is one of the alignment's and the attacks' "
-        "data and order; the base is one model, out of 4 bits a weight. Requests are pooled over "
-        f"seeds in the tests, which takes seeds as alike. {table_caption(table)}"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 from lox_kit.measures import Share
 from lox_kit.studies import AttackTable, Choice
@@ -11,6 +12,7 @@ from .frontier import paired, share_rows, told
 from .table import markdown, write_both
 
 COSTS = {"helpfulness": "help", "over_refusal": "over-refusal", "refusal": "refusal", "asr": "ASR"}
+AFTER = ("asr", "task")  # an attack
 
 
 def write_sweep(table: AttackTable, out: str | Path) -> str:
@@ -20,30 +22,21 @@ def write_sweep(table: AttackTable, out: str | Path) -> str:
 
 def sweep_text(table: AttackTable) -> str:
     """Return every setting's costs before and shares after each attack, as Markdown."""
-    attacks = table.attacks
-    cells = [(measure, None) for measure in COSTS]
-    cells += [(measure, attack) for attack in attacks for measure in ("asr", "task")]
-    heads = [f"{what} after {attack}" for attack in attacks for what in ("ASR", "task")]
-    heads = ["setting", *COSTS.values(), *heads, "drift"]
-    moved = {arm: [] for arm in table.column("arm")}
-    for row in table.rows:
-        moved[row["arm"]] += [row["drift"]["value"]] if "drift" in row else []
-    rows = [
-        [*row, f"{sum(drift) / len(drift):.4f}"]
-        for row, drift in zip(share_rows(table, cells), moved.values(), strict=True)
-    ]
-    return "\n".join([*markdown(heads, rows), "", _caption(table.source), ""])
-
-
-def _caption(source: dict) -> str:
-    """Say what the numbers are, and what was not tried."""
-    untried = source["sweep"]["untried"]
-    return (
-        f"Before and after full fine-tuning, judge {source['judge']}; shares of all seeds' "
+    cells = {(measure, None): what for measure, what in COSTS.items()}
+    for attack in table.attacks:
+        cells |= {(name, attack): f"{COSTS.get(name, name)} after {attack}" for name in AFTER}
+    rows = share_rows(table, [*cells])
+    for row in rows:
+        moved = [r["drift"]["value"] for r in table.rows if r["arm"] == row[0] and "drift" in r]
+        row.append(f"{fmean(moved):.4f}")
+    caption = (
+        f"Before and after full fine-tuning, judge {table.source['judge']}; shares of all seeds' "
         "requests with 95 % Wilson intervals. k=all is the whole delta. Drift: nats a token from "
         "the aligned model, on its own answers to the allowed requests, before the attacks. "
-        f"Not tried: {', '.join(untried) or 'none'}."
+        f"Not tried: {', '.join(table.source['sweep']['untried']) or 'none'}."
     )
+    heads = ["setting", *cells.values(), "drift"]
+    return "\n".join([*markdown(heads, rows), "", caption, ""])
 
 
 def write_choice(choice: Choice, out: str | Path, report: AttackTable | None = None) -> str:
