@@ -111,15 +111,8 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     if out.exists() and not (out / "attack.json").exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = _to_train(model, preset.settings, device, dtype)
-    with training() as (on_stage, stop):
-        run = attacks.run_attack(
-            victim,
-            preset,
-            out,
-            keep_every=keep_every,
-            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
-            stop=stop,
-        )
+    with training(name) as watched:
+        run = attacks.run_attack(victim, preset, out, keep_every=keep_every, **watched)
     say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
 
 
@@ -164,16 +157,8 @@ def align(
             own = attacks.self_distilled(model, asked, **shared)
         say(f"{self_distil}: {len(own)} of {len(asked)} answers are learnt", err=True)
         rows = [*rows, *own]
-    with training() as (on_stage, stop):
-        attacks.align(
-            model,
-            preset,
-            out,
-            rows=rows,
-            keep_every=keep_every,
-            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
-            stop=stop,
-        )
+    with training(name) as watched:
+        attacks.align(model, preset, out, rows=rows, keep_every=keep_every, **watched)
     say(f"{out}: {base} aligned by {name}; `lox factor {base} {out}` takes the pair")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -61,8 +61,8 @@ def stages() -> Iterator[OnStage]:
 
 
 @contextmanager
-def training() -> Iterator[tuple[OnStage, Callable[[object], bool]]]:
-    """Yield what shows its progress and what tells it to stop: after the step, all of it kept.
+def training(name: str) -> Iterator[dict]:
+    """Yield what a run takes to show its progress and to stop: after the step, all of it kept.
 
     Ctrl-C or SIGTERM stops it and then ends the command, a second one at once.
     """
@@ -79,7 +79,10 @@ def training() -> Iterator[tuple[OnStage, Callable[[object], bool]]]:
     before = {s: signal.signal(s, first) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         with stages() as on_stage:
-            yield on_stage, lambda step: bool(came)
+            yield {
+                "on_step": lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
+                "stop": lambda step: bool(came),
+            }
     except StoppedError as error:
         say(str(error), err=True)
         raise click.exceptions.Exit(128 + came[0]) from None

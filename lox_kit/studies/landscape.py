@@ -36,7 +36,7 @@ from .families import pair_of
 
 LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15
 KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
-ALONG, BACK, FURTHER, RANDOM = (
+LINES = ALONG, BACK, FURTHER, RANDOM = (
     "along its attack", "back towards the base", "further along LoX", "random directions",
 )  # fmt: skip
 
@@ -46,29 +46,20 @@ class Walks:
     """How far each kind of line is walked in a world, and along how many random directions."""
 
     axes: dict[str, Axis]  # L2
-    n_random: int = 5
-    visage_cells: int = 21
+    n_random: int
+    visage_cells: int
+
+
+def _axes(*reaches: tuple[float, int]) -> dict[str, Axis]:
+    """Return the axis of every kind of line, from its step and how many there are."""
+    return {line: Axis(step, 0, n) for line, (step, n) in zip(LINES, reaches, strict=True)}
 
 
 WALKS = {
     "sandbox": Walks(
-        {
-            ALONG: Axis(0.2, 0, 40),
-            BACK: Axis(0.1, 0, 20),
-            FURTHER: Axis(0.1, 0, 20),
-            RANDOM: Axis(0.8, 0, 20),
-        }
+        _axes((0.2, 40), (0.1, 20), (0.1, 20), (0.8, 20)), n_random=5, visage_cells=21
     ),
-    "smol": Walks(
-        {
-            ALONG: Axis(1.0, 0, 16),
-            BACK: Axis(2.0, 0, 8),
-            FURTHER: Axis(2.0, 0, 8),
-            RANDOM: Axis(8.0, 0, 8),
-        },
-        n_random=2,
-        visage_cells=9,
-    ),
+    "smol": Walks(_axes((1.0, 16), (2.0, 8), (2.0, 8), (8.0, 8)), n_random=2, visage_cells=9),
 }
 
 

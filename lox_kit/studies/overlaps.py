@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Change:
     name: str
     start: str
     key: str  # hash of start, rows and settings
-    make: Callable[[Path, OnStage | None], object]
+    make: Callable[..., object]  # takes the folder, and `on_step`
     attacks: bool
 
 
@@ -131,18 +132,15 @@ def _attacks(model: Model, aligned: str, names: Sequence[str], seed: int) -> Ite
     """Yield the changes that attacks make to the aligned model."""
     for name in names:
         attack = find_attack(name, seed=seed)
-
-        def make(folder: Path, on_stage: OnStage | None, attack=attack) -> None:
-            run_attack(model, attack, folder, on_step=steps_of(on_stage, attack.name))
-
-        yield Change(attack.name, aligned, attack_key(model, attack), make, attacks=True)
+        key, make = attack_key(model, attack), partial(run_attack, model, attack)
+        yield Change(attack.name, aligned, key, make, attacks=True)
 
 
 def _alignments(base: str, world: str, seed: int) -> Iterator[Change]:
     """Yield alignments of the same base once more, where the world's recipe is ours."""
     if world not in AGAIN:
         return
-    preset, other = find_alignment(AGAIN[world], seed=seed), seed + ELSE
+    preset, other = find_alignment(AGAIN[world]), seed + ELSE
     rows = preset.rows(seed)
     again = {
         "aligned, other order": (other, preset.rows(other)),
@@ -151,13 +149,12 @@ def _alignments(base: str, world: str, seed: int) -> Iterator[Change]:
     }
     for name, (order, some) in again.items():
         recipe = find_alignment(AGAIN[world], seed=order)
-
-        def make(folder: Path, on_stage: OnStage | None, *, recipe=recipe, some=some) -> None:
-            report = steps_of(on_stage, "aligning again")
-            align(load_model(base), recipe, folder, rows=some, on_step=report)
-
         content = Checkpoint(base).fingerprint
         key = content_key(base=content, rows=some, settings=recipe.settings.chosen())
+
+        def make(folder: Path, *, recipe=recipe, some=some, **how) -> None:
+            align(load_model(base), recipe, folder, rows=some, **how)
+
         yield Change(name, base, key, make, attacks=False)
 
 
@@ -171,7 +168,8 @@ def _compared(
 ) -> dict:
     """Make a change, compare it with the safety subspace, measure it, and remove it."""
     made = store.run_folder(content_key(overlap=change.key))
-    with read_once(made, lambda folder: change.make(folder, on_stage)) as folder:
+    make = partial(change.make, on_step=steps_of(on_stage, change.name))
+    with read_once(made, make) as folder:
         changed = SafetySubspace.from_pair(change.start, folder, rank=FULL)
         frame = overlap(safety, changed, k)
         measures = measure(load_model(folder), questions, store=store)
