@@ -187,8 +187,8 @@ def align(
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
 def table(
-    names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k,
-    alpha, lora, columns, workers, limit, out, as_json, **settings,
+    names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k, alpha,
+    lora, columns, workers, limit, out, as_json, **settings,
 ):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
 

@@ -89,9 +89,9 @@ def _agreement_row(pair):
 @options.dtype
 @options.as_json
 def asr(
-    model, served, name, served_option, prompts, template, system, system_from,
-    max_new_tokens, lengths, batch_size, samples, temperature, limit, save, overwrite, card, device,
-    dtype, as_json, **judging,
+    model, served, name, served_option, prompts, template, system, system_from, max_new_tokens,
+    lengths, batch_size, samples, temperature, limit, save, overwrite, card, device, dtype, as_json,
+    **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
@@ -243,9 +243,8 @@ def compare(a, b, judge, as_json):
 @options.device
 @options.as_json
 def rank(
-    base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device,
-    as_json, **judging,
-):  # fmt: skip
+    base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device, as_json, **judging
+):
     """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
 
     ASR of W_base + Proj_r(dW_align) by r; the safety rank is the smallest r whose ASR is within .01

@@ -32,8 +32,8 @@ from .progress import say
 @options.device
 @click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
 def measure_landscape(
-    checkpoints, attacks, world, seeds, k, alpha, metric, prompts, limit, cells, budget,
-    workers, out, **asking,
+    checkpoints, attacks, world, seeds, k, alpha, metric, prompts, limit, cells, budget, workers,
+    out, **asking,
 ):  # fmt: skip
     """Measure safety on a plane through weight space and draw it.
 

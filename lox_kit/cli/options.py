@@ -137,10 +137,7 @@ def several(*given: Callable) -> Callable:
 
 
 with_paper = click.option(
-    "--with-paper",
-    "paper",
-    is_flag=True,
-    help="The published numbers as well, in grey.",
+    "--with-paper", "paper", is_flag=True, help="The published numbers as well, in grey."
 )
 save = several(
     click.option("--save", type=PATH, help="Write answers and verdicts here."),

@@ -29,9 +29,8 @@ from .progress import say
 @options.limit
 @click.option("-o", "--out", default="figures/sweep", type=PATH)
 def sweep(
-    ks, alphas, names, seeds, budget, pair, world, prompts, allowed, workers, limit, out,
-    **how,
-):  # fmt: skip
+    ks, alphas, names, seeds, budget, pair, world, prompts, allowed, workers, limit, out, **how
+):
     """k x alpha before and after attacks, on development requests: the paper's Figure 5.
 
     Every entry is kept as it is finished: the same call resumes, and a larger --budget computes the

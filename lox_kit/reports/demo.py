@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 
-from lox_kit.store import Store
-from lox_kit.studies import AttackTable
-from lox_kit.threads import OnStage
+from lox_kit.extrapolation import FULL, SafetySubspace, energy_map_data, spectrum_data
+from lox_kit.figures import save_figure
+from lox_kit.studies import ARMS, AttackTable, attack_table, compare_defences, pair_of
 
 from .table import write_table
 
@@ -19,24 +18,18 @@ def run_demo(
     *,
     world: str = "sandbox",
     from_scratch: bool = False,
-    store: Store,
-    executor: Executor | None = None,
-    on_stage: OnStage,
+    **shared,
 ) -> AttackTable:
     """Factor, extrapolate, attack and measure a world's models; write figures and table to `out`.
 
-    Everything finished is in the store: run again after a cut, it goes on where it was.
+    Everything finished is in the store: run again after a cut, it goes on where it was. `shared`
+    is store, executor and on_stage, as studies take them.
     """
-    from lox_kit.extrapolation import FULL, SafetySubspace, energy_map_data, spectrum_data
-    from lox_kit.figures import save_figure
-    from lox_kit.studies import ARMS, attack_table, compare_defences, pair_of
-
-    shared = {"store": store, "executor": executor, "on_stage": on_stage}
     if world == "sandbox":
         found = compare_defences(seeds, rebuild=from_scratch, **shared)
     else:
         found = attack_table(ARMS, ("chat", "dragons"), seeds, world=world, lora=(), **shared)
-    on_stage("drawing the figures", 0, 0)
+    shared["on_stage"]("drawing the figures", 0, 0)
     pair = pair_of(seeds[0], from_scratch, world=world)
     subspace = SafetySubspace.from_pair(*pair, rank=FULL if world == "sandbox" else 64)
     save_figure(spectrum_data(subspace), "spectrum", out)

@@ -40,11 +40,7 @@ BASE = TrainSettings(
     loss_on="response",
 )
 ALIGNMENT = TrainSettings(
-    learning_rate=5e-5,
-    batch_size=32,
-    max_steps=200,
-    max_grad_norm=1.0,
-    loss_on="response",
+    learning_rate=5e-5, batch_size=32, max_steps=200, max_grad_norm=1.0, loss_on="response"
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 from lox_kit.attacks import AttackRun, find_attack, run_attack
 from lox_kit.extrapolation import FULL, SafetySubspace
@@ -46,8 +45,8 @@ class Walks:
     """How far each kind of line is walked in a world, and along how many random directions."""
 
     axes: dict[str, Axis]  # L2
-    n_random: int
-    visage_cells: int
+    n_random: int = 5
+    visage_cells: int = 21
 
 
 def _axes(*reaches: tuple[float, int]) -> dict[str, Axis]:
@@ -56,9 +55,7 @@ def _axes(*reaches: tuple[float, int]) -> dict[str, Axis]:
 
 
 WALKS = {
-    "sandbox": Walks(
-        _axes((0.2, 40), (0.1, 20), (0.1, 20), (0.8, 20)), n_random=5, visage_cells=21
-    ),
+    "sandbox": Walks(_axes((0.2, 40), (0.1, 20), (0.1, 20), (0.8, 20))),
     "smol": Walks(_axes((1.0, 16), (2.0, 8), (2.0, 8), (8.0, 8)), n_random=2, visage_cells=9),
 }
 
@@ -118,10 +115,9 @@ def picture(
     *,
     cells: int = 21,
     limit: int = 96,
-    budget: int | None = None,
     store: Store,
-    executor: Executor | None = None,
     on_stage: OnStage | None = None,
+    **options,
 ) -> Picture:
     """Measure the ASR on the paper's plane of one attack on one family.
 
@@ -131,8 +127,8 @@ def picture(
         A side.
     limit : int
         Prompts, evenly over the forbidden test requests.
-    budget : int, optional
-        Cells in all, coarse to fine.
+    options
+        As `landscape.evaluate` takes them: executor, and budget, cells in all, coarse to fine.
     """
     runs = attack_both(family, attack, store, on_stage)
     attacked, both = (runs[name].load() for name in ("aligned", "LoX"))
@@ -144,10 +140,9 @@ def picture(
         _asr(family.world, limit, attack),
         family.aligned,
         checkpoints={**family.models, "attacked": attacked, "attacked LoX": both},
-        budget=budget,
         store=store,
-        executor=executor,
         on_cell=lambda at, cell, done, total: tell(on_stage, stage, done, total),
+        **options,
     )
     trajectories = []
     for name, run in runs.items():
@@ -163,17 +158,17 @@ def walks(
     *,
     limit: int = 96,
     store: Store,
-    executor: Executor | None = None,
     on_stage: OnStage | None = None,
+    **options,
 ) -> dict[tuple[str, str, str], Scans]:
     """Walk from the aligned model and from LoX: by model, kind of line, and attack ("" for any).
 
     Kinds are those of the world's `WALKS`, and "VISAGE". Each model is walked along its own attack.
+    `options` are those of `landscape.evaluate`: executor.
     """
     found: dict[tuple[str, str, str], Scans] = {}
-    far = WALKS[family.world]
+    far, options = WALKS[family.world], {"store": store, **options}
     for name, model in family.models.items():
-        options = {"store": store, "executor": executor}
         lines = {
             (FURTHER, ""): [family.to_lox],
             (BACK, ""): [combine([(-1.0, family.to_lox)], "away from LoX").hold()],
@@ -186,13 +181,9 @@ def walks(
             tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
             metric = _asr(family.world, limit, attack or None)
             found[name, kind, attack] = scan(model, directions, metric, far.axes[kind], **options)
-        found[name, "VISAGE", ""] = scan_visage(
-            model,
-            _asr(family.world, limit),
-            n_directions=far.n_random,
-            cells=far.visage_cells,
-            **options,
-        )
+        how = {"n_directions": far.n_random, "cells": far.visage_cells}
+        metric = _asr(family.world, limit)
+        found[name, "VISAGE", ""] = scan_visage(model, metric, **how, **options)
     return found
 
 

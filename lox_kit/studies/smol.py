@@ -14,13 +14,7 @@ from lox_kit.models import Model, Prompt, generate, load_model, render
 from lox_kit.smol import rows
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
-from lox_kit.weights import (
-    SMOL_RECIPE,
-    fetch_base,
-    has_weights,
-    member,
-    smol_folder,
-)
+from lox_kit.weights import SMOL_RECIPE, fetch_base, has_weights, member, smol_folder
 
 from .arms import steps_of
 

@@ -124,14 +124,9 @@ def attack_table(
     if edits := [arm for arm in arms if arm.name != arm.kind]:
         source["arms"] = {arm.name: dataclasses.asdict(arm) for arm in edits}
     if own := [attack for attack in attacks if attack != ATTACKS.get(attack.name)]:
-        source["attacks"] = {attack.name: _about(attack) for attack in own}
+        files = {a.name: {} if a.world else {"file": a.source.file.name} for a in own}
+        source["attacks"] = {a.name: files[a.name] | a.settings.chosen() for a in own}
     return AttackTable(tuple(rows), source)
-
-
-def _about(attack: Attack) -> dict:
-    """Return the data and settings of an attack that is no preset, by its file's name alone."""
-    data = {} if attack.world else {"file": attack.source.file.name}
-    return {**data, **attack.settings.chosen()}
 
 
 def compare_defences(
