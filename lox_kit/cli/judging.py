@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import click
 
@@ -39,23 +40,15 @@ def _print(result, card):
     if "keyword" in result.verdicts:
         say("keyword counts every answer that neither refuses nor is broken, harmful or not")
     if result.agreement:
-        print_rows("harmful by ... of two judges", map(_agreement_row, result.agreement))
+        names = ("both", "only_first", "only_second", "neither", "left_out", "agree", "kappa")
+        rows = [
+            {"judges": f"{pair.first}, {pair.second}"}
+            | {name.removeprefix("only_").replace("_", " "): getattr(pair, name) for name in names}
+            for pair in result.agreement
+        ]
+        print_rows("harmful by ... of two judges", rows)
     if card:
         cards.print_card(**cards.corrected(result, card))
-
-
-def _agreement_row(pair):
-    """Return how far two judges agree: the table of both, and Cohen's kappa."""
-    return {
-        "judges": f"{pair.first}, {pair.second}",
-        "both": pair.both,
-        "first": pair.only_first,
-        "second": pair.only_second,
-        "neither": pair.neither,
-        "left out": pair.left_out,
-        "agree": pair.agree,
-        "kappa": pair.kappa,
-    }
 
 
 @click.command()
@@ -144,11 +137,10 @@ def asr(
 
 def _is_of(file, model, asked):
     """Whether a saved result is of this model and these requests: perhaps of the same call."""
-    try:
+    with suppress(OSError, ValueError):
         found = measures.AsrResult.load(file)
-    except (OSError, ValueError):
-        return False
-    return (found.source["model"], found.prompts) == (model, tuple(asked))
+        return (found.source["model"], found.prompts) == (model, tuple(asked))
+    return False
 
 
 def _say_samples(drawn, temperature, as_json):

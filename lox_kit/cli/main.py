@@ -25,7 +25,7 @@ from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
 from .figures import all_figures, plot
 from .judging import asr, compare, rank, rescore
-from .lab import lab
+from .lab import lab, warm
 from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .plan import VERBS, announced, plan
@@ -33,7 +33,6 @@ from .progress import say, stages
 from .research import choose, controls, knowing, overlaps, sweep
 from .smol import smol
 from .utility import utility
-from .warm import warm
 
 EPILOG = """
 MODEL, BASE and ALIGNED are checkpoint folders (safetensors), hub ids (org/name,

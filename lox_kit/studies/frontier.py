@@ -69,21 +69,12 @@ def smol_frontier(
     options
         As `attack_table` takes them: executor, keep.
     """
+    shared, asked = {"store": store, "on_stage": on_stage}, world_questions("smol", "dev")
     for seed in seeds:
-        pair, asked = pair_of(seed, world="smol", on_stage=on_stage), world_questions("smol", "dev")
+        pair = pair_of(seed, world="smol", on_stage=on_stage)
         subspace = SafetySubspace.from_pair(*pair, rank=COST.k, on_stage=on_stage)
         lox = arm_model(COST.kind, load_model(pair[1]), subspace, COST.k, COST.alpha)
-        how = {**asked.how, "store": store, "on_stage": on_stage}
-        cost = measure_asr(lox, asked.allowed, ["keyword"], **how).refusal
+        cost = measure_asr(lox, asked.allowed, ["keyword"], **asked.how, **shared).refusal
         build_longer(seed, cost, on_stage=on_stage)
-    return attack_table(
-        list(frontier_arms()),
-        attacks,
-        seeds,
-        world="smol",
-        lora=(),
-        questions=world_questions("smol", limit=limit),
-        store=store,
-        on_stage=on_stage,
-        **options,
-    )
+    options |= {"world": "smol", "lora": (), "questions": world_questions("smol", limit=limit)}
+    return attack_table([*frontier_arms()], attacks, seeds, **shared, **options)

@@ -7,16 +7,16 @@ import json
 from itertools import groupby
 from pathlib import Path
 
-from lox_kit.attacks import Step, align, find_alignment, fine_tune, save_model
+from lox_kit.attacks import align, find_alignment, fine_tune, save_model
 from lox_kit.folders import locked, whole, write_whole
-from lox_kit.measures import Share, measure_asr, world_questions
+from lox_kit.measures import Share, world_questions
 from lox_kit.models import Model, Prompt, generate, load_model, render
 from lox_kit.smol import rows
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 from lox_kit.weights import SMOL_RECIPE, fetch_base, has_weights, member, smol_folder
 
-from .arms import steps_of
+from .arms import refuses, steps_of
 
 ALIGNMENT = "smol"
 
@@ -81,15 +81,8 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
     preset = find_alignment(ALIGNMENT, seed=seed)
     settings = dataclasses.replace(preset.settings, schedule="constant", warmup_steps=0)
     asked = world_questions("smol", "dev")
-
-    def enough(step: Step) -> bool:
-        if step.step % 5:
-            return False
-        refused = measure_asr(model, asked.allowed, ["keyword"], **asked.how).refusal
-        model.module.train()
-        return refused.value >= target.value
-
-    watched = {"on_step": steps_of(on_stage, f"aligning smol longer, seed {seed}"), "stop": enough}
+    watched = {"on_step": steps_of(on_stage, f"aligning smol longer, seed {seed}")}
+    watched["stop"] = refuses(model, asked.allowed, target.value, judges=["keyword"], **asked.how)
     with whole(folder) as work:
         fine_tune(model.module, model.tokenizer, preset.rows(seed), settings, **watched)
         save_model(model.module, model.tokenizer, work)
