@@ -26,11 +26,10 @@ from .extrapolation import adapter, apply, check, control, extrapolate, factor, 
 from .figures import all_figures, plot
 from .judging import asr, compare, rank, rescore
 from .lab import lab, warm
-from .landscape import measure_landscape
 from .options import NUMBERS, PATH
 from .plan import VERBS, announced, plan
 from .progress import say, stages
-from .research import choose, controls, knowing, overlaps, sweep
+from .research import choose, controls, knowing, measure_landscape, overlaps, sweep
 from .smol import smol
 from .utility import utility
 

@@ -6,11 +6,10 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "controls": "controls_text holm write_controls",
-        "demo": "run_demo",
         "frontier": "frontier_text write_frontier",
         "knowing": "knowing_text write_knowing",
         "landscape": "DIFFERENCE numbers report",
-        "paper": "FIGURES paper_figures",
+        "paper": "FIGURES paper_figures run_demo",
         "overlaps": "overlaps_text write_overlaps",
         "sweep": "choice_text sweep_text write_choice write_sweep",
         "table": "latex_table print_table table_caption write_table",

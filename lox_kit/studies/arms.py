@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from lox_kit.attacks import Step
 from lox_kit.extrapolation import (
@@ -77,12 +77,6 @@ class Arm:
         if self.kind == "LoX":
             return FULL if self.k is None else self.k
         return control_rank(_CONTROLS.get(self.kind, self.kind), self.k)
-
-
-def rank_of(arms: Iterable[Arm]) -> int | str:
-    """Return the rank that serves all of these arms, so that a pair is factored once."""
-    ranks = {arm.rank for arm in arms}
-    return FULL if FULL in ranks else max(ranks)
 
 
 def arm_model(

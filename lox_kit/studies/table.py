@@ -8,12 +8,13 @@ from concurrent.futures import Executor
 
 from lox_kit import __version__
 from lox_kit.attacks import ATTACKS, Attack, find_attack
+from lox_kit.extrapolation import FULL
 from lox_kit.measures import Questions, world_questions
 from lox_kit.store import Store
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint, with_seed
 
-from .arms import ARMS, TABLE_ARMS, Arm, rank_of
+from .arms import ARMS, TABLE_ARMS, Arm
 from .entries import Entry, check_models, drifts, fill
 from .families import pair_of
 from .results import AttackTable
@@ -96,7 +97,8 @@ def attack_table(
     if questions is None and pair is not None:
         raise ValueError("a pair of your own needs questions=: which requests, which judge.")
     questions = questions or world_questions(world)
-    entries, rank = [], rank_of(arms)
+    entries, ranks = [], {arm.rank for arm in arms}
+    rank = FULL if FULL in ranks else max(ranks)  # so that a pair is factored once
     for seed in seeds:
         base, aligned = pair or pair_of(seed, rebuild, world=world, on_stage=on_stage)
         for arm in arms:
@@ -135,7 +137,6 @@ def compare_defences(
     *,
     world: str = "sandbox",
     arms: Sequence[str] = ARMS,
-    split: str = "test",
     limit: int | None = None,
     **options,
 ) -> AttackTable:
@@ -150,10 +151,8 @@ def compare_defences(
     world : "sandbox" or "smol"
     arms : sequence of str
         Of `ARMS`, or controls; "aligned" among them.
-    split : "dev" or "test"
-        Nothing was tuned on the second.
     limit : int, optional
-        Prompts per kind; default all, see `world_questions`.
+        Test requests of each kind, on which nothing was tuned; default all, see `world_questions`.
     options
         As `attack_table` takes them: k, alpha, rebuild, store, executor, keep, on_stage.
 
@@ -162,9 +161,9 @@ def compare_defences(
     ValueError
         If an arm or the attack is unknown, or the attack is not the world's.
     """
-    asked = world_questions(world, split, limit)
+    asked = world_questions(world, limit=limit)
     found = attack_table(arms, [attack], seeds, world=world, lora=(), questions=asked, **options)
-    return dataclasses.replace(found, source={**found.source, "attack": attack, "split": split})
+    return dataclasses.replace(found, source={**found.source, "attack": attack, "split": "test"})
 
 
 def _entries(cell: dict, attacks: Sequence[Attack], lora: bool) -> Iterator[Entry]:
