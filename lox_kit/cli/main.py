@@ -24,14 +24,13 @@ from .attacks import align, attack, data, table
 from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
 from .figures import all_figures, plot
-from .judging import asr, compare, rank, rescore
+from .judging import asr, compare, rescore, utility
 from .lab import lab, warm
 from .options import NUMBERS, PATH
 from .plan import VERBS, announced, plan
 from .progress import say, stages
-from .research import choose, controls, knowing, measure_landscape, overlaps, sweep
+from .research import choose, controls, knowing, measure_landscape, overlaps, rank, sweep
 from .smol import smol
-from .utility import utility
 
 EPILOG = """
 MODEL, BASE and ALIGNED are checkpoint folders (safetensors), hub ids (org/name,

@@ -1,7 +1,8 @@
-"""The `lox` verbs of research: k and alpha, the subspace, who gets past it, the landscape."""
+"""The `lox` verbs of research: k and alpha, the subspace, who gets past it, landscape, rank."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from lox_kit.folders import reading
 from . import options
 from .attacks import find_attack, given_only
 from .options import COUNT, NAMES, NUMBERS, PATH, Commas, NumberOr
-from .progress import say
+from .progress import print_rows, say
 
 
 @click.command()
@@ -248,3 +249,70 @@ def _metric(metric, asked, cells, *, template, max_new_tokens, **judging):
     if metric == "loss":
         return landscape.Loss(asked, template)
     return landscape.RefusalMargin(asked, **how)
+
+
+@click.command()
+@click.argument("base", required=False)
+@click.argument("aligned", required=False)
+@click.option("--seeds", type=NUMBERS, help="Sandbox families instead of a pair: 0,1,2,3.")
+@click.option("--ranks", type=NUMBERS, default="0,1,2,3,4,6,8", help="0 is the base.")
+@options.prompts
+@options.allowed
+@options.judging
+@options.template
+@options.limit
+@click.option("-o", "--out", type=PATH, help="Folder for the figure and its numbers.")
+@options.device
+@options.as_json
+def rank(
+    base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device, as_json, **judging
+):
+    """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
+
+    ASR of W_base + Proj_r(dW_align) by r; the safety rank is the smallest r whose ASR is within .01
+    of the aligned model's. Beside it, the share of allowed requests that are helped with. A pair is
+    asked --prompts and --allowed, sandbox families their own.
+    """
+    if (seeds is None) == (aligned is None):
+        raise ValueError("name a pair, BASE ALIGNED, or sandbox families, --seeds 0,1.")
+    with options.working() as shared:
+        shared["ranks"] = ranks
+        if seeds is None:
+            world = models.world_of(aligned) or "sandbox"
+            own, files = None if prompts else world, {"forbidden": prompts, "allowed": allowed}
+            asked = [options.requests(kind, file, limit, own) for kind, file in files.items()]
+            n = (len(ranks) + 1) * len(asked[0])  # the aligned model answers as well
+            judge = options.one_judge(n, world=world, **judging)
+            questions = measures.Questions(*asked, judge, template, 60)
+            curve = studies.rank_curve(base, aligned, questions, device=device, **shared)
+        elif base or prompts or allowed or judging["by"] or template != "chat":
+            raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
+        else:
+            curve = studies.world_rank_curve(seeds, limit=limit, **shared)
+    if as_json:
+        say(json.dumps(curve.to_dict()))
+    else:
+        _print_curve(curve)
+    if out:  # after the numbers, which it cannot take away
+        figures.save_figure({"figure": "rank_curve", **curve.to_dict()}, "rank_curve", out)
+
+
+def _print_curve(curve):
+    """Print ASR and helpfulness by r, one column per pair, and the safety ranks."""
+    ordered = sorted(curve.rows, key=lambda row: (row["r"] is None, row["r"]))
+    for measure, word in (("asr", "ASR"), ("helpfulness", "helpfulness")):
+        table = {}
+        for row in ordered:
+            if share := row["measures"].get(measure):
+                r = "aligned" if row["r"] is None else str(row["r"])
+                shown = f"{share['value']:.2f} [{share['low']:.2f}, {share['high']:.2f}]"
+                table.setdefault(r, {"r": r})[row["pair"]] = shown
+        if table:
+            print_rows(f"{word} by r, 95 % intervals", table.values())
+        else:
+            say(f"{word}: not measured (--allowed FILE); what looks safe may be broken")
+    for pair in curve.pairs:
+        found = curve.safety_rank(pair)
+        shown = "above those measured" if found is None else found
+        say(f"{pair}: safety rank {shown}")
+    say("norms and biases at r >= 1: those of the aligned model")

@@ -13,8 +13,8 @@ from lox_kit.figures import save_figure
 from lox_kit.folders import write_whole
 from lox_kit.measures import world_questions
 
-from .controls import write_controls
 from .landscape import report
+from .research import write_controls
 from .sweep import write_sweep
 from .table import write_table
 
