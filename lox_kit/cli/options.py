@@ -14,8 +14,7 @@ import click
 from lox_kit import judges, measures, models
 from lox_kit.store import Store
 
-from .pools import Workers, worker_pool
-from .progress import say, stages
+from .progress import Workers, say, stages, worker_pool
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)

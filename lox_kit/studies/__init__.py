@@ -9,8 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "choice": "Choice choose NONE PAPER report_choice",
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
-        "eroding": "AMOUNTS Erosion erosion",
-        "families": "build pair_of",
+        "families": "build build_longer build_smol pair_of",
         "frontier": "COST frontier_arms LONGER smol_frontier",
         "knowing": "knowing_attackers tune",
         "landscape": """
@@ -19,10 +18,9 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "rank": "rank_curve RANKS world_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
-        "smol": "build_longer build_smol",
         "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",
         "table": "attack_table compare_defences ON_BOTH",
         "treatments": "guess_step keep_out treated TREATMENTS TUNED",
-        "overlaps": "Overlaps safety_overlaps",
+        "overlaps": "AMOUNTS Erosion erosion Overlaps safety_overlaps",
     },
 )

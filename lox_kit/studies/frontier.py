@@ -15,9 +15,8 @@ from lox_kit.store import Store
 from lox_kit.threads import OnStage
 
 from .arms import Arm, arm_model
-from .families import pair_of
+from .families import build_longer, pair_of
 from .results import AttackTable
-from .smol import build_longer
 from .table import attack_table
 
 # Kinds of step, k, and the alphas along it. A control steps as far as LoX does with its k.
