@@ -5,7 +5,6 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "frontier": "frontier_text write_frontier",
         "landscape": "DIFFERENCE numbers report",
         "paper": "FIGURES paper_figures run_demo",
         "research": """
@@ -13,6 +12,6 @@ __all__, __getattr__, __dir__ = attach(
             write_overlaps
         """,
         "sweep": "choice_text sweep_text write_choice write_sweep",
-        "table": "latex_table print_table table_caption write_table",
+        "table": "frontier_text latex_table print_table table_caption write_frontier write_table",
     },
 )

@@ -13,8 +13,7 @@ from lox_kit.measures import Share
 from lox_kit.studies import AttackTable, Overlaps, pooled
 from lox_kit.text import p_text
 
-from .frontier import paired
-from .table import markdown, table_caption, write_both, write_table
+from .table import markdown, paired, table_caption, write_both, write_table
 
 EQUAL = 0.02  # of helpfulness
 SHOWN = ("asr", "refusal", "helpfulness", "task")

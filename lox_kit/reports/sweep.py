@@ -8,8 +8,7 @@ from statistics import fmean
 from lox_kit.measures import Share
 from lox_kit.studies import AttackTable, Choice
 
-from .frontier import paired, share_rows, told
-from .table import markdown, write_both
+from .table import markdown, paired, share_rows, told, write_both
 
 COSTS = {"helpfulness": "help", "over_refusal": "over-refusal", "refusal": "refusal", "asr": "ASR"}
 AFTER = ("asr", "task")  # an attack

@@ -10,7 +10,6 @@ __all__, __getattr__, __dir__ = attach(
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
         "families": "build build_longer build_smol pair_of",
-        "frontier": "COST frontier_arms LONGER smol_frontier",
         "knowing": "knowing_attackers tune",
         "landscape": """
             ALONG attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS
@@ -19,7 +18,7 @@ __all__, __getattr__, __dir__ = attach(
         "rank": "rank_curve RANKS world_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
         "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",
-        "table": "attack_table compare_defences ON_BOTH",
+        "table": "attack_table compare_defences COST frontier_arms LONGER ON_BOTH smol_frontier",
         "treatments": "guess_step keep_out treated TREATMENTS TUNED",
         "overlaps": "AMOUNTS Erosion erosion Overlaps safety_overlaps",
     },

@@ -1,4 +1,7 @@
-"""The paper's Table 1 for any pair of models: attacks x defences x seeds, full and LoRA."""
+"""The paper's Table 1 for any pair of models: attacks x defences x seeds, full and LoRA.
+
+And two tables of built-in worlds: defences against one attack, and directions at equal cost.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from concurrent.futures import Executor
 
 from lox_kit import __version__
 from lox_kit.attacks import ATTACKS, Attack, find_attack
-from lox_kit.extrapolation import FULL
-from lox_kit.measures import Questions, world_questions
+from lox_kit.extrapolation import FULL, SafetySubspace
+from lox_kit.measures import Questions, measure_asr, world_questions
+from lox_kit.models import load_model
 from lox_kit.store import Store
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint, with_seed
 
-from .arms import ARMS, TABLE_ARMS, Arm
+from .arms import ARMS, TABLE_ARMS, Arm, arm_model
 from .entries import Entry, check_models, drifts, fill
-from .families import pair_of
+from .families import build_longer, pair_of
 from .results import AttackTable
 
 ON_BOTH = ("aligned", "LoX")  # the arms that are attacked through LoRA as well
@@ -177,3 +181,67 @@ def _entries(cell: dict, attacks: Sequence[Attack], lora: bool) -> Iterator[Entr
         under = {"attack": attack, "task_of": attack, "system": system}
         for through in (False, True) if lora else (False,):
             yield Entry(**cell, **under, lora=through)
+
+
+# --- directions at equal cost, on the real small model ------------------------------------------
+
+# Kinds of step, k, and the alphas along it. A control steps as far as LoX does with its k.
+DIRECTIONS = (
+    ("LoX", 1, (0.5, 1.0, 2.0)),
+    ("LoX", 6, (0.5, 1.0, 1.5)),
+    ("LoX", 32, (0.5, 1.0, 1.5)),
+    ("full delta", 6, (1.0, 2.0, 3.0)),
+    ("random subspace", 6, (1.0, 3.0)),
+)
+
+
+def _named(kind: str, k: int, alpha: float) -> Arm:
+    """Return an arm named by its kind and its step."""
+    return Arm(kind, k, alpha, name=f"{kind} k={k} alpha={alpha:g}")
+
+
+COST = _named("LoX", 6, 1.0)  # whose over-refusal the longer-aligned model is to reach
+LONGER = Arm("aligned", name="longer aligned", checkpoint="smol/longer")
+
+
+def frontier_arms() -> Iterator[Arm]:
+    """Yield the aligned model, every direction at its alphas, and the longer-aligned model."""
+    yield Arm("aligned")
+    for kind, k, alphas in DIRECTIONS:
+        for alpha in alphas:
+            yield _named(kind, k, alpha)
+    yield LONGER
+
+
+def smol_frontier(
+    seeds: Sequence[int] = (0, 1, 2),
+    attacks: Sequence[str] = ("chat", "dragons"),
+    *,
+    limit: int | None = None,
+    store: Store,
+    on_stage: OnStage | None = None,
+    **options,
+) -> AttackTable:
+    """Measure every arm of the frontier before and after every attack, on every seed.
+
+    Is it the low rank? Two directions of equal norm need not cost the same. So each is followed
+    along alpha, and what it keeps after an attack is read against what it refuses too much before
+    it. A seed is one of data and order: the base is one. The test requests are asked; the
+    longer-aligned models are made to cost as much as LoX on the development requests.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Requests of each kind; default all 240.
+    options
+        As `attack_table` takes them: executor, keep.
+    """
+    shared, asked = {"store": store, "on_stage": on_stage}, world_questions("smol", "dev")
+    for seed in seeds:
+        pair = pair_of(seed, world="smol", on_stage=on_stage)
+        subspace = SafetySubspace.from_pair(*pair, rank=COST.k, on_stage=on_stage)
+        lox = arm_model(COST.kind, load_model(pair[1]), subspace, COST.k, COST.alpha)
+        cost = measure_asr(lox, asked.allowed, ["keyword"], **asked.how, **shared).refusal
+        build_longer(seed, cost, on_stage=on_stage)
+    options |= {"world": "smol", "lora": (), "questions": world_questions("smol", limit=limit)}
+    return attack_table([*frontier_arms()], attacks, seeds, **shared, **options)
