@@ -35,8 +35,7 @@ def shorten(patch, steps):
     preset = ALIGNMENTS["smol"]
     settings = dataclasses.replace(preset.settings, max_steps=steps, warmup_steps=0)
     patch.setitem(ALIGNMENTS, "smol", dataclasses.replace(preset, settings=settings))
-    for module in (names, families):
-        patch.setattr(module, "SMOL_RECIPE", families.recipe_key())
+    patch.setattr(names, "SMOL_RECIPE", families.recipe_key())
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ __all__, __getattr__, __dir__ = attach(
         "landscape": "DIFFERENCE numbers report",
         "paper": "FIGURES paper_figures run_demo",
         "research": """
-            controls_text holm knowing_text overlaps_text write_controls write_knowing
-            write_overlaps
+            choice_text controls_text holm knowing_text overlaps_text sweep_text write_choice
+            write_controls write_knowing write_overlaps write_sweep
         """,
-        "sweep": "choice_text sweep_text write_choice write_sweep",
         "table": "frontier_text latex_table print_table table_caption write_frontier write_table",
     },
 )

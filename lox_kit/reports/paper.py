@@ -14,8 +14,7 @@ from lox_kit.folders import write_whole
 from lox_kit.measures import world_questions
 
 from .landscape import report
-from .research import write_controls
-from .sweep import write_sweep
+from .research import write_controls, write_sweep
 from .table import write_table
 
 CONTROLS = ("aligned", "LoX", "random subspace", "full delta", "bottom", "middle", "shuffled")

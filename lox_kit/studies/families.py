@@ -11,35 +11,14 @@ import json
 from itertools import groupby
 from pathlib import Path
 
+from lox_kit import models, weights
 from lox_kit.attacks import TrainSettings, align, find_alignment, fine_tune, save_model
 from lox_kit.folders import locked, whole, write_whole
 from lox_kit.measures import Share, world_questions
-from lox_kit.models import (
-    Model,
-    Prompt,
-    generate,
-    load_model,
-    load_module,
-    render,
-    sandbox_prompts,
-)
 from lox_kit.sandbox import corpus, world
 from lox_kit.smol import rows as smol_rows
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
-from lox_kit.weights import (
-    RECIPE,
-    SMOL_RECIPE,
-    Checkpoint,
-    family_folder,
-    fetch_base,
-    has_weights,
-    is_own,
-    member,
-    own_world,
-    quiet_transformers,
-    smol_folder,
-)
 
 from .arms import refuses, steps_of
 
@@ -107,12 +86,12 @@ def build(
     on_stage : callable, optional
         Told after every optimiser step what is being built. Raising from it ends the build.
     """
-    folder = Path(out) if out is not None else family_folder(seed, recipe and recipe.key)
-    if has_weights(folder / "base") and has_weights(folder / "aligned"):
+    folder = Path(out) if out is not None else weights.family_folder(seed, recipe and recipe.key)
+    if weights.has_weights(folder / "base") and weights.has_weights(folder / "aligned"):
         return folder
-    assert Recipe().key == RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
+    assert Recipe().key == weights.RECIPE, f"weights.names.RECIPE must be {Recipe().key}"
     recipe, tokenizer = recipe or Recipe(), world.tokenizer()
-    quiet_transformers()
+    weights.quiet_transformers()
 
     def make(member: str, model, rows: list[dict], settings: TrainSettings, **options) -> None:
         report = steps_of(on_stage, f"building {member}, seed {seed}")
@@ -123,14 +102,15 @@ def build(
             tokenizer.save_pretrained(work)
 
     with locked(folder):
-        if not has_weights(folder / "base"):
+        if not weights.has_weights(folder / "base"):
             rows = corpus.web(recipe.web_rows, seed)
             make("base", _fresh_model(recipe, seed), rows, recipe.base)
-        if not has_weights(folder / "aligned"):
-            model = load_module(Checkpoint(folder / "base"))
+        if not weights.has_weights(folder / "aligned"):
+            model = models.load_module(weights.Checkpoint(folder / "base"))
             rows = corpus.alignment(recipe.alignment_rows, seed)
-            asked = sandbox_prompts("forbidden", "dev", limit=60)
-            watched = Model(model, tokenizer, key="in training", name="the model in training")
+            asked = models.sandbox_prompts("forbidden", "dev", limit=60)
+            name = "the model in training"
+            watched = models.Model(model, tokenizer, key="in training", name=name)
             how = {"every": recipe.check_every, "max_new_tokens": 4}
             stop = refuses(watched, asked, recipe.enough_refusal, **how)
             make("aligned", model, rows, recipe.alignment, stop=stop)
@@ -168,15 +148,16 @@ def pair_of(
     The sandbox's seed 0 is the committed family unless `rebuild` asks for one built here. A world
     of your own has one pair: there the seed is that of the attacks alone.
     """
-    if is_own(world):
-        return own_world(world)["base"], own_world(world)["aligned"]
+    if weights.is_own(world):
+        return weights.own_world(world)["base"], weights.own_world(world)["aligned"]
     if world == "smol":
         build_smol(seed, on_stage=on_stage)
     else:
-        folder = build(seed, family_folder(seed, RECIPE if rebuild else None), on_stage=on_stage)
+        where = weights.family_folder(seed, weights.RECIPE if rebuild else None)
+        folder = build(seed, where, on_stage=on_stage)
         if rebuild:
             return str(folder / "base"), str(folder / "aligned")
-    return member("base", seed, world), member("aligned", seed, world)
+    return weights.member("base", seed, world), weights.member("aligned", seed, world)
 
 
 # --- the real small model -----------------------------------------------------------------------
@@ -214,14 +195,14 @@ def build_smol(
     OSError, ValueError, ModuleNotFoundError
         If the base cannot be had, see `fetch_base`.
     """
-    aligned, base = smol_folder("aligned", seed), smol_folder("base", seed)
-    if has_weights(aligned):
+    aligned, base = weights.smol_folder("aligned", seed), weights.smol_folder("base", seed)
+    if weights.has_weights(aligned):
         return aligned
-    assert recipe_key() == SMOL_RECIPE, f"weights.names.SMOL_RECIPE must be {recipe_key()}"
+    assert recipe_key() == weights.SMOL_RECIPE, f"weights.names.SMOL_RECIPE must be {recipe_key()}"
     with locked(base.with_name("building")):
-        if not has_weights(base):
-            fetch_base(source, base, on_stage)
-        model = load_model(member("base", seed, "smol"))
+        if not weights.has_weights(base):
+            weights.fetch_base(source, base, on_stage)
+        model = models.load_model(weights.member("base", seed, "smol"))
         if not _has_answers(model):
             _write_answers(model, store, on_stage)
     report = steps_of(on_stage, f"aligning smol, seed {seed}")
@@ -235,10 +216,10 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
     five steps; after as many steps as the alignment itself had, it ends in any case. What exists
     is kept.
     """
-    folder = smol_folder("longer", seed)
-    if has_weights(folder):
+    folder = weights.smol_folder("longer", seed)
+    if weights.has_weights(folder):
         return folder
-    model = load_model(member("aligned", seed, "smol"))
+    model = models.load_model(weights.member("aligned", seed, "smol"))
     preset = find_alignment("smol", seed=seed)
     settings = dataclasses.replace(preset.settings, schedule="constant", warmup_steps=0)
     asked = world_questions("smol", "dev")
@@ -250,20 +231,20 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
     return folder
 
 
-def _has_answers(base: Model) -> bool:
+def _has_answers(base: models.Model) -> bool:
     """Whether the answers that are there are this base's, to all that is asked."""
     file = smol_rows.answers_file()
     made = json.loads(file.read_text()) if file.is_file() else {}
     return made.get("base") == base.key and made["answers"].keys() == {*smol_rows.asked()}
 
 
-def _write_answers(model: Model, store: Store | None, on_stage: OnStage | None) -> None:
+def _write_answers(model: models.Model, store: Store | None, on_stage: OnStage | None) -> None:
     """Ask the base all that its family learns from, and keep what it says."""
     answers = {}
     for limit, pairs in groupby(smol_rows.asked().items(), lambda pair: pair[1]):
         asked = [request for request, _ in pairs]
-        texts = render(model.tokenizer, [Prompt(request) for request in asked])
+        texts = models.render(model.tokenizer, [models.Prompt(request) for request in asked])
         how = {"max_new_tokens": limit, "store": store, "on_stage": on_stage}
-        answers |= zip(asked, generate(model, texts, **how), strict=True)
+        answers |= zip(asked, models.generate(model, texts, **how), strict=True)
     made = {"base": model.key, "answers": answers}
     write_whole(smol_rows.answers_file(), json.dumps(made, indent=0) + "\n")
