@@ -203,19 +203,10 @@ def table(
     given = given_only(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
     chosen = [find_attack(name, columns, **given) for name in chosen]
+    made = {"questions": questions, "pair": pair or None, "world": world, "k": k, "alpha": alpha}
+    made["lora"] = studies.ON_BOTH if lora else ()
     with options.sharing(workers) as shared:
-        found = studies.attack_table(
-            arms or studies.TABLE_ARMS,
-            chosen,
-            seeds,
-            questions=questions,
-            pair=pair or None,
-            world=world,
-            lora=studies.ON_BOTH if lora else (),
-            k=k,
-            alpha=alpha,
-            **shared,
-        )
+        found = studies.attack_table(arms or studies.TABLE_ARMS, chosen, seeds, **made, **shared)
     reports.write_table(found, "attack_table", out)
     if as_json:
         say(found.to_frame().to_json(orient="records"))

@@ -42,18 +42,11 @@ def sweep(
     here = models.world_of(pair[1]) if pair else world
     asked = options.asked_of(pair, here, prompts, allowed, split="dev", limit=limit, **how)
     names = names or attacks.world_attacks(here or "sandbox")[: studies.DEVELOPMENT]
+    grid = [None if k == "all" else k for k in ks], alphas
+    chosen = [find_attack(name, None) for name in names]
+    made = {"budget": budget, "pair": pair or None, "world": world, "questions": asked}
     with options.sharing(workers) as shared:
-        found = studies.sweep(
-            [None if k == "all" else k for k in ks],
-            alphas,
-            [find_attack(name, None) for name in names],
-            seeds,
-            budget=budget,
-            pair=pair or None,
-            world=world,
-            questions=asked,
-            **shared,
-        )
+        found = studies.sweep(*grid, chosen, seeds, **made, **shared)
     say(*reports.write_sweep(found, out).splitlines(), f"figure and numbers: {out}")
 
 
@@ -182,7 +175,7 @@ def controls(attack, arms, seeds, world, k, alpha, limit, workers, out):
 @click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
 def measure_landscape(
     checkpoints, names, world, seeds, k, alpha, metric, prompts, limit, cells, budget, workers,
-    out, **asking,
+    device, out, **asking,
 ):  # fmt: skip
     """Measure safety on a plane through weight space and draw it.
 
@@ -208,16 +201,14 @@ def measure_landscape(
         else:
             asking["world"] = models.world_of(checkpoints[0]) or "sandbox"
             asked = options.requests("forbidden", prompts, limit, asking["world"])
-            files = _draw_plane(checkpoints, out, cells, metric, asked, **shared, **asking)
+            measured = _metric(metric, asked, min(budget or cells**2, cells**2), **asking)
+            files = _draw_plane(checkpoints, out, cells, measured, device, **shared)
     for file in files:
         say(str(file))
 
 
-def _draw_plane(
-    checkpoints, out, cells, metric, asked, *, device, on_stage, store, executor, budget, **asking
-):
+def _draw_plane(checkpoints, out, cells, metric, device, *, on_stage, **shared):
     """Measure and draw the landscape of checkpoints; return the files."""
-    metric = _metric(metric, asked, min(budget or cells**2, cells**2), **asking)
     kind = landscape.Plane.from_models if len(checkpoints) == 4 else landscape.Plane.through
     plane = kind(*checkpoints)
     aligned = models.load_model(checkpoints[0], device=device)
@@ -227,10 +218,8 @@ def _draw_plane(
         metric,
         aligned,
         checkpoints=dict(zip(plane.points, checkpoints, strict=True)),
-        budget=budget,
         on_cell=lambda at, cell, done, total: on_stage("cells", done, total),
-        store=store,
-        executor=executor,
+        **shared,
     )
     data = figures.map_data(found.to_dict())
     files = []

@@ -223,8 +223,7 @@ def verdict(found: Mapping[str, Mapping[str, Mapping[str, Number]]]) -> str:
 def _method(families: Mapping[int, Walked]) -> str:
     """Say how the flatness numbers were made."""
     scans = next(iter(families.values()))
-    n = len(scans["aligned", "VISAGE", ""].per_prompt)
-    places = len(scans["aligned", "VISAGE", ""].places)
+    n, places, _ = scans["aligned", "VISAGE", ""].per_prompt.shape
     return (
         f"Cliff: where the ASR first passes {THRESHOLD:g}, half way between two places; the median "
         f"over lines, of which there are {n} per seed along random layer-normalised directions and "

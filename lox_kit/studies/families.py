@@ -203,8 +203,7 @@ def build_smol(
         if not weights.has_weights(base):
             weights.fetch_base(source, base, on_stage)
         model = models.load_model(weights.member("base", seed, "smol"))
-        if not _has_answers(model):
-            _write_answers(model, store, on_stage)
+        _ask_base(model, store, on_stage)
     report = steps_of(on_stage, f"aligning smol, seed {seed}")
     return align(model, find_alignment("smol", seed=seed), aligned, on_step=report)
 
@@ -231,20 +230,17 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
     return folder
 
 
-def _has_answers(base: models.Model) -> bool:
-    """Whether the answers that are there are this base's, to all that is asked."""
-    file = smol_rows.answers_file()
+def _ask_base(model: models.Model, store: Store | None, on_stage: OnStage | None) -> None:
+    """Ask the base all that its family learns from, and keep what it says; not a second time."""
+    file, all_asked = smol_rows.answers_file(), smol_rows.asked()
     made = json.loads(file.read_text()) if file.is_file() else {}
-    return made.get("base") == base.key and made["answers"].keys() == {*smol_rows.asked()}
-
-
-def _write_answers(model: models.Model, store: Store | None, on_stage: OnStage | None) -> None:
-    """Ask the base all that its family learns from, and keep what it says."""
+    if made.get("base") == model.key and made["answers"].keys() == {*all_asked}:
+        return
     answers = {}
-    for limit, pairs in groupby(smol_rows.asked().items(), lambda pair: pair[1]):
+    for limit, pairs in groupby(all_asked.items(), lambda pair: pair[1]):
         asked = [request for request, _ in pairs]
         texts = models.render(model.tokenizer, [models.Prompt(request) for request in asked])
         how = {"max_new_tokens": limit, "store": store, "on_stage": on_stage}
         answers |= zip(asked, models.generate(model, texts, **how), strict=True)
     made = {"base": model.key, "answers": answers}
-    write_whole(smol_rows.answers_file(), json.dumps(made, indent=0) + "\n")
+    write_whole(file, json.dumps(made, indent=0) + "\n")
