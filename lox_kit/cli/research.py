@@ -15,6 +15,13 @@ from .attacks import find_attack, given_only
 from .options import COUNT, NAMES, NUMBERS, PATH, Commas, NumberOr
 from .progress import print_rows, say
 
+sweeping = options.several(
+    options.asking,
+    options.workers,
+    options.limit,
+    click.option("-o", "--out", default="figures/sweep", type=PATH),
+)
+
 
 @click.command()
 @click.option(
@@ -27,10 +34,7 @@ from .progress import print_rows, say
 @click.option("--seeds", type=NUMBERS, default="0")
 @click.option("--budget", type=COUNT, help="Settings in all, coarse to fine.")
 @options.pair_or_world
-@options.asking
-@options.workers
-@options.limit
-@click.option("-o", "--out", default="figures/sweep", type=PATH)
+@sweeping
 def sweep(
     ks, alphas, names, seeds, budget, pair, world, prompts, allowed, workers, limit, out, **how
 ):
@@ -55,10 +59,7 @@ def sweep(
 @click.option("--loss", default=0.02, help="Help that may be lost, as a share of requests.")
 @click.option("--report-attack", "name", metavar="NAME", help="Measure it on this attack as well.")
 @click.option("--seeds", type=NUMBERS, default="0", help="For --report-attack.")
-@options.asking
-@options.workers
-@options.limit
-@click.option("-o", "--out", default="figures/sweep", type=PATH)
+@sweeping
 def choose(file, loss, name, seeds, prompts, allowed, workers, limit, out, **how):
     """The setting of a sweep for a stated loss of help: lowest ASR after its worst attack.
 
