@@ -77,10 +77,8 @@ def report(
         files += save_figure({"figure": "landscape_map", **data}, f"landscape_map_{name}", out)
         data = {"figure": "landscape_3d", **data, "example": None}
         files += save_figure(data, f"landscape_3d_{name}", out)
-    for attack in attacks:
-        for seed, scans in families.items():
-            data = flatness_data(scans, attack, f"{attack}, seed {seed}")
-            files += save_figure(data, f"landscape_flatness_{attack}_{seed}", out)
+        data = flatness_data(families[p.seed], p.attack, title)
+        files += save_figure(data, f"landscape_flatness_{name}", out)
     return [*files, write_whole(Path(out) / "landscape.md", caption(pictures, families, world))]
 
 
