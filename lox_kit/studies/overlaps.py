@@ -166,7 +166,6 @@ class Change:
     start: str
     key: str  # hash of start, rows and settings
     make: Callable[..., object]  # takes the folder, and `on_step`
-    attacks: bool
 
 
 class Overlaps(Results):
@@ -237,7 +236,7 @@ def safety_overlaps(
         safety = SafetySubspace.from_pair(base, aligned, rank=k)
         model = load_model(aligned)
         before = measure(model, questions, store=store)["asr"]
-        changes = [*_attacks(model, aligned, attacks, seed), *_alignments(base, world, seed)]
+        changes = list(_changes(model, base, aligned, attacks, world, seed))
         for done, change in enumerate(changes):
             tell(on_stage, f"seed {seed}: {change.name}", done, len(changes))
             key = content_key(change=change.key, safety=safety.key, k=k, asked=questions.key)
@@ -245,23 +244,22 @@ def safety_overlaps(
             if row is None:
                 row = _compared(change, safety, k, questions, store, on_stage)
                 store.put("overlap", key, row)
-            gained = row["measures"]["asr"]["value"] - before["value"] if change.attacks else None
+            gained = row["measures"]["asr"]["value"] - before["value"]
+            gained = gained if change.start == aligned else None  # None: no attack
             names = {"seed": seed, "change": change.name, "gained": gained}
             rows.append({**names, **row, "before": before})
     source = {"world": world, "k": k, "questions": questions.key, "version": __version__}
     return Overlaps(tuple(rows), source)
 
 
-def _attacks(model: Model, aligned: str, names: Sequence[str], seed: int) -> Iterator[Change]:
-    """Yield the changes that attacks make to the aligned model."""
-    for name in names:
+def _changes(
+    model: Model, base: str, aligned: str, attacks: Sequence[str], world: str, seed: int
+) -> Iterator[Change]:
+    """Yield the attacks on the aligned model, then its base aligned once more, if we know how."""
+    for name in attacks:
         attack = find_attack(name, seed=seed)
         key, make = attack_key(model, attack), partial(run_attack, model, attack)
-        yield Change(attack.name, aligned, key, make, attacks=True)
-
-
-def _alignments(base: str, world: str, seed: int) -> Iterator[Change]:
-    """Yield alignments of the same base once more, where the world's recipe is ours."""
+        yield Change(attack.name, aligned, key, make)
     if world not in AGAIN:
         return
     preset, other = find_alignment(AGAIN[world]), seed + ELSE
@@ -279,7 +277,7 @@ def _alignments(base: str, world: str, seed: int) -> Iterator[Change]:
         def make(folder: Path, *, recipe=recipe, some=some, **how) -> None:
             align(load_model(base), recipe, folder, rows=some, **how)
 
-        yield Change(name, base, key, make, attacks=False)
+        yield Change(name, base, key, make)
 
 
 def _compared(
