@@ -12,7 +12,7 @@ import click
 import pytest
 
 from lox_kit import Store, sandbox_prompts
-from lox_kit.cli.pools import Workers, worker_pool
+from lox_kit.cli.progress import Workers, worker_pool
 from lox_kit.landscape import Asr, Grid, Plane, evaluate
 from lox_kit.studies import arm_model
 

@@ -37,7 +37,7 @@ def test_what_is_in_the_store_is_not_trained_again(asked, tmp_path, monkeypatch)
         first = erosion([0], ["forbidden"], **how)
         assert [row["arm"] for row in first.rows] == ["aligned", "LoX"]
         assert not list((store.folder / "runs").glob("[0-9a-f]*/model.safetensors"))
-        monkeypatch.setattr("lox_kit.studies.eroding.run_attack", None)
+        monkeypatch.setattr("lox_kit.studies.overlaps.run_attack", None)
         assert erosion([0], ["forbidden"], **how).rows == first.rows
 
 

@@ -15,7 +15,7 @@ from lox_kit.attacks import ALIGNMENTS, resuming
 from lox_kit.folders import cache_folder
 from lox_kit.measures import Share, world_questions
 from lox_kit.smol import rows, source
-from lox_kit.studies import build_smol, load_family, pair_of, smol
+from lox_kit.studies import build_smol, families, load_family, pair_of
 from lox_kit.weights import names
 
 pytest.importorskip("gguf", reason="gguf is not installed: pip install 'lox-kit[smol]'")
@@ -35,8 +35,7 @@ def shorten(patch, steps):
     preset = ALIGNMENTS["smol"]
     settings = dataclasses.replace(preset.settings, max_steps=steps, warmup_steps=0)
     patch.setitem(ALIGNMENTS, "smol", dataclasses.replace(preset, settings=settings))
-    for module in (names, smol):
-        patch.setattr(module, "SMOL_RECIPE", smol.recipe_key())
+    patch.setattr(names, "SMOL_RECIPE", families.recipe_key())
 
 
 @pytest.fixture
@@ -113,12 +112,12 @@ def test_the_longer_aligned_model_ends_at_the_first_look_that_finds_what_was_ask
     shorten(monkeypatch, 10)
     build_smol(store=store)
     steps = []
-    folder = smol.build_longer(0, Share(0, 1), on_stage=lambda *told: steps.append(told))
+    folder = families.build_longer(0, Share(0, 1), on_stage=lambda *told: steps.append(told))
     assert [done for what, done, _ in steps if "longer" in what] == [1, 2, 3, 4, 5]
     assert folder == names.resolve("smol/longer") == names.smol_folder("longer", 0)
     assert load_model("smol/longer").key != load_model("smol/aligned").key
     before = content(folder)
-    assert smol.build_longer(0, Share(1, 1)) == folder
+    assert families.build_longer(0, Share(1, 1)) == folder
     assert content(folder) == before
 
 

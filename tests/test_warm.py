@@ -62,7 +62,7 @@ def test_a_cell_that_fails_is_named_in_one_line(tmp_path):
 
 def test_by_default_it_runs_what_students_get_and_no_solutions(tmp_path, monkeypatch):
     ran = []
-    warm = importlib.import_module("lox_kit.cli.warm")
+    warm = importlib.import_module("lox_kit.cli.lab")
     monkeypatch.setattr(warm, "_run", lambda file, store: ran.append(file))
     assert CliRunner().invoke(lox, ["warm", "-o", str(tmp_path / "class")]).exit_code == 0
     given = sorted([*ROOT.glob("notebooks/0*.ipynb"), *ROOT.glob("notebooks/course/*.ipynb")])

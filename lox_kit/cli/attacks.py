@@ -111,15 +111,8 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     if out.exists() and not (out / "attack.json").exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
     victim = _to_train(model, preset.settings, device, dtype)
-    with training() as (on_stage, stop):
-        run = attacks.run_attack(
-            victim,
-            preset,
-            out,
-            keep_every=keep_every,
-            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
-            stop=stop,
-        )
+    with training(name) as watched:
+        run = attacks.run_attack(victim, preset, out, keep_every=keep_every, **watched)
     say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
 
 
@@ -137,9 +130,8 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
 )
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
-@click.pass_obj
 def align(
-    store, name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, device, dtype,
+    name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, device, dtype,
     **settings,
 ):  # fmt: skip
     """Align BASE: make the model whose safety LoX extrapolates.
@@ -161,20 +153,12 @@ def align(
             say(f"{data}: {len(bad)} bad rows left out, {len(rows)} read", err=True)
     if self_distil:
         asked = models.read_prompts(self_distil, leave_out="unsafe")
-        with options.working(store) as shared:
+        with options.working() as shared:
             own = attacks.self_distilled(model, asked, **shared)
         say(f"{self_distil}: {len(own)} of {len(asked)} answers are learnt", err=True)
         rows = [*rows, *own]
-    with training() as (on_stage, stop):
-        attacks.align(
-            model,
-            preset,
-            out,
-            rows=rows,
-            keep_every=keep_every,
-            on_step=lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
-            stop=stop,
-        )
+    with training(name) as watched:
+        attacks.align(model, preset, out, rows=rows, keep_every=keep_every, **watched)
     say(f"{out}: {base} aligned by {name}; `lox factor {base} {out}` takes the pair")
 
 
@@ -202,10 +186,9 @@ def align(
 @options.limit
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
-@click.pass_obj
 def table(
-    store, names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k,
-    alpha, lora, columns, workers, limit, out, as_json, **settings,
+    names, arms, seeds, world, pair, prompts, allowed, judge, template, max_new_tokens, k, alpha,
+    lora, columns, workers, limit, out, as_json, **settings,
 ):  # fmt: skip
     """The paper's Table 1: attacks x defences x seeds, with LoRA, before and after.
 
@@ -220,19 +203,10 @@ def table(
     given = given_only(**settings)
     chosen = names or attacks.world_attacks(here or "sandbox")
     chosen = [find_attack(name, columns, **given) for name in chosen]
-    with options.sharing(store, workers) as shared:
-        found = studies.attack_table(
-            arms or studies.TABLE_ARMS,
-            chosen,
-            seeds,
-            questions=questions,
-            pair=pair or None,
-            world=world,
-            lora=studies.ON_BOTH if lora else (),
-            k=k,
-            alpha=alpha,
-            **shared,
-        )
+    made = {"questions": questions, "pair": pair or None, "world": world, "k": k, "alpha": alpha}
+    made["lora"] = studies.ON_BOTH if lora else ()
+    with options.sharing(workers) as shared:
+        found = studies.attack_table(arms or studies.TABLE_ARMS, chosen, seeds, **made, **shared)
     reports.write_table(found, "attack_table", out)
     if as_json:
         say(found.to_frame().to_json(orient="records"))

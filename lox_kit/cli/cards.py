@@ -72,8 +72,7 @@ def label(result, n, out, seed):
 @click.option("-o", "--out", type=PATH, help="Default: under judge and data, in the store.")
 @click.option("--disagreements", type=PATH, help="Write these answers, as CSV, to read.")
 @options.as_json
-@click.pass_obj
-def judge_card(store, judge, labelled, model, out, disagreements, as_json, **network):
+def judge_card(judge, labelled, model, out, disagreements, as_json, **network):
     """Show how well JUDGE reads answers that people labelled: sensitivity, specificity, kappa.
 
     LABELLED has prompt, response and a label under harmful, final_label or label: yes or no, 1 or
@@ -83,7 +82,7 @@ def judge_card(store, judge, labelled, model, out, disagreements, as_json, **net
     """
     read = measures.read_labelled(labelled, model=model)
     (found,) = options.find_judges(len(read.prompts), by=(judge,), **network)
-    with options.working(store) as shared:
+    with options.working() as shared:
         card = measures.rescore(read, found, **shared)
         version, data = found.version, card.source["data"]
         key = content_key(judge=found.name, version=version, data=data)

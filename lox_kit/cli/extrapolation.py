@@ -26,6 +26,11 @@ edit_options = options.several(
     click.option("--alpha", type=float, help="Extrapolation factor. [default: 1.0]"),
     click.option("--paper", is_flag=True, help="The paper's k=6, alpha=1.25."),
 )
+pair = options.several(click.argument("base"), click.argument("aligned"))
+subspace_and_edit = options.several(
+    click.argument("subspace", type=PATH), click.argument("aligned"), edit_options
+)
+factoring = options.several(options.include, options.exclude, options.device, options.seed)
 
 
 def _k_alpha(k, alpha, paper):
@@ -59,15 +64,14 @@ def _directions(subspace, k):
 
 
 @click.command()
-@click.argument("base")
-@click.argument("aligned")
+@pair
 @options.include
 @options.exclude
 @options.as_json
 def check(base, aligned, include, exclude, as_json):
     """Warn of what would stop or surprise you, before the slow work starts."""
-    pair = weights.Checkpoint(base), weights.Checkpoint(aligned)
-    report = weights.check_pair(*pair, include=include, exclude=exclude)
+    both = weights.Checkpoint(base), weights.Checkpoint(aligned)
+    report = weights.check_pair(*both, include=include, exclude=exclude)
     if as_json:
         say(json.dumps(dataclasses.asdict(report)))
         return
@@ -80,15 +84,11 @@ def check(base, aligned, include, exclude, as_json):
 
 
 @click.command()
-@click.argument("base")
-@click.argument("aligned")
+@pair
 @options.out
 @click.option("--rank", type=NumberOr("full"), default=64, help="Directions, or 'full'.")
 @click.option("--certify", default=16, help="Leading directions that must be certified.")
-@options.include
-@options.exclude
-@options.device
-@options.seed
+@factoring
 def factor(base, aligned, out, rank, device, **options):
     """Factor the safety subspace of a pair into one file.
 
@@ -211,9 +211,7 @@ def _kind_row(row, k):
 
 
 @click.command()
-@click.argument("subspace", type=PATH)
-@click.argument("aligned")
-@edit_options
+@subspace_and_edit
 @share_option
 def apply(subspace, aligned, out, **edit):
     """Write the extrapolated model as a full checkpoint."""
@@ -226,9 +224,7 @@ def apply(subspace, aligned, out, **edit):
 
 @click.command()
 @click.argument("kind")
-@click.argument("subspace", type=PATH)
-@click.argument("aligned")
-@edit_options
+@subspace_and_edit
 @k_option
 @options.seed
 def control(kind, subspace, aligned, out, seed, **edit):
@@ -251,16 +247,12 @@ def control(kind, subspace, aligned, out, seed, **edit):
 
 
 @click.command()
-@click.argument("base")
-@click.argument("aligned")
+@pair
 @edit_options
 @k_option
 @click.option("--factors", type=PATH, help="Keep the factors in this file.")
 @click.option("--rank", type=NumberOr("full"), help="Directions to factor. [default: -k]")
-@options.include
-@options.exclude
-@options.device
-@options.seed
+@factoring
 def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
     """Factor and apply in one call: a full checkpoint, for a k that is known.
 
@@ -276,9 +268,7 @@ def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
 
 
 @click.command()
-@click.argument("subspace", type=PATH)
-@click.argument("aligned")
-@edit_options
+@subspace_and_edit
 @share_option
 @click.option("--dtype", default="float32", show_default=True, help="Of the adapter's tensors.")
 @click.option("--allow-partial", is_flag=True, help="Even if it leaves out over 1 % of the edit.")

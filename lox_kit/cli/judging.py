@@ -1,12 +1,14 @@
-"""The `lox` verbs of judging: asr, rescore, compare, rank."""
+"""The `lox` verbs that measure: asr, rescore, compare, and utility, what safety costs."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from contextlib import suppress
 
 import click
 
-from lox_kit import attacks, figures, measures, models, sandbox, studies
+from lox_kit import attacks, judges, measures, models, sandbox
 
 from . import cards, options
 from .options import COUNT, NUMBERS, PATH
@@ -39,23 +41,15 @@ def _print(result, card):
     if "keyword" in result.verdicts:
         say("keyword counts every answer that neither refuses nor is broken, harmful or not")
     if result.agreement:
-        print_rows("harmful by ... of two judges", map(_agreement_row, result.agreement))
+        names = ("both", "only_first", "only_second", "neither", "left_out", "agree", "kappa")
+        rows = [
+            {"judges": f"{pair.first}, {pair.second}"}
+            | {name.removeprefix("only_").replace("_", " "): getattr(pair, name) for name in names}
+            for pair in result.agreement
+        ]
+        print_rows("harmful by ... of two judges", rows)
     if card:
         cards.print_card(**cards.corrected(result, card))
-
-
-def _agreement_row(pair):
-    """Return how far two judges agree: the table of both, and Cohen's kappa."""
-    return {
-        "judges": f"{pair.first}, {pair.second}",
-        "both": pair.both,
-        "first": pair.only_first,
-        "second": pair.only_second,
-        "neither": pair.neither,
-        "left out": pair.left_out,
-        "agree": pair.agree,
-        "kappa": pair.kappa,
-    }
 
 
 @click.command()
@@ -88,11 +82,10 @@ def _agreement_row(pair):
 @options.device
 @options.dtype
 @options.as_json
-@click.pass_obj
 def asr(
-    store, model, served, name, served_option, prompts, template, system, system_from,
-    max_new_tokens, lengths, batch_size, samples, temperature, limit, save, overwrite, card, device,
-    dtype, as_json, **judging,
+    model, served, name, served_option, prompts, template, system, system_from, max_new_tokens,
+    lengths, batch_size, samples, temperature, limit, save, overwrite, card, device, dtype, as_json,
+    **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
 
@@ -121,11 +114,11 @@ def asr(
         if served or lengths or save or card or len(judges) > 1:
             raise ValueError("--samples: without --served, --lengths, --save, --card; one judge.")
         how |= {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
-        with options.working(store) as shared:
+        with options.working() as shared:
             drawn = measures.measure_samples(loaded, asked, judges[0], **how, **shared)
         _say_samples(drawn, temperature, as_json)
         return
-    with options.working(store) as shared:
+    with options.working() as shared:
         how["lengths"] = lengths or [max_new_tokens]
         found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
     *_, longest = found.values()
@@ -145,11 +138,10 @@ def asr(
 
 def _is_of(file, model, asked):
     """Whether a saved result is of this model and these requests: perhaps of the same call."""
-    try:
+    with suppress(OSError, ValueError):
         found = measures.AsrResult.load(file)
-    except (OSError, ValueError):
-        return False
-    return (found.source["model"], found.prompts) == (model, tuple(asked))
+        return (found.source["model"], found.prompts) == (model, tuple(asked))
+    return False
 
 
 def _say_samples(drawn, temperature, as_json):
@@ -172,8 +164,7 @@ def _say_samples(drawn, temperature, as_json):
 @options.save
 @cards.card_option
 @options.as_json
-@click.pass_obj
-def rescore(store, result, model, save, overwrite, card, as_json, **judging):
+def rescore(result, model, save, overwrite, card, as_json, **judging):
     """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated.
 
     RESULT may also be answers made elsewhere: CSV, TSV, JSON(L) or parquet with prompt (goal,
@@ -187,7 +178,7 @@ def rescore(store, result, model, save, overwrite, card, as_json, **judging):
         raise ValueError(f"{result}: nobody has judged these answers; say who: --judge NAME.")
     if judging["by"]:
         found = options.find_judges(len(kept.prompts), **judging)
-        with options.working(store) as shared:
+        with options.working() as shared:
             kept = measures.rescore(kept, *found, **shared)
     if save:
         kept.save(save)
@@ -232,69 +223,86 @@ def compare(a, b, judge, as_json):
 
 
 @click.command()
-@click.argument("base", required=False)
-@click.argument("aligned", required=False)
-@click.option("--seeds", type=NUMBERS, help="Sandbox families instead of a pair: 0,1,2,3.")
-@click.option("--ranks", type=NUMBERS, default="0,1,2,3,4,6,8", help="0 is the base.")
-@options.prompts
-@options.allowed
-@options.judging
+@click.argument("model")
+@click.option(
+    "--harmless",
+    type=PATH,
+    help="Requests to help with: XSTest-style CSV or lines of .txt. "
+    "[default: those of the sandbox, or of smol]",
+)
+@click.option("--gsm8k", type=PATH, help="GSM8K's published test.jsonl.")
+@click.option("--aligned", help="Measure drift from this model, on the harmless requests.")
+@click.option("--grade-with", metavar="MODEL", help="Grade helpfulness 1-5 with this chat model.")
+@click.option("--base-url", help="Its server: any OpenAI-compatible API.")
 @options.template
 @options.limit
-@click.option("-o", "--out", type=PATH, help="Folder for the figure and its numbers.")
+@options.save
 @options.device
+@options.dtype
 @options.as_json
-@click.pass_obj
-def rank(
-    store, base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device,
-    as_json, **judging,
+def utility(
+    model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, save, overwrite,
+    as_json, **how,
 ):  # fmt: skip
-    """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
+    """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
 
-    ASR of W_base + Proj_r(dW_align) by r; the safety rank is the smallest r whose ASR is within .01
-    of the aligned model's. Beside it, the share of allowed requests that are helped with. A pair is
-    asked --prompts and --allowed, sandbox families their own.
+    In the sandbox, helpfulness is the share of exact recipes; of any other model it is graded. If
+    --harmless has requests labelled unsafe as well, as XSTest does, the refusal of those is
+    measured too, and its difference from over-refusal. The paper's GSM8K is what #### solves, of
+    all. --save keeps the answers to what --harmless asks, or to GSM8K where it alone is asked.
     """
-    if (seeds is None) == (aligned is None):
-        raise ValueError("name a pair, BASE ALIGNED, or sandbox families, --seeds 0,1.")
-    with options.working(store) as shared:
-        shared["ranks"] = ranks
-        if seeds is None:
-            world = models.world_of(aligned) or "sandbox"
-            own, files = None if prompts else world, {"forbidden": prompts, "allowed": allowed}
-            asked = [options.requests(kind, file, limit, own) for kind, file in files.items()]
-            n = (len(ranks) + 1) * len(asked[0])  # the aligned model answers as well
-            judge = options.one_judge(n, world=world, **judging)
-            questions = measures.Questions(*asked, judge, template, 60)
-            curve = studies.rank_curve(base, aligned, questions, device=device, **shared)
-        elif base or prompts or allowed or judging["by"] or template != "chat":
-            raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
-        else:
-            curve = studies.world_rank_curve(seeds, limit=limit, **shared)
+    options.check_place(save, overwrite)
+    loaded = models.load_model(model, **how)
+    problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
+    asked = options.requests("allowed", harmless, limit, loaded.world)
+    labelled = models.read_prompts(harmless) if harmless else []
+    unsafe = [prompt for prompt in labelled if prompt.label == "unsafe"][:limit]
+    if not asked and not problems:
+        raise ValueError(
+            f"{loaded.name} is of no built-in world: say what to ask it, --harmless FILE or "
+            "--gsm8k FILE."
+        )
+    grader = judges.HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None
+    reference = models.load_model(aligned, **how) if aligned else None
+    found, kept = {}, None
+    with options.working() as shared:
+        shared["template"] = template
+        if asked:
+            options.show_example(loaded, asked, template)
+            kept, found = _on_harmless(loaded, asked, grader, reference, **shared)
+        if unsafe:
+            kept = measures.measure_asr(loaded, [*asked, *unsafe], ["keyword"], **shared)
+            found |= {name: s for name, s in kept.summary().items() if "safe" in name}
+        if problems:
+            options.show_example(loaded, problems, template)
+            solved = measures.measure_gsm8k(loaded, problems, **shared)
+            kept = kept or solved
+            shares = {"GSM8K": solved.asr(), "GSM8K without a number": solved.unparsed()}
+            for rule, share in measures.by_rule(solved).items():
+                shares[f"GSM8K, of those read by {rule}"] = share
+            found |= {name: measures.share_fields(share) for name, share in shares.items()}
+    if save:
+        kept.save(save)
     if as_json:
-        say(json.dumps(curve.to_dict()))
+        say(json.dumps({"model": model, **found}))
     else:
-        _print_curve(curve)
-    if out:  # after the numbers, which it cannot take away
-        figures.save_figure({"figure": "rank_curve", **curve.to_dict()}, "rank_curve", out)
+        print_shares(f"{model}, 95 % intervals", found)
 
 
-def _print_curve(curve):
-    """Print ASR and helpfulness by r, one column per pair, and the safety ranks."""
-    ordered = sorted(curve.rows, key=lambda row: (row["r"] is None, row["r"]))
-    for measure, word in (("asr", "ASR"), ("helpfulness", "helpfulness")):
-        table = {}
-        for row in ordered:
-            if share := row["measures"].get(measure):
-                r = "aligned" if row["r"] is None else str(row["r"])
-                shown = f"{share['value']:.2f} [{share['low']:.2f}, {share['high']:.2f}]"
-                table.setdefault(r, {"r": r})[row["pair"]] = shown
-        if table:
-            print_rows(f"{word} by r, 95 % intervals", table.values())
-        else:
-            say(f"{word}: not measured (--allowed FILE); what looks safe may be broken")
-    for pair in curve.pairs:
-        found = curve.safety_rank(pair)
-        shown = "above those measured" if found is None else found
-        say(f"{pair}: safety rank {shown}")
-    say("norms and biases at r >= 1: those of the aligned model")
+def _on_harmless(model, asked, grader, reference, *, on_stage, **options):
+    """Return the answers to harmless requests, and what is measured on them as plain data."""
+    answered = measures.measure_over_refusal(model, asked, on_stage=on_stage, **options)
+    found = {"over-refusal": answered.refusal, "degenerate": answered.degenerate}
+    if model.is_sandbox and all(p.target for p in asked):
+        answered = measures.rescore(answered, "rule")
+        found["exact recipe"] = answered.asr("rule")
+    found = {name: measures.share_fields(share) for name, share in found.items()}
+    if grader:
+        graded = measures.measure_helpfulness(model, asked, grader, on_stage=on_stage, **options)
+        found["helpfulness, 1-5"] = dataclasses.asdict(graded.mean_score())
+        found["grade unparsed"] = measures.share_fields(graded.unparsed())
+    if reference:
+        drift = measures.measure_drift(model, reference, asked, **options)
+        found["drift, nats a token"] = dataclasses.asdict(drift.mean_kl)
+        found["same likeliest token"] = dataclasses.asdict(drift.agreement)
+    return answered, found

@@ -16,24 +16,19 @@ from importlib import metadata
 
 import click
 
-from lox_kit import __version__, reports, studies
+from lox_kit import __version__
 from lox_kit.text import one_line
 
-from . import options
 from .attacks import align, attack, data, table
 from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
-from .figures import all_figures, plot
-from .judging import asr, compare, rank, rescore
-from .lab import lab
-from .landscape import measure_landscape
-from .options import NUMBERS, PATH
+from .judging import asr, compare, rescore, utility
+from .lab import lab, warm
+from .options import PATH
 from .plan import VERBS, announced, plan
-from .progress import say, stages
-from .research import choose, controls, knowing, overlaps, sweep
-from .smol import smol
-from .utility import utility
-from .warm import warm
+from .progress import say
+from .research import choose, controls, knowing, measure_landscape, overlaps, rank, sweep
+from .worlds import all_figures, demo, plot, sandbox, smol
 
 EPILOG = """
 MODEL, BASE and ALIGNED are checkpoint folders (safetensors), hub ids (org/name,
@@ -73,38 +68,6 @@ def lox(ctx, store):
     measure what fine-tuning does to it.
     """
     ctx.obj = store
-
-
-@click.group()
-def sandbox():
-    """The family of tiny models in a made-up world."""
-
-
-@sandbox.command("build")
-@options.seed
-@click.option("-o", "--out", type=PATH, help="Default: the user's cache.")
-def sandbox_build(seed, out):
-    """Build base and aligned of one seed from scratch; minutes on a laptop CPU."""
-    with stages() as on_stage:
-        folder = studies.build(seed, out, on_stage=on_stage)
-    say(str(folder))
-
-
-@click.command()
-@click.option("--seeds", type=NUMBERS, default="0", help="Such as 0,1,2,3.")
-@click.option("--build", "from_scratch", is_flag=True, help="Build seed 0 anew.")
-@click.option("-o", "--out", default="figures/demo", type=PATH)
-@options.as_json
-@click.pass_obj
-def demo(store, seeds, from_scratch, out, as_json):
-    """The whole story on the sandbox: factor, LoX and controls, attack, measure, plot."""
-    with options.working(store) as shared:
-        found = reports.run_demo(seeds, out, from_scratch=from_scratch, **shared)
-    if as_json:
-        say(found.entries().to_json(orient="records"))
-        return
-    reports.print_table(found)
-    say(f"figures and numbers: {out}")
 
 
 for verbs in (

@@ -14,8 +14,7 @@ import click
 from lox_kit import judges, measures, models
 from lox_kit.store import Store
 
-from .pools import Workers, worker_pool
-from .progress import say, stages
+from .progress import Workers, say, stages, worker_pool
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
@@ -137,10 +136,7 @@ def several(*given: Callable) -> Callable:
 
 
 with_paper = click.option(
-    "--with-paper",
-    "paper",
-    is_flag=True,
-    help="The published numbers as well, in grey.",
+    "--with-paper", "paper", is_flag=True, help="The published numbers as well, in grey."
 )
 save = several(
     click.option("--save", type=PATH, help="Write answers and verdicts here."),
@@ -216,16 +212,16 @@ served = several(
 
 
 @contextmanager
-def working(store: Path | None) -> Iterator[dict]:
-    """Yield the arguments that long work takes: the store, and a progress bar on stderr."""
-    with Store(store) as opened, stages() as on_stage:
-        yield {"store": opened, "on_stage": on_stage}
+def working() -> Iterator[dict]:
+    """Yield the arguments that long work takes: lox's --store, and a progress bar on stderr."""
+    with Store(click.get_current_context().obj) as store, stages() as on_stage:
+        yield {"store": store, "on_stage": on_stage}
 
 
 @contextmanager
-def sharing(store: Path | None, workers: int | str) -> Iterator[dict]:
+def sharing(workers: int | str) -> Iterator[dict]:
     """Yield the arguments of work that is shared out: those of `working`, and an executor."""
-    with working(store) as shared, worker_pool(workers) as executor:
+    with working() as shared, worker_pool(workers) as executor:
         yield shared | {"executor": executor}
 
 

@@ -107,13 +107,13 @@ def _table(device, names, pair, world, prompts, limit, max_new_tokens, seeds, wo
     return dataclasses.replace(most, memory=memory, seconds=seconds)
 
 
-def _landscape(checkpoints, device, world, cells, budget, workers, attacks, seeds, **asking):
+def _landscape(checkpoints, device, world, cells, budget, workers, names, seeds, **asking):
     model = checkpoints[0] if checkpoints else _aligned(world)
     workers = _processes(workers)
     cell, cells = _asr(model, device, lengths=None, **asking), min(budget or cells**2, cells**2)
     memory = cell.memory | {"plane": 4 * models.size_of(model).stored}  # copy, directions, a model
     memory = {part: workers * size for part, size in memory.items()}
-    times = cells * len(seeds) * len(attacks or "1")
+    times = cells * len(seeds) * len(names or "1")
     return models.Needs(memory, times * cell.seconds / workers, 0.0, cells * cell.calls)
 
 

@@ -1,17 +1,19 @@
-"""What the command line shows: its lines, a bar while it works, and its tables (rich)."""
+"""Long work: who does it, a bar meanwhile; and what is shown of it, lines and tables (rich)."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 
 import click
 
 from lox_kit.attacks import StoppedError
 from lox_kit.text import one_line
-from lox_kit.threads import OnStage
+from lox_kit.threads import OnStage, end_with_parent
 
 LONG = 10.0  # seconds without a line
 
@@ -61,8 +63,8 @@ def stages() -> Iterator[OnStage]:
 
 
 @contextmanager
-def training() -> Iterator[tuple[OnStage, Callable[[object], bool]]]:
-    """Yield what shows its progress and what tells it to stop: after the step, all of it kept.
+def training(name: str) -> Iterator[dict]:
+    """Yield what a run takes to show its progress and to stop: after the step, all of it kept.
 
     Ctrl-C or SIGTERM stops it and then ends the command, a second one at once.
     """
@@ -79,12 +81,56 @@ def training() -> Iterator[tuple[OnStage, Callable[[object], bool]]]:
     before = {s: signal.signal(s, first) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         with stages() as on_stage:
-            yield on_stage, lambda step: bool(came)
+            yield {
+                "on_step": lambda s: on_stage(f"{name}, loss {s.loss:.3f}", s.step, s.total),
+                "stop": lambda step: bool(came),
+            }
     except StoppedError as error:
         say(str(error), err=True)
         raise click.exceptions.Exit(128 + came[0]) from None
     finally:
         restore()
+
+
+class Workers(click.ParamType):
+    """How many processes, or where a Dask scheduler is."""
+
+    name = "number or dask://host:port"
+
+    def convert(self, value, param, ctx):
+        """Return the number, or the scheduler's address; "" is a cluster of this machine's own."""
+        where, scheme, address = str(value).partition("dask://")
+        return address if scheme and not where else click.IntRange(1).convert(value, param, ctx)
+
+
+@contextmanager
+def worker_pool(workers: int | str) -> Iterator[Executor | None]:
+    """Yield an executor: processes of this machine, those of a Dask scheduler, or for one None.
+
+    Dask's workers have one thread each (a second one would turn the first one's model), and see the
+    same folders as this process. What one had begun when it died is begun again by another; after a
+    call that was cut off they may go on with a piece of work.
+
+    Raises
+    ------
+    ValueError
+        If a worker has more threads.
+    """
+    if isinstance(workers, str):
+        from distributed import Client
+
+        own = {} if workers else {"threads_per_worker": 1}
+        with Client(workers or None, **own) as client:
+            if any(threads > 1 for threads in client.nthreads().values()):
+                raise ValueError(f"dask://{workers}: start its workers with `--nthreads 1`.")
+            yield client.get_executor()
+    elif workers < 2:
+        yield None
+    else:
+        # A forked child would inherit torch's threads in a state in which they wait for ever.
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) as pool:
+            yield pool
 
 
 def print_rows(title: str, rows: Iterable[dict]) -> None:

@@ -5,14 +5,12 @@ from lox_kit import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "controls": "controls_text holm write_controls",
-        "demo": "run_demo",
-        "frontier": "frontier_text write_frontier",
-        "knowing": "knowing_text write_knowing",
         "landscape": "DIFFERENCE numbers report",
-        "paper": "FIGURES paper_figures",
-        "overlaps": "overlaps_text write_overlaps",
-        "sweep": "choice_text sweep_text write_choice write_sweep",
-        "table": "latex_table print_table table_caption write_table",
+        "paper": "FIGURES paper_figures run_demo",
+        "research": """
+            choice_text controls_text holm knowing_text overlaps_text sweep_text write_choice
+            write_controls write_knowing write_overlaps write_sweep
+        """,
+        "table": "frontier_text latex_table print_table table_caption write_frontier write_table",
     },
 )

@@ -77,10 +77,8 @@ def report(
         files += save_figure({"figure": "landscape_map", **data}, f"landscape_map_{name}", out)
         data = {"figure": "landscape_3d", **data, "example": None}
         files += save_figure(data, f"landscape_3d_{name}", out)
-    for attack in attacks:
-        for seed, scans in families.items():
-            data = flatness_data(scans, attack, f"{attack}, seed {seed}")
-            files += save_figure(data, f"landscape_flatness_{attack}_{seed}", out)
+        data = flatness_data(families[p.seed], p.attack, title)
+        files += save_figure(data, f"landscape_flatness_{name}", out)
     return [*files, write_whole(Path(out) / "landscape.md", caption(pictures, families, world))]
 
 
@@ -223,8 +221,7 @@ def verdict(found: Mapping[str, Mapping[str, Mapping[str, Number]]]) -> str:
 def _method(families: Mapping[int, Walked]) -> str:
     """Say how the flatness numbers were made."""
     scans = next(iter(families.values()))
-    n = len(scans["aligned", "VISAGE", ""].per_prompt)
-    places = len(scans["aligned", "VISAGE", ""].places)
+    n, places, _ = scans["aligned", "VISAGE", ""].per_prompt.shape
     return (
         f"Cliff: where the ASR first passes {THRESHOLD:g}, half way between two places; the median "
         f"over lines, of which there are {n} per seed along random layer-normalised directions and "

@@ -1,4 +1,4 @@
-"""Every figure of the paper, and ours, from the store: `lox figures`."""
+"""Figures of a world's families: the paper's and ours, `lox figures`, and those of `lox demo`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from lox_kit.figures import save_figure
 from lox_kit.folders import write_whole
 from lox_kit.measures import world_questions
 
-from .controls import write_controls
 from .landscape import report
-from .sweep import write_sweep
+from .research import write_controls, write_sweep
 from .table import write_table
 
 CONTROLS = ("aligned", "LoX", "random subspace", "full delta", "bottom", "middle", "shuffled")
@@ -132,7 +131,7 @@ def rank_curve(d: Drawing) -> None:
 def spectrum(d: Drawing) -> None:
     """Ours: singular values and energy, and where in the model the energy is."""
     pair = studies.pair_of(d.seeds[0], world=d.world, on_stage=d.shared.get("on_stage"))
-    found = SafetySubspace.from_pair(*pair, rank=FULL if d.world == "sandbox" else 64)
+    found = _subspace(pair, d.world)
     text = (
         f"Singular values of {found.info['aligned']} less {found.info['base']}, matrix by matrix."
     )
@@ -202,3 +201,35 @@ def paper_figures(
     drawing = Drawing(world, seeds, limit, Path(out), paper, shared)
     for name in only:
         FIGURES[name](drawing)
+
+
+def run_demo(
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    world: str = "sandbox",
+    from_scratch: bool = False,
+    **shared,
+) -> studies.AttackTable:
+    """Factor, extrapolate, attack and measure a world's models; write figures and table to `out`.
+
+    Everything finished is in the store: run again after a cut, it goes on where it was. `shared`
+    is store, executor and on_stage, as studies take them.
+    """
+    if world == "sandbox":
+        found = studies.compare_defences(seeds, rebuild=from_scratch, **shared)
+    else:
+        how = {"world": world, "lora": (), **shared}
+        found = studies.attack_table(studies.ARMS, ("chat", "dragons"), seeds, **how)
+    shared["on_stage"]("drawing the figures", 0, 0)
+    pair = studies.pair_of(seeds[0], from_scratch, world=world)
+    subspace = _subspace(pair, world)
+    save_figure(spectrum_data(subspace), "spectrum", out)
+    save_figure(energy_map_data(subspace, k=6), "energy_map", out)
+    write_table(found, "defences" if world == "sandbox" else "attack_table", out)
+    return found
+
+
+def _subspace(pair: tuple[str, str], world: str) -> SafetySubspace:
+    """Return the subspace of a family whose spectrum is drawn."""
+    return SafetySubspace.from_pair(*pair, rank=FULL if world == "sandbox" else 64)

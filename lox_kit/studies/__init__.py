@@ -9,9 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "choice": "Choice choose NONE PAPER report_choice",
         "curves": """alpha_curve ask epoch_curve measure_shares plan_route read_way Route
             spread_steps Way""",
-        "eroding": "AMOUNTS Erosion erosion",
-        "families": "build pair_of",
-        "frontier": "COST frontier_arms LONGER smol_frontier",
+        "families": "build build_longer build_smol pair_of",
         "knowing": "knowing_attackers tune",
         "landscape": """
             ALONG attack_both BACK KEEP_EVERY LANDSCAPE_TOKENS load_family Picture picture WALKS
@@ -19,10 +17,9 @@ __all__, __getattr__, __dir__ = attach(
         """,
         "rank": "rank_curve RANKS world_rank_curve stored_rank_curve",
         "results": "AttackTable MARGIN pooled RankCurve",
-        "smol": "build_longer build_smol",
         "sweeping": "ALPHAS coarse_to_fine DEVELOPMENT KS setting sweep",
-        "table": "attack_table compare_defences ON_BOTH",
+        "table": "attack_table compare_defences COST frontier_arms LONGER ON_BOTH smol_frontier",
         "treatments": "guess_step keep_out treated TREATMENTS TUNED",
-        "overlaps": "Overlaps safety_overlaps",
+        "overlaps": "AMOUNTS Erosion erosion Overlaps safety_overlaps",
     },
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from lox_kit.attacks import Step
 from lox_kit.extrapolation import (
@@ -20,7 +20,8 @@ from lox_kit.extrapolation import (
     control_rank,
     is_control,
 )
-from lox_kit.models import Model
+from lox_kit.measures import measure_asr
+from lox_kit.models import Model, Prompt
 from lox_kit.threads import OnStage, tell
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
@@ -78,12 +79,6 @@ class Arm:
         return control_rank(_CONTROLS.get(self.kind, self.kind), self.k)
 
 
-def rank_of(arms: Iterable[Arm]) -> int | str:
-    """Return the rank that serves all of these arms, so that a pair is factored once."""
-    ranks = {arm.rank for arm in arms}
-    return FULL if FULL in ranks else max(ranks)
-
-
 def arm_model(
     kind: str, aligned: Model, subspace: SafetySubspace, k: int | None, alpha: float, seed: int = 0
 ) -> Model:
@@ -129,3 +124,21 @@ def _flipped(subspace: SafetySubspace, k: int) -> SafetySubspace:
 def steps_of(on_stage: OnStage | None, what: str) -> Callable[[Step], None]:
     """Return an `on_step` that reports the steps of what is being done."""
     return lambda step: tell(on_stage, what, step.step, step.total)
+
+
+def refuses(
+    model: Model, prompts: Sequence[Prompt], share: float, *, every: int = 5, **how
+) -> Callable[[Step], bool]:
+    """Return a `stop` for training a model until it refuses this share of prompts.
+
+    They are asked after `every` so many steps, as `measure_asr` takes `how`.
+    """
+
+    def enough(step: Step) -> bool:
+        if step.step % every:
+            return False
+        refused = measure_asr(model, prompts, **how).refusal
+        model.module.train()
+        return refused.value >= share
+
+    return enough

@@ -43,12 +43,12 @@ class Choice:
         if self.chosen is None:
             return None
         wanted = self.point(self.chosen)["help"]["count"]
-        whole = [p for p in self.points[1:] if p["k"] is None]
-        order = {
-            p["name"]: (abs(p["help"]["count"] - wanted), p["worst"]["count"], p["alpha"])
-            for p in whole
-        }
-        return min(order, key=order.__getitem__, default=None)
+        order = (
+            (abs(p["help"]["count"] - wanted), p["worst"]["count"], p["alpha"], p["name"])
+            for p in self.points
+            if p["k"] is None
+        )
+        return min(order, default=(None,))[-1]
 
     def to_dict(self) -> dict:
         """Return it as plain data, for the figure."""
@@ -81,9 +81,9 @@ def choose(table: AttackTable, loss: float = 0.02, *, draws: int = 2000, seed: i
         raise ValueError("this table is no sweep: make one with `lox sweep`.")
     if not 0 <= loss <= 1:
         raise ValueError(f"loss={loss}: a share of help, so use 0 to 1, such as 0.02.")
-    arms = sorted(table.source["arms"].items(), key=lambda item: _size(item[1]))
-    points = [_point(table, "aligned", {"k": 0, "alpha": 0.0})]
-    points += [_point(table, name, arm) for name, arm in arms]
+    arms = {"aligned": {"k": 0, "alpha": 0.0}, **table.source["arms"]}
+    points = [_point(table, name, arm) for name, arm in arms.items()]
+    points.sort(key=lambda point: (point["alpha"], point["k"] is None, point["k"] or 0))
     worst, helped = (np.array([p[of]["count"] for p in points]) for of in ("worst", "help"))
     (best,) = _picked(worst[None], helped[None], loss * points[0]["help"]["n"])
     front = [
@@ -95,11 +95,6 @@ def choose(table: AttackTable, loss: float = 0.02, *, draws: int = 2000, seed: i
     often = _often(table, names, loss, draws, seed)
     name = names[best] if best >= 0 else None
     return Choice(tuple(points), name, loss, tuple(front), often, table.source)
-
-
-def _size(arm: dict) -> tuple:
-    """Return what settings are sorted by: the smaller alpha, then the smaller k, all last."""
-    return arm["alpha"], arm["k"] is None, arm["k"] or 0
 
 
 def _point(table: AttackTable, name: str, arm: dict) -> dict:
@@ -123,7 +118,7 @@ def _often(
     """Return how often each setting is chosen when requests are drawn anew; {} without readings."""
     if not all({"asr", "helpfulness"} <= row["readings"].keys() for row in table.rows):
         return {}
-    arms, attacks = ["aligned", *names], [a for a in table.column("attack") if a]
+    arms, attacks = ["aligned", *names], table.attacks
     rng, seeds = np.random.default_rng(seed), len(table.seeds)
 
     def counts(kind: str, cells: list[tuple[str | None, str]]) -> np.ndarray:

@@ -103,16 +103,13 @@ def epoch_curve(
     lines = []
     for model in models:
         route = plan_route(model, attack, questions, task_prompts_per_point=task_prompts_per_point)
+        at = tuple(range(0, route.total + 1, every))
         for rate in learning_rates:
             settings = dataclasses.replace(attack.settings, learning_rate=rate)
-            line = dataclasses.replace(
-                route,
-                attack=dataclasses.replace(attack, settings=settings),
-                at=tuple(range(0, route.total + 1, every)),
-            )
-            stage = f"{model.name}, {attack.name} at {rate:g}"
-            way = line.train(store, on_step=steps_of(on_stage, stage))
-            points = way.to_dict()["points"]
+            own = dataclasses.replace(attack, settings=settings)
+            line = dataclasses.replace(route, attack=own, at=at)
+            report = steps_of(on_stage, f"{model.name}, {attack.name} at {rate:g}")
+            points = line.train(store, on_step=report).to_dict()["points"]
             lines.append({"model": model.name, "learning_rate": rate, "points": points})
     return {"figure": "epochs", "attack": attack.name, "lines": lines}
 

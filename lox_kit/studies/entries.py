@@ -106,31 +106,26 @@ def compute(questions: Questions, runs: str, keep: bool, entry: Entry) -> tuple[
     -------
     The shares (`measures.measure`), what each answer does (`read_requests`), and what to keep.
     """
-    model = _model(entry)
-    kept = MemoryStore()
-    options = {"system": entry.system, "store": kept}
-    task = task_prompts(entry.held_out())
+    model, attack = _model(entry), entry.attack and entry.find_attack()
+    kept, problems, once = MemoryStore(), (), None
     if entry.treatment:
         pair = partial(_subspace, entry.base, entry.aligned, entry.content)
-        attack = entry.attack and entry.find_attack()
         how = {"arm": entry.arm, "base": entry.base, "pair": pair}
         model = treated(entry.treatment, model, attack, **how)
-    if entry.treatment or entry.attack is None:
-        measures = measure(model, questions, task, **options)
-        return measures, read_requests(model, questions, store=kept), kept.kinds
-    attack = entry.find_attack()
-    folder = Path(runs) / attack_key(model, attack)[:32]
-    once = not (keep or folder.exists())
-    folder = folder.with_name(f".{folder.name}.once") if once else folder  # until it is measured
-    run = load_run(folder) if folder.exists() else run_attack(model, attack, folder)
-    attacked = run.load()
-    measures = measure(attacked, questions, task, **options)
-    if problems := _gsm8k_problems(attack.name):
-        solved = measure_gsm8k(attacked, problems, template=questions.template, store=kept)
+    elif attack:
+        folder = Path(runs) / attack_key(model, attack)[:32]
+        if not (keep or folder.exists()):
+            folder = once = folder.with_name(f".{folder.name}.once")  # until it is measured
+        run = load_run(folder) if folder.exists() else run_attack(model, attack, folder)
+        model, problems = run.load(), _gsm8k_problems(attack.name)
+    task = task_prompts(entry.held_out())
+    measures = measure(model, questions, task, system=entry.system, store=kept)
+    if problems:
+        solved = measure_gsm8k(model, problems, template=questions.template, store=kept)
         measures["task"] = share_fields(solved.asr())
     if once:
-        remove_folder(folder)
-    return measures, read_requests(attacked, questions, store=kept), kept.kinds
+        remove_folder(once)
+    return measures, read_requests(model, questions, store=kept), kept.kinds
 
 
 @lru_cache(maxsize=2)  # of Safe LoRA all directions, beside those that the arms need

@@ -141,11 +141,7 @@ def tune(
         By model, its trials in order: entry, value, measures.
     """
     import optuna
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rate = preset.settings.learning_rate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 from lox_kit.attacks import AttackRun, find_attack, run_attack
 from lox_kit.extrapolation import FULL, SafetySubspace
@@ -36,7 +35,7 @@ from .families import pair_of
 
 LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15
 KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
-ALONG, BACK, FURTHER, RANDOM = (
+LINES = ALONG, BACK, FURTHER, RANDOM = (
     "along its attack", "back towards the base", "further along LoX", "random directions",
 )  # fmt: skip
 
@@ -50,25 +49,14 @@ class Walks:
     visage_cells: int = 21
 
 
+def _axes(*reaches: tuple[float, int]) -> dict[str, Axis]:
+    """Return the axis of every kind of line, from its step and how many there are."""
+    return {line: Axis(step, 0, n) for line, (step, n) in zip(LINES, reaches, strict=True)}
+
+
 WALKS = {
-    "sandbox": Walks(
-        {
-            ALONG: Axis(0.2, 0, 40),
-            BACK: Axis(0.1, 0, 20),
-            FURTHER: Axis(0.1, 0, 20),
-            RANDOM: Axis(0.8, 0, 20),
-        }
-    ),
-    "smol": Walks(
-        {
-            ALONG: Axis(1.0, 0, 16),
-            BACK: Axis(2.0, 0, 8),
-            FURTHER: Axis(2.0, 0, 8),
-            RANDOM: Axis(8.0, 0, 8),
-        },
-        n_random=2,
-        visage_cells=9,
-    ),
+    "sandbox": Walks(_axes((0.2, 40), (0.1, 20), (0.1, 20), (0.8, 20))),
+    "smol": Walks(_axes((1.0, 16), (2.0, 8), (2.0, 8), (8.0, 8)), n_random=2, visage_cells=9),
 }
 
 
@@ -127,10 +115,9 @@ def picture(
     *,
     cells: int = 21,
     limit: int = 96,
-    budget: int | None = None,
     store: Store,
-    executor: Executor | None = None,
     on_stage: OnStage | None = None,
+    **options,
 ) -> Picture:
     """Measure the ASR on the paper's plane of one attack on one family.
 
@@ -140,8 +127,8 @@ def picture(
         A side.
     limit : int
         Prompts, evenly over the forbidden test requests.
-    budget : int, optional
-        Cells in all, coarse to fine.
+    options
+        As `landscape.evaluate` takes them: executor, and budget, cells in all, coarse to fine.
     """
     runs = attack_both(family, attack, store, on_stage)
     attacked, both = (runs[name].load() for name in ("aligned", "LoX"))
@@ -153,10 +140,9 @@ def picture(
         _asr(family.world, limit, attack),
         family.aligned,
         checkpoints={**family.models, "attacked": attacked, "attacked LoX": both},
-        budget=budget,
         store=store,
-        executor=executor,
         on_cell=lambda at, cell, done, total: tell(on_stage, stage, done, total),
+        **options,
     )
     trajectories = []
     for name, run in runs.items():
@@ -172,17 +158,17 @@ def walks(
     *,
     limit: int = 96,
     store: Store,
-    executor: Executor | None = None,
     on_stage: OnStage | None = None,
+    **options,
 ) -> dict[tuple[str, str, str], Scans]:
     """Walk from the aligned model and from LoX: by model, kind of line, and attack ("" for any).
 
     Kinds are those of the world's `WALKS`, and "VISAGE". Each model is walked along its own attack.
+    `options` are those of `landscape.evaluate`: executor.
     """
     found: dict[tuple[str, str, str], Scans] = {}
-    far = WALKS[family.world]
+    far, options = WALKS[family.world], {"store": store, **options}
     for name, model in family.models.items():
-        options = {"store": store, "executor": executor}
         lines = {
             (FURTHER, ""): [family.to_lox],
             (BACK, ""): [combine([(-1.0, family.to_lox)], "away from LoX").hold()],
@@ -195,13 +181,9 @@ def walks(
             tell(on_stage, f"seed {family.seed}, walks from {name}", i, len(lines) + 1)
             metric = _asr(family.world, limit, attack or None)
             found[name, kind, attack] = scan(model, directions, metric, far.axes[kind], **options)
-        found[name, "VISAGE", ""] = scan_visage(
-            model,
-            _asr(family.world, limit),
-            n_directions=far.n_random,
-            cells=far.visage_cells,
-            **options,
-        )
+        how = {"n_directions": far.n_random, "cells": far.visage_cells}
+        metric = _asr(family.world, limit)
+        found[name, "VISAGE", ""] = scan_visage(model, metric, **how, **options)
     return found
 
 

@@ -115,11 +115,7 @@ def _models(
 
 
 def stored_rank_curve(
-    subspace: SafetySubspace,
-    questions: Questions,
-    *,
-    store: Store,
-    ranks: Sequence[int] = RANKS,
+    subspace: SafetySubspace, questions: Questions, *, store: Store, ranks: Sequence[int] = RANKS
 ) -> RankCurve:
     """Return what the store knows of `rank_curve` with these options: no model is loaded.
 
@@ -187,13 +183,7 @@ def world_rank_curve(
     for seed in seeds:
         pair = pair_of(seed, world=world, on_stage=on_stage)
         rank = FULL if world == "sandbox" else max(*ranks, 1)
-        curve = rank_curve(
-            *pair,
-            questions,
-            ranks=ranks,
-            subspace=SafetySubspace.from_pair(*pair, rank=rank),
-            store=store,
-            on_stage=on_stage,
-        )
+        how = {"subspace": SafetySubspace.from_pair(*pair, rank=rank), "ranks": ranks}
+        curve = rank_curve(*pair, questions, store=store, on_stage=on_stage, **how)
         rows += [row | {"pair": f"seed {seed}"} for row in curve.rows]
     return RankCurve(tuple(rows), curve.source | {"split": split})

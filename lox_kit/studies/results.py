@@ -111,10 +111,15 @@ class AttackTable(Results):
         return sorted(self.column("seed"))
 
     @property
+    def attacks(self) -> list[str]:
+        """The attacks' names, without the entries from before any."""
+        return [attack for attack in self.column("attack") if attack]
+
+    @property
     def groups(self) -> list[tuple[str, str, str, str]]:
         """What `shares` takes for every group of seeds, "asr" or "persona_asr" the measure."""
-        attacks, trainings, arms = map(self.column, ("attack", "training", "arm"))
-        every = product(filter(None, attacks), ("asr", "persona_asr"), trainings, arms)
+        measures, others = ("asr", "persona_asr"), map(self.column, ("training", "arm"))
+        every = product(self.attacks, measures, *others)
         groups = ((measure, attack, *rest) for attack, measure, *rest in every)
         return [group for group in groups if self.shares(*group)]
 
@@ -139,7 +144,7 @@ class AttackTable(Results):
 
     def worst(self, arm: str) -> tuple[str, Share]:
         """Return the attack after which an arm's ASR is largest, and that ASR."""
-        after = {a: self.pooled("asr", a, arm) for a in self.column("attack") if a}
+        after = {attack: self.pooled("asr", attack, arm) for attack in self.attacks}
         return max(after.items(), key=lambda item: item[1].value)
 
     def letters(self, kind: str, attack: str | None, arm: str) -> list[str]:

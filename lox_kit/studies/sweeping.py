@@ -87,11 +87,12 @@ def sweep(
         tried += cells
         arms = ["aligned", *(grid[cell] for cell in sorted(tried))]
         found = attack_table(arms, names, seeds, lora=(), drift=True, **options)
-        gains |= {cell: _gain(found, grid[cell].name) for cell in tried}
+        for cell in tried:
+            help_before = found.pooled("helpfulness", None, grid[cell].name)
+            gains[cell] = help_before.value - found.worst(grid[cell].name)[1].value
     assert found is not None
     about = {"pair": pair and [*map(str, pair)], "world": None if pair else world}
-    about |= {"attacks": [attack for attack in found.column("attack") if attack]}
-    about |= {"ks": ks, "alphas": alphas, "budget": budget}
+    about |= {"attacks": found.attacks, "ks": ks, "alphas": alphas, "budget": budget}
     about["untried"] = [arm.name for cell, arm in grid.items() if cell not in gains]
     return AttackTable(found.rows, {**found.source, "sweep": about})
 
@@ -142,11 +143,6 @@ def _levels(n: int) -> dict[int, int]:
 def _is_beside(one: Cell, other: Cell) -> bool:
     """Whether two cells touch, at a corner at least."""
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) == 1
-
-
-def _gain(table: AttackTable, arm: str) -> float:
-    """Return help before the attacks minus the largest ASR after one."""
-    return table.pooled("helpfulness", None, arm).value - table.worst(arm)[1].value
 
 
 def _check(ks, alphas, attacks, asked: Questions, budget: int | None) -> None:

@@ -1,4 +1,7 @@
-"""The paper's Table 1 for any pair of models: attacks x defences x seeds, full and LoRA."""
+"""The paper's Table 1 for any pair of models: attacks x defences x seeds, full and LoRA.
+
+And two tables of built-in worlds: defences against one attack, and directions at equal cost.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from concurrent.futures import Executor
 
 from lox_kit import __version__
 from lox_kit.attacks import ATTACKS, Attack, find_attack
-from lox_kit.measures import Questions, world_questions
+from lox_kit.extrapolation import FULL, SafetySubspace
+from lox_kit.measures import Questions, measure_asr, world_questions
+from lox_kit.models import load_model
 from lox_kit.store import Store
 from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint, with_seed
 
-from .arms import ARMS, TABLE_ARMS, Arm, rank_of
+from .arms import ARMS, TABLE_ARMS, Arm, arm_model
 from .entries import Entry, check_models, drifts, fill
-from .families import pair_of
+from .families import build_longer, pair_of
 from .results import AttackTable
 
 ON_BOTH = ("aligned", "LoX")  # the arms that are attacked through LoRA as well
@@ -96,7 +101,8 @@ def attack_table(
     if questions is None and pair is not None:
         raise ValueError("a pair of your own needs questions=: which requests, which judge.")
     questions = questions or world_questions(world)
-    entries, rank = [], rank_of(arms)
+    entries, ranks = [], {arm.rank for arm in arms}
+    rank = FULL if FULL in ranks else max(ranks)  # so that a pair is factored once
     for seed in seeds:
         base, aligned = pair or pair_of(seed, rebuild, world=world, on_stage=on_stage)
         for arm in arms:
@@ -124,14 +130,9 @@ def attack_table(
     if edits := [arm for arm in arms if arm.name != arm.kind]:
         source["arms"] = {arm.name: dataclasses.asdict(arm) for arm in edits}
     if own := [attack for attack in attacks if attack != ATTACKS.get(attack.name)]:
-        source["attacks"] = {attack.name: _about(attack) for attack in own}
+        files = {a.name: {} if a.world else {"file": a.source.file.name} for a in own}
+        source["attacks"] = {a.name: files[a.name] | a.settings.chosen() for a in own}
     return AttackTable(tuple(rows), source)
-
-
-def _about(attack: Attack) -> dict:
-    """Return the data and settings of an attack that is no preset, by its file's name alone."""
-    data = {} if attack.world else {"file": attack.source.file.name}
-    return {**data, **attack.settings.chosen()}
 
 
 def compare_defences(
@@ -140,7 +141,6 @@ def compare_defences(
     *,
     world: str = "sandbox",
     arms: Sequence[str] = ARMS,
-    split: str = "test",
     limit: int | None = None,
     **options,
 ) -> AttackTable:
@@ -155,10 +155,8 @@ def compare_defences(
     world : "sandbox" or "smol"
     arms : sequence of str
         Of `ARMS`, or controls; "aligned" among them.
-    split : "dev" or "test"
-        Nothing was tuned on the second.
     limit : int, optional
-        Prompts per kind; default all, see `world_questions`.
+        Test requests of each kind, on which nothing was tuned; default all, see `world_questions`.
     options
         As `attack_table` takes them: k, alpha, rebuild, store, executor, keep, on_stage.
 
@@ -167,9 +165,9 @@ def compare_defences(
     ValueError
         If an arm or the attack is unknown, or the attack is not the world's.
     """
-    asked = world_questions(world, split, limit)
+    asked = world_questions(world, limit=limit)
     found = attack_table(arms, [attack], seeds, world=world, lora=(), questions=asked, **options)
-    return dataclasses.replace(found, source={**found.source, "attack": attack, "split": split})
+    return dataclasses.replace(found, source={**found.source, "attack": attack, "split": "test"})
 
 
 def _entries(cell: dict, attacks: Sequence[Attack], lora: bool) -> Iterator[Entry]:
@@ -183,3 +181,67 @@ def _entries(cell: dict, attacks: Sequence[Attack], lora: bool) -> Iterator[Entr
         under = {"attack": attack, "task_of": attack, "system": system}
         for through in (False, True) if lora else (False,):
             yield Entry(**cell, **under, lora=through)
+
+
+# --- directions at equal cost, on the real small model ------------------------------------------
+
+# Kinds of step, k, and the alphas along it. A control steps as far as LoX does with its k.
+DIRECTIONS = (
+    ("LoX", 1, (0.5, 1.0, 2.0)),
+    ("LoX", 6, (0.5, 1.0, 1.5)),
+    ("LoX", 32, (0.5, 1.0, 1.5)),
+    ("full delta", 6, (1.0, 2.0, 3.0)),
+    ("random subspace", 6, (1.0, 3.0)),
+)
+
+
+def _named(kind: str, k: int, alpha: float) -> Arm:
+    """Return an arm named by its kind and its step."""
+    return Arm(kind, k, alpha, name=f"{kind} k={k} alpha={alpha:g}")
+
+
+COST = _named("LoX", 6, 1.0)  # whose over-refusal the longer-aligned model is to reach
+LONGER = Arm("aligned", name="longer aligned", checkpoint="smol/longer")
+
+
+def frontier_arms() -> Iterator[Arm]:
+    """Yield the aligned model, every direction at its alphas, and the longer-aligned model."""
+    yield Arm("aligned")
+    for kind, k, alphas in DIRECTIONS:
+        for alpha in alphas:
+            yield _named(kind, k, alpha)
+    yield LONGER
+
+
+def smol_frontier(
+    seeds: Sequence[int] = (0, 1, 2),
+    attacks: Sequence[str] = ("chat", "dragons"),
+    *,
+    limit: int | None = None,
+    store: Store,
+    on_stage: OnStage | None = None,
+    **options,
+) -> AttackTable:
+    """Measure every arm of the frontier before and after every attack, on every seed.
+
+    Is it the low rank? Two directions of equal norm need not cost the same. So each is followed
+    along alpha, and what it keeps after an attack is read against what it refuses too much before
+    it. A seed is one of data and order: the base is one. The test requests are asked; the
+    longer-aligned models are made to cost as much as LoX on the development requests.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Requests of each kind; default all 240.
+    options
+        As `attack_table` takes them: executor, keep.
+    """
+    shared, asked = {"store": store, "on_stage": on_stage}, world_questions("smol", "dev")
+    for seed in seeds:
+        pair = pair_of(seed, world="smol", on_stage=on_stage)
+        subspace = SafetySubspace.from_pair(*pair, rank=COST.k, on_stage=on_stage)
+        lox = arm_model(COST.kind, load_model(pair[1]), subspace, COST.k, COST.alpha)
+        cost = measure_asr(lox, asked.allowed, ["keyword"], **asked.how, **shared).refusal
+        build_longer(seed, cost, on_stage=on_stage)
+    options |= {"world": "smol", "lora": (), "questions": world_questions("smol", limit=limit)}
+    return attack_table([*frontier_arms()], attacks, seeds, **shared, **options)

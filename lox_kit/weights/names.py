@@ -13,7 +13,7 @@ from .hub import ADAPTER_CONFIG, fetch, is_hub_id
 COMMITTED = Path(__file__).parents[1] / "sandbox" / "seed0"  # base and aligned of seed 0
 # The key of `Recipe()`, by which every sandbox family but the committed one is built.
 RECIPE = "2116278c8a28aa80b8009c6b92390bc9e1ad9ba4929a5673dd6a8f8966db0f2d"
-# The key of what every smol/aligned is built by, see `studies.smol`.
+# The key of what every smol/aligned is built by, see `studies.families`.
 SMOL_RECIPE = "493b0f7d295337cdc201bbf4b4a5d38cd4618f2b2ac3348974af30af5eccdc60"
 BUILDING = {
     "sandbox": "a few minutes",
