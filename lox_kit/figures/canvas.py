@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import PercentFormatter
@@ -235,9 +236,15 @@ def interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> N
     ax.plot(x, share["value"], "o", color=colour, markerfacecolor=colour if filled else "white")
 
 
+def percent(*axes: Axis, decimals: int | None = None) -> None:
+    """Write the numbers of these axes, each an axes' `xaxis` or another, in percent."""
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1.0, decimals))
+
+
 def share_axis(ax: Axes) -> None:
     """Make the y axis one of shares, 0 to 100 %."""
     ax.set_ylim(-0.03, 1.03)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    percent(ax.yaxis)
     ax.grid(axis="y", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)

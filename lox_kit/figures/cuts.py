@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from .canvas import OKABE_ITO, bars, em, new_figure, page
+from .canvas import OKABE_ITO, bars, em, new_figure, page, percent
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
@@ -54,7 +53,7 @@ def plot_cut(data: dict, *, ax: Axes) -> Axes:
     ax.set(xlabel=cut["label"], ylabel=data["metric"])
     if data["limits"]:
         ax.set_ylim(-0.05, 1.05)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        percent(ax.yaxis)
     return ax
 
 

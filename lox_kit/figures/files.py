@@ -26,12 +26,9 @@ from .canvas import layers
 from .numbers import frame
 
 DRAW = {
-    kind: getattr(figures, f"figure_{kind}")
-    for kind in """
-        spectrum energy_map explorer defences alpha frontier attack_lab attack_table epochs
-        retained r_bars pipeline overlaps rank_curve rank_and_r judges interval landscape_map
-        landscape_3d flatness sweep choice
-    """.split()
+    name.removeprefix("figure_"): getattr(figures, name)
+    for name in figures.__all__
+    if name.startswith("figure_")
 }
 VERSIONS = ("lox_kit", "torch", "transformers", "numpy", "matplotlib")
 _MAKER = f"lox_kit {__version__}"
