@@ -222,10 +222,9 @@ class DialState(PanelState):
 
     def _key(self, name: str, at: Place) -> str:
         """Return the key of a column's model, which need not be there yet."""
-        if name == ALIGNED or not (place := self._place(name, at)):
+        if (place := self._place(name, at)) is None:
             return self.keys[name]
-        turned = self.subspace.select(place.include) if place.include else self.subspace
-        return lox_key(self.keys[LOX], turned, place.k, place.alpha)
+        return lox_key(self.keys[LOX], place.part_of(self.subspace), place.k, place.alpha)
 
     def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
         """Get one column's answers to these prompts, where they are not known.
