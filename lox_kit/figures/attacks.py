@@ -26,17 +26,18 @@ def figure_attack_table(data: dict) -> Figure:
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     seeds = sorted({r["seed"] for r in rows})
     ways = sorted({r["training"] for r in rows if r["attack"]}, reverse=True)  # full, LoRA
+    lanes = {way: (i - (len(ways) - 1) / 2) * 0.44 for i, way in enumerate(ways)}  # of an arm's row
     height = 0.75 + len(arms) * (0.16 + 0.17 * len(ways))
     fig, axes = canvas.panels(len(columns), 1.08, height, sharey=True)
     for ax, (attack, prefix) in zip(axes, columns, strict=True):
         for y, arm in enumerate(arms):
             there = [r for r in rows if r["arm"] == arm and r["attack"] in (attack, None)]
             for row in there:
-                _entry(ax, y, row, prefix, seeds, ways)
-            for lane, way in enumerate(ways):
+                _entry(ax, y, row, prefix, seeds, lanes)
+            for way, lane in lanes.items():
                 if not any(r["attack"] and r["training"] == way for r in there):
-                    ax.text(0.5, y + _lane(lane, ways), "not run", color="0.6", ha="center",
-                            va="center", fontsize=canvas.small())  # fmt: skip
+                    middle = {"ha": "center", "va": "center", "fontsize": canvas.small()}
+                    ax.text(0.5, y + lane, "not run", color="0.6", **middle)
             if y:
                 ax.axhline(y - 0.5, color="0.9", linewidth=0.5)
         asked = ", asked under it" if prefix else ""
@@ -49,21 +50,16 @@ def figure_attack_table(data: dict) -> Figure:
     return fig
 
 
-def _lane(lane: int, ways: list[str]) -> float:
-    """Return how far below the middle of an arm's row the lane of a kind of training is."""
-    return (lane - (len(ways) - 1) / 2) * 0.44
-
-
-def _entry(ax: Axes, y: int, row: dict, prefix: str, seeds: list[int], ways: list[str]) -> None:
+def _entry(ax: Axes, y: int, row: dict, prefix: str, seeds: list[int], lanes: dict) -> None:
     """Draw the shares of one entry in an arm's row: before as ticks in every lane."""
-    seed, lanes = seeds.index(row["seed"]), range(len(ways))
+    seed, here = seeds.index(row["seed"]), lanes.values()
     if row["attack"]:
-        lanes = [ways.index(row["training"])]
+        here = [lanes[row["training"]]]
     spread = (seed - (len(seeds) - 1) / 2) * 0.3 / max(len(seeds), 3)
     for measure, colour in TABLE_COLOURS.items():
         name = prefix + measure if measure == "asr" else measure
         share = row["measures"].get(name)
-        for at in (y + _lane(lane, ways) + spread for lane in lanes if share):
+        for at in (y + lane + spread for lane in here if share):
             if not row["attack"]:
                 ax.plot(share["value"], at, "|", color="0.6", markersize=4, zorder=0)
                 continue
@@ -129,12 +125,12 @@ def over_seeds(seeds: list[list[dict]], measure: str) -> list[dict]:
     """Return the points of one seed, or their means, from the least to the most of several."""
     if len(seeds) == 1:
         return seeds[0]
+    curves = [{p["step"]: p["measures"][measure]["value"] for p in points} for points in seeds]
     found = []
-    for at in sorted(set.intersection(*({point["step"] for point in points} for points in seeds))):
-        here = (point["measures"] for points in seeds for point in points if point["step"] == at)
-        values = [measures[measure]["value"] for measures in here]
+    for step in sorted(set.intersection(*map(set, curves))):
+        values = [curve[step] for curve in curves]
         share = {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
-        found.append({"step": at, "measures": {measure: share}})
+        found.append({"step": step, "measures": {measure: share}})
     return found
 
 

@@ -26,8 +26,7 @@ def figure_over_cut(
     projection : str, optional
         Of the main axes.
     """
-    width = page(width)
-    parts = {"main": shape * width} | ({"cut": CUT_HEIGHT * em()} if data.get("cut") else {})
+    parts = {"main": shape * page(width) / em()} | ({"cut": CUT_HEIGHT} if data.get("cut") else {})
     heights, options = list(parts.values()), {"main": {"projection": projection}}
     fig, rows = new_figure(width, sum(heights)), [[part] for part in parts]
     axes = fig.subplot_mosaic(rows, height_ratios=heights, per_subplot_kw=options)
@@ -36,7 +35,7 @@ def figure_over_cut(
     return fig, axes["main"]
 
 
-def plot_cut(data: dict, *, ax: Axes) -> Axes:
+def plot_cut(data: dict, *, ax: Axes) -> None:
     """Draw the cut: dots with intervals, joined by a thin line.
 
     The dotted line is the threshold, the bands are the 95 % intervals of the cliffs.
@@ -54,7 +53,6 @@ def plot_cut(data: dict, *, ax: Axes) -> Axes:
     if data["limits"]:
         ax.set_ylim(-0.05, 1.05)
         percent(ax.yaxis)
-    return ax
 
 
 def line_on(data: dict, ax: Axes, *, space: bool = False) -> None:

@@ -103,15 +103,15 @@ def figure_frontier(data: dict) -> Figure:
     rows, arms = data["rows"], data["source"]["arms"]
     attacks = list(dict.fromkeys(r["attack"] for r in rows if r["attack"]))
     seeds = sorted({r["seed"] for r in rows})
-    directions = list(dict.fromkeys(map(direction_of, arms.values())))
+    styles = [
+        (direction, canvas.line_style(i) | {"marker": MARKERS[i % 6], "label": direction})
+        for i, direction in enumerate(dict.fromkeys(map(direction_of, arms.values())))
+    ]
     fig, axes = canvas.panels(len(attacks), 2.6, 2.6, sharex=True, sharey=True)
     for ax, attack in zip(axes, attacks, strict=True):
-        for i, direction in enumerate(directions):
+        for direction, style in (*styles, ("aligned", START)):
             every = [curve_points(data, direction, attack, seed) for seed in seeds]
-            style = canvas.line_style(i) | {"marker": MARKERS[i % len(MARKERS)], "label": direction}
             _curve(ax, np.array([points for points in every if points]), style)
-        start = [curve_points(data, "aligned", attack, seed) for seed in seeds]
-        _curve(ax, np.array([points for points in start if points]), START)
         ax.set(title=f"after {attack}", xlabel="allowed requests refused before")
         canvas.percent(ax.xaxis, decimals=0)
         canvas.share_axis(ax)

@@ -78,7 +78,7 @@ def colours(data: dict) -> tuple[Colormap, Normalize]:
 # --- the map ----------------------------------------------------------------------------------
 
 
-def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
+def plot_landscape_map(data: dict, *, ax: Axes) -> None:
     """Draw the cells as they were measured, contours between them, models and trajectories.
 
     A cell is a rectangle of its own colour; nothing is drawn where nothing was measured. A model's
@@ -103,9 +103,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
     ax.set(xlabel=data["axes"][0], ylabel=data["axes"][1])
     ax.locator_params(axis="x", nbins=5)
     ax.set_title(data["title"])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    return ax
+    ax.spines[:].set_visible(False)
 
 
 def _shown(mark: dict) -> float:

@@ -76,7 +76,7 @@ def figure_rank_and_r(data: dict) -> Figure:
     heights = [2.0, 0.6 + 0.16 * len(attacks)] if attacks else [2.4]
     if canvas.narrow():
         rows, heights = [["curve"], *([name] for _, name in rows)], [2.4, *heights]
-    fig = canvas.new_figure(canvas.page(TWO_COLUMNS), (sum(heights) + 0.8) * canvas.em())
+    fig = canvas.new_figure(TWO_COLUMNS, sum(heights) + 0.8)
     axes = fig.subplot_mosaic(rows, height_ratios=heights)
     plot_rank_curve(data, ax=axes["curve"])
     plot_r(data, ax=axes["r"])
@@ -86,7 +86,7 @@ def figure_rank_and_r(data: dict) -> Figure:
     return fig
 
 
-def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
+def plot_rank_curve(data: dict, *, ax: Axes) -> None:
     """Draw ASR and helpfulness against r with Wilson bands, and the aligned model's dashed."""
     points, aligned, safe = rank_curve_points(data)
     small = {"fontsize": canvas.small()}
@@ -110,10 +110,9 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
     ax.set_xticks([p["place"] for p in points], [str(p["r"]) for p in points])
     ax.set_xlabel("directions of ΔW added to the base, r")
     canvas.share_axis(ax)
-    return ax
 
 
-def plot_r(data: dict, *, ax: Axes) -> Axes:
+def plot_r(data: dict, *, ax: Axes) -> None:
     """Draw R_align and R_ft along the layers: each kind thin, their median bold."""
     for line, style in zip(data["lines"], r_styles(data), strict=True):
         for values in line["kinds"].values():
@@ -126,10 +125,9 @@ def plot_r(data: dict, *, ax: Axes) -> Axes:
     ax.grid(axis="y", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)
     ax.set_title("every kind (thin) and their median" if data["kind"] == ALL else data["kind"])
-    return ax
 
 
-def plot_ratios(data: dict, *, ax: Axes) -> Axes:
+def plot_ratios(data: dict, *, ax: Axes) -> None:
     """Draw R_ft / R_align of every attack: median, quartiles thick, all matrices thin."""
     names = list(data["ratios"])
     for y, found in enumerate(data["ratios"].values()):
@@ -144,4 +142,3 @@ def plot_ratios(data: dict, *, ax: Axes) -> Axes:
     ends = [found["most"][1] for found in data["ratios"].values() if found]
     ax.set(xlim=(0, 1.05 * max([1.0, *ends])), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
-    return ax

@@ -33,7 +33,7 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
     return {name: (m := module_of(name), canvas.line_style(modules.index(m))) for name in names}
 
 
-def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
+def plot_spectrum(data: dict, *, ax: Axes) -> None:
     """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
     styles = spectrum_styles(data)
     seen = set()
@@ -53,10 +53,9 @@ def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
     ax.set(ylabel="singular value of ΔW / noise edge", ylim=(1e-2, None))
     ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     ax.legend(ncol=2, loc="upper right", borderaxespad=0, handlelength=1.6, labelspacing=0.2)
-    return ax
 
 
-def plot_energy(data: dict, *, ax: Axes) -> Axes:
+def plot_energy(data: dict, *, ax: Axes) -> None:
     """Draw the share of |dW|^2 in the top k against k: every matrix, and the median in bold."""
     curves = energy_curves(data)
     for share in curves.values():
@@ -74,7 +73,6 @@ def plot_energy(data: dict, *, ax: Axes) -> Axes:
     canvas.percent(ax.yaxis)
     ax.set_ylabel("energy of ΔW in the top k")
     ax.legend(loc="lower right")
-    return ax
 
 
 def over_noise(data: dict) -> dict[str, list[float]]:
@@ -115,7 +113,7 @@ def figure_energy_map(data: dict) -> Figure:
     """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
     maps = _maps(data)
     height = min(0.9 + 0.28 * max(len(rows) for _, _, rows in maps), 8)
-    fig = canvas.new_figure(canvas.page(TWO_COLUMNS * 0.75), height * canvas.em())
+    fig = canvas.new_figure(TWO_COLUMNS * 0.75, height)
     widths = [len(columns) for _, columns, _ in maps]
     axes = fig.subplots(1, len(maps), squeeze=False, width_ratios=widths)
     _draw_maps(fig, axes[0], maps, data["k"], aspect=12)
@@ -144,7 +142,7 @@ def _draw_maps(fig, axes, maps: list[tuple], k: int, *, aspect: float) -> None:
 def figure_explorer(data: dict) -> Figure:
     """Draw the energy map, the singular values and the energy of some matrices, at one k."""
     wide = not canvas.narrow()
-    fig = canvas.new_figure(canvas.page(TWO_COLUMNS), (4.0 if wide else 7.5) * canvas.em())
+    fig = canvas.new_figure(TWO_COLUMNS, 4.0 if wide else 7.5)
     sides = {"ncols": 2, "width_ratios": (1, 1.15)} if wide else {"nrows": 2}
     left, right = fig.subfigures(**sides)
     maps = [(g.T, rows, [""]) if c == ["outside"] else (g, c, rows) for g, c, rows in _maps(data)]

@@ -48,23 +48,19 @@ def figure_sweep(data: dict) -> Figure:
     fig, axes = canvas.panels(len(shown), least, 0.6 + 0.3 * len(alphas))
     for ax, (text, measure, attack) in zip(axes, shown, strict=True):
         shares = grid_shares(data, measure, attack)
-        image = [[_value(shares.get((k, alpha))) for k in ks] for alpha in alphas]
+        values = {at: share.value for at, share in shares.items()}
+        image = [[values.get((k, alpha), float("nan")) for k in ks] for alpha in alphas]
         mesh = ax.imshow(image, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
         for (k, alpha), share in shares.items():
             if k != 0:
                 _write(ax, ks.index(k), alphas.index(alpha), share)
-        canvas.title(ax, f"{text} (aligned {_short(shares[0, 0].value)})")
+        canvas.title(ax, f"{text} (aligned {_short(values[0, 0])})")
         ax.set_xticks(range(len(ks)), ["all" if k is None else k for k in ks])
         ax.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         ax.set(xlabel="k", ylabel="alpha")
         ax.tick_params(length=0)
     fig.colorbar(mesh, ax=list(axes), format=PercentFormatter(1.0), fraction=0.03, pad=0.01)
     return fig
-
-
-def _value(share: Share | None) -> float:
-    """Return a share's value, NaN of none."""
-    return float("nan") if share is None else share.value
 
 
 def _short(value: float) -> str:

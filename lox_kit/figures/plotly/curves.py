@@ -73,14 +73,17 @@ def rank_spec(
     points, aligned, safe = rank_curve_points(data)
     ranks = sorted({*ranks, *(p["r"] for p in points)})
     most = max([*ranks, data["k"], most or 0, 1])
-    traces = [*_curve_traces(points, aligned, most), _ring(safe)]
+    traces = _curve_traces(points, aligned, safe, most)
     for line, style in zip(data["lines"], r_styles(data), strict=True):
         traces += _r_traces(data, line, style)
     return {"data": traces, "layout": _rank_layout(data, safe, ranks, most, size)}
 
 
-def _curve_traces(points: list[dict], aligned: dict, most: int) -> list[dict]:
-    """Return each measure against rank: its band, its curve, and the aligned model's level."""
+def _curve_traces(points: list[dict], aligned: dict, safe: list[dict], most: int) -> list[dict]:
+    """Return each measure against rank: its band, its curve, and the aligned model's level.
+
+    The last trace is a ring around the point of the safety rank.
+    """
     bands, curves, levels = [], [], []
     for measure, (name, style) in CURVES.items():
         x, shares = shares_at(points, "place", measure)
@@ -91,15 +94,10 @@ def _curve_traces(points: list[dict], aligned: dict, most: int) -> list[dict]:
         ends, line = [place(0), place(most)][: len(level)], line | {"dash": "dash", "width": 1.2}
         about = {"what": f"aligned, {name}", "name": f"aligned: {name}"}
         levels.append(canvas.shares_trace(ends, level, "x", "y", line, **about))
-    return [*bands, *curves, *levels]
-
-
-def _ring(safe: list[dict]) -> dict:
-    """Return a ring around the point of the safety rank."""
-    x, shares = shares_at(safe, "place", "asr")
+    x, y = [p["place"] for p in safe], [p["measures"]["asr"]["value"] for p in safe]
     marker = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": OKABE_ITO[0], "width": 2.5}}
     ring = {"mode": "markers", "marker": marker, "hoverinfo": "skip"}
-    return canvas.line_trace(x, [s["value"] for s in shares], "x", "y", {}, **ring)
+    return [*bands, *curves, *levels, canvas.line_trace(x, y, "x", "y", {}, **ring)]
 
 
 def _r_traces(data: dict, line: dict, style: dict) -> list[dict]:

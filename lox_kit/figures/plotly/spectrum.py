@@ -6,6 +6,8 @@ which a panel compares with what it shows, to send only what changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from lox_kit.extrapolation import map_layout
@@ -28,7 +30,7 @@ def explorer_spec(data: dict, size: int = 12) -> Spec:
         From `explorer_data`.
     """
     data = canvas.escaped(data)
-    maps, curves = _map_traces(data, size), energy_curves(data)
+    maps, curves = list(_map_traces(data, size)), energy_curves(data)
     median = median_curve(curves).tolist()
     first = [*maps, *_energy_traces(curves, median, data["k"])]  # as many at every setting
     layout = canvas.common_layout(
@@ -43,33 +45,28 @@ def explorer_spec(data: dict, size: int = 12) -> Spec:
     return {"data": first + _value_traces(data), "layout": layout}
 
 
-def _map_traces(data: dict, size: int) -> list[dict]:
-    """Return one heat map of the layers and one of what is outside them (`map_layout`)."""
-    traces = []
+def _map_traces(data: dict, size: int) -> Iterator[dict]:
+    """Yield one heat map of the layers and one of what is outside them (`map_layout`)."""
     for names, columns, rows in map_layout(data["energy"]):
         outside = columns == ["outside"]
         if outside:  # one row below the layers
             names, columns, rows = [[n for row in names for n in row]], rows, ["outside"]
-        few = len(rows) * len(columns) <= 80
-        traces.append(
-            {
-                "type": "heatmap",
-                "z": [[data["energy"].get(n) for n in row] for row in names],
-                "x": columns,
-                "y": rows,
-                "customdata": [[n or "" for n in row] for row in names],
-                "xaxis": "x2" if outside else "x",
-                "yaxis": "y2" if outside else "y",
-                "coloraxis": "coloraxis",
-                "texttemplate": "%{z:.0%}" if few else "",
-                "textfont": {"size": size - 1},
-                "hovertemplate": "%{customdata}<br>%{z:.1%} of ‖ΔW‖²<extra></extra>",
-                "xgap": 1,
-                "ygap": 1,
-                "hoverongaps": False,
-            }
-        )
-    return traces
+        yield {
+            "type": "heatmap",
+            "z": [[data["energy"].get(n) for n in row] for row in names],
+            "x": columns,
+            "y": rows,
+            "customdata": [[n or "" for n in row] for row in names],
+            "xaxis": "x2" if outside else "x",
+            "yaxis": "y2" if outside else "y",
+            "coloraxis": "coloraxis",
+            "texttemplate": "%{z:.0%}" if len(rows) * len(columns) <= 80 else "",
+            "textfont": {"size": size - 1},
+            "hovertemplate": "%{customdata}<br>%{z:.1%} of ‖ΔW‖²<extra></extra>",
+            "xgap": 1,
+            "ygap": 1,
+            "hoverongaps": False,
+        }
 
 
 def _value_traces(data: dict) -> list[dict]:
@@ -93,13 +90,12 @@ def _energy_traces(curves: dict[str, np.ndarray], median: list[float], k: int) -
     """Return the energy of every matrix shown in grey, their median in bold, and the chosen k."""
     x, y = ([k], [median[k - 1]]) if 1 <= k <= len(median) else ([], [])
     each = {"hovertemplate": "%{text}<br>top %{x}: %{y:.1%} of ‖ΔW‖²<extra></extra>"}
+    thin, bold = {"color": LIGHT, "width": 1}, {"color": OKABE_ITO[0], "width": 2.5}
     middle = {"hovertemplate": "median, top %{x}: %{y:.1%}<extra></extra>", "showlegend": False}
     dot = {"name": "k", "mode": "markers", "marker": {"color": OKABE_ITO[1], "size": 9}}
     return [
-        canvas.curves_trace(curves, "x3", "y4", {"color": LIGHT, "width": 1}, **each),
-        canvas.curves_trace(
-            {"median": median}, "x3", "y4", {"color": OKABE_ITO[0], "width": 2.5}, **middle
-        ),
+        canvas.curves_trace(curves, "x3", "y4", thin, **each),
+        canvas.curves_trace({"median": median}, "x3", "y4", bold, **middle),
         canvas.line_trace(x, y, "x3", "y4", {}, **dot, **middle),
     ]
 

@@ -169,6 +169,7 @@ def surface_layout(
                 "showspikes": False, "nticks": 5,
                 "tickfont": {"size": min(size, 13)}}  # fmt: skip
     beside = {"thickness": 14, "x": 0.925, "y": 1.0, "yanchor": "top", "len": 1 - bottom}
+    label = {"font": {"size": size - 1}, "borderpad": 1, "bgcolor": "rgba(255,255,255,0.8)"}
     layout = canvas.common_layout(
         size,
         showlegend=bool(data["trajectories"]),
@@ -192,7 +193,10 @@ def surface_layout(
         },
         xaxis=canvas.axis(first, domain=[0.55, 0.905], range=_ends(a), showgrid=False),
         yaxis=canvas.axis(second, domain=[bottom, 1], range=_ends(b), showgrid=False),
-        annotations=[_name(name, point, size) for name, point in data["points"].items()],
+        annotations=[
+            {"text": name, "x": p["at"][0], "y": p["at"][1], "yshift": 1.2 * size, **label}
+            for name, p in data["points"].items()
+        ],
     )  # fmt: skip
     if not np.isfinite(values).any():
         text = "nothing is measured yet: press <b>Run</b>"
@@ -206,11 +210,3 @@ def _ends(x: np.ndarray) -> list[float]:
     """Return the range of an axis: half a cell beyond the outermost ones."""
     half = (x[1] - x[0]) / 2
     return [float(x[0] - half), float(x[-1] + half)]
-
-
-def _name(name: str, point: dict, size: int) -> dict:
-    """Return the name of a model beside its marker on the map."""
-    x, y = point["at"]
-    place = {"x": x, "y": y, "yshift": 1.2 * size}
-    box = {"font": {"size": size - 1}, "borderpad": 1, "bgcolor": "rgba(255,255,255,0.8)"}
-    return {"text": name, **place, **box}
