@@ -8,7 +8,7 @@ import pytest
 from checkpoints import save_tensors, weights
 
 from lox_kit import SafetySubspace, figures
-from lox_kit.figures.plotly.rank import rank_spec
+from lox_kit.figures.plotly import rank_spec
 from lox_kit.figures.rank_data import ALL, kinds_shown, place, rank_and_r_data, ticks_shown
 from lox_kit.measures.intervals import Share, share_fields
 from lox_kit.studies.results import RankCurve

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from lox_kit import SafetySubspace, Store, figures, widgets
 from lox_kit.attacks.presets import find_attack
 from lox_kit.attacks.run import run_attack
-from lox_kit.figures.plotly.rank import rank_spec
+from lox_kit.figures.plotly import rank_spec
 from lox_kit.figures.rank_data import place, rank_and_r_data
 from lox_kit.measures import Questions, world_questions
 from lox_kit.models.prompts import Prompt

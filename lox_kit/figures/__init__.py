@@ -9,10 +9,10 @@ __all__, __getattr__, __dir__ = attach(
             figure_attack_lab figure_attack_table figure_epochs is_there LAB_ARMS run_title
         """,
         "canvas": "LINES MEASURE_STYLES OKABE_ITO STYLE use WIDTHS",
-        "defences": "figure_alpha figure_defences SHORT",
-        "erosion": "figure_r_bars figure_retained",
-        "frontier": "curve_points direction_of figure_frontier",
-        "overlaps": "figure_overlaps",
+        "defences": """
+            curve_points direction_of figure_alpha figure_defences figure_frontier SHORT
+        """,
+        "erosion": "figure_overlaps figure_r_bars figure_retained",
         "files": "DRAW draw holds made_now redraw save_figure",
         "judging": "figure_interval figure_judges interval_data judges_data",
         "numbers": "frame",

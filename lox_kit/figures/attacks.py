@@ -8,24 +8,9 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from .canvas import (
-    ARM_COLOURS,
-    LINES,
-    MARKS,
-    MEASURES,
-    OKABE_ITO,
-    em,
-    legend_below,
-    panels,
-    share_axis,
-    share_line,
-    shares_at,
-    small,
-    styled,
-    title,
-)
+from . import canvas
+from .canvas import ARM_COLOURS, LINES, MARKS, MEASURES, OKABE_ITO, styled
 
 TABLE_COLOURS = {"asr": OKABE_ITO[1], "helpfulness": OKABE_ITO[5]}  # the lighter, in grey too
 
@@ -41,44 +26,40 @@ def figure_attack_table(data: dict) -> Figure:
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     seeds = sorted({r["seed"] for r in rows})
     ways = sorted({r["training"] for r in rows if r["attack"]}, reverse=True)  # full, LoRA
+    lanes = {way: (i - (len(ways) - 1) / 2) * 0.44 for i, way in enumerate(ways)}  # of an arm's row
     height = 0.75 + len(arms) * (0.16 + 0.17 * len(ways))
-    fig, axes = panels(len(columns), 1.08, height, sharey=True)
+    fig, axes = canvas.panels(len(columns), 1.08, height, sharey=True)
     for ax, (attack, prefix) in zip(axes, columns, strict=True):
         for y, arm in enumerate(arms):
             there = [r for r in rows if r["arm"] == arm and r["attack"] in (attack, None)]
             for row in there:
-                _entry(ax, y, row, prefix, seeds, ways)
-            for lane, way in enumerate(ways):
+                _entry(ax, y, row, prefix, seeds, lanes)
+            for way, lane in lanes.items():
                 if not any(r["attack"] and r["training"] == way for r in there):
-                    ax.text(0.5, y + _lane(lane, ways), "not run", color="0.6", ha="center",
-                            va="center", fontsize=small())  # fmt: skip
+                    middle = {"ha": "center", "va": "center", "fontsize": canvas.small()}
+                    ax.text(0.5, y + lane, "not run", color="0.6", **middle)
             if y:
                 ax.axhline(y - 0.5, color="0.9", linewidth=0.5)
         asked = ", asked under it" if prefix else ""
-        title(ax, attack + asked)
+        canvas.title(ax, attack + asked)
         ax.set(xlim=(-0.06, 1.06), ylim=(len(arms) - 0.5, -0.5), xticks=(0, 0.5, 1))
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+        canvas.percent(ax.xaxis)
         ax.set_yticks(range(len(arms)), [a.replace(" ", "\n") for a in arms])
         ax.tick_params(length=0)
     _attack_legend(fig, axes[0], seeds, ways)
     return fig
 
 
-def _lane(lane: int, ways: list[str]) -> float:
-    """Return how far below the middle of an arm's row the lane of a kind of training is."""
-    return (lane - (len(ways) - 1) / 2) * 0.44
-
-
-def _entry(ax: Axes, y: int, row: dict, prefix: str, seeds: list[int], ways: list[str]) -> None:
+def _entry(ax: Axes, y: int, row: dict, prefix: str, seeds: list[int], lanes: dict) -> None:
     """Draw the shares of one entry in an arm's row: before as ticks in every lane."""
-    seed, lanes = seeds.index(row["seed"]), range(len(ways))
+    seed, here = seeds.index(row["seed"]), lanes.values()
     if row["attack"]:
-        lanes = [ways.index(row["training"])]
+        here = [lanes[row["training"]]]
     spread = (seed - (len(seeds) - 1) / 2) * 0.3 / max(len(seeds), 3)
     for measure, colour in TABLE_COLOURS.items():
         name = prefix + measure if measure == "asr" else measure
         share = row["measures"].get(name)
-        for at in (y + _lane(lane, ways) + spread for lane in lanes if share):
+        for at in (y + lane + spread for lane in here if share):
             if not row["attack"]:
                 ax.plot(share["value"], at, "|", color="0.6", markersize=4, zorder=0)
                 continue
@@ -98,7 +79,7 @@ def _attack_legend(fig: Figure, ax: Axes, seeds: list[int], ways: list[str]) -> 
     for i, seed in enumerate(seeds if len(seeds) > 1 else []):
         ax.plot([], [], MARKS[i % len(MARKS)], color="0.3", markersize=3, label=f"seed {seed}")
     ax.plot([], [], "|", color="0.6", markersize=5, label="before")
-    legend_below(fig, ax)
+    canvas.legend_below(fig, ax)
 
 
 def _columns(rows: list[dict]) -> list[tuple[str, str]]:
@@ -124,7 +105,7 @@ def figure_epochs(data: dict) -> Figure:
         key = line["model"], line["learning_rate"], "seeds" if "seed" in line else i
         groups.setdefault(key, []).append(line["points"])
     models, rates, _ = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
-    fig, axes = panels(len(shown), 1.8, 2.2, sharey=True)
+    fig, axes = canvas.panels(len(shown), 1.8, 2.2, sharey=True)
     for ax, measure in zip(axes, shown, strict=True):
         for (model, rate, _), points in groups.items():
             i, line = models.index(model), LINES[rates.index(rate) % 4]
@@ -132,11 +113,11 @@ def figure_epochs(data: dict) -> Figure:
             style = {"color": colour, "linestyle": line, "marker": MARKS[i % len(MARKS)]}
             arm = model.rpartition(" + ")[2]  # "LoX" of "sandbox/aligned + LoX"
             style["label"] = f"{arm}, learning rate {rate:g}"
-            steps, shares = shares_at(over_seeds(points, measure), "step", measure)
-            share_line(ax, steps, shares, markersize=2.5, band=0.12, **style)
-        share_axis(ax)
+            steps, shares = canvas.shares_at(over_seeds(points, measure), "step", measure)
+            canvas.share_line(ax, steps, shares, markersize=2.5, band=0.12, **style)
+        canvas.share_axis(ax)
         ax.set(title=MEASURES[measure], xlabel="optimiser step", xlim=(0, None))
-    legend_below(fig, axes[0])
+    canvas.legend_below(fig, axes[0])
     return fig
 
 
@@ -144,12 +125,12 @@ def over_seeds(seeds: list[list[dict]], measure: str) -> list[dict]:
     """Return the points of one seed, or their means, from the least to the most of several."""
     if len(seeds) == 1:
         return seeds[0]
+    curves = [{p["step"]: p["measures"][measure]["value"] for p in points} for points in seeds]
     found = []
-    for at in sorted(set.intersection(*({point["step"] for point in points} for points in seeds))):
-        here = (point["measures"] for points in seeds for point in points if point["step"] == at)
-        values = [measures[measure]["value"] for measures in here]
+    for step in sorted(set.intersection(*map(set, curves))):
+        values = [curve[step] for curve in curves]
         share = {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
-        found.append({"step": at, "measures": {measure: share}})
+        found.append({"step": step, "measures": {measure: share}})
     return found
 
 
@@ -206,24 +187,24 @@ def figure_attack_lab(data: dict) -> Figure:
     learning_rate, steps, training, seed, k, alpha) and has `studies.Way.to_dict` in `arms`.
     """
     runs, shown = data["runs"], lab_panels(data["runs"])
-    fig, axes = panels(3, 1.8, 2.2)
+    fig, axes = canvas.panels(3, 1.8, 2.2)
     for i, arm, style in lab_lines(runs):
         run, size = runs[i], 2 + style["linewidth"]
         way, label = run["arms"][arm], arm if i == 0 else run_title(run) * (arm == "LoX")
         axes[0].plot(range(1, len(way["losses"]) + 1), way["losses"], label=label, **style)
         for ax, measure in zip(axes[1:], shown, strict=True):
-            band, points = 0.12 * (i == 0), shares_at(way["points"], "step", measure)
-            share_line(ax, *points, markersize=size, band=band, **style)
+            band, points = 0.12 * (i == 0), canvas.shares_at(way["points"], "step", measure)
+            canvas.share_line(ax, *points, markersize=size, band=band, **style)
     steps = max(run["steps"] for run in runs)
     titles = ["loss (nats per token)", *shown.values()]
     for ax, text in zip(axes, titles, strict=True):
         ax.axvline(data["at"], color="0.35", linestyle=":", linewidth=0.8)
-        title(ax, text)
+        canvas.title(ax, text)
         ax.set(xlabel="optimiser step", xlim=(-0.02 * steps, 1.02 * steps))
     axes[0].set_ylim(0, None)
     for ax in axes[1:]:
-        share_axis(ax)
-    across = int(fig.get_figwidth() / em() / 0.07)
+        canvas.share_axis(ax)
+    across = int(fig.get_figwidth() / canvas.em() / 0.07)
     fig.suptitle(fill(run_title(runs[0]), across), fontsize=plt.rcParams["axes.titlesize"])
-    legend_below(fig, axes[0])
+    canvas.legend_below(fig, axes[0])
     return fig

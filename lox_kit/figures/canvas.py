@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import PercentFormatter
@@ -144,15 +145,18 @@ def narrow() -> bool:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, inches, that pyplot forgets: a notebook shows it once, when asked."""
-    fig = plt.figure(figsize=(width, height), layout="constrained")
+    """Return an empty figure that pyplot forgets: a notebook shows it once, when asked.
+
+    Its usual width, see `page`, and its height are in inches, for a paper.
+    """
+    fig = plt.figure(figsize=(page(width), height * em()), layout="constrained")
     plt.close(fig)
     return fig
 
 
 def one_panel(height: float = 2.4, usual: float = ONE_COLUMN) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes; its height in inches, for a paper."""
-    fig = new_figure(page(usual), height * em())
+    fig = new_figure(usual, height)
     return fig, fig.subplots()
 
 
@@ -171,10 +175,9 @@ def panels(n: int, least: float, height: float, **options) -> tuple[Figure, np.n
     """
     if not n:
         raise ValueError("there is nothing to draw: no attack, or no measure, is in the data.")
-    width = page(TWO_COLUMNS)
-    rows = -(-n // max(1, min(n, int(width / em() / least + 1e-6))))
+    rows = -(-n // max(1, min(n, int(page(TWO_COLUMNS) / em() / least + 1e-6))))
     columns = -(-n // rows)
-    fig = new_figure(width, rows * height * em())
+    fig = new_figure(TWO_COLUMNS, rows * height)
     axes = fig.subplots(rows, columns, squeeze=False, **options)
     for ax in axes.flat[n:]:
         ax.remove()
@@ -235,9 +238,15 @@ def interval(ax: Axes, x: float, share: dict, *, colour: str, filled: bool) -> N
     ax.plot(x, share["value"], "o", color=colour, markerfacecolor=colour if filled else "white")
 
 
+def percent(*axes: Axis, decimals: int | None = None) -> None:
+    """Write the numbers of these axes, each an axes' `xaxis` or another, in percent."""
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1.0, decimals))
+
+
 def share_axis(ax: Axes) -> None:
     """Make the y axis one of shares, 0 to 100 %."""
     ax.set_ylim(-0.03, 1.03)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    percent(ax.yaxis)
     ax.grid(axis="y", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from .canvas import OKABE_ITO, bars, em, new_figure, page
+from .canvas import OKABE_ITO, bars, em, new_figure, page, percent
 
 CUT_COLOUR = OKABE_ITO[3]  # the first that no trajectory of two attacks has
 CUT_HEIGHT = 1.5  # inches
@@ -27,8 +26,7 @@ def figure_over_cut(
     projection : str, optional
         Of the main axes.
     """
-    width = page(width)
-    parts = {"main": shape * width} | ({"cut": CUT_HEIGHT * em()} if data.get("cut") else {})
+    parts = {"main": shape * page(width) / em()} | ({"cut": CUT_HEIGHT} if data.get("cut") else {})
     heights, options = list(parts.values()), {"main": {"projection": projection}}
     fig, rows = new_figure(width, sum(heights)), [[part] for part in parts]
     axes = fig.subplot_mosaic(rows, height_ratios=heights, per_subplot_kw=options)
@@ -37,7 +35,7 @@ def figure_over_cut(
     return fig, axes["main"]
 
 
-def plot_cut(data: dict, *, ax: Axes) -> Axes:
+def plot_cut(data: dict, *, ax: Axes) -> None:
     """Draw the cut: dots with intervals, joined by a thin line.
 
     The dotted line is the threshold, the bands are the 95 % intervals of the cliffs.
@@ -54,8 +52,7 @@ def plot_cut(data: dict, *, ax: Axes) -> Axes:
     ax.set(xlabel=cut["label"], ylabel=data["metric"])
     if data["limits"]:
         ax.set_ylim(-0.05, 1.05)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return ax
+        percent(ax.yaxis)
 
 
 def line_on(data: dict, ax: Axes, *, space: bool = False) -> None:

@@ -71,14 +71,11 @@ def save_figure(
         If the data do not say which figure they are, or there is no such width.
     """
     pages = _pages(data, kinds, width, style)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    made = _made(data, folder / f"{name}.json")
+    made = _made(data, Path(folder, f"{name}.json"))
     data = {k: v for k, v in data.items() if k != "made"} | ({"made": made} if made else {})
-    text = json.dumps(data, indent=1)
     table = frame(data).to_csv(index=False, lineterminator="\n")
-    pages = {"json": text + "\n", "csv": table, **pages}
-    return [write_whole(folder / f"{name}.{kind}", page) for kind, page in pages.items()]
+    pages = {"json": json.dumps(data, indent=1) + "\n", "csv": table, **pages}
+    return [write_whole(Path(folder, f"{name}.{kind}"), page) for kind, page in pages.items()]
 
 
 def _made(data: dict, file: Path) -> dict | None:

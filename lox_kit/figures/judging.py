@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from lox_kit.measures import Share
 
-from .canvas import OKABE_ITO, line_style, one_panel, styled
+from . import canvas
+from .canvas import OKABE_ITO, styled
 
 
 def judges_data(result) -> dict:
@@ -24,7 +24,7 @@ def judges_data(result) -> dict:
 def figure_judges(data: dict) -> Figure:
     """Draw the same answers as each judge counts them, with 95 % Wilson intervals."""
     shares = data["shares"]
-    fig, ax = one_panel(0.55 + 0.26 * len(shares))
+    fig, ax = canvas.one_panel(0.55 + 0.26 * len(shares))
     for y, (name, share) in enumerate(shares.items()):
         colour = OKABE_ITO[0] if name.startswith("asr") else "0.45"
         ax.hlines(y, share["low"], share["high"], color=colour, linewidth=0.9)
@@ -32,7 +32,7 @@ def figure_judges(data: dict) -> Figure:
     ax.set_yticks(range(len(shares)), [name.replace("asr", "ASR") for name in shares])
     ax.set(xlim=(-0.02, 1.02), ylim=(len(shares) - 0.5, -0.5))
     ax.set_xlabel(f"share of the same {data['n']} answers")
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    canvas.percent(ax.xaxis)
     ax.grid(axis="x", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)
@@ -52,14 +52,13 @@ def interval_data(sizes: Sequence[int] = (30, 100, 1000)) -> dict:
 @styled
 def figure_interval(data: dict) -> Figure:
     """Draw how far Wilson's 95 % interval reaches from each measured rate, for several n."""
-    fig, ax = one_panel()
+    fig, ax = canvas.one_panel()
     for i, band in enumerate(data["bands"]):
         value, (low, high) = np.array(band["value"]), np.array(band["interval"]).T
-        ax.plot(value, high - value, label=f"n = {band['n']}", **line_style(i))
-        ax.plot(value, low - value, **line_style(i))
+        ax.plot(value, high - value, label=f"n = {band['n']}", **canvas.line_style(i))
+        ax.plot(value, low - value, **canvas.line_style(i))
     ax.axhline(0, color="0.6", linewidth=0.6)
     ax.set(xlabel="measured rate", ylabel="ends of the interval − rate", xlim=(0, 1))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    canvas.percent(ax.xaxis, ax.yaxis, decimals=0)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
     return fig

@@ -6,25 +6,17 @@ from collections.abc import Sequence
 
 import matplotlib.patheffects as effects
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mpl_toolkits.mplot3d import proj3d
 
-from .canvas import (
-    ARM_COLOURS,
-    LINES,
-    OKABE_ITO,
-    legend_below,
-    narrow,
-    panels,
-    share_axis,
-    small,
-    styled,
-    title,
-)
+from . import canvas
+from .canvas import ARM_COLOURS, LINES, OKABE_ITO, styled
 from .cuts import figure_over_cut, line_on
 
 MARKERS = {"aligned": "o", "LoX": "^", "attacked": "s", "attacked LoX": "D"}
@@ -76,8 +68,6 @@ def coordinates(data: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def colours(data: dict) -> tuple[Colormap, Normalize]:
     """Return colour map and norm: cividis over 0..1 for a share, else diverging around 0."""
-    from matplotlib import colormaps
-
     if data["limits"]:
         return colormaps["cividis"], Normalize(*data["limits"])
     values = [v for row in data["values"] for v in row if v is not None]
@@ -88,7 +78,7 @@ def colours(data: dict) -> tuple[Colormap, Normalize]:
 # --- the map ----------------------------------------------------------------------------------
 
 
-def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
+def plot_landscape_map(data: dict, *, ax: Axes) -> None:
     """Draw the cells as they were measured, contours between them, models and trajectories.
 
     A cell is a rectangle of its own colour; nothing is drawn where nothing was measured. A model's
@@ -96,12 +86,12 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
     """
     a, b, values = coordinates(data)
     cmap, norm = colours(data)
-    mesh = ax.pcolormesh(a, b, values.T, cmap=cmap, norm=norm, shading="nearest", rasterized=True)
+    ax.pcolormesh(a, b, values.T, cmap=cmap, norm=norm, shading="nearest", rasterized=True)
     levels = (0.1, 0.5, 0.9) if data["limits"] else (0.0,)
     if np.isfinite(values).all() and values.min() < levels[-1] and values.max() > levels[0]:
         colour = "white" if data["limits"] else "black"
         lines = ax.contour(a, b, values.T, levels, colors=colour, linewidths=0.6)
-        ax.clabel(lines, fmt="%.1f", fontsize=small())
+        ax.clabel(lines, fmt="%.1f", fontsize=canvas.small())
     for i, way in enumerate(data["trajectories"]):
         style = way_style(i, way) | {"linewidth": 1.1, "path_effects": HALO}
         label = f"{way['name']}: {way['explained']:.0%} of its length lies in the plane"
@@ -113,10 +103,7 @@ def plot_landscape_map(data: dict, *, ax: Axes) -> Axes:
     ax.set(xlabel=data["axes"][0], ylabel=data["axes"][1])
     ax.locator_params(axis="x", nbins=5)
     ax.set_title(data["title"])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.mesh = mesh  # for the colour bar
-    return ax
+    ax.spines[:].set_visible(False)
 
 
 def _shown(mark: dict) -> float:
@@ -138,8 +125,8 @@ def _mark(ax: Axes, name: str, mark: dict, colour, extent: float) -> None:
         ax.plot(x, y, "o", markersize=12, markerfacecolor="none", markeredgecolor="white",
                 markeredgewidth=0.8, zorder=4)  # fmt: skip
     ax.plot(x, y, MARKERS.get(name, "o"), markerfacecolor=colour, zorder=5, **EDGE)
-    ax.annotate(note, (x, y), (7, 5), textcoords="offset points", fontsize=small(), zorder=6,
-                path_effects=HALO, linespacing=1.15)  # fmt: skip
+    beside = {"xytext": (7, 5), "textcoords": "offset points", "linespacing": 1.15}
+    ax.annotate(note, (x, y), fontsize=canvas.small(), zorder=6, path_effects=HALO, **beside)
 
 
 @styled
@@ -147,16 +134,18 @@ def figure_landscape_map(data: dict) -> Figure:
     """Draw the landscape from above, and below it the cut, where the data have one."""
     fig, ax = figure_over_cut(data, 4.6, 0.78)
     plot_landscape_map(data, ax=ax)
-    _colour_bar(fig, ax.mesh, ax, data)
+    _colour_bar(ax, data)
     if data["trajectories"]:
-        legend_below(fig, ax)
+        canvas.legend_below(fig, ax)
     return fig
 
 
-def _colour_bar(fig: Figure, mappable, ax, data: dict, **options) -> None:
+def _colour_bar(ax: Axes, data: dict, **options) -> None:
     """Draw the colour bar, in percent for a share."""
+    cmap, norm = colours(data)
     style = {"format": PercentFormatter(1.0)} if data["limits"] else {}
-    bar = fig.colorbar(mappable, ax=ax, aspect=25, label=data["metric"], **style, **options)
+    style |= {"ax": ax, "aspect": 25, "label": data["metric"]}
+    bar = ax.figure.colorbar(ScalarMappable(norm, cmap), **style, **options)
     bar.outline.set_linewidth(0.5)
 
 
@@ -171,12 +160,11 @@ def figure_landscape_3d(data: dict) -> Figure:
     own value differs from its cell's: a thin line joins the two. Below it stands the cut, where the
     data have one.
     """
-    from matplotlib.cm import ScalarMappable
-
     a, b, values = coordinates(data)
     cmap, norm = colours(data)
-    fig, ax = figure_over_cut(data, 4.8, 0.9 if narrow() else 0.73, "3d")
+    fig, ax = figure_over_cut(data, 4.8, 0.9 if canvas.narrow() else 0.73, "3d")
     ax.computed_zorder = False  # markers and arrows lie above the surface, whatever the angle
+    extent = max(np.ptp(a), np.ptp(b))
     A, B = np.meshgrid(a, b, indexing="ij")
     corners = (values[:-1, :-1], values[1:, :-1], values[:-1, 1:], values[1:, 1:])
     faces = cmap(norm(np.mean(corners, axis=0)))
@@ -188,23 +176,21 @@ def figure_landscape_3d(data: dict) -> Figure:
             ends = (data["marks"][name] for name in (start, end))
             ax.add_artist(_Arrow(*([*m["at"], _shown(m)] for m in ends)))
     for name, mark in data["marks"].items():
-        _mark_3d(
-            ax, _note(name, mark, max(np.ptp(a), np.ptp(b))), name, mark, cmap(norm(_shown(mark)))
-        )
+        _mark_3d(ax, name, mark, cmap(norm(_shown(mark))), extent)
     ax.set(xlabel=data["axes"][0], ylabel=data["axes"][1], zlim=(norm.vmin, norm.vmax))
     ax.set_title(data["title"], y=0.96)
     ax.view_init(elev=28, azim=-58)
-    ax.set_box_aspect((1, 1.15, 0.62), zoom=0.8 if narrow() else 1.0)
+    ax.set_box_aspect((1, 1.15, 0.62), zoom=0.8 if canvas.narrow() else 1.0)
     ax.tick_params(pad=-2, length=0)
     for axis in "xyz":
         ax.locator_params(axis=axis, nbins=5)
     ax.xaxis.labelpad = ax.yaxis.labelpad = -4
     if data["limits"]:
-        ax.zaxis.set_major_formatter(PercentFormatter(1.0))
+        canvas.percent(ax.zaxis)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"].update(color="0.9", linewidth=0.4)
-    _colour_bar(fig, ScalarMappable(norm, cmap), ax, data, shrink=0.6, pad=0.02)
+    _colour_bar(ax, data, shrink=0.6, pad=0.02)
     return fig
 
 
@@ -224,14 +210,14 @@ class _Arrow(FancyArrowPatch):
         return float(min(z))
 
 
-def _mark_3d(ax, note: str, name: str, mark: dict, colour) -> None:
+def _mark_3d(ax: Axes, name: str, mark: dict, colour, extent: float) -> None:
     """Draw a model at its own value, joined to the surface."""
     x, y = mark["at"]
     z, cell = _shown(mark), mark["cell"][0]
+    note = "   " + _note(name, mark, extent).replace("\n", "\n   ")
     ax.plot([x, x], [y, y], [cell, z], color="black", linewidth=0.6, linestyle=":", zorder=3)
     ax.plot([x], [y], [z], MARKERS.get(name, "o"), markerfacecolor=colour, zorder=5, **EDGE)
-    ax.text(x, y, z, "   " + note.replace("\n", "\n   "), fontsize=small(), zorder=6,
-            path_effects=HALO)  # fmt: skip
+    ax.text(x, y, z, note, fontsize=canvas.small(), zorder=6, path_effects=HALO)
 
 
 # --- flatness ---------------------------------------------------------------------------------
@@ -243,7 +229,7 @@ def figure_flatness(data: dict) -> Figure:
 
     Thin lines are single directions, the bold one is their mean; the dashed line is the threshold.
     """
-    fig, axes = panels(len(data["panels"]), 1.35, 2.1, sharey=True)
+    fig, axes = canvas.panels(len(data["panels"]), 1.35, 2.1, sharey=True)
     for ax, panel in zip(axes, data["panels"], strict=True):
         for i, (model, curves) in enumerate(panel["curves"].items()):
             lines, x = np.array(curves), np.array(panel["places"])
@@ -253,11 +239,11 @@ def figure_flatness(data: dict) -> Figure:
                 ax.plot(x, lines.T, color=colour, linewidth=0.4, alpha=0.6)
             ax.plot(x, lines.mean(0), linewidth=1.6, label=model, **style)
         ax.axhline(data["threshold"], color="0.6", linewidth=0.7, linestyle=":", zorder=0)
-        title(ax, panel["title"])
+        canvas.title(ax, panel["title"])
         ax.set_xlabel(panel["xlabel"])
         ax.margins(x=0.02)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        share_axis(ax)
+        canvas.share_axis(ax)
     axes[0].set_ylabel("attack success rate")
-    legend_below(fig, axes[0])
+    canvas.legend_below(fig, axes[0])
     return fig

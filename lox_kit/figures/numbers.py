@@ -44,17 +44,12 @@ def _points(points: list[dict], **names) -> Iterator[dict]:
 
 
 def _spectrum(data: dict) -> Iterator[dict]:
-    """Yield every singular value."""
-    for layer in data["layers"]:
+    """Yield the energy of every matrix, then the singular values of those that are drawn."""
+    for name, energy in data.get("energy", {}).items():
+        yield {"name": name, "k": data["k"], "energy": energy}
+    for layer in data.get("layers", ()):
         names = {n: layer[n] for n in ("name", "norm", "noise_edge")}
         yield from ({**names, "direction": i, "S": s} for i, s in enumerate(layer["S"], 1))
-
-
-def _explorer(data: dict) -> Iterator[dict]:
-    """Yield the energy of every matrix, then the singular values of those that are drawn."""
-    for name, energy in data["energy"].items():
-        yield {"name": name, "k": data["k"], "energy": energy}
-    yield from _spectrum(data) if "layers" in data else ()
 
 
 def _epochs(data: dict) -> Iterator[dict]:
@@ -120,8 +115,8 @@ def _interval(data: dict) -> Iterator[dict]:
 _ROWS = {
     "pipeline": lambda data: [{"k": data["k"], "alpha": data["alpha"]}],
     "spectrum": _spectrum,
-    "energy_map": _explorer,
-    "explorer": _explorer,
+    "energy_map": _spectrum,
+    "explorer": _spectrum,
     "alpha": lambda data: _points(data["points"], k=data["k"]),
     "choice": lambda data: _points(data["points"]),
     "epochs": _epochs,

@@ -6,26 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .canvas import (
-    LINES,
-    MEASURE_STYLES,
-    MEASURES,
-    OKABE_ITO,
-    TWO_COLUMNS,
-    em,
-    interval,
-    legend_below,
-    line_style,
-    narrow,
-    new_figure,
-    page,
-    panels,
-    share_axis,
-    share_line,
-    shares_at,
-    small,
-    styled,
-)
+from . import canvas
+from .canvas import LINES, MEASURE_STYLES, MEASURES, OKABE_ITO, TWO_COLUMNS, styled
 from .published import add_ranks
 from .rank_data import ALL, place, rank_curve_points, ticks_shown
 
@@ -42,7 +24,7 @@ def figure_rank_curve(data: dict) -> Figure:
     pairs = list(dict.fromkeys(row["pair"] for row in data["rows"]))
     ranks = sorted({row["r"] for row in data["rows"]} - {None})
     shown = [m for m in MEASURES if all(m in row["measures"] for row in data["rows"])]
-    fig, axes = panels(len(shown), 1.9, 2.4, sharey=True)
+    fig, axes = canvas.panels(len(shown), 1.9, 2.4, sharey=True)
     at = {r: i for i, r in enumerate(ranks)} | {None: len(ranks) + 0.7}  # None: the aligned model
     for ax, measure in zip(axes, shown, strict=True):
         for i, pair in enumerate(pairs):
@@ -53,16 +35,16 @@ def figure_rank_curve(data: dict) -> Figure:
             found = data["safety_rank"][pair]
             most = max(filter(None, shares), default=0)
             label = f"{pair}: safety rank {f'above {most}' if found is None else found}"
-            share_line(ax, x[:-1], y[:-1], label=label, **line_style(i))
+            canvas.share_line(ax, x[:-1], y[:-1], label=label, **canvas.line_style(i))
             for where, share in zip(x, y, strict=True):
-                interval(ax, where, share, colour=line_style(i)["color"], filled=True)
+                canvas.interval(ax, where, share, colour=canvas.line_style(i)["color"], filled=True)
         if data.get("paper") and measure == "asr":
             add_ranks(ax, at)
         ax.set_xticks(list(at.values()), [*map(str, ranks), "aligned"])
         ax.axvline(len(ranks) - 0.2, color="0.8", linewidth=0.6)
         ax.set(title=MEASURES[measure], xlabel="directions of ΔW, r")
-        share_axis(ax)
-    legend_below(fig, axes[0])
+        canvas.share_axis(ax)
+    canvas.legend_below(fig, axes[0])
     return fig
 
 
@@ -77,10 +59,7 @@ ATTACK_COLOURS = tuple(OKABE_ITO[i] for i in (1, 3, 4, 5, 2, 0))
 
 def attack_style(i: int) -> dict:
     """Return the i-th attack's colour and line; R_align alone is black and solid."""
-    return {
-        "color": ATTACK_COLOURS[i % len(ATTACK_COLOURS)],
-        "linestyle": LINES[(i + 1) % len(LINES)],
-    }
+    return {"color": ATTACK_COLOURS[i % 6], "linestyle": LINES[(i + 1) % 4]}
 
 
 def r_styles(data: dict) -> list[dict]:
@@ -95,24 +74,26 @@ def figure_rank_and_r(data: dict) -> Figure:
     attacks = list(data["ratios"])
     rows = [["curve", "r"], ["curve", "ratio"]] if attacks else [["curve", "r"]]
     heights = [2.0, 0.6 + 0.16 * len(attacks)] if attacks else [2.4]
-    width = page(TWO_COLUMNS)
-    if narrow():
+    if canvas.narrow():
         rows, heights = [["curve"], *([name] for _, name in rows)], [2.4, *heights]
-    fig = new_figure(width, (sum(heights) + 0.8) * em())
+    fig = canvas.new_figure(TWO_COLUMNS, sum(heights) + 0.8)
     axes = fig.subplot_mosaic(rows, height_ratios=heights)
     plot_rank_curve(data, ax=axes["curve"])
     plot_r(data, ax=axes["r"])
     if attacks:
         plot_ratios(data, ax=axes["ratio"])
-    legend_below(fig, *axes.values())
+    canvas.legend_below(fig, *axes.values())
     return fig
 
 
-def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
+def plot_rank_curve(data: dict, *, ax: Axes) -> None:
     """Draw ASR and helpfulness against r with Wilson bands, and the aligned model's dashed."""
     points, aligned, safe = rank_curve_points(data)
+    small = {"fontsize": canvas.small()}
     for measure, (label, style) in CURVES.items():
-        share_line(ax, *shares_at(points, "place", measure), band=0.15, label=label, **style)
+        canvas.share_line(
+            ax, *canvas.shares_at(points, "place", measure), band=0.15, label=label, **style
+        )
         if measure in aligned:
             level = aligned[measure]["value"]
             ax.axhline(level, color=style["color"], linestyle="--", linewidth=0.8)
@@ -121,21 +102,17 @@ def plot_rank_curve(data: dict, *, ax: Axes) -> Axes:
         at = p["place"], p["measures"]["asr"]["value"]
         ax.plot(*at, "o", markersize=9, markerfacecolor="none", color=OKABE_ITO[0])
         late = at[0] > points[-1]["place"] / 2
-        side = {"xytext": (-6 if late else 6, 7), "ha": "right" if late else "left"}
-        side |= {"textcoords": "offset points", "fontsize": small()}
-        ax.annotate(f"safety rank {p['r']}", at, **side)
-    ax.axvline(place(data["k"]), color="0.4", linestyle=":", linewidth=1.0, zorder=0)
-    ax.text(
-        place(data["k"]), 1.0, f" k = {data['k']}", fontsize=small(), color="0.35", va="bottom",
-        ha="center", transform=ax.get_xaxis_transform(),
-    )  # fmt: skip
+        side = {"xytext": (-6 if late else 6, 7), "ha": "right" if late else "left", **small}
+        ax.annotate(f"safety rank {p['r']}", at, textcoords="offset points", **side)
+    k, words = place(data["k"]), {"color": "0.35", "va": "bottom", "ha": "center", **small}
+    ax.axvline(k, color="0.4", linestyle=":", linewidth=1.0, zorder=0)
+    ax.text(k, 1.0, f" k = {data['k']}", transform=ax.get_xaxis_transform(), **words)
     ax.set_xticks([p["place"] for p in points], [str(p["r"]) for p in points])
     ax.set_xlabel("directions of ΔW added to the base, r")
-    share_axis(ax)
-    return ax
+    canvas.share_axis(ax)
 
 
-def plot_r(data: dict, *, ax: Axes) -> Axes:
+def plot_r(data: dict, *, ax: Axes) -> None:
     """Draw R_align and R_ft along the layers: each kind thin, their median bold."""
     for line, style in zip(data["lines"], r_styles(data), strict=True):
         for values in line["kinds"].values():
@@ -148,10 +125,9 @@ def plot_r(data: dict, *, ax: Axes) -> Axes:
     ax.grid(axis="y", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)
     ax.set_title("every kind (thin) and their median" if data["kind"] == ALL else data["kind"])
-    return ax
 
 
-def plot_ratios(data: dict, *, ax: Axes) -> Axes:
+def plot_ratios(data: dict, *, ax: Axes) -> None:
     """Draw R_ft / R_align of every attack: median, quartiles thick, all matrices thin."""
     names = list(data["ratios"])
     for y, found in enumerate(data["ratios"].values()):
@@ -166,4 +142,3 @@ def plot_ratios(data: dict, *, ax: Axes) -> Axes:
     ends = [found["most"][1] for found in data["ratios"].values() if found]
     ax.set(xlim=(0, 1.05 * max([1.0, *ends])), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
-    return ax

@@ -138,15 +138,10 @@ def _ratios(layers: list[dict], attack: str) -> dict | None:
     found = {x["name"]: x["r_ft"][attack] / x["r_align"] for x in layers if x["r_align"]}
     if not found:
         return None
-    low, median, high = np.percentile(list(found.values()), [25, 50, 75])
-    ends = {word: pick(found, key=found.get) for word, pick in (("least", min), ("most", max))}
-    return {
-        "median": plain_numbers(median),
-        "low": plain_numbers(low),
-        "high": plain_numbers(high),
-        **{word: [name, plain_numbers(found[name])] for word, name in ends.items()},
-        "n": len(found),
-    }
+    low, median, high = plain_numbers(np.percentile(list(found.values()), [25, 50, 75]))
+    ends = {"least": min(found, key=found.get), "most": max(found, key=found.get)}
+    ends = {end: [name, plain_numbers(found[name])] for end, name in ends.items()}
+    return {"median": median, "low": low, "high": high, **ends, "n": len(found)}
 
 
 def place(r: float) -> float:

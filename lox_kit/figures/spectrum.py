@@ -11,18 +11,8 @@ from matplotlib.ticker import FormatStrFormatter, PercentFormatter
 
 from lox_kit.extrapolation import kinds_of, map_layout, module_of, place_of
 
-from .canvas import (
-    OKABE_ITO,
-    TWO_COLUMNS,
-    em,
-    line_style,
-    narrow,
-    new_figure,
-    page,
-    panels,
-    small,
-    styled,
-)
+from . import canvas
+from .canvas import OKABE_ITO, TWO_COLUMNS, styled
 
 
 def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
@@ -40,10 +30,10 @@ def spectrum_styles(data: dict) -> dict[str, tuple[str, dict]]:
             for name, colour in zip(names, colours, strict=True)
         }
     modules = data.get("modules") or kinds_of(names)
-    return {name: (m := module_of(name), line_style(modules.index(m))) for name in names}
+    return {name: (m := module_of(name), canvas.line_style(modules.index(m))) for name in names}
 
 
-def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
+def plot_spectrum(data: dict, *, ax: Axes) -> None:
     """Draw every matrix's singular values over its own noise edge, by kind of matrix."""
     styles = spectrum_styles(data)
     seen = set()
@@ -54,10 +44,8 @@ def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
         seen.add(label)
         ax.plot(range(1, len(values) + 1), values, **style, label=shown, linewidth=width)
     ax.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
-    ax.text(
-        1.0, 1.0, "noise edge ", color="0.35", fontsize=small(), va="bottom", ha="right",
-        transform=ax.get_yaxis_transform(),
-    )  # fmt: skip
+    words = {"color": "0.35", "fontsize": canvas.small(), "va": "bottom", "ha": "right"}
+    ax.text(1.0, 1.0, "noise edge ", transform=ax.get_yaxis_transform(), **words)
     if data.get("k"):
         ax.axvline(data["k"], color="0.4", linestyle="--", linewidth=0.8, zorder=0)
     most = max(len(x["S"]) for x in data["layers"])
@@ -65,10 +53,9 @@ def plot_spectrum(data: dict, *, ax: Axes) -> Axes:
     ax.set(ylabel="singular value of ΔW / noise edge", ylim=(1e-2, None))
     ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     ax.legend(ncol=2, loc="upper right", borderaxespad=0, handlelength=1.6, labelspacing=0.2)
-    return ax
 
 
-def plot_energy(data: dict, *, ax: Axes) -> Axes:
+def plot_energy(data: dict, *, ax: Axes) -> None:
     """Draw the share of |dW|^2 in the top k against k: every matrix, and the median in bold."""
     curves = energy_curves(data)
     for share in curves.values():
@@ -79,19 +66,13 @@ def plot_energy(data: dict, *, ax: Axes) -> Axes:
     ax.plot([], [], color="0.75", linewidth=0.6, label="each matrix")
     k = data.get("k", 6)
     if 1 <= k <= shortest:
-        ax.plot(k, median[k - 1], "o", color=OKABE_ITO[1])
-        ax.annotate(
-            f"k = {k}: {median[k - 1]:.0%}",
-            (k, median[k - 1]),
-            (8, -9),
-            textcoords="offset points",
-            fontsize=small(),
-        )
+        at, beside = (k, median[k - 1]), {"xytext": (8, -9), "textcoords": "offset points"}
+        ax.plot(*at, "o", color=OKABE_ITO[1])
+        ax.annotate(f"k = {k}: {at[1]:.0%}", at, fontsize=canvas.small(), **beside)
     ax.set(xlim=(1, min(64, shortest)), ylim=(0, 1.0), xlabel="directions kept, k")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    canvas.percent(ax.yaxis)
     ax.set_ylabel("energy of ΔW in the top k")
     ax.legend(loc="lower right")
-    return ax
 
 
 def over_noise(data: dict) -> dict[str, list[float]]:
@@ -121,7 +102,7 @@ def median_curve(curves: dict[str, np.ndarray]) -> np.ndarray:
 @styled
 def figure_spectrum(data: dict) -> Figure:
     """Draw spectrum and energy side by side."""
-    fig, axes = panels(2, 2.6, 2.6)
+    fig, axes = canvas.panels(2, 2.6, 2.6)
     plot_spectrum(data, ax=axes[0])
     plot_energy(data, ax=axes[1])
     return fig
@@ -131,8 +112,8 @@ def figure_spectrum(data: dict) -> Figure:
 def figure_energy_map(data: dict) -> Figure:
     """Draw the share of energy in the top k as a map: layers down, kinds of matrix across."""
     maps = _maps(data)
-    tallest = max(len(rows) for _, _, rows in maps)
-    fig = new_figure(page(TWO_COLUMNS * 0.75), min(0.9 + 0.28 * tallest, 8) * em())
+    height = min(0.9 + 0.28 * max(len(rows) for _, _, rows in maps), 8)
+    fig = canvas.new_figure(TWO_COLUMNS * 0.75, height)
     widths = [len(columns) for _, columns, _ in maps]
     axes = fig.subplots(1, len(maps), squeeze=False, width_ratios=widths)
     _draw_maps(fig, axes[0], maps, data["k"], aspect=12)
@@ -160,8 +141,8 @@ def _draw_maps(fig, axes, maps: list[tuple], k: int, *, aspect: float) -> None:
 @styled
 def figure_explorer(data: dict) -> Figure:
     """Draw the energy map, the singular values and the energy of some matrices, at one k."""
-    wide = not narrow()
-    fig = new_figure(page(TWO_COLUMNS), (4.0 if wide else 7.5) * em())
+    wide = not canvas.narrow()
+    fig = canvas.new_figure(TWO_COLUMNS, 4.0 if wide else 7.5)
     sides = {"ncols": 2, "width_ratios": (1, 1.15)} if wide else {"nrows": 2}
     left, right = fig.subfigures(**sides)
     maps = [(g.T, rows, [""]) if c == ["outside"] else (g, c, rows) for g, c, rows in _maps(data)]
@@ -181,15 +162,13 @@ def _heat(ax: Axes, grid: np.ndarray, columns: list[str], rows: list[str]):
     """Draw one heat map, with numbers in the cells while they are legible."""
     image = ax.imshow(grid, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(len(columns)), columns, **({"rotation": 90} if narrow() else slant))
+    ax.set_xticks(range(len(columns)), columns, **({"rotation": 90} if canvas.narrow() else slant))
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    style = {"ha": "center", "va": "center", "fontsize": canvas.small()}
     if grid.size <= 80:
         for i, j in np.argwhere(np.isfinite(grid)):  # a layer may lack a kind of matrix
-            value = grid[i, j]
-            colour = "black" if value > 0.6 else "white"
-            ax.text(
-                j, i, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=small()
-            )
+            colour = "black" if grid[i, j] > 0.6 else "white"
+            ax.text(j, i, f"{100 * grid[i, j]:.0f}", color=colour, **style)
     return image

@@ -8,18 +8,8 @@ from matplotlib.ticker import PercentFormatter
 from lox_kit.measures import Share
 from lox_kit.studies import AttackTable, pooled
 
-from .canvas import (
-    OKABE_ITO,
-    bars,
-    columns,
-    legend_below,
-    one_panel,
-    panels,
-    share_axis,
-    small,
-    styled,
-    title,
-)
+from . import canvas
+from .canvas import OKABE_ITO, styled
 
 POINTS = {
     "aligned": {"fmt": "s", "color": OKABE_ITO[1]},
@@ -55,26 +45,22 @@ def figure_sweep(data: dict) -> Figure:
     shown += [(f"ASR after {attack}", "asr", attack) for attack in attacks]
     ks, alphas = (data["source"]["sweep"][axis] for axis in ("ks", "alphas"))
     least = min(0.6 + 0.42 * len(ks), 3.0)
-    fig, axes = panels(len(shown), least, 0.6 + 0.3 * len(alphas))
+    fig, axes = canvas.panels(len(shown), least, 0.6 + 0.3 * len(alphas))
     for ax, (text, measure, attack) in zip(axes, shown, strict=True):
         shares = grid_shares(data, measure, attack)
-        image = [[_value(shares.get((k, alpha))) for k in ks] for alpha in alphas]
+        values = {at: share.value for at, share in shares.items()}
+        image = [[values.get((k, alpha), float("nan")) for k in ks] for alpha in alphas]
         mesh = ax.imshow(image, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
         for (k, alpha), share in shares.items():
             if k != 0:
                 _write(ax, ks.index(k), alphas.index(alpha), share)
-        title(ax, f"{text} (aligned {_short(shares[0, 0].value)})")
+        canvas.title(ax, f"{text} (aligned {_short(values[0, 0])})")
         ax.set_xticks(range(len(ks)), ["all" if k is None else k for k in ks])
         ax.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         ax.set(xlabel="k", ylabel="alpha")
         ax.tick_params(length=0)
     fig.colorbar(mesh, ax=list(axes), format=PercentFormatter(1.0), fraction=0.03, pad=0.01)
     return fig
-
-
-def _value(share: Share | None) -> float:
-    """Return a share's value, NaN of none."""
-    return float("nan") if share is None else share.value
 
 
 def _short(value: float) -> str:
@@ -86,7 +72,7 @@ def _write(ax, x: int, y: int, share: Share) -> None:
     """Write a share and its interval into a cell, dark on what is light in grey as well."""
     low, high = (_short(end).replace("1.00", "1.0") for end in share.interval)  # it has to fit
     colour = "black" if share.value > 0.55 else "white"
-    style = {"ha": "center", "color": colour, "fontsize": small()}
+    style = {"ha": "center", "color": colour, "fontsize": canvas.small()}
     ax.text(x, y, _short(share.value), va="bottom", **style)
     ax.text(x, y, f"{low}–{high}", va="top", **style)
 
@@ -98,23 +84,22 @@ def figure_choice(data: dict) -> Figure:
     With 95 % Wilson intervals; a line along the Pareto front, a star for the setting that was
     chosen, white inside where k is all, and a dotted line at the least help that was allowed.
     """
-    fig, ax = one_panel()
+    fig, ax = canvas.one_panel()
     for point in data["points"]:
         kind = {"aligned": "aligned", data["chosen"]: "chosen"}.get(point["name"], "setting")
         if kind == "setting" and point["k"] is None:
             kind = "all directions"
-        (x, xerr), (y, yerr) = (
-            (point[of]["value"], bars(*columns([point[of]]))) for of in ("help", "worst")
-        )
-        ax.errorbar(x, y, yerr, xerr, **POINTS[kind], elinewidth=0.4, label=kind)
+        value, low, high = canvas.columns([point["help"], point["worst"]])
+        reach = canvas.bars(value, low, high)
+        ax.errorbar(*value, reach[:, 1:], reach[:, :1], **POINTS[kind], elinewidth=0.4, label=kind)
     on_front = (point for point in data["points"] if point["name"] in data["front"])
     front = sorted((point["help"]["value"], point["worst"]["value"]) for point in on_front)
     ax.step(*zip(*front, strict=True), where="pre", color="0.5", linewidth=0.8, zorder=0)
     least = data["points"][0]["help"]["value"] - data["loss"]
     ax.axvline(least, color="black", linestyle=":", linewidth=0.8)
-    share_axis(ax)
+    canvas.share_axis(ax)
     ax.set(xlabel="help before the attacks", ylabel="largest ASR after one")
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    canvas.percent(ax.xaxis, decimals=1)
     ax.locator_params(axis="x", nbins=4)
-    legend_below(fig, ax)
+    canvas.legend_below(fig, ax)
     return fig

@@ -6,11 +6,10 @@ The subspace, what is asked, an attack, a metric; each panel's own calls are in 
 from __future__ import annotations
 
 import ast
-import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, TrainSettings, file_attack
+from lox_kit.attacks import ATTACKS, SETS, Attack, FileRows, file_attack
 from lox_kit.judges import Judge
 from lox_kit.landscape import Asr, Loss, Metric, RefusalMargin
 from lox_kit.measures import KINDS, WORLDS, Questions
@@ -102,14 +101,9 @@ def attack_call(attack: Attack) -> str:
         raise ValueError(
             f"{attack.name}: code is written for find_attack's and file_attack's attacks."
         )
-    options |= _changed(attack.settings, preset.lora if lora else preset.settings)
+    own = vars(preset.lora if lora else preset.settings)
+    options |= {name: v for name, v in vars(attack.settings).items() if v != own[name]}
     return ", ".join([*words, *(f"{n}={v!r}" for n, v in options.items())]) + ")"
-
-
-def _changed(settings: TrainSettings, preset: TrainSettings) -> dict:
-    """Return the fields that differ from the preset's."""
-    fields = (f.name for f in dataclasses.fields(settings))
-    return {n: getattr(settings, n) for n in fields if getattr(settings, n) != getattr(preset, n)}
 
 
 def metric_call(metric: Metric) -> str:

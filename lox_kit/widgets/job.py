@@ -34,11 +34,7 @@ class Ticket:
         self._show: Callable[[], None] | None = None
 
     def step(
-        self,
-        what: str,
-        done: int = 0,
-        total: int = 0,
-        show: Callable[[], None] | None = None,
+        self, what: str, done: int = 0, total: int = 0, show: Callable[[], None] | None = None
     ) -> None:
         """Report how far the work is; end here if cancelled, wait here while paused.
 
@@ -57,7 +53,10 @@ class Ticket:
         """
         self._show = show or self._show  # a later report without one does not take it away
         self._job._updates.give(lambda: self._tell(what, done, total))
-        self._rest()
+        if not self._go.is_set():
+            since = time.monotonic()
+            self._go.wait()
+            self._rested += time.monotonic() - since
         if self.cancelled.is_set():
             raise Cancelled
 
@@ -76,20 +75,13 @@ class Ticket:
 
     def _tell(self, what, done, total) -> None:
         """Put a report on the job, and the time left as the pace so far gives it."""
-        pace = (time.monotonic() - self._started - self._rested) / done if done else None
-        left = None if pace is None or not total else pace * (total - done)
+        worked = time.monotonic() - self._started - self._rested
+        left = worked / done * (total - done) if done and total else None
         self._job.set_trait("seconds_left", left)
         self._job.set_trait("progress", (what, done, total))
         show, self._show = self._show, None
         if show:
             show()
-
-    def _rest(self) -> None:
-        """Wait while paused."""
-        if not self._go.is_set():
-            since = time.monotonic()
-            self._go.wait()
-            self._rested += time.monotonic() - since
 
     def cancel(self) -> None:
         """Let the work end at its next step, also from a pause."""
@@ -202,9 +194,9 @@ class Job(traitlets.HasTraits):
                 self._thread = None
                 return None
             self._ticket = Ticket(self)
-            for name, value in (("error", ""), ("progress", ("", 0, 0)), ("seconds_left", None)):
+            anew = {"error": "", "progress": ("", 0, 0), "seconds_left": None, "status": "running"}
+            for name, value in anew.items():
                 self._shown(self.set_trait, name, value)
-            self._shown(self.set_trait, "status", "running")
             return self._ticket
 
     def _shown(self, change: Callable, *arguments) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from html import escape
-from inspect import Signature, signature
+from inspect import signature
 from itertools import count
 from pathlib import Path
 
@@ -253,10 +253,9 @@ def free_name(data: dict, name: str) -> str:
 
 def opens(state: type[PanelState]) -> Callable[[Callable], Callable]:
     """Return a decorator for what opens a panel: its help shows what the panel's state takes."""
-    parameters = list(signature(state.__init__).parameters.values())[1:]
 
     def signed(function: Callable) -> Callable:
-        function.__signature__ = Signature(parameters, return_annotation="Panel")
+        function.__signature__ = signature(state).replace(return_annotation="Panel")
         return function
 
     return signed

@@ -6,8 +6,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "canvas": "Spec",
-        "curves": "alpha_spec lab_spec",
-        "rank": "rank_spec",
+        "curves": "alpha_spec lab_spec rank_spec",
         "spectrum": "explorer_spec",
         "surface": "MAP shown_value SURFACE",
         "viewer": "landscape viewer_spec",

@@ -109,12 +109,15 @@ def line_trace(x: list, y: list, xaxis: str, yaxis: str, line: dict, **options) 
 
 def curves_trace(curves: dict[str, list], xaxis: str, yaxis: str, line: dict, **options) -> dict:
     """Return several curves over 1, 2, ... as one trace, each with its name where one hovers."""
-    x, y, text = [], [], []
-    for name, values in curves.items():
-        x += [*range(1, len(values) + 1), None]  # a gap parts the curves
-        y += [*values, None]
-        text += [name] * (len(values) + 1)
+    x = [i for c in curves.values() for i in (*range(1, len(c) + 1), None)]  # a gap parts them
+    y = [value for c in curves.values() for value in (*c, None)]
+    text = [name for name, c in curves.items() for _ in range(len(c) + 1)]
     return line_trace(x, y, xaxis, yaxis, line, text=text, **options)
+
+
+def hover(said: list, what: str = "") -> dict:
+    """Return what a trace says at each of its places where one hovers, after `what`."""
+    return {"customdata": said, "hovertemplate": f"{what}%{{customdata}}<extra></extra>"}
 
 
 def shares_trace(
@@ -125,9 +128,8 @@ def shares_trace(
         f"{s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}], {s['count']} of {s['n']}"
         for s in shares
     ]
-    shown = {"customdata": said, "hovertemplate": f"{what}: %{{customdata}}<extra></extra>"}
     values = [s["value"] for s in shares]
-    return line_trace(x, values, xaxis, yaxis, line, **shown, **options)
+    return line_trace(x, values, xaxis, yaxis, line, **hover(said, f"{what}: "), **options)
 
 
 def band_trace(

@@ -6,27 +6,16 @@ which a panel compares with what it shows, to send only what changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from lox_kit.extrapolation import map_layout
 from lox_kit.figures.canvas import OKABE_ITO
 from lox_kit.figures.spectrum import energy_curves, median_curve, over_noise, spectrum_styles
 
-from .canvas import (
-    GREY,
-    LEGEND_BELOW,
-    LIGHT,
-    TITLE,
-    Spec,
-    axis,
-    common_layout,
-    curves_trace,
-    escaped,
-    level,
-    line_trace,
-    screen_line,
-    upright,
-)
+from . import canvas
+from .canvas import GREY, LEGEND_BELOW, LIGHT, TITLE, Spec
 
 MOST_NAMED = 12  # curves in a legend; the rest are named where one hovers
 MAP_WIDTH = 0.36  # of the figure; the colour bar stands beside it
@@ -40,11 +29,11 @@ def explorer_spec(data: dict, size: int = 12) -> Spec:
     data : dict
         From `explorer_data`.
     """
-    data = escaped(data)
-    maps, curves = _map_traces(data, size), energy_curves(data)
+    data = canvas.escaped(data)
+    maps, curves = list(_map_traces(data, size)), energy_curves(data)
     median = median_curve(curves).tolist()
     first = [*maps, *_energy_traces(curves, median, data["k"])]  # as many at every setting
-    layout = common_layout(
+    layout = canvas.common_layout(
         size,
         **_map_axes(maps, size),
         **_curve_axes(data),
@@ -56,49 +45,44 @@ def explorer_spec(data: dict, size: int = 12) -> Spec:
     return {"data": first + _value_traces(data), "layout": layout}
 
 
-def _map_traces(data: dict, size: int) -> list[dict]:
-    """Return one heat map of the layers and one of what is outside them (`map_layout`)."""
-    traces = []
+def _map_traces(data: dict, size: int) -> Iterator[dict]:
+    """Yield one heat map of the layers and one of what is outside them (`map_layout`)."""
     for names, columns, rows in map_layout(data["energy"]):
         outside = columns == ["outside"]
         if outside:  # one row below the layers
             names, columns, rows = [[n for row in names for n in row]], rows, ["outside"]
-        few = len(rows) * len(columns) <= 80
-        traces.append(
-            {
-                "type": "heatmap",
-                "z": [[data["energy"].get(n) for n in row] for row in names],
-                "x": columns,
-                "y": rows,
-                "customdata": [[n or "" for n in row] for row in names],
-                "xaxis": "x2" if outside else "x",
-                "yaxis": "y2" if outside else "y",
-                "coloraxis": "coloraxis",
-                "texttemplate": "%{z:.0%}" if few else "",
-                "textfont": {"size": size - 1},
-                "hovertemplate": "%{customdata}<br>%{z:.1%} of ‖ΔW‖²<extra></extra>",
-                "xgap": 1,
-                "ygap": 1,
-                "hoverongaps": False,
-            }
-        )
-    return traces
+        yield {
+            "type": "heatmap",
+            "z": [[data["energy"].get(n) for n in row] for row in names],
+            "x": columns,
+            "y": rows,
+            "customdata": [[n or "" for n in row] for row in names],
+            "xaxis": "x2" if outside else "x",
+            "yaxis": "y2" if outside else "y",
+            "coloraxis": "coloraxis",
+            "texttemplate": "%{z:.0%}" if len(rows) * len(columns) <= 80 else "",
+            "textfont": {"size": size - 1},
+            "hovertemplate": "%{customdata}<br>%{z:.1%} of ‖ΔW‖²<extra></extra>",
+            "xgap": 1,
+            "ygap": 1,
+            "hoverongaps": False,
+        }
 
 
 def _value_traces(data: dict) -> list[dict]:
     """Return singular values over noise edge: the selected matrix in bold, then all by colour."""
     styles, values = spectrum_styles(data), over_noise(data)
     chosen = {data["selected"]: values.get(data["selected"], [])}
-    line = screen_line(styles[data["selected"]][1], 3)
-    traces = [curves_trace(chosen, "x3", "y3", line, hoverinfo="skip")]
+    line = canvas.screen_line(styles[data["selected"]][1], 3)
+    traces = [canvas.curves_trace(chosen, "x3", "y3", line, hoverinfo="skip")]
     groups: dict[str, dict[str, list]] = {}
     for name, curve in values.items():
         groups.setdefault(styles[name][0], {})[name] = curve
     for i, (label, curves) in enumerate(groups.items()):
-        line = screen_line(styles[next(iter(curves))][1], 1.4)
+        line = canvas.screen_line(styles[next(iter(curves))][1], 1.4)
         shown = {"name": label, "showlegend": len(data["layers"]) > 1 and i < MOST_NAMED}
         shown["hovertemplate"] = "%{text}<br>direction %{x}: %{y:.2f} × noise edge<extra></extra>"
-        traces.append(curves_trace(curves, "x3", "y3", line, **shown))
+        traces.append(canvas.curves_trace(curves, "x3", "y3", line, **shown))
     return traces
 
 
@@ -106,14 +90,13 @@ def _energy_traces(curves: dict[str, np.ndarray], median: list[float], k: int) -
     """Return the energy of every matrix shown in grey, their median in bold, and the chosen k."""
     x, y = ([k], [median[k - 1]]) if 1 <= k <= len(median) else ([], [])
     each = {"hovertemplate": "%{text}<br>top %{x}: %{y:.1%} of ‖ΔW‖²<extra></extra>"}
+    thin, bold = {"color": LIGHT, "width": 1}, {"color": OKABE_ITO[0], "width": 2.5}
     middle = {"hovertemplate": "median, top %{x}: %{y:.1%}<extra></extra>", "showlegend": False}
     dot = {"name": "k", "mode": "markers", "marker": {"color": OKABE_ITO[1], "size": 9}}
     return [
-        curves_trace(curves, "x3", "y4", {"color": LIGHT, "width": 1}, **each),
-        curves_trace(
-            {"median": median}, "x3", "y4", {"color": OKABE_ITO[0], "width": 2.5}, **middle
-        ),
-        line_trace(x, y, "x3", "y4", {}, **dot, **middle),
+        canvas.curves_trace(curves, "x3", "y4", thin, **each),
+        canvas.curves_trace({"median": median}, "x3", "y4", bold, **middle),
+        canvas.line_trace(x, y, "x3", "y4", {}, **dot, **middle),
     ]
 
 
@@ -150,17 +133,17 @@ def _curve_axes(data: dict) -> dict:
     below = {"domain": [0, 0.4], "anchor": "x3"}
     value, energy = "singular value / noise edge", "energy in the top k"
     return {
-        "xaxis3": axis("direction; directions kept, k", range=[0.5, most + 0.5], **across),
-        "yaxis3": axis(value, type="log", range=decades, dtick=1, **above),
-        "yaxis4": axis(energy, range=[0, 1.02], tickformat=".0%", **below),
+        "xaxis3": canvas.axis("direction; directions kept, k", range=[0.5, most + 0.5], **across),
+        "yaxis3": canvas.axis(value, type="log", range=decades, dtick=1, **above),
+        "yaxis4": canvas.axis(energy, range=[0, 1.02], tickformat=".0%", **below),
     }
 
 
 def _marks(data: dict, maps: list[dict]) -> list[dict]:
     """Return the noise edge, the line at k through both curves, and a frame on the chosen cell."""
     marks = [
-        level(1, "x3 domain", "y3"),
-        upright(data["k"], "x3", "paper", dash="dash"),
+        canvas.level(1, "x3 domain", "y3"),
+        canvas.upright(data["k"], "x3", "paper", dash="dash"),
     ]
     for trace in maps:
         for i, row in enumerate(trace["customdata"]):

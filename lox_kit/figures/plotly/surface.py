@@ -10,7 +10,8 @@ from matplotlib.colors import to_hex
 from lox_kit.figures.landscape import MARKERS, colours, way_style
 from lox_kit.text import plain_numbers
 
-from .canvas import GREY, axis, common_layout, line_trace, screen_line
+from . import canvas
+from .canvas import GREY
 
 SYMBOLS = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond"}
 FLAT = {"triangle-up": "diamond"}  # scatter3d has no triangle
@@ -58,29 +59,16 @@ def _nearest(values: np.ndarray) -> np.ndarray:
 
 def cell_traces(data: dict, a: np.ndarray, b: np.ndarray, values: np.ndarray) -> list[dict]:
     """Return the surface, which says little, and the map, with what each cell says."""
-    everywhere = np.array([(x, y) for x in a for y in b])
     z = values
     if not np.isfinite(values).all():
-        between = facets(a, b, values, everywhere).reshape(values.shape)
-        z = np.where(np.isfinite(values), values, between)
+        between = facets(a, b, values, np.array([(x, y) for x in a for y in b]))
+        z = np.where(np.isfinite(values), values, between.reshape(values.shape))
     said = [[_words(data, a, b, values, (i, j)) for i in range(len(a))] for j in range(len(b))]
     shared = {"x": plain_numbers(a), "y": plain_numbers(b), "coloraxis": "coloraxis"}
-    return [
-        {
-            "type": "surface",
-            **shared,
-            "z": plain_numbers(z.T),
-            "visible": bool(np.isfinite(z).any()),
-            "hovertemplate": "(%{x:.2f}, %{y:.2f}): %{z:.2f}<extra></extra>",
-        },
-        {
-            "type": "heatmap",
-            **shared,
-            "z": plain_numbers(_nearest(values).T),
-            "customdata": said,
-            "hovertemplate": "%{customdata}<extra></extra>",
-        },
-    ]
+    surface = {"type": "surface", "z": plain_numbers(z.T), "visible": bool(np.isfinite(z).any())}
+    surface["hovertemplate"] = "(%{x:.2f}, %{y:.2f}): %{z:.2f}<extra></extra>"
+    cells = {"type": "heatmap", "z": plain_numbers(_nearest(values).T), **canvas.hover(said)}
+    return [shared | surface, shared | cells]
 
 
 def _words(data: dict, a, b, values: np.ndarray, cell: tuple[int, int]) -> str:
@@ -110,7 +98,7 @@ def _wrapped(text: str) -> str:
 def both_views(x: list, y: list, z: list, flat: dict, space: dict, **shared) -> list[dict]:
     """Return points or a line twice: on the map, and at height z on the surface."""
     return [
-        line_trace(x, y, "x", "y", {}, **shared) | flat,
+        canvas.line_trace(x, y, "x", "y", {}, **shared) | flat,
         {"type": "scatter3d", "x": x, "y": y, "z": z, "showlegend": False, **shared, **space},
     ]
 
@@ -121,7 +109,7 @@ def dots(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> dict:
     x, y = plain_numbers(a[places[:, 0]]), plain_numbers(b[places[:, 1]])
     marker = {"size": 4, "color": "white", "line": {"color": GREY, "width": 1}}
     shown = {"visible": bool(np.isnan(values).any()), "hoverinfo": "skip"}
-    return line_trace(x, y, "x", "y", {}, mode="markers", marker=marker, **shown)
+    return canvas.line_trace(x, y, "x", "y", {}, mode="markers", marker=marker, **shown)
 
 
 def models(data: dict, height: float) -> list[dict]:
@@ -144,11 +132,10 @@ def models(data: dict, height: float) -> list[dict]:
         said.append("<br>".join([*words, f"off the plane: {point['distance']:.2f}"]))
     x, y = ([point["at"][i] for point in data["points"].values()] for i in (0, 1))
     symbols = [SYMBOLS[MARKERS.get(name, "o")] for name in data["points"]]
-    shared = {"customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
     edge = {"line": {"color": edges, "width": 2}, "color": faces}
     flat = {"marker": {"size": 12, "symbol": symbols, **edge}}
     space = {"marker": {"size": 6, "symbol": [FLAT.get(s, s) for s in symbols], **edge}}
-    return both_views(x, y, z, flat, space, mode="markers", **shared)
+    return both_views(x, y, z, flat, space, mode="markers", **canvas.hover(said))
 
 
 def way_traces(data: dict, a, b, values: np.ndarray, height: float) -> list[dict]:
@@ -159,7 +146,7 @@ def way_traces(data: dict, a, b, values: np.ndarray, height: float) -> list[dict
         name = f"{way['name']} ({way['explained']:.0%} of its length in the plane)"
         shared = {"name": name, "legendgroup": name, "mode": "lines+markers"}
         shared["hovertemplate"] = f"{way['name']}<extra></extra>"
-        line, colour = screen_line(style, 2), style["color"]
+        line, colour = canvas.screen_line(style, 2), style["color"]
         marker = {"size": 4, "color": colour, "line": {"color": "white", "width": 1}}
         space = {"line": {"color": colour, "width": 5}, "marker": {"size": 2.5, "color": colour}}
         z = plain_numbers(facets(a, b, values, at) + LIFT * height)
@@ -182,7 +169,8 @@ def surface_layout(
                 "showspikes": False, "nticks": 5,
                 "tickfont": {"size": min(size, 13)}}  # fmt: skip
     beside = {"thickness": 14, "x": 0.925, "y": 1.0, "yanchor": "top", "len": 1 - bottom}
-    layout = common_layout(
+    label = {"font": {"size": size - 1}, "borderpad": 1, "bgcolor": "rgba(255,255,255,0.8)"}
+    layout = canvas.common_layout(
         size,
         showlegend=bool(data["trajectories"]),
         legend={"y": 0.995, "yanchor": "top", "yref": "container"},
@@ -203,32 +191,22 @@ def surface_layout(
             "camera": {"eye": {"x": 1.27, "y": -1.49, "z": 0.83},
                        "center": {"x": -0.04, "y": -0.03, "z": -0.14}},
         },
-        xaxis=axis(first, domain=[0.55, 0.905], range=_ends(a), showgrid=False),
-        yaxis=axis(second, domain=[bottom, 1], range=_ends(b), showgrid=False),
+        xaxis=canvas.axis(first, domain=[0.55, 0.905], range=_ends(a), showgrid=False),
+        yaxis=canvas.axis(second, domain=[bottom, 1], range=_ends(b), showgrid=False),
         annotations=[
-            *(_name(n, p, size) for n, p in data["points"].items()),
-            *([] if np.isfinite(values).any() else [_press_run(bottom)]),
+            {"text": name, "x": p["at"][0], "y": p["at"][1], "yshift": 1.2 * size, **label}
+            for name, p in data["points"].items()
         ],
     )  # fmt: skip
+    if not np.isfinite(values).any():
+        text = "nothing is measured yet: press <b>Run</b>"
+        place = {"xref": "paper", "yref": "paper", "x": 0.23, "y": (1 + bottom) / 2}
+        layout["annotations"].append({"text": text, "xanchor": "center", **place})
     layout["margin"]["t"] = 4 * size  # room for two lines of the legend
     return layout
-
-
-def _press_run(bottom: float) -> dict:
-    """Return what stands in the surface's place as long as nothing is measured."""
-    place = {"xref": "paper", "yref": "paper", "x": 0.23, "y": (1 + bottom) / 2}
-    return {"text": "nothing is measured yet: press <b>Run</b>", "xanchor": "center", **place}
 
 
 def _ends(x: np.ndarray) -> list[float]:
     """Return the range of an axis: half a cell beyond the outermost ones."""
     half = (x[1] - x[0]) / 2
     return [float(x[0] - half), float(x[-1] + half)]
-
-
-def _name(name: str, point: dict, size: int) -> dict:
-    """Return the name of a model beside its marker on the map."""
-    x, y = point["at"]
-    place = {"x": x, "y": y, "yshift": 1.2 * size}
-    box = {"font": {"size": size - 1}, "borderpad": 1, "bgcolor": "rgba(255,255,255,0.8)"}
-    return {"text": name, **place, **box}

@@ -14,26 +14,9 @@ from lox_kit.figures.landscape import coordinates
 from lox_kit.text import plain_numbers
 from lox_kit.threads import importing
 
-from .canvas import (
-    LEGEND_BELOW,
-    Spec,
-    axis,
-    error_bars,
-    escaped,
-    level,
-    line_trace,
-    upright,
-)
-from .surface import (
-    LIFT,
-    both_views,
-    cell_traces,
-    dots,
-    models,
-    shown_value,
-    surface_layout,
-    way_traces,
-)
+from . import canvas, surface
+from .canvas import LEGEND_BELOW, Spec
+from .surface import LIFT
 
 HERE = "#D55E00"
 RING = {"size": 13, "color": "rgba(0,0,0,0)", "line": {"color": HERE, "width": 3}}
@@ -78,19 +61,19 @@ def viewer_spec(data: dict, size: int = 12, *, hidden: bool = False) -> Spec:
     hidden : bool
         Leave the answers out.
     """
-    data = escaped({**data, "example": None} if hidden else data)
+    data = canvas.escaped({**data, "example": None} if hidden else data)
     a, b, values = coordinates(data)
     cut = data.get("cut")
-    layout = surface_layout(data, a, b, values, size, TOP if cut else 0)
+    layout = surface.surface_layout(data, a, b, values, size, TOP if cut else 0)
     low, high = (layout["coloraxis"][end] for end in ("cmin", "cmax"))
-    traces = cell_traces(data, a, b, values)
+    traces = surface.cell_traces(data, a, b, values)
     if cut:
         traces += _cut_traces(data, high - low)
         layout |= _cut_layout(data, low, high)
     if data.get("here"):
         traces += _here_traces(data["here"], high - low)
-    traces += [dots(a, b, values), *models(data, high - low)]
-    traces += way_traces(data, a, b, values, high - low)
+    traces += [surface.dots(a, b, values), *surface.models(data, high - low)]
+    traces += surface.way_traces(data, a, b, values, high - low)
     return {"data": traces, "layout": layout}
 
 
@@ -102,19 +85,17 @@ def _cut_traces(data: dict, height: float) -> list[dict]:
     cut = data["cut"]
     x, y = [at[0] for at in cut["at"]], [at[1] for at in cut["at"]]
     value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
-    said = [
-        f"({a:.2f}, {b:.2f}): {shown_value(data, v)}" for a, b, v in zip(x, y, value, strict=True)
-    ]
-    shown = {"customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
-    shown |= {"mode": "lines+markers", "marker": {"size": 7, "color": HERE}}
+    shown = (surface.shown_value(data, v) for v in value)
+    said = [f"({a:.2f}, {b:.2f}): {v}" for a, b, v in zip(x, y, shown, strict=True)]
+    shown = {"mode": "lines+markers", "marker": {"size": 7, "color": HERE}, **canvas.hover(said)}
     known = np.isfinite(high - low).all()  # of one prompt, a margin has no interval
-    shown["error_y"] = error_bars(value, low, high) if known else {"visible": False}
+    shown["error_y"] = canvas.error_bars(value, low, high) if known else {"visible": False}
     places, thin = plain_numbers(cut["places"]), {"color": HERE, "width": 1}
-    curve = line_trace(places, plain_numbers(value), "x2", "y2", thin, **shown)
+    curve = canvas.line_trace(places, plain_numbers(value), "x2", "y2", thin, **shown)
     flat = {"line": {"color": HERE, "width": 2, "dash": "dot"}}
     space = {"line": {"color": HERE, "width": 5}}
     z = plain_numbers(value + LIFT * height)
-    return [curve, *both_views(x, y, z, flat, space, mode="lines", hoverinfo="skip")]
+    return [curve, *surface.both_views(x, y, z, flat, space, mode="lines", hoverinfo="skip")]
 
 
 def _here_traces(here: dict, height: float) -> list[dict]:
@@ -125,8 +106,8 @@ def _here_traces(here: dict, height: float) -> list[dict]:
     place = ([here["place"]], [value]) if on_cut else ([], [])
     dot = {"marker": {"size": 6, "color": HERE}}
     return [
-        *both_views([x], [y], [z], {"marker": RING}, dot, **quiet),
-        line_trace(*place, "x2", "y2", {}, marker=RING, **quiet),
+        *surface.both_views([x], [y], [z], {"marker": RING}, dot, **quiet),
+        canvas.line_trace(*place, "x2", "y2", {}, marker=RING, **quiet),
     ]
 
 
@@ -139,12 +120,12 @@ def _cut_layout(data: dict, low: float, high: float) -> dict:
     percent = {"tickformat": ".0%"} if data["limits"] else {}
     first, last = cut["span"]  # the same whatever has been measured of it
     beyond = 0.03 * ((last - first) or 1.0)
-    shapes = [level(cut["threshold"], "paper", "y2", dash="dot")]
+    shapes = [canvas.level(cut["threshold"], "paper", "y2", dash="dot")]
     for near, far, at in cliff_marks(cut):
-        area = upright(near, "x2", "y2 domain", width=0) | {"type": "rect", "x1": far}
+        area = canvas.upright(near, "x2", "y2 domain", width=0) | {"type": "rect", "x1": far}
         shapes.append(area | {"layer": "below", "fillcolor": HERE, "opacity": 0.12})
         if at is not None:
-            shapes.append(upright(at, "x2", "y2 domain", color=HERE, dash="dash"))
+            shapes.append(canvas.upright(at, "x2", "y2 domain", color=HERE, dash="dash"))
     across = {"range": [first - beyond, last + beyond], "domain": [0, 1], "anchor": "y2"}
     down = {"range": [low - pad, high + pad], "domain": [0, CUT_TOP], "anchor": "x2", **percent}
-    return {"xaxis2": axis(cut["label"], **across), "yaxis2": down, "shapes": shapes}
+    return {"xaxis2": canvas.axis(cut["label"], **across), "yaxis2": down, "shapes": shapes}

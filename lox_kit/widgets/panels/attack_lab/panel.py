@@ -18,6 +18,7 @@ from .state import AttackLabState
 
 QUESTION = "What does this fine-tuning do to safety, with and without LoX?"
 LISTED = 4  # finished runs seen at a time
+UNKNOWN = NONE.format("–")
 COLUMNS = {
     "asr": "ASR",
     "persona_asr": "ASR under the persona",
@@ -124,23 +125,17 @@ def _lines(run: dict, i: int, at: int, shares: list[str]) -> str:
     for arm in LAB_ARMS:
         way = run["arms"][arm]
         points = [point for point in way["points"] if point["step"] <= at]
-        cells = [_loss(way["losses"][:at]), *(_share(points, share) for share in shares)]
-        lines += row(arm, *cells, before=before)
+        losses = way["losses"][:at]
+        loss = f"<b>{losses[-1]:.3f}</b> <small>at {len(losses)}</small>" if losses else UNKNOWN
+        lines += row(arm, loss, *(_share(points, share) for share in shares), before=before)
         before = ""
     return lines
-
-
-def _loss(losses: list[float]) -> str:
-    """Return the last of these losses and its step."""
-    if not losses:
-        return NONE.format("–")
-    return f"<b>{losses[-1]:.3f}</b> <small>at {len(losses)}</small>"
 
 
 def _share(points: list[dict], name: str) -> str:
     """Return a share at the last of these points: its count, its interval, and at which step."""
     if not points or name not in points[-1]["measures"]:
-        return NONE.format("–")
+        return UNKNOWN
     share = points[-1]["measures"][name]
     return (
         f"<b>{share['value']:.0%}</b> <span>{share['count']}/{share['n']}</span>"

@@ -18,7 +18,7 @@ from lox_kit.measures import KINDS, Questions
 from lox_kit.widgets import tables
 from lox_kit.widgets.code import judge_name
 from lox_kit.widgets.export import SIZE, PagePanel, Recording
-from lox_kit.widgets.shell import Panel, controls, opens
+from lox_kit.widgets.shell import controls, opens
 
 from .state import ALPHAS, LOX, DialState
 
@@ -68,8 +68,13 @@ def dial(*arguments, **options) -> PagePanel:
     """
     state = DialState(*arguments, **options)
     panel = PagePanel("LoX dial", QUESTION, state)
-
     panel.record = partial(record, state)
+    which = [
+        panel.control("kind", ipywidgets.Dropdown(options=state.kinds, description="matrices"))
+    ]
+    if state.depth > 1:
+        layers = ipywidgets.IntRangeSlider(max=state.depth - 1, description="layers")
+        which.append(panel.control("layers", layers))
     prompt = ipywidgets.Text(description="prompt", continuous_update=False)
     asks = [panel.control("prompt", prompt)]
     if state.questions.forbidden or state.questions.allowed:
@@ -77,7 +82,7 @@ def dial(*arguments, **options) -> PagePanel:
             panel.button("Other prompts", "refresh", state.other_prompts, "Other rows of the table")
         )
     return panel.fill(
-        controls(*panel.sliders("k", "alpha"), *_which(panel)),
+        controls(*panel.sliders("k", "alpha"), *which),
         panel.runs(
             panel.button("Measure", "bar-chart", state.measure, "Every model, at this setting"),
             panel.button("Measure along alpha", "line-chart", state.measure_axis),
@@ -89,17 +94,6 @@ def dial(*arguments, **options) -> PagePanel:
         controls(*asks),
         panel.html("answers", lambda: table(state, state.data, state.setting.classroom)),
     )
-
-
-def _which(panel: Panel) -> list[ipywidgets.Widget]:
-    """Return what chooses the matrices that are turned."""
-    state = panel.state
-    kind = ipywidgets.Dropdown(options=state.kinds, description="matrices")
-    found = [panel.control("kind", kind)]
-    if state.depth > 1:
-        layers = ipywidgets.IntRangeSlider(max=state.depth - 1, description="layers")
-        found.append(panel.control("layers", layers))
-    return found
 
 
 def axis(state: DialState, data: dict, size: int) -> Spec:

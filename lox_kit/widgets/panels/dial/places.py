@@ -23,6 +23,15 @@ class Place(NamedTuple):
         some = ", some matrices" if self.include else ""
         return f"k = {self.k}, α = {self.alpha:g}{some}"
 
+    def part_of(self, subspace: SafetySubspace) -> SafetySubspace:
+        """Return the matrices of a subspace that are turned."""
+        return subspace.select(self.include) if self.include else subspace
+
+    def call(self, alpha: float | str) -> str:
+        """Return the arguments with which `LoxDial.set` puts a model there, at an alpha."""
+        include = f", include={self.include!r}" if self.include else ""
+        return f"k={self.k}, alpha={alpha}{include}"
+
 
 def depth_of(names: Iterable[str]) -> int:
     """Return how many layers these matrices are in."""
@@ -56,7 +65,7 @@ def save_at(place: Place, subspace: SafetySubspace) -> str:
     if alpha == 0:
         raise ValueError("alpha=0 is the aligned model itself; turn the dial first.")
     folder = Path(f"lox-k{k}-alpha{alpha:g}" + "-some" * bool(include))
-    turned = subspace.select(include) if include else subspace
-    left_out = save_adapter(turned, subspace.info["aligned"], folder, k, alpha)
+    part = place.part_of(subspace)
+    left_out = save_adapter(part, subspace.info["aligned"], folder, k, alpha)
     rest = f"; left out: {', '.join(left_out)}" if left_out else ""
     return f"Saved the adapter (k={k}, alpha={alpha:g}) in {folder.resolve()}{rest}"

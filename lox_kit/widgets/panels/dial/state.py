@@ -222,10 +222,9 @@ class DialState(PanelState):
 
     def _key(self, name: str, at: Place) -> str:
         """Return the key of a column's model, which need not be there yet."""
-        if name == ALIGNED or not (place := self._place(name, at)):
+        if (place := self._place(name, at)) is None:
             return self.keys[name]
-        turned = self.subspace.select(place.include) if place.include else self.subspace
-        return lox_key(self.keys[LOX], turned, place.k, place.alpha)
+        return lox_key(self.keys[LOX], place.part_of(self.subspace), place.k, place.alpha)
 
     def _ask(self, name: str, at: Place, prompts: list[Prompt]) -> None:
         """Get one column's answers to these prompts, where they are not known.
@@ -278,16 +277,14 @@ class DialState(PanelState):
         keys = {a: self._key(LOX, at._replace(alpha=a)) for a in sorted(measured)}
         known = {a: self._shares[key] for a, key in keys.items() if key in self._shares}
         points = [{"alpha": a, **shares} for a, shares in known.items()]
+        turned = {LOX: {"at": str(at)}, **{str(p): {"at": str(p)} for p in self.kept}}
+        shares = {name: self._shares.get(self._key(name, at)) for name in self.names}
+        columns = [{"name": n, **turned.get(n, {}), "shares": s} for n, s in shares.items()]
         return {
             "alpha": alpha,
-            "table": {"columns": self._columns(at), "rows": self._rows(at, page)},
+            "table": {"columns": columns, "rows": self._rows(at, page)},
             "curve": {"figure": "alpha", "k": k, "points": points},
         }
-
-    def _columns(self, at: Place) -> list[dict]:
-        there = {LOX: {"at": str(at)}, **{str(p): {"at": str(p)} for p in self.kept}}
-        shares = {name: self._shares.get(self._key(name, at)) for name in self.names}
-        return [{"name": n, **there.get(n, {}), "shares": s} for n, s in shares.items()]
 
     def _rows(self, at: Place, page: int) -> list[dict]:
         rows, shown, rule = [], self.shown(page), self.questions.judge == "rule"

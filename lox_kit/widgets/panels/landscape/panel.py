@@ -11,7 +11,7 @@ from html import escape
 
 import ipywidgets
 
-from lox_kit.figures.plotly import MAP, SURFACE, shown_value, viewer_spec
+from lox_kit.figures.plotly import MAP, SURFACE, Spec, shown_value, viewer_spec
 from lox_kit.landscape import Index, nearest_cell
 from lox_kit.widgets.export import SIZE, PagePanel, Recording
 from lox_kit.widgets.shell import Panel, controls, opens
@@ -58,39 +58,33 @@ def landscape(*arguments, **options) -> PagePanel:
     panel, setting = PagePanel("Landscape viewer", QUESTION, state), state.setting
     panel.record = partial(record, state)
     viewer = panel.figure(
-        "viewer",
-        lambda: viewer_spec(state.data, panel.size, hidden=setting.classroom),
+        "viewer", lambda: viewer_spec(state.data, panel.size, hidden=setting.classroom)
     )
-    point, look = _pointer(panel)
+    point = _at_cell(panel, lambda cell: setattr(state, "pointed", cell))
+    look = _at_cell(panel, lambda cell: state.look_at(*state.grid.at(cell)))
     for place in (SURFACE, MAP):
         viewer.data[place].on_hover(point)
     for trace in viewer.data:  # a model's marker and a trajectory lie over their cells
         if getattr(trace, "xaxis", None) != "x2":  # the cut's
             trace.on_click(look)
-    sliders = [_slider(panel, i, name) for i, name in enumerate("ab")]
     return panel.fill(
         _actions(panel),
-        controls(*sliders, _cut(panel)),
+        _where(panel),
         viewer,
         panel.html("here", lambda: here_html(state.data, hidden=setting.classroom)),
         panel.html("cliffs", lambda: cliffs_html(state.data)),
     )
 
 
-def _pointer(panel: Panel) -> tuple[Callable, Callable]:
-    """Return what pointing at a cell does, and what a click does."""
-    state = panel.state
+def _at_cell(panel: Panel, act: Callable[[Index], None]) -> Callable:
+    """Return what plotly calls where one points or clicks; it acts on the cell that is there."""
 
-    def to_cell(act: Callable[[Index], None]) -> Callable:
-        def react(trace, points, selector) -> None:
-            if points.xs:
-                at = float(points.xs[0]), float(points.ys[0])
-                panel.guard(lambda: act(nearest_cell(state.grid, at)))()
+    def react(trace, points, selector) -> None:
+        if points.xs:
+            at = float(points.xs[0]), float(points.ys[0])
+            panel.guard(lambda: act(nearest_cell(panel.state.grid, at)))()
 
-        return react
-
-    point = to_cell(lambda cell: setattr(state, "pointed", cell))
-    return point, to_cell(lambda cell: state.look_at(*state.grid.at(cell)))
+    return react
 
 
 def _actions(panel: Panel) -> ipywidgets.Widget:
@@ -107,33 +101,31 @@ def _actions(panel: Panel) -> ipywidgets.Widget:
     )
 
 
-def _slider(panel: Panel, i: int, name: str) -> ipywidgets.Widget:
-    """Return the slider that chooses a cell along one axis."""
-    state = panel.state
-    low, *_, high = state.grid.axes[i].values
-    slider = ipywidgets.FloatSlider(min=low, max=high, description=name, readout_format=".2f")
-    return panel.control(name, slider, f"at-{name}", step=lambda: state.grid.axes[i].step)
-
-
-def _cut(panel: Panel) -> ipywidgets.Widget:
-    """Return what chooses the cut: along an axis through the cell, or between two models."""
-    cuts = panel.state.cuts
+def _where(panel: Panel) -> ipywidgets.Widget:
+    """Return what chooses the cell and its cut: along an axis through it, or between two models."""
+    state, parts, cuts = panel.state, [], panel.state.cuts
+    for i, name in enumerate("ab"):
+        low, *_, high = state.grid.axes[i].values
+        slider = ipywidgets.FloatSlider(min=low, max=high, description=name, readout_format=".2f")
+        ranges = {"step": lambda i=i: state.grid.axes[i].step}
+        parts.append(panel.control(name, slider, f"at-{name}", **ranges))
     words = [f"along {c}" if isinstance(c, str) else " → ".join(c) for c in cuts]
     options = list(zip(words, cuts, strict=True))
     cut = ipywidgets.Dropdown(options=options, description="cut")
     cut.tooltip = "Along an axis through this cell, or between two models, measured by Run"
-    return panel.control("cut", cut)
+    return controls(*parts, panel.control("cut", cut))
 
 
 def record(state: LandscapeState, hidden: bool) -> Recording:
     """Return what is shown of every cell."""
     axes = {name: axis.values.tolist() for name, axis in zip("ab", state.grid.axes, strict=True)}
-    shown = map(state.at, state.grid.indices)
-    views = (
-        (viewer_spec(d, SIZE, hidden=hidden), [here_html(d, hidden=hidden), cliffs_html(d)])
-        for d in shown
-    )
-    source = state.landscape.source
+
+    def view(cell: Index) -> tuple[Spec, list[str]]:
+        data = state.at(cell)
+        parts = [here_html(data, hidden=hidden), cliffs_html(data)]
+        return viewer_spec(data, SIZE, hidden=hidden), parts
+
+    views, source = map(view, state.grid.indices), state.landscape.source
     return Recording(state.measure, axes, state.looked_at, (0, 1), views, source)
 
 
@@ -191,23 +183,17 @@ def _cliff(cliff: dict | None) -> str:
     """Return one distance with its interval, and the places around it."""
     if cliff is None:
         return NONE.format("not measured")
-    reach = f"none within {cliff['reach']:.2f}"
-    if cliff["distance"] == 0:
-        return f"over the cliff{_until(cliff['until'], reach)}"
+    reach, over = f"none within {cliff['reach']:.2f}", cliff["distance"] == 0
+    number = cliff["until"] if over else cliff  # over it: the way back
+    low, high = (reach if number[n] is None else f"{number[n]:.2f}" for n in ("low", "high"))
+    if over and number["value"] is None:
+        return "over the cliff<small>all the way</small>"
+    if over:
+        return f"over the cliff until {number['value']:.2f} [{low}, {high}]"
     if cliff["distance"] is None:
-        low = "" if cliff["low"] is None else f" [{cliff['low']:.2f}, {reach}]"
-        return f"{reach}{low}"
-    low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
+        return reach if cliff["low"] is None else f"{reach} [{low}, {reach}]"
     around = f"<small>between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>"
     return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
-
-
-def _until(back: dict, reach: str) -> str:
-    """Return how far it is back over the cliff, with its interval."""
-    if back["value"] is None:
-        return "<small>all the way</small>"
-    low, high = (reach if back[n] is None else f"{back[n]:.2f}" for n in ("low", "high"))
-    return f" until {back['value']:.2f} [{low}, {high}]"
 
 
 def _interval(data: dict, numbers: list[float]) -> str:

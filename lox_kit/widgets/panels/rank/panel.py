@@ -144,11 +144,8 @@ def _line(data: dict, name: str, scale: float) -> str:
     colour = attack_style(list(data["ratios"]).index(name))["color"]
     value = f"<b>{median:.2f}</b> <small>{low:.2f}–{high:.2f}</small>"
     value += bar(low / scale, median / scale, high / scale, colour)
-    return row(escape(name), value, *(_end(ratio[end]) for end in ("least", "most")))
-
-
-def _end(end: list) -> str:
-    """Return the matrix at one end, and its ratio."""
-    name, value = end
-    short = name.removesuffix(".weight").removeprefix("model.")
-    return f"{value:.2f}<small>{escape(short)}</small>"
+    ends = [
+        f"{at:.2f}<small>{escape(matrix.removesuffix('.weight').removeprefix('model.'))}</small>"
+        for matrix, at in (ratio["least"], ratio["most"])
+    ]
+    return row(escape(name), value, *ends)

@@ -40,7 +40,7 @@ class RankState(PanelState):
     curve : RankCurve
         As far as it is measured.
     r_ft : dict of str to array
-        R_ft at every k of every attack that is measured, in the order given.
+        R_ft at every k of every attack that is measured.
     """
 
     follows = ("k",)
@@ -65,7 +65,12 @@ class RankState(PanelState):
         self.kinds = kinds_shown(subspace)
         self.store = store or MemoryStore()
         for name, one in self.attacked.items():
-            _check_attacked(subspace, name, one)
+            if hasattr(one, "module"):
+                raise ValueError(
+                    f"attacked[{name!r}] is a model in memory; R is read from checkpoints: give "
+                    "the attack run, a folder or a name."
+                )
+            subspace.check_shapes(Checkpoint(one))  # its headers are read
         questions = questions or Questions.default(subspace.info["aligned"], FEW)
         self.questions = questions.with_help()
         if bool(questions.forbidden) != bool(questions.allowed):
@@ -76,7 +81,10 @@ class RankState(PanelState):
         self.ranks: tuple[int, ...] = ()  # that are measured, or going to be
         self.curve = RankCurve((), {})
         if questions.forbidden:
-            self.ranks = _sorted(ranks, subspace)
+            if ranks is None:
+                stored = subspace.info["rank"]
+                ranks = [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
+            self.ranks = tuple(sorted(ranks))
             self._take_rows()  # refuses what cannot be measured before it is loaded
         _, self._beyond = with_warnings(subspace.check_rank, max(self.ranks, default=0))
         self.r_ft: dict[str, np.ndarray] = {}
@@ -113,17 +121,12 @@ class RankState(PanelState):
             ticket.step(f"looking for {name}")
             known = self.store.get("r_ft", self._r_ft_key(name), [[NUMBER]])
             if known is not None:
-                self._take_r_ft(name, np.array(known))
+                self.r_ft[name] = np.array(known)
 
     def _r_ft_key(self, name: str) -> str:
         """Return what the store has an attack's R_ft under: the subspace, its weights, the k."""
         weights = Checkpoint(self.attacked[name]).fingerprint
         return content_key(subspace=self.subspace.key, attacked=weights, most=self.setting.most_k)
-
-    def _take_r_ft(self, name: str, curve: np.ndarray) -> None:
-        """Take an attack's R_ft, in the place that it was given."""
-        found = self.r_ft | {name: curve}
-        self.r_ft = {n: found[n] for n in self.attacked if n in found}
 
     def _take_rows(self) -> None:
         """Take the rows of the curve that the store has."""
@@ -149,7 +152,7 @@ class RankState(PanelState):
                 on_stage=lambda _, done, total, what=what: ticket.step(what, done, total),
             )
             self.store.put("r_ft", self._r_ft_key(name), curve.tolist())
-            self._take_r_ft(name, curve)
+            self.r_ft[name] = curve
             ticket.step(what, len(curve), len(curve), self.show)
         if self.missing:
             ranks = [r for r in self.missing if r is not None]
@@ -169,9 +172,8 @@ class RankState(PanelState):
     def compute(self) -> dict:
         """Return what is on screen, and note what is to be said about it."""
         options = {"k": self.setting.k, "kind": self.kind}
-        data, warned = with_warnings(
-            rank_and_r_data, self.subspace, self.curve, self.r_ft, **options
-        )
+        r_ft = {name: self.r_ft[name] for name in self.attacked if name in self.r_ft}
+        data, warned = with_warnings(rank_and_r_data, self.subspace, self.curve, r_ft, **options)
         curve = self._beyond and f"The curve: {self._beyond}"
         if not self.ranks:
             curve = "No prompts: give the panel questions= for the rank curve."
@@ -188,8 +190,8 @@ class RankState(PanelState):
     def code(self) -> str:
         """Return the calls: ranks and R_ft of attacks measured so far, and the figure."""
         info, k = self.subspace.info, self.setting.k
-        places = {name: str(self.attacked[name]) for name in self.r_ft}
-        attacked = "".join(f"    {name!r}: {place!r},\n" for name, place in places.items())
+        places = [(name, str(one)) for name, one in self.attacked.items() if name in self.r_ft]
+        attacked = "".join(f"    {name!r}: {place!r},\n" for name, place in places)
         return script(f"""subspace = {pair_call(info)}
 {self._curve_lines()}attacked = {{
 {attacked}}}
@@ -210,21 +212,3 @@ figures.save_figure(data, {self.figure_name!r})
     {pair}, questions, ranks={ranks}, subspace=subspace
 )
 """
-
-
-def _sorted(ranks: Sequence[int] | None, subspace: SafetySubspace) -> tuple[int, ...]:
-    """Return the ranks asked for, or the paper's and two more as far as they are stored."""
-    if ranks is None:
-        stored = subspace.info["rank"]
-        ranks = [r for r in (*RANKS, *MORE) if stored == FULL or r <= stored]
-    return tuple(sorted(ranks))
-
-
-def _check_attacked(subspace: SafetySubspace, name: str, attacked: str | Path) -> None:
-    """Raise ValueError if this is no checkpoint, or one of another shape: its headers are read."""
-    if hasattr(attacked, "module"):
-        raise ValueError(
-            f"attacked[{name!r}] is a model in memory; R is read from checkpoints: give the attack "
-            "run, a folder or a name."
-        )
-    subspace.check_shapes(Checkpoint(attacked))
