@@ -224,8 +224,12 @@ def autocast_dtype(device: str) -> str:
 
 def _trainer_options(settings: TrainSettings, model) -> dict:
     """Return the options that TRL's supervised and its preference trainer share."""
+    from transformers import TrainingArguments
+
     device = next(model.parameters()).device.type
     on_cpu = device == "cpu"
+    newer = hasattr(TrainingArguments, "activation_checkpointing")  # since transformers 5.23
+    checkpointing = "activation_checkpointing" if newer else "gradient_checkpointing"
     schedule = "constant" if settings.schedule == EPOCH_DECAY else settings.schedule
     if schedule == "constant" and settings.warmup_steps:
         schedule = "constant_with_warmup"  # the plain one ignores it
@@ -243,7 +247,7 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
         "data_seed": settings.seed,
         "use_cpu": on_cpu,
         "bf16": autocast_dtype(device) == "bfloat16",
-        "activation_checkpointing": not on_cpu,
+        checkpointing: not on_cpu,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would report a loss of 0 for a run that diverged
         "save_strategy": "no",  # `resuming` asks for a checkpoint when it wants one

@@ -26,6 +26,7 @@ from .directions import Direction, Weights, products
 
 SCHEMA = 1  # of the file; raised where an older lox_kit would read it wrongly
 UNITS = ("L2", "direction")  # of coordinates
+LARGEST = 3.4e38  # value that float32 holds
 FIELDS = {  # of what the file's header holds as JSON
     **{"scale": [NUMBER], "unit": str, "axes": [str], "origin": [str], "directions": [[str]]},
     "points": {...: {"at": [NUMBER], "distance": NUMBER}},
@@ -171,13 +172,15 @@ class Flat:
             for tensor, info in tensors.items():
                 i, kind, name = tensor.split("/", 2)
                 if kind == "dense":
-                    part = info.read()
-                else:
+                    parts[i][name] = info.read()
+                elif name not in parts[i]:  # with the other of the two factors
                     part = LowRank(*(tensors[f"{i}/{n}/{name}"].read() for n in ("left", "right")))
                     left, right = map(tuple, (part.left.shape, part.right.shape))
                     if not len(left) == len(right) == 2 or left[1] != right[0]:
                         raise ValueError(f"{name}: {left} by {right}")
-                parts[i][name] = part
+                    if not float(part.left.norm()) * float(part.right.norm()) < LARGEST:
+                        raise ValueError(f"{name}: factors whose product overflows")
+                    parts[i][name] = part
             if not (len(axes) == len(parts) in (1, 2) and all(parts.values())):
                 raise ValueError(f"{len(axes)} 'axes', {len(parts)} 'directions', some empty")
             named = zip(parts.values(), about["directions"], strict=True)

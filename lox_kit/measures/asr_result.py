@@ -30,6 +30,11 @@ class AsrResult:
     verdicts: dict[str, tuple[Verdict, ...]]  # by judge name, one per prompt
     source: dict[str, object]  # model, its key and dtype, batch sizes, template, token limit, ...
 
+    def __repr__(self) -> str:
+        """Return it on one line: the model, and each judge's ASR."""
+        said = [f"{judge} {self.asr(judge)}" for judge in self.verdicts]
+        return f"AsrResult({self.source.get('model')}: {', '.join(said) or 'no judge'})"
+
     @property
     def refused(self) -> dict[int, str]:
         """Why a server did not answer, by the number of the prompt; there is no answer to judge."""
