@@ -62,7 +62,7 @@ def short_attack(monkeypatch):
 def test_a_second_comparison_computes_nothing(short_attack, store, monkeypatch):
     trained = watch(monkeypatch, attacks, "fine_tune")
     decoded = watch(monkeypatch, LlamaForCausalLM, "generate")
-    options = {"store": store, "limit": 4, "arms": ("aligned", "LoX"), "split": "dev"}
+    options = {"store": store, "limit": 4, "arms": ("aligned", "LoX")}
     found = compare_defences(**options)
     batches = len(decoded)
     again = compare_defences(**options)
@@ -73,7 +73,7 @@ def test_a_second_comparison_computes_nothing(short_attack, store, monkeypatch):
     assert len(entries) == 2 * 2 * len(MEASURES)
     assert (entries["n"][entries["measure"] != "task"] == 4).all()
     assert found.shares("refusal", None, "full", "aligned") == [Share(4, 4)]
-    assert (found.source["split"], found.source["attack"]) == ("dev", "arithmetic")
+    assert (found.source["split"], found.source["attack"]) == ("test", "arithmetic")
     compare_defences(**options, alpha=2.0)
     assert len(trained) == 3  # LoX's; the aligned model knows no alpha
 

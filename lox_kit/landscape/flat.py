@@ -173,6 +173,8 @@ class Flat:
                 i, kind, name = tensor.split("/", 2)
                 if kind == "dense":
                     parts[i][name] = info.read()
+                elif kind not in ("left", "right"):
+                    raise ValueError(f"{tensor} is no part of a direction")
                 elif name not in parts[i]:  # with the other of the two factors
                     part = LowRank(*(tensors[f"{i}/{n}/{name}"].read() for n in ("left", "right")))
                     left, right = map(tuple, (part.left.shape, part.right.shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -73,6 +74,7 @@ def _run(
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.environ |= environment
     sys.argv = call
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell may ignore it
     with fault():
         (folder / "here").mkdir(exist_ok=True)
         os.chdir(folder / "here")
