@@ -31,10 +31,20 @@ STEPS, ASKED, ANSWERED, WORDS = 2, 64, 16, 32000
 WITHIN, FACTOR = 0.15, 2.0  # what is wanted: of the peak, of the time
 
 
+def word_tokenizer(size: int):
+    """Return a tokenizer whose tokens are words: w2, w3, ..."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, size)}}
+    made = Tokenizer(models.WordLevel(words, "<pad>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
+
+
 def make_model(folder: Path, shape: str) -> Path:
     """Write random weights of a Llama's shapes, and a tokenizer whose tokens are words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     hidden, layers, dtype, *_ = SHAPES[shape]
     fields = llama_config(hidden, layers) | {"vocab_size": WORDS if hidden >= 768 else 400}
@@ -42,11 +52,7 @@ def make_model(folder: Path, shape: str) -> Path:
     del fields["model_type"], fields["torch_dtype"]
     config = AutoConfig.for_model("llama", **fields)
     AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
-    words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, config.vocab_size)}}
-    made = Tokenizer(models.WordLevel(words, "<pad>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"pad_token": "<pad>", "eos_token": "</s>"}
-    PreTrainedTokenizerFast(tokenizer_object=made, **special).save_pretrained(folder)
+    word_tokenizer(config.vocab_size).save_pretrained(folder)
     return folder
 
 
