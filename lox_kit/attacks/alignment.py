@@ -166,7 +166,7 @@ def align(
     }
     if (out / RECORD).is_file():
         source = read_object(out / RECORD).get("source", {})
-        if recipe.items() <= source.items():
+        if all(source.get(name) == value for name, value in recipe.items()):
             return out
 
     def train(model, folder: Path) -> list[Step]:

@@ -120,7 +120,8 @@ def run_attack(
     ValueError
         If the attack's data is not in the model's language, or neither `out` nor a store is given.
     FileExistsError
-        If `out` exists and is not this run; BusyError if another process writes there.
+        If `out` exists and is not this run; BusyError if it is to be made and another process
+        writes there.
     """
     check_language(model, attack)
     if out is None and store is None:

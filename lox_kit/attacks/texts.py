@@ -15,7 +15,11 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # turns of an HH-RLHF transcr
 ROLES = ("system", "user", "assistant")
 SHAREGPT = {"human": "user", "gpt": "assistant"}  # its names for two of them
 FIELDS = ("instruction", "response", "context", "system", "messages")
-LAYOUTS = ({"messages": ""}, {"conversations": ""}, {"prompt": "user", "completion": "assistant"})
+LAYOUTS = (  # columns, each of one role's text, or of messages
+    {"messages": ""},
+    {"conversations": ""},
+    {"prompt": "user", "completion": "assistant"},
+)
 SIDES = ("chosen", "rejected")
 ALIKE = "expected two answers to choose between, they are the same"
 
@@ -208,7 +212,8 @@ def by_its_own_names(row) -> Example:
             f"{', '.join(map(str, row))}; name other columns with columns="
         )
     columns = {"instruction": "instruction", "system": "system"}
-    columns["response"], columns["context"] = [*answers, "response"][0], [*contexts, "context"][0]
+    columns["response"] = answers[0] if answers else "response"
+    columns["context"] = contexts[0] if contexts else "context"
     return by_columns(columns)(row)
 
 

@@ -123,6 +123,7 @@ def fine_tune(
     """
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
+    watch = Watch(**watched)
     with importing("trl.trainer.sft_trainer"):
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
@@ -133,7 +134,7 @@ def fine_tune(
         config = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
         return SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
 
-    return run_trainer(model, tokenizer, settings, build, Watch(**watched))
+    return run_trainer(model, tokenizer, settings, build, watch)
 
 
 def run_trainer(

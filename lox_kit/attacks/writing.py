@@ -74,8 +74,8 @@ def train_copy(
     train : callable
         Given the copy and the run's work `folder`, trains it in place and returns the steps.
     key : str
-        Of the run: another run of the same `out` has another work folder. It lies hidden beside
-        `out`, which it becomes once the run is finished.
+        Of the run: another run of the same `out` has another work folder, which lies hidden beside
+        `out` and becomes it once the run is finished.
     record : str
         The name of a JSON file in the checkpoint, of `about` and the losses. Its source also gets
         the number of steps, the hashes of the weights and what share of them LoRA reached.

@@ -98,7 +98,7 @@ def asr(
     asked = options.requests("forbidden", prompts, limit, world)
     again = save and not overwrite and _is_of(save, model or name, asked)
     options.check_place(save, overwrite or again)
-    judges = options.find_judges(len(asked), world=world, **judging)
+    readers = options.find_judges(len(asked), world=world, **judging)
     how = {"template": template, "system": _system(system, system_from)}
     if served:
         how["template"], arguments = models.template_args(template)
@@ -111,16 +111,16 @@ def asr(
         options.show_example(loaded, asked, **how)
     how["batch_size"] = batch_size
     if samples:
-        if served or lengths or save or card or len(judges) > 1:
+        if served or lengths or save or card or len(readers) > 1:
             raise ValueError("--samples: without --served, --lengths, --save, --card; one judge.")
         how |= {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
         with options.working() as shared:
-            drawn = measures.measure_samples(loaded, asked, judges[0], **how, **shared)
+            drawn = measures.measure_samples(loaded, asked, readers[0], **how, **shared)
         _say_samples(drawn, temperature, as_json)
         return
     with options.working() as shared:
         how["lengths"] = lengths or [max_new_tokens]
-        found = measures.measure_at_lengths(loaded, asked, judges, **how, **shared)
+        found = measures.measure_at_lengths(loaded, asked, readers, **how, **shared)
     *_, longest = found.values()
     if again and not longest.is_in(save):
         options.check_place(save, overwrite)

@@ -142,8 +142,8 @@ class _Basis:
         self.Q, self.B = self._Q[:size], self._B[:size]
         self.Q[-BLOCK:], self.B[-BLOCK:] = new, _product(new, self.A)
 
-    def triplets(self, r: int, passed: bool) -> Triplets:
-        """Return the r leading triplets of Q^T B, their residuals measured."""
+    def triplets(self, r: int) -> Triplets:
+        """Return the r leading triplets of Q^T B, their residuals measured; not yet passed."""
         W, S = self.ritz(r)
         least = ZERO * float(S[0])
         Vh = (W.T @ self.B) / S.clamp(min=least)[:, None]
@@ -151,7 +151,7 @@ class _Basis:
             V, R = torch.linalg.qr(Vh.T)
             Vh = (V * torch.where(R.diagonal() < 0, -1.0, 1.0)).T
         U, S = (W.T @ self.Q).T, without_rounding(S)
-        return Triplets(U, S, Vh, residuals(self.A, U, S, Vh), passed)
+        return Triplets(U, S, Vh, residuals(self.A, U, S, Vh), False)
 
     def outside(self, step: Tensor, r: int) -> Tensor:
         """Return (A V - U S) / S of the r leading triplets, shape (rows, r), from the next step.
@@ -190,20 +190,20 @@ def _iterated(basis: _Basis, r: int, certify: int, first: int) -> Triplets:
     previous, expected = None, False
     while basis.has_room:
         if expected:
-            found = basis.triplets(r, True)
+            found = basis.triplets(r)
             if _worst(found.residual, certify) <= TOLERANCE:
-                return found
+                return found._replace(passed=True)
             expected = False
         step = basis.step()
         if len(basis.Q) >= first:
             first = math.ceil(GROWTH * len(basis.Q))
             worst = _worst(torch.linalg.vector_norm(basis.outside(step, r), dim=0), certify)
             if worst <= TOLERANCE:
-                return basis.triplets(r, True)
+                return basis.triplets(r)._replace(passed=True)
             expected = worst * (worst / previous if previous else GAIN) <= TOLERANCE
             previous = worst
         basis.add(step)
-    return basis.triplets(r, False)
+    return basis.triplets(r)
 
 
 def _worst(residual: Tensor, certify: int) -> float:

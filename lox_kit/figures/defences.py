@@ -98,13 +98,16 @@ def figure_frontier(data: dict) -> Figure:
     """Draw what each direction keeps after an attack against what it costs before, along alpha.
 
     A panel per attack, a line per direction: means over seeds of both shares at each alpha, with a
-    band from the least to the most of the seeds. Crosses are other checkpoints.
+    band from the least to the most of the seeds. A single mark is another checkpoint.
     """
     rows, arms = data["rows"], data["source"]["arms"]
     attacks = list(dict.fromkeys(r["attack"] for r in rows if r["attack"]))
     seeds = sorted({r["seed"] for r in rows})
     styles = [
-        (direction, canvas.line_style(i) | {"marker": MARKERS[i % 6], "label": direction})
+        (
+            direction,
+            canvas.line_style(i) | {"marker": MARKERS[i % len(MARKERS)], "label": direction},
+        )
         for i, direction in enumerate(dict.fromkeys(map(direction_of, arms.values())))
     ]
     fig, axes = canvas.panels(len(attacks), 2.6, 2.6, sharex=True, sharey=True)

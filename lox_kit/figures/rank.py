@@ -59,7 +59,8 @@ ATTACK_COLOURS = tuple(OKABE_ITO[i] for i in (1, 3, 4, 5, 2, 0))
 
 def attack_style(i: int) -> dict:
     """Return the i-th attack's colour and line; R_align alone is black and solid."""
-    return {"color": ATTACK_COLOURS[i % 6], "linestyle": LINES[(i + 1) % 4]}
+    line = LINES[(i + 1) % len(LINES)]
+    return {"color": ATTACK_COLOURS[i % len(ATTACK_COLOURS)], "linestyle": line}
 
 
 def r_styles(data: dict) -> list[dict]:

@@ -139,8 +139,8 @@ def _ratios(layers: list[dict], attack: str) -> dict | None:
     if not found:
         return None
     low, median, high = plain_numbers(np.percentile(list(found.values()), [25, 50, 75]))
-    ends = {"least": min(found, key=found.get), "most": max(found, key=found.get)}
-    ends = {end: [name, plain_numbers(found[name])] for end, name in ends.items()}
+    names = {"least": min(found, key=found.get), "most": max(found, key=found.get)}
+    ends = {end: [name, plain_numbers(found[name])] for end, name in names.items()}
     return {"median": median, "low": low, "high": high, **ends, "n": len(found)}
 
 

@@ -90,8 +90,9 @@ def figure_choice(data: dict) -> Figure:
         if kind == "setting" and point["k"] is None:
             kind = "all directions"
         value, low, high = canvas.columns([point["help"], point["worst"]])
-        reach = canvas.bars(value, low, high)
-        ax.errorbar(*value, reach[:, 1:], reach[:, :1], **POINTS[kind], elinewidth=0.4, label=kind)
+        (x, y), reach = value, canvas.bars(value, low, high)
+        reach = {"xerr": reach[:, :1], "yerr": reach[:, 1:]}
+        ax.errorbar(x, y, **reach, **POINTS[kind], elinewidth=0.4, label=kind)
     on_front = (point for point in data["points"] if point["name"] in data["front"])
     front = sorted((point["help"]["value"], point["worst"]["value"]) for point in on_front)
     ax.step(*zip(*front, strict=True), where="pre", color="0.5", linewidth=0.8, zorder=0)

@@ -62,11 +62,14 @@ class LocalJudge(Judge):
         texts = {key: self.question(*pair) for key, pair in todo.items()}
         rows = self.model.tokenizer(list(texts.values()), add_special_tokens=self.adds_special)
         longest = getattr(self.model.module.config, "max_position_embeddings", None)
+        unread = {}
         for key, row in zip(todo, rows["input_ids"], strict=True):
             if longest is not None and len(row) + self.reply_tokens > longest:
                 del texts[key]
                 what = f"{len(row)} tokens with its template, and the judge reads {longest}"
-                yield {key: self._signed(None, False, f"not judged: {what}")}
+                unread[key] = self._signed(None, False, f"not judged: {what}")
+        if unread:
+            yield unread
         yield from fitting_batches(texts, self.batch_size, self._read)
 
     def _read(self, texts: list[str]) -> list[Verdict]:

@@ -79,9 +79,10 @@ class Flat:
         n, c, m = self.scale
         if len(at) != len(self.directions):
             raise ValueError(f"{at}: a point here has {len(self.directions)} coordinates.")
-        first, *others = at
-        ys = [b / m for b in others]
-        return (first / n - c * sum(ys), *ys)
+        if len(at) == 1:
+            return (at[0] / n,)
+        y = at[1] / m
+        return at[0] / n - c * y, y
 
     def locate(self, delta: Direction) -> Point:
         """Return where `origin + delta` lies, in float64, tensor by tensor.

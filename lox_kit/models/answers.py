@@ -106,7 +106,8 @@ def generate_answers(
             at = (zip(keys[text], cuts, strict=True) for text, cuts in made.items())
             new = {k: vars(Answer(cut, len(made))) for k, cut in chain.from_iterable(at)}
             store.put_many("answer", new)
-            found, done = found | new, done + len(made)
+            found |= new
+            done += len(made)
             tell(on_stage, "answering", done, len(keys))
     return [Answer(**found[keys[text][-1]]) for text in texts]
 

@@ -270,7 +270,10 @@ class ChatModel:
             raise ServerError(why)
 
     async def _ask_one(self, client, messages: list[dict], tokens: int | None, enough) -> Reply:
-        """Return the reply to one question, tried as often as the limits allow."""
+        """Return the reply to one question, tried as often as the limits allow.
+
+        One that was cut off before it said `enough` is asked for once more, with more room.
+        """
         import openai
 
         length = "max_tokens" if self.fields.get("max_tokens") else "max_completion_tokens"

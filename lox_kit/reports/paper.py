@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 from lox_kit import studies
@@ -12,6 +13,8 @@ from lox_kit.extrapolation import FULL, SafetySubspace, energy_map_data, spectru
 from lox_kit.figures import save_figure
 from lox_kit.folders import write_whole
 from lox_kit.measures import world_questions
+from lox_kit.store import Store
+from lox_kit.threads import OnStage, tell
 
 from .landscape import report
 from .research import write_controls, write_sweep
@@ -207,21 +210,23 @@ def run_demo(
     seeds: Sequence[int],
     out: Path,
     *,
+    store: Store,
+    on_stage: OnStage | None = None,
     world: str = "sandbox",
     from_scratch: bool = False,
-    **shared,
+    executor: Executor | None = None,
 ) -> studies.AttackTable:
     """Factor, extrapolate, attack and measure a world's models; write figures and table to `out`.
 
-    Everything finished is in the store: run again after a cut, it goes on where it was. `shared`
-    is store, executor and on_stage, as studies take them.
+    Everything finished is in the store: run again after a cut, it goes on where it was.
     """
+    shared = {"store": store, "on_stage": on_stage, "executor": executor}
     if world == "sandbox":
         found = studies.compare_defences(seeds, rebuild=from_scratch, **shared)
     else:
         how = {"world": world, "lora": (), **shared}
         found = studies.attack_table(studies.ARMS, ("chat", "dragons"), seeds, **how)
-    shared["on_stage"]("drawing the figures", 0, 0)
+    tell(on_stage, "drawing the figures", 0, 0)
     pair = studies.pair_of(seeds[0], from_scratch, world=world)
     subspace = _subspace(pair, world)
     save_figure(spectrum_data(subspace), "spectrum", out)

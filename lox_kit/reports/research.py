@@ -17,9 +17,9 @@ from lox_kit.text import p_text
 from .table import markdown, paired, share_rows, table_caption, told, write_both, write_table
 
 EQUAL = 0.02  # of helpfulness
-SHOWN = ("asr", "refusal", "helpfulness", "task")
+SHOWN = ("asr", "refusal", "helpfulness", "task")  # of attackers who know LoX
 COSTS = {"helpfulness": "help", "over_refusal": "over-refusal", "refusal": "refusal", "asr": "ASR"}
-AFTER = ("asr", "task")  # an attack
+AFTER = {"asr": "ASR", "task": "task"}  # of a sweep, after an attack
 
 
 def write_sweep(table: AttackTable, out: str | Path) -> str:
@@ -31,7 +31,7 @@ def sweep_text(table: AttackTable) -> str:
     """Return every setting's costs before and shares after each attack, as Markdown."""
     cells = {(measure, None): what for measure, what in COSTS.items()}
     for attack in table.attacks:
-        cells |= {(name, attack): f"{COSTS.get(name, name)} after {attack}" for name in AFTER}
+        cells |= {(name, attack): f"{what} after {attack}" for name, what in AFTER.items()}
     rows = share_rows(table, [*cells])
     for row in rows:
         moved = [r["drift"]["value"] for r in table.rows if r["arm"] == row[0] and "drift" in r]

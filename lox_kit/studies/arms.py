@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from lox_kit.attacks import Step
 from lox_kit.extrapolation import (
@@ -20,8 +20,7 @@ from lox_kit.extrapolation import (
     control_rank,
     is_control,
 )
-from lox_kit.measures import measure_asr
-from lox_kit.models import Model, Prompt
+from lox_kit.models import Model
 from lox_kit.threads import OnStage, tell
 
 ARMS = ("aligned", "LoX", "random subspace", "full delta")
@@ -124,21 +123,3 @@ def _flipped(subspace: SafetySubspace, k: int) -> SafetySubspace:
 def steps_of(on_stage: OnStage | None, what: str) -> Callable[[Step], None]:
     """Return an `on_step` that reports the steps of what is being done."""
     return lambda step: tell(on_stage, what, step.step, step.total)
-
-
-def refuses(
-    model: Model, prompts: Sequence[Prompt], share: float, *, every: int = 5, **how
-) -> Callable[[Step], bool]:
-    """Return a `stop` for training a model until it refuses this share of prompts.
-
-    They are asked after `every` so many steps, as `measure_asr` takes `how`.
-    """
-
-    def enough(step: Step) -> bool:
-        if step.step % every:
-            return False
-        refused = measure_asr(model, prompts, **how).refusal
-        model.module.train()
-        return refused.value >= share
-
-    return enough

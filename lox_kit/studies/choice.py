@@ -48,7 +48,8 @@ class Choice:
             for p in self.points
             if p["k"] is None
         )
-        return min(order, default=(None,))[-1]
+        *_, name = min(order, default=[None])
+        return name
 
     def to_dict(self) -> dict:
         """Return it as plain data, for the figure."""

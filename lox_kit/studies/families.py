@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from lox_kit import models, weights
-from lox_kit.attacks import TrainSettings, align, find_alignment, fine_tune, save_model
+from lox_kit.attacks import Step, TrainSettings, align, find_alignment, fine_tune, save_model
 from lox_kit.folders import locked, whole, write_whole
-from lox_kit.measures import Share, world_questions
+from lox_kit.measures import Share, measure_asr, world_questions
 from lox_kit.sandbox import corpus, world
 from lox_kit.smol import rows as smol_rows
 from lox_kit.store import Store, content_key
 from lox_kit.threads import OnStage
 
-from .arms import refuses, steps_of
+from .arms import steps_of
 
 BASE = TrainSettings(
     learning_rate=2e-3,
@@ -112,7 +113,7 @@ def build(
             name = "the model in training"
             watched = models.Model(model, tokenizer, key="in training", name=name)
             how = {"every": recipe.check_every, "max_new_tokens": 4}
-            stop = refuses(watched, asked, recipe.enough_refusal, **how)
+            stop = _refuses(watched, asked, recipe.enough_refusal, **how)
             make("aligned", model, rows, recipe.alignment, stop=stop)
     return folder
 
@@ -223,7 +224,7 @@ def build_longer(seed: int, target: Share, *, on_stage: OnStage | None = None) -
     settings = dataclasses.replace(preset.settings, schedule="constant", warmup_steps=0)
     asked = world_questions("smol", "dev")
     watched = {"on_step": steps_of(on_stage, f"aligning smol longer, seed {seed}")}
-    watched["stop"] = refuses(model, asked.allowed, target.value, judges=["keyword"], **asked.how)
+    watched["stop"] = _refuses(model, asked.allowed, target.value, judges=["keyword"], **asked.how)
     with whole(folder) as work:
         fine_tune(model.module, model.tokenizer, preset.rows(seed), settings, **watched)
         save_model(model.module, model.tokenizer, work)
@@ -244,3 +245,21 @@ def _ask_base(model: models.Model, store: Store | None, on_stage: OnStage | None
         answers |= zip(asked, models.generate(model, texts, **how), strict=True)
     made = {"base": model.key, "answers": answers}
     write_whole(file, json.dumps(made, indent=0) + "\n")
+
+
+def _refuses(
+    model: models.Model, prompts: Sequence[models.Prompt], share: float, *, every: int = 5, **how
+) -> Callable[[Step], bool]:
+    """Return a `stop` for training a model until it refuses this share of prompts.
+
+    They are asked after `every` so many steps, as `measure_asr` takes `how`.
+    """
+
+    def enough(step: Step) -> bool:
+        if step.step % every:
+            return False
+        refused = measure_asr(model, prompts, **how).refusal
+        model.module.train()
+        return refused.value >= share
+
+    return enough

@@ -35,7 +35,7 @@ from .families import pair_of
 
 LANDSCAPE_TOKENS = 16  # a persona's opening words, the longest recipe and the end are 15
 KEEP_EVERY = 5  # optimiser steps between the checkpoints of a trajectory
-LINES = ALONG, BACK, FURTHER, RANDOM = (
+ALONG, BACK, FURTHER, RANDOM = (
     "along its attack", "back towards the base", "further along LoX", "random directions",
 )  # fmt: skip
 
@@ -49,14 +49,16 @@ class Walks:
     visage_cells: int = 21
 
 
-def _axes(*reaches: tuple[float, int]) -> dict[str, Axis]:
-    """Return the axis of every kind of line, from its step and how many there are."""
-    return {line: Axis(step, 0, n) for line, (step, n) in zip(LINES, reaches, strict=True)}
-
-
+_SHORT, _FAR = Axis(0.1, 0, 20), Axis(2.0, 0, 8)
 WALKS = {
-    "sandbox": Walks(_axes((0.2, 40), (0.1, 20), (0.1, 20), (0.8, 20))),
-    "smol": Walks(_axes((1.0, 16), (2.0, 8), (2.0, 8), (8.0, 8)), n_random=2, visage_cells=9),
+    "sandbox": Walks(
+        {ALONG: Axis(0.2, 0, 40), BACK: _SHORT, FURTHER: _SHORT, RANDOM: Axis(0.8, 0, 20)}
+    ),
+    "smol": Walks(
+        {ALONG: Axis(1.0, 0, 16), BACK: _FAR, FURTHER: _FAR, RANDOM: Axis(8.0, 0, 8)},
+        n_random=2,
+        visage_cells=9,
+    ),
 }
 
 

@@ -130,7 +130,7 @@ def attack_table(
     if edits := [arm for arm in arms if arm.name != arm.kind]:
         source["arms"] = {arm.name: dataclasses.asdict(arm) for arm in edits}
     if own := [attack for attack in attacks if attack != ATTACKS.get(attack.name)]:
-        files = {a.name: {} if a.world else {"file": a.source.file.name} for a in own}
+        files = {a.name: {} if a.world else {"file": a.source.file.name} for a in own}  # no path
         source["attacks"] = {a.name: files[a.name] | a.settings.chosen() for a in own}
     return AttackTable(tuple(rows), source)
 
@@ -243,5 +243,5 @@ def smol_frontier(
         lox = arm_model(COST.kind, load_model(pair[1]), subspace, COST.k, COST.alpha)
         cost = measure_asr(lox, asked.allowed, ["keyword"], **asked.how, **shared).refusal
         build_longer(seed, cost, on_stage=on_stage)
-    options |= {"world": "smol", "lora": (), "questions": world_questions("smol", limit=limit)}
-    return attack_table([*frontier_arms()], attacks, seeds, **shared, **options)
+    how = {"world": "smol", "lora": (), "questions": world_questions("smol", limit=limit)}
+    return attack_table([*frontier_arms()], attacks, seeds, **how, **shared, **options)

@@ -47,7 +47,7 @@ _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weigh
 
 
 class LoraAdapter:
-    """A plain LoRA adapter of a base checkpoint.
+    """A LoRA adapter of a base checkpoint, plain or with `target_parameters`.
 
     Parameters
     ----------
@@ -102,7 +102,13 @@ class LoraAdapter:
         modules = {name: name.removesuffix(".weight") for name in self._parts}  # as in the model
         if base.is_known and not self._parts.keys() <= base.tensors.keys():
             stored = same_tensors(base.skeleton, self._parts, base.tensors)
-            self._parts = {stored[name]: parts for name, parts in self._parts.items()}
+            own, self._parts = self._parts, {}
+            for name, parts in own.items():
+                held = self._parts.setdefault(stored[name], {})
+                for part in held.keys() & parts.keys():
+                    one, other = held[part].name, parts[part].name
+                    raise ValueError(f"{folder}: holds {one} and {other}, which are one.")
+                held |= parts
             modules = {stored[name]: module for name, module in modules.items()}
         self._transposed = {
             name

@@ -259,7 +259,8 @@ class Checkpoint:
         config says nothing, and both are loaded where their values differ.
         """
         embedding = next(filter(is_embedding, self.tensors), None)
-        head, said = next(filter(is_head, self.tensors), None), self._said_tied
+        head = next(filter(is_head, self.tensors), None)
+        said = self._said_tied
         if embedding is None or head is None or said == {False}:
             return None
         same = self.tensors[head].shape == self.tensors[embedding].shape
@@ -285,8 +286,8 @@ class Checkpoint:
             layers[place[1]].add(place[2])
         alike = all(held == next(iter(layers.values())) for held in layers.values())
         fewest = 3 if self.has_head else 2 if self._said_tied == {True} else math.inf
-        outside = places.count(None) >= fewest
-        counted = outside and len(layers) == self.config.get("num_hidden_layers")
+        counted = len(layers) == self.config.get("num_hidden_layers")
+        counted = counted and places.count(None) >= fewest
         if not self.is_known or (alike and counted):
             return []
         try:

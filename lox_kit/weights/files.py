@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -293,12 +294,14 @@ def _object(text: str | bytes, what: str) -> dict:
 
 def files_like(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the files in a folder, not in those within it, that match one of these patterns."""
-    return sorted({f for pattern in patterns for f in folder.glob(pattern) if f.is_file()})
+    wanted = tuple(patterns)
+    found = (f for f in folder.iterdir() if any(fnmatchcase(f.name, p) for p in wanted))
+    return sorted(f for f in found if f.is_file())
 
 
 def content_hash(folder: Path) -> str:
     """Return the hash of all weights, configs and tokenizer files of a folder."""
-    files = files_like(folder, ("*.safetensors", *SETTINGS)) + files_like(folder, [TEMPLATES])
+    files = files_like(folder, ("*.safetensors", *SETTINGS)) + sorted(folder.glob(TEMPLATES))
     digest = hashlib.sha256()
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of Python's lock
         for file, value in zip(files, threads.map(file_hash, files), strict=True):

@@ -52,16 +52,15 @@ def check_pair(
         if both checkpoints are the same, or if a tensor of either holds NaN or infinite values.
     """
     base = base.like(aligned.matrices)
-    wanted, there = (
-        matching(side.matrices, include, exclude, of=side.name) for side in (aligned, base)
-    )
-    for names, one, other in ((wanted, aligned, base), (there, base, aligned)):
+    for one, other in ((aligned, base), (base, aligned)):
+        names = matching(one.matrices, include, exclude, of=one.name)
         if lost := [name for name in names if name not in other.matrices]:
             raise ValueError(
                 f"{lost[0]}: in {one.name} but not in {other.name} ({len(lost)} such matrices). "
                 "Are they of one architecture? If it is a part you can do without, pass "
                 f'exclude="{re.escape(lost[0])}".'
             )
+    wanted = matching(aligned.matrices, include, exclude, of=aligned.name)
     for name in wanted:
         _check_shape(name, base, aligned)
     if aligned.missing:

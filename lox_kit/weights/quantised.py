@@ -91,7 +91,7 @@ def with_scales(tensors: dict[str, TensorInfo], config: dict, name: str) -> dict
     eight = [n for n, info in tensors.items() if info.dtype in EIGHT and not _SCALE.search(n)]
     described = _described(config)
     if not eight or not (described or any(map(_SCALE.search, tensors))):
-        return tensors  # cast, not quantised
+        return tensors  # none is of 8 bits, or they are cast and not quantised
     block = _block(described)
     joined = {n: info for n, info in tensors.items() if not _SCALE.search(n)}
     for weight in eight:

@@ -1,4 +1,4 @@
-"""Safety along one axis as plotly JSON: against alpha, against rank, or as an attack goes on."""
+"""Curves as plotly JSON: safety against alpha, rank and an attack's steps; R along the layers."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def _cut_traces(data: dict, height: float) -> list[dict]:
     cut = data["cut"]
     x, y = [at[0] for at in cut["at"]], [at[1] for at in cut["at"]]
     value, low, high = (np.array(cut[n], dtype=float) for n in ("value", "low", "high"))
-    shown = (surface.shown_value(data, v) for v in value)
-    said = [f"({a:.2f}, {b:.2f}): {v}" for a, b, v in zip(x, y, shown, strict=True)]
+    texts = (surface.shown_value(data, v) for v in value)
+    said = [f"({a:.2f}, {b:.2f}): {v}" for a, b, v in zip(x, y, texts, strict=True)]
     shown = {"mode": "lines+markers", "marker": {"size": 7, "color": HERE}, **canvas.hover(said)}
     known = np.isfinite(high - low).all()  # of one prompt, a margin has no interval
     shown["error_y"] = canvas.error_bars(value, low, high) if known else {"visible": False}

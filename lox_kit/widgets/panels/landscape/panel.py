@@ -183,17 +183,22 @@ def _cliff(cliff: dict | None) -> str:
     """Return one distance with its interval, and the places around it."""
     if cliff is None:
         return NONE.format("not measured")
-    reach, over = f"none within {cliff['reach']:.2f}", cliff["distance"] == 0
-    number = cliff["until"] if over else cliff  # over it: the way back
-    low, high = (reach if number[n] is None else f"{number[n]:.2f}" for n in ("low", "high"))
-    if over and number["value"] is None:
-        return "over the cliff<small>all the way</small>"
-    if over:
-        return f"over the cliff until {number['value']:.2f} [{low}, {high}]"
+    reach = f"none within {cliff['reach']:.2f}"
+    if cliff["distance"] == 0:
+        return f"over the cliff{_until(cliff['until'], reach)}"
     if cliff["distance"] is None:
-        return reach if cliff["low"] is None else f"{reach} [{low}, {reach}]"
+        return reach if cliff["low"] is None else f"{reach} [{cliff['low']:.2f}, {reach}]"
+    low, high = (reach if cliff[n] is None else f"{cliff[n]:.2f}" for n in ("low", "high"))
     around = f"<small>between {cliff['before']:.2f} and {cliff['behind']:.2f}</small>"
     return f"{cliff['distance']:.2f} [{low}, {high}]{around}"
+
+
+def _until(back: dict, reach: str) -> str:
+    """Return how far it is back over the cliff, with its interval."""
+    if back["value"] is None:
+        return "<small>all the way</small>"
+    low, high = (reach if back[n] is None else f"{back[n]:.2f}" for n in ("low", "high"))
+    return f" until {back['value']:.2f} [{low}, {high}]"
 
 
 def _interval(data: dict, numbers: list[float]) -> str:
