@@ -113,7 +113,7 @@ def test_figures_of_the_paper_are_made_and_a_second_call_only_draws(lox, tmp_pat
     caption = (tmp_path / "out" / "epochs.md").read_text()
     assert "sandbox, seeds 0; 4 forbidden and 4 allowed requests each, template chat" in caption
     before = {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()}
-    for module in ("eroding.run_attack", "curves.fine_tune"):
+    for module in ("overlaps.run_attack", "curves.fine_tune"):
         monkeypatch.setattr(f"lox_kit.studies.{module}", None)
     assert lox(*call).status == 0
     assert {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()} == before
