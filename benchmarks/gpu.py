@@ -29,8 +29,7 @@ from scale import SIZES
 
 from lox_kit import Line, LoxDial, SafetySubspace, apply_lox
 from lox_kit.landscape import Walk, lox_direction, random_direction
-from lox_kit.models import Model, generate, generate_likely
-from lox_kit.models.plan import machine_rates
+from lox_kit.models import Model, generate, generate_likely, machine_rates
 
 RANK, K, ALPHA = 64, 6, 1.25
 PAIR_LAYERS, TRAINED_LAYERS = 2, 10

@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "drafts": "answer generate_likely token_drafts",
         "files": "collect column field read_rows read_text record RowError text_field",
         "load": "load_model load_module load_tokenizer Model pick_device world_of",
-        "plan": "answering editing Needs Size size_of training",
+        "plan": "answering editing machine_rates Needs Size size_of training",
         "prefixes": "positions prefill Tokens",
         "prompts": """
             apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render

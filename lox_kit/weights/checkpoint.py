@@ -336,7 +336,7 @@ class Checkpoint:
 
 def _settings(folder: Path) -> dict[str, Path]:
     """Return the files of a folder that edited weights need or must have beside them, by name."""
-    files = files_like(folder, (*SETTINGS, *UNREAD)) + files_like(folder, [TEMPLATES])
+    files = files_like(folder, (*SETTINGS, *UNREAD)) + sorted(folder.glob(TEMPLATES))
     return {f.relative_to(folder).as_posix(): f for f in files if not _is_one(f, LEFT)}
 
 
