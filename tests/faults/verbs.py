@@ -27,6 +27,7 @@ DRAWING = ("table", "landscape", "sweep")  # which takes seconds
 OTHERS = ("align", "smol", "workers")  # the last is a table made by two processes
 LOOSE = re.compile(r"here(/figures|/cache/smol(/\w+)?)?")  # folders of several outputs
 STORE = "store/lox.sqlite"
+DAY = re.compile(rb'"date": "[-0-9]+"')  # on which a figure was made
 ADVICE = r"[Mm]ake room|write elsewhere|choose another|close other programs"
 ROUNDS = int(os.environ.get("LOX_KIT_FAULTS", "1"))  # of every verb with every fault
 
@@ -193,11 +194,13 @@ def assert_nothing_half(found: dict[str, object], whole: dict[str, object]) -> N
 def left(folder: Path) -> dict[str, object]:
     """Return what is in a folder: the bytes of files by name, and the records of a store.
 
-    Without SQLite's journal, by which it takes back what a kill cut off.
+    Without SQLite's journal, by which it takes back what a kill cut off, and without the day.
     """
     files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
     files.pop(f"{STORE}-journal", None)
-    return {n: records(f) if n == STORE else f.read_bytes() for n, f in files.items()}
+    found = {n: f.read_bytes() for n, f in files.items() if n != STORE}
+    found = {n: DAY.sub(b"", text) if n.endswith(".json") else text for n, text in found.items()}
+    return found | {n: records(f) for n, f in files.items() if n == STORE}
 
 
 def records(file: Path) -> list[tuple]:
