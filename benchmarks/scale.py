@@ -1,8 +1,8 @@
 """The edit at real sizes: factor, apply and adapter of Llama-shaped pairs on disk.
 
-    python benchmarks/scale.py --size 1b     # TinyLlama's shapes: about 6 minutes, 8 GB of disk
-    python benchmarks/scale.py --size 7b     # Llama-2-7B's: about 30 minutes, 45 GB of disk: alone
-    python benchmarks/scale.py --size 1b --mergekit ENV/bin/mergekit-extract-lora    # 25 minutes
+    python benchmarks/scale.py --size 1b     # TinyLlama's shapes
+    python benchmarks/scale.py --size 7b     # Llama-2-7B's; neither has been run to its end yet
+    python benchmarks/scale.py --size 1b --mergekit ENV/bin/mergekit-extract-lora
 
 Beside them stand the disk's floor (reading the pair once, copying one of it), the published
 algorithm, of which one layer is measured and multiplied by the layers, and mergekit's extraction of

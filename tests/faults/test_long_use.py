@@ -24,6 +24,7 @@ def test_panels_that_were_closed_leave_memory_as_it_was():
     rounds = [json.loads(line) for line in done.stdout.splitlines()]
     warm = rounds[max(WARM_UP, len(rounds) // 10) :]
     third = len(warm) // 3
+    assert third, "too few rounds"
     for what, most in (("memory", 1.05), ("objects", 1.01)):
         first, last = (median(r[what] for r in part) for part in (warm[:third], warm[-third:]))
         assert last < most * first, rounds
