@@ -103,13 +103,10 @@ def figure_frontier(data: dict) -> Figure:
     rows, arms = data["rows"], data["source"]["arms"]
     attacks = list(dict.fromkeys(r["attack"] for r in rows if r["attack"]))
     seeds = sorted({r["seed"] for r in rows})
-    styles = [
-        (
-            direction,
-            canvas.line_style(i) | {"marker": MARKERS[i % len(MARKERS)], "label": direction},
-        )
-        for i, direction in enumerate(dict.fromkeys(map(direction_of, arms.values())))
-    ]
+    styles = []
+    for i, direction in enumerate(dict.fromkeys(map(direction_of, arms.values()))):
+        marker = {"marker": MARKERS[i % len(MARKERS)], "label": direction}
+        styles.append((direction, canvas.line_style(i) | marker))
     fig, axes = canvas.panels(len(attacks), 2.6, 2.6, sharex=True, sharey=True)
     for ax, attack in zip(axes, attacks, strict=True):
         for direction, style in (*styles, ("aligned", START)):
