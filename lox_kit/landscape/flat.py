@@ -172,6 +172,8 @@ class Flat:
             parts = {str(i): {} for i in range(len(about["directions"]))}
             for tensor, info in tensors.items():
                 i, kind, name = tensor.split("/", 2)
+                if not info.dtype.is_floating_point:
+                    raise ValueError(f"{tensor} is of {info.dtype}")
                 if kind == "dense":
                     parts[i][name] = info.read()
                 elif kind not in ("left", "right"):
@@ -179,8 +181,10 @@ class Flat:
                 elif name not in parts[i]:  # with the other of the two factors
                     part = LowRank(*(tensors[f"{i}/{n}/{name}"].read() for n in ("left", "right")))
                     left, right = map(tuple, (part.left.shape, part.right.shape))
-                    if not len(left) == len(right) == 2 or left[1] != right[0]:
-                        raise ValueError(f"{name}: {left} by {right}")
+                    alike = part.left.dtype == part.right.dtype
+                    if not (alike and len(left) == len(right) == 2 and left[1] == right[0]):
+                        said = f"{part.left.dtype} by {right} {part.right.dtype}"
+                        raise ValueError(f"{name}: {left} {said}")
                     if not float(part.left.norm()) * float(part.right.norm()) < LARGEST:
                         raise ValueError(f"{name}: factors whose product overflows")
                     parts[i][name] = part

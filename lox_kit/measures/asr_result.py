@@ -218,6 +218,7 @@ class AsrResult:
         """
         with reading(file, "not a result that `lox asr --save` wrote"):
             data = json.loads(Path(file).read_text(encoding="utf-8"))
+            json.dumps(data, ensure_ascii=False).encode()  # half a character, which no text holds
             prompts = tuple(Prompt(**p) for p in data["prompts"])
             verdicts = {
                 name: tuple(Verdict(**v) for v in made) for name, made in data["verdicts"].items()
@@ -233,10 +234,11 @@ class AsrResult:
             labelled, refused = source.get("labelled", {}), source.get("refused", {})
             if not all(0 <= int(i) < len(prompts) for i in refused):
                 raise ValueError("refused are prompts that are none")
-            if any({*map(type, x)} != {str} or len(x) != len(prompts) for x in labelled.values()):
-                raise ValueError("labels are not of every prompt")
-            if {len(prompts)} != {len(responses), *map(len, verdicts.values())} or not prompts:
-                raise ValueError("not as many responses and verdicts as prompts, or none")
+            if any(type(x) is not list or {*map(type, x)} != {str} for x in labelled.values()):
+                raise ValueError("labels are no texts")
+            held = [responses, *verdicts.values(), *labelled.values()]
+            if {len(prompts)} != {*map(len, held)} or not prompts:
+                raise ValueError("not as many responses, verdicts and labels as prompts, or none")
             return cls(prompts, tuple(responses), verdicts, source)
 
 

@@ -140,6 +140,16 @@ def test_a_plane_file_of_anything_is_read_or_refused(folder, data):
     refused(walk, file)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_factors_of_two_dtypes_are_refused(folder, dtype):
+    tensors, about = read_all(line().save(folder / "line.safetensors"))
+    name = next(n for n in tensors if "/right/" in n)
+    file = folder / "changed.safetensors"
+    held = tensors | {name: tensors[name].to(dtype)}
+    save_file(held, file, metadata={"lox_kit_flat": about["lox_kit_flat"]})
+    assert str(dtype) in refused(lambda: Flat.load(file), file)
+
+
 # --- numbers ------------------------------------------------------------------------------------
 
 VERDICT = {"score": 1.0, "harmful": True, "reason": "r", "parsed": True, "judge": "rule"}
@@ -194,6 +204,12 @@ def test_numbers_as_they_were_written_are_read(folder, name):
     read, whole = READERS[name]
     (folder / name).write_bytes(as_json(whole))
     assert refused(lambda: read(folder / name)) is None
+
+
+def test_half_a_character_in_an_answer_is_refused(folder):
+    file = folder / "asr.json"
+    file.write_bytes(as_json(RESULT | {"responses": ["yes", "\ud800"]}))
+    assert "surrogates" in refused(lambda: measured(file), file)
 
 
 @pytest.mark.parametrize("name", READERS)
