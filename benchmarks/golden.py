@@ -30,6 +30,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from safetensors.torch import load_file, save_file
 
 from lox_kit import (
@@ -213,12 +214,19 @@ def _drawn(data: dict) -> list[dict]:
 
 def _mesh(drawn) -> np.ndarray:
     """Return the numbers of a mesh or an image; of bars, bands, dots and a surface the corners."""
-    if (values := drawn.get_array()) is not None and not hasattr(drawn, "_vec"):
+    if isinstance(drawn, Poly3DCollection):
+        return surface_corners(drawn)
+    if (values := drawn.get_array()) is not None:
         return np.ma.filled(np.ma.asarray(values, float), np.nan)
-    if hasattr(drawn, "_vec"):  # a surface: its corners before they are projected
-        return np.asarray(drawn._vec, float)
     corners = [path.vertices for path in drawn.get_paths()]
     return np.concatenate([np.ma.filled(drawn.get_offsets(), np.nan), *corners])
+
+
+def surface_corners(surface: Poly3DCollection) -> np.ndarray:
+    """Return the corners of a surface before they are projected, shape (n, 3)."""
+    if hasattr(surface, "_vec"):  # matplotlib before 3.11
+        return np.asarray(surface._vec[:3].T, float)
+    return np.ma.filled(np.concatenate([*surface._faces]), np.nan)[:, :3]
 
 
 def _summary(values: np.ndarray) -> list:

@@ -113,7 +113,8 @@ def test_the_surface_stays_within_its_data(data):
     ax = fig.axes[0]
     assert ax.get_zlim() == (0, 1)
     surface = ax.collections[0]
-    corners = np.concatenate([face[:, :3] for face in surface._faces])
+    old = hasattr(surface, "_vec")  # before matplotlib 3.11
+    corners = surface._vec[:3].T if old else np.concatenate([*surface._faces])[:, :3]
     assert corners[:, 2].min() >= 0
     assert corners[:, 2].max() <= 1
     a, b, values = coordinates(data)
