@@ -42,7 +42,7 @@ test-slow: install test-inner
 INNER := $(VENV)/inner
 test-inner: install
 	rm -rf $(INNER)
-	$(PIP) --no-deps --target $(INNER) transformers==5.20.0 peft==0.19.0
+	$(PIP) --no-deps --target $(INNER) transformers==5.20.0 peft==0.20.0
 	PYTHONPATH=$(INNER) $(PYTEST) tests/test_places.py tests/test_adapter.py tests/test_quantised.py \
 		tests/test_smol_source.py
 
