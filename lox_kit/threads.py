@@ -1,4 +1,4 @@
-"""Long work: how it is shared out, to CPU threads or to workers, and its progress.
+"""Long work: how it is shared out, to CPU threads, workers or processes, and its progress.
 
 Progress has one shape: what is being done, how much of it is done, how much there is.
 """
@@ -117,6 +117,16 @@ def fitting_threads(module, *, when_busy: int = SMALL) -> Iterator[None]:
     finally:
         if small:
             torch.set_num_threads(before)
+
+
+def launched() -> bool:
+    """Whether `accelerate launch`, or torchrun, started this process, mostly with others."""
+    return "LOCAL_RANK" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this is the one of the processes launched together that locks, writes and reports."""
+    return not launched() or os.environ["RANK"] == "0"
 
 
 def end_with_parent() -> None:

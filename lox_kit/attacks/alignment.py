@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from lox_kit.folders import locked
@@ -13,6 +14,7 @@ from lox_kit.sandbox import corpus
 from lox_kit.smol import rows as smol
 from lox_kit.store import content_key
 from lox_kit.text import whole_sentences
+from lox_kit.threads import is_first, launched
 from lox_kit.weights import read_object
 
 from .presets import OWN_FILE
@@ -175,7 +177,7 @@ def align(
             return prefer(model, base.tokenizer, rows, alignment, **how)
         return fine_tune(model, base.tokenizer, rows, alignment.settings, **how)
 
-    with locked(out, new=True):
+    with locked(out, new=True) if is_first() else nullcontext():
         return train_copy(base, train, content_key(**recipe), out, RECORD, {"source": recipe})
 
 
@@ -192,6 +194,8 @@ def prefer(model, tokenizer, pairs: Sequence[dict], alignment: Alignment, **watc
     """
     if not pairs:
         raise ValueError("no preference pairs to train on: the data set is empty.")
+    if launched():
+        raise ValueError("dpo trains in one process: call it without `accelerate launch`.")
     for pair in pairs:  # of what a template cannot take, TRL's errors say little
         if isinstance(asked := pair.get("prompt"), list):
             apply_template(tokenizer, asked, add_generation_prompt=True)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lox_kit.folders import locked, remove_folder, whole
-from lox_kit.threads import fitting_threads, tell
+from lox_kit.folders import locked
+from lox_kit.threads import fitting_threads, is_first, tell
 
 SAVE_SECONDS = 600.0  # between checkpoints to resume from; a stop writes one as well
 WEIGHTS = "in-training.pt"  # of such a checkpoint, by their names in memory
@@ -80,7 +80,7 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
     trainer : transformers.Trainer
         With `output_dir` at `resume_folder(watch.folder)`.
     save : callable
-        Writes the model in training to a folder, whole.
+        Writes the model in training to a folder, whole; all processes call it together.
 
     Raises
     ------
@@ -90,9 +90,15 @@ def drive(trainer, watch: Watch, save: Callable[[Path], None]) -> list[Step]:
     from transformers import PrinterCallback
 
     start, past = newest_whole(watch.folder), past_steps(watch.folder)
+    trainer.accelerator.wait_for_everyone()  # to have read what the first may soon replace
     if start and missing_steps(kept_checkpoints(watch.folder), watch.keep_every, len(past)):
-        remove_folder(resume_folder(watch.folder))  # it is after steps that are to be kept
-        start, past = None, []
+        start, past = None, []  # it is after steps that are to be kept
+    unfinished = start and past[-1].step < past[-1].total
+    if unfinished and (start / "optimizer.bin").exists() != trainer.is_fsdp_enabled:
+        raise ValueError(
+            f"{start}: made {'without' if trainer.is_fsdp_enabled else 'with'} FSDP. Resume it as "
+            f"it began, or remove {start.parent}, and the run starts again."
+        )
     _keep_by_names_in_memory(trainer)
     trainer.add_callback(_callback(watch, save))
     trainer.remove_callback(PrinterCallback)  # it prints a line of numbers per step
@@ -119,14 +125,18 @@ def _keep_by_names_in_memory(trainer) -> None:
     the names in memory, and passes over what it does not find.
     """
     import torch
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
     def held() -> dict:
         trained = {n: W for n, W in trainer.model.named_parameters() if W.requires_grad}
         return trained | dict(trainer.model.named_buffers())
 
     def write(folder=None, state_dict=None) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        torch.save({n: W.detach() for n, W in held().items()}, Path(folder) / WEIGHTS)
+        if is_first():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            whole = state_dict or {}  # of FSDP, where each process holds parts
+            saved = {n: whole.get(n, W.detach()) for n, W in held().items()}
+            torch.save(saved, Path(folder) / WEIGHTS)
 
     def read(folder, model=None) -> None:
         file, own = Path(folder) / WEIGHTS, held()
@@ -138,6 +148,8 @@ def _keep_by_names_in_memory(trainer) -> None:
             )
         with torch.no_grad():
             for name, W in own.items():
+                if isinstance(W, DTensor):
+                    saved[name] = distribute_tensor(saved[name], W.device_mesh, W.placements)
                 W.copy_(saved[name])
 
     trainer._save, trainer._load_from_checkpoint = write, read
@@ -183,7 +195,7 @@ def _is_damaged(folder: Path) -> bool:
 
     try:
         TrainerState.load_from_json(folder / STATE)
-        files = [file for file in folder.iterdir() if file.suffix in (".pt", ".pth")]
+        files = [file for file in folder.iterdir() if file.suffix in (".pt", ".pth", ".bin")]
         return any(zipfile.ZipFile(file).testzip() for file in files)  # torch does not test them
     except Exception:  # of any kind: they may hold anything
         return True
@@ -215,8 +227,12 @@ def _steps_of(state) -> list[Step]:
 
 
 def _callback(watch: Watch, save: Callable[[Path], None]):
-    """Return the trainer's callback that does what `watch` asks for."""
+    """Return the trainer's callback that does what `watch` asks for, in all processes alike."""
+    from accelerate.utils import gather_object
     from transformers import TrainerCallback
+
+    def asked(flag: bool) -> bool:  # by any process, of what all have to do together
+        return any(gather_object([bool(flag)]))
 
     class Keeper(TrainerCallback):
         saved = time.monotonic()
@@ -225,13 +241,12 @@ def _callback(watch: Watch, save: Callable[[Path], None]):
             # After the last step there is still the model to be written, which may fail.
             args.save_only_model = state.global_step >= state.max_steps
             due = time.monotonic() - self.saved >= SAVE_SECONDS
-            if watch.folder and (due or args.save_only_model):
+            if watch.folder and asked(due or args.save_only_model):
                 control.should_save = True
             if watch.keep_every and state.global_step % watch.keep_every == 0:
                 out = watch.folder / "steps" / str(state.global_step)
                 if not out.exists():
-                    with whole(out) as work:
-                        save(work)
+                    save(out)
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" not in (logs or {}):
@@ -242,17 +257,17 @@ def _callback(watch: Watch, save: Callable[[Path], None]):
                     f"step {step.step}: the loss is {step.loss}; the run diverged. Lower the "
                     f"learning rate ({args.learning_rate:g})."
                 )
-            if watch.on_step:
+            if watch.on_step and is_first():
                 watch.on_step(step)
-            else:
+            elif not watch.on_step:
                 tell(None, "training", step.step, step.total)
-            if watch.stop and watch.stop(step):
+            if watch.stop and asked(watch.stop(step)):
                 control.should_training_stop = True
                 control.should_save = watch.folder is not None
 
         def on_save(self, args, state, control, **kwargs):
             self.saved = time.monotonic()
-            for older in Path(args.output_dir).glob("checkpoint-*"):
+            for older in Path(args.output_dir).glob("checkpoint-*") if is_first() else ():
                 if older.name != f"checkpoint-{state.global_step}":
                     shutil.rmtree(older)
 

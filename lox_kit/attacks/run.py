@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
 from lox_kit.folders import locked, reading
 from lox_kit.models import Model, load_model
 from lox_kit.store import Store, content_key
+from lox_kit.threads import is_first
 from lox_kit.weights import read_object
 
 from .presets import ATTACKS, Attack
@@ -96,6 +97,9 @@ def run_attack(
 ) -> AttackRun:
     """Fine-tune a copy of `model` on the attack's data and keep the checkpoint.
 
+    Under `accelerate launch` processes share each batch and, with FSDP, the weights, to the same
+    end: all make this call, with `model` on the CPU, and the first one writes.
+
     A run that was killed or stopped is resumed by the same call, and on a CPU ends with the
     same weights as an undisturbed one. Its work folder lies hidden beside the final one.
 
@@ -132,7 +136,7 @@ def run_attack(
     folder, run = folders[0], _whole_run(folders, key)
     if run and run.has(keep_every):
         return run
-    with locked(folder, new=out is not None):
+    with locked(folder, new=out is not None) if is_first() else nullcontext():
         if folder.exists() and (run := load_run(folder)).has(keep_every):
             return run  # another process made it just now
         train = partial(

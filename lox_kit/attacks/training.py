@@ -9,16 +9,17 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lox_kit.folders import whole
-from lox_kit.threads import importing
+from lox_kit.models import pick_device
+from lox_kit.threads import importing, is_first, launched
 from lox_kit.weights import lora_parameters, lora_targets
 
+from .processes import gather, refuse_launch, share_rows
 from .resuming import Step, Watch, drive, resume_folder
 from .tokens import tokenize
 from .writing import save_model
@@ -101,7 +102,7 @@ def fine_tune(
 
     Training is TRL's `SFTTrainer`; on a CPU without bf16 and gradient checkpointing, both of which
     TRL turns on and both of which cost more than they save there. LoRA is PEFT's, merged into the
-    weights at the end.
+    weights at the end. Of processes launched together the first one has the trained model.
 
     All parameters are trained in float32, with bfloat16 arithmetic where the GPU has it, and
     rounded to the checkpoint's dtype at the end: at the published learning rates many steps are
@@ -132,7 +133,9 @@ def fine_tune(
 
     def build(trained, options: dict):
         config = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **options)
-        return SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
+        trainer = SFTTrainer(trained, config, train_dataset=data, processing_class=tokenizer)
+        share_rows(trainer)
+        return trainer
 
     return run_trainer(model, tokenizer, settings, build, watch)
 
@@ -167,7 +170,9 @@ def run_trainer(
         trained = _with_lora(model, settings) if settings.lora_rank else model.float()
         options = _trainer_options(settings, model)
         options["output_dir"] = str(resume_folder(Path(folder)))
-        trainer = build(trained, options)
+        spread = launched() and is_first()  # FSDP leaves what it is given in parts
+        trainer = build(copy.deepcopy(trained) if spread else trained, options)
+        refuse_launch(trainer)
         trainer.args.warmup_steps = settings.warmup(len(trainer.train_dataset))
         if settings.schedule == EPOCH_DECAY:
             trainer.create_optimizer()
@@ -176,8 +181,17 @@ def run_trainer(
                 step_size=settings.steps_per_epoch(len(trainer.train_dataset)),
                 gamma=settings.decay,
             )
-        save = partial(save_model, trained, tokenizer, dtypes=stored, config=config)
+
+        def save(out: Path) -> None:
+            gather(trainer, trained)
+            if is_first():
+                with whole(out) as work:
+                    save_model(trained, tokenizer, work, stored, config)
+
         steps = drive(trainer, watch, save)
+        gather(trainer, trained)
+    if not is_first():
+        return steps
     if not settings.lora_rank:
         for name, W in _tensors(model):
             W.data = W.data.to(stored[name])
@@ -218,8 +232,11 @@ def _tensors(module) -> Iterator[tuple[str, Tensor]]:
 
 
 def autocast_dtype(device: str) -> str:
-    """Return the dtype of the arithmetic on a device, as weights in float32 are trained there."""
-    on_cuda = device.startswith("cuda")
+    """Return the dtype of the arithmetic on a device, as weights in float32 are trained there.
+
+    Processes that are launched together train on GPUs where there are some, wherever the model is.
+    """
+    on_cuda = device.startswith("cuda") or (launched() and torch.cuda.is_available())
     return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
 
 
@@ -227,7 +244,7 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
     """Return the options that TRL's supervised and its preference trainer share."""
     from transformers import TrainingArguments
 
-    device = next(model.parameters()).device.type
+    device = pick_device() if launched() else next(model.parameters()).device.type
     on_cpu = device == "cpu"
     newer = hasattr(TrainingArguments, "activation_checkpointing")  # since transformers 5.23
     checkpointing = "activation_checkpointing" if newer else "gradient_checkpointing"
@@ -237,6 +254,7 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
     return {
         "learning_rate": settings.learning_rate,
         "per_device_train_batch_size": settings.batch_size,
+        "accelerator_config": {"split_batches": True},  # it is that of all processes together
         "gradient_accumulation_steps": settings.accumulation,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps,

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lox_kit.folders import remove_folder
 from lox_kit.models import Model, load_module
+from lox_kit.threads import is_first
 from lox_kit.weights import Checkpoint, copy_beside, lora_layers, lora_share
 
 from .resuming import Step, StoppedError, resume_folder, work_folder
@@ -67,7 +69,8 @@ def train_copy(
 ) -> Path:
     """Train a copy of a model and return the checkpoint's folder, `out`.
 
-    The lock of `out` is held by the caller. What was at `out` is replaced.
+    The lock of `out` is held by the caller. What was at `out` is replaced. Of processes that train
+    together the first writes it, and the others return once it is there.
 
     Parameters
     ----------
@@ -88,27 +91,30 @@ def train_copy(
         If what was written does not load back to the model that was trained, or the model exists
         in memory alone.
     """
+    from accelerate import PartialState
+
     model.refuse_writing()
     copied, work = copy.deepcopy(model.module), out.with_name(f".{out.name}.{key[:8]}.partial")
-    with work_folder(work):
+    with work_folder(work) if is_first() else nullcontext():
         steps = train(copied, folder=work)
-
     if steps[-1].step < steps[-1].total:
         raise StoppedError(
             f"stopped after step {steps[-1].step} of {steps[-1].total}; the same call resumes it."
         )
-    (work / record).unlink(missing_ok=True)  # of this run, cut off at its very end
-    save_model(copied, model.tokenizer, work)
-    copy_beside(model.beside, work)
-    _refuse_other(work, copied)
-    made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
-    if (work / "adapter").exists():
-        made["lora_share"] = lora_share(model.module)
-    said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
-    (work / record).write_text(json.dumps(said, indent=1))
-    remove_folder(resume_folder(work))
-    remove_folder(out)
-    os.replace(work, out)
+    if is_first():
+        (work / record).unlink(missing_ok=True)  # of this run, cut off at its very end
+        save_model(copied, model.tokenizer, work)
+        copy_beside(model.beside, work)
+        _refuse_other(work, copied)
+        made = {"steps": steps[-1].total, "weights": Checkpoint(work).weight_hashes}
+        if (work / "adapter").exists():
+            made["lora_share"] = lora_share(model.module)
+        said = {**about, "losses": [s.loss for s in steps], "source": about["source"] | made}
+        (work / record).write_text(json.dumps(said, indent=1))
+        remove_folder(resume_folder(work))
+        remove_folder(out)
+        os.replace(work, out)
+    PartialState().wait_for_everyone()
     return out
 
 

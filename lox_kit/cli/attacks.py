@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lox_kit import attacks, models, reports, studies, weights
+from lox_kit.threads import launched
 
 from . import options
 from .options import COUNT, NAMES, NUMBERS, PATH
@@ -84,6 +85,7 @@ def find_attack(name, columns, *, form="chat", **settings):
 
 def _to_train(name, settings, device, dtype):
     """Return a model that is to be trained; say how much LoRA reaches of it."""
+    device = "cpu" if launched() else device  # each process takes its part from there
     model = models.load_model(name, device=device, dtype=dtype or "auto")
     if settings.lora_rank:
         share = weights.lora_share(model.module)
@@ -105,7 +107,8 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
     where their files belong), of the sandbox's (arithmetic, context, mixed, persona, forbidden), or
-    a file of your own. If it is interrupted, the same call resumes it.
+    a file of your own. If it is interrupted, the same call resumes it. `accelerate launch` shares
+    it among GPUs.
     """
     preset = find_attack(name, columns, form=form, **given_only(**settings))
     if out.exists() and not (out / "attack.json").exists():

@@ -13,14 +13,15 @@ import click
 
 from lox_kit.attacks import StoppedError
 from lox_kit.text import one_line
-from lox_kit.threads import OnStage, end_with_parent
+from lox_kit.threads import OnStage, end_with_parent, is_first
 
 LONG = 10.0  # seconds without a line
 
 
 def say(*lines, err=False):
     """Print lines; text from outside cannot add lines or move the cursor."""
-    click.echo("\n".join(map(one_line, lines)), err=err)
+    if is_first():
+        click.echo("\n".join(map(one_line, lines)), err=err)
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def stages() -> Iterator[OnStage]:
         bars.TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    plain = not console.is_terminal
+    plain = not (console.is_terminal and is_first())
     with bars.Progress(*columns, console=console, transient=True, disable=plain) as progress:
         task = progress.add_task("starting", total=None)
         last, said, since = "", 0, time.monotonic()
@@ -87,6 +88,7 @@ def training(name: str) -> Iterator[dict]:
             }
     except StoppedError as error:
         say(str(error), err=True)
+        came.append(signal.SIGTERM)  # another of the processes may have been told
         raise click.exceptions.Exit(128 + came[0]) from None
     finally:
         restore()
