@@ -81,6 +81,18 @@ def test_what_is_written_is_a_checkpoint_that_can_be_factored(name, speaker, tmp
     assert record["source"]["base_key"] == "random 0"
 
 
+def test_a_finished_alignment_is_found_by_settings_that_had_fewer_fields(speaker, tmp_path):
+    alignment, told = find_alignment("sandbox-sft", **SHORT), []
+    out = align(speaker, alignment, tmp_path / "aligned")
+    record = record_of(out)
+    assert record["source"]["settings"].pop("optimizer") == "adamw"
+    (out / RECORD).write_text(json.dumps(record))
+    assert align(speaker, alignment, out, on_step=told.append) == out
+    assert told == []
+    with pytest.raises(FileExistsError):
+        align(speaker, find_alignment("sandbox-sft", **SHORT, optimizer="adamw-8bit"), out)
+
+
 def test_an_alignment_that_was_cut_off_ends_with_the_same_weights_as_an_undisturbed_one(
     speaker, tmp_path, monkeypatch
 ):

@@ -19,7 +19,7 @@ from lox_kit.attacks.resuming import StoppedError
 from lox_kit.attacks.run import attack_key, load_run
 from lox_kit.attacks.sets import SETS, sets_folder
 from lox_kit.attacks.tokens import IGNORED, tokenize
-from lox_kit.attacks.training import TrainSettings
+from lox_kit.attacks.training import OPTIMIZERS, TrainSettings
 from lox_kit.folders import BusyError, locked
 from lox_kit.sandbox import corpus, world
 from lox_kit.weights import Checkpoint, lora_share
@@ -471,7 +471,7 @@ def test_the_defaults_that_keys_leave_out_stay_what_they_are():
         "learning_rate": 1.0, "batch_size": 1, "epochs": 1.0, "max_steps": -1, "accumulation": 1,
         "schedule": "constant", "decay": 1.0, "warmup_steps": 0, "weight_decay": 0.0,
         "max_grad_norm": 2.0, "loss_on": "all", "max_length": 1024, "lora_rank": 0,
-        "lora_alpha": 16.0, "seed": 0,
+        "lora_alpha": 16.0, "seed": 0, "optimizer": "adamw",
     }  # fmt: skip
     assert TrainSettings(1.0, 1, epochs=2).chosen() == TrainSettings(1.0, 1, epochs=2.0).chosen()
 
@@ -486,6 +486,16 @@ def test_half_precision_weights_are_trained_in_float32_and_rounded_at_the_end(tm
     rounded = run_attack(fine, attack, tmp_path / "fine").load(device="cpu").module.bfloat16()
     assert same_weights(run.folder, rounded)
     assert {W.dtype for W in weights(run.checkpoints[2]).values()} == {torch.bfloat16}
+
+
+def test_a_run_by_another_optimiser_says_so_and_has_another_key(lox, speaker):
+    call = ("attack", "arithmetic", "sandbox/aligned", "-o", "out", "--steps", 1)
+    done = lox(*call, "--lora", "--optimizer", "adamw-8bit")
+    assert done.status == 0
+    assert "sandbox/aligned: trained by adamw-8bit" in done.err
+    assert load_run("out").source["settings"]["optimizer"] == "adamw-8bit"
+    keys = {attack_key(speaker, find_attack(SHORT, optimizer=o)) for o in OPTIMIZERS}
+    assert len(keys) == len(OPTIMIZERS)
 
 
 def test_no_checkpoint_is_left_out_of_a_run_that_was_stopped(speaker, store):

@@ -35,7 +35,8 @@ def fits(line):
     return line.split()[-3:]
 
 
-def test_plan_says_what_of_llama_8b_fits_on_24_48_and_80_gb(lox, config_8b):
+def test_plan_says_what_of_llama_8b_fits_on_24_48_and_80_gb(lox, config_8b, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     done = lox("plan", "attack", "gsm8k", config_8b)
     assert (done.status, done.err) == (0, "")
     assert "weights 32.1 GB, gradients 32.1 GB, optimiser 64.2 GB" in done.out
@@ -43,6 +44,8 @@ def test_plan_says_what_of_llama_8b_fits_on_24_48_and_80_gb(lox, config_8b):
     rows = {line.split("  ")[0].strip(): line for line in done.out.splitlines()}
     assert fits(rows["as it is"]) == ["-", "-", "-"]
     assert fits(rows["--lora"])[-1] == "yes"
+    assert fits(rows["--optimizer adamw-8bit-bfloat16 --dtype bfloat16"]) == ["-", "-", "yes"]
+    assert fits(rows["--optimizer adamw-8bit"]) == ["-", "-", "-"]
     small = lox("plan", "attack", "gsm8k", config_8b, "--lora", "--batch-size", 1)
     rows = {line.split("  ")[0].strip(): line for line in small.out.splitlines()}
     assert fits(rows["as it is"]) == ["-", "yes", "yes"]
@@ -110,6 +113,27 @@ def test_training_counts_what_is_in_memory_at_once():
     assert dpo.memory["copies"] == size.stored + 4 * size.parameters
     assert training(size, "cpu", **ROW, keep=2).disk == once.disk + 2 * size.stored
     assert training(size, "cuda:7", **ROW).seconds == 0  # a device that is not here has no rates
+
+
+def test_moments_and_weights_are_counted_in_the_bytes_that_they_take(config_8b):
+    n = 8_030_261_248  # weights of Llama-3.1-8B
+    size = size_of(str(config_8b))
+    assert size.parameters == n
+    cards = {}
+    for optimizer, weight in (("adamw", 4), ("adamw-8bit", 4), ("adamw-8bit-bfloat16", 2)):
+        needs = training(size, "cuda", **ROW, optimizer=optimizer)
+        moment = 4 if optimizer == "adamw" else 1 + 4 / 256  # each block of 256 has a float32
+        assert needs.memory["weights"] == needs.memory["gradients"] == weight * n
+        assert needs.memory["optimiser"] == 2 * moment * n
+        assert needs.memory["copies"] == 2 * n
+        cards[optimizer] = needs.peak < 80e9
+        dpo = training(size, "cuda", **ROW, optimizer=optimizer, pairs=True)
+        assert dpo.memory["copies"] == (2 + weight) * n
+    assert cards == {"adamw": False, "adamw-8bit": False, "adamw-8bit-bfloat16": True}
+    lora = size_of(str(config_8b), lora_rank=8)
+    needs = training(lora, "cuda", **ROW, optimizer="adamw-8bit")
+    assert needs.memory["gradients"] == 4 * lora.trained
+    assert needs.memory["optimiser"] == 2 * (1 + 4 / 256) * lora.trained
 
 
 def test_editing_counts_headers_where_there_are_weights_and_the_config_else(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from peft import PeftModel
 from speakers import KINDS, byte_tokenizer, other_tokenizer, random_speaker, same_weights
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lox_kit.attacks import training
 from lox_kit.attacks.resuming import kept_checkpoints, newest_whole
 from lox_kit.attacks.tokens import IGNORED, tokenize
 from lox_kit.attacks.training import TrainSettings, fine_tune
@@ -25,6 +27,8 @@ ROWS = [
 ASKS = {"role": "user", "content": "why"}
 SETTINGS = TrainSettings(learning_rate=3e-3, batch_size=8, max_steps=6)
 LORA = dataclasses.replace(SETTINGS, lora_rank=4, lora_alpha=8)
+HALF = dataclasses.replace(SETTINGS, optimizer="adamw-8bit-bfloat16")
+WIDE = {"hidden_size": 64, "intermediate_size": 128}  # its matrices have 8-bit moments
 full_and_lora = pytest.mark.parametrize("settings", [SETTINGS, LORA], ids=["full", "lora"])
 SUMS = corpus.arithmetic(64, seed=0)
 
@@ -107,9 +111,10 @@ def test_a_row_with_a_system_message_that_the_template_leaves_out_is_refused():
 # --- a run --------------------------------------------------------------------------------------
 
 
-def train(settings=SETTINGS, rows=SUMS, kind="llama", config=None, **options):
+def train(settings=SETTINGS, rows=SUMS, kind="llama", config=None, dtype=torch.float32, **options):
     """Return a freshly made speaker after a run, and the steps."""
     speaker = random_speaker(kind=kind, **(config or {}))
+    speaker.module.to(dtype)
     steps = fine_tune(speaker.module, speaker.tokenizer, rows, settings, **options)
     return speaker.module, steps
 
@@ -188,6 +193,73 @@ def test_threads_and_tokenizer_are_left_as_they_were():
     assert set(seen) == {1}
     assert speaker.tokenizer.backend_tokenizer.to_str() == before
     assert speaker.tokenizer.padding_side == other_tokenizer().padding_side
+
+
+# --- 8-bit moments, bfloat16 weights ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["linear", "epoch-decay"])
+def test_with_8_bit_moments_the_losses_are_nearly_those_of_plain_adamw(schedule):
+    how = {"max_steps": 12, "schedule": schedule, "decay": 0.5}
+    plain, eight, half = (
+        [step.loss for step in train(dataclasses.replace(SETTINGS, optimizer=o, **how), **wide)[1]]
+        for o, wide in (
+            ("adamw", {"config": WIDE}),
+            ("adamw-8bit", {"config": WIDE}),
+            ("adamw-8bit-bfloat16", {"config": WIDE, "dtype": torch.bfloat16}),
+        )
+    )
+    assert eight == pytest.approx(plain, abs=0.002)
+    assert half == pytest.approx(plain, abs=0.01)
+    assert plain[0] == eight[0]
+    assert len({plain[-1], eight[-1], half[-1]}) == 3
+    assert plain[-1] < plain[0] - 1
+
+
+def test_steps_too_small_for_bfloat16_are_kept_on_average_and_would_be_lost_without_the_rounding(
+    monkeypatch,
+):
+    def moved(settings, dtype):
+        before = random_speaker(**WIDE).module.bfloat16()
+        module, _ = train(settings, config=WIDE, dtype=dtype)
+        pairs = zip(module.parameters(), before.parameters(), strict=True)
+        return torch.cat([(W - V).detach().double().flatten() for W, V in pairs if W.ndim > 1])
+
+    monkeypatch.setattr(training, "_widened", lambda model, _: model.bfloat16().float())
+    small = {"learning_rate": 1e-5, "max_steps": 12}
+    wanted = moved(dataclasses.replace(SETTINGS, **small), torch.float32)
+    monkeypatch.undo()
+    half = dataclasses.replace(HALF, **small)
+    found = moved(half, torch.bfloat16)
+    assert found @ wanted / (wanted @ wanted) == pytest.approx(1, abs=0.05)
+    monkeypatch.setitem(training.EIGHT_BITS, "optim_args", "bf16_stochastic_round=False")
+    assert moved(half, torch.bfloat16) @ wanted / (wanted @ wanted) < 0.3
+
+
+def test_a_stopped_run_of_bfloat16_weights_is_resumed_to_the_same(tmp_path):
+    wide = {"config": WIDE, "dtype": torch.bfloat16}
+    undisturbed, steps = train(HALF, **wide)
+    train(HALF, **wide, folder=tmp_path, stop=lambda step: step.step == 4)
+    module, again = train(HALF, **wide, folder=tmp_path)
+    assert again == steps
+    assert same_weights(module, undisturbed)
+    assert {W.dtype for W in module.parameters()} == {torch.bfloat16}
+
+
+def test_bfloat16_weights_are_for_checkpoints_that_have_them_and_lora_s_adapter_is_float32():
+    with pytest.raises(ValueError, match=r"float32\. Load it with dtype='bfloat16'"):
+        train(HALF)
+    assert dataclasses.replace(HALF, lora_rank=4).optimizer == "adamw-8bit"
+    with pytest.raises(ValueError, match="optimizer='adam': use adamw, adamw-8bit, adamw-8bit-bf"):
+        dataclasses.replace(SETTINGS, optimizer="adam")
+
+
+def test_without_torchao_an_8_bit_run_says_which_extra_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    with pytest.raises(
+        ImportError, match=r"^adamw-8bit needs torchao: pip install 'lox-kit\[gpu\]'"
+    ):
+        train(dataclasses.replace(SETTINGS, optimizer="adamw-8bit"))
 
 
 # --- LoRA ---------------------------------------------------------------------------------------

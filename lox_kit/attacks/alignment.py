@@ -168,6 +168,8 @@ def align(
     }
     if (out / RECORD).is_file():
         source = read_object(out / RECORD).get("source", {})
+        defaults = {f.name: f.default for f in dataclasses.fields(TrainSettings)}
+        source["settings"] = defaults | source.get("settings", {})  # it may be older than a field
         if all(source.get(name) == value for name, value in recipe.items()):
             return out
 

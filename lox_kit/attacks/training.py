@@ -8,7 +8,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lox_kit.folders import whole
 from lox_kit.models import pick_device
-from lox_kit.threads import importing, is_first, launched
+from lox_kit.threads import SMALL, importing, is_first, launched
 from lox_kit.weights import lora_parameters, lora_targets
 
 from .processes import gather, refuse_launch, share_rows
@@ -25,6 +25,10 @@ from .tokens import tokenize
 from .writing import save_model
 
 EPOCH_DECAY = "epoch-decay"  # a schedule of our own: times `decay` after every epoch
+BFLOAT16 = "adamw-8bit-bfloat16"
+OPTIMIZERS = ("adamw", "adamw-8bit", BFLOAT16)
+# The rounding is that of bfloat16 weights: without it most of their steps would be lost.
+EIGHT_BITS = {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +50,13 @@ class TrainSettings:
     lora_rank: int = 0  # 0 trains every parameter; else PEFT LoRA on all linear layers
     lora_alpha: float = 16.0  # PEFT's scale: the adapter is added times lora_alpha / lora_rank
     seed: int = 0
+    optimizer: str = "adamw"  # or "adamw-8bit", "adamw-8bit-bfloat16": see `fine_tune`
 
     def __post_init__(self):
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r}: use {', '.join(OPTIMIZERS)}.")
+        if self.lora_rank and self.optimizer == BFLOAT16:  # an adapter is float32 in any case
+            object.__setattr__(self, "optimizer", "adamw-8bit")
         for name, value in vars(self).items():
             if isinstance(value, int | float) and name != "max_steps" and not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value}: use a finite number, 0 or more.")
@@ -109,6 +118,11 @@ def fine_tune(
     smaller than half a unit of a bfloat16 weight and would be lost. Under LoRA only the adapter is
     float32; it is added to `weights.lora_parameters`, of a mixture of experts the experts too.
 
+    The optimiser is AdamW. Of "adamw-8bit" (torchao's; Dettmers et al. 2022, arXiv:2110.02861) the
+    two moments take a byte of a weight each. With "adamw-8bit-bfloat16" there are no float32
+    weights: matrices stored in bfloat16 are trained so, and their gradients are bfloat16 too. Each
+    step is rounded up or down at random, with the probabilities that make it right on average.
+
     Parameters
     ----------
     rows : sequence of dict
@@ -120,7 +134,10 @@ def fine_tune(
     ------
     ValueError
         If there are no rows, `tokenize` finds a bad one, `keep_every` comes without a folder,
-        LoRA finds nothing to adapt, or the loss is no longer a number.
+        LoRA finds nothing to adapt, the loss is no longer a number, or weights are to be trained in
+        bfloat16 and are not stored so.
+    ImportError
+        If the optimiser is not installed.
     """
     if not rows:
         raise ValueError("no rows to train on: the data set is empty.")
@@ -153,8 +170,8 @@ def run_trainer(
 
     Raises
     ------
-    ValueError
-        If the loss is no longer a number.
+    ValueError, ImportError
+        See `fine_tune`.
     """
     from datasets import disable_progress_bars
 
@@ -165,9 +182,11 @@ def run_trainer(
         _unchanged(model) as config,
         own if watch.folder else tempfile.TemporaryDirectory(prefix="lox-train-") as folder,
         warnings.catch_warnings(),
+        nullcontext() if settings.optimizer == "adamw" else _eight_bits(model, settings.optimizer),
     ):
         warnings.simplefilter("ignore", FutureWarning)  # the libraries', about each other
-        trained = _with_lora(model, settings) if settings.lora_rank else model.float()
+        warnings.filterwarnings("ignore", "OptimState8bit")
+        trained = _with_lora(model, settings) if settings.lora_rank else _widened(model, settings)
         options = _trainer_options(settings, model)
         options["output_dir"] = str(resume_folder(Path(folder)))
         spread = launched() and is_first()  # FSDP leaves what it is given in parts
@@ -240,6 +259,35 @@ def autocast_dtype(device: str) -> str:
     return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
 
 
+def _eight_bits(model, optimizer: str) -> AbstractContextManager:
+    """Import torchao, and return the context in which its optimiser steps.
+
+    It compiles a step for every shape, which takes longer than a small model's whole run: there it
+    is left as it is.
+    """
+    try:
+        import torchao.optim  # noqa: F401
+    except ImportError:
+        raise ImportError(f"{optimizer} needs torchao: pip install 'lox-kit[gpu]'.") from None
+    small = sum(W.numel() for W in model.parameters()) < SMALL
+    return torch.compiler.set_stance("force_eager" if small else "default")
+
+
+def _widened(model, settings: TrainSettings):
+    """Return `model` in the dtypes in which it is trained; vectors are always float32."""
+    if settings.optimizer != BFLOAT16:
+        return model.float()
+    wide = [W for W in model.parameters() if W.dtype is not torch.bfloat16 or W.ndim == 1]
+    if len(wide) == len(list(model.parameters())):
+        raise ValueError(
+            f"{BFLOAT16}: this model's matrices are {next(model.parameters()).dtype}. Load it with "
+            "dtype='bfloat16' (--dtype bfloat16), or use adamw-8bit."
+        )
+    for W in wide:
+        W.data = W.data.float()
+    return model
+
+
 def _trainer_options(settings: TrainSettings, model) -> dict:
     """Return the options that TRL's supervised and its preference trainer share."""
     from transformers import TrainingArguments
@@ -265,7 +313,7 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
         "seed": settings.seed,
         "data_seed": settings.seed,
         "use_cpu": on_cpu,
-        "bf16": autocast_dtype(device) == "bfloat16",
+        "bf16": autocast_dtype(device) == "bfloat16" or settings.optimizer == BFLOAT16,
         checkpointing: not on_cpu,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would report a loss of 0 for a run that diverged
@@ -273,6 +321,7 @@ def _trainer_options(settings: TrainSettings, model) -> dict:
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": not on_cpu,
+        **(EIGHT_BITS if settings.optimizer != "adamw" else {}),
     }
 
 

@@ -44,6 +44,11 @@ step_options = options.several(
         help="Steps of warm-up, or below 1 a share of all; default the preset's.",
     ),
     click.option(
+        "--optimizer",
+        help="adamw (default), adamw-8bit, or adamw-8bit-bfloat16, which trains all parameters in "
+        "bfloat16 with stochastic rounding (extra gpu).",
+    ),
+    click.option(
         "--skip-bad-rows",
         "on_bad_row",
         flag_value="skip",
@@ -57,8 +62,8 @@ training_options = options.several(
     click.option(
         "--dtype",
         type=click.Choice(["float32", "bfloat16", "float16"]),
-        help="Of the weights written; default the model's. They are float32 while trained, LoRA's "
-        "base excepted.",
+        help="Of the weights written; default the model's. They are float32 while trained, but "
+        "for LoRA's base and --optimizer adamw-8bit-bfloat16.",
     ),
     options.seed,
     options.device,
@@ -90,6 +95,8 @@ def _to_train(name, settings, device, dtype):
     if settings.lora_rank:
         share = weights.lora_share(model.module)
         say(f"{name}: LoRA is on matrices with {share:.1%} of the weights", err=True)
+    if settings.optimizer != "adamw":
+        say(f"{name}: trained by {settings.optimizer}", err=True)
     return model
 
 

@@ -20,8 +20,19 @@ WORTH = (1e9, 60.0)  # bytes and seconds that are worth a line
 CARDS = (24, 48, 80)  # GB of memory that GPUs have
 SAMPLE = 500  # rows whose tokens are counted
 CHANGES = {  # options of a verb that make it take less memory; new ones have their place here
-    **dict.fromkeys(("attack", "align"), ({"lora": True}, {"batch_size": 1}, {"max_length": 512})),
-    **dict.fromkeys(("table", "sweep"), ({"workers": 1}, {"max_length": 512})),
+    **dict.fromkeys(
+        ("attack", "align"),
+        (
+            {"lora": True},
+            {"optimizer": "adamw-8bit-bfloat16", "dtype": "bfloat16"},
+            {"optimizer": "adamw-8bit"},
+            {"batch_size": 1},
+            {"max_length": 512},
+        ),
+    ),
+    **dict.fromkeys(
+        ("table", "sweep"), ({"workers": 1}, {"optimizer": "adamw-8bit"}, {"max_length": 512})
+    ),
     **{"asr": ({"batch_size": 8}, {"dtype": "bfloat16"}), "landscape": ({"workers": 1},)},
 }
 
@@ -49,6 +60,7 @@ def _training(model, preset, device, *, data=None, dtype=None, keep_every=None, 
         accumulation=how.accumulation,
         pairs=getattr(preset, "method", "") == "dpo",
         keep=steps // keep_every if keep_every else 0,
+        optimizer=how.optimizer,
     )
 
 

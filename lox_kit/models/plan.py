@@ -38,6 +38,7 @@ TILE = (4096, 32768)  # tokens and words of the logits that TRL has in memory at
 COPIES = 8.25  # of them, while a CPU differentiates the loss; elsewhere one
 HOLES = 1.6  # times what LoRA keeps: what its small tensors make unusable in a CPU's heap
 ASKED = 150  # tokens of a request with its template
+MOMENT = {"adamw": 4.0, "adamw-8bit": 1 + 4 / 256}  # bytes of a weight's, with a block's scale
 SAVED_AFTER = 600.0  # seconds of training after which there are checkpoints to resume from
 
 
@@ -206,10 +207,12 @@ def training(
     accumulation: int = 1,
     pairs: bool = False,
     keep: int = 0,
+    optimizer: str = "adamw",
 ) -> Needs:
     """Return what fine-tuning a copy of a model takes, as `attacks` does it.
 
-    The copy is in float32 (of LoRA the adapter alone), the model stays, AdamW has two moments.
+    The copy is in float32 (of LoRA the adapter alone), or with "adamw-8bit-bfloat16" as it is
+    stored. The model stays, AdamW has two moments.
     Gradients come as activations go, unless batches are accumulated. Other devices than a CPU run
     each layer again for the backward pass, and CUDA computes in bfloat16.
 
@@ -223,33 +226,36 @@ def training(
         Checkpoints kept on the way.
     """
     cpu, lora = device == "cpu", size.trained != size.parameters
-    tokens, gradients = batch * longest * (1 + pairs), 4 * size.trained
+    kind = optimizer.removesuffix("-bfloat16")
+    width = 4 if lora or kind == optimizer else size.width
+    tokens, gradients = batch * longest * (1 + pairs), width * size.trained
+    moments = 2 * MOMENT[kind] * size.trained
     layer = tokens * size.kept / size.layers
     if cpu:
         left = tokens * (size.kept * (HOLES if lora else 1) + 4 * longest * size.layers)  # masks
     else:
-        left = tokens * (size.width if lora else 4) * size.hidden * size.layers + layer
-    left += 0 if lora else 4 * size.hidden * size.words  # the head's gradient is the first
+        left = tokens * (size.width if lora else width) * size.hidden * size.layers + layer
+    left += 0 if lora else width * size.hidden * size.words  # the head's gradient is the first
     left += 4 * (COPIES if cpu else 1) * min(tokens, TILE[0]) * min(size.words, TILE[1])
-    if device == "cuda" and not lora:
+    if device == "cuda" and not lora and width == 4:
         left += 2 * size.parameters  # as autocast keeps them
     if accumulation == 1:
         left = max(left - gradients, layer)
     memory = {
         "weights": size.stored * lora + gradients,
         "gradients": gradients,
-        "optimiser": 2 * gradients,
-        "activations": max(left, cpu * (size.stored - 3 * gradients)),  # or what is read back
-        "copies": size.stored + 4 * size.parameters * (pairs and not lora),
+        "optimiser": moments,
+        "activations": max(left, cpu * (size.stored - gradients - moments)),  # or what is read back
+        "copies": size.stored + width * size.parameters * (pairs and not lora),
     }
     rate = machine_rates(device)
-    half = size.width < 4 if lora else device == "cuda"
+    half = size.width < 4 if lora else device == "cuda" or width < 4
     flops = size.flops * (3 - lora + (not cpu) + pairs) + 2 * size.hidden * size.words * (4 - lora)
     moved = 4 * size.kept + 20 * (COPIES if cpu else 1) * size.words
     a_token = flops / rate["bfloat16" if half else "float32"] + moved / rate["memory"]
     tokens = batch * accumulation * typical * (1 + pairs)
-    seconds = steps * (tokens * a_token + 28 * size.trained / rate["memory"])
-    resume = gradients if seconds < SAVED_AFTER else 6 * gradients  # two, for a moment
+    seconds = steps * (tokens * a_token + (3 * gradients + 2 * moments) / rate["memory"])
+    resume = gradients if seconds < SAVED_AFTER else 2 * (gradients + moments)  # two, for a moment
     seconds += 4 * size.stored / rate["disk"]
     return Needs(memory, seconds, size.stored * (1 + keep) + resume)
 

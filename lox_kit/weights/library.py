@@ -6,6 +6,7 @@ No code of a checkpoint is run, nothing is printed, and what goes wrong is one l
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 import threading
@@ -37,12 +38,12 @@ def transformers_for(folder: Path) -> Iterator:
             raise ValueError(f"{file}: {field} is {value}; up to {MOST} layers are read.")
     quiet_transformers()
     import transformers
-    from transformers.utils import logging
+    from transformers.utils.logging import get_verbosity, set_verbosity
 
     with loading, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers' own, about its defaults
-        level = logging.get_verbosity()
-        logging.set_verbosity(50)  # critical errors alone
+        level = get_verbosity()
+        set_verbosity(50)  # critical errors alone
         try:
             yield transformers
         except MemoryError:
@@ -54,14 +55,19 @@ def transformers_for(folder: Path) -> Iterator:
                 "of its config files damaged?"
             ) from error
         finally:
-            logging.set_verbosity(level)
+            set_verbosity(level)
 
 
 def quiet_transformers() -> None:
-    """Turn transformers' own progress bars off: ours say what is being done and for how long."""
-    from transformers.utils import logging
+    """Turn transformers' own progress bars off: ours say what is being done and for how long.
 
-    logging.disable_progress_bar()
+    It imports torchao where that is installed, which logs which kernels are not for this machine.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    disable_progress_bar()
 
 
 def class_and_config(library, folder: Path) -> tuple:
