@@ -7,9 +7,9 @@ Every entry is computed on its own from plain data, in this process or in a work
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -181,6 +181,16 @@ def _gsm8k_problems(attack: str | None) -> tuple[Prompt, ...]:
     return tuple(read_gsm8k(file, TASK_PROMPTS))
 
 
+@contextmanager
+def _sharing_models() -> Iterator[None]:
+    """Let entries share the models that they are made of, and drop them with the last entry."""
+    try:
+        yield
+    finally:
+        for made in (_on_dial, _made, _reference):
+            made.cache_clear()
+
+
 # --- all of them --------------------------------------------------------------------------------
 
 
@@ -214,6 +224,7 @@ def fill(
     tell(on_stage, "attacking and measuring", len(found), len(keyed))
     with (
         locked(runs) if todo else nullcontext(),  # entries of two tables may be the same
+        _sharing_models(),
         closing(as_finished(work, todo, executor)) as finished,
     ):
         for key, (measures, read, kept) in finished:
@@ -242,7 +253,8 @@ def drifts(
     keys = {entry: content_key(drift=_key(entry, asked, data)) for entry in entries}
     found = store.get_many("drift", keys.values(), dict.fromkeys(MEAN, NUMBER))
     todo = {key: entry for entry, key in keys.items() if key not in found}
-    with closing(as_finished(partial(_drift, questions), todo, executor)) as finished:
+    work = as_finished(partial(_drift, questions), todo, executor)
+    with _sharing_models(), closing(work) as finished:
         for key, value in finished:
             found[key] = value
             store.put("drift", key, value)
