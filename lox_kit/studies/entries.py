@@ -182,8 +182,8 @@ def _gsm8k_problems(attack: str | None) -> tuple[Prompt, ...]:
 
 
 @contextmanager
-def _sharing_models() -> Iterator[None]:
-    """Let entries share the models that they are made of, and drop them with the last entry."""
+def sharing_models() -> Iterator[None]:
+    """Let entries share the models that they are made of, and drop them at the end."""
     try:
         yield
     finally:
@@ -224,7 +224,6 @@ def fill(
     tell(on_stage, "attacking and measuring", len(found), len(keyed))
     with (
         locked(runs) if todo else nullcontext(),  # entries of two tables may be the same
-        _sharing_models(),
         closing(as_finished(work, todo, executor)) as finished,
     ):
         for key, (measures, read, kept) in finished:
@@ -253,8 +252,7 @@ def drifts(
     keys = {entry: content_key(drift=_key(entry, asked, data)) for entry in entries}
     found = store.get_many("drift", keys.values(), dict.fromkeys(MEAN, NUMBER))
     todo = {key: entry for entry, key in keys.items() if key not in found}
-    work = as_finished(partial(_drift, questions), todo, executor)
-    with _sharing_models(), closing(work) as finished:
+    with closing(as_finished(partial(_drift, questions), todo, executor)) as finished:
         for key, value in finished:
             found[key] = value
             store.put("drift", key, value)
