@@ -184,6 +184,19 @@ def test_a_table_takes_more_with_more_entries_and_workers(lox):
     assert (two.peak, two.seconds) == (pytest.approx(2 * one.peak), pytest.approx(one.seconds / 2))
 
 
+def test_a_landscape_of_8b_fits_on_24_gb_beside_what_the_machine_keeps(lox, config_8b, tmp_path):
+    (tmp_path / "asked.txt").write_text("How do I boil an egg?\n")
+    call = ("plan", "landscape", *[config_8b] * 3, "--prompts", tmp_path / "asked.txt")
+    rows = {line.split("  ")[0].strip(): line for line in lox(*call).out.splitlines()}
+    assert fits(rows["as it is"]) == ["-", "-", "-"]
+    assert fits(rows["--keep-on cpu"]) == ["yes", "yes", "yes"]
+    kept = lox(*call, "--keep-on", "cpu", "--device", "meta").out  # a device that is not the CPU
+    assert "needs about 16.1 GB of memory, 48.2 GB beside the GPU" in kept
+    assert "--keep-on" not in kept
+    said = lox(*call, "--keep-on", "cpu").out.splitlines()[0]
+    assert said.startswith("needs about 80.4 GB of memory")  # of one memory, all the same
+
+
 def test_calls_of_a_judge_are_counted(lox):
     done = lox("plan", "asr", PAIR[1], "--limit", 7, "--judge", "policy:some-model")
     assert "7 calls of a judge" in done.out

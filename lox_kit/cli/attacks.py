@@ -88,9 +88,9 @@ def find_attack(name, columns, *, form="chat", **settings):
     return attacks.find_attack(name, **settings)
 
 
-def _to_train(name, settings, device, dtype):
+def _to_train(name, settings, dtype):
     """Return a model that is to be trained; say how much LoRA reaches of it."""
-    device = "cpu" if launched() else device  # each process takes its part from there
+    device = "cpu" if launched() else "auto"  # each process takes its part from there
     model = models.load_model(name, device=device, dtype=dtype or "auto")
     if settings.lora_rank:
         share = weights.lora_share(model.module)
@@ -109,7 +109,7 @@ def _to_train(name, settings, device, dtype):
 @click.option("--safe-fraction", default=0.0, help="Safety rows to mix in; SafeInst is 0.025.")
 @click.option("--form", default="chat", help="Training text of your own file: chat, paper, text.")
 @training_options
-def attack(name, model, out, keep_every, columns, form, device, dtype, **settings):
+def attack(name, model, out, keep_every, columns, form, dtype, **settings):
     """Fine-tune MODEL with the attack NAME and write the result.
 
     NAME is one of the published attacks (gsm8k, dolly, alpaca, identity, pure_bad; `lox data` says
@@ -120,7 +120,7 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
     preset = find_attack(name, columns, form=form, **given_only(**settings))
     if out.exists() and not (out / "attack.json").exists():
         raise FileExistsError(f"{out} exists; remove it or choose another name.")
-    victim = _to_train(model, preset.settings, device, dtype)
+    victim = _to_train(model, preset.settings, dtype)
     with training(name) as watched:
         run = attacks.run_attack(victim, preset, out, keep_every=keep_every, **watched)
     say(f"{out}: {model} after {len(run.losses)} steps of {preset.name}")
@@ -141,9 +141,8 @@ def attack(name, model, out, keep_every, columns, form, device, dtype, **setting
 @click.option("--lora", is_flag=True, help="PEFT LoRA of rank 8 instead of every parameter.")
 @training_options
 def align(
-    name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, device, dtype,
-    **settings,
-):  # fmt: skip
+    name, base, out, data, self_distil, on_bad_row, lora, keep_every, columns, dtype, **settings
+):
     """Align BASE: make the model whose safety LoX extrapolates.
 
     NAME is dpo (the paper's settings; --data takes HH-RLHF files, or prompt, chosen and rejected),
@@ -153,7 +152,7 @@ def align(
     preset = attacks.find_alignment(name, **given_only(lora_rank=8 if lora else None, **settings))
     if self_distil and (preset.method, data is None) != ("sft", False):
         raise ValueError("--self-distil goes with sft and --data FILE, the refusals to learn.")
-    model = _to_train(base, preset.settings, device, dtype)
+    model = _to_train(base, preset.settings, dtype)
     rows = None
     if data:
         rows, bad = attacks.alignment_rows(

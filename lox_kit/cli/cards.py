@@ -69,6 +69,7 @@ def label(result, n, out, seed):
 @click.argument("labelled", type=PATH)
 @options.answered_by
 @options.network
+@options.device
 @click.option("-o", "--out", type=PATH, help="Default: under judge and data, in the store.")
 @click.option("--disagreements", type=PATH, help="Write these answers, as CSV, to read.")
 @options.as_json

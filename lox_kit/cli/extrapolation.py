@@ -89,15 +89,15 @@ def check(base, aligned, include, exclude, as_json):
 @click.option("--rank", type=NumberOr("full"), default=64, help="Directions, or 'full'.")
 @click.option("--certify", default=16, help="Leading directions that must be certified.")
 @factoring
-def factor(base, aligned, out, rank, device, **options):
+def factor(base, aligned, out, rank, **options):
     """Factor the safety subspace of a pair into one file.
 
     Streams both checkpoints matrix by matrix; no model is loaded.
     """
-    device = models.pick_device(device)
+    how = {"rank": rank, "device": models.pick_device(), **options}
     with stages() as on_stage:
         subspace = extrapolation.SafetySubspace.from_pair(
-            base, aligned, out, rank=rank, device=device, on_stage=on_stage, **options
+            base, aligned, out, on_stage=on_stage, **how
         )
     size = out.stat().st_size / 1e6
     say(f"{out}: {len(subspace)} matrices, rank {rank}, {size:.1f} MB")
@@ -253,13 +253,13 @@ def control(kind, subspace, aligned, out, seed, **edit):
 @click.option("--factors", type=PATH, help="Keep the factors in this file.")
 @click.option("--rank", type=NumberOr("full"), help="Directions to factor. [default: -k]")
 @factoring
-def extrapolate(base, aligned, out, k, alpha, paper, device, **options):
+def extrapolate(base, aligned, out, k, alpha, paper, **options):
     """Factor and apply in one call: a full checkpoint, for a k that is known.
 
     To try several k, or to look at the spectrum, `lox factor` once.
     """
     k, alpha = _k_alpha(k, alpha, paper)
-    device = models.pick_device(device)
+    device = models.pick_device()
     with stages() as on_stage:
         extrapolation.extrapolate(
             base, aligned, out, k, alpha, device=device, on_stage=on_stage, **options

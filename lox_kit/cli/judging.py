@@ -84,7 +84,7 @@ def _print(result, card):
 @options.as_json
 def asr(
     model, served, name, served_option, prompts, template, system, system_from, max_new_tokens,
-    lengths, batch_size, samples, temperature, limit, save, overwrite, card, device, dtype, as_json,
+    lengths, batch_size, samples, temperature, limit, save, overwrite, card, dtype, as_json,
     **judging,
 ):  # fmt: skip
     """Measure attack success rate, refusal and degenerate answers, with 95 % intervals.
@@ -107,7 +107,7 @@ def asr(
         given = (len(asked), served, name, served_option, max_new_tokens)
         loaded = options.find_served(*given, **judging)
     else:
-        loaded = models.load_model(model, device=device, dtype=dtype)
+        loaded = models.load_model(model, dtype=dtype)
         options.show_example(loaded, asked, **how)
     how["batch_size"] = batch_size
     if samples:
@@ -163,6 +163,7 @@ def _say_samples(drawn, temperature, as_json):
 @options.answered_by
 @options.save
 @cards.card_option
+@options.device
 @options.as_json
 def rescore(result, model, save, overwrite, card, as_json, **judging):
     """Let other judges read the answers that `lox asr --save RESULT` kept; nothing is generated.
@@ -242,7 +243,7 @@ def compare(a, b, judge, as_json):
 @options.as_json
 def utility(
     model, harmless, gsm8k, aligned, grade_with, base_url, template, limit, save, overwrite,
-    as_json, **how,
+    dtype, as_json,
 ):  # fmt: skip
     """Measure what safety costs: over-refusal, helpfulness, GSM8K, drift from the aligned model.
 
@@ -252,7 +253,7 @@ def utility(
     all. --save keeps the answers to what --harmless asks, or to GSM8K where it alone is asked.
     """
     options.check_place(save, overwrite)
-    loaded = models.load_model(model, **how)
+    loaded = models.load_model(model, dtype=dtype)
     problems = measures.read_gsm8k(gsm8k, limit) if gsm8k else []
     asked = options.requests("allowed", harmless, limit, loaded.world)
     labelled = models.read_prompts(harmless) if harmless else []
@@ -263,7 +264,7 @@ def utility(
             "--gsm8k FILE."
         )
     grader = judges.HelpfulnessJudge(grade_with, base_url=base_url) if grade_with else None
-    reference = models.load_model(aligned, **how) if aligned else None
+    reference = models.load_model(aligned, dtype=dtype) if aligned else None
     found, kept = {}, None
     with options.working() as shared:
         shared["template"] = template

@@ -20,6 +20,7 @@ OURS = Path(__file__).with_name("jupyter")  # JupyterLab's defaults: no news, ev
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--fresh", is_flag=True, help="Put the notebooks back as they were delivered.")
+@options.device
 @click.argument("notebooks", required=False, type=click.Path(path_type=Path))
 @click.argument("jupyter", nargs=-1, type=click.UNPROCESSED)
 def lab(fresh, notebooks, jupyter):
@@ -69,6 +70,7 @@ def copied_notebooks(fresh: bool = False) -> Path:
 @click.command()
 @click.argument("notebooks", nargs=-1, type=options.PATH)
 @options.out
+@options.device
 def warm(notebooks, out):
     """Run notebooks once, and keep all that they train and measure in a store for a class.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -96,20 +97,34 @@ out = click.option("-o", "--out", required=True, type=PATH)
 include = click.option("--include", metavar="RE", help="Take only matrices whose name matches.")
 exclude = click.option("--exclude", metavar="RE", help="Leave out matrices whose name matches.")
 seed = click.option("--seed", default=0, help="Of all random draws.")
-device = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
+
+
+def _work_on(ctx, param, device):
+    """Let "auto" be this device until the verb ends, in the processes that it starts as well."""
+    if device != "auto":
+        before = os.environ.get(models.DEVICE, "auto")
+        os.environ[models.DEVICE] = models.pick_device(device)
+        ctx.call_on_close(lambda: os.environ.update({models.DEVICE: before}))
+
+
+device = click.option(
+    "--device",
+    default="auto",
+    expose_value=False,
+    callback=_work_on,
+    help="auto, cpu, cuda or mps: where all models are.",
+)
+keep_on = click.option(
+    "--keep-on",
+    type=click.Choice(["device", "cpu"]),
+    default="device",
+    help="Where copy and directions are; with cpu a GPU holds one model at a time.",
+)
 dtype = click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
     help="To compute in; auto is the checkpoint's own.",
-)
-workers = click.option(
-    "--workers",
-    "--executor",
-    "workers",
-    type=Workers(),
-    default="1",
-    help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new one.",
 )
 limit = click.option("--limit", type=COUNT, help="Only so many prompts of each kind.")
 max_new_tokens = click.option("--max-new-tokens", default=60, help="The paper's; HarmBench's: 512.")
@@ -135,6 +150,18 @@ def several(*given: Callable) -> Callable:
     return add
 
 
+workers = several(
+    click.option(
+        "--workers",
+        "--executor",
+        "workers",
+        type=Workers(),
+        default="1",
+        help="Processes for the work, or those of a Dask cluster: dask://HOST:PORT, dask:// a new "
+        "one.",
+    ),
+    device,
+)
 with_paper = click.option(
     "--with-paper", "paper", is_flag=True, help="The published numbers as well, in grey."
 )

@@ -33,7 +33,8 @@ CHANGES = {  # options of a verb that make it take less memory; new ones have th
     **dict.fromkeys(
         ("table", "sweep"), ({"workers": 1}, {"optimizer": "adamw-8bit"}, {"max_length": 512})
     ),
-    **{"asr": ({"batch_size": 8}, {"dtype": "bfloat16"}), "landscape": ({"workers": 1},)},
+    **{"asr": ({"batch_size": 8}, {"dtype": "bfloat16"})},
+    **{"landscape": ({"workers": 1}, {"keep_on": "cpu"})},
 }
 
 
@@ -119,14 +120,16 @@ def _table(device, names, pair, world, prompts, limit, max_new_tokens, seeds, wo
     return dataclasses.replace(most, memory=memory, seconds=seconds)
 
 
-def _landscape(checkpoints, device, world, cells, budget, workers, names, seeds, **asking):
+def _landscape(checkpoints, device, world, cells, budget, workers, names, seeds, keep_on, **asking):
     model = checkpoints[0] if checkpoints else _aligned(world)
     workers = _processes(workers)
     cell, cells = _asr(model, device, lengths=None, **asking), min(budget or cells**2, cells**2)
-    memory = cell.memory | {"plane": 4 * models.size_of(model).stored}  # copy, directions, a model
+    stored, beside = models.size_of(model).stored, keep_on == "cpu" != device
+    memory = cell.memory | {"plane": 0 if beside else 4 * stored}  # copy, directions, a model
     memory = {part: workers * size for part, size in memory.items()}
     times = cells * len(seeds) * len(names or "1")
-    return models.Needs(memory, times * cell.seconds / workers, 0.0, cells * cell.calls)
+    kept = 3 * workers * stored * beside  # copy and directions
+    return models.Needs(memory, times * cell.seconds / workers, 0.0, cells * cell.calls, kept)
 
 
 def _edit(verb, aligned, k=None, rank=None, paper=False, **_):
@@ -141,7 +144,7 @@ VERBS |= {v: functools.partial(_edit, v) for v in ("factor", "apply", "adapter",
 
 def _needs(verb, params, device=None, **changed):
     """Return what a verb takes with these options, some of them changed, here or on a device."""
-    device = device or models.pick_device(params.get("device") or "auto").split(":")[0]
+    device = device or models.pick_device().split(":")[0]
     return VERBS[verb](**{**params, **changed, "device": device})
 
 
@@ -162,7 +165,7 @@ def _changed(verb, params, device=None) -> dict[str, models.Needs]:
 
 def _room() -> float:
     """Return the bytes of memory that this machine has, or its GPU."""
-    if models.pick_device() == "cuda":
+    if models.pick_device().startswith("cuda"):
         import torch
 
         return float(torch.cuda.mem_get_info()[1])
@@ -208,7 +211,7 @@ def plan(ctx, verb, arguments):
     """
     command = ctx.parent.command.commands[verb]
     out = ["-o", "OUT"] if any(p.name == "out" and p.required for p in command.params) else []
-    params = command.make_context(verb, [*out, *arguments], parent=ctx).params
+    params = ctx.with_resource(command.make_context(verb, [*out, *arguments], parent=ctx)).params
     needs, room = _needs(verb, params), _room()
     parts = ", ".join(f"{part} {size / 1e9:.1f} GB" for part, size in needs.memory.items())
     say(f"needs about {needs}", f"memory: {parts}")

@@ -84,6 +84,7 @@ def choose(file, loss, name, seeds, prompts, allowed, workers, limit, out, **how
 @click.option("--attacks", "names", type=NAMES, help="Default: all of the world's.")
 @click.option("--seeds", type=NUMBERS, default="0", help="Such as 0,1,2,3.")
 @click.option("-k", "k", default=6, help="Directions of the alignment.")
+@options.device
 @options.limit
 @click.option("-o", "--out", default="figures", type=PATH)
 def overlaps(world, names, seeds, k, limit, out):
@@ -172,11 +173,11 @@ def controls(attack, arms, seeds, world, k, alpha, limit, workers, out):
 @click.option("--cells", type=click.IntRange(2), default=21, help="A side.")
 @click.option("--budget", type=COUNT, help="Cells in all, coarse to fine.")
 @options.workers
-@options.device
+@options.keep_on
 @click.option("-o", "--out", type=PATH, help="[default: figures, of smol figures/smol]")
 def measure_landscape(
     checkpoints, names, world, seeds, k, alpha, metric, prompts, limit, cells, budget, workers,
-    device, out, **asking,
+    keep_on, out, **asking,
 ):  # fmt: skip
     """Measure safety on a plane through weight space and draw it.
 
@@ -195,7 +196,7 @@ def measure_landscape(
         )
     out = out or Path("figures", "" if world == "sandbox" else world)
     with options.sharing(workers) as shared:
-        shared["budget"] = budget
+        shared |= {"budget": budget, "keep_on": keep_on}
         if names:
             made = {"k": k, "alpha": alpha, "world": world, "cells": cells, "limit": limit}
             files = reports.report(names, seeds, out, **made, **shared)
@@ -203,22 +204,23 @@ def measure_landscape(
             asking["world"] = models.world_of(checkpoints[0]) or "sandbox"
             asked = options.requests("forbidden", prompts, limit, asking["world"])
             measured = _metric(metric, asked, min(budget or cells**2, cells**2), **asking)
-            files = _draw_plane(checkpoints, out, cells, measured, device, **shared)
+            files = _draw_plane(checkpoints, out, cells, measured, **shared)
     for file in files:
         say(str(file))
 
 
-def _draw_plane(checkpoints, out, cells, metric, device, *, on_stage, **shared):
+def _draw_plane(checkpoints, out, cells, metric, *, keep_on, on_stage, **shared):
     """Measure and draw the landscape of checkpoints; return the files."""
     kind = landscape.Plane.from_models if len(checkpoints) == 4 else landscape.Plane.through
     plane = kind(*checkpoints)
-    aligned = models.load_model(checkpoints[0], device=device)
+    aligned = models.load_model(checkpoints[0])
     found = landscape.evaluate(
-        plane.to(str(aligned.device)),
+        plane if keep_on == "cpu" else plane.to(str(aligned.device)),
         landscape.Grid.around(plane, cells),
         metric,
         aligned,
         checkpoints=dict(zip(plane.points, checkpoints, strict=True)),
+        keep_on=keep_on,
         on_cell=lambda at, cell, done, total: on_stage("cells", done, total),
         **shared,
     )
@@ -254,9 +256,7 @@ def _metric(metric, asked, cells, *, template, max_new_tokens, **judging):
 @click.option("-o", "--out", type=PATH, help="Folder for the figure and its numbers.")
 @options.device
 @options.as_json
-def rank(
-    base, aligned, seeds, ranks, prompts, allowed, template, limit, out, device, as_json, **judging
-):
+def rank(base, aligned, seeds, ranks, prompts, allowed, template, limit, out, as_json, **judging):
     """Measure how many directions make BASE as safe as ALIGNED: the paper's effective rank.
 
     ASR of W_base + Proj_r(dW_align) by r; the safety rank is the smallest r whose ASR is within .01
@@ -274,7 +274,7 @@ def rank(
             n = (len(ranks) + 1) * len(asked[0])  # the aligned model answers as well
             judge = options.one_judge(n, world=world, **judging)
             questions = measures.Questions(*asked, judge, template, 60)
-            curve = studies.rank_curve(base, aligned, questions, device=device, **shared)
+            curve = studies.rank_curve(base, aligned, questions, **shared)
         elif base or prompts or allowed or judging["by"] or template != "chat":
             raise ValueError("--seeds asks the sandbox families' own prompts, judged by the rule.")
         else:

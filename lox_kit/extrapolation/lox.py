@@ -66,20 +66,29 @@ def lox_terms(U: Tensor, S: Tensor, Vh: Tensor, alpha: float) -> Terms:
 def add(W: Tensor, terms: Terms, *, out: Tensor) -> Tensor:
     """Write `W + sum of c D` to `out`, summed in float32 (float64 if it is) and rounded once.
 
-    On a CPU a few rows at a time, whose float32 copy never leaves the processor's cache.
+    On a CPU a few rows at a time, whose float32 copy never leaves the processor's cache. What lies
+    elsewhere comes to the device of `out` as it is stored, and is widened there.
     """
     wide = torch.float64 if out.dtype == torch.float64 else torch.float32
     rows = CACHED_ROWS if out.device.type == "cpu" else MANY_ROWS
     for i, (new, old) in enumerate(zip(out.split(rows), W.split(rows), strict=True)):
-        total = old.to(out.device, wide, copy=True)
+        total = _moved(old, out.device).to(wide, copy=True)
         for c, part in terms:
             some = rows_of(part, slice(i * rows, (i + 1) * rows))
             if isinstance(some, LowRank):
-                total.addmm_(some.left.to(total) * c, some.right.to(total))
+                left, right = (_moved(factor, out.device).to(wide) for factor in some)
+                total.addmm_(left * c, right)
             else:
-                total.add_(some.to(total), alpha=c)
+                total.add_(_moved(some, out.device).to(wide), alpha=c)
         new.copy_(total)
     return out
+
+
+def _moved(rows: Tensor, device: torch.device) -> Tensor:
+    """Return rows on a device; to CUDA from pinned memory, where the next are pinned meanwhile."""
+    if device.type == "cuda" and rows.device.type == "cpu":
+        return rows.pin_memory().to(device, non_blocking=True)
+    return rows.to(device)
 
 
 def rows_of(part: Part, rows: slice) -> Part:
@@ -113,14 +122,19 @@ class ResidentWeights:
         stored answer of other weights is taken for its own.
     shapes : mapping of str to shape
         Of what is going to be added to each weight.
+    keep_on : "device" or "cpu"
+        Where the copy is: beside the weights, or in the machine's own memory, from which it is read
+        tensor by tensor, so that an accelerator holds the model once. No setting differs by a bit.
 
     Raises
     ------
     ValueError
-        If the model lacks one of the weights, or has it in another shape.
+        If the model lacks one of the weights, or has it in another shape; or of another `keep_on`.
     """
 
-    def __init__(self, model, shapes: Mapping[str, tuple]):
+    def __init__(self, model, shapes: Mapping[str, tuple], keep_on: str = "device"):
+        if keep_on not in ("device", "cpu"):
+            raise ValueError(f"keep_on={keep_on!r}: use 'device' or 'cpu'.")
         self._owner = model if hasattr(model, "key") else SimpleNamespace(key="", module=model)
         self.key: str = self._owner.key
         found = dict(self._owner.module.named_parameters(remove_duplicate=False))
@@ -143,7 +157,10 @@ class ResidentWeights:
         # checkpoint's file and so in memory once for all models of it.
         self._kept = {name: W.data for name, W in self._weights.items()}
         for name, W in self._weights.items():
-            W.data = self._kept[name].clone()
+            if keep_on == "cpu" and W.device.type != "cpu":
+                self._kept[name] = W.data.cpu()
+            else:
+                W.data = self._kept[name].clone()
 
     @torch.no_grad()
     def write(self, terms: Callable[[str], Terms], key: str) -> None:
@@ -174,6 +191,8 @@ class LoxDial:
         key changed with them, so that no stored answer of other weights is taken for its own.
     subspace : SafetySubspace
         The pair's, or a control made from it.
+    keep_on : "device" or "cpu"
+        Where the copy is, see `ResidentWeights`. Factors are always in the machine's own memory.
 
     Raises
     ------
@@ -181,11 +200,11 @@ class LoxDial:
         If the model lacks one of the matrices, or has it in another shape.
     """
 
-    def __init__(self, model, subspace: SafetySubspace):
+    def __init__(self, model, subspace: SafetySubspace, keep_on: str = "device"):
         self.subspace = subspace
         self._factors = {name: subspace[name] for name in subspace}
         shapes = {name: factors.shape for name, factors in self._factors.items()}
-        self._kept = ResidentWeights(model, shapes)
+        self._kept = ResidentWeights(model, shapes, keep_on)
         self.k: int | None = 0
         self.alpha = 0.0
         self.include: str | None = None

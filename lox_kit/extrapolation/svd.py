@@ -135,22 +135,18 @@ def top_factors(
     return Factors(U=U, S=S, Vh=Vh, residual=residual, norm=norm, method=method)
 
 
-def product_factors(
-    left: Tensor, right: Tensor, rank: int | None, *, device: str = "cpu"
-) -> Factors:
+def product_factors(left: Tensor, right: Tensor, rank: int | None) -> Factors:
     """Return the `rank` leading singular triplets of `left @ right`, which is never formed.
 
     With left = Q1 R1 and right^T = Q2 R2 they are those of the small R1 R2^T, turned by Q1 and Q2.
-    In float64 on the CPU, whatever the device: exact to the rounding of the result. Directions
-    beyond the rank of the product are orthonormal ones with singular value 0.
+    In float64 on the CPU: exact to the rounding of the result. Directions beyond the rank of the
+    product are orthonormal ones with singular value 0.
 
     Parameters
     ----------
     left, right : Tensor, shapes (out, q) and (q, in)
     rank : int or None
         How many; cut to min(out, in). None keeps all.
-    device : str
-        Where the result is put.
 
     Raises
     ------
@@ -167,13 +163,13 @@ def product_factors(
     r = min(shape) if rank is None else min(rank, *shape)
     norm = float(torch.linalg.matrix_norm(core)) if core.numel() else 0.0
     if norm == 0.0:
-        return _zero(shape, r, device, "lora")
+        return _zero(shape, r, left.device, "lora")
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
     S = torch.nn.functional.pad(without_rounding(S)[:r], (0, max(0, r - len(S)))).to(torch.float32)
     U, V = (_completed(Q @ W, r).to(torch.float32) for Q, W in ((Q1, U), (Q2, Vh.T)))
     error = torch.linalg.vector_norm(left @ (right @ V.double()) - U.double() * S, dim=0)
     residual = torch.where(S > 0, error / S, 0.0).to(torch.float32)
-    U, S, Vh, residual = (x.contiguous().to(device) for x in (U, S, V.T, residual))
+    U, S, Vh, residual = (x.contiguous() for x in (U, S, V.T, residual))
     return Factors(U=U, S=S, Vh=Vh, residual=residual, norm=norm, method="lora")
 
 

@@ -102,19 +102,20 @@ def measure_way(
     cells: int = 17,
     *,
     store: Store | None = None,
+    keep_on: str = "device",
     stop: Stop = never,
 ) -> Iterator[tuple[tuple[float, ...], Reading]]:
     """Yield point and reading of evenly spaced points from one point of a plane to another.
 
     Parameters
     ----------
-    flat, metric, model, store, stop : see `landscape.evaluate`
+    flat, metric, model, store, keep_on, stop : see `landscape.evaluate`
     cells : int
         How many, both ends included.
     """
     shares = np.linspace(0, 1, cells)[:, None]
     points = ((1 - shares) * start + shares * end).tolist()
-    with Survey(flat, metric, model, store=store) as survey:
+    with Survey(flat, metric, model, store=store, keep_on=keep_on) as survey:
         yield from survey.measure({tuple(p): tuple(p) for p in points}, stop)
 
 

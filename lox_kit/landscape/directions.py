@@ -54,11 +54,13 @@ class Direction:
 
     def to(self, device: str | torch.device) -> Direction:
         """Return the direction with its parts on a device."""
-        moved = {
-            name: LowRank(*(t.to(device) for t in p)) if isinstance(p, LowRank) else p.to(device)
-            for name, p in self.parts.items()
-        }
+        moved = {name: _on(part, device) for name, part in self.parts.items()}
         return dataclasses.replace(self, parts=moved)
+
+
+def _on(part: Part, device: str | torch.device) -> Part:
+    """Return a part on a device."""
+    return LowRank(*(t.to(device) for t in part)) if isinstance(part, LowRank) else part.to(device)
 
 
 class _Computed(UserDict):
@@ -168,7 +170,9 @@ def combine(terms: Sequence[tuple[float, Direction]], name: str) -> Direction:
         if all(isinstance(p, LowRank) for _, p in parts):
             left = torch.cat([c * p.left for c, p in parts], dim=1)
             return LowRank(left, torch.cat([p.right for _, p in parts]))
-        return sum(c * _wide(p.dense() if isinstance(p, LowRank) else p) for c, p in parts)
+        dense = [(c, p.dense() if isinstance(p, LowRank) else p) for c, p in parts]
+        device = dense[0][1].device  # factors may lie elsewhere than a model
+        return sum(c * _wide(p.to(device)) for c, p in dense)
 
     key = content_key(terms=[[c, d.key] for c, d in terms])
     return Direction(_Computed(names, total), key, name)
@@ -236,9 +240,11 @@ def products(name: str, part: Part, axes: Sequence[Direction]) -> list[float]:
 def _part_dot(p: Part, q: Part) -> float:
     """Return the inner product of two deltas of one tensor, in float64, factors as factors.
 
-    A few rows are converted at a time: a whole embedding in float64 would need gigabytes.
+    A few rows are converted at a time: a whole embedding in float64 would need gigabytes. Of two
+    devices it is the dense part's, or the first one's.
     """
     if isinstance(p, LowRank) and isinstance(q, LowRank):
+        q = _on(q, p.left.device)
         inner = p.left.double().T @ q.left.double()
         return float((inner * (p.right.double() @ q.right.double().T)).sum())
     if isinstance(p, LowRank):
@@ -246,7 +252,7 @@ def _part_dot(p: Part, q: Part) -> float:
     sums = []
     for start in range(0, len(p), ROWS):
         rows = slice(start, start + ROWS)
-        one, other = p[rows].double(), rows_of(q, rows)
+        one, other = p[rows].double(), _on(rows_of(q, rows), p.device)
         if isinstance(other, LowRank):
             one, other = other.left.double().T @ one, other.right  # <p, L R> = <L^T p, R>
         sums.append(float(torch.dot(one.flatten(), other.double().flatten())))

@@ -211,6 +211,8 @@ class Walk(AbstractContextManager):
         With the weights of the plane's origin. Its key is that of the point it is at, so that no
         stored answer of other weights is taken for its own.
     flat : Plane or Line
+    keep_on : "device" or "cpu"
+        Where the copy is, see `ResidentWeights`; "cpu" keeps the directions there as well.
 
     Raises
     ------
@@ -218,11 +220,11 @@ class Walk(AbstractContextManager):
         If the model is not the plane's origin.
     """
 
-    def __init__(self, model: Model, flat: Flat):
+    def __init__(self, model: Model, flat: Flat, keep_on: str = "device"):
         check_origin(model, flat)
-        self.model, self.flat = model, flat
+        self.model, self.flat = model, flat.to("cpu") if keep_on == "cpu" else flat
         shapes = {n: part.shape for d in flat.directions for n, part in d.parts.items()}
-        self._kept = ResidentWeights(model, shapes)
+        self._kept = ResidentWeights(model, shapes, keep_on)
 
     def __exit__(self, *exc) -> None:
         self._kept.write(lambda name: [], self.flat.origin_key)

@@ -16,7 +16,7 @@ import numpy as np
 
 from lox_kit import __version__
 from lox_kit.folders import reading, write_whole
-from lox_kit.models import Model, load_model
+from lox_kit.models import Model
 from lox_kit.store import Store
 from lox_kit.text import plain_numbers
 from lox_kit.threads import Stop, never, tell
@@ -164,6 +164,7 @@ def evaluate(
     budget: int | None = None,
     store: Store | None = None,
     executor: Executor | None = None,
+    keep_on: str = "device",
     on_cell: OnCell | None = None,
     stop: Stop = never,
 ) -> Landscape:
@@ -190,6 +191,9 @@ def evaluate(
     executor : concurrent.futures.Executor, optional
         Shares the cells among its workers: a process pool, Dask, MPI. They read model and plane
         from disk: from the store's folder, which other machines must see.
+    keep_on : "device" or "cpu"
+        Where the origin's copy and the directions are, see `Walk`. With "cpu" an accelerator holds
+        one model at a time, the checkpoints among them; no cell differs by a bit.
     on_cell : callable, optional
         Called in this thread with every grid cell: coordinates, reading, cells done, cells in all.
         Those that the store has come first. Raising from it ends the run; what was finished is
@@ -216,7 +220,8 @@ def evaluate(
     total = min(budget or grid.size, grid.size)
     cells: dict[Index, Reading] = {}
     values: dict[Index, float] = {}
-    with Survey(flat, metric, model, store=store, executor=executor) as survey:
+    how = {"store": store, "executor": executor, "keep_on": keep_on}
+    with Survey(flat, metric, model, **how) as survey:
         for wanted in refinement(grid.shape, total, values) if budget else [grid.indices]:
             with closing(survey.measure({i: grid.at(i) for i in wanted}, stop)) as readings:
                 for index, reading in readings:
@@ -239,11 +244,6 @@ def _marks(
     cells = dict(survey.measure({n: p.at for n, p in points.items()}, stop))
     marks = {}
     for name in (n for n in points if n in cells):
-        own = None
-        if name in checkpoints:
-            model = checkpoints[name]
-            if not isinstance(model, Model):
-                model = load_model(model, device=survey.model.device.type)
-            own = survey.measure_model(model)
+        own = survey.measure_model(checkpoints[name]) if name in checkpoints else None
         marks[name] = Mark(points[name].at, points[name].distance, cells[name], own)
     return marks

@@ -31,6 +31,8 @@ class Survey(contextlib.ExitStack):
     store : Store, optional
     executor : concurrent.futures.Executor, optional
         Its workers load the plane and the model from disk, once each.
+    keep_on : "device" or "cpu"
+        See `Walk`.
     """
 
     def __init__(
@@ -41,13 +43,14 @@ class Survey(contextlib.ExitStack):
         *,
         store: Store | None = None,
         executor: Executor | None = None,
+        keep_on: str = "device",
     ):
         super().__init__()
         check_origin(model, flat)
         self.probe = metric.prepare(model)
         self.flat, self.metric, self.model = flat, metric, model
         self.store, self.executor = store or MemoryStore(), executor
-        self._dtype = dtype_of(model)
+        self._dtype, self.keep_on = dtype_of(model), keep_on
 
     def measure(
         self, points: Mapping[Name, tuple[float, ...]], stop: Stop
@@ -71,8 +74,21 @@ class Survey(contextlib.ExitStack):
                 for name, record in records:
                     yield name, self._keep(keys[name], record)
 
-    def measure_model(self, model: Model) -> Reading:
-        """Return the reading of another model, such as a checkpoint that a point stands for."""
+    def measure_model(self, model: Model | str | Path) -> Reading:
+        """Return the reading of another model, such as a checkpoint that a point stands for.
+
+        Where an accelerator is to hold one model at a time, the resident one leaves it meanwhile.
+        """
+        if not isinstance(model, Model):
+            resident, device = self.model.module, self.model.device
+            waits = self.keep_on == "cpu" and not hasattr(resident, "hf_device_map")  # on several
+            if waits:
+                resident.to("cpu")
+            try:
+                return self.measure_model(load_model(model, device=str(device)))
+            finally:
+                if waits:
+                    resident.to(device)
         key = self._key(model.key, dtype_of(model))
         record = self.store.get("cell", key, dict)
         if record is None:
@@ -97,7 +113,7 @@ class Survey(contextlib.ExitStack):
         if self.executor is not None:
             yield self._work
             return
-        with Walk(self.model, self.flat) as walk:
+        with Walk(self.model, self.flat, self.keep_on) as walk:
             yield lambda at: self.probe.run(walk.go(at))
 
     @cached_property
@@ -109,10 +125,10 @@ class Survey(contextlib.ExitStack):
         above = getattr(self.store, "folder", None)
         made = tempfile.TemporaryDirectory(prefix="landscape-", dir=above)
         folder = Path(self.enter_context(made))
-        file = self.flat.save(folder / "flat.safetensors")
+        file = self.flat.save(folder / "flat.safetensors").absolute()
         checkpoint = _on_disk(self.model, folder).absolute()
-        loaded = {"device": self.model.device.type, "dtype": self._dtype}
-        return partial(work, str(file.absolute()), str(checkpoint), loaded, self.probe)
+        loaded = {"device": str(self.model.device), "dtype": self._dtype}
+        return partial(work, str(file), str(checkpoint), loaded, self.keep_on, self.probe)
 
 
 def _on_disk(model: Model, folder: Path) -> Path:
@@ -134,7 +150,7 @@ _PLACE = threading.local()  # of each worker, process or thread: the walk it is 
 
 
 def work(
-    file: str, checkpoint: str, loaded: Mapping[str, str], probe: Probe, at: tuple[float, ...]
+    file: str, checkpoint: str, loaded: Mapping, keep_on: str, probe: Probe, at: tuple[float, ...]
 ) -> dict:
     """Measure one point; the plane and the model stay in memory for the next one.
 
@@ -144,11 +160,14 @@ def work(
         Of the plane; each survey has a file of its own.
     loaded : mapping
         Device and dtype, as `load_model` takes them.
+    keep_on : "device" or "cpu"
+        Where the directions are, and what `Walk` keeps.
     """
     if getattr(_PLACE, "file", None) != file:
         _PLACE.file = None
         _PLACE.walk = None  # gone before the next model comes
         model, flat = load_model(checkpoint, **loaded), Flat.load(file)
         model.key = flat.origin_key
-        _PLACE.walk, _PLACE.file = Walk(model, flat.to(loaded["device"])), file
+        flat = flat.to("cpu" if keep_on == "cpu" else loaded["device"])
+        _PLACE.walk, _PLACE.file = Walk(model, flat, keep_on), file
     return probe.run(_PLACE.walk.go(at))

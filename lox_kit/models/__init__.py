@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "completions": "Reply ServerError",
         "drafts": "answer generate_likely token_drafts",
         "files": "collect column field read_rows read_text record RowError text_field",
-        "load": "load_model load_module load_tokenizer Model pick_device world_of",
+        "load": "DEVICE load_model load_module load_tokenizer Model pick_device world_of",
         "plan": "answering editing machine_rates Needs Size size_of training",
         "prefixes": "positions prefill Tokens",
         "prompts": """

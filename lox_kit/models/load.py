@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from lox_kit.weights import (
     transformers_for,
 )
 
+DEVICE = "LOX_KIT_DEVICE"  # where "auto" is: of this process and of those it starts
 GENERATION = "generation_config.json"
 LITTLE = 10_000_000  # values, which fit into memory whatever a config says
 NEUTRAL = {  # settings of a generation config under which greedy decoding is the plain argmax
@@ -101,13 +103,15 @@ def _world(said: Mapping[str, object], words: Collection[str]) -> str | None:
 def pick_device(device: str = "auto") -> str:
     """Return the accelerator of this machine ("cuda", "mps") or "cpu", or the one asked for.
 
+    "auto" is the one that LOX_KIT_DEVICE names, if it is set.
+
     Raises
     ------
     ValueError
         If the one asked for is not available.
     """
     best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    if device == "auto":
+    if device == "auto" and (device := os.environ.get(DEVICE) or "auto") == "auto":
         return str(best)
     try:
         torch.empty(0, device=device)

@@ -50,6 +50,7 @@ class Needs:
     seconds: float = 0.0  # 0 on a device that is not here
     disk: float = 0.0  # bytes
     calls: int = 0  # of a judge behind a server
+    beside: float = 0.0  # bytes of the machine's own memory, beside a GPU's
 
     @property
     def peak(self) -> float:
@@ -61,6 +62,7 @@ class Needs:
         units = ((5400, 3600, "h"), (90, 60, "min"), (0.5, 1, "s"))
         times = [f"{self.seconds / u:.0f} {unit}" for at, u, unit in units if self.seconds >= at]
         said = [f"{self.peak / 1e9:.1f} GB of memory", *times[:1]]
+        said += [f"{self.beside / 1e9:.1f} GB beside the GPU"] if self.beside else []
         said += [f"{self.disk / 1e9:.1f} GB on disk"] if self.disk else []
         return ", ".join([*said, *([f"{self.calls:,} calls of a judge"] if self.calls else [])])
 

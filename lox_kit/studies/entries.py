@@ -7,9 +7,9 @@ Every entry is computed on its own from plain data, in this process or in a work
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -179,6 +179,16 @@ def _gsm8k_problems(attack: str | None) -> tuple[Prompt, ...]:
     if attack != "gsm8k" or not file.is_file():
         return ()
     return tuple(read_gsm8k(file, TASK_PROMPTS))
+
+
+@contextmanager
+def sharing_models() -> Iterator[None]:
+    """Let entries share the models that they are made of, and drop them at the end."""
+    try:
+        yield
+    finally:
+        for made in (_on_dial, _made, _reference):
+            made.cache_clear()
 
 
 # --- all of them --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint
 
 from .arms import Arm
-from .entries import Entry, check_models, fill
+from .entries import Entry, check_models, fill, sharing_models
 from .families import pair_of
 from .results import AttackTable
 from .treatments import TREATMENTS, TUNED
@@ -23,6 +23,7 @@ UTILITY = ("helpfulness", "task")  # what a tuning attacker may not lose
 TOGETHER = 4  # trials that are asked for before any is known, whatever the number of workers
 
 
+@sharing_models()
 def knowing_attackers(
     attack: str | None = None,
     seeds: Sequence[int] = (0,),

@@ -19,13 +19,14 @@ from lox_kit.threads import OnStage
 from lox_kit.weights import Checkpoint, with_seed
 
 from .arms import ARMS, TABLE_ARMS, Arm, arm_model
-from .entries import Entry, check_models, drifts, fill
+from .entries import Entry, check_models, drifts, fill, sharing_models
 from .families import build_longer, pair_of
 from .results import AttackTable
 
 ON_BOTH = ("aligned", "LoX")  # the arms that are attacked through LoRA as well
 
 
+@sharing_models()
 def attack_table(
     arms: Sequence[str | Arm] = TABLE_ARMS,
     attacks: Sequence[str | Attack] = ("arithmetic", "context", "mixed", "persona", "forbidden"),

@@ -58,6 +58,8 @@ def dial(*arguments, **options) -> PagePanel:
         Without a judge of help, `Questions.with_help` says who reads the allowed ones' answers.
     store : Store, optional
         Keeps the answers beyond the session.
+    keep_on : "device" or "cpu"
+        Where the aligned weights are kept, see `LoxDial`: with "cpu" beside a GPU.
     setting : Setting, optional
         Shared with other panels.
 

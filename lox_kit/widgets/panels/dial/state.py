@@ -72,12 +72,13 @@ class DialState(PanelState):
         attacked: Mapping[str, Model] | None = None,
         questions: Questions | None = None,
         store: Store | None = None,
+        keep_on: str = "device",
         setting: Setting | None = None,
     ):
         self.take(model)
         check_aligned(subspace, model)
         self.subspace, self.model = subspace, model
-        self.dial = LoxDial(model, subspace)
+        self.dial = LoxDial(model, subspace, keep_on)
         self.depth, self.kinds = depth_of(subspace), [ALL, *kinds_of(subspace)]
         self.ends.callback(self._let_go)
         self._models = {BASE: base} if with_base else {}

@@ -45,6 +45,8 @@ def landscape(*arguments, **options) -> PagePanel:
         The coarse one, which is halved up to three times; default 5 x 5 around the plane's points.
     store : Store, optional
         Keeps the cells beyond the session; those that it has are not measured again.
+    keep_on : "device" or "cpu"
+        Where copy and directions are, see `landscape.evaluate`: with "cpu" beside a GPU.
     setting : Setting, optional
         Shared with other panels.
 

@@ -84,6 +84,7 @@ class LandscapeState(PanelState):
         trajectories: Sequence[Trajectory] = (),
         grid: Grid | None = None,
         store: Store | None = None,
+        keep_on: str = "device",
         setting: Setting | None = None,
     ):
         if len(plane.directions) != 2:
@@ -96,7 +97,7 @@ class LandscapeState(PanelState):
         self.checkpoints = dict(checkpoints or {})
         self.trajectories = [t.to_dict() for t in trajectories]
         self.coarse = grid or Grid.around(plane, COARSE)
-        self.store = store or MemoryStore()
+        self.store, self.keep_on = store or MemoryStore(), keep_on
         self._cells: dict[tuple[float, ...], Reading] = {}  # by coordinates: grids share them
         self._marks: dict[str, Mark] = {}
         self._ways: dict[tuple[str, str], dict[tuple[float, ...], Reading]] = {}
@@ -172,7 +173,7 @@ class LandscapeState(PanelState):
     def measure(self, ticket: Ticket) -> None:
         """Measure coarse grid and models, the grid that is chosen, and the way along the cut."""
         fine, cut, plane, asked = self.grid, self.cut, self.plane, (self.metric, self.model)
-        options = {"store": self.store, "stop": ticket.cancelled.is_set}
+        options = {"store": self.store, "keep_on": self.keep_on, "stop": ticket.cancelled.is_set}
 
         def tell() -> None:
             done = sum(fine.at(i) in self._cells for i in fine.indices)
