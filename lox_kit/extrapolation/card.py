@@ -110,7 +110,8 @@ def _serving(model: str, rank: int) -> str:
     allowed = next((most for most in VLLM_RANKS if most >= rank), None)
     if allowed is None:
         return f"""
-An adapter of rank {rank}. vLLM takes none above {VLLM_RANKS[-1]}: serve what `lox apply` writes.
+An adapter of rank {rank}. vLLM takes none above {VLLM_RANKS[-1]}: serve what
+`lox apply` writes.
 """
     return f"""
 An adapter of rank {rank}; vLLM takes 16 at most if it is not told:
