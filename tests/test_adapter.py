@@ -7,7 +7,7 @@ from checkpoints import UP, assert_rounded, extrapolated, factor, weights
 from safetensors.torch import load_file, save_file
 from test_lora_adapter import merged
 
-from lox_kit import SafetySubspace, save_adapter
+from lox_kit import SafetySubspace, apply_lox, save_adapter
 
 UNTIED = {
     "float32": {},
@@ -105,12 +105,22 @@ def test_its_tensors_may_be_in_half_precision(pair, tmp_path, dtype):
     tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
     assert {W.dtype for W in tensors.values()} == {getattr(torch, dtype)}
 
+    with pytest.raises(ValueError, match="dtype='int8': use one of float32, bfloat16"):
+        save_adapter(factor(pair, rank=8), pair.aligned, tmp_path / "b", 6, dtype="int8")
 
-def test_the_delta_of_a_lora_adapter_keeps_its_own_rank(pair, tmp_path):
-    save_adapter(factor(pair, rank=3), pair.aligned, tmp_path / "lora", 3)
-    subspace = SafetySubspace.from_pair(pair.aligned, tmp_path / "lora", rank=8)
-    save_adapter(subspace, tmp_path / "lora", tmp_path / "lox", 8)
-    assert json.loads((tmp_path / "lox" / "adapter_config.json").read_text())["r"] == 3
+
+@pytest.mark.parametrize("include", [None, "up_proj"])
+def test_of_an_adapter_it_is_one_of_the_base_that_holds_both(pair, tmp_path, include):
+    lora, lox = tmp_path / "lora", tmp_path / "lox"
+    save_adapter(factor(pair, rank=3), pair.aligned, lora, 3)
+    subspace = SafetySubspace.from_pair(pair.aligned, lora, rank=8, include=include)
+    save_adapter(subspace, lora, lox, 8, 1.5)
+    config = json.loads((lox / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(pair.aligned)
+    assert config["r"] == 6  # three of its own, and of the extrapolation no more than there are
+    got = merged(pair.aligned, lox)
+    for name, W in weights(apply_lox(subspace, lora, tmp_path / "full", 8, 1.5)).items():
+        torch.testing.assert_close(got[name], W, rtol=1e-5, atol=2e-6)
 
 
 def test_no_direction_makes_no_adapter(pair, subspace, tmp_path):

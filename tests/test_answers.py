@@ -49,6 +49,14 @@ def texts_of(n):
 # --- answers ------------------------------------------------------------------------------------
 
 
+def test_a_padding_token_that_the_embedding_lacks_is_not_used(speaker):
+    texts = texts_of(7)
+    answers = generate(speaker, texts, max_new_tokens=TOKENS)
+    speaker.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert speaker.tokenizer.pad_token_id >= speaker.module.config.vocab_size
+    assert generate(speaker, texts, max_new_tokens=TOKENS) == answers
+
+
 def test_a_batch_answers_as_one_at_a_time_in_the_prompts_order_and_duplicates_once(
     speaker, batches
 ):

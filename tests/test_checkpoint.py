@@ -44,10 +44,13 @@ def test_a_mistyped_sandbox_name_lists_the_right_ones(name):
     ("folder", "message"),
     [
         ("nowhere", r"nowhere: no such folder. .* sandbox/aligned@3"),
-        (".", f"neither model.safetensors nor {INDEX}"),
+        (".", f"neither model.safetensors nor {INDEX}; is"),
+        ("a.gguf", f"neither model.safetensors nor {INDEX}, and weights.gguf is not read; is"),
     ],
 )
-def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path, folder, message):
+def test_a_folder_that_is_not_there_or_holds_nothing_read_is_named(tmp_path, folder, message):
+    (tmp_path / "a.gguf").mkdir()
+    (tmp_path / "a.gguf" / "weights.gguf").write_bytes(b"GGUF")
     with pytest.raises(FileNotFoundError, match=message):
         Checkpoint(tmp_path / folder)
 
@@ -90,11 +93,18 @@ def test_a_damaged_config_is_named(tmp_path):
         Checkpoint(folder)
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model."])
+def test_the_names_of_a_wrapped_model_are_refused(pair, tmp_path, prefix):
+    tensors = {prefix + name: W for name, W in weights(pair.aligned).items()}
+    with pytest.raises(ValueError, match=rf"{prefix}lm_head.weight has the prefix.* Unwrap"):
+        Checkpoint(save_tensors(tmp_path / "wrapped", tensors))
+
+
 def test_a_dtype_without_a_torch_counterpart_is_refused(tmp_path):
-    header = json.dumps({"w": {"dtype": "U16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    header = json.dumps({"w": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}).encode()
     file = tmp_path / "model.safetensors"
-    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-    with pytest.raises(ValueError, match=r"w in .*/model.safetensors: dtype U16 is not supported"):
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ValueError, match=r"w in .*/model.safetensors: dtype C64 is not supported"):
         Checkpoint(tmp_path)
 
 

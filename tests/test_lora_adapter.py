@@ -14,7 +14,15 @@ from speakers import random_speaker, same_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from lox_kit import Checkpoint, LoxDial, SafetySubspace, apply_lox, check_pair, load_model
+from lox_kit import (
+    Checkpoint,
+    LoxDial,
+    SafetySubspace,
+    apply_lox,
+    check_pair,
+    load_model,
+    save_adapter,
+)
 from lox_kit.extrapolation.svd import METHODS, product_factors
 
 Q = "model.layers.0.self_attn.q_proj.weight"
@@ -170,13 +178,15 @@ def test_a_file_keeps_which_method_it_was():
     assert METHODS == ("krylov", "svd", "lora")  # by number in files: append only
 
 
-def test_a_matrix_that_is_stored_whole_is_factored_as_one(pair, adapters):
+def test_a_matrix_that_is_stored_whole_is_factored_as_one(pair, adapters, tmp_path):
     found = SafetySubspace.from_pair(pair.base, adapters["whole"], rank="full")
     _, deltas = oracle(pair.base, adapters["whole"])
     assert {n for n in found if found[n].method == "svd"} == {HEAD}
     for name in (HEAD, UP):
         U, S, Vh = (x.double().numpy() for x in found[name].top(None))
         np.testing.assert_allclose((U * S) @ Vh, deltas[name], atol=3e-6)
+    with pytest.raises(ValueError, match=r"is an adapter that holds lm_head.weight whole"):
+        save_adapter(found, adapters["whole"], tmp_path / "lox", 3)
 
 
 def test_over_another_base_the_delta_is_that_of_the_merged_weights(pair, adapters):
@@ -345,10 +355,15 @@ def test_a_config_that_cannot_be_followed_is_refused(adapter, fields, message):
 
 def test_a_tied_matrix_is_refused(make_pair, tmp_path):
     base = make_pair(tie_word_embeddings=True).base
-    options = {**PLAIN, "target_modules": ["q_proj", "embed_tokens"]}
-    folder = make_adapter(base, tmp_path / "adapter", **options)
-    with pytest.raises(ValueError, match=r"changes model.embed_tokens.weight, which is tied"):
-        Checkpoint(folder)
+    for target, name in (("embed_tokens", EMBEDDING), ("lm_head", HEAD)):
+        options = {**PLAIN, "target_modules": ["q_proj", target]}
+        folder = make_adapter(base, tmp_path / target, **options)
+        with pytest.raises(ValueError, match=rf"changes {name}, and in .* the embedding is tied"):
+            Checkpoint(folder)
+    untied = weights(base) | {HEAD: weights(base)[EMBEDDING].clone()}
+    config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": False}
+    other = save_tensors(tmp_path / "untied", untied, config)
+    assert HEAD in Checkpoint(f"{other}+{folder}").adapted
     assert Checkpoint(make_adapter(base, tmp_path / "plain", **PLAIN)).adapted >= {Q, UP}
 
 
@@ -356,6 +371,12 @@ def test_a_tied_matrix_is_refused(make_pair, tmp_path):
     ("kind", "config", "target", "stored"),
     [
         ("gpt2", {"n_embd": 32, "n_layer": 2}, "c_attn", "transformer.h.1.attn.c_attn.weight"),
+        (
+            "gpt_bigcode",
+            {"n_embd": 32, "n_layer": 2},
+            "c_proj",
+            "transformer.h.1.mlp.c_proj.weight",
+        ),
         ("gpt_neox", {}, "lm_head", "embed_out.weight"),
     ],
 )

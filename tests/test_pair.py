@@ -77,6 +77,18 @@ def test_a_matrix_on_one_side_only_is_named(tmp_path):
     assert check_pair(few, more, exclude="b").matrices == ("a.weight",)
 
 
+def test_of_an_unknown_architecture_what_differs_is_named_and_may_be_left_out(tmp_path):
+    head, config = {"v_head.summary.weight": torch.ones(1, 2)}, {"model_type": "of-my-own"}
+    for name, x, more in (("base", 1.0, {}), ("aligned", 2.0, head)):
+        W = torch.full((3, 2), x)
+        both = {"lm_head.weight": W, "model.embed_tokens.weight": W.clone()}  # of a tie unsaid
+        save_tensors(tmp_path / name, both | more, config)
+    pair = [Checkpoint(tmp_path / name) for name in ("base", "aligned")]
+    with pytest.raises(ValueError, match=r"v_head.summary.weight: in .*aligned but not in"):
+        check_pair(*pair)
+    assert set(check_pair(*pair, exclude="v_head").matrices) == set(both)
+
+
 def test_the_same_weights_are_no_pair(pair, tmp_path):
     copy = shutil.copytree(pair.aligned, tmp_path / "copy")
     (copy / "config.json").write_text("{}")

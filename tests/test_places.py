@@ -90,6 +90,14 @@ def test_a_pair_that_differs_in_names_is_one_pair(pairs, tmp_path, kind, rename)
     assert len(between(base, pair.aligned).parts) == len(between(pair.base, pair.aligned).parts)
 
 
+def test_what_one_side_stores_beside_its_weights_is_no_part_of_a_direction(pair, tmp_path):
+    shutil.copytree(pair.aligned, tmp_path / "older")
+    buffer = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file(weights(pair.aligned) | buffer, tmp_path / "older" / SINGLE, {"format": "pt"})
+    plain, older = (between(pair.base, side) for side in (pair.aligned, tmp_path / "older"))
+    assert older.parts.keys() == plain.parts.keys()
+
+
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
 def test_a_plane_goes_through_a_model_whose_files_name_its_tensors_in_another_way(
     pairs, tmp_path, kind

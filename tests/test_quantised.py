@@ -110,6 +110,7 @@ CODES = {
     "gptq": codes,
     "compressed-tensors": lambda name, W: {name: (W * 9).to(torch.int8), f"{name}_scale": W[:1]},
     "bitsandbytes": lambda name, W: {name: W},  # whole weights that would be quantised in memory
+    "mlx": lambda name, W: {name: torch.zeros(len(W), 4, dtype=torch.uint32)},
     "mxfp4": lambda name, W: {name.replace(".weight", "_blocks"): (W * 9).to(torch.uint8)},
 }
 
@@ -118,8 +119,11 @@ CODES = {
 def test_codes_are_refused_by_name(pair, tmp_path, method):
     folder = quantised(pair.aligned, tmp_path / "codes", CODES[method], {"quant_method": method})
     message = rf"quantised \({method}; .*Give the checkpoint that it was quantised from"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         Checkpoint(folder)
+    assert str(refused.value).endswith("take that out of config.json.") == (
+        method == "bitsandbytes"
+    )
 
 
 def test_8_bit_floats_without_their_scales_are_refused(pair, tmp_path):

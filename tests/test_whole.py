@@ -148,6 +148,12 @@ def test_what_would_be_random_is_refused_by_name(speaker, tensors, message):
         load_model(speaker, device="cpu")
 
 
+def test_what_is_stored_beside_the_weights_is_passed_over(speaker):
+    mask = {"model.layers.0.attn.masked_bias": torch.tensor(-1e4)}
+    put(speaker, **mask, **{"v_head.summary.weight": torch.ones(1, 32)})
+    load_model(speaker, device="cpu")
+
+
 def test_a_tied_head_is_whole_with_or_without_its_own_tensor(make_pair, spoken, tmp_path):
     tied = shutil.copytree(make_pair(tie_word_embeddings=True).aligned, tmp_path / "tied")
     for file in ("tokenizer.json", "tokenizer_config.json"):

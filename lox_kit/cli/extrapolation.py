@@ -273,7 +273,10 @@ def extrapolate(base, aligned, out, k, alpha, paper, **options):
 @click.option("--dtype", default="float32", show_default=True, help="Of the adapter's tensors.")
 @click.option("--allow-partial", is_flag=True, help="Even if it leaves out over 1 % of the edit.")
 def adapter(subspace, aligned, out, dtype, allow_partial, **edit):
-    """Write the extrapolation as a PEFT adapter of ALIGNED."""
+    """Write the extrapolation as a PEFT adapter of ALIGNED.
+
+    If ALIGNED is an adapter itself, of its base, and with what it adds.
+    """
     k, alpha = _k_alpha(**edit)
     found, top = _directions(subspace, k)
     left_out = extrapolation.save_adapter(

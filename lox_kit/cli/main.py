@@ -92,6 +92,8 @@ HINTS = {  # what to do about an error, by words that the system or a library ha
     "See who may read and write there, or choose another place.": (
         *("Read-only file system", "Permission denied"),
     ),
+    "The tokenizer has tokens that the model's embedding lacks: resize it, or take the tokenizer "
+    "that the model was saved with.": ("index out of range in self",),
 }
 
 

@@ -41,6 +41,7 @@ from .lox import LowRank, check_alpha, recipe_of
 from .subspace import SafetySubspace
 
 WEIGHTS = "adapter_model.safetensors"
+KINDS = ("float32", "bfloat16", "float16", "float64")
 PARTIAL = 0.01  # share of |dW_k|^2 that an adapter may leave out without being asked to
 
 
@@ -58,12 +59,13 @@ def save_adapter(
 
     `alpha Proj_k(dW)` has rank k: lora_B A is the projection, and PEFT's scale `lora_alpha / r` is
     alpha. `PeftModel.from_pretrained(aligned_model, out)` loads it. Parts that the model holds in
-    one parameter, as the experts of a layer, are adapted as one.
+    one parameter, as the experts of a layer, are adapted as one. If `aligned` is an adapter, what
+    is written is one of its base, and holds both.
 
     Parameters
     ----------
     dtype : str
-        Of the adapter's tensors, a torch dtype's name.
+        Of the adapter's tensors: one of `KINDS`.
     allow_partial : bool
         Write it even if it leaves out more than 1 % of |dW_k|^2, the squared length of the edit.
 
@@ -77,25 +79,30 @@ def save_adapter(
     Raises
     ------
     ValueError
-        As `apply_lox`; also if k is 0, too much would be left out, or PEFT does not take up what
-        was written.
+        As `apply_lox`; also if k is 0, too much would be left out, PEFT does not take up what was
+        written, or `aligned` is an adapter that holds tensors whole.
     FileExistsError
         If `out` exists and is not what this call writes.
     """
     check_alpha(alpha)
+    if dtype not in KINDS:
+        raise ValueError(f"dtype={dtype!r}: use one of {', '.join(KINDS)}.")
     checkpoint = open_aligned(subspace, aligned)
     refuse_control(checkpoint, subspace)
     subspace.check_rank(k)
     if k == 0:
         raise ValueError("k=0 keeps no direction, and there is no adapter of rank 0.")
     module = skeleton(checkpoint.path)
-    places = find_places(module, subspace)
-    edits, left_out = _edits(subspace, checkpoint, module, places, k)
+    own = _own_factors(checkpoint)
+    scale = 1.0 if own else alpha  # PEFT's, of all that an adapter holds
+    places = find_places(module, [*subspace, *own])
+    edits, left_out = _edits(subspace, checkpoint, module, places, k, own, alpha if own else 1.0)
     _refuse_partial(subspace, k, left_out, allow_partial)
     for name, edit in edits.items():
         for _, part in edit:
-            refuse_nonfinite((alpha * part.left).to(getattr(torch, dtype)), f"{name}, {alpha=:g}")
-    tensors, config, ranks = _as_lora(edits, module, checkpoint.name, alpha)
+            refuse_nonfinite((scale * part.left).to(getattr(torch, dtype)), f"{name}, {alpha=:g}")
+    base = (checkpoint.base or checkpoint).name
+    tensors, config, ranks = _as_lora(edits, module, base, scale)
     tensors = {name: W.to(getattr(torch, dtype)).contiguous() for name, W in tensors.items()}
     card = model_card(checkpoint, subspace, k, alpha, ranks)
     recipe = recipe_of(subspace.info, k, alpha)
@@ -116,30 +123,55 @@ def save_adapter(
 Edit = list[tuple[Piece, LowRank]]  # what is added to some rows of a parameter each
 
 
+def _own_factors(checkpoint: Checkpoint) -> dict[str, LowRank]:
+    """Return what a checkpoint that is an adapter adds to the matrices of its base."""
+    if (adapter := checkpoint.adapter) is None:
+        return {}
+    if whole := sorted(filter(adapter.replaces, adapter.names)):
+        raise ValueError(
+            f"{checkpoint.name}: is an adapter that holds {whole[0]} whole, beside which no other "
+            "can be laid; use `lox apply` for a full checkpoint."
+        )
+    found = ((name, adapter.factors(name)) for name in checkpoint.parts)
+    return {name: LowRank(*factors) for name, factors in found if factors}
+
+
 def _edits(
     subspace: SafetySubspace,
     checkpoint: Checkpoint,
     module,
     places: Mapping[str, Place],
     k: int | None,
+    own: Mapping[str, LowRank],
+    alpha: float,
 ) -> tuple[dict[str, Edit], tuple[str, ...]]:
-    """Return what is added to each parameter, and the matrices that are left out."""
+    """Return what is added to each parameter, and the matrices that are left out.
+
+    That is alpha times the extrapolation, and what the aligned checkpoint adds itself.
+    """
     tied = {} if checkpoint.has_head else tied_parameters(module)
     fixed = {*tied, *tied.values()}
     edits: dict[str, Edit] = {}
     left_out = []
-    for name in subspace:
-        U, S, Vh = subspace[name].top(k)
-        own = S > 0  # a delta that is LoRA has fewer than k
+    for name in dict.fromkeys([*own, *subspace]):
+        added = [own[name]] if name in own else []
+        if name in subspace:
+            U, S, Vh = subspace[name].top(k)
+            there = S > 0  # a delta that is LoRA has fewer than k
+            added += [LowRank((alpha * U * S)[:, there], Vh[there])] if there.any() else []
         pieces = places.get(name, ())
         can = all(p.parameter not in fixed and can_adapt(module, p.parameter) for p in pieces)
-        if not own.any() or not pieces or not can:
+        if not added or not pieces or not can:
+            if name in own:
+                raise ValueError(
+                    f"{name}: {checkpoint.name} adapts it, and with PEFT that cannot be written "
+                    "again; use `lox apply` for a full checkpoint."
+                )
             left_out.append(name)
             continue
-        left, right = (U * S)[:, own], Vh[own]
-        for piece in pieces:
-            added = piece, LowRank(left[slice(*piece.rows)], right)
-            edits.setdefault(piece.parameter, []).append(added)
+        for piece, (left, right) in itertools.product(pieces, added):
+            part = piece, LowRank(left[slice(*piece.rows)], right)
+            edits.setdefault(piece.parameter, []).append(part)
     return edits, tuple(left_out)
 
 

@@ -68,6 +68,7 @@ def model_card(
         **licence,
         "tags": ["lox", "safety"],
     }
+    served = one_line(checkpoint.base.name) if checkpoint.base else info["aligned"]
     front = (f"{n}: {json.dumps(v, ensure_ascii=False)}\n" for n, v in metadata.items() if v)
     return f"""---
 {"".join(front)}---
@@ -86,7 +87,7 @@ k = {many} and alpha = {alpha:g} (Perin et al., COLM 2025, arXiv:2506.15606).
 
     lox factor {typed["base"]} {typed["aligned"]} -o S.safetensors --rank {typed["rank"]}{options}
     lox {verb} S.safetensors {typed["aligned"]} -o DIR -k {kept} --alpha {alpha:g}
-{_serving(info["aligned"], max(ranks.values())) if ranks else ""}
+{_serving(served, max(ranks.values())) if ranks else ""}
 LoX makes the safety of a model harder to fine-tune away; it does not make an unsafe model safe.
 Measure refusal *and* helpfulness before use.
 """
@@ -102,18 +103,18 @@ def refuse_control(checkpoint: Checkpoint, subspace: SafetySubspace) -> None:
         )
 
 
-def _serving(aligned: str, rank: int) -> str:
+def _serving(model: str, rank: int) -> str:
     """Return how vLLM serves an adapter: it has to be told the rank, or a larger one it knows."""
-    name, _, revision = aligned.partition("@") if hub_ids(aligned) else (aligned, "", "")
+    name, _, revision = model.partition("@") if hub_ids(model) else (model, "", "")
     served = shlex.quote(name) + (f" --revision {shlex.quote(revision)}" if revision else "")
     allowed = next((most for most in VLLM_RANKS if most >= rank), None)
     if allowed is None:
         return f"""
-An adapter of the aligned model, of rank {rank}. vLLM takes none above {VLLM_RANKS[-1]}: serve what
+An adapter of rank {rank}. vLLM takes none above {VLLM_RANKS[-1]}: serve what
 `lox apply` writes.
 """
     return f"""
-An adapter of the aligned model, of rank {rank}; vLLM takes 16 at most if it is not told:
+An adapter of rank {rank}; vLLM takes 16 at most if it is not told:
 
     vllm serve {served} --enable-lora --lora-modules lox=DIR --max-lora-rank {allowed}
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lox_kit.store import content_key
-from lox_kit.weights import Piece, find_places, shape_of
+from lox_kit.weights import Piece, find_places, is_beside, shape_of
 
 from .subspace import SafetySubspace
 
@@ -139,12 +138,11 @@ class ResidentWeights:
         self.key: str = self._owner.key
         found = dict(self._owner.module.named_parameters(remove_duplicate=False))
         places = find_places(self._owner.module, shapes)
-        unread = getattr(self._owner.module, "_keys_to_ignore_on_load_unexpected", None) or ()
         self._weights: dict[str, Tensor] = {}  # parameters, by their own names
         self._inside: dict[str, list[tuple[str, Piece]]] = {}  # what is in each of them
         for name, shape in shapes.items():
-            if name not in places and any(re.search(pattern, name) for pattern in unread):
-                continue  # in the file, and not in the model: layers that predict further tokens
+            if name not in places and is_beside(self._owner.module, name):
+                continue
             for piece in places.get(name, ()):
                 self._inside.setdefault(piece.parameter, []).append((name, piece))
                 self._weights[piece.parameter] = found[piece.parameter]

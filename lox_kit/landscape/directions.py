@@ -26,7 +26,14 @@ from lox_kit.extrapolation import (
 )
 from lox_kit.models import Model
 from lox_kit.store import content_key
-from lox_kit.weights import ROWS, Checkpoint, same_tensors, saved_places, values_of
+from lox_kit.weights import (
+    ROWS,
+    Checkpoint,
+    is_beside,
+    same_tensors,
+    saved_places,
+    values_of,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,9 +106,12 @@ class Weights:
         else:
             checkpoint = Checkpoint(model)
             self._module = checkpoint.skeleton if checkpoint.is_known else None
+            found = checkpoint.parts
             if self._module is not None:
-                checkpoint = checkpoint.like(saved_places(self._module))
-            found, self.read = checkpoint.parts, checkpoint.read_part
+                checkpoint = checkpoint.like(own := saved_places(self._module))
+                parts = checkpoint.parts.items()
+                found = {n: p for n, p in parts if n in own or not is_beside(self._module, n)}
+            self.read = checkpoint.read_part
             self.key, self.name = checkpoint.fingerprint, checkpoint.name
         self.tensors = {n: t for n, t in found.items() if t.dtype.is_floating_point}
 

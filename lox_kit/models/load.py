@@ -16,6 +16,7 @@ from lox_kit.weights import (
     Checkpoint,
     check_sums,
     class_and_config,
+    is_beside,
     read_object,
     refuse_code,
     refuse_nonfinite,
@@ -251,7 +252,7 @@ def _refuse_gaps(name: str, found: dict) -> None:
     shapes = [f"{n} {tuple(a)}, not {tuple(b)}" for n, a, b in found["mismatched_keys"]]
     kinds = {
         "missing": found["missing_keys"],
-        "not in the architecture": found["unexpected_keys"],
+        "not in the architecture": [n for n in found["unexpected_keys"] if not is_beside(None, n)],
         "of another shape": shapes,
         "not readable": found["error_msgs"],
     }

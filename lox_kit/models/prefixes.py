@@ -107,7 +107,8 @@ def padded_left(model: Model, rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
 def pad_token(model: Model) -> int:
     """Return the token that fills a row; no attention is paid to it."""
     own = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id)
-    return next((token for token in own if token is not None), 0)
+    rows = len(model.module.get_input_embeddings().weight)  # a token that was added may have none
+    return next((token for token in own if token is not None and token < rows), 0)
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -7,13 +7,12 @@ __all__, __getattr__, __dir__ = attach(
     {
         "adapter": "LoraAdapter",
         "architecture": """
-            find_places Piece Place same_tensors saved_places shape_of
-            tied_parameters values_of
+            find_places is_beside is_embedding is_head Piece Place same_tensors
+            saved_places shape_of tied_parameters values_of
         """,
         "checkpoint": "Checkpoint",
         "files": """
-            file_hash has_weights INDEX is_embedding is_head read_made read_object
-            refuse_nonfinite SINGLE
+            file_hash has_weights INDEX read_made read_object refuse_nonfinite SINGLE
         """,
         "library": """
             class_and_config quiet_transformers refuse_code skeleton transformers_for

@@ -17,11 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .architecture import find_places, same_tensors
+from .architecture import find_places, is_embedding, is_head, same_tensors
 from .files import (
     TensorInfo,
-    is_embedding,
-    is_head,
     read_header,
     read_object,
     read_tensor,
@@ -31,7 +29,7 @@ from .hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .library import skeleton
 from .targets import load_adapter, lora_factors, lora_layers
 
-TRANSPOSED = ("gpt2", "openai-gpt", "gpt_bigcode")  # with linear layers that store (in, out)
+TRANSPOSED = ("gpt2", "openai-gpt")  # with linear layers that store (in, out)
 _CONV1D = re.compile(r"\.(c_attn|q_attn|c_fc|c_proj)\.weight")
 MERGE = "Merge it with PEFT (merge_and_unload, then save_pretrained) and give that checkpoint."
 # Fields of adapter_config.json (PEFT 0.21) that, set, make the delta another one than B A.
@@ -43,7 +41,7 @@ KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations t
 _NAMES = re.compile(r"\^?([\w-]|\\?\.)+\$?")  # a pattern of plain names, with or without ends
 MOST = 1000  # patterns of an adapter
 WHOLE = "whole"
-_KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
+_KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(\.default)?(\.weight)?")
 
 
 class LoraAdapter:
@@ -147,13 +145,15 @@ class LoraAdapter:
         base = self.base
         for name in sorted(self.names):
             there = base.tensors.get(name)
-            if there is None:
-                raise self._not_there(name)
             if base.tied and (is_embedding(name) or is_head(name)):
                 raise ValueError(
-                    f"{self.folder}: changes {name}, which is tied to the output head in "
-                    f"{base.name}; an adapter changes one of the two places. {MERGE}"
+                    f"{self.folder}: changes {name}, and in {base.name} the embedding is tied to "
+                    "the output head: PEFT changes one of the two places, and both if it merges. "
+                    "Save that base untied (tie_word_embeddings=false and a head of its own) and "
+                    "give UNTIED+ADAPTER."
                 )
+            if there is None:
+                raise self._not_there(name)
             for shape in self._shapes(name):
                 if shape != there.shape:
                     raise ValueError(

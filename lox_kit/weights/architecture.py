@@ -26,6 +26,13 @@ from .library import loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$|^head\.weight$")
+_EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embeddings|tok_embeddings)\.weight$"
+)
+BESIDE = (
+    r"(rotary_emb\.inv_freq|position_ids|\.att(n|ention)\.((masked_)?bias|causal_mask))$|^v_head\."
+)
 
 
 class Piece(NamedTuple):
@@ -142,6 +149,26 @@ def is_convolution(module: torch.nn.Module, parameter: str) -> bool:
     """Whether a parameter is the kernel of a convolution, which is no matrix."""
     owner = module.get_submodule(parameter.rpartition(".")[0])
     return isinstance(owner, torch.nn.modules.conv._ConvNd)
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor's name is that of a token embedding."""
+    return bool(_EMBEDDING.search(name))
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor's name is that of the output head."""
+    return bool(_HEAD.search(name))
+
+
+def is_beside(module: torch.nn.Module | None, name: str) -> bool:
+    """Whether a stored tensor that a model lacks is none of its weights.
+
+    Such are the frequencies and masks that older versions of transformers stored, the value head of
+    TRL, and what the architecture passes over: layers that predict further tokens.
+    """
+    unread = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    return any(re.search(pattern, name) for pattern in (BESIDE, *unread))
 
 
 def tied_parameters(module: torch.nn.Module) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -19,6 +20,8 @@ from torch import Tensor
 from .adapter import MERGE, LoraAdapter
 from .architecture import (
     Piece,
+    is_embedding,
+    is_head,
     same_tensors,
     stored_places,
     tied_parameters,
@@ -31,8 +34,6 @@ from .files import (
     content_hash,
     file_hash,
     files_like,
-    is_embedding,
-    is_head,
     read_headers,
     read_object,
     read_tensor,
@@ -107,7 +108,7 @@ class Checkpoint:
     FileNotFoundError
         If the folder, a shard or the weights are missing, or a hub id cannot be found.
     ValueError
-        If the weights are pickled or the codes of a quantisation, the index or a shard is damaged,
+        If the weights are pickled, codes or a wrapped model's, the index or a shard is damaged,
         they do not match, or the adapter is not plain LoRA of its base, or the base is one too.
     """
 
@@ -208,8 +209,9 @@ class Checkpoint:
         if self.tied and (heads := [n for n in names if is_head(n) and n not in parts]):
             parts = parts | {heads[0]: parts[self.tied]}  # its head is its embedding
         if self.is_known and not parts.keys() >= set(names):
-            new = same_tensors(self.skeleton, parts, names)
-            parts = {new[name]: part for name, part in parts.items()}
+            with contextlib.suppress(ValueError):  # transformers does not know it
+                new = same_tensors(self.skeleton, parts, names)
+                parts = {new[name]: part for name, part in parts.items()}
         renamed = copy.copy(self)
         renamed.parts = parts
         renamed.__dict__.pop("matrices", None)
@@ -266,8 +268,10 @@ class Checkpoint:
         same = self.tensors[head].shape == self.tensors[embedding].shape
         if not (same and torch.equal(self.read(head), self.read(embedding))):
             return None
-        ties = said == {True} or (self.is_known and bool(tied_parameters(self.skeleton)))
-        return head if ties else None
+        with contextlib.suppress(ValueError):  # transformers does not know it: both are edited
+            if said == {True} or (self.is_known and tied_parameters(self.skeleton)):
+                return head
+        return None
 
     @property
     def _said_tied(self) -> set[bool]:

@@ -40,16 +40,15 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+DTYPES |= {f"U{bits}": getattr(torch, f"uint{bits}") for bits in (16, 32, 64)}
 if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7 and later
     DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 # Config and tokenizer files; those of another kind of tokenizer have a version, tokenizer.model.v3.
 SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "tokenizer.model.*")
 TEMPLATES = "additional_chat_templates/*.jinja"
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+\.safetensors")
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$|^head\.weight$")
-_EMBEDDING = re.compile(
-    r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embeddings|tok_embeddings)\.weight$"
-)
+# What torch.compile, DDP, FSDP and PEFT put before the names of all weights.
+WRAPPED = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "base_model.model.")
 
 
 class CacheUnusable(UserWarning):
@@ -88,8 +87,8 @@ def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
     FileNotFoundError
         If a shard or the weights are missing.
     ValueError
-        If the weights are pickled, the index or a shard is damaged, they do not match, or there
-        is no tensor.
+        If the weights are pickled, the index or a shard is damaged, they do not match, there is no
+        tensor, or the names are those of a wrapped model.
     """
     shards = _shards(folder)
     tensors: dict[str, TensorInfo] = {}
@@ -109,6 +108,11 @@ def read_headers(folder: Path, name: str) -> dict[str, TensorInfo]:
             )
     if not tensors:
         raise ValueError(f"{name}: its weight files hold no tensor; download or copy them again.")
+    if wrapped := next((n for n in tensors if n.startswith(WRAPPED)), None):
+        raise ValueError(
+            f"{name}: {wrapped} has the prefix of a model that torch.compile, DDP, FSDP or PEFT "
+            "wrapped, and transformers would load none of it. Unwrap the model and save it again."
+        )
     return tensors
 
 
@@ -166,8 +170,10 @@ def _files(folder: Path, name: str, shards: dict[str, str] | None) -> list[Path]
             f"AutoModelForCausalLM as M; M.from_pretrained('{folder}')"
             f".save_pretrained('{folder}-safetensors')\""
         )
+    others = files_like(folder, ("*.safetensors", "*.gguf", "*.pth", "*.h5", "*.msgpack"))
+    unread = f", and {others[0].name} is not read" if others else ""
     raise FileNotFoundError(
-        f"{name}: holds neither {SINGLE} nor {INDEX}; is this the checkpoint's folder?"
+        f"{name}: holds neither {SINGLE} nor {INDEX}{unread}; is this the checkpoint's folder?"
     )
 
 
@@ -257,16 +263,6 @@ def refuse_nonfinite(W: Tensor, what: str) -> None:
             f"{what}: {bad} of {W.numel()} values are NaN or infinite. Such a model answers "
             "nothing, which looks safe. Download or copy it again, or take an earlier save."
         )
-
-
-def is_embedding(name: str) -> bool:
-    """Whether a tensor's name is that of a token embedding."""
-    return bool(_EMBEDDING.search(name))
-
-
-def is_head(name: str) -> bool:
-    """Whether a tensor's name is that of the output head."""
-    return bool(_HEAD.search(name))
 
 
 def read_object(file: Path) -> dict:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from .architecture import is_embedding, is_head
 from .checkpoint import Checkpoint
-from .files import is_embedding, is_head
 
 ROWS = 128  # of a matrix that are converted at a time: they stay in the processor's cache
 

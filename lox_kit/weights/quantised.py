@@ -134,10 +134,11 @@ def refuse_codes(tensors: dict[str, TensorInfo], config: dict, name: str) -> Non
     read = any(isinstance(info, ScaledInfo) for info in tensors.values())
     if codes or (described and not read):
         what = f"the first is {codes[0]}" if codes else "config.json says so, of whole weights"
+        whole = "" if codes else " If they are meant to be whole, take that out of config.json."
         raise ValueError(
             f"{name}: quantised ({method if described else 'integer codes'}; {what}). Give the "
             "checkpoint that it was quantised from, in bfloat16 or float32, and quantise the "
-            "result."
+            f"result.{whole}"
         )
 
 

@@ -13,8 +13,9 @@ from lox_kit.folders import whole
 from lox_kit.smol import HUB_ID, fetch_gguf
 from lox_kit.threads import OnStage, tell
 
+from .architecture import is_head
 from .checkpoint import Checkpoint
-from .files import SINGLE, is_head, read_object
+from .files import SINGLE, read_object
 from .library import transformers_for
 from .names import WORLD
 from .quantised import plain_config

@@ -14,8 +14,9 @@ from .hub import ADAPTER_WEIGHTS
 UNSUPPORTED = ("mamba", "falcon_mamba", "mamba2")  # PEFT wraps nothing in their mixers
 REFUSED = ("falcon_h1", "nemotron_h")  # nor the projections of this name in these:
 OUTPUT = "out_proj"
-# Of these something is set from outside, past PEFT's wrapper: Jamba's bias, RecurrentGemma's state.
-READ_DIRECTLY = (".dt_proj.", ".rg_lru.")
+# Of these something is used from outside, past PEFT's wrapper: Jamba's bias, RecurrentGemma's
+# state, DBRX's experts.
+READ_DIRECTLY = (".dt_proj.", ".rg_lru.", ".experts.mlp.")
 # PEFT takes these names in a mixture of experts for those of older transformers, and puts the
 # experts in their place; it reads the names of parameters as they are.
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
