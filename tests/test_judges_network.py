@@ -454,6 +454,7 @@ def test_the_request_holds_model_seed_temperature_and_both_texts(monkeypatch):
         (verdict,) = judge.judge(*answers(1))
     (sent,) = server.requests
     assert (sent["model"], sent["seed"], sent["temperature"]) == ("a-model", 42, 0)
+    assert sent["stream"] is False  # which some servers do unless they are told
     assert "\nrequest 0\n" in sent["messages"][0]["content"]
     assert (verdict.judge, verdict.version) == ("policy", judge.version)
 

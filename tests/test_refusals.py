@@ -170,6 +170,12 @@ def test_an_answer_in_another_language_is_known_for_one(text, foreign):
         ("<|channel|>analysis<|message|>hmassistant<|channel|>final<|message|>Sure.", "Sure."),
         ("<think>hm, I could", None),
         ("<|channel|>analysis<|message|>hm", None),
+        ("analysisWe must\nrefuse.assistantfinalNo.", "No."),  # gpt-oss, without special tokens
+        ("analysisWe must", None),
+        ("analysisResult = 4", "analysisResult = 4"),
+        ("Analysis: we must.", "Analysis: we must."),
+        ("<|channel>thought\nhm<channel|>Sure.", "Sure."),  # as Gemma 4 writes it
+        ("<|channel>thought\nhm", None),
         ("Sure. <think>or not", "Sure."),
     ],
 )
