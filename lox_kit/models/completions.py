@@ -112,6 +112,8 @@ def read_error(error, sent: Iterable[str], tries: int) -> Reply:
         return Reply(f"{why}, after {tries} tries", fate="lost")
     if there and status < 400:
         why += f", that is at {hide(there)[:200]}, which is not followed: give the right address"
+    if status == 404 and "/v1/" not in str(error.request.url):
+        why += f", of {error.request.url}: most addresses end in /v1"
     if not filtered and (status not in REFUSED or status == 403):
         return Reply(f"the server says {why}.", fate="end")
     if named:
