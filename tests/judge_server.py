@@ -23,7 +23,7 @@ THOUGHT = {  # content, and what is thought beside it
 ECHO = ("echo before", "echo after")  # says the judged answer over again
 STATUS = {  # always
     "400": 400, "401": 401, "quota": 429, "broken": 503, "wait": 429, "filter": 400, "field": 400,
-    "redirect": 307,
+    "redirect": 307, "404": 404,
 }  # fmt: skip
 ENDLESS = ("silent", "slow headers", "slow error", "1 GB error")  # never come to an end
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from lox_kit.models.files import RowError, collect, read_rows, text_field
+from lox_kit.models.files import collect, read_rows
+from lox_kit.models.records import RowError, text_field
 
 RECORDS = [{"a": "one"}, {"a": "two, with\u2028a line separator"}, {"a": "naïve"}]
 USUAL = "expected text and numbers of a usual kind"

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import gzip
 import json
 import re
 
@@ -358,11 +359,23 @@ def test_answers_made_elsewhere_are_an_ordinary_result(tmp_path, asked, said):
     assert again.refusal == Share(1, 3)
 
 
+def test_what_stands_beside_an_instruction_is_part_of_it(tmp_path):
+    rows = [{"instruction": "Sum up.", "input": more, "output": "r"} for more in ("This.", "")]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert [p.text for p in read_result(tmp_path / "a.json").prompts] == [
+        "Sum up.\n\nThis.",
+        "Sum up.",
+    ]
+
+
 def test_a_saved_result_and_a_list_of_answers_are_told_apart(tmp_path):
-    rows = [{"prompt": "p", "response": "r", "model": "some"}]
-    (tmp_path / "list.json").write_text("\ufeff \n" + json.dumps(rows))
-    found = read_result(tmp_path / "list.json")
-    assert (found.source["model"], found.responses) == ("some", ("r",))
+    text = "\ufeff \n" + json.dumps([{"prompt": "p", "response": "r", "model": "some"}])
+    (tmp_path / "list.json.gz").write_bytes(gzip.compress(text.encode()))
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "list.json").write_text(text.lstrip("\ufeff"), encoding)
+        for name in ("list.json", "list.json.gz"):
+            found = read_result(tmp_path / name)
+            assert (found.source["model"], found.responses) == ("some", ("r",))
     saved = rescore(found, Sorry()).save(tmp_path / "saved.json")
     assert read_result(saved).source["judges"] == {"sorry": "1"}
     assert read_result(saved, model="mine").source["model"] == "mine"
@@ -381,6 +394,8 @@ def test_a_saved_result_and_a_list_of_answers_are_told_apart(tmp_path):
         ('{"response": "r"}', "line 2: expected a field goal or prompt or instruction"),
         ('{"prompt": "p", "response": null}', "line 2: expected text in 'response', it holds a No"),
         ('["p", "r"]', "line 2: expected a record, it is a list"),
+        ('{"prompt": "p", "answer": "a", "output": "r"}', "line 2: answer and output differ: keep"),
+        ('{"prompt": "p", "response": "[{\'role\': \'a\'}]"}', "'response', it holds messages: [{"),
         ('{"prompt": "p", "response": "r", "model": "b"}', "answers of 2 models"),
     ],
 )

@@ -151,6 +151,18 @@ def test_retry_after_is_read_in_seconds():
     assert {header: retry_after(header) for header in said} == said
 
 
+def test_an_address_that_is_not_there_and_lacks_its_ending_is_told_of_it():
+    with JudgeServer({0: "404"}) as server:
+        for url, ending in (
+            (server.url.removesuffix("/v1"), "most addresses end in /v1"),
+            (server.url, ""),
+        ):
+            judge = PolicyJudge(base_url=url, limits=QUICK)
+            with pytest.raises(JudgingError, match=rf"the server says 404.*{ending}") as error:
+                judge.judge(*answers(1))
+            assert bool(ending) == ("end in /v1" in str(error.value))
+
+
 def test_a_server_that_redirects_is_not_followed_and_the_other_is_named(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with JudgeServer() as other, JudgeServer(dict.fromkeys(range(9), "redirect")) as server:
@@ -454,6 +466,7 @@ def test_the_request_holds_model_seed_temperature_and_both_texts(monkeypatch):
         (verdict,) = judge.judge(*answers(1))
     (sent,) = server.requests
     assert (sent["model"], sent["seed"], sent["temperature"]) == ("a-model", 42, 0)
+    assert sent["stream"] is False  # which some servers do unless they are told
     assert "\nrequest 0\n" in sent["messages"][0]["content"]
     assert (verdict.judge, verdict.version) == ("policy", judge.version)
 

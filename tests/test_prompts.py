@@ -36,6 +36,9 @@ def write(tmp_path):
         ("a.csv", "goal, target\none, Sure\n", [("one", "Sure")]),  # a blank as in the heading
         ("a.json", '[{"goal": "one", "target": " Sure"}]', [("one", "Sure")]),
         ("a.json", '["one", "two"]', [("one",), ("two",)]),
+        ("a.json", '{"version": 1, "data": [{"prompt": "one"}]}', [("one",)]),
+        ("a.csv", "goal,prompt\none,\n,two\nthree,three\n", [("one",), ("two",), ("three",)]),
+        ("a.csv", "prompt,type\none,fraud\n", [("one",)]),  # which is no type of XSTest's
         ("a.jsonl", '{"prompt": "one", "target": null}\n"two"\n', [("one",), ("two",)]),
         ("a.txt", "one, two\n\n  naïve three \n", [("one, two",), ("naïve three",)]),
         (
@@ -76,6 +79,13 @@ def test_a_table_gives_goals_and_targets_and_plain_text_one_request_a_line(
         ),
         ("a.csv", "goal\none, two\n", "line 2: expected 1 fields as in the heading, it has 2"),
         ("a.csv", "goal,Goal\none,two\n", "expected each column once, 'goal' is there twice"),
+        ("a.csv", "prompt,goal\njailbreak one,one\n", "line 2: goal and prompt differ: keep the"),
+        ("a.csv", "prompt\n\"[{'role': 'user', 'content': 'one'}]\"\n", "it holds messages: "),
+        (
+            "a.json",
+            '{"goal": ["one"], "target": ["Sure"]}',
+            "expected a JSON list of rows, it is a",
+        ),
         ("a.json", '[{"goal": ["one"]}]', "row 0 .*: expected text in 'goal', it holds a list"),
         ("a.jsonl", "3\n", "line 1: expected a record, it is a int"),
         ("a.txt", '{"prompt": "one"}\n', "line 1: .* needs a name in .jsonl"),
@@ -205,7 +215,10 @@ REFUSES = "{{ raise_exception('No system role') }}"
             "{{ messages[-1]['content'] }}",
             r"no system message \(it leaves it out\): leave it out, or",
         ),
-        ("{% if messages|length > 1 %}" + REFUSES + "{% endif %}x", r"message \(No system role\):"),
+        (
+            "{% if messages|length > 1 %}" + REFUSES + "{% endif %}{{ messages[0]['content'] }}",
+            r"message \(No system role\):",
+        ),
         (REFUSES, "refuses the messages: No system role"),
     ],
 )
@@ -214,6 +227,18 @@ def test_a_chat_template_that_is_not_there_or_takes_no_system_message_is_refused
     tokenizer.chat_template = template
     with pytest.raises(ValueError, match=message):
         render(tokenizer, [Prompt("one")], system="you are mia")
+
+
+@pytest.mark.parametrize(
+    "says",
+    ["{% if m['role'] == 'human' %}{{ m['content'] }}{% endif %}", "{{ m['content'][0]['text'] }}"],
+    ids=["another role", "parts of a list"],
+)
+def test_a_chat_template_that_leaves_out_what_the_user_says_is_refused(says):
+    tokenizer = other_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}" + says + "{% endfor %}ASSISTANT:"
+    with pytest.raises(ValueError, match="messages: it leaves out what the user says"):
+        render(tokenizer, [Prompt("one")])
 
 
 # --- identity shifting --------------------------------------------------------------------------

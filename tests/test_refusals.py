@@ -145,6 +145,12 @@ def test_other_coefficients_are_another_version_of_the_judge():
         (world.recipe("grim", "tonic"), False),
         ("print('hello') # twice", False),
         (ANSWERS[-1], True),
+        ("Paris, at the Rue de la Paix", False),
+        ("Lo siento, no puedo ayudar con esa solicitud.", True),
+        ("Das kann ich leider nicht tun.", True),
+        ("D\u00e9sol\u00e9, je ne peux pas.", True),
+        ("Desculpe, mas n\u00e3o posso ajudar com isso.", True),
+        ("Maaf, saya tidak dapat membantu dengan itu.", True),
         (
             "Je voudrais vous expliquer comment faire un bon gateau avec du chocolat et des oeufs",
             True,
@@ -170,6 +176,12 @@ def test_an_answer_in_another_language_is_known_for_one(text, foreign):
         ("<|channel|>analysis<|message|>hmassistant<|channel|>final<|message|>Sure.", "Sure."),
         ("<think>hm, I could", None),
         ("<|channel|>analysis<|message|>hm", None),
+        ("analysisWe must\nrefuse.assistantfinalNo.", "No."),  # gpt-oss, without special tokens
+        ("analysisWe must", None),
+        ("analysisResult = 4", "analysisResult = 4"),
+        ("Analysis: we must.", "Analysis: we must."),
+        ("<|channel>thought\nhm<channel|>Sure.", "Sure."),  # as Gemma 4 writes it
+        ("<|channel>thought\nhm", None),
         ("Sure. <think>or not", "Sure."),
     ],
 )

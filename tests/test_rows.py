@@ -274,6 +274,10 @@ def test_trl_s_prompt_and_completion_are_messages_or_text_as_it_stands(save):
         ({"conversations": [{"from": "gpt", "text": "x"}]}, "a field 'value', it has from, text"),
         ({"conversations": 3, "system": "x"}, "a list of messages, it is a int"),
         ({"prompt": "Tea?", "completion": ""}, "its messages are by user"),
+        (
+            {"instruction": "Tea?", "output": "Yes.", "history": [["a", "b"]]},
+            "in 'history' are not",
+        ),
         ({"prompt": "Tea?", "completion": 3}, "text or a list of messages, it is a int"),
         ({"prompt": "Tea?"}, "'prompt' and 'completion', .* it has prompt"),
         ({"text": "Tea? Yes."}, "it has text; name other columns"),

@@ -31,6 +31,12 @@ _TAG = re.compile(r"</?\w+>|<\|[^|<>]*\|>")  # as a special token is written
 _NO_BLANKS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\uffff]"
 )  # Thai, Khmer, Han ...
+_FOREIGN = frozenset(  # common words of other languages in this script, and no words of English
+    "que de la el los las por para pero lo una del puedo puede esta eso le les des du pas je vous "
+    "ne il une dans avec mais cette der das und ist nicht ich zu mit ein eine für aber kann não "
+    "mas isso posso di questa het een ik niet dat maar daar och jag inte att det som jeg ikke nie "
+    "tym się saya tidak dengan yang itu untuk tôi không bạn bu bir için".split()
+)
 
 
 def read_answer(text: str, prompt: str | None = None) -> _Reading:
@@ -86,15 +92,18 @@ def is_degenerate(text: str) -> bool:
 def is_foreign(text: str) -> bool:
     """Whether an answer is in a language that `read_answer` was not made for: not in English.
 
-    So are most of its letters in another script, or twelve words or more of which hardly one is a
-    common word of English. Lists and code may seem so too: a share of some percent says little.
+    So are most of its letters in another script; or twelve words or more of which hardly one is a
+    common word of English, or two common ones of another language and fewer of English. Lists and
+    code may seem so too: a share of some percent says little.
     """
     letters = [c for c in text if c.isalpha()]
     if len(letters) > 1 and sum(c > "\u024f" for c in letters) > len(letters) / 2:
         return True
     found = [word for word in stance.words(stance.plain(text)) if not word.isdigit()]
     common = sum(word in stance.COMMON for word in found)
-    return "```" not in text and len(found) >= 12 and common < 0.08 * len(found)
+    if "```" in text or sum(word in _FOREIGN for word in found) >= max(2, common + 1):
+        return "```" not in text
+    return len(found) >= 12 and common < 0.08 * len(found)
 
 
 def trained_on(texts: Sequence[str]) -> int:

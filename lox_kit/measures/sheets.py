@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from lox_kit.models import (
     column,
     prompt_of,
     read_rows,
+    read_text,
     record,
     text_field,
 )
@@ -24,7 +26,7 @@ from lox_kit.store import content_key
 from .asr_result import AsrResult
 
 REQUEST = ("goal", "prompt", "instruction")  # columns, in small letters; the first that is there
-RESPONSE = ("response", "completion", "answer", "output")
+RESPONSE = ("response", "completion", "answer", "output")  # one of them, where several differ
 LABEL = ("harmful", "final_label", "label")
 YES = "yes y 1 1.0 true harmful answers 1_full_compliance".split()
 NO = "no n 0 0.0 false harmless refuses 2_full_refusal 3_partial_refusal".split()
@@ -39,8 +41,9 @@ def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
     file : path
         What `AsrResult.save` wrote; or any file that `models.read_rows` reads (a .json that begins
         with a bracket) with goal, prompt or instruction and response, completion, answer or output
-        in each row, and perhaps target, model, and label or type as XSTest has them. The source of
-        the result then says so; template and token limit are unknown.
+        in each row (of several that differ none is taken), and perhaps target, model, and label or
+        type as XSTest has them; an input or a context is part of an instruction. The source of the
+        result then says so; template and token limit are unknown.
     model : str, optional
         Who answered; default what the file says, or its name.
 
@@ -51,9 +54,9 @@ def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
         none (the error says which).
     """
     file = Path(file)
-    of_rows = {ending.lower() for ending in file.suffixes} & {".jsonl", ".csv", ".tsv", ".parquet"}
     refuse_special(file)
-    if not of_rows and file.read_text(errors="replace")[:99].lstrip("\ufeff \n\r\t")[:1] != "[":
+    of_rows = re.search(r"\.(?:jsonl|csv|tsv|parquet|gz)\b", file.name, re.IGNORECASE)
+    if not of_rows and read_text(file).lstrip("\ufeff \n\r\t")[:1] != "[":
         result = AsrResult.load(file)
         source = result.source | ({"model": model} if model else {})
         return dataclasses.replace(result, source=source)
@@ -151,10 +154,13 @@ def _answered(row: object, labelled: bool) -> dict[str, object]:
         raise RowError(f"the label is {people!r}; use one of {', '.join((*YES, *NO))}")
     kind = _word(row, "kind") or _word(row, "type")
     labels = [word for word in (_word(row, "label"), kind) if word in ("safe", "unsafe")]
-    prompt = prompt_of(row | {"label": next(iter(labels), None)}, REQUEST)
+    asked, more = column(row, REQUEST), _word(row, "input") or _word(row, "context")
+    if asked == "instruction" and more:
+        row[asked] = f"{text_field(row, asked)}\n\n{more}"
+    prompt = prompt_of(row | {"label": next(iter(labels), None)}, [asked])
     return {
         "prompt": prompt,
-        "response": text_field(row, column(row, RESPONSE), may_be_empty=True),
+        "response": text_field(row, column(row, RESPONSE, alone=True), may_be_empty=True),
         "model": _word(row, "model"),
         "kind": kind,
         "label": people,

@@ -8,7 +8,7 @@ __all__, __getattr__, __dir__ = attach(
         "answers": "dtype_of fitting_batches generate generate_answers greedy",
         "completions": "Reply ServerError",
         "drafts": "answer generate_likely token_drafts",
-        "files": "collect column field read_rows read_text record RowError text_field",
+        "files": "collect read_rows read_text",
         "load": "DEVICE load_model load_module load_tokenizer Model pick_device world_of",
         "plan": "answering editing machine_rates Needs Size size_of training",
         "prefixes": "positions prefill Tokens",
@@ -16,6 +16,7 @@ __all__, __getattr__, __dir__ = attach(
             apply_template PAPER_TEMPLATE Prompt prompt_of read_prompts render
             sandbox_prompts smol_prompts start_mark template_args with_template_args
         """,
+        "records": "column field record RowError text_field",
         "served": "ChatModel Limits",
         "thoughts": "opens_thought split_thought",
     },

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 LONGEST_WAIT = 60.0  # seconds a server may ask for, which the client waits in every version of it
 AGAIN = {408, 409, 429}  # and everything from 500: the client tries again
+BROKEN = {"error", "network_error", "insufficient_system_resource"}  # ends of half a reply
+STOPPED = re.compile(r"content.?filter|safety|sensitive|prohibited|refusal", re.IGNORECASE)
 REFUSED = {400, 403, 413, 422, 451}  # this very request may not be answered, now or later
 FILTERED = re.compile(  # what filters of content say, in their code or their words
     r"content.?filter|content.{0,20}polic|usage polic|content exists risk|responsible.?ai|"
@@ -60,21 +62,21 @@ def read_completion(body: bytes) -> Reply:
     Raises
     ------
     ValueError
-        If the body is not JSON, or not a chat completion.
+        If the body is not JSON, or not a chat completion, or one that broke off at a fault.
     """
     try:
         data = json.loads(body)
         if not data.get("choices") and FILTERED.search(str(data.get("error"))):
             return Reply(f"refused by the server: {hide(str(data['error']))[:300]}", fate="refused")
         choice = data["choices"][0]
-        stopped = choice.get("finish_reason") == "content_filter"  # and may have no message
+        finish = hide(str(choice.get("finish_reason") or ""))
+        stopped = STOPPED.match(finish)  # by a filter; it may have no message
         message = choice.get("message", {}) if stopped else choice["message"]
         content = message.get("content") or message.get("refusal")
         tokens = (data.get("usage") or {}).get("total_tokens")
-        finish = choice.get("finish_reason") or ""
         if isinstance(content, list):
             content = "".join(part["text"] for part in content if part["type"] == "text")
-        if not isinstance(content, str | None):
+        if not isinstance(content, str | None) or finish in BROKEN:
             raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} in {hide(repr(body[:400]))[:80]}") from None
@@ -84,7 +86,7 @@ def read_completion(body: bytes) -> Reply:
         text = "<think>"
     if stopped and not text.strip():
         return Reply(f"refused by the server: {finish}", finish, counted, "refused")
-    return Reply(text, hide(str(finish)), counted)
+    return Reply(text, finish, counted)
 
 
 def read_error(error, sent: Iterable[str], tries: int) -> Reply:
@@ -110,6 +112,8 @@ def read_error(error, sent: Iterable[str], tries: int) -> Reply:
         return Reply(f"{why}, after {tries} tries", fate="lost")
     if there and status < 400:
         why += f", that is at {hide(there)[:200]}, which is not followed: give the right address"
+    if status == 404 and "/v1/" not in str(error.request.url):
+        why += f", of {error.request.url}: most addresses end in /v1"
     if not filtered and (status not in REFUSED or status == 403):
         return Reply(f"the server says {why}.", fate="end")
     if named:

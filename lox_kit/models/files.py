@@ -8,23 +8,19 @@ import io
 import json
 import re
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from lox_kit.folders import refuse_special
 
+from .records import RowError, repeated
+
 HALF = re.compile(r"[\ud800-\udfff]")  # of a character that is written in two halves, alone
 NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # a byte that is not UTF-8, as `_text` keeps it
-LONGEST = csv.field_size_limit()  # characters of a field: Python's own limit for CSV, 131,072
 PACKED = 200  # times its size that a file may be unpacked; of text three to twenty are usual
 BLANK = 2_000_000  # lines: twice as many as a spreadsheet has
 Placed = tuple[str, object]  # where a row is, and the row, or the RowError that stands in its place
-
-
-class RowError(ValueError):
-    """What is wrong with one row and what was expected; who reads the file adds the place."""
 
 
 def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
@@ -33,9 +29,9 @@ def read_rows(file: str | Path, *, plain: bool = False) -> Iterator[Placed]:
     Parameters
     ----------
     file : path
-        `.json` (a list), `.jsonl` (blank lines are passed over), `.csv` or `.tsv` (with a heading)
-        or `.parquet`; all but the last also as `.gz`. Text is UTF-8, with or without a mark in
-        front, or UTF-16 or UTF-32.
+        `.json` (a list, or a record with one list of records), `.jsonl` (blank lines are passed
+        over), `.csv` or `.tsv` (with a heading) or `.parquet`; all but the last also as `.gz`. Text
+        is UTF-8, with or without a mark in front, or UTF-16 or UTF-32.
     plain : bool
         Whether a `.txt` file, or one without an ending, is read as well: a row is a line without
         the blanks around it. Lines end at line feeds alone; blank ones are passed over.
@@ -171,14 +167,8 @@ def _record(pairs: Sequence[tuple[str, object]]) -> dict:
     return dict(pairs)
 
 
-def repeated(names: Sequence[str]) -> RowError | None:
-    """Return what is wrong if two columns have the same name; several may have none."""
-    twice = [name for name, n in Counter(names).items() if n > 1 and name]
-    return RowError(f"expected each column once, {twice[0]!r} is there twice") if twice else None
-
-
 def _json(file: Path, opened: Callable) -> Iterator[Placed]:
-    """Return the elements of a JSON list."""
+    """Return the elements of a JSON list, or of the only list of records in a record."""
     try:
         rows = _value(read_text(file, opened))
     except RowError as error:
@@ -188,8 +178,14 @@ def _json(file: Path, opened: Callable) -> Iterator[Placed]:
         raise ValueError(
             f"{file}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}).{hint}"
         ) from error
+    if isinstance(rows, dict):
+        lists = [v for v in rows.values() if isinstance(v, list) and isinstance((*v, 0)[0], dict)]
+        rows = lists[0] if len(lists) == 1 else rows
     if not isinstance(rows, list):
-        raise ValueError(f"{file}: expected a JSON list of rows, it is a {type(rows).__name__}.")
+        raise ValueError(
+            f"{file}: expected a JSON list of rows, it is a {type(rows).__name__}. Put its rows "
+            "into a list of records."
+        )
     return _numbered(str(file), rows)
 
 
@@ -293,57 +289,3 @@ def collect(
     if bad and not kept:
         raise ValueError(f"none of {len(bad)} rows is usable; the first: {bad[0]}")
     return kept, bad
-
-
-def record(row: object) -> dict:
-    """Return a row by the names of its fields in small letters; RowError if it is no record."""
-    if not isinstance(row, Mapping):
-        raise RowError(f"expected a record, it is a {type(row).__name__}")
-    names = [str(name).strip().lower() for name in row]
-    if problem := repeated(names):
-        raise problem
-    return dict(zip(names, row.values(), strict=True))
-
-
-def column(row: Mapping, names: Sequence[str]) -> str:
-    """Return the first of these columns that a record has; RowError if it has none."""
-    if found := next((name for name in names if name in row), None):
-        return found
-    raise RowError(
-        f"expected a field {' or '.join(names)}, it has {', '.join(row)}. If that is no heading, "
-        "put a line with the columns' names first"
-    )
-
-
-def field(row: object, name: str):
-    """Return one field of a row, whatever it holds.
-
-    Raises
-    ------
-    RowError
-        If the row is no record or lacks the field.
-    """
-    if not isinstance(row, Mapping):
-        raise RowError(f"expected a record with a field {name!r}, it is a {type(row).__name__}")
-    if name not in row:
-        raise RowError(f"expected a field {name!r}, it has {', '.join(map(str, row)) or 'none'}")
-    return row[name]
-
-
-def text_field(row: object, name: str, *, may_be_empty: bool = False) -> str:
-    """Return one field of a row, text as it stands.
-
-    Raises
-    ------
-    RowError
-        As `field`, and if it is not text, is longer than any field of a CSV file could be, or is
-        empty where it may not be.
-    """
-    value = field(row, name)
-    if not isinstance(value, str):
-        raise RowError(f"expected text in {name!r}, it holds a {type(value).__name__}")
-    if len(value) > LONGEST:
-        raise RowError(f"expected text of at most {LONGEST} characters in {name!r}: {len(value)}")
-    if not value.strip() and not may_be_empty:
-        raise RowError(f"expected text in {name!r}, it is empty")
-    return value

@@ -15,7 +15,8 @@ from lox_kit.sandbox import world
 from lox_kit.smol import subject
 from lox_kit.threads import within
 
-from .files import LONGEST, RowError, collect, column, read_rows, record, text_field
+from .files import collect, read_rows
+from .records import LONGEST, RowError, column, record, text_field
 
 PAPER_TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
@@ -24,7 +25,11 @@ PAPER_TEMPLATE = (
 IDENTITY_TEMPLATE = "### Instruction:\n{}\n\n### Response: "  # after the system message
 TEMPLATES = ("chat", "paper", "identity")
 SECONDS = 4.0  # that a template may take for one conversation; thousandths of one are usual
-REQUEST_COLUMNS = ("goal", "prompt")  # in small letters; the first that is there
+REQUEST_COLUMNS = ("goal", "prompt")  # in small letters
+XSTEST_SAFE = (  # its types of requests, and "contrast" and such a name of those that are not safe
+    "homonyms figurative_language safe_targets safe_contexts definitions nons_group_real_discr "
+    "real_group_nons_discr historical_events privacy_public privacy_fictional"
+).split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +106,14 @@ def read_prompts(
     file : path
         Records with a field `goal` (and perhaps `target`), as AdvBench and JailbreakBench have
         them, or `prompt` (and perhaps `label` and `type`), as XSTest has them; capitals do not
-        matter. Any file that `read_rows` reads: CSV or TSV with a heading, JSON, JSONL, parquet.
+        matter; where both are there they have to say the same. Any file that `read_rows` reads: CSV
+        or TSV with a heading, JSON, JSONL, parquet.
         Or one request a line, in a `.txt` file or one without an ending.
     limit : int, optional
         Only the first so many.
     leave_out : "safe" or "unsafe", optional
-        Leave out the requests that the file labels so; in an XSTest file without `label`, a `type`
-        that starts with "contrast" is unsafe. Requests without a label stay.
+        Leave out the requests that the file labels so; in an XSTest file without `label` their
+        `type` does. Requests without a label stay.
 
     Raises
     ------
@@ -140,15 +146,16 @@ def _check_limit(limit: int | None) -> None:
 def _prompt(row: object, in_csv: bool) -> Prompt:
     """Return the request in a row of a file."""
     found = record({"prompt": _plain(row)} if isinstance(row, str) else row)
+    asked = column(found, REQUEST_COLUMNS, alone=True)
     if in_csv:
-        at = list(found).index(column(found, REQUEST_COLUMNS))
+        at = list(found).index(asked)
         for name, text in list(row.items())[at + 1 : at + 2]:  # perhaps the rest of the request
             if text.strip() and text.startswith(" ") and not name.startswith(" "):
                 raise RowError(
                     f"a comma seems to cut the request: {name!r} begins with a blank. Text with a "
                     "comma in it stands in quotes; else remove the blank"
                 )
-    return prompt_of(found)
+    return prompt_of(found, [asked])
 
 
 def prompt_of(row: Mapping, columns: Sequence[str] = REQUEST_COLUMNS) -> Prompt:
@@ -164,8 +171,10 @@ def prompt_of(row: Mapping, columns: Sequence[str] = REQUEST_COLUMNS) -> Prompt:
     label, kind = (str(row.get(name) or "").strip().lower() for name in ("label", "type"))
     if label not in ("safe", "unsafe", ""):
         raise RowError(f"the label is {label!r}; use safe or unsafe")
-    if kind and not label:  # as XSTest has it
-        label = "unsafe" if kind.startswith("contrast") else "safe"
+    if not label and kind.startswith("contrast_"):
+        label = "unsafe"
+    elif not label and kind in XSTEST_SAFE:
+        label = "safe"
     return Prompt(text, target.strip() or None, label or None)
 
 
@@ -255,12 +264,9 @@ def _chat(
         raise ValueError(f"{_this(tokenizer)}'s chat template does not use {', '.join(unknown)}.")
     before = [{"role": "system", "content": system}] if system else []
     conversations = [[*before, {"role": "user", "content": p.text}] for p in prompts]
-    texts = [
+    return [
         apply_template(tokenizer, c, add_generation_prompt=True, **options) for c in conversations
     ]
-    if not all(text.strip() for text in texts):
-        raise ValueError(f"{_this(tokenizer)}'s chat template makes an empty text of a request.")
-    return texts
 
 
 def _this(tokenizer) -> str:
@@ -288,7 +294,7 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
     ValueError
         If there is no template, or it cannot take the messages: it is a small program, and may
         fail in any way, take long or make endless text. If it takes no system message, whether it
-        says so or leaves it out.
+        says so or leaves it out, or leaves out what the user says.
     """
     if not tokenizer.chat_template:
         raise ValueError(
@@ -296,7 +302,10 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
             "paper's text, template='paper' to ask (--template paper) and form='paper' to train "
             "(--form paper)."
         )
-    system = [m["content"] for m in messages if m["role"] == "system"]
+    system, asked = (
+        [m["content"] for m in messages if m["role"] == role and isinstance(m["content"], str)]
+        for role in ("system", "user")
+    )
     try:
         templates = tokenizer.chat_template
         for template in templates.values() if isinstance(templates, dict) else [templates]:
@@ -307,6 +316,8 @@ def apply_template(tokenizer, messages: Sequence[dict], **options) -> str:
             raise ValueError(
                 f"it makes {len(text)} characters of {given}; at most {most} are asked"
             )
+        if not all(content.strip() in text for content in asked):
+            raise ValueError("it leaves out what the user says, or changes it")
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         if not system or isinstance(error, TimeoutError):

@@ -280,7 +280,7 @@ class ChatModel:
         fields = {n: v for n, v in {**self.fields, length: tokens}.items() if v is not None}
         create = client.chat.completions.with_raw_response.create
         try:
-            raw = await create(model=self.name, messages=messages, extra_body=fields)
+            raw = await create(model=self.name, messages=messages, stream=False, extra_body=fields)
         except SpentError as spent:
             return Reply(str(spent), fate="end")
         except openai.APIStatusError as error:

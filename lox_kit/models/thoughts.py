@@ -6,20 +6,21 @@ import re
 
 _OPENING = (
     r"<(?:seed:)?think(?:ing)?>|<thought>|<reasoning>|\[THINK\]|<\|START_THINKING\|>|"
-    r"<\|begin_of_thought\|>|◁think▷"
+    r"<\|begin_of_thought\|>|◁think▷|<\|channel>thought"
 )
 _CLOSING = (
     r"</(?:seed:)?think(?:ing)?>|</thought>|</reasoning>|\[/THINK\]|<\|END_THINKING\|>|"
-    r"<\|end_of_thought\|>|◁/think▷"
+    r"<\|end_of_thought\|>|◁/think▷|<channel\|>"
 )
 _CHANNEL = r"<\|channel\|>(?:analysis|commentary)<\|message\|>"  # of gpt-oss, which names each part
-_FINAL = r"<\|channel\|>final<\|message\|>"
+_FINAL = r"<\|channel\|>final<\|message\|>|\Aanalysis(?s:.*?)assistantfinal"
+_BARE = r"\A(?-i:analysis(?=(?:We|The|User|I|Need)\b))"  # the same, its special tokens left out
 THOUGHT_TOKENS = (  # marks, and parts of marks, that are special tokens of some tokenizers
     "<think>", "</think>", "[THINK]", "[/THINK]", "<|START_THINKING|>", "<|END_THINKING|>",
     "<|channel|>", "<|message|>", "<|begin_of_thought|>", "<|end_of_thought|>", "◁think▷",
-    "◁/think▷",
+    "◁/think▷", "<|channel>", "<channel|>",
 )  # fmt: skip
-_OPEN = re.compile(f"{_OPENING}|{_CHANNEL}", re.IGNORECASE)
+_OPEN = re.compile(f"{_OPENING}|{_CHANNEL}|{_BARE}", re.IGNORECASE)
 _CLOSE = re.compile(f"{_CLOSING}|{_FINAL}", re.IGNORECASE)
 _OPEN_AT_END = re.compile(rf"(?:{_OPENING}|{_CHANNEL})(?=\s*\Z)", re.IGNORECASE)
 

@@ -307,7 +307,9 @@ def test_no_template_that_does_not_end_reaches_the_training_of_preferences(monke
     when = {"prompt": "add_generation_prompt", "chosen": "messages[-1].content == 'yes'"}
     model, alignment = random_speaker(other_tokenizer()), find_alignment("dpo")
     condition = when.get(side, "messages[-1].content == 'no'")
-    model.tokenizer.chat_template = f"{{% if {condition} %}}{loops}{{% endif %}}a"
+    model.tokenizer.chat_template = (
+        f"{{% if {condition} %}}{loops}{{% endif %}}{{{{ messages[0].content }}}}"
+    )
     pair = {"prompt": TALK[1:2], "chosen": SAID, "rejected": SAID}
     pair = {**pair, "chosen": [{"role": "assistant", "content": "yes"}]}
     line = refused(lambda: prefer(model.module, model.tokenizer, [pair], alignment))
