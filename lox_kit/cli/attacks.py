@@ -11,8 +11,8 @@ from lox_kit import attacks, models, reports, studies, weights
 from lox_kit.threads import launched
 
 from . import options
-from .options import COUNT, NAMES, NUMBERS, PATH
 from .progress import print_rows, say, stages, training
+from .values import COUNT, NAMES, NUMBERS, PATH
 
 
 def _read_columns(ctx, param, text):

@@ -11,8 +11,8 @@ from lox_kit.folders import write_whole
 from lox_kit.store import content_key
 
 from . import options
-from .options import COUNT, PATH
 from .progress import print_rows, say
+from .values import COUNT, PATH
 
 SHOWN = 5  # disagreements
 

@@ -10,8 +10,8 @@ import click
 from lox_kit import extrapolation, figures, models, weights
 
 from . import options
-from .options import PATH, NumberOr
 from .progress import print_rows, say, stages
+from .values import COUNT, PATH, NumberOr
 
 MOST_ROWS = 40  # of the matrices, listed one by one without being asked to
 share_option = click.option(
@@ -110,7 +110,7 @@ def factor(base, aligned, out, rank, **options):
 @click.option("--rules", is_flag=True, help="Show which k each rule chooses without a judge.")
 @click.option("--plot", type=PATH, help="Draw it: a .png, .pdf or .svg.")
 @click.option("--tokens", metavar="MATRIX", help="What its directions say: tokens at both ends.")
-@click.option("--directions", type=options.COUNT, default=3, help="So many, for --tokens.")
+@click.option("--directions", type=COUNT, default=3, help="So many, for --tokens.")
 @click.option("--aligned", help="Where ALIGNED is, for --tokens.  [default: where it was]")
 @options.as_json
 def spectrum(subspace, k, list_all, rules, plot, tokens, directions, aligned, as_json):

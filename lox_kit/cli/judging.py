@@ -11,8 +11,8 @@ import click
 from lox_kit import attacks, judges, measures, models, sandbox
 
 from . import cards, options
-from .options import COUNT, NUMBERS, PATH
 from .progress import print_rows, print_shares, say
+from .values import COUNT, NUMBERS, PATH
 
 
 def _system(text, file):

@@ -14,6 +14,7 @@ from lox_kit.store import Store
 
 from . import options
 from .progress import say, stages
+from .values import PATH
 
 OURS = Path(__file__).with_name("jupyter")  # JupyterLab's defaults: no news, every cell drawn
 
@@ -21,7 +22,7 @@ OURS = Path(__file__).with_name("jupyter")  # JupyterLab's defaults: no news, ev
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--fresh", is_flag=True, help="Put the notebooks back as they were delivered.")
 @options.device
-@click.argument("notebooks", required=False, type=click.Path(path_type=Path))
+@click.argument("notebooks", required=False, type=PATH)
 @click.argument("jupyter", nargs=-1, type=click.UNPROCESSED)
 def lab(fresh, notebooks, jupyter):
     """Open JupyterLab on the notebooks: `lox lab`, `lox lab FOLDER`, `lox lab -- --port 9000`.
@@ -68,7 +69,7 @@ def copied_notebooks(fresh: bool = False) -> Path:
 
 
 @click.command()
-@click.argument("notebooks", nargs=-1, type=options.PATH)
+@click.argument("notebooks", nargs=-1, type=PATH)
 @options.out
 @options.device
 def warm(notebooks, out):

@@ -24,10 +24,10 @@ from .cards import judge_card, label
 from .extrapolation import adapter, apply, check, control, extrapolate, factor, spectrum
 from .judging import asr, compare, rescore, utility
 from .lab import lab, warm
-from .options import PATH
 from .plan import VERBS, announced, plan
 from .progress import say
 from .research import choose, controls, knowing, measure_landscape, overlaps, rank, sweep
+from .values import PATH
 from .worlds import all_figures, demo, plot, sandbox, smol
 
 EPILOG = """

@@ -12,8 +12,8 @@ from lox_kit.folders import reading
 
 from . import options
 from .attacks import find_attack, given_only
-from .options import COUNT, NAMES, NUMBERS, PATH, Commas, NumberOr
 from .progress import print_rows, say
+from .values import COUNT, NAMES, NUMBERS, PATH, Commas, NumberOr
 
 sweeping = options.several(
     options.asking,

@@ -11,8 +11,8 @@ from lox_kit import figures, measures, models, reports, studies, weights
 from lox_kit.folders import reading, write_whole
 
 from . import options
-from .options import NAMES, NUMBERS, PATH
 from .progress import print_shares, say, stages
+from .values import NAMES, NUMBERS, PATH
 
 
 @click.group()
