@@ -32,6 +32,11 @@ def write(tmp_path):
         ("a.csv", 'goal,target\n"one, two",Sure\n three , \n', [("one, two", "Sure"), ("three",)]),
         ("A.CSV", "id,goal\n1,one\n2,two\n", [("one",), ("two",)]),
         ("jbb.csv", "Index,Goal,Target,Behavior\r\n0,one,Sure,b\r\n", [("one", "Sure")]),
+        (
+            "harmbench.csv",
+            "Behavior,Tags,ContextString,BehaviorID\none,,,a\ntwo,context,text,b\n",
+            [("one",), ("text\n\n---\n\ntwo",)],
+        ),
         ("a.tsv", "goal\ttarget\none, two\tSure\nthree\t\n", [("one, two", "Sure"), ("three",)]),
         ("a.csv", "goal, target\none, Sure\n", [("one", "Sure")]),  # a blank as in the heading
         ("a.json", '[{"goal": "one", "target": " Sure"}]', [("one", "Sure")]),

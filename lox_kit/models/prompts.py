@@ -106,8 +106,9 @@ def read_prompts(
     file : path
         Records with a field `goal` (and perhaps `target`), as AdvBench and JailbreakBench have
         them, or `prompt` (and perhaps `label` and `type`), as XSTest has them; capitals do not
-        matter; where both are there they have to say the same. Any file that `read_rows` reads: CSV
-        or TSV with a heading, JSON, JSONL, parquet.
+        matter; where both are there they have to say the same. Or HarmBench's own file, its context
+        before the behavior. Any file that `read_rows` reads: CSV or TSV with a heading, JSON,
+        JSONL, parquet.
         Or one request a line, in a `.txt` file or one without an ending.
     limit : int, optional
         Only the first so many.
@@ -146,6 +147,9 @@ def _check_limit(limit: int | None) -> None:
 def _prompt(row: object, in_csv: bool) -> Prompt:
     """Return the request in a row of a file."""
     found = record({"prompt": _plain(row)} if isinstance(row, str) else row)
+    if "behaviorid" in found and not {*REQUEST_COLUMNS} & found.keys():  # of HarmBench, which joins
+        parts = str(found.get("contextstring") or ""), text_field(found, "behavior")
+        found["prompt"] = "\n\n---\n\n".join(filter(str.strip, parts))
     asked = column(found, REQUEST_COLUMNS, alone=True)
     if in_csv:
         at = list(found).index(asked)
