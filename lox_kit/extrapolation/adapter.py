@@ -169,9 +169,10 @@ def _edits(
                 )
             left_out.append(name)
             continue
-        for piece, (left, right) in itertools.product(pieces, added):
-            part = piece, LowRank(left[slice(*piece.rows)], right)
-            edits.setdefault(piece.parameter, []).append(part)
+        for piece in pieces:
+            for left, right in added:
+                part = piece, LowRank(left[slice(*piece.rows)], right)
+                edits.setdefault(piece.parameter, []).append(part)
     return edits, tuple(left_out)
 
 
