@@ -65,6 +65,7 @@ def test_development_requests_that_are_not_named_are_asked_for(world):
         ),
         (("allowed = ", "alowed = "), r"\[test\] allowed, \[test\] alowed is missing, unknown"),
         (("[test]", "[test"), "no TOML"),
+        (("attacks = [", "attacks = 7  # ["), "attacks is missing, unknown or of another"),
         (("attacks = [", "attacks = []\nxs = ["), "attacks, xs is missing, unknown or of another"),
         (("max_new_tokens = 16", "max_new_tokens = '16'"), "max_new_tokens is missing, unknown or"),
     ],

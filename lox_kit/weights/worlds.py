@@ -40,7 +40,8 @@ def own_world(file: str) -> dict:
     kinds = FIELDS | MORE
     wrong = FIELDS.keys() - told.keys()
     wrong |= {name for name, value in told.items() if not isinstance(value, kinds.get(name, ()))}
-    wrong |= {"attacks"} if not _texts(told.get("attacks") or [None]) else set()
+    if "attacks" not in wrong and not (told["attacks"] and _texts(told["attacks"])):
+        wrong |= {"attacks"}
     for part in told.keys() & set(PARTS) - wrong:
         wrong |= {f"[{part}] {name}" for name in {"forbidden", "allowed"} ^ told[part].keys()}
         wrong |= {f"[{part}]"} if not _texts(told[part].values()) else set()
