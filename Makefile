@@ -14,7 +14,6 @@ export LOX_KIT_BROWSER := $(BROWSER)
 endif
 PYTEST := $(BIN)/python -m pytest
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
-HOUR := tests/faults/test_long_use.py
 
 .PHONY: lab demo figures test test-slow test-inner test-oldest test-kills test-panels browser
 .PHONY: release install clean
@@ -59,7 +58,7 @@ test-oldest: install
 # Hundreds of kills and faults, thousands of bad inputs, an hour of panels.
 test-kills: install
 	LOX_KIT_KILLS=8 LOX_KIT_FAULTS=10 LOX_KIT_SECONDS=3600 HYPOTHESIS_PROFILE=long \
-		$(PYTEST) $(HOUR) $(filter-out $(HOUR),$(wildcard tests/faults/test_*.py)) $(IN_TWO)
+		$(PYTEST) tests/faults $(IN_TWO)
 
 # All browser tests, in the order in which one builds on another.
 test-panels: install browser

@@ -29,7 +29,7 @@ hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, p
 hypothesis.settings.register_profile("long", deadline=None, max_examples=5000, phases=PHASES)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-LONGEST = ("test_sandbox.py", "test_golden.py")  # of the slow tests
+LONGEST = ("test_long_use.py", "test_sandbox.py", "test_golden.py")  # of the slow tests
 
 
 def pytest_collection_modifyitems(items):
@@ -47,6 +47,14 @@ def _own_folders(tmp_path_factory):
         rates = {"float32": 1e11, "bfloat16": 1e11, "memory": 1e10, "disk": 1e9}
         (cache / f"rates-{platform.node()}-cpu.json").write_text(json.dumps(rates))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _paper_style():
+    """Draw for a paper again after a test that drew for a class."""
+    yield
+    if canvas := sys.modules.get("lox_kit.figures.canvas"):
+        canvas.use("paper")
 
 
 @pytest.fixture(scope="session")

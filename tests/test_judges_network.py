@@ -281,7 +281,8 @@ def test_options_set_or_leave_out_fields_and_stand_in_the_version():
         judge.judge(*answers(1))
         assert judge.version != policy(server).version
     (sent,) = server.requests
-    assert sent.keys() == {"model", "messages", "temperature", "max_tokens", "top_p", "user"}
+    named = {"model", "messages", "stream", "temperature", "max_tokens", "top_p", "user"}
+    assert sent.keys() == named
     assert (sent["max_tokens"], sent["top_p"], sent["user"]) == (64, 0.5, "me")
     assert "up to 64 tokens, max_tokens=64, top_p=0.5, user='me', rubric" in judge.version
     with pytest.raises(ValueError, match="option 'model'"):

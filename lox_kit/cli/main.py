@@ -175,7 +175,7 @@ def main() -> None:
     except BaseException as error:  # some libraries' errors are no Exception
         if "--debug" in sys.argv:
             say(*traceback.format_exc().splitlines(), err=True)
-        click.echo(one_line(f"lox: {error_line(error)}"), err=True)  # of any process
+        say(f"lox: {error_line(error)}", err=True, by_all=True)
         status = 2
     for number in (signal.SIGINT, signal.SIGTERM):  # all is written; what is left is the exit
         signal.signal(number, signal.SIG_DFL)

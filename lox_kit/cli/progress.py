@@ -18,9 +18,12 @@ from lox_kit.threads import OnStage, end_with_parent, is_first
 LONG = 10.0  # seconds without a line
 
 
-def say(*lines, err=False):
-    """Print lines; text from outside cannot add lines or move the cursor."""
-    if is_first():
+def say(*lines, err=False, by_all=False):
+    """Print lines, of processes launched together the first one's or those of all.
+
+    Text from outside cannot add lines or move the cursor.
+    """
+    if by_all or is_first():
         click.echo("\n".join(map(one_line, lines)), err=err)
 
 
