@@ -87,7 +87,7 @@ HINTS = {  # what to do about an error, by words that the system or a library ha
         *("MemoryError", "failed to map segment"),
     ),
     "Make room on the disk, or write elsewhere; what was finished is kept.": (
-        *("No space left", "File too large", "Disk quota", "iostream error"),
+        *("No space left", "File too large", "Disk quota", "iostream error", "unexpected pos"),
     ),
     "See who may read and write there, or choose another place.": (
         *("Read-only file system", "Permission denied"),
