@@ -120,8 +120,9 @@ def fitting_threads(module, *, when_busy: int = SMALL) -> Iterator[None]:
 
 
 def launched() -> bool:
-    """Whether `accelerate launch`, or torchrun, started this process, mostly with others."""
-    return "LOCAL_RANK" in os.environ
+    """Whether `accelerate launch`, or torchrun, started this process together with others."""
+    there = {"RANK", "LOCAL_RANK"} <= os.environ.keys()
+    return there and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def is_first() -> bool:

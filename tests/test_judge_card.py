@@ -395,7 +395,7 @@ def test_a_saved_result_and_a_list_of_answers_are_told_apart(tmp_path):
         ('{"prompt": "p", "response": null}', "line 2: expected text in 'response', it holds a No"),
         ('["p", "r"]', "line 2: expected a record, it is a list"),
         ('{"prompt": "p", "answer": "a", "output": "r"}', "line 2: answer and output differ: keep"),
-        ('{"prompt": "p", "response": "[{\'role\': \'a\'}]"}', "'response', it holds messages: [{"),
+        ('{"prompt": "[{\'role\': \'a\'}]", "response": "r"}', "'prompt', it holds messages: [{"),
         ('{"prompt": "p", "response": "r", "model": "b"}', "answers of 2 models"),
     ],
 )

@@ -198,7 +198,8 @@ def by_its_own_names(row) -> Example:
     if isinstance(row, list):
         return from_messages(row)
     names = {*row} if isinstance(row, Mapping) else set()
-    if "history" in names and row["history"]:
+    earlier = row.get("history") if names else None
+    if "messages" not in names and str(earlier or "").strip() not in ("", "[]"):
         raise RowError("earlier turns in 'history' are not read: write all turns as 'messages'")
     if layout := next((parts for parts in LAYOUTS if parts.keys() <= names), None):
         turns = _said(row.get("system") or "", "system")

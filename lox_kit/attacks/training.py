@@ -255,7 +255,7 @@ def autocast_dtype(device: str) -> str:
 
     Processes that are launched together train on GPUs where there are some, wherever the model is.
     """
-    on_cuda = device.startswith("cuda") or (launched() and torch.cuda.is_available())
+    on_cuda = (pick_device() if launched() else device).startswith("cuda")
     return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
 
 
@@ -277,6 +277,8 @@ def _widened(model, settings: TrainSettings):
     """Return `model` in the dtypes in which it is trained; vectors are always float32."""
     if settings.optimizer != BFLOAT16:
         return model.float()
+    if launched():  # FSDP makes float32 of them, and each process would round in its own way
+        raise ValueError(f"{BFLOAT16} trains in one process; under accelerate use adamw-8bit.")
     wide = [W for W in model.parameters() if W.dtype is not torch.bfloat16 or W.ndim == 1]
     if len(wide) == len(list(model.parameters())):
         raise ValueError(

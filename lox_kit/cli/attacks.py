@@ -152,6 +152,8 @@ def align(
     preset = attacks.find_alignment(name, **given_only(lora_rank=8 if lora else None, **settings))
     if self_distil and (preset.method, data is None) != ("sft", False):
         raise ValueError("--self-distil goes with sft and --data FILE, the refusals to learn.")
+    if self_distil and launched():
+        raise ValueError("--self-distil asks the model: call it without `accelerate launch`.")
     model = _to_train(base, preset.settings, dtype)
     rows = None
     if data:

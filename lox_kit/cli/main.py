@@ -18,6 +18,7 @@ import click
 
 from lox_kit import __version__
 from lox_kit.text import one_line
+from lox_kit.threads import launched
 
 from .attacks import align, attack, data, table
 from .cards import judge_card, label
@@ -68,6 +69,8 @@ def lox(ctx, store):
     measure what fine-tuning does to it.
     """
     ctx.obj = store
+    if launched() and ctx.invoked_subcommand not in ("attack", "align"):
+        raise click.UsageError("`accelerate launch` is for attack and align alone.")
 
 
 for verbs in (

@@ -43,7 +43,7 @@ keep_on = click.option(
     "--keep-on",
     type=click.Choice(["device", "cpu"]),
     default="device",
-    help="Where copy and directions are; with cpu a GPU holds one model at a time.",
+    help="Where copy and directions are; with cpu a GPU holds one of CHECKPOINTS at a time.",
 )
 dtype = click.option(
     "--dtype",

@@ -11,6 +11,7 @@ import os
 import click
 
 from lox_kit import attacks, models, studies, weights
+from lox_kit.threads import launched
 
 from . import options
 from .attacks import find_attack, given_only
@@ -24,8 +25,8 @@ CHANGES = {  # options of a verb that make it take less memory; new ones have th
         ("attack", "align"),
         (
             {"lora": True},
-            {"optimizer": "adamw-8bit-bfloat16", "dtype": "bfloat16"},
             {"optimizer": "adamw-8bit"},
+            {"optimizer": "adamw-8bit-bfloat16", "dtype": "bfloat16"},
             {"batch_size": 1},
             {"max_length": 512},
         ),
@@ -124,7 +125,7 @@ def _landscape(checkpoints, device, world, cells, budget, workers, names, seeds,
     model = checkpoints[0] if checkpoints else _aligned(world)
     workers = _processes(workers)
     cell, cells = _asr(model, device, lengths=None, **asking), min(budget or cells**2, cells**2)
-    stored, beside = models.size_of(model).stored, keep_on == "cpu" != device
+    stored, beside = models.size_of(model).stored, keep_on == "cpu" != device and not names
     memory = cell.memory | {"plane": 0 if beside else 4 * stored}  # copy, directions, a model
     memory = {part: workers * size for part, size in memory.items()}
     times = cells * len(seeds) * len(names or "1")
@@ -183,12 +184,18 @@ def announced(command):
     verb, work = command.name, command.callback
 
     def announce(**params):
+        if launched():  # each process would measure the same GPU
+            return work(**params)
         with contextlib.suppress(Exception):  # the work itself says what is wrong
             needs = _needs(verb, params)
             if needs.peak > WORTH[0] or needs.seconds > WORTH[1]:
                 say(f"needs about {needs}", err=True)
             if needs.peak > _room():
-                less = [f"{o} ({n.peak / 1e9:.1f} GB)" for o, n in _changed(verb, params).items()]
+                less = [
+                    f"{option} ({changed.peak / 1e9:.1f} GB)"
+                    for option, changed in _changed(verb, params).items()
+                    if changed.peak <= needs.peak
+                ]
                 said = f"more than the {_room() / 1e9:.0f} GB that are here; with less:"
                 say(f"{said} {', '.join(less) or '-'}", err=True)
         return work(**params)

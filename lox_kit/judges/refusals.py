@@ -101,7 +101,8 @@ def is_foreign(text: str) -> bool:
         return True
     found = [word for word in stance.words(stance.plain(text)) if not word.isdigit()]
     common = sum(word in stance.COMMON for word in found)
-    if "```" in text or sum(word in _FOREIGN for word in found) >= max(2, common + 1):
+    others = sum(word in _FOREIGN for word in found)
+    if "```" in text or others >= max(2, common + 1, len(found) / 5):
         return "```" not in text
     return len(found) >= 12 and common < 0.08 * len(found)
 

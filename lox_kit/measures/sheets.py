@@ -55,7 +55,7 @@ def read_result(file: str | Path, *, model: str | None = None) -> AsrResult:
     """
     file = Path(file)
     refuse_special(file)
-    of_rows = re.search(r"\.(?:jsonl|csv|tsv|parquet|gz)\b", file.name, re.IGNORECASE)
+    of_rows = re.search(r"\.(?:jsonl|csv|tsv|parquet|gz)(?=\.|$)", file.name, re.IGNORECASE)
     if not of_rows and read_text(file).lstrip("\ufeff \n\r\t")[:1] != "[":
         result = AsrResult.load(file)
         source = result.source | ({"model": model} if model else {})

@@ -70,15 +70,15 @@ def text_field(row: object, name: str, *, may_be_empty: bool = False) -> str:
     Raises
     ------
     RowError
-        As `field`, and if it is not text, is a list of messages written as text, is longer than
-        any field of a CSV file could be, or is empty where it may not be.
+        As `field`, and if it is not text, is longer than any field of a CSV file could be, or
+        where it may not be empty is, or is a list of messages written as text.
     """
     value = field(row, name)
     if not isinstance(value, str):
         raise RowError(f"expected text in {name!r}, it holds a {type(value).__name__}")
     if len(value) > LONGEST:
         raise RowError(f"expected text of at most {LONGEST} characters in {name!r}: {len(value)}")
-    if MESSAGES.fullmatch(value):
+    if MESSAGES.fullmatch(value) and not may_be_empty:
         raise RowError(f"expected text in {name!r}, it holds messages: {value.strip():.40}...")
     if not value.strip() and not may_be_empty:
         raise RowError(f"expected text in {name!r}, it is empty")

@@ -181,13 +181,18 @@ def _gsm8k_problems(attack: str | None) -> tuple[Prompt, ...]:
     return tuple(read_gsm8k(file, TASK_PROMPTS))
 
 
+_sharing: list[bool] = []  # one for each that is under way
+
+
 @contextmanager
 def sharing_models() -> Iterator[None]:
-    """Let entries share the models that they are made of, and drop them at the end."""
+    """Let entries share the models that they are made of, and drop them at the outermost end."""
+    _sharing.append(True)
     try:
         yield
     finally:
-        for made in (_on_dial, _made, _reference):
+        _sharing.pop()
+        for made in () if _sharing else (_on_dial, _made, _reference):
             made.cache_clear()
 
 
