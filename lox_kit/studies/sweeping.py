@@ -11,6 +11,7 @@ from lox_kit.measures import Questions, world_questions
 from lox_kit.store import Store
 
 from .arms import Arm
+from .entries import sharing_models
 from .results import AttackTable
 from .table import attack_table
 
@@ -25,6 +26,7 @@ def setting(k: int | None, alpha: float) -> Arm:
     return Arm("LoX", k, alpha, f"k={'all' if k is None else k} alpha={alpha:g}")
 
 
+@sharing_models()
 def sweep(
     ks: Sequence[int | None] = KS,
     alphas: Sequence[float] = ALPHAS,
