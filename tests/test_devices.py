@@ -234,7 +234,24 @@ def test_no_model_outlives_the_table_that_it_was_loaded_for(tiny_pair, store, mo
     asked = [tuple(sandbox_prompts(kind, limit=2)) for kind in ("forbidden", "allowed")]
     questions = Questions(*asked, "rule", max_new_tokens=2)
     how = {"pair": tiny_pair, "questions": questions, "store": store, "drift": True}
-    table = studies.attack_table(["aligned", "LoX"], [], [0], k=1, lora=(), **how)
-    assert len(table.rows) == 2
+    with entries.sharing_models():  # as a sweep does around its tables
+        table = studies.attack_table(["aligned", "LoX"], [], [0], k=1, lora=(), **how)
+        assert len(table.rows) == 2
+        gc.collect()
+        assert loaded
     gc.collect()
     assert not loaded
+    studies.attack_table(["aligned"], [], [0], k=1, lora=(), **how)
+    gc.collect()
+    assert not loaded
+
+
+@pytest.mark.parametrize(("call", "status"), [(("check", "a", "b"), 2), (("attack", "--help"), 0)])
+def test_processes_launched_together_run_no_verb_but_those_that_train(
+    lox, monkeypatch, call, status
+):
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    done = lox(*call)
+    assert done.status == status
+    assert ("is for attack and align alone" in done.err) == (status == 2)
